@@ -17,28 +17,56 @@ the best.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench.cpu import core, harness, machine
 from bench.report import results
 
-Suite = Callable[[bool], Iterator[harness.Row]]
+# A measurement, its shapes, and how many of these, the first, a quick run takes.
+Plan = list[tuple[Callable[..., harness.Row], list[tuple[Any, ...]], int]]
 NAMES = ("serving", "pages", "rollout", "sampling", "training", "call")
 PAGE = "page"  # trains a system first, and has rows of its own
 
 
-def suites() -> dict[str, tuple[Suite, ...]]:
-    """The suites by name. Each yields its rows as they are measured."""
+def suites() -> dict[str, Plan]:
+    """The suites by name."""
     from bench.cpu import call, dirichlet, fusion, gain, page_search, ranking, step, training
 
+    linear = [(500, 8, 10), (2000, 8, 100), (500, 8, 50), (2000, 8, 50), (2000, 8, 500), (5000, 8, 100)]  # N, T, k
+    linear += [(10_000, 8, k) for k in (10, 50, 100, 500)] + [(100_000, 8, 100)]
+    linear += [(2000, tasks, 100) for tasks in (1, 2, 4, 16, 6)]
+    logs = [(2000, 8, 100), (500, 8, 10), (10_000, 8, 100)]
+    forms = [(form,) for form in ("zlog", "zscore", "log1p", "bfloat16", "float16", "task-major")]
+    pages = [("page_value", 64, 1), ("page_value", 0, 1), ("page_value", 64, 8), ("log_det", 64, 1)]  # width, beam
+    rollouts = [(256, 16, 200, 8, 10), (64, 32, 1000, 8, 50)]  # B, G, N, T, k: stage 2's step; long lists
+    draws = [(256, 16, 8), (1024, 32, 8)]  # B, G, T
+    groups = [(*sizes, by) for sizes in ((256, 16), (1024, 32), (4096, 32)) for by in ("batch", "group")]  # B, G
     return {
-        "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
-        "pages": (page_search.pages,),
-        "rollout": (fusion.rollout, gain.gain, gain.rollout),
-        "sampling": (dirichlet.sampling,),
-        "training": (training.log_prob, training.grpo_loss, training.advantage, training.lambda_loss, step.training),
-        "call": (call.topk,),
+        "serving": [
+            (fusion.request, [(*shape, "identity") for shape in linear], 2),
+            (fusion.request, [(*shape, "log") for shape in logs], 1),
+            (fusion.form, forms, 1),
+            (ranking.rules, [(500, 8, 50), (2000, 8, 100)], 1),
+            (ranking.policy, [(500, 8, 50, "zlog"), (500, 8, 50, "identity")], 1),
+        ],
+        "pages": [(page_search.page, pages, 4)],
+        "rollout": [
+            (fusion.group_topk, [(32, 1000, 8, 10), (32, 1000, 8, 50)], 2),
+            (gain.gain, rollouts, 1),
+            (gain.rollout, rollouts, 1),
+        ],
+        # Below, at and above α = 1, where the algorithms change.
+        "sampling": [(dirichlet.sample, [(level,) for level in (2.0, 0.1, 0.5, 1.0, 10.0, 100.0)], 1)],
+        "training": [
+            (training.log_prob, draws, 1),
+            (training.grpo_loss, draws, 1),
+            (training.advantage, groups, 1),
+            (training.lambda_loss, [(64, 50), (64, 200)], 1),
+            (step.training, [(256, 200, 16, 8, 32, 10)], 1),
+        ],
+        "call": [(call.topk, [(kind, result) for kind in ("numpy", "torch") for result in ("new", "out=")], 4)],
     }
 
 
@@ -82,9 +110,9 @@ def main() -> int:
     table, reports = suites(), []
     for name in chosen:
         report, start = harness.Report(name, machine.facts()), time.perf_counter()
-        for suite in table[name]:
-            for row in suite(options.quick):
-                report.rows.append(row)
+        for measure, shapes, few in table[name]:
+            for shape in shapes[:few] if options.quick else shapes:
+                report.rows.append(row := measure(options.quick, *shape))
                 times = "" if row.ratio is None else f": {row.ratio:.2f} × {row.best_peer}"
                 harness.progress(f"{name} {time.perf_counter() - start:4.0f} s  {row.op} {row.label}{times}")
         reports.append(report)

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.cli.option_list import COMMANDS, default_of, fields_of, in_words, is_options, options_class, spoken
-from pygrade.config.option import choices_of, hints_of
+from pygrade.cli.option_list import COMMANDS, fields_of, in_words, is_options, options_class, spoken
+from pygrade.config.option import choices_of, default_of, hints_of
 from pygrade.config.shared import LogOptions, Output
 
 SHARED = {Output: ("every-command", "Every command"), LogOptions: ("data", "Commands that read a log")}
@@ -18,7 +18,8 @@ INTRODUCTION = """\
 This page is made from the dataclasses that the command line parses; in Python they take these arguments, and a few
 more. The table of a class leaves out the prefix that a command puts before it: `page-size` of
 [RewardConfig](#rewardconfig) is `--reward.page-size` of `pygrade train` and `--train.reward.page-size` of
-`pygrade pipeline`. `--no-NAME` switches off what is on by default.
+`pygrade pipeline`, which takes the rarer ones in a file alone, `[pipeline.train.reward]`, as `pygrade online` does
+(`[online.online.step]`). `--no-NAME` switches off what is on by default.
 """
 
 

@@ -28,9 +28,13 @@ def fuse_topk_fast_path(
 ) -> Any: ...  # fmt: skip
 def rank_fast_path(
     type: Any, scores: Any, weights: Any, k: Any, transform: str, mask: Any, boost_mul: Any, boost_add: Any,
-    groups: Any, caps: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, out: Any,
-    num_threads: Any,
+    groups: Any, caps: Any, cap_slots: Any, decay: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any,
+    layout: str, out: Any, num_threads: Any,
 ) -> Any: ...  # fmt: skip
+def check_page_rules(
+    rows: int, mask: Any, boost_mul: Any, boost_add: Any, groups: Any, caps: Any, cap_slots: Any, decay: Any
+) -> None:
+    """ValueError for rules that do not fit ``rows`` candidates: the checks of the core."""
 
 class Correction:
     """A correction of predictions in the C++ core (csrc/include/pygrade/correction.hpp); copies its arrays, float32."""
@@ -192,6 +196,14 @@ class Ranker:
         item_values: Any, items: Any, result: Any, num_threads: int,
     ) -> None:  # fmt: skip
         """What each candidate of predictions [R, N, T], or [M, T] with offsets, is ranked by, into result [M]."""
+
+    def score_parts(
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any, shifts: Any,
+        item_values: Any, items: Any, weights: Any,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        """Each task's part [M, T] of these scores with weights [R, T], the baseline's [M], see `Page.contributions`,
+        and corrected predictions [M, T], None if nothing reads them. NaN where a prediction is missing.
+        """
 
     @property
     def policy(self) -> Any: ...

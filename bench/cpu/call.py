@@ -3,7 +3,6 @@
 The overhead is the time of the call minus that of the harness's empty call and that of the C++ core on the same work.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,20 @@ import torch
 
 import pygrade
 from bench.cpu import core
-from bench.cpu.harness import NOTHING, OURS, Contender, Row, measure
+from bench.cpu.harness import NOTHING, OURS, SECONDS, Contender, Row, measure
 from pygrade import _core
 
 COUNT, TASKS, K = 8, 8, 4
 FLOOR = "pybind11, no arguments"
 
 
-def topk(quick: bool) -> Iterator[Row]:
-    """fuse_topk with and without output buffers, in numpy and torch."""
-    alone = core.run("fuse_topk", 1, 1, COUNT, TASKS, K, seconds=0.1 if quick else 1.0).get("core")
-    for kind in ("numpy", "torch"):
-        for how, run in _calls(kind).items():
-            contenders = {OURS: run} | _floors(kind)
-            timings = measure(contenders, 0.3 if quick else 3.0)
-            shape = {"N": COUNT, "T": TASKS, "k": K, "arrays": kind, "result": how}
-            beside = (FLOOR, *(name for name in contenders if "(out=)" in name))
-            yield Row("fuse_topk", shape, timings, (), beside, core=alone)
+def topk(quick: bool, kind: str, result: str) -> Row:
+    """fuse_topk with or without output buffers, in numpy or torch."""
+    alone = core.run("fuse_topk", 1, 1, COUNT, TASKS, K, seconds=SECONDS[quick] / 5).get("core")
+    contenders = {OURS: _calls(kind)[result]} | _floors(kind)
+    shape = {"N": COUNT, "T": TASKS, "k": K, "arrays": kind, "result": result}
+    beside = (FLOOR, *(name for name in contenders if "(out=)" in name))
+    return Row("fuse_topk", shape, measure(contenders, SECONDS[quick]), (), beside, core=alone)
 
 
 def _calls(kind: str) -> dict[str, Contender]:

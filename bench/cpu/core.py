@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cpu import machine
-from bench.cpu.harness import Contender, Row, Shape, Timing, measure, progress
+from bench.cpu.harness import SECONDS, Contender, Row, Shape, Timing, measure, progress
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "release"  # shared with the CMake preset of that name
@@ -55,14 +55,14 @@ def row(
     op: str,
     shape: Shape,
     contenders: Mapping[str, Contender],
-    seconds: float,
+    quick: bool,
     alone: tuple[str, Sequence[int]] | None = None,
     *,
     beside: Sequence[str] = (),
     notes: str = "",
 ) -> Row:
     """The contenders timed and, on one thread, the core alone: its op and sizes. Peers are those that are not ours."""
-    timings = measure(contenders, seconds)
+    timings = measure(contenders, SECONDS[quick])
     peers = tuple(name for name in contenders if "pygrade" not in name and name not in beside)
-    found = {} if alone is None or machine.threads() > 1 else run(alone[0], *alone[1], seconds=seconds / 8)
+    found = {} if alone is None or machine.threads() > 1 else run(alone[0], *alone[1], seconds=SECONDS[quick] / 8)
     return Row(op, shape, timings, peers, tuple(beside), notes=notes, **found)

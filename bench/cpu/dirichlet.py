@@ -1,6 +1,5 @@
 """Sampling fusion weights."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ def concentrations(batch: int, tasks: int, level: float) -> list[Tensor]:
     return [torch.from_numpy(level * (0.5 + a)) for a in random_scores(ROTATIONS, (batch, tasks))]
 
 
-def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -> Row:
+def sample(quick: bool, level: float) -> Row:
     """Weights, log-weights and log-probability of B · G draws."""
+    batch, samples, tasks = 256 if quick else 1024, 32, 8
     inputs = concentrations(batch, tasks, level)
     threads = torch.get_num_threads()
     page = pygrade.dirichlet_sample(inputs[0], samples, seed=0)  # numpy's generator also fills an output buffer
@@ -43,7 +43,7 @@ def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -
     shape = {"B": batch, "G": samples, "T": tasks, "α": str(level)}
     alone = "dirichlet_sample", (batch, samples, tasks, round(1000 * level))
     notes = "numpy takes the log of the beta function from scipy"
-    return core.row("dirichlet_sample", shape, contenders, seconds, alone, notes=notes)
+    return core.row("dirichlet_sample", shape, contenders, quick, alone, notes=notes)
 
 
 def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
@@ -66,9 +66,3 @@ def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
         return weights, logs, terms.sum(-1) - log_beta[:, None]
 
     return {"numpy float32": run}
-
-
-def sampling(quick: bool) -> Iterator[Row]:
-    """Below, at and above α = 1, where the algorithms change."""
-    for level in (2.0,) if quick else (0.1, 0.5, 1.0, 2.0, 10.0, 100.0):
-        yield sample(256 if quick else 1024, 32, 8, level, 0.7 if quick else 6.0)

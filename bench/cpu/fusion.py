@@ -1,6 +1,5 @@
 """Fused top-k: one request in a serving process, and groups of sampled weights in training."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,6 @@ from bench.cpu import core, onnx_peers, verify
 from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
 from bench.cpu.peers import BETA, compiled, numba_threshold, random_scores, topk_peers
 
-SHAPES = [  # N, T, k
-    *((500, 8, k) for k in (10, 50)),
-    *((2000, 8, k) for k in (50, 100, 500)),
-    (5000, 8, 100),
-    *((10_000, 8, k) for k in (10, 50, 100, 500)),
-    (100_000, 8, 100),
-    *((2000, tasks, 100) for tasks in (1, 2, 4, 16, 6)),
-]
-LOG_SHAPES = [(500, 8, 10), (2000, 8, 100), (10_000, 8, 100)]
-
 
 def _topk(scores: list[Any], query: Any, k: int, transform: str, layout: str = "item-major") -> Contender:
     """Our page of rotated requests, with output buffers of the kind of its inputs."""
@@ -30,7 +19,7 @@ def _topk(scores: list[Any], query: Any, k: int, transform: str, layout: str = "
     return lambda i: pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, out=out)
 
 
-def request(count: int, tasks: int, k: int, transform: str, seconds: float, compile: bool = True) -> Row:
+def request(quick: bool, count: int, tasks: int, k: int, transform: str) -> Row:
     """One request, ours and all peers."""
     scores = random_scores(ROTATIONS, (count, tasks))
     weights = random_scores(1, (tasks,), seed=1)[0]
@@ -38,7 +27,7 @@ def request(count: int, tasks: int, k: int, transform: str, seconds: float, comp
     contenders: dict[str, Contender] = {
         OURS: _topk(scores, query, k, transform),
         "pygrade, new arrays": lambda i: pygrade.fuse_topk(scores[i % ROTATIONS][None], query, k, transform),
-    } | topk_peers(scores, weights, k, transform == "log", compile)
+    } | topk_peers(scores, weights, k, transform == "log", not quick)
     kernel = None if transform == "log" else numba_threshold()
     if kernel is not None:
         contenders["numba threshold"] = lambda i: kernel(scores[i % ROTATIONS], weights, k)
@@ -49,25 +38,11 @@ def request(count: int, tasks: int, k: int, transform: str, seconds: float, comp
     name = "fuse_topk" if transform == "identity" else f"fuse_topk_{transform}"
     beside = ("numba threshold",) if kernel is not None else ()
     shape = {"N": count, "T": tasks, "k": k, "f": transform}
-    return core.row("fuse_topk", shape, contenders, seconds, (name, (1, 1, count, tasks, k)), beside=beside)
+    return core.row("fuse_topk", shape, contenders, quick, (name, (1, 1, count, tasks, k)), beside=beside)
 
 
-def serving(quick: bool) -> Iterator[Row]:
-    """One request per call, as in a server."""
-    seconds = 0.7 if quick else 4.0
-    for count, tasks, k in [(500, 8, 10), (2000, 8, 100)] if quick else SHAPES:
-        yield request(count, tasks, k, "identity", seconds, not quick)
-    for count, tasks, k in [(2000, 8, 100)] if quick else LOG_SHAPES:
-        yield request(count, tasks, k, "log", seconds, not quick)
-
-
-def forms(quick: bool) -> Iterator[Row]:
-    """Other transforms, dtypes and layouts: 2,000 candidates, 8 tasks."""
-    for form in ("zlog",) if quick else ("zlog", "zscore", "log1p", "bfloat16", "float16", "task-major"):
-        yield _form(form, 0.5 if quick else 3.0)
-
-
-def _form(form: str, seconds: float) -> Row:
+def form(quick: bool, form: str) -> Row:
+    """Another transform, dtype or layout: 2,000 candidates, 8 tasks."""
     count, tasks, k = 2000, 8, 100
     transform = form if form in ("zlog", "zscore", "log1p") else "identity"
     layout = form if form == "task-major" else "item-major"
@@ -108,11 +83,12 @@ def _form(form: str, seconds: float) -> Row:
             by_item = scores.mT if layout == "task-major" else scores
             verify.topk(name, run(number), verify.fused_scores(by_item, weights, transform), k)
     shape = {"N": count, "T": tasks, "k": k, "f": form}
-    return core.row("fuse_topk", shape, contenders, seconds, (f"fuse_topk_{form}", (1, 1, count, tasks, k)))
+    return core.row("fuse_topk", shape, contenders, quick, (f"fuse_topk_{form}", (1, 1, count, tasks, k)))
 
 
-def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool = True) -> Row:
+def group_topk(quick: bool, samples: int, count: int, tasks: int, k: int) -> Row:
     """[B, G] lists. Each batch holds many requests, so that four batches suffice as distinct inputs."""
+    batch = 16 if quick else 64
     distinct = max(4, ROTATIONS // batch)
     arrays = random_scores(distinct, (batch, count, tasks))
     weight_array = random_scores(1, (batch, samples, tasks), seed=1)[0]
@@ -139,18 +115,11 @@ def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds
         "torch": lambda i: in_place(scores[i % distinct], weights),
         "numpy": with_numpy,
     } | onnx_peers.group_topk(arrays, weight_array, k)
-    if compile:
+    if not quick:
         function = compiled(lambda s, w: torch.topk(torch.bmm(w, s.transpose(1, 2)), k))
         contenders["torch.compile"] = lambda i: function(scores[i % distinct], weights)
     fused = verify.fused_scores(scores[0], weights, "identity")
     for name, run in contenders.items():
         verify.topk(name, run(0), fused, k)
     sizes = batch, samples, count, tasks, k
-    return core.row("fuse_topk", dict(zip("BGNTk", sizes, strict=True)), contenders, seconds, ("fuse_topk", sizes))
-
-
-def rollout(quick: bool) -> Iterator[Row]:
-    """Fuse with every sampled weight vector and keep the top k of each."""
-    batch = 16 if quick else 64
-    for k in (10, 50):
-        yield group_topk(batch, 32, 1000, 8, k, 0.7 if quick else 8.0, not quick)
+    return core.row("fuse_topk", dict(zip("BGNTk", sizes, strict=True)), contenders, quick, ("fuse_topk", sizes))

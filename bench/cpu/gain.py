@@ -1,6 +1,5 @@
 """The gain of the top k under sampled weights, and the whole rollout around it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from bench.cpu.peers import compiled, random_scores
 from pygrade import reference
 
 COMPONENTS = 2
-SHAPES = [(256, 16, 200, 8, 10), (64, 32, 1000, 8, 50)]  # B, G, N, T, k: stage 2's step; long lists
 
 
 def torch_gain(scores: Tensor, weights: Tensor, gains: Tensor, discount: Tensor) -> Tensor:
@@ -37,13 +35,8 @@ def _wanted(scores: Tensor, weights: Tensor, gains: Tensor, discount: Tensor) ->
     return reference.topk_gain(scores.double(), weights.double(), gains.double(), len(discount), discount.double())
 
 
-def gain(quick: bool) -> Iterator[Row]:
+def gain(quick: bool, batch: int, samples: int, count: int, tasks: int, k: int) -> Row:
     """topk_gain of given weights."""
-    for shape in SHAPES[:1] if quick else SHAPES:
-        yield _gain_row(*shape, 0.7 if quick else 6.0, not quick)
-
-
-def _gain_row(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool) -> Row:
     shape = batch, samples, count, tasks, k
     scores, gains, concentration, discount = _inputs(*shape)
     weights = pygrade.dirichlet_sample(concentration, samples, seed=0).weights
@@ -52,23 +45,17 @@ def _gain_row(batch: int, samples: int, count: int, tasks: int, k: int, seconds:
         OURS: lambda i: pygrade.topk_gain(scores[i % distinct], weights, gains, k, discount, num_threads=threads),
         "torch": lambda i: torch_gain(scores[i % distinct], weights, gains, discount),
     }
-    if compile:
+    if not quick:
         function = compiled(torch_gain)
         contenders["torch.compile"] = lambda i: function(scores[i % distinct], weights, gains, discount)
     wanted = _wanted(scores[0], weights, gains, discount)
-    for name, run in contenders.items():
-        verify.close(name, "gain", run(0), wanted, 0.999)
+    verify.all_close(contenders, "gain", wanted, 0.999)
     sizes = *shape, COMPONENTS
-    return core.row("topk_gain", dict(zip("BGNTkC", sizes, strict=True)), contenders, seconds, ("topk_gain", sizes))
+    return core.row("topk_gain", dict(zip("BGNTkC", sizes, strict=True)), contenders, quick, ("topk_gain", sizes))
 
 
-def rollout(quick: bool) -> Iterator[Row]:
+def rollout(quick: bool, batch: int, samples: int, count: int, tasks: int, k: int) -> Row:
     """Sample, fuse, rank and reward in one call; the peer is the same with torch.distributions."""
-    for shape in SHAPES[:1] if quick else SHAPES:
-        yield _rollout_row(*shape, 0.7 if quick else 6.0)
-
-
-def _rollout_row(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float) -> Row:
     shape = batch, samples, count, tasks, k
     scores, gains, concentration, discount = _inputs(*shape)
     threads, distinct = torch.get_num_threads(), len(scores)
@@ -91,4 +78,4 @@ def _rollout_row(batch: int, samples: int, count: int, tasks: int, k: int, secon
         verify.draws(name, result, concentration)
         wanted = _wanted(scores[0], torch.as_tensor(result[0]), gains, discount)
         verify.close(name, "rewards", result[3], wanted, 0.999)
-    return core.row("rollout", dict(zip("BGNTkC", (*shape, COMPONENTS), strict=True)), contenders, seconds)
+    return core.row("rollout", dict(zip("BGNTkC", (*shape, COMPONENTS), strict=True)), contenders, quick)

@@ -19,6 +19,7 @@ OURS = "pygrade"
 NOTHING = "nothing"  # a contender that does nothing: the overhead of the harness
 ROTATIONS = 64
 REST = 0.01  # seconds
+SECONDS = {True: 0.6, False: 5.0}  # of a row, in a quick run or a full one
 SHARED_BLOCK_US = 3000.0
 
 

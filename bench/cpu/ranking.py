@@ -2,7 +2,6 @@
 
 import copy
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 import pygrade
 from bench.cpu import core, onnx_peers, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
+from bench.cpu.harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
 from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
 from pygrade.config.policy import PolicyConfig
@@ -21,13 +20,8 @@ from pygrade.serving.ranker import BlendedRanker
 CAP, SELLERS = 3, 50
 
 
-def rules(quick: bool) -> Iterator[Row]:
+def rules(quick: bool, count: int, tasks: int, k: int) -> Row:
     """Mask, boosts and one cap: at most 3 items of a seller on a page."""
-    for count, k in [(500, 50)] if quick else [(500, 50), (2000, 100)]:
-        yield _page(count, 8, k, 0.5 if quick else 4.0)
-
-
-def _page(count: int, tasks: int, k: int, seconds: float) -> Row:
     scores = random_scores(ROTATIONS, (count, tasks))
     weights = random_scores(1, (tasks,), seed=1)[0]
     multiply, add = (0.5 + boost for boost in random_scores(2, (count,), seed=2))
@@ -89,17 +83,12 @@ def _page(count: int, tasks: int, k: int, seconds: float) -> Row:
             verify.close(name, "values", result[0], values[0])
             verify.close(name, "indices", result[1], indices[0])
     shape = {"N": count, "T": tasks, "k": k, "rules": "mask, boosts, cap"}
-    return core.row("rank", shape, contenders, seconds, ("rank", (count, tasks, k, 1)))
+    return core.row("rank", shape, contenders, quick, ("rank", (count, tasks, k, 1)))
 
 
-def policy(quick: bool) -> Iterator[Row]:
+def policy(quick: bool, count: int, tasks: int, k: int, transform: str) -> Row:
     """Policy and ranking of one request, from features and predictions to the page."""
-    for transform in ("zlog",) if quick else ("zlog", "identity"):
-        yield _request(transform, 500, 8, 50, 0.7 if quick else 5.0)
-
-
-def _request(transform: str, count: int, tasks: int, k: int, seconds: float) -> Row:
-    features = 32
+    features, seconds = 32, SECONDS[quick]
     config = PolicyConfig(hidden=(64, 64), transform=transform, context_only=transform != "zlog", lower=0.0, upper=1.0)
     spec = PolicySpec(tuple(f"t{i}" for i in range(tasks)), tuple(f"x{i}" for i in range(features)), config)
     network = FusionPolicy(spec).eval()

@@ -1,14 +1,14 @@
 """One whole stage-2 step: the ops, the policy's network and Adam."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 import pygrade
 from bench.cpu.gain import torch_gain
-from bench.cpu.harness import OURS, Contender, Row, measure
+from bench.cpu.harness import OURS, SECONDS, Contender, Row, measure
 from bench.cpu.training import FLOOR, plain_grpo_loss, plain_log_prob
 from bench.cpu.verify import close
 from pygrade.config.policy import PolicyConfig
@@ -42,7 +42,7 @@ class Step:
                 alpha = self.learner.concentration(inputs)
             draws = (rolled.log_weights, rolled.log_prob, advantage)
             result = pygrade.grpo_loss(alpha, *draws, anchor, weight_floor=FLOOR)
-            self.learner.apply_gradient(self.learner.gradient(result.gradient / len(alpha)), MAX_NORM, "step")
+            self.learner.descend(result.gradient / len(alpha), MAX_NORM, "step")
 
     def network_alone(self, i: int) -> None:
         """The network's passes and Adam."""
@@ -52,7 +52,7 @@ class Step:
         for epoch in range(EPOCHS):
             if epoch > 0:
                 alpha = self.learner.concentration(inputs)
-            self.learner.apply_gradient(self.learner.gradient(alpha), MAX_NORM, "step")
+            self.learner.descend(alpha, MAX_NORM, "step")
 
 
 class PlainStep:
@@ -115,9 +115,8 @@ def verify(policy: FusionPolicy, batches: list[Batch], samples: int, k: int) -> 
         close(name, "α after updates", step.learner.concentration(inputs), alpha)
 
 
-def training(quick: bool) -> Iterator[Row]:
+def training(quick: bool, batch: int, count: int, samples: int, tasks: int, inputs: int, k: int) -> Row:
     """The whole step, and the network and Adam alone."""
-    batch, count, samples, tasks, inputs, k = 256, 200, 16, 8, 32, 10
     generator = torch.Generator().manual_seed(0)
     batches = [
         (
@@ -140,7 +139,7 @@ def training(quick: bool) -> Iterator[Row]:
         "network and Adam alone": Step(policy, *sizes, "fused").network_alone,
         "network and Adam alone, torch": PlainStep(policy, *sizes).network_alone,
     }
-    timings = measure(contenders, 1.5 if quick else 10.0)
+    timings = measure(contenders, 2 * SECONDS[quick])
     shape = {"B": batch, "N": count, "G": samples, "T": tasks, "k": k}
     notes = "two inner epochs; MLP 64-64 and Adam, which run in the core and are timed alone, too"
-    yield Row("stage-2 step", shape, timings, ("torch",), notes=notes)
+    return Row("stage-2 step", shape, timings, ("torch",), notes=notes)

@@ -1,6 +1,5 @@
 """Ops of a training step around its policy: advantages, and losses and log-probabilities with gradients."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,8 +13,6 @@ from bench.cpu.peers import compiled, gradient_peers, with_gradient
 from pygrade import reference
 
 FLOOR = 1e-5
-DRAWS = [(256, 16, 8), (1024, 32, 8)]  # B, G, T
-GROUPS = [(256, 16), (1024, 32), (4096, 32)]  # B, G
 
 
 def plain_log_prob(alpha: Tensor, logs: Tensor) -> Tensor:
@@ -49,13 +46,8 @@ def plain_lambda_loss(scores: Tensor, gains: Tensor, discount: Tensor) -> Tensor
     return (gap.clamp_min(0.0) * delta * cost).sum((1, 2))
 
 
-def log_prob(quick: bool) -> Iterator[Row]:
+def log_prob(quick: bool, *shape: int) -> Row:
     """Log-probability of given log-weights, forward and gradient."""
-    for shape in DRAWS[:1] if quick else DRAWS:
-        yield _log_prob_row(shape, 0.6 if quick else 5.0)
-
-
-def _log_prob_row(shape: tuple[int, int, int], seconds: float) -> Row:
     batch, samples, tasks = shape
     inputs = concentrations(batch, tasks, 2.0)
     logs = pygrade.dirichlet_sample(inputs[0], samples, seed=0).log_weights
@@ -66,16 +58,11 @@ def _log_prob_row(shape: tuple[int, int, int], seconds: float) -> Row:
     verify.gradients(contenders, lambda alpha: reference.dirichlet_log_prob(alpha, logs.double()), inputs[1])
     notes = "dirichlet_score, and dirichlet_log_prob with autograd"
     sizes = dict(zip("BGT", shape, strict=True))
-    return core.row("dirichlet_log_prob ∇", sizes, contenders, seconds, ("dirichlet_score", shape), notes=notes)
+    return core.row("dirichlet_log_prob ∇", sizes, contenders, quick, ("dirichlet_score", shape), notes=notes)
 
 
-def grpo_loss(quick: bool) -> Iterator[Row]:
+def grpo_loss(quick: bool, *shape: int) -> Row:
     """Loss and d/dα from log-weights."""
-    for shape in DRAWS[:1] if quick else DRAWS:
-        yield _grpo_row(shape, 0.6 if quick else 5.0)
-
-
-def _grpo_row(shape: tuple[int, int, int], seconds: float) -> Row:
     batch, samples, tasks = shape
     alphas, threads = concentrations(batch, tasks, 1.0), torch.get_num_threads()
     logs = pygrade.floor_log_weights(pygrade.dirichlet_sample(alphas[0], samples, seed=0).log_weights, FLOOR)
@@ -98,16 +85,11 @@ def _grpo_row(shape: tuple[int, int, int], seconds: float) -> Row:
     verify.gradients(contenders, lambda a: reference.grpo_loss(a, *exact, weight_floor=0.0).loss, alphas[1], 0.99)
     notes = "the gradient that comes with the loss, and the gradient through autograd"
     sizes = dict(zip("BGT", shape, strict=True))
-    return core.row("grpo_loss ∇", sizes, contenders, seconds, ("grpo_loss", shape), notes=notes)
+    return core.row("grpo_loss ∇", sizes, contenders, quick, ("grpo_loss", shape), notes=notes)
 
 
-def lambda_loss(quick: bool) -> Iterator[Row]:
+def lambda_loss(quick: bool, batch: int, count: int) -> Row:
     """A few clicked items among the candidates of a page, or of a request."""
-    for count in (50,) if quick else (50, 200):
-        yield _lambda_row(64, count, 0.6 if quick else 5.0)
-
-
-def _lambda_row(batch: int, count: int, seconds: float) -> Row:
     generator = torch.Generator().manual_seed(0)
     scores = [torch.randn(batch, count, generator=generator) for _ in range(ROTATIONS)]
     gains = (torch.rand(batch, count, generator=generator) < 0.1) * torch.rand(batch, count, generator=generator)
@@ -119,20 +101,13 @@ def _lambda_row(batch: int, count: int, seconds: float) -> Row:
     }
     exact = gains.double(), None, discount.double()
     verify.gradients(contenders, lambda values: reference.lambda_loss(values, *exact), scores[1])
-    return core.row("lambda_loss ∇", {"B": batch, "N": count}, contenders, seconds)
+    return core.row("lambda_loss ∇", {"B": batch, "N": count}, contenders, quick)
 
 
-def advantage(quick: bool) -> Iterator[Row]:
-    """One reward component, scaled by the std of the group as in GRPO, and by that of the batch."""
-    for batch, samples in GROUPS[:1] if quick else GROUPS:
-        generator = torch.Generator().manual_seed(0)
-        inputs = [torch.randn(batch, samples, 1, generator=generator) for _ in range(ROTATIONS)]
-        for normalize in ("batch",) if quick else ("group", "batch"):
-            yield _advantage_row(inputs, normalize, 0.6 if quick else 4.0)
-
-
-def _advantage_row(inputs: list[Tensor], normalize: str, seconds: float) -> Row:
-    batch, samples, _ = inputs[0].shape
+def advantage(quick: bool, batch: int, samples: int, normalize: str) -> Row:
+    """One reward component, scaled by the std of the group as in GRPO, or by that of the batch."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(batch, samples, 1, generator=generator) for _ in range(ROTATIONS)]
     dimension, threads = (1,) if normalize == "group" else (0, 1), torch.get_num_threads()
 
     def step(rewards: Tensor) -> Tensor:
@@ -147,7 +122,6 @@ def _advantage_row(inputs: list[Tensor], normalize: str, seconds: float) -> Row:
         "torch.compile": lambda i: function(inputs[i % ROTATIONS]),
     }
     wanted = reference.group_advantage(inputs[1].double(), torch.ones(1).double(), normalize)
-    for name, run in contenders.items():
-        verify.close(name, "advantage", run(1), wanted)
+    verify.all_close(contenders, "advantage", wanted, number=1)
     alone = f"group_advantage_{normalize}", (batch, samples)
-    return core.row("group_advantage", {"B": batch, "G": samples, "C": 1, "by": normalize}, contenders, seconds, alone)
+    return core.row("group_advantage", {"B": batch, "G": samples, "C": 1, "by": normalize}, contenders, quick, alone)

@@ -34,6 +34,14 @@ def close(name: str, what: str, result: Any, wanted: Tensor, share: float = 1.0)
         raise AssertionError(f"{name}: {what} differs from the reference ({right:.4%} right, off by up to {worst:.3g})")
 
 
+def all_close(
+    contenders: Mapping[str, Contender], what: str, wanted: Tensor, share: float = 1.0, number: int = 0
+) -> None:
+    """Each contender's call of this number returns ``wanted``."""
+    for name, run in contenders.items():
+        close(name, what, run(number), wanted, share)
+
+
 def gradients(
     contenders: Mapping[str, Contender], function: Callable[[Tensor], Tensor], given: Tensor, share: float = 1.0
 ) -> None:

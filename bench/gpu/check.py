@@ -24,12 +24,11 @@ SHOWN = 25  # lines of each step on the screen
 
 @dataclass(frozen=True)
 class Step:
-    """One command; ``skip`` is the reason if it is skipped."""
+    """One command; it is skipped if its program is not there."""
 
     name: str
     command: tuple[str, ...]
     seconds: int  # time limit
-    skip: str = ""
 
 
 def steps(device: str, out: Path) -> list[Step]:
@@ -43,11 +42,10 @@ def steps(device: str, out: Path) -> list[Step]:
     values = ("tests/ops", "tests/kernels/test_selection.py", "tests/kernels/test_special.py")
     values = ("tests/ops/test_advantage.py", "-k", "triton and finite") if dry else values
     one_op = ("--only", "entropy") if dry else ()
-    sanitizer = shutil.which("compute-sanitizer")
-    no_tool = "" if sanitizer else "compute-sanitizer is not on the PATH"
     small = (python, "-m", "bench.gpu.device_ops", "--device", device)
     result = [
-        Step("machine", (python, "-m", "bench.gpu.check", "--describe"), 120),
+        Step("machine", (python, "-m", "pygrade", "--version", "--verbose"), 120),
+        Step("card", ("nvidia-smi", "-q", "-d", "MEMORY,CLOCK"), 60),
         Step("parity", (*pytest, "tests/kernels/test_goldens.py", "tests/kernels/test_numerics.py", *few), 300),
         Step("emulator", (*pytest, "tests/kernels/test_compiled.py"), 400),
         Step("device", (*pytest, "tests/kernels/test_device.py", *some), 400),
@@ -55,15 +53,14 @@ def steps(device: str, out: Path) -> list[Step]:
         Step("numeric", (*pytest, *values, *several), 590),
     ]
     for tool in ("memcheck", "racecheck"):
-        command = (sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *small)
-        result.append(Step(tool, command, 300, no_tool))
+        result.append(Step(tool, ("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *small), 300))
     return result
 
 
 def run(step: Step, log: Path, environment: dict[str, str]) -> str:
     """Run one step; its output goes to a log. Returns ``"passed"``, or what went wrong."""
-    if step.skip:
-        return f"skipped: {step.skip}"
+    if shutil.which(step.command[0]) is None:
+        return f"skipped: {step.command[0]} is not on the PATH"
     with log.open("w") as file:
         try:
             code = subprocess.run(
@@ -76,23 +73,6 @@ def run(step: Step, log: Path, environment: dict[str, str]) -> str:
     return "passed" if code == 0 else f"failed: exit code {code}"
 
 
-def describe() -> None:
-    """Print the machine and the versions."""
-    import numpy
-    import torch
-    import triton
-
-    from pygrade import _core
-
-    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, triton {triton.__version__}")
-    print(f"numpy {numpy.__version__}, pygrade {_core.__version__} ({_core.active_isa()})")
-    for index in range(torch.cuda.device_count()):
-        print(torch.cuda.get_device_properties(index))
-    if shutil.which("nvidia-smi"):
-        query = "name,driver_version,memory.total,clocks.sm,clocks.mem"
-        subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv"], check=False)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,11 +80,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
     parser.add_argument("--steps", default="", help="comma-separated names; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-check", help="directory of logs and results")
-    parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.describe:
-        describe()
-        return 0
     out = options.out.resolve()
     known = {step.name: step for step in steps(options.device, out)}
     for name in filter(None, options.steps.split(",")):
@@ -126,7 +102,7 @@ def main() -> int:
         print(f"== {name}: {' '.join(known[name].command)}", flush=True)
         log, start = out / f"{name}.log", time.monotonic()
         results[name] = run(known[name], log, environment)
-        if not known[name].skip:
+        if not results[name].startswith("skipped"):
             print("\n".join(log.read_text(errors="replace").splitlines()[-SHOWN:]))
         print(f"-- {name}: {results[name]} in {time.monotonic() - start:.0f} s", flush=True)
     print("\n" + "\n".join(f"{name:10} {result}" for name, result in results.items()))

@@ -300,34 +300,79 @@ py::object rank(const Arguments<21>& arguments) {
                         server.numbered.fetch_add(batch), moves_of(searched, effects, batch, k));
 }
 
-// Scores [M] of all candidates, into result. Predictions are those of a log.
+// Logged requests as arrays, see FusionPolicy.scores.
+struct LoggedRequests {
+  Candidates candidates;
+  std::vector<Request> requests;
+
+  LoggedRequests(const Server& server, py::handle context, py::handle predictions, py::handle offsets,
+                 py::handle scenario, py::handle multipliers, py::handle shifts, py::handle item_values,
+                 py::handle items)
+      : candidates(candidates_of(predictions, offsets, static_cast<std::int64_t>(server.tasks))),
+        requests(candidates.batch),
+        scenarios_(scenario, candidates.batch) {
+    const std::size_t batch = candidates.batch, total = candidates.total;
+    const Rows<float> known(context, "context", batch, server.features),
+        given(multipliers, "values", batch, server.tasks);
+    const Rows<float> added(shifts, "shifts", batch, server.tasks), prices(item_values, "item_values", total);
+    const Rows<float> columns(items, "items", total, columns_of(items, "items", total));
+    for (std::size_t b = 0; b < batch; ++b) {
+      const std::size_t begin = candidates.begin(b), end = candidates.end(b);
+      requests[b] = {.context = known.of(b, b + 1),
+                     .predictions = candidates.rows(begin, end, server.tasks),
+                     .scenario = scenarios_.of(b),
+                     .values = given.of(b, b + 1),
+                     .item_values = prices.of(begin, end),
+                     .items = columns.of(begin, end),
+                     .shifts = added.of(b, b + 1),
+                     .as_logged = true};
+    }
+  }
+
+ private:
+  Scenarios scenarios_;
+};
+
+// Scores [M] of all candidates, into result.
 void score(Server& server, py::handle context, py::handle predictions, py::handle offsets, py::handle scenario,
            py::handle multipliers, py::handle shifts, py::handle item_values, py::handle items, py::handle result,
            int num_threads) {
-  const std::size_t tasks = server.tasks, features = server.features;
-  const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
-  const std::size_t batch = candidates.batch, total = candidates.total;
-  const Scenarios scenarios(scenario, batch);
-  const Rows<float> known(context, "context", batch, features), given(multipliers, "values", batch, tasks);
-  const Rows<float> added(shifts, "shifts", batch, tasks), prices(item_values, "item_values", total);
-  const Rows<float> columns(items, "items", total, columns_of(items, "items", total));
-  const auto to = span_of<float>(result, "result", {total});
-  std::vector<Request> requests(batch);
-  std::vector<std::span<float>> scores(batch);
-  for (std::size_t b = 0; b < batch; ++b) {
-    const std::size_t begin = candidates.begin(b), end = candidates.end(b);
-    requests[b] = {.context = known.of(b, b + 1),
-                   .predictions = candidates.rows(begin, end, tasks),
-                   .scenario = scenarios.of(b),
-                   .values = given.of(b, b + 1),
-                   .item_values = prices.of(begin, end),
-                   .items = columns.of(begin, end),
-                   .shifts = added.of(b, b + 1),
-                   .as_logged = true};
-    scores[b] = to.subspan(begin, end - begin);
-  }
+  const LoggedRequests log(server, context, predictions, offsets, scenario, multipliers, shifts, item_values, items);
+  const auto to = span_of<float>(result, "result", {log.candidates.total});
+  std::vector<std::span<float>> scores;
+  for (std::size_t b = 0; b < log.requests.size(); ++b)
+    scores.push_back(to.subspan(log.candidates.begin(b), log.candidates.end(b) - log.candidates.begin(b)));
   const py::gil_scoped_release release;
-  server.ranker.score(requests, scores, num_threads);
+  server.ranker.score(log.requests, scores, num_threads);
+}
+
+// What they are made of with weights[B, T]: contributions[M, T], or shares of a mixed network, the baseline's share
+// [M], 0 without one, and corrected predictions [M, T], None if nothing reads them.
+py::tuple score_parts(Server& server, py::handle context, py::handle predictions, py::handle offsets,
+                      py::handle scenario, py::handle multipliers, py::handle shifts, py::handle item_values,
+                      py::handle items, py::handle weights) {
+  const LoggedRequests log(server, context, predictions, offsets, scenario, multipliers, shifts, item_values, items);
+  const std::size_t tasks = server.tasks, total = log.candidates.total;
+  const Rows<float> served(weights, "weights", log.requests.size(), tasks);
+  const Output<float> contributions(total, tasks), baseline(total), corrected(total, tasks);
+  std::ranges::fill(baseline.values, 0.0f);
+  const auto policy = server.ranker.policy();
+  bool corrects = false;
+  for (std::size_t b = 0; b < log.requests.size(); ++b) {
+    const auto parts = Ranker::score_parts(*policy, log.requests[b], served.of(b, b + 1));
+    const auto to = [&](const Output<float>& output, std::size_t width) {
+      return output.values.begin() + static_cast<std::ptrdiff_t>(log.candidates.begin(b) * width);
+    };
+    const auto narrow = [](double value) { return static_cast<float>(value); };
+    if (parts.task_shares.empty())
+      std::ranges::copy(parts.contributions, to(contributions, tasks));
+    else
+      std::ranges::transform(parts.task_shares, to(contributions, tasks), narrow);
+    std::ranges::transform(parts.baseline_share, to(baseline, 1), narrow);
+    std::ranges::copy(parts.corrected, to(corrected, tasks));
+    corrects |= !parts.corrected.empty();
+  }
+  return py::make_tuple(contributions.array, baseline.array, corrects ? corrected.array : py::object(py::none()));
 }
 
 // The core's own checks don't name the request; Python's do.
@@ -361,6 +406,8 @@ void bind_ranker(py::module_& module) {
           "core"_a, "policy"_a)
       .def("score", &score, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a, "shifts"_a,
            "item_values"_a, "items"_a, "result"_a, "num_threads"_a)
+      .def("score_parts", &score_parts, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a, "shifts"_a,
+           "item_values"_a, "items"_a, "weights"_a)
       .def_property_readonly("policy", [](const Server& server) { return owners_of(server.ranker.policy()).policy; })
       .def_property_readonly("version", [](const Server& server) { return owners_of(server.ranker.policy()).version; })
       .def(

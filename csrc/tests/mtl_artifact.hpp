@@ -14,6 +14,7 @@ struct MtlArtifact {
   std::vector<std::string> dense = {"age", "price", "ctr"};
   std::vector<std::string> ids = {"city", "item"};
   std::vector<std::int64_t> vocabulary = {5, 7};
+  std::string features = "abc";  // hash of their schema
   int request_dense = 1, request_ids = 1;
   std::vector<std::pair<int, int>> funnel;  // places of parent and child
   int task_experts = 1, shared_experts = 1, hidden = 6, output = 5, tower = 3, embedding = 2;
@@ -77,9 +78,9 @@ struct MtlArtifact {
     for (const auto& [parent, child] : funnel)
       pairs.push_back(list(quoted({tasks[static_cast<std::size_t>(parent)], tasks[static_cast<std::size_t>(child)]})));
     for (const auto size : vocabulary) sizes.push_back(std::to_string(size));
-    std::map<std::string, std::string> result = {{"tasks", list(quoted(tasks))}, {"dense", list(quoted(dense))},
-                                                 {"ids", list(quoted(ids))},     {"funnel", list(pairs)},
-                                                 {"vocabulary", list(sizes)},    {"features", "\"abc\""}};
+    std::map<std::string, std::string> result = {
+        {"tasks", list(quoted(tasks))}, {"dense", list(quoted(dense))}, {"ids", list(quoted(ids))},
+        {"funnel", list(pairs)},        {"vocabulary", list(sizes)},    {"features", detail::json_quote(features)}};
     result["request_dense"] = std::to_string(request_dense);
     result["request_ids"] = std::to_string(request_ids);
     return result;

@@ -10,17 +10,13 @@
 
 #include "artifact.hpp"
 #include "check.hpp"
+#include "pipeline_artifact.hpp"
 #include "pygrade/pipeline.hpp"
 #include "pygrade/service.hpp"
 #include "util/json.hpp"
 #include "versioned_store.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
-// The artifacts that tests/pipeline/artifacts.py wrote: the same features and models, different policies.
-inline std::filesystem::path test_artifact(const char* name) {
-  return std::filesystem::path(PYGRADE_TEST_FOLDER) / "artifacts" / name;
-}
 
 // A directory, removed at the end.
 struct RunFolder {

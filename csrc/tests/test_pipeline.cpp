@@ -9,6 +9,7 @@
 
 #include "../../devtools/allocations.hpp"
 #include "check.hpp"
+#include "pipeline_artifact.hpp"
 #include "pygrade/pipeline.h"
 #include "pygrade/pipeline.hpp"
 #include "serving.hpp"
@@ -23,15 +24,12 @@ namespace fs = std::filesystem;
 constexpr std::size_t k = 5;
 constexpr std::int64_t now = 1'700'003'000'000;
 
-// Written by tests/pipeline/artifacts.py: the same features and models, different policies.
-fs::path artifact(const char* name) { return fs::path(PYGRADE_TEST_FOLDER) / "artifacts" / name; }
-
 const Models& first() {
-  static const Models models = Models::load(artifact("first"));
+  static const Models models = Models::load(test_artifact("first"));
   return models;
 }
 const Models& second() {
-  static const Models models = Models::load(artifact("second"));
+  static const Models models = Models::load(test_artifact("second"));
   return models;
 }
 
@@ -300,7 +298,7 @@ TEST(the_publisher_frees_the_models_before) {
 TEST(what_is_remembered_of_items_survives_models_of_the_same_features) {
   System system({.seed = 1, .any_version = true});
   const auto center = system.pipeline->center();
-  const Models again = Models::load(artifact("first"));
+  const Models again = Models::load(test_artifact("first"));
   CHECK(again.features != first().features);
   CHECK_EQUAL(again.features->fingerprint(), first().features->fingerprint());
   system.pipeline->publish(again);
@@ -538,7 +536,7 @@ TEST(a_warm_workspace_allocates_nothing) {
 }
 
 TEST(a_damaged_artifact_names_the_file) {
-  const ArtifactFiles good = read_artifact(artifact("first"));
+  const ArtifactFiles good = read_artifact(test_artifact("first"));
   CHECK_EQUAL(Models::parse(good).version, first().version);
   for (std::size_t f = 0; f < good.size(); ++f) {
     ArtifactFiles bad = good;
@@ -556,7 +554,7 @@ TEST(a_damaged_artifact_names_the_file) {
     bad.erase(bad.begin() + static_cast<std::ptrdiff_t>(f));
     CHECK_THROWS(ArtifactMissing, "is missing", Models::parse(bad));
   }
-  CHECK_THROWS(ArtifactMissing, "does not exist", Models::load(artifact("nothing")));
+  CHECK_THROWS(ArtifactMissing, "does not exist", Models::load(test_artifact("nothing")));
   Models mixed = first();
   mixed.policy = nullptr;
   CHECK_THROWS(ArtifactError, "policy", mixed.check());
@@ -626,7 +624,7 @@ TEST(the_c_abi_refuses_what_the_cpp_api_refuses) {
   options.size = sizeof options;
   options.error = error;
   options.error_size = sizeof error;
-  const std::string path = artifact("first").string();
+  const std::string path = test_artifact("first").string();
   CHECK_EQUAL(pygrade_pipeline_load("/nothing", "lmdb:/nothing", &options, &pipeline), PYGRADE_NOT_FOUND);
   CHECK(std::strstr(error, "/nothing/manifest.json does not exist") != nullptr);
   CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "lmdb:/nothing", &options, &pipeline), PYGRADE_STORE_FAILED);

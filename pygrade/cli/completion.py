@@ -16,14 +16,14 @@ _ALONE = ("--help", "--version", "--cmake-dir", "--print-completion")
 
 
 def script(shell: str) -> str:
-    """What a shell evaluates to complete; ``ValueError`` if it is not known."""
+    """The text that a shell evaluates to complete; ``ValueError`` if the shell is unknown."""
     if shell not in SCRIPTS:
         raise ValueError(f"print-completion is {shell!r}; want one of {', '.join(SCRIPTS)}")
     return SCRIPTS[shell]
 
 
 def complete_line(line: str, current: str | None) -> list[str]:
-    """What the end of a line may become, with a blank after whole words. Bash ends words at = and :, pygrade at blanks:
+    """Endings of a line, with a blank after whole words. Bash ends words at = and :, pygrade at blanks:
     ``current`` is bash's last word, of which alone it replaces the text; None: the shell has pygrade's words.
     """
     words = [*line.split()[1:], *([""] if line[-1:].isspace() else [])]
@@ -32,7 +32,7 @@ def complete_line(line: str, current: str | None) -> list[str]:
 
 
 def complete(words: Sequence[str]) -> list[str]:
-    """What the last of the words after ``pygrade`` may become; nothing where the shell is to complete files.
+    """Completions of the last of the words after ``pygrade``; none where the shell is to complete files.
 
     Options of nested groups are offered once their prefix is typed, ``--stage2.``, else the prefix alone.
     """

@@ -7,15 +7,15 @@ of its options as ``options.toml`` into its directory, from where they can be gi
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pygrade.cli.option_list import COMMANDS, default_of, fields_of, is_mapping, is_options, options_class
-from pygrade.config.option import Options
+from pygrade.cli.option_list import COMMANDS, fields_of, is_mapping, is_options, options_class
+from pygrade.config.option import Options, default_of
 
 DEFAULTS = "defaults"  # the table of options of several commands
 Table = dict[str, Any]
@@ -29,8 +29,7 @@ class Given(NamedTuple):
     """The value of an option, and where it stands, as errors begin: "config FILE: [train] ", or "--stage2."."""
 
     value: Any
-    place: str
-    name: str
+    where: str
 
 
 _SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made from
@@ -40,9 +39,11 @@ _SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made fro
 _NAMES = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", Path: "a path"}
 
 
-def read_options(path: Path, command: str) -> Table:
-    """The `Given` options that a file has for a command, nested. ``ValueError`` names table and key of unknown ones."""
-    found: dict[str, Table] = {DEFAULTS: {}, command: {}}
+def read_options(path: Path, command: str) -> dict[str, Given]:
+    """The options that a file has for a command, by their whole names. ``ValueError`` names table and key of unknown
+    ones.
+    """
+    tables: dict[str, dict[str, Given]] = {DEFAULTS: {}, command: {}}
     for key, table in read_tables(path).items():
         name = key.replace("_", "-")
         if name not in (DEFAULTS, *COMMANDS):
@@ -51,26 +52,27 @@ def read_options(path: Path, command: str) -> Table:
         if not isinstance(table, dict):
             raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
         if name == DEFAULTS:  # those that this command has, if the others are of another one
-            every = {entry.name for other in COMMANDS for entry, _ in fields_of(options_class(other))}
-            own = {entry.name for entry, _ in fields_of(options_class(command))}
+            every = {field.name for other in COMMANDS for field, _ in fields_of(options_class(other))}
+            own = {field.name for field, _ in fields_of(options_class(command))}
             table = {key: value for key, value in table.items() if key.replace("-", "_") not in every - own}
         if name in (DEFAULTS, command) or not reads_itself(name):
             kind = options_class(command if name == DEFAULTS else name)
-            found[name] = _known(kind, table, f"config {path}: [{key}")
-    return merged(found[DEFAULTS], found[command])
+            tables[name] = dict(_options_in(kind, table, f"config {path}: [{key}"))
+    return tables[DEFAULTS] | tables[command]
 
 
-def _known(kind: type[Options], table: Table, place: str) -> Table:
-    """The options of a table."""
-    hints = {entry.name: hint for entry, hint in fields_of(kind) if entry.name != "traceback"}  # decided before
-    result: Table = {}
+def _options_in(kind: type[Options], table: Table, where: str, prefix: str = "") -> Iterator[tuple[str, Given]]:
+    """The options of a table and of those nested in it, with their whole names."""
+    hints = {field.name: hint for field, hint in fields_of(kind) if field.name != "traceback"}  # decided before
     for key, value in table.items():
         name = key.replace("-", "_")
         hint = hints.get(name)
-        if hint is None or is_options(hint) != (is_options(hint) and isinstance(value, dict)):
-            raise ValueError(f"{place}] {key} is not an option; {near(name, hints) or 'see --help-all'}")
-        result[name] = _known(hint, value, f"{place}.{key}") if is_options(hint) else Given(value, f"{place}] ", name)
-    return result
+        if hint is None or (is_options(hint) and not isinstance(value, dict)):
+            raise ValueError(f"{where}] {key} is not an option; {near(name, hints) or 'see --help-all'}")
+        if is_options(hint):
+            yield from _options_in(hint, value, f"{where}.{key}", f"{prefix}{name}.")
+        else:
+            yield prefix + name, Given(value, f"{where}] ")
 
 
 def read_tables(path: Path) -> Table:
@@ -92,8 +94,8 @@ def read_table(path: Path, command: str) -> Table:
 
 
 def reads_itself(command: str) -> bool:
-    """Whether a command reads its table by itself, for it may hold more than the command line can say."""
-    return any(entry.name == "config" for entry, _ in fields_of(options_class(command)))
+    """True if a command reads its table by itself, as it may hold more than the command line can say."""
+    return any(field.name == "config" for field, _ in fields_of(options_class(command)))
 
 
 def near(name: str, names: Iterable[str]) -> str:
@@ -102,31 +104,24 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def merged(low: Table, high: Table) -> Table:
-    """Both tables; the second wins, group by group."""
-    both = {key: merged(low[key], high[key]) for key in low.keys() & high.keys() if isinstance(high[key], dict)}
-    return {**low, **high, **both}
-
-
-def build(kind: type[Options], table: Table, default: Options | None = None) -> Any:
-    """An instance of a dataclass from a table of `Given` options, else of its defaults. A mapping that has a default,
-    such as the values of a data set's tasks, keeps the entries that are not given.
+def build(kind: type[Options], given: Mapping[str, Given], default: Options | None = None, prefix: str = "") -> Any:
+    """An instance of a dataclass from options by their whole names, which begin with ``prefix``, else of its defaults.
+    A mapping that has a default, such as the values of a data set's tasks, keeps the entries that are not given.
     """
     values: Table = {}
-    for entry, hint in fields_of(kind):
-        if (given := table.get(entry.name)) is None:
-            continue
-        own = default_of(entry) if default is None else getattr(default, entry.name)
-        if is_options(hint):
-            values[entry.name] = build(hint, given, own)
-        else:
-            value = _value(given.value, hint, given.place + given.name)
-            values[entry.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
+    for field, hint in fields_of(kind):
+        own = default_of(field) if default is None else getattr(default, field.name)
+        name = prefix + field.name
+        if is_options(hint) and any(other.startswith(f"{name}.") for other in given):
+            values[field.name] = build(hint, given, own, f"{name}.")
+        elif name in given:
+            value = _value(given[name].value, hint, given[name].where + field.name)
+            values[field.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
     try:
         return kind(**values) if default is None else replace(default, **values)
     except ValueError as error:
-        given = table.get(str(error).partition(" ")[0])
-        raise ValueError(f"{given.place}{error}" if isinstance(given, Given) else str(error)) from error
+        named = given.get(prefix + str(error).partition(" ")[0])
+        raise ValueError(f"{named.where if named else ''}{error}") from error
 
 
 def _value(value: Any, kind: Any, where: str) -> Any:
@@ -137,9 +132,9 @@ def _value(value: Any, kind: Any, where: str) -> Any:
         if len(kinds) != len(value):
             raise ValueError(f"{where} has {len(value)} entries; want {len(kinds)}")
         pairs = enumerate(zip(value, kinds, strict=True))
-        return tuple(_value(entry, part, f"{where}[{i}]") for i, (entry, part) in pairs)
+        return tuple(_value(word, kind, f"{where}[{i}]") for i, (word, kind) in pairs)
     if is_mapping(kind) and isinstance(value, dict):
-        return {key: _value(entry, inner[1], f"{where}.{key}") for key, entry in value.items()}
+        return {key: _value(word, inner[1], f"{where}.{key}") for key, word in value.items()}
     if inner and origin not in (tuple, Literal) and not is_mapping(kind):
         return _choice(value, inner, where)
     if origin is Literal and value in inner:
@@ -156,7 +151,7 @@ def _choice(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
         return None
     if {str, Path} <= set(kinds) and isinstance(value, str):
         return str(value) if "://" in value else Path(value)
-    for kind in sorted(kinds, key=lambda entry: entry is str):
+    for kind in sorted(kinds, key=lambda kind: kind is str):
         with suppress(ValueError):
             return _value(value, kind, where)
     names = " or ".join(_name(kind) for kind in kinds if kind is not NoneType)

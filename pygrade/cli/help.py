@@ -43,7 +43,8 @@ def full_help(command: str, width: int | None = None) -> str:
     lines += [line for option in _flat(command) for line in _lines(option, width)]
     for prefix, _, text in groups_of(options_class(command)):
         nested = [option for option in options_of(command) if option.name.rpartition(".")[0] == prefix]
-        lines += ["", *_wrapped(f"{prefix}: {text}", width), *(line for o in nested for line in _lines(o, width))]
+        lines += ["", *_wrapped(f"{prefix}: {text}", width)] if nested or "." not in prefix else []
+        lines += [line for option in nested for line in _lines(option, width)]
     return "\n".join([*lines, "", *_wrapped(_FOOTER, width, 2)])
 
 
@@ -51,18 +52,19 @@ def _head(command: str, width: int | None, most: int | None = None) -> tuple[lis
     """Usage and docstring without its examples (``most``: lines of its first paragraph); the examples; the width."""
     width = min(max(shutil.get_terminal_size().columns if width is None else width, 60), 100)
     text = inspect.cleandoc(options_class(command).__doc__ or "").replace("\nExample:", "\n\nExample:")
-    parts = [" ".join(part.split()) for part in text.split("\n\n")]
-    about = [part for part in parts if not part.startswith("Example:")][: None if most is None else 1]
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+    examples = [paragraph for paragraph in paragraphs if paragraph.startswith("Example:")]
+    about = [paragraph for paragraph in paragraphs if paragraph not in examples][: None if most is None else 1]
     words = [o.kind if o.positional else f"{o.flag} {o.kind}" for o in _flat(command) if o.needed]
     lines = [*_wrapped(" ".join([f"usage: pygrade {spoken(command)}", *words, "[options]"]), width, 7), ""]
-    lines += [line for part in about for line in (*_wrapped(part, width, most=most), "")]
-    return lines, [part for part in parts if part.startswith("Example:")], width
+    lines += [line for paragraph in about for line in (*_wrapped(paragraph, width, most=most), "")]
+    return lines, examples, width
 
 
 def _flat(command: str, first: Sequence[str] = ()) -> list[Option]:
     """The options of no group, required ones first, then these, without those that all commands have."""
     flat = [option for option in options_of(command) if "." not in option.name and option.name not in COMMON]
-    rank = {name: place for place, name in enumerate(first)}
+    rank = {name: number for number, name in enumerate(first)}
     return sorted(flat, key=lambda o: (not o.needed, not o.positional and o.needed, rank.get(o.name, len(rank))))
 
 

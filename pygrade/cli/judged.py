@@ -1,4 +1,4 @@
-"""What `pygrade evaluate` judges a policy by, for its replay and for its trade-offs."""
+"""The log by which `pygrade evaluate` judges a policy, for its replay and for its trade-offs."""
 
 import logging
 from typing import Any
@@ -19,9 +19,9 @@ logger = logging.getLogger("pygrade")
 def judged_record(
     options: EvaluateOptions, policy: FusionPolicy, in_sample: bool | None, left_out: int
 ) -> dict[str, Any]:
-    """What was judged; left_out: requests of the training."""
-    place = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
-    return place | {"in_sample": in_sample, "left_out": left_out}
+    """Names of what was judged; left_out: requests of the training."""
+    judged = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
+    return judged | {"in_sample": in_sample, "left_out": left_out}
 
 
 def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:

@@ -21,6 +21,7 @@ from pygrade.cli.parse import parse
 
 STUDY = "reproduce"  # no part of the package: bench/study of a clone
 _TRACEBACK = "--traceback"
+_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
 _INTERRUPTED = "interrupted; what was written is whole. The same command resumes from the last checkpoint"
 
 
@@ -47,18 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+    except Exception as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C met a clean-up, which then failed
             return _fail(_INTERRUPTED, 130)
         if wants_traceback:
             traceback.print_exc()
-        return _fail(_one_line(error), 2)
-    except Exception as error:  # a fault of a store, or of ours: still one line, and how to see more
-        from pygrade.stores import StoreError
-
-        if wants_traceback:
-            traceback.print_exc()
-        if isinstance(error, StoreError):
+        if isinstance(error, _BAD_INPUT) or "StoreError" in {kind.__name__ for kind in type(error).__mro__}:
             return _fail(_one_line(error), 2)
         hint = "" if wants_traceback else f"; run again with {_TRACEBACK} to see where"
         return _fail(f"{type(error).__name__}: {_one_line(error)}{hint}", 1)
@@ -66,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(args: list[str]) -> str | None:
-    """What needs no command, nor torch but for --verbose: help, versions, a path, completion; None: a command runs."""
+    """The text of what needs no command: help, versions, a path, completion; None: a command runs."""
     if not args or args[0] in ("-h", "--help"):
         return usage()
     if args[0] == "--version":

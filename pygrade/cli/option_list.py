@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pygrade.config.option import Options, choices_of, hints_of
+from pygrade.config.option import Options, choices_of, default_of, hints_of
 
 COMMANDS = {  # the module of pygrade.config that has the options, and what the command is for
     "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
@@ -52,18 +52,18 @@ class Option(NamedTuple):
 
     @property
     def negative(self) -> str:
-        """What turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
+        """The word that turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
         groups, dot, name = self.flag.removeprefix("--").rpartition(".")
         return f"--{groups}{dot}no-{name}" if self.hint is bool else ""
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """True without a default."""
         return self.default is dataclasses.MISSING
 
     @property
     def needed(self) -> bool:
-        """Whether a command line without it lacks something, at least if another option is not given."""
+        """True if a command line without it lacks something, at least if another option is not given."""
         return self.required or bool(self.unless)
 
     @property
@@ -73,7 +73,7 @@ class Option(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What its value looks like: INT, PATH, {a,b}; "": a flag."""
+        """The look of its value: INT, PATH, {a,b}; "": a flag."""
         return "" if self.hint is bool else _kind(self.hint)
 
 
@@ -98,37 +98,32 @@ def options_of(command: str) -> tuple[Option, ...]:
 
 def groups_of(kind: type[Options], prefix: str = "") -> Iterator[tuple[str, type[Options], str]]:
     """The dataclasses nested in one: prefix of their options, class, and what they are about."""
-    for entry, hint in fields_of(kind):
+    for field, hint in fields_of(kind):
         if is_options(hint):
-            name = f"{prefix}{entry.name}"
-            yield name, hint, entry.metadata.get("text") or (hint.__doc__ or "").split("\n")[0]
+            name = f"{prefix}{field.name}"
+            yield name, hint, field.metadata.get("text") or (hint.__doc__ or "").split("\n")[0]
             yield from groups_of(hint, f"{name}.")
 
 
 def fields_of(kind: type[Options]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     """The fields of a dataclass with their types, its own before those of its bases; without those of Python alone."""
     hidden, seen = getattr(kind, "PYTHON_ONLY", ()), set[str]()
-    entries = {entry.name: entry for entry in dataclasses.fields(kind) if entry.name not in hidden}
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in hidden}
     for base in kind.__mro__:
         for name in inspect.get_annotations(base):
-            if name in entries and name not in seen:
+            if name in fields and name not in seen:
                 seen.add(name)
-                yield entries[name], hints_of(kind)[name]
+                yield fields[name], hints_of(kind)[name]
 
 
 def is_options(hint: Any) -> bool:
-    """Whether a type is a nested group of options."""
+    """True of a nested group of options."""
     return isinstance(hint, type) and issubclass(hint, Options)
 
 
 def is_mapping(hint: Any) -> bool:
-    """Whether values of a type are given as KEY=VALUE, and in a file as a table."""
+    """True if values of a type are given as KEY=VALUE, and in a file as a table."""
     return isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Mapping)
-
-
-def default_of(entry: dataclasses.Field[Any]) -> Any:
-    """The default of a field; dataclasses.MISSING if it is required."""
-    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
 
 
 def in_words(value: Any) -> str:
@@ -140,19 +135,21 @@ def in_words(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(in_words, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={in_words(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key}={in_words(number)}" for key, number in value.items())
     return str(value)
 
 
 def _walk(kind: type[Options]) -> Iterator[Option]:
-    for entry, hint in fields_of(kind):
+    """Its options; of a group that ``FLAGS`` has only those named there, as the rest is for a file."""
+    for field, hint in fields_of(kind):
         if is_options(hint):
-            for option in _walk(hint):
-                own = reduce(getattr, option.name.split("."), default_of(entry))
-                yield option._replace(name=f"{entry.name}.{option.name}", default=own)
+            flags = getattr(kind, "FLAGS", {}).get(field.name)
+            for option in (option for option in _walk(hint) if flags is None or option.name in flags):
+                own = reduce(getattr, option.name.split("."), default_of(field))
+                yield option._replace(name=f"{field.name}.{option.name}", default=own)
         else:
-            more = {name: value for name, value in entry.metadata.items() if name in Option._fields}
-            yield Option(entry.name, hint, default_of(entry), **more)
+            more = {name: value for name, value in field.metadata.items() if name in Option._fields}
+            yield Option(field.name, hint, default_of(field), **more)
 
 
 def _kind(hint: Any) -> str:
@@ -165,9 +162,9 @@ def _kind(hint: Any) -> str:
     if origin is tuple:
         if inner[-1] is Ellipsis:
             return f"{_kind(inner[0])} …"
-        words = [_kind(part) for part in inner]
+        words = [_kind(kind) for kind in inner]
         return f"{words[0]} × {len(words)}" if len(words) > 2 and len(set(words)) == 1 else " ".join(words)
     if inner:
-        kinds = [part for part in inner if part is not NoneType]
+        kinds = [kind for kind in inner if kind is not NoneType]
         return "PATH|URL" if {str, Path} <= set(kinds) else "|".join(map(_kind, kinds))
     return _KINDS.get(hint, "VALUE")

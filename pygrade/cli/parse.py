@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pygrade.cli.config_file import Given, Table, Word, build, merged, near, read_options, read_table, reads_itself
+from pygrade.cli.config_file import Given, Table, Word, build, near, read_options, read_table, reads_itself
 from pygrade.cli.option_list import Option, is_mapping, options_class, options_of, spoken
 
 _USUAL = "pygrade.toml"  # the usual name of the file
@@ -17,36 +17,34 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     """
     options = options_of(command)
     config = None if reads_itself(command) else Option("config", Path, None, "")
-    given = _given(command, [*options, *([config] if config else [])], arguments)
-    path = given.pop("config")[0] if config and "config" in given else None
-    table: Table = {}
-    for name, words in given.items():
-        *groups, last = name.split(".")
-        inner = table
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        hint = next(option.hint for option in options if option.name == name)
-        value = words if isinstance(words, bool) else from_words(words, hint)
-        inner[last] = Given(value, "--" + "".join(f"{group}." for group in groups), last)
+    words_of = _words_of(command, [*options, *([config] if config else [])], arguments)
+    path = words_of.pop("config")[0] if config and "config" in words_of else None
+    hints = {option.name: option.hint for option in options}
+    given = {
+        name: Given(words if isinstance(words, bool) else from_words(words, hints[name]), f"--{_group_of(name)}")
+        for name, words in words_of.items()
+    }
     if path is not None:
-        table = merged(read_options(Path(path), command), table)
-    elif "config" in table:  # the command reads its table itself, but for what is required
-        file = Path(table["config"].value)
-        read = {name: Given(v, f"config {file}: [{command}] ", name) for name, v in read_table(file, command).items()}
-        table = {
-            option.name: read[option.name] for option in options if option.required and option.name in read
-        } | table
-    needed = [option for option in options if option.needed and option.unless not in table]
-    if absent := [option for option in needed if option.name not in table]:
+        given = read_options(Path(path), command) | given
+    elif "config" in given:  # the command reads its table itself, but for what is required
+        file = Path(given["config"].value)
+        table, required = read_table(file, command), {option.name for option in options if option.required}
+        given = {n: Given(v, f"config {file}: [{command}] ") for n, v in table.items() if n in required} | given
+    needed = [option for option in options if option.needed and option.unless not in given]
+    if absent := [option for option in needed if option.name not in given]:
         wanted = ", ".join(f"{option.flag} {option.kind}" for option in absent)
         wanted += "".join(f", or --{name}" for name in dict.fromkeys(o.unless for o in absent if o.unless))
-        here = path is None and "config" not in table and Path(_USUAL).is_file()
+        here = path is None and "config" not in given and Path(_USUAL).is_file()
         hint = f"; {_USUAL} is here: it is read if it is named, --config {_USUAL}" if here else ""
         raise ValueError(f"{command} wants {wanted} (see pygrade {spoken(command)} --help){hint}")
-    return build(options_class(command), table)
+    return build(options_class(command), given)
 
 
-def _given(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any]:
+def _group_of(name: str) -> str:
+    return name[: name.rfind(".") + 1]
+
+
+def _words_of(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any]:
     """Name → words of each option that is given; of flags, whether they are on."""
     names = {word: option for option in options for word in (option.flag, option.alias) if word}
     off = {option.negative: option for option in options if option.negative}

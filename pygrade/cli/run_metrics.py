@@ -6,6 +6,7 @@ from typing import Any
 
 from pygrade._util.serialization import read_json
 from pygrade.cli.run_directory import RECORD, flat, to_table
+from pygrade.evaluation.replay import metric_titles
 from pygrade.training.mlflow_run import MlflowRun
 
 KINDS = ("train", "pipeline")  # commands whose runs have a replay of later requests
@@ -13,14 +14,16 @@ _FILES = (RECORD, "report.html", "train.json", "evaluation.json", "summary.json"
 Metrics = dict[str, Mapping[str, Any]]
 
 
-def report_run(place: MlflowRun, command: str, options: Any, out: Path, model: Path, version: str, steps: Path) -> None:
+def report_run(
+    tracked: MlflowRun, command: str, options: Any, out: Path, model: Path, version: str, steps: Path
+) -> None:
     """Report a finished run in ``out``; model: directory of the policy or artifact with this version."""
     judged = command == "pipeline" or options.holdout > 0
     metrics: dict[str, float | None] = {}
     for name, entry in (metrics_of(command, out) if judged else {}).items():
         metrics |= {name: entry["value"], f"{name}.low": entry["low"], f"{name}.high": entry["high"]}
     files = [out / name for name in _FILES if (out / name).is_file()]
-    place.report(f"{command} {out.name}", dict(flat(to_table(options))), metrics, steps, files, model, version)
+    tracked.report(f"{command} {out.name}", dict(flat(to_table(options))), metrics, steps, files, model, version)
 
 
 def metrics_of(command: str, path: Path) -> Metrics:
@@ -28,16 +31,15 @@ def metrics_of(command: str, path: Path) -> Metrics:
     if command == "train":
         return _of_replay(_read(path / "evaluation.json"))
     stages = _read(path / "summary.json")["stages"]
-    found: Metrics = {f"recall@{entry['n']}": entry["recall"] for entry in stages["prerank"]["recall"]}
-    return found | _of_replay(stages["evaluate"]["replay"])
+    metrics: Metrics = {f"recall@{entry['n']}": entry["recall"] for entry in stages["prerank"]["recall"]}
+    return metrics | _of_replay(stages["evaluate"]["replay"])
 
 
 def _of_replay(record: Mapping[str, Any]) -> Metrics:
-    found: Metrics = {f"AUC {task}": entry["auc"] for task, entry in record["predictions"].items()}
-    labels = {"value": f"value@{record['k']}", "ndcg": f"NDCG@{record['k']}"}
-    for key, label in labels.items():
-        found |= {f"{label}, {name}": entry[key] for name, entry in record["rankers"].items()}
-    return found
+    metrics: Metrics = {f"AUC {task}": entry["auc"] for task, entry in record["predictions"].items()}
+    for key, label in metric_titles(record["k"]).items():
+        metrics |= {f"{label}, {name}": entry[key] for name, entry in record["rankers"].items()}
+    return metrics
 
 
 def _read(path: Path) -> dict[str, Any]:

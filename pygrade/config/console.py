@@ -8,7 +8,7 @@ from pygrade.config.shared import Output
 
 @dataclass(frozen=True)
 class ConsoleConfig(Options):
-    """How much a console holds."""
+    """Size of a console, and how its requests are judged."""
 
     requests: int = option(1000, "requests that it holds, evenly spaced over the held-out ones", ge=1)
     k: int = option(10, "ranks that count", ge=1)

@@ -23,15 +23,15 @@ KUAIRAND_TASK_VALUES: Mapping[str, float] = {
 """Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 
-def _check_names(names: Iterable[str], what: str, known: Iterable[str]) -> None:
+def _check_names(names: Iterable[str], what: str, allowed: Iterable[str]) -> None:
     for name in names:
-        if name not in known:
-            raise ValueError(f"{what} {name!r}; want some of {', '.join(known)}")
+        if name not in allowed:
+            raise ValueError(f"{what} {name!r}; want some of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
 class KuaiRandEventConfig(Options):
-    """How KuaiRand's rows become requests."""
+    """Rules by which KuaiRand's rows become requests."""
 
     PYTHON_ONLY: ClassVar = ("session_gap_minutes", "max_rows")  # not on the command line
 
@@ -85,7 +85,7 @@ EBNERD_TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 
 
 @dataclass(frozen=True)
 class EbNerdConfig(Options):
-    """What counts as reading and scrolling, and whether old clicks are events."""
+    """Bounds of reading and scrolling, and whether old clicks are events."""
 
     PYTHON_ONLY: ClassVar = ("read_seconds", "scroll_percent")  # not on the command line
 
@@ -105,7 +105,7 @@ class EbNerdConfig(Options):
 
 @dataclass(frozen=True)
 class LogsEventConfig(Options):
-    """What the contract leaves open."""
+    """Choices that the contract leaves open."""
 
     task_values: Mapping[str, float] | None = option(None, "value of one event of each task; none: the log's, else 1")
     funnel: tuple[tuple[str, ...], ...] = option((), "chains of tasks, each possible only after the one before it")
@@ -113,7 +113,7 @@ class LogsEventConfig(Options):
 
 @dataclass(frozen=True)
 class RawEventsConfig(Options):
-    """What the schema of raw events leaves open."""
+    """Choices that the schema of raw events leaves open."""
 
     task_values: Mapping[str, float] | None = option(
         None, "value of one event of each task; none: the schema's, else 1"

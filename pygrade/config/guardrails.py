@@ -31,23 +31,23 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> "Limit":
-        """Of its text; ``ValueError`` says what is wrong with it.
+        """Parse its text; ``ValueError`` says what is wrong with it.
 
         >>> Limit.parse("search: share new >= 0.1")
         Limit(name='new', level=0.1, upper=False, share=True, scenario='search')
         """
-        found = _LIMIT.fullmatch(text.strip())
+        match = _LIMIT.fullmatch(text.strip())
         try:
-            level = math.nan if found is None else float(found[5])
+            level = math.nan if match is None else float(match[5])
         except ValueError:
             level = math.nan
-        if found is None or not math.isfinite(level):
+        if match is None or not math.isfinite(level):
             raise ValueError(f"limits has {text!r}; {_WANTED}")
-        share = found[2] is not None
+        share = match[2] is not None
         if not (0 < level < 1 if share else level > 0):
             wanted = "a share of the slots between 0 and 1" if share else "a share of production's events above 0"
             raise ValueError(f"limits has {text!r}; want {wanted}")
-        return cls(found[3], level, found[4] == "<=", share, None if found[1] is None else found[1].strip())
+        return cls(match[3], level, match[4] == "<=", share, None if match[1] is None else match[1].strip())
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class GuardrailConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         limits = self.parsed
-        places = [(limit.scenario, limit.share, limit.name, limit.upper) for limit in limits]
-        for place, limit in zip(places, limits, strict=True):
-            if places.count(place) > 1:
+        scopes = [(limit.scenario, limit.share, limit.name, limit.upper) for limit in limits]
+        for scope, limit in zip(scopes, limits, strict=True):
+            if scopes.count(scope) > 1:
                 raise ValueError(f"limits has {limit} beside another bound of the same; want each once")
-            other = [n for n in limits if place[:3] == (n.scenario, n.share, n.name) and n.upper and not limit.upper]
+            other = [n for n in limits if scope[:3] == (n.scenario, n.share, n.name) and n.upper and not limit.upper]
             if other and other[0].level <= limit.level:
                 raise ValueError(f"limits has {limit} and {other[0]}, which nothing meets")
 

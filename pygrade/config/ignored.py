@@ -1,25 +1,24 @@
 """Options that a command would ignore, as another option rules them out: errors, not silence."""
 
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any
 
 from pygrade.config.guardrails import GuardrailConfig
+from pygrade.config.option import default_of
 from pygrade.config.training import TrainConfig
 
 
 def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") -> None:
     """``ValueError`` if one of the options is not at its default; ``wanted``: when it counts."""
-    for entry in fields(options):
-        if entry.name in names:
-            value = getattr(options, entry.name)
-            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-            if value != default:
-                raise ValueError(f"{prefix}{entry.name} is {value}; want it with {wanted} alone")
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in names and value != default_of(field):
+            raise ValueError(f"{prefix}{field.name} is {value}; want it with {wanted} alone")
 
 
 def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
-    """Of the options of a training."""
+    """Refuse ignored options of a training."""
     policy, flag = config.policy, "--" + prefix.replace("_", "-")
     if not policy.trade_offs:
         spread = ("values_spread", "plain_share")
@@ -34,7 +33,7 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
     if config.grade == "off":
         refuse(config.correction, ("policy",), f"{flag}grade on", f"{prefix}correction.")
         for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
-            refuse(stage, [entry.name for entry in fields(stage)], f"{flag}grade on", f"{prefix}{name}.")
+            refuse(stage, [field.name for field in fields(stage)], f"{flag}grade on", f"{prefix}{name}.")
     if not config.correction.on:
         refuse(config.correction, ("maps", "policy", "prior"), f"{flag}correction.on", f"{prefix}correction.")
     refuse_in_guardrails(config.guardrails, prefix)
@@ -43,7 +42,7 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
 
 
 def refuse_in_guardrails(config: GuardrailConfig, prefix: str = "") -> None:
-    """Of the options of limits."""
+    """Refuse ignored options of limits."""
     if not config.limits:
         flag = "--" + prefix.replace("_", "-")
         refuse(config, ("confidence", "in_use"), f"{flag}guardrails.limits", f"{prefix}guardrails.")

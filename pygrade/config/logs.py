@@ -10,7 +10,7 @@ from pygrade.config.shared import Cluster, LogOptions, Output, Unproven, check_f
 
 @dataclass(frozen=True)
 class FirstLogConfig(Options):
-    """What a start without a log rests on: numbers given here, and an assumed effect of the slot."""
+    """Assumptions of a start without a log: numbers given here, and an assumed effect of the slot."""
 
     features: tuple[str, ...] = option(
         (), "numbers that requests send as context: they are logged, and learned from later"

@@ -93,7 +93,7 @@ LATER = Effects(
 
 @dataclass(frozen=True)
 class PredictionErrors(Options):
-    """How the multi-task model is wrong, one number per task: logit_hat = bias + slope · (logit of shrunk long-term
+    """Errors of the multi-task model, one number per task: logit_hat = bias + slope · (logit of shrunk long-term
     traits + hype · item hype) + item · e_item + (pair + cold / √(1 + history)) · noise.
     """
 
@@ -108,7 +108,7 @@ class PredictionErrors(Options):
 
 @dataclass(frozen=True)
 class PageEffects(Options):
-    """What an item that the user looked at does to the clicks on an item below it: their probability is multiplied by
+    """Effect of an item that the user looked at on the clicks on an item below it: their probability is multiplied by
     exp(strength · (same_category · same category + likeness · max(0, cosine of their vectors) + complement · the
     item's category goes with that of the one above)). Later events follow the click.
     """

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -20,7 +20,7 @@ class Range(NamedTuple):
     lt: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether the value is in the range. NaN is in none, infinity in none with an end (``lt=inf`` is one, too)."""
+        """True if the value is in the range. NaN is in none, infinity in none with an end (``lt=inf`` is one, too)."""
         return (
             (value >= self.ge if self.ge is not None else self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
@@ -75,8 +75,13 @@ def hints_of(kind: type) -> dict[str, Any]:
 _hints = cache(get_type_hints)
 
 
+def default_of(entry: Field[Any]) -> Any:
+    """The default of a field; dataclasses.MISSING if it is required."""
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
+
+
 def choices_of(hint: Any) -> tuple[Any, ...]:
-    """What a ``Literal`` allows, alone or beside other types; () for other types."""
+    """The choices of a ``Literal``, alone or beside other types; () for other types."""
     if get_origin(hint) is Literal:
         return get_args(hint)
     return tuple(choice for part in get_args(hint) if get_origin(part) is Literal for choice in get_args(part))

@@ -16,7 +16,7 @@ _CANDIDATES = 50  # the default, which own predictions make 0
 
 @dataclass(frozen=True)
 class PipelineConfig(Unproven):
-    """What the stages do. Time is cut into consecutive parts, so that every part is judged on later requests:
+    """Settings of the stages. Time is cut into consecutive parts, so that every part is judged on later requests:
 
     train | stop | calibrate | policy | evaluate: features are fitted and the models trained on the first, with early
     stopping on the second; the third calibrates the multi-task model; the policy learns from its predictions for the
@@ -48,7 +48,9 @@ class PipelineConfig(Unproven):
     seed: int = option(0, "of everything that draws; it replaces the seeds of the parts")
     prerank: PrerankConfig = option(PrerankConfig(), "the two-tower model and its index")
     mtl: MtlConfig = option(MtlConfig(), "the multi-task model; default funnel: that of the data")
-    train: TrainConfig = option(TrainConfig(), "the fusion policy")
+    train: TrainConfig = option(
+        TrainConfig(), "the fusion policy; the table [pipeline.train] of a file takes every option of pygrade train"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,18 +93,16 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "store",
-        "check",
-        "tasks",
-        "policy_requests",
-        "candidates",
-        "schema",
-        "leak_checks",
-        "seed",
-        "predictions",
-        "track",
-        "cluster",
+        *("store", "check", "tasks", "policy_requests", "candidates", "schema", "leak_checks", "seed"),
+        *("predictions", "track", "cluster"),
     )
+    FLAGS: ClassVar = {
+        "train": (
+            *("policy.transform", "policy.slope", "policy.trade_offs", "policy.evidence_prior", "reward.page_size"),
+            *("static.iterations", "grade", "stage1.steps", "stage2.steps", "trust.folds", "correction.on"),
+            *("guardrails.limits", "in_use", "device", "checkpoint_every", "tensorboard"),
+        )
+    }
 
     data: str = option(
         "", "SCHEME:PATH of raw events, e.g. events:shop/events.toml, logs:runs/demo/logs", unless="check"

@@ -11,7 +11,7 @@ from pygrade.config.training import OnlineConfig
 
 @dataclass(frozen=True)
 class JoinConfig(Options):
-    """How exposures and feedback are joined."""
+    """Rules by which exposures and feedback are joined."""
 
     PYTHON_ONLY: ClassVar = ("max_amount",)  # not on the command line
 
@@ -21,17 +21,10 @@ class JoinConfig(Options):
 
 @dataclass(frozen=True)
 class ServiceConfig(Options):
-    """How the process follows the logs."""
-
-    PYTHON_ONLY: ClassVar = ("save_seconds", "exposure_delay_ms", "learn")  # not on the command line
+    """Times at which the process follows the logs, and what it does with them."""
 
     every_seconds: float = option(60.0, "between updates", ge=0.01)
-    save_seconds: float = option(600.0, "between saves of the state, which also follow each publication", ge=0)
-    exposure_delay_ms: int = option(
-        900_000, "within which exposures are in a complete file; events wait for them", ge=0
-    )
     planned_users: int = option(10_000, "of all arms, at which intervals are narrowest; choose it in advance", ge=2)
-    learn: bool = option(True, "else only the arms are read")
     online: OnlineConfig = option(OnlineConfig())
 
 
@@ -99,6 +92,13 @@ class OnlineOptions(Output, Unproven, ServiceConfig):
 
     Example: pygrade online --run runs/kuairand --exposures logs/exposures --feedback logs/feedback
     """
+
+    FLAGS: ClassVar = {
+        "online": (
+            *("window", "min_requests", "feedback_delay_ms", "max_regression", "confidence", "max_reach"),
+            *("single_tasks", "min_effective_samples", "correction", "seed", "guardrails.limits", "step.steps"),
+        )
+    }
 
     run: Path = required("directory of pygrade pipeline")
     exposures: Path = required("directory of Parquet files that the service writes")

@@ -47,7 +47,7 @@ class Tracking(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Unproven(Options):
-    """What may be served."""
+    """Policies that may be served."""
 
     allow_unproven: bool = option(False, "also serve a policy that is not shown to be as good as what you have")
 

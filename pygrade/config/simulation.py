@@ -54,7 +54,7 @@ class SimulateConfig(Options):
 
 @dataclass(frozen=True)
 class DemoSize(Options):
-    """How large a demo is."""
+    """Size of a demo."""
 
     requests: int = option(20_000, "logged requests to learn from", ge=1)
     test_requests: int = option(12_000, "requests of the A/B test, from users that are not in the log", ge=2)

@@ -57,7 +57,7 @@ class RewardConfig(Options):
             raise ValueError(f"propensity is {self.propensity!r}; want 'estimate' or an exponent")
 
     def sized(self, requests: int) -> "RewardConfig":
-        """The same with the prior's weight for a log of so many requests."""
+        """A copy with the prior's weight for a log of so many requests."""
         return self if self.prior_weight is not None else replace(self, prior_weight=1.0 if requests <= _SMALL else 0.5)
 
 
@@ -171,16 +171,10 @@ class TrainConfig(Options):
     engine: Engine = option(
         "auto", "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy"
     )
-    shard_requests: int = option(
-        100_000,
-        "Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a "
-        "step's gradient is a sum over its shards, up to 64.",
-        ge=1,
-    )
     sample_requests: int = option(
-        20_000,
-        "Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust "
-        "is judged by.",
+        100_000,
+        "Requests that are held in memory. Of a longer log, a uniform sample of so many judges; all of it is learned "
+        "from.",
         ge=1,
     )
     threads: int = option(1, "of torch on the CPU; more do not help networks of this size", ge=1)
@@ -191,10 +185,10 @@ class TrainConfig(Options):
 
 @dataclass(frozen=True)
 class OnlineConfig(Options):
-    """How an `OnlineLearner` learns, and what it is held to."""
+    """Steps of an `OnlineLearner`, and the limits that it is held to."""
 
     # not on the command line
-    PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "judge_window", "holdout_fraction", "engine", "reward")
+    PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "holdout_fraction", "engine", "reward")
 
     window: int = option(10_000, "newest requests with complete feedback to learn from", ge=1)
     min_requests: int = option(1_000, "in the window before the first update", ge=1)
@@ -216,7 +210,6 @@ class OnlineConfig(Options):
         "Tasks that happen at most once on an item of a page, such as clicks: several events count as "
         "one. Beside the service those of which the training log had only 0 and 1 are added.",
     )
-    judge_window: int = option(4_000, "newest requests of the window that judge; older ones may be stale", ge=1)
     min_effective_samples: int = option(100, "of an estimate that may refuse or roll back", ge=1)
     holdout_fraction: float = option(
         0.5, "of the requests with drawn weights: they judge and are never learned from", ge=0, le=1
@@ -251,17 +244,8 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "values",
-        "value_tasks",
-        "prior",
-        "in_use",
-        "holdout",
-        "resume",
-        "seed",
-        "device",
-        "threads",
-        "track",
-        "cluster",
+        *("values", "value_tasks", "prior", "in_use", "holdout", "resume", "seed", "device", "threads"),
+        *("track", "cluster"),
     )
 
     out: Place = required("directory to write")

@@ -1,7 +1,7 @@
 """Tables of any format in batches, and their values as a schema wants them: ids, times, numbers, attributes."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.data.event_schema import Attribute, AttributeTable, EventSchema, EventTable, column_uses
 from pygrade.data.event_writer import EventWriter
+from pygrade.data.tables import file_batches
 from pygrade.logs import conversion
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import flat, unnested
 from pygrade.logs.table import Table
 from pygrade.logs.table_files import CSV, PARQUET, read_table
-from pygrade.logs.table_formats import format_of, refuse_loose, split_version
+from pygrade.logs.table_formats import format_of, kind_of, refuse_loose, split_version
 from pygrade.logs.text_files import TextTable
 from pygrade.logs.text_times import read_times
 from pygrade.storage import Place, download, is_url
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 BATCH_ROWS = 100_000
-_WHOLE = r"^-?(0|[1-9]\d{0,17})$"  # a text that is a whole number, and the only one that is
+WHOLE = r"^-?(0|[1-9]\d{0,17})$"  # a text that is a whole number, and the only one that is
 _SEPARATORS = r"[,;|]"
 
 
@@ -64,20 +65,13 @@ def read_batches(place: Place, item: str = "") -> Iterator["Batch"]:
     for path in files:
         first = 0
         try:
-            for batch in _batches(path):
+            is_text = path.suffix.lower() in CSV
+            for batch in TextTable.open(path).typed_batches(BATCH_ROWS) if is_text else file_batches(path, BATCH_ROWS):
                 if batch.num_rows:
                     yield _batch(pa.Table.from_batches([batch]), path.name, first, item)
                 first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path}: corrupt after row {first} ({one_line(error)})") from error
-
-
-def _batches(path: Path) -> Iterator[Any]:
-    if path.suffix.lower() in CSV:
-        yield from TextTable.open(path).typed_batches(BATCH_ROWS)
-        return
-    with require("pyarrow.parquet").ParquetFile(path) as parquet:
-        yield from parquet.iter_batches(BATCH_ROWS)
 
 
 def _batch(arrow: Any, where: str, first: int, item: str) -> "Batch":
@@ -94,6 +88,16 @@ def schema_of(place: Place) -> Any:
     if (files := streamed_files(place)) and files[0].suffix.lower() in PARQUET:
         return flat(require("pyarrow.parquet").read_schema(files[0]).empty_table()).schema
     return flat(TextTable.open(files[0]).empty() if files else read_table([place])[0]).schema
+
+
+def file_names(table: EventTable | AttributeTable) -> str:
+    """The names of a table's files, for people."""
+    return ", ".join(Path(file).name for file in table.files)
+
+
+def left_out(table: EventTable | AttributeTable, rows: Mapping[str, int]) -> Iterator[str]:
+    """A sentence for each reason that some rows of a table have."""
+    return (f"{file_names(table)}: {count:,} rows {reason}" for reason, count in rows.items() if count)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -149,13 +153,11 @@ def _id_columns(name: str, table: EventTable | AttributeTable) -> list[tuple[str
 
 
 def _is_text(arrow: Any, column: str) -> bool:
-    types = require("pyarrow").types
     if column not in arrow.names:
         return "+" in column
     dtype = arrow.field(column).type
-    dtype = dtype.value_type if types.is_dictionary(dtype) else dtype
-    dtype = dtype.value_type if types.is_list(dtype) or types.is_large_list(dtype) else dtype
-    return not (types.is_integer(dtype) or types.is_floating(dtype) or types.is_null(dtype))
+    dtype = dtype.value_type if kind_of(dtype) in ("list", "vector") else dtype
+    return kind_of(dtype) not in ("integer", "number", "empty")
 
 
 class Batch:
@@ -199,8 +201,8 @@ class Batch:
             if found.dtype.kind == "i":
                 return series_of(found)
             texts = polars.Series(found.tolist(), dtype=polars.String)
-            if bool((~texts.str.contains(_WHOLE)).any()):
-                row = int((~texts.str.contains(_WHOLE)).arg_max() or 0)
+            if bool((~texts.str.contains(WHOLE)).any()):
+                row = int((~texts.str.contains(WHOLE)).arg_max() or 0)
                 raise ValueError(
                     f"{self.table.where}: {column!r} ({kind}) is {found[row]!r} in row {self.table.row_name(row)}, and "
                     f"a number elsewhere; want numbers, or text in every file"
@@ -314,14 +316,6 @@ def _missing(column: str, names: Sequence[str], where: str) -> ValueError:
     near = difflib.get_close_matches(column, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
     return ValueError(f"{where} has no column {column!r}{hint}")
-
-
-def whole_numbers(series: "pl.Series") -> bool:
-    """Whether all texts, or all words of lists, are whole numbers."""
-    polars = require("polars")
-    if isinstance(series.dtype, polars.List):
-        series = series.explode(empty_as_null=False, keep_nulls=False)
-    return series.dtype == polars.String and bool(series.str.contains(_WHOLE).all())
 
 
 def _known(text: Any, unknown: Sequence[Any]) -> Any:

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
@@ -96,6 +96,13 @@ class EventWriter:
             self.spill("names").add(table)
         numbered: pl.Series = names.replace_strict(distinct, ids, return_dtype=polars.Int64)
         return numbered
+
+    def names_of(self, kind: str, ids: Sequence[int]) -> list[str]:
+        """The names of some ids that were numbered, or the ids."""
+        spill, listed = self.spill("names"), ", ".join(map(str, ids))
+        query = f"select id, name from {{table}} where kind = '{kind}' and id in ({listed})"
+        names: dict[int, str] = dict(spill.rows_of(query)) if spill.count and ids else {}
+        return [names.get(number, str(number)) for number in ids]
 
     # ---- the log -----------------------------------------------------------------------------------------------------
     def finish(self, source: EventSource, arrange: Arrange | None = None) -> None:

@@ -10,8 +10,7 @@ hold one value, that at the item's first event counts; a table without a time is
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,19 +19,19 @@ from numpy.typing import NDArray
 from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
 from pygrade.config.data import RawEventsConfig
-from pygrade.data.attribute_joins import Attributes, JoinFacts, join_ids, read_attributes
-from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, JoinRules, make_requests
-from pygrade.data.event_log import EventSource
-from pygrade.data.event_schema import EVERY, AttributeTable, EventSchema, EventTable, kinds_of, read_schema
-from pygrade.data.event_tables import Batch, Values, nothing, read_batches, text_ids
+from pygrade.data.attribute_joins import Attributes, join_ids
+from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, make_requests
+from pygrade.data.event_schema import EVERY, AttributeTable, EventSchema, EventTable, read_schema
+from pygrade.data.event_tables import Batch, Values, file_names, left_out, nothing, read_batches, text_ids
 from pygrade.data.event_writer import EventWriter
-from pygrade.data.lost_rows import Lost, Unknown, sentences
 from pygrade.storage import Place, download, is_url
 
 if TYPE_CHECKING:
     import polars as pl
 
 _NO_SLOT = 2**31 - 1
+_MOST_KINDS = 10  # that are named
+_ALONE = 0.5  # of the requests, from which on it is said that they have one exposure
 
 
 def open_schema(place: Place) -> EventSchema:
@@ -52,97 +51,71 @@ def import_raw_events(place: Place, writer: EventWriter, config: RawEventsConfig
 
 def import_schema(schema: EventSchema, writer: EventWriter) -> None:
     """Writes the events of a schema. ValueError names file, row and column, or key of the schema."""
-    lost = _Import(schema, writer).run()
-    writer.finish(
-        EventSource(
-            name=schema.name,
-            license=schema.license,
-            tasks=schema.tasks,
-            task_values=tuple(float(schema.values.get(task, 1.0)) for task in schema.tasks),
-            funnel=schema.funnel,
-            users=kinds_of([table for table in schema.users if not table.time]),
-            items=kinds_of([*schema.items, *schema.dated_items]),
-            context=schema.context,
-            measures=schema.measures,
-            category=schema.category,
-            price=schema.price,
-            value_tasks=schema.value_tasks,
-            utc_offset_hours=schema.utc_offset_hours,
-            notes=tuple(sentences(lost, schema.window_hours)),
-        )
-    )
-
-
-def _name(table: EventTable | AttributeTable) -> str:
-    return ", ".join(Path(file).name for file in table.files)
-
-
-@dataclass
-class _Facts:
-    """Facts about a table of events."""
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)  # that are neither exposure nor feedback → rows
+    writer.finish(schema.source(_Import(schema, writer).run()))
 
 
 class _Import:
-    """An import on its way: what it loses is counted in ``lost``."""
+    """An import on its way; ``notes``: what it loses or assumes, for people."""
 
     def __init__(self, schema: EventSchema, writer: EventWriter) -> None:
-        self.schema, self.writer, self.lost, self.named = schema, writer, Lost(), text_ids(schema)
+        self.schema, self.writer, self.notes, self.named = schema, writer, list[str](), text_ids(schema)
         self.rows = writer.spill("rows")
         self.first_slot = _NO_SLOT
 
-    def run(self) -> Lost:
+    def run(self) -> list[str]:
         schema, carried = self.schema, list[Attributes]()
         for table in schema.events:
-            own = None if table.dated is None else self._attributes(f"carried-{len(carried)}", table.dated)
-            carried += [] if own is None else [own]
-            self._read_events(table, own)
+            if table.dated is not None:
+                carried.append(Attributes(table.dated, self.writer.spill(f"carried-{len(carried)}")))
+            self._read_events(table, None if table.dated is None else carried[-1])
+        dated = self._read_tables("user", [table for table in schema.users if table.time])
         undated = [table for table in schema.users if not table.time]
-        dated = self._read_tables("user", "dated", [table for table in schema.users if table.time])
-        tables = {"user": self._read_tables("user", "user", undated)}
-        tables["item"] = [*self._read_tables("item", "item", schema.items), *carried]
-        self.lost.undated = [_name(table) for table in (*undated, *schema.items) if not table.time]
+        users, items = self._read_tables("user", undated), self._read_tables("item", schema.items)
         if self.first_slot == _NO_SLOT and any(table.slot for table in schema.events):
             raise ValueError("no exposure has a slot; want slots of what was shown, or no key slot: the order in time")
         self._make_events(dated)
-        for entity, some in tables.items():
-            if some:
-                self._count_joins(entity, some, join_ids(entity, some, self.rows, self.writer))
-        return self.lost
+        for entity, tables in (("user", users), ("item", [*items, *carried])):
+            if tables:
+                self.notes += join_ids(entity, tables, self.rows, self.writer)
+        if timeless := [file_names(table) for table in (*undated, *schema.items) if not table.time]:
+            self.notes.append(
+                f"{', '.join(timeless)}: no time, so its values are taken as known before the first event; what was "
+                "counted later tells the future"
+            )
+        return self.notes
 
     def _values(self, table: EventTable | AttributeTable) -> Values:
         return Values(table.unknown, self.schema.utc_offset_hours, self.named)
 
-    def _attributes(self, name: str, table: AttributeTable) -> Attributes:
-        return Attributes(table, self.writer.spill(name))
-
-    def _read_tables(self, entity: str, name: str, tables: Sequence[AttributeTable]) -> list[Attributes]:
-        found = [self._attributes(f"{name}-table-{number}", table) for number, table in enumerate(tables)]
-        for attributes in found:
-            read_attributes(attributes, entity, self.schema, self._values(attributes.table), self.writer)
-            self.lost.count(_name(attributes.table), attributes.left_out)
-        return found
+    def _read_tables(self, entity: str, tables: Sequence[AttributeTable]) -> list[Attributes]:
+        result = []
+        for number, table in enumerate(tables):
+            kind = "dated" if table.time else "plain"
+            result.append(Attributes(table, self.writer.spill(f"{entity}-{kind}-{number}")))
+            self.notes += result[-1].read(entity, self.schema, self._values(table), self.writer)
+        return result
 
     # ---- events ------------------------------------------------------------------------------------------------------
     def _read_events(self, table: EventTable, own: Attributes | None) -> None:
-        facts, values = _Facts(), self._values(table)
+        lost, kinds, values = Counter[str](), Counter[str](), self._values(table)
         batches = (batch for file in table.files for batch in read_batches(self.schema.place(file), table.item))
         for batch in batches:
-            kept = _complete(batch, table, values, facts.left_out)
+            kept = _complete(batch, table, values, lost)
             if kept is None:
                 continue
-            role, feedback = _roles(kept, table, values, facts)
+            role, feedback = _roles(kept, table, values, lost, kinds)
             used = role >= 0
             if table.has_exposures and table.request is not None and used.any():
                 lacking = (role > FEEDBACK) & ~kept.present(table.request, values)
-                facts.left_out["are exposures without a request and are left out"] += int(lacking.sum())
+                lost["are exposures without a request and are left out"] += int(lacking.sum())
                 used = used & ~lacking
             if used.any():
                 feedback = {task: flag[used] for task, flag in feedback.items()}
                 self._add(kept.take(used), role[used], feedback, table, own)
-        self.lost.count(_name(table), facts.left_out, facts.kinds)
+        self.notes += left_out(table, lost)
+        if kinds:
+            named = ", ".join(f"{kind!r} ({count:,} rows)" for kind, count in kinds.most_common(_MOST_KINDS))
+            self.notes.append(f"{file_names(table)}: neither exposure nor feedback, left out: {named}")
 
     def _add(
         self,
@@ -198,33 +171,39 @@ class _Import:
     # ---- requests ----------------------------------------------------------------------------------------------------
     def _make_events(self, dated: Sequence[Attributes]) -> None:
         """Adds the requests, in order of the users' hashes and numbered from 0 on."""
-        schema, lost = self.schema, self.lost
+        schema, joins = self.schema, Counter[str]()
         slot = -1 if not any(table.slot for table in schema.events) else min(self.first_slot, 1)
-        grouping = (schema.requests, schema.gap_minutes, schema.max_rows, schema.window_hours, schema.utc_offset_hours)
-        rules, first = JoinRules(*grouping, slot), 0
+        first = 0
         if not self.rows.count:
-            raise ValueError(f"the tables of events hold no event: {'; '.join(sentences(lost, 0)) or 'they are empty'}")
+            raise ValueError(f"the tables of events hold no event: {'; '.join(self.notes) or 'they are empty'}")
         for frame in self.rows.frames(["hash"], "user_id"):
-            known = {str(number): _known(table, frame["user_id"]) for number, table in enumerate(dated)}
-            events, requests, counts = make_requests(frame.drop("hash"), rules, known, first)
+            known = [_known(table, frame["user_id"]) for table in dated]
+            events, requests, counts = make_requests(frame.drop("hash"), schema, slot, known, first)
             if not any(table.scenario for table in schema.events):
                 events = events.drop("scenario", strict=False)
             if requests:
                 self.writer.add_events(events)
             first += requests
-            lost.joins.update(counts)
+            joins.update(counts)
+        self._count_joins(joins)
 
-    # ---- what was lost -----------------------------------------------------------------------------------------------
-    def _count_joins(self, entity: str, tables: Sequence[Attributes], facts: JoinFacts) -> None:
-        for table, several, late in zip(tables, facts.several, facts.late, strict=True):
-            self.lost.several[_name(table.table)] += several
-            self.lost.late[_name(table.table)] += late
-        names, spill = dict[int, str](), self.writer.spill("names")
-        if facts.examples and spill.count:
-            listed = ", ".join(map(str, facts.examples))
-            names = dict(spill.rows_of(f"select id, name from {{table}} where kind = '{entity}' and id in ({listed})"))
-        examples = [names.get(number, str(number)) for number in facts.examples]
-        self.lost.unknown[entity] = Unknown(facts.unknown, facts.ids, facts.rows, examples)
+    def _count_joins(self, counts: Counter[str]) -> None:
+        """Notes what `make_requests` counted."""
+        if counts["repeated"]:
+            self.notes.append(f"{counts['repeated']:,} events repeat others in every column: each is counted once")
+        alone, requests, lost, events = (counts[name] for name in ("alone", "requests", "lost", "feedback"))
+        if alone > _ALONE * requests:
+            self.notes.append(
+                f"{alone:,} of {requests:,} requests ({100 * alone / requests:.3g} %) have one exposure, of which "
+                "there is no order to learn: are users and items swapped, or is what makes a request wrong (requests, "
+                "gap_minutes)?"
+            )
+        if lost:
+            self.notes.append(
+                f"{lost:,} of {events:,} events of feedback ({100 * lost / max(events, 1):.3g} %) are left out: no "
+                "exposure of their user and item in the same request, or in the "
+                f"{self.schema.window_hours:g} hours before"
+            )
 
 
 def _known(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":
@@ -237,20 +216,20 @@ def _known(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":
     return found
 
 
-def _complete(batch: Batch, table: EventTable, values: Values, left_out: Counter[str]) -> Batch | None:
+def _complete(batch: Batch, table: EventTable, values: Values, lost: Counter[str]) -> Batch | None:
     """The rows with user, item and time."""
     keep = np.ones(len(batch), bool)
     for column, what in ((table.user, "user"), (table.item, "item"), (table.time, "time")):
         there = batch.present(column, values)
         if what == "time":
             there = batch.optional_times(column, values).is_not_null().to_numpy()
-        left_out[f"have no {what} ({column!r}) and are left out"] += int((keep & ~there).sum())
+        lost[f"have no {what} ({column!r}) and are left out"] += int((keep & ~there).sum())
         keep &= there
     return batch.take(keep) if keep.any() else None
 
 
 def _roles(
-    batch: Batch, table: EventTable, values: Values, facts: _Facts
+    batch: Batch, table: EventTable, values: Values, lost: Counter[str], kinds: Counter[str]
 ) -> tuple[NDArray[np.int8], dict[str, NDArray[np.bool_]]]:
     """What each row is (-1: nothing), and its feedback."""
     rows = len(batch)
@@ -261,7 +240,7 @@ def _roles(
             shown = (batch.number(column, values).fill_null(0.0) > 0).to_numpy()
         if table.slot is not None:
             shown &= (batch.number(table.slot, values).fill_null(-1.0) >= 0).to_numpy()
-        feedback = {task: _flags(batch, task, names[0], shown, values, facts) for task, names in table.tasks.items()}
+        feedback = {task: _flags(batch, task, names[0], shown, values, lost) for task, names in table.tasks.items()}
         return np.where(shown, SHOWN, HIDDEN).astype(np.int8), feedback
     if table.kind is None:
         role = np.full(rows, SHOWN if table.has_exposures else FEEDBACK, np.int8)
@@ -270,8 +249,7 @@ def _roles(
     feedback = {task: kind.is_in(list(kinds)).fill_null(False).to_numpy() for task, kinds in table.tasks.items()}
     shown = kind.is_in(list(table.exposure)).fill_null(False).to_numpy()
     role = np.where(shown, SHOWN, np.where(np.any([*feedback.values(), np.zeros(rows, bool)], 0), FEEDBACK, -1))
-    for name in kind.filter(role < 0).fill_null("(none)").to_list():
-        facts.kinds[name] += 1
+    kinds.update(kind.filter(role < 0).fill_null("(none)").to_list())
     if table.slot is not None and table.has_exposures:
         unseen = (batch.number(table.slot, values).fill_null(-1.0) < 0).to_numpy()
         role = np.where(shown & unseen, HIDDEN, role)
@@ -279,12 +257,12 @@ def _roles(
 
 
 def _flags(
-    batch: Batch, task: str, column: str, shown: NDArray[np.bool_], values: Values, facts: _Facts
+    batch: Batch, task: str, column: str, shown: NDArray[np.bool_], values: Values, lost: Counter[str]
 ) -> NDArray[np.bool_]:
     """Feedback of exposures. ValueError if it is no flag, or given where nothing was shown."""
     found = batch.number(column, values)
     empty = int((found.is_null().to_numpy() & shown).sum())
-    facts.left_out[f"have nothing in {column!r} ({task}): taken as no event"] += empty
+    lost[f"have nothing in {column!r} ({task}): taken as no event"] += empty
     numbers = found.fill_null(0.0).to_numpy()
     for bad, want in (
         ((numbers != 0) & (numbers != 1), f'0 and 1, or a condition: {task} = "{column} > 0"'),

@@ -473,18 +473,3 @@ def _quotient(treated: float, control: float, z: Array, predicted: Array, group:
     parts = float(own @ own), float(shared @ shared)
     degrees = sum(parts) ** 2 / (parts[0] ** 2 / (len(own) - 1) + parts[1] ** 2 / (len(shared) - 1))
     return _Quotient(treated, control, variances, degrees, own, shared)
-
-
-def sequential_lifts(
-    lifts: Mapping[str, Mapping[str, float | None]], users: int, planned: float
-) -> dict[str, dict[str, float | None]]:
-    """Anytime-valid intervals of the lifts, which may be looked at after every user: metric → value, low, high."""
-    result: dict[str, dict[str, float | None]] = {}
-    for name, entry in lifts.items():
-        value, error = entry["value"], entry["standard_error"]
-        if value is None or error is None:
-            result[name] = {"value": None, "low": None, "high": None}
-            continue
-        wide = sequential_interval(value, error, users, planned_units=planned)
-        result[name] = {"value": value, "low": wide.low, "high": wide.high}
-    return result

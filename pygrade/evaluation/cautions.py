@@ -95,19 +95,23 @@ def one_user(logs: Logs, cluster: Array, least: float) -> str:
 def winsorized(logs: Logs, cluster: Array) -> Floats:
     """[R]: the share of each request's value that counts, so that no cluster [R] has more than a tenth of all value.
 
-    Clusters above the limit are scaled down to it: with the k largest at the limit c, c = (k c + rest) / 10. All 1 if
-    there is none, or if fewer than ten clusters have value: then no limit helps.
+    All 1 if there is none, or if fewer than ten clusters have value: then no limit helps.
     """
     numbers = intervals.numbers_of(cluster)
-    totals = np.bincount(numbers, _values(logs))
+    return _capped(np.bincount(numbers, _values(logs)), _MOST_VALUE)[numbers]
+
+
+def _capped(totals: Array, share: float, least: float = 0.0) -> Floats:
+    """[U]: what counts of each cluster's total, so that none has more than this share of what counts, or ``least``.
+
+    Clusters above the limit are scaled down to it: with the k largest at the limit c, c = share · (k c + rest).
+    """
     ordered = np.sort(totals)[::-1]
-    for capped in range(int(1 / _MOST_VALUE)):
-        limit = _MOST_VALUE * ordered[capped:].sum() / (1 - _MOST_VALUE * capped)
-        if capped == len(ordered) or ordered[capped] <= limit:
-            if limit > 0:
-                return np.asarray(limit / np.maximum(totals, limit))[numbers]
-            break
-    return np.ones(len(numbers))
+    for k in range(min(int(1 / share), len(ordered))):
+        limit = max(share * ordered[k:].sum() / (1 - share * k), least)
+        if limit > 0 and ordered[k] <= limit:
+            return np.asarray(limit / np.maximum(totals, limit))
+    return np.ones(len(totals))
 
 
 def beyond_share(logs: Logs, cluster: Array) -> Bools:
@@ -118,13 +122,8 @@ def beyond_share(logs: Logs, cluster: Array) -> Bools:
     kept = np.ones(int(numbers.max(initial=-1)) + 1)
     for part in (np.ones(len(numbers)), valued.astype(np.float64)):
         sizes = np.bincount(numbers, part, len(kept))
-        ordered = np.sort(sizes)[::-1]
-        most = max(MOST_REQUESTS, _MEANS / max(int((ordered > 0).sum()), 1))
-        for capped in range(min(int(1 / most), len(ordered))):
-            limit = max(most * ordered[capped:].sum() / (1 - most * capped), _NEVER_MANY)
-            if ordered[capped] <= limit:
-                kept = np.minimum(kept, limit / np.maximum(sizes, limit)) if limit > 0 else kept
-                break
+        most = max(MOST_REQUESTS, _MEANS / max(int((sizes > 0).sum()), 1))
+        kept = np.minimum(kept, _capped(sizes, most, _NEVER_MANY))
     order = np.argsort(numbers, kind="stable")
     first = np.concatenate([[0], np.cumsum(np.bincount(numbers))])[numbers[order]]
     place, share = np.arange(len(order)) - first, kept[numbers[order]]

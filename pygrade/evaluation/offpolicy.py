@@ -19,8 +19,10 @@ Intervals come from `intervals.bootstrap` over users, which allows for skewed we
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,13 +31,12 @@ from numpy.typing import ArrayLike
 from pygrade import ops
 from pygrade._typing import Array, Bools, Floats
 from pygrade._util.html_table import html_table
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.logs import numbered
 from pygrade.logs.arrays import column_moments
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
-METHODS = ("ips", "snips", "clipped", "dr")
 # An estimate has a warning if:
 MIN_EFFECTIVE_SHARE = 0.05  # the effective sample is less than this share of the requests
 MAX_WEIGHT_SHARE = 0.05  # one request holds more than this share of all weight
@@ -57,7 +58,7 @@ Policy = Densities | tuple[ArrayLike, ArrayLike, ArrayLike] | Array  # densities
 
 
 @dataclass(frozen=True)
-class OffPolicyEstimate:
+class OffPolicyEstimate(Record):
     """An estimate (per request) with its interval; an infinite end means that the data can't bound it."""
 
     value: float
@@ -68,11 +69,6 @@ class OffPolicyEstimate:
     warning: str | None  # why not to decide by it
     standard_error: float
     num_requests: int  # without those left out
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: NaN and infinity become None."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
     def _repr_html_(self) -> str:
         """A small table for notebooks."""
@@ -136,6 +132,33 @@ def log_ratio(
     return result
 
 
+class Terms(NamedTuple):
+    """Terms of an estimate, one per request [n]: the estimate is Σ numerator / Σ denominator."""
+
+    numerator: Floats
+    denominator: Floats
+    ratio: Floats  # ρ as it counts
+
+
+def _clipped(ratio: Floats, rewards: Floats, _: "Outcomes") -> Terms:
+    cut = np.minimum(ratio, math.sqrt(len(ratio)))
+    return Terms(cut * rewards, np.ones(len(cut)), cut)
+
+
+def _doubly_robust(ratio: Floats, rewards: Floats, outcomes: "Outcomes") -> Terms:
+    logged, target = outcomes()
+    return Terms(target + ratio * (rewards - logged), np.ones(len(ratio)), ratio)
+
+
+Outcomes = Callable[[], tuple[Floats, Floats]]  # q [n] at the logged weights, and under the target
+ESTIMATORS: dict[str, Callable[[Floats, Floats, Outcomes], Terms]] = {  # of ρ [n], rewards [n] and the model
+    "ips": lambda ratio, rewards, _: Terms(ratio * rewards, np.ones(len(ratio)), ratio),
+    "snips": lambda ratio, rewards, _: Terms(ratio * rewards, ratio, ratio),
+    "clipped": _clipped,
+    "dr": _doubly_robust,
+}
+
+
 def estimate(
     rewards: ArrayLike,
     policy: Policy,
@@ -157,7 +180,7 @@ def estimate(
             a warning: correct if requests were chosen at random to explore.
         baseline: of a comparison, in the same form; log-ratios of 0 mean the logging policy itself. Only requests with
             both ratios count, and the effective sample size and the largest weight are the worse of the two.
-        method: one of METHODS.
+        method: one of `ESTIMATORS`.
         users: [R] ids; the requests of one user are resampled together. None: each request is its own user.
         context: [R, F] features for the model of ``"dr"``, NaN where missing: a ridge regression on them and (given
             densities) the weights, each user predicted from the others.
@@ -167,8 +190,8 @@ def estimate(
     """
     policies = [policy] if baseline is None else [policy, baseline]
     values = np.asarray(rewards, np.float64)
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; want one of {', '.join(METHODS)}")
+    if method not in ESTIMATORS:
+        raise ValueError(f"method is {method!r}; want one of {', '.join(ESTIMATORS)}")
     logs = [
         log_ratio(*p, weight_floor=weight_floor) if isinstance(p, tuple) else np.asarray(p, np.float64)
         for p in policies
@@ -191,14 +214,9 @@ def estimate(
     for policy, array in zip(policies, logs, strict=True):
         ratio = np.exp(np.minimum(array[keep], _MAX_LOG_RATIO))
         reasons += [reason for reason in _poor_support(ratio, clusters) if reason not in reasons]
-        if method == "clipped":
-            ratio = np.minimum(ratio, math.sqrt(len(ratio)))
-        ones = np.ones(len(ratio))
-        if method == "dr":
-            logged, target = _outcomes(policy, context, values, keep, clusters)
-            columns += [target + ratio * (values - logged), ones]
-        else:
-            columns += [ratio * values, ratio if method == "snips" else ones]
+        terms = ESTIMATORS[method](ratio, values, partial(_outcomes, policy, context, values, keep, clusters))
+        ratio = terms.ratio
+        columns += [terms.numerator, terms.denominator]
         sizes.append(effective_sample_size(ratio))
         largest.append(float(ratio.max()))
     result = intervals.bootstrap(columns, [1.0, -1.0][: len(policies)], clusters, confidence, replicates)

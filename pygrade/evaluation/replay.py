@@ -5,9 +5,9 @@ A replay only re-orders what was shown. It is biased towards the logging policy 
 slot's propensity, and candidates that were never shown stay unjudged. Prefer an A/B test if you can run one.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from pygrade import ops
 from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade._util.html_table import html_table
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.evaluation.value import curve_at, gains_of, rank_discount
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
@@ -25,7 +25,6 @@ from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
 from pygrade.metrics.texts import lift_text, value_text
 
-METRICS = ("ndcg", "value", "predicted_value")
 _SHOWN_SLOTS = 5  # of the propensities in a caption
 
 
@@ -85,29 +84,47 @@ class ReplayMetrics:
         """See `evaluate`."""
         self.gains = gains_of(logs.value_of(logs.feedback), logs, propensity, floor)  # [M]
         self.discount = rank_discount(propensity, k)  # [k]
-        self._logs = logs
+        self.logs = logs
 
     def of(self, metric: str, scores: Array) -> Floats:
         """[R] of the ranking by scores [M]."""
-        logs = self._logs
-        if metric == "ndcg":
-            return self._judged(scores, ndcg_at_k(scores, self.gains, logs.offsets, len(self.discount), logs.shown))
-        if metric == "value":
-            return self.value(scores, self.gains)
-        return self._judged(scores, value_at_k(scores, logs.value_of(logs.predictions), logs.offsets, self.discount))
-
-    def value(self, scores: Array, gains: Array) -> Floats:
-        """[R]: value@k of other gains [M]."""
-        return self._judged(scores, value_at_k(scores, gains, self._logs.offsets, self.discount, self._logs.shown))
-
-    def _judged(self, scores: Array, values: Floats) -> Floats:
-        logs = self._logs
+        logs = self.logs
         unknown = np.bincount(logs.row_request, np.isnan(scores) & logs.shown, logs.num_requests) > 0
-        return np.where(unknown, np.nan, values)
+        return np.where(unknown, np.nan, METRICS[metric].function(self, scores))
+
+    def _value(self, scores: Array) -> Floats:
+        return value_at_k(scores, self.gains, self.logs.offsets, self.discount, self.logs.shown)
+
+    def _ndcg(self, scores: Array) -> Floats:
+        return ndcg_at_k(scores, self.gains, self.logs.offsets, len(self.discount), self.logs.shown)
+
+    def _predicted_value(self, scores: Array) -> Floats:
+        return value_at_k(scores, self.logs.value_of(self.logs.predictions), self.logs.offsets, self.discount)
+
+
+class Metric(NamedTuple):
+    """A figure of a ranking, by request."""
+
+    label: str  # beside the k
+    function: Callable[[ReplayMetrics, Array], Floats]  # [R] of the ranking by scores [M]
+    shown: bool = True  # by feedback on shown rows: in tables, and its lifts cover with those of the others at once
+    deciding: bool = False  # verdicts rest on the first one that can tell rankings apart
+
+
+METRICS = {
+    "value": Metric("value", ReplayMetrics._value, deciding=True),
+    "ndcg": Metric("NDCG", ReplayMetrics._ndcg, deciding=True),
+    "predicted_value": Metric("predicted value", ReplayMetrics._predicted_value, shown=False),
+}
+
+
+def metric_titles(k: int) -> dict[str, str]:
+    """The shown metrics with their titles, such as ``NDCG@10``."""
+    return {name: f"{metric.label}@{k}" for name, metric in METRICS.items() if metric.shown}
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Record):
     """Replay metrics of a log. A lift that cannot differ from 0 is NaN, and ``cannot_differ`` says why."""
 
     num_requests: int
@@ -124,14 +141,14 @@ class Evaluation:
     lifts: dict[str, dict[str, Interval]]  # ranker → METRICS: relative to the baseline, paired by request
     weights: dict[str, dict[str, dict[str, dict[str, float]]]]  # ranker → segment → task → mean, sd
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
+    @property
+    def deciding(self) -> str | None:
+        """The first deciding metric that can tell rankings apart; None: there is none."""
+        return next((m for m, metric in METRICS.items() if metric.deciding and m not in self.cannot_differ), None)
 
     def _repr_html_(self) -> str:
         """Two small tables, of the rankings and of the predictions, for notebooks."""
-        names = {"ndcg": f"NDCG@{self.k}", "value": f"value@{self.k}"}
+        names = metric_titles(self.k)
         rows = []
         for ranker, entry in self.rankers.items():
             lifts = self.lifts.get(ranker, {})
@@ -250,16 +267,19 @@ def _lifts(
     users: Array,
     same: Container[str],
 ) -> dict[str, dict[str, Interval]]:
-    """Over the reference: intervals of NDCG and value that all cover at once; of predicted value one by one."""
-    judged = [(name, metric) for metric in METRICS[:2] if metric not in same for name in names]
-    estimates = [
-        intervals.mean_lift(per_request[name][metric], per_request[reference][metric]) for name, metric in judged
-    ]
-    found = dict(zip(judged, intervals.simultaneous(estimates, users), strict=True))
-    for name in names:
-        estimate = intervals.mean_lift(per_request[name][METRICS[2]], per_request[reference][METRICS[2]])
-        found[name, METRICS[2]] = UNKNOWN if METRICS[2] in same else intervals.simultaneous([estimate], users)[0]
-    return {name: {metric: found.get((name, metric), UNKNOWN) for metric in METRICS} for name in names}
+    """Over the reference: intervals of the shown metrics that all cover at once; of the others one by one."""
+    # The last metric first: the draws of `intervals.simultaneous` depend on the order.
+    pairs = [(name, metric) for metric in reversed(METRICS) if metric not in same for name in names]
+    estimates = {
+        (name, metric): intervals.mean_lift(per_request[name][metric], per_request[reference][metric])
+        for name, metric in pairs
+    }
+    together = [pair for pair in pairs if METRICS[pair[1]].shown]
+    groups = [together, *([pair] for pair in pairs if pair not in together)]
+    lifts: dict[tuple[str, str], Interval] = {}
+    for group in groups:
+        lifts |= dict(zip(group, intervals.simultaneous([estimates[pair] for pair in group], users), strict=True))
+    return {name: {metric: lifts.get((name, metric), UNKNOWN) for metric in METRICS} for name in names}
 
 
 def judged_by(record: Mapping[str, Any]) -> str:
@@ -282,9 +302,8 @@ def event_worth(record: Mapping[str, Any]) -> str:
 
 def equal_metrics(record: Mapping[str, Any]) -> list[str]:
     """A sentence for each metric of `Evaluation.to_dict` that cannot tell rankings apart."""
-    names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
-    reasons = record["cannot_differ"]
-    return [f"{name} cannot differ: {reasons[metric]}." for metric, name in names.items() if metric in reasons]
+    reasons, titles = record["cannot_differ"], metric_titles(record["k"])
+    return [f"{title} cannot differ: {reasons[metric]}." for metric, title in titles.items() if metric in reasons]
 
 
 def reinforcement_sentence(record: Mapping[str, Any]) -> str:
@@ -292,12 +311,12 @@ def reinforcement_sentence(record: Mapping[str, Any]) -> str:
     entry = record.get("reinforcement")
     if not entry or entry["lift"]["low"] is None:
         return ""
-    lift, metric = entry["lift"], "NDCG" if entry["metric"] == "ndcg" else entry["metric"]
+    lift, title = entry["lift"], metric_titles(record["k"])[entry["metric"]]
     if lift["low"] > 0:
         said = "adds to stage 1"
     else:
         said = "loses against stage 1" if lift["high"] < 0 else "adds nothing to stage 1 that these requests can show"
-    return f"Reinforcement learning {said}: GRADE over stage 1 {lift_text(lift)} {metric}@{record['k']}."
+    return f"Reinforcement learning {said}: GRADE over stage 1 {lift_text(lift)} {title}."
 
 
 def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> Floats32:
@@ -317,7 +336,7 @@ def _cannot_differ(logs: Logs, values: Sequence[Array]) -> dict[str, str]:
     if len(logs.tasks) == 1 and all(np.array_equal(value, values[0], equal_nan=True) for value in values):
         return dict.fromkeys(METRICS, "there is one task, so that there is nothing to fuse")
     if int(np.bincount(logs.row_request[logs.shown]).max()) == 1:
-        return dict.fromkeys(("ndcg", "value"), "no page has two items")
+        return dict.fromkeys(metric_titles(0), "no page has two items")
     return {}
 
 

@@ -83,7 +83,7 @@ def header_of(path: Path) -> list[str]:
 
 def read_table(path: Path, kinds: Mapping[str, str]) -> dict[str, Array]:
     """The columns of a table, user_id as text; kinds: of its other columns, as in `data.tables`."""
-    frames = tables.read_batches(path, {USER: "text" if path.suffix == ".csv" else "id", **kinds})
+    frames = tables.read_batches(path, {USER: "text", **kinds})
     blocks = [{name: frame[name].to_numpy() for name in frame.columns} for _, frame in frames]
     table = {name: np.concatenate([block[name] for block in blocks]) for name in (USER, *kinds)}
     table[USER] = np.array(list(map(str, table[USER].tolist())), object)

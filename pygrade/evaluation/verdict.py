@@ -97,7 +97,7 @@ def write_verdict(
         all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} over {plain_name(baseline)}, but "
         text = f"Keep what you have. {f'{all_in_all}{contrary}.' if contrary else _need(lift, baseline, logs)}"
     elif verdict == "worse":
-        size = "" if lift is None else f" ({_span(lift)} %)"
+        size = "" if lift is None else f" ({span_text(lift, None)} %)"
         text = f"Keep what you have: the new ranking is worse than {plain_name(baseline)}{size}."
     elif verdict == "undecidable":
         text = f"Not decidable: {_closed(why or 'the log is too small')}"
@@ -196,7 +196,7 @@ def percent(lift: Interval) -> str:
     >>> percent(Interval(0.008, 0.004, 0.001, 0.015))
     '+0.8 % (0.1 to 1.5)'
     """
-    return bounds_text(lift, _digits(lift))
+    return bounds_text(lift, None)
 
 
 def _gain(lift: Interval | None, baseline: str, beside: tuple[str, Interval] | None, claim: str) -> str:
@@ -224,12 +224,6 @@ def _test_plan(lift: Interval | None, logs: Logs, requests: int | None) -> dict[
     sampled = logs.num_requests / (requests or logs.num_requests)
     plan = plan_of_events(logs, logs.value_of(logs.feedback), lift.value, sampled=sampled)
     return None if plan["users"] is None else plan  # all users are worth the same
-
-
-def _days(logs: Logs) -> float:
-    """From the first to the last request; 0 without timestamps."""
-    times = logs.timestamp
-    return 0.0 if times is None else float(times.max() - times.min()) / _DAY
 
 
 def _effort(plan: Mapping[str, Any] | None, lift: Interval | None, logs: Logs, requests: int | None) -> str:
@@ -270,13 +264,14 @@ def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
     wanted = max(lift.value, _SMALL_LIFT)
     reach = _WIDER * (lift.high - lift.low) / 2
     more = math.ceil(logs.num_requests * max((reach / wanted) ** 2 - 1, 0.1))
-    days = more / logs.num_requests * _days(logs)
+    times = logs.timestamp
+    days = 0.0 if times is None else more / logs.num_requests * float(times.max() - times.min()) / _DAY
     span = "" if days < 1 else f" ({days:.0f} days)" if days < 14 else f" ({days / 7:.0f} weeks)"
     span = " (more than a year)" if days > 7 * _YEAR else span
-    wish = f"{count_text(more)} more requests{span} would"
+    wish, bounds = f"{count_text(more)} more requests{span} would", f"({span_text(lift, None)} %)"
     if lift.low > 0:  # at 95 %, not at what decides
-        return f"The new ranking is ahead of {name} ({_span(lift)} %), but of many that were tried; {wish} decide."
-    return f"The log can't tell the new ranking from {name} ({_span(lift)} %); {wish}."
+        return f"The new ranking is ahead of {name} {bounds}, but of many that were tried; {wish} decide."
+    return f"The log can't tell the new ranking from {name} {bounds}; {wish}."
 
 
 def _detail(
@@ -302,18 +297,3 @@ def _detail(
 def _closed(text: str) -> str:
     """With a full stop."""
     return text if text.endswith(".") else f"{text}."
-
-
-def _span(lift: Interval) -> str:
-    """The bounds of a lift in percent.
-
-    >>> _span(Interval(0.008, 0.004, 0.0003, 0.0157))
-    '0.03 to 1.57'
-    """
-    return span_text(lift, _digits(lift))
-
-
-def _digits(lift: Interval) -> int:
-    """Decimals of a percentage, of which there are more if a bound would be rounded to 0 and so lose its sign."""
-    near = any(0 < abs(100 * bound) < 0.05 for bound in (lift.low, lift.high))
-    return 2 if near else 1

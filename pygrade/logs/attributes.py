@@ -15,65 +15,40 @@ from pygrade.logs.table import Table
 Names = tuple[str, ...]
 
 
-def features(
-    table: Table, mapping: ColumnMap, levels: Sequence[str], notes: ImportNotes, problems: Problems
-) -> tuple[Names, NDArray[np.float32]]:
-    """The context features and their values [R, F]; see `item_columns`."""
-    return _columns(table, mapping, "x_", levels, notes, problems)
-
-
-def item_columns(
-    table: Table,
-    mapping: ColumnMap,
-    shown: NDArray[np.bool_],
-    taken: Sequence[str],
-    levels: Sequence[str],
-    notes: ImportNotes,
-    problems: Problems,
-) -> tuple[Names, NDArray[np.float32]]:
-    """The item columns and their values [M, I]; the map loses the columns that turn out to be none, and says why.
+def drop_outcomes(table: Table, mapping: ColumnMap, shown: NDArray[np.bool_], taken: Sequence[str]) -> None:
+    """Takes the role from proposed item columns that turn out to be none, and says why.
 
     Args:
-        shown: [M]; a column that was proposed, and is empty or 0 wherever a row was not shown, is feedback.
+        shown: [M]; a column that is empty or 0 wherever a row was not shown is feedback.
         taken: names of tasks and features.
-        levels: ``column=level`` of a policy: the 0/1 columns that text gets; of other texts, the frequent levels.
     """
-    for role in [role for role in mapping.roles if role.startswith("i_")]:
-        column = mapping.roles[role]
-        if mapping.why[role] == "given":
-            continue
-        if why := _is_outcome(table, column, shown):
-            mapping.drop(role, why)
+    for role in [role for role in mapping.roles if role.startswith("i_") and mapping.why[role] != "given"]:
+        if _is_outcome(table, mapping.roles[role], shown):
+            mapping.drop(role, "empty or 0 wherever the row was not shown: it became known after the page")
         elif role[2:] in taken:
             mapping.drop(role, "a task or feature has its name")
-    return _columns(table, mapping, "i_", levels, notes, problems)
 
 
-def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> str:
-    """Why a column is known only after the page, or nothing."""
+def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> bool:
+    """Is the column known only after the page?"""
     if shown.all():
-        return ""
+        return False
     if table.is_numeric(column):
-        values = table.numbers(column)
-        known = ~np.isnan(values) & (values != 0)
+        known = np.nan_to_num(table.numbers(column)) != 0
+    elif table.kind(column) == "text":
+        known = np.array([bool(level.strip()) for level in table.levels(column)] + [False])[table.codes(column)]
     else:
-        known = ~_blank(table, column)
-    if known[~shown].any() or not known.any():
-        return ""
-    return "empty or 0 wherever the row was not shown: it became known after the page"
+        known = ~table.nulls(column)
+    return bool(known.any() and not known[~shown].any())
 
 
-def _blank(table: Table, column: str) -> NDArray[np.bool_]:
-    """[M]: the text is missing."""
-    if table.kind(column) != "text":
-        return table.nulls(column)
-    some = np.array([bool(level.strip()) for level in table.levels(column)] + [False])
-    return ~some[table.codes(column)]
-
-
-def _columns(
+def read_columns(
     table: Table, mapping: ColumnMap, prefix: str, levels: Sequence[str], notes: ImportNotes, problems: Problems
 ) -> tuple[Names, NDArray[np.float32]]:
+    """The context features (x_) and their values [R, F], or the item columns (i_) and theirs [M, I].
+
+    levels: ``column=level`` of a policy: the 0/1 columns that text gets; of other texts, the frequent levels.
+    """
     of_request = prefix == "x_"
     rows = table.starts if of_request else np.arange(len(table))
     names: list[str] = []

@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.categories import MANY, frequent_levels
-from pygrade.logs.column_names import NATIVE, ROLES, SHORT, SKIP, is_feedback, named, predicted_task
-from pygrade.logs.leaks import are_times
 from pygrade.logs.parquet import METADATA_KEY
+from pygrade.logs.roles import ROLES, SHORT, SKIP, is_feedback, named, predicted_task, short_name
 from pygrade.logs.table import Table
 
-REQUIRED = ("request_id", "user_id", "item_id", "position")
 BY_NAME, ONLY = "by its name", "the only one left"
 EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("shuffle", "shuffled", "random", "randomized"), "shuffle"),
@@ -26,25 +24,7 @@ NO_SLOTS = "none"  # in place of the column of the slots: what was shown where i
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
-_IDS, _NUMBERS = ("integer", "text"), ("integer", "number", "bool")
-_KINDS = {
-    "request_id": _IDS,
-    "user_id": _IDS,
-    "item_id": _IDS,
-    "position": ("integer", "number"),
-    "timestamp": ("time", "integer", "number", "text"),
-    "scored_at": ("time", "integer", "number", "text"),
-    "scenario": ("text",),
-    "value": ("integer", "number"),
-    "production_score": ("integer", "number"),
-    "category": _IDS,
-    "embedding": ("vector",),
-    "shown": _NUMBERS,
-    "seed": ("integer",),
-    "candidates": ("integer",),
-    "exploration": (*_NUMBERS, "text"),
-    "trust": ("integer", "number"),
-}
+_NUMBERS = ("integer", "number", "bool")
 
 
 @dataclass
@@ -81,15 +61,15 @@ class ColumnMap:
         """In the order of the predictions."""
         return tuple(role[2:] for role in self.roles if role.startswith("p_"))
 
+    @property
+    def tasks_alone(self) -> list[str]:
+        """Those with feedback or predictions, or both."""
+        return list(dict.fromkeys(role[2:] for role in self.roles if role[:2] in ("p_", "y_")))
+
     def words(self) -> dict[str, str]:
         """The map as people write it: ``request=…,click=…,p_click=…``."""
-        names = {role: short for short, role in SHORT.items()}
-        reserved = {*SHORT, *SHORT.values(), *ROLES, *NATIVE, SKIP}
-        result = {}
-        for role, column in self.roles.items():
-            task = role[2:] if role.startswith("y_") else ""
-            result[task if task and task not in reserved else names.get(role, role)] = column
-        return result
+        tasks = {role: role[2:] for role in self.roles if role[:2] == "y_" and role[2:] not in {*SHORT, *ROLES, SKIP}}
+        return {tasks.get(role, short_name(role)): column for role, column in self.roles.items()}
 
 
 def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str | None) -> dict[str, str]:
@@ -112,7 +92,7 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
     result: dict[str, str] = {}
     for key, value in pairs:
         role = SHORT.get(key, key)
-        if role not in {*ROLES, *NATIVE, SKIP} and not role.startswith(PREFIXES):
+        if role not in {*ROLES, SKIP} and not role.startswith(PREFIXES):
             if near := difflib.get_close_matches(role, [*SHORT, *ROLES], 1, 0.8):
                 raise ValueError(
                     f"columns has {key!r}; did you mean {near[0]!r}? A task of this name is y_{key}=COLUMN"
@@ -146,7 +126,7 @@ def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
     for name in _skipped(given):
         if name in table.names:
             result.left_out[name] = "as you say"
-    for name in named(table.names, ROLES["position"]) if result.no_slots else ():
+    for name in named(table.names, ROLES["position"].names) if result.no_slots else ():
         result.left_out[name] = "named like a slot, and slot=none"  # what was shown where is no attribute of an item
     for role in ROLES:
         if role not in result.roles and (found := _named(table, role, _taken(result))):
@@ -154,9 +134,6 @@ def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
     times = [name for name in table.names if table.kind(name) == "time" and name not in _taken(result)]
     if "timestamp" not in result.roles and len(times) == 1:
         result.take("timestamp", times[0], "the only one of its type")
-    for name in table.names:  # a log of pygrade's own has these
-        if name in NATIVE and name not in _taken(result) and table.kind(name) in _KINDS.get(name, ("text", "empty")):
-            result.take(name, name, BY_NAME)
     _pair_tasks(table, result)
     for prefix in ("w_", "a_", "u_"):
         for task in result.tasks:
@@ -196,14 +173,9 @@ def _given(table: Table, given: Mapping[str, str], result: ColumnMap, roles: Ite
 
 def _named(table: Table, role: str, taken: set[str]) -> list[str]:
     """Free columns with a name of this role, and a type and values that it can have, the surest name first."""
-    found = [role] if role in table.names else []
-    found += [name for name in named(table.names, ROLES[role]) if name != role]
-    free = [name for name in found if name not in taken and _has_kind(table, name, _KINDS[role])]
+    names = dict.fromkeys([*([role] if role in table.names else []), *named(table.names, ROLES[role].names)])
+    free = [name for name in names if name not in taken and table.has_kind(name, ROLES[role].kinds)]
     return [name for name in free if _fits(table, role, name)]
-
-
-def _has_kind(table: Table, name: str, kinds: Sequence[str]) -> bool:
-    return table.kind(name) in kinds or ("number" in kinds and table.is_numeric(name))
 
 
 def _fits(table: Table, role: str, name: str) -> bool:
@@ -215,21 +187,16 @@ def _fits(table: Table, role: str, name: str) -> bool:
     if role == "value":
         return bool((table.numbers(name, gaps=True) >= 0).all())
     if role in ("timestamp", "scored_at"):
-        return table.kind(name) == "time" or _is_time(table, name)
+        return table.is_time(name)
     return True
-
-
-def _is_time(table: Table, name: str) -> bool:
-    """Are the values times, as numbers or text?"""
-    return are_times(table.numbers(name, gaps=True)) if table.is_numeric(name) else table.is_time_text(name)
 
 
 def _pair_tasks(table: Table, result: ColumnMap) -> None:
     """Feedback and predictions of one task: by their names; a single one of each that is left is a pair, too."""
     taken = _taken(result)
-    free = [name for name in table.names if name not in taken and _has_kind(table, name, (*_NUMBERS, "empty"))]
+    free = [name for name in table.names if name not in taken and table.has_kind(name, (*_NUMBERS, "empty"))]
     predictions = {name: predicted_task(name) for name in free if predicted_task(name)}
-    stated = dict.fromkeys(role[2:] for role in result.roles if role[:2] in ("p_", "y_"))
+    stated = result.tasks_alone
     for task in [*stated, *dict.fromkeys(predictions.values())]:
         found = [name for name, other in predictions.items() if other == task and name not in result.used]
         events = [name for name in free if name not in predictions and name not in result.used]
@@ -299,7 +266,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
         if (name in _taken(result) or name in joined) and not category:
             continue
         kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
-        if kind in ("other", "vector"):  # such as lists
+        if kind in ("other", "vector", "list", "struct"):
             result.left_out[name] = f"type {table.type_of(name)}"
             continue
         distinct = table.distinct(name)
@@ -344,7 +311,7 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "an id, by its name"
     if distinct < 2:
         return "the same value everywhere"
-    if kind != "bool" and _is_time(table, name):
+    if table.is_time(name):
         return "times: nothing to learn from"
     if kind == "text" and distinct > MANY and not table.is_numeric(name) and not _has_levels(table, name):
         return f"text with {distinct:,} values"

@@ -1,13 +1,13 @@
 """A table's columns in the units of a log. Every change is noted; what could mean two things is refused."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Bools, Floats, Ints
 from pygrade._util.optional_imports import require
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.column_map import EXPLORED, ColumnMap
@@ -31,22 +31,28 @@ class ImportNotes:
     warned: list[str] = field(default_factory=list)
 
 
+def refuse(table: Table, label: str, bad: Bools, values: Array, wanted: str, found: str = "") -> None:
+    """TableProblem that names the first bad row, what is there (or ``found``) and what is wanted."""
+    if bad.any():
+        raise table.problem(label, bad, found or f"is {values[int(np.argmax(bad))]:g}", wanted)
+
+
+def _objects(values: Sequence[Any]) -> Array:
+    return np.array([*values, None], dtype=object)[:-1]  # None: keeps numpy from making a matrix
+
+
 def ids(table: Table, column: str, role: str) -> Array:
     """[M] int64 or object array of str of a column, or of several joined by +."""
     parts = [column] if column in table.names else column.split("+")
     for name in parts:
-        missing = table.nulls(name)
-        if missing.any():
-            at, count = table.row_name(int(np.argmax(missing))), int(missing.sum())
+        if (missing := table.nulls(name)).any():
+            problem = table.problem(f"{name!r} ({role})", missing, "is empty", "ids")
             if role == "request":  # these rows may be of the requests around them
-                missing = missing | np.append(missing[1:], False) | np.append(False, missing[:-1])
-            raise TableProblem(
-                f"{table.where}: {name!r} ({role}) is empty in {count:,} rows, first row {at}; want ids",
-                table.originals(missing),
-            )
+                near = missing | np.append(missing[1:], False) | np.append(False, missing[:-1])
+                problem.rows = table.rows[near]
+            raise problem
     if len(parts) > 1:
-        joined = [table.texts(name) for name in parts]
-        return np.array(["+".join(row) for row in zip(*joined, strict=True)] + [None], dtype=object)[:-1]
+        return _objects(["+".join(row) for row in zip(*map(table.texts, parts), strict=True)])
     kind = table.kind(column)
     if kind == "integer":
         try:
@@ -68,28 +74,22 @@ def users(table: Table, column: str, request: Array, notes: ImportNotes) -> Arra
     missing = table.nulls(column) if column in table.names else np.zeros(len(table), bool)
     if not missing.any():
         return of_request(table, column, ids(table, column, "user"))
-    texts = of_request(table, column, table.texts(column))
-    empty = of_request(table, column, missing)
+    texts, empty = of_request(table, column, table.texts(column)), of_request(table, column, missing)
     notes.changed.append(f"{column!r} (user) is empty in {empty.sum():,} requests: each is a user of its own")
-    return np.array(
-        [f"request {r}" if e else t for t, e, r in zip(texts, empty, request, strict=True)] + [None], object
-    )[:-1]
+    return _objects([f"request {r}" if e else t for t, e, r in zip(texts, empty, request, strict=True)])
 
 
 def of_request(table: Table, column: str, values: Array) -> Array:
-    """[R] of [M]; ValueError if the rows of a request disagree."""
+    """[R] of [M]; TableProblem if the rows of a request disagree."""
     changed = np.append(False, values[1:] != values[:-1])
     if values.dtype.kind == "f":
         changed[1:] &= ~(np.isnan(values[1:]) & np.isnan(values[:-1]))
     changed &= table.inside
     if changed.any():
         row = int(np.argmax(changed))
-        raise TableProblem(
-            f"{table.where}: {column!r} has several values in {len(np.unique(table.group[changed])):,} requests, e.g. "
-            f"{values[row - 1]} and {values[row]} in row {table.row_name(row)}; want one value a request (if its id is "
-            f"not unique, join columns: request=ITS_COLUMN+{column})",
-            table.originals(changed),
-        )
+        wanted = f"one value a request (if its id is not unique, join columns: request=ITS_COLUMN+{column})"
+        found = f"has several values in {count_distinct(table.group[changed]):,} requests, e.g. {values[row - 1]} and"
+        raise table.problem(f"{column!r}", changed, f"{found} {values[row]}", wanted)
     return values[table.starts]
 
 
@@ -98,36 +98,30 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
     if mapping.roles["position"] not in table.names:
         return np.where(_shown_rows(table, mapping, notes), 0, -1).astype(np.int32)
     name = mapping.roles["position"]
-    values = table.numbers(name)
+    values, label = table.numbers(name), f"{name!r} (slot)"
     empty = np.isnan(values)
-    label = f"{name!r} (slot)"
     refuse(table, label, ~empty & (values != np.round(values)), values, "whole numbers")
     refuse(table, label, np.abs(values) >= 2**31, values, "slots of a page")
     slot = np.where(empty, -1, values).astype(np.int64)
-    hidden = empty.copy()
-    if bool((slot[~empty] < 0).any()):
-        below = ~empty & (slot < 0)
-        notes.changed.append(f"{name!r} (slot): {below.sum():,} rows below 0 were not shown")
-        hidden |= below
-    if "shown" in mapping.roles:
-        flag = mapping.roles["shown"]
+    hidden = slot < 0
+    if (below := hidden & ~empty).any():
+        notes.changed.append(f"{label}: {below.sum():,} rows below 0 were not shown")
+    if flag := mapping.roles.get("shown"):
         unseen = ~(table.numbers(flag) > 0) & ~hidden
         notes.changed.append(f"{flag!r} (shown): {unseen.sum():,} rows with a slot were not shown")
         hidden |= unseen
-    elif not hidden.any() and _zero_is_hidden(table, slot):
+    elif not hidden.any() and (np.bincount(table.group, slot == 0) > 1).any() and (slot == 1).any():
         hidden = slot == 0
-        notes.changed.append(f"{name!r} (slot): 0 stands in several rows of a request: {hidden.sum():,} rows not shown")
-    if not hidden.all() and slot[~hidden].min() == 1:
-        slot = slot - 1
-        notes.changed.append(f"{name!r} (slot): counted from 1, now from 0")
+        notes.changed.append(f"{label}: 0 stands in several rows of a request: {hidden.sum():,} rows not shown")
     if hidden.all():
-        raise ValueError(
-            f"{table.where}: {name!r} (slot) shows no row; want the slots of the candidates that were shown"
-        )
+        raise ValueError(f"{table.where}: {label} shows no row; want the slots of the candidates that were shown")
+    if slot[~hidden].min() == 1:
+        slot = slot - 1
+        notes.changed.append(f"{label}: counted from 1, now from 0")
     return np.where(hidden, -1, slot).astype(np.int32)
 
 
-def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.bool_]:
+def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> Bools:
     """[M]: the row was shown, of a table without slots."""
     if flag := mapping.roles.get("shown"):
         shown = np.asarray(table.numbers(flag) > 0)
@@ -149,20 +143,16 @@ def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray
     return np.asarray(~empty | (not columns))
 
 
-def count_listed(table: Table, mapping: ColumnMap, shown: NDArray[np.bool_], notes: ImportNotes) -> NDArray[np.int32]:
+def count_listed(table: Table, mapping: ColumnMap, shown: Bools, notes: ImportNotes) -> NDArray[np.int32]:
     """[M]: the place of each shown row among those of its request, by time if the rows of a request differ in it, else
     as they are listed; -1 where not shown.
     """
     column, rows = mapping.roles.get("timestamp"), np.flatnonzero(shown)
-    by_time = column is not None and bool(table.varies(column).any())
-    group = table.group[rows]
-    if column is not None and by_time:
-        rows = rows[np.lexsort((row_times(table, column, ImportNotes())[rows], group))]
-    first = np.append(True, np.diff(group) != 0)  # rows of a group stay together
-    place = np.arange(len(rows)) - np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
+    group, order = table.group[rows], "as listed"
+    if column is not None and table.varies(column).any():
+        rows, order = rows[np.lexsort((row_times(table, column, ImportNotes())[rows], group))], f"by {column!r}"
     result = np.full(len(table), -1, np.int32)
-    result[rows] = place
-    order = f"by {column!r}" if by_time else "as listed"
+    result[rows] = np.arange(len(rows)) - np.searchsorted(group, group)  # rows of a group stay together
     notes.warned.append(
         f"slots are unknown: shown rows are counted {order}, which says nothing of where they were shown"
     )
@@ -170,29 +160,25 @@ def count_listed(table: Table, mapping: ColumnMap, shown: NDArray[np.bool_], not
 
 
 def check_slots(table: Table, mapping: ColumnMap, slot: NDArray[np.int32]) -> None:
-    """ValueError if a request shows two items in one slot: mostly the ids of visits with several pages."""
+    """TableProblem if a request shows two items in one slot: mostly the ids of visits with several pages."""
     shown = np.flatnonzero(slot >= 0)
-    group = table.group[shown]
-    order = np.lexsort((slot[shown], group))
-    same = np.append(False, (np.diff(group[order]) == 0) & (np.diff(slot[shown][order]) == 0))
-    if same.any():
-        row, count = int(shown[order][same].min()), len(np.unique(group[order][same]))
+    twice = np.zeros(len(table), bool)
+    twice[shown] = _repeats(table.group[shown], slot[shown])
+    if twice.any():
         request, name = mapping.roles["request_id"], mapping.roles["position"]
-        other = mapping.roles.get("timestamp", "COLUMN")
-        twice = np.zeros(len(table), bool)
-        twice[shown[order][same]] = True
-        raise TableProblem(
-            f"{table.where}: {name!r} (slot) has a slot twice in {count:,} requests, first row {table.row_name(row)}; "
-            f"want each slot once in a request (if {request!r} covers several pages, join columns: "
-            f"request={request}+{other})",
-            table.originals(twice),
-        )
+        joined = f"{request}+{mapping.roles.get('timestamp', 'COLUMN')}"
+        wanted = f"each slot once in a request (if {request!r} covers several pages, join columns: request={joined})"
+        count = f"has a slot twice in {count_distinct(table.group[twice]):,} requests,"
+        raise table.problem(f"{name!r} (slot)", twice, count, wanted)
 
 
-def _zero_is_hidden(table: Table, slot: NDArray[np.int64]) -> bool:
-    """Do several rows of a request have slot 0, and one slot 1?"""
-    zeros = np.bincount(table.group, slot == 0, len(table.starts))
-    return bool((zeros > 1).any() and (slot == 1).any())
+def _repeats(*keys: Array) -> Bools:
+    """[n]: an earlier row has equal keys."""
+    order = np.lexsort(keys)  # equal ones stay in order
+    same = np.append(False, np.all([np.diff(key[order]) == 0 for key in keys], axis=0))
+    result = np.empty(len(order), bool)
+    result[order] = same
+    return result
 
 
 def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
@@ -200,14 +186,7 @@ def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
     millis = row_times(table, column, notes)
     first = np.minimum.reduceat(millis, table.starts)
     last = np.maximum.reduceat(np.where(millis == NEVER, -NEVER, millis), table.starts)
-    if (missing := first == NEVER).any():
-        rows = np.repeat(missing, np.diff(np.append(table.starts, len(table))))
-        at = table.row_name(int(np.argmax(rows)))
-        raise TableProblem(
-            f"{table.where}: {column!r} (time) is empty in {missing.sum():,} requests, first row {at}; want a time in "
-            f"each, or skip={column}",
-            table.originals(rows),
-        )
+    refuse(table, f"{column!r} (time)", (first == NEVER)[table.group], millis, f"a time, or skip={column}", "is empty")
     if several := int((last != first).sum()):
         notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
     return first
@@ -216,7 +195,7 @@ def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
 def check_scored(table: Table, column: str, page: NDArray[np.int64], notes: ImportNotes) -> None:
     """TableProblem if predictions were made more than a minute after their page, at page [R] milliseconds."""
     made = row_times(table, column, notes)
-    late = (made != NEVER) & (made > np.repeat(page, np.diff(np.append(table.starts, len(table)))) + _MINUTE)
+    late = (made != NEVER) & (made > page[table.group] + _MINUTE)
     wanted = "predictions that were made before their page, as others may hold its feedback"
     label = f"{column!r} (when predictions were made)"
     refuse(table, label, late, made.astype(np.float64), wanted, "is after the page's time")
@@ -227,52 +206,50 @@ def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64
     if table.kind(column) == "text" and not table.is_numeric(column):
         millis, known = _times_of_text(table, column, notes)
     elif table.kind(column) == "time":
-        millis, known = _times_of_type(table, column)
+        pa, stamps = require("pyarrow"), table.arrow.column(column)
+        stamps = stamps.cast(pa.timestamp("ms", getattr(stamps.type, "tz", None)), safe=False)
+        millis, known = _integers(stamps), ~table.nulls(column)
         notes.changed.append(f"{column!r} (time): dates, now milliseconds since 1970 (UTC if they name no zone)")
     else:
         millis, known = _times_of_numbers(table, column, notes)
     return np.where(known, millis, NEVER)
 
 
-def _times_of_text(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _integers(column: Any) -> NDArray[np.int64]:
+    """0 for null."""
+    return np.asarray(require("pyarrow.compute").fill_null(column.cast(require("pyarrow").int64()), 0).to_numpy())
+
+
+def _times_of_text(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], Bools]:
     """[M] milliseconds, and where they are known."""
-    codes, found = table.codes(column), read_times(require("pyarrow").array(table.levels(column)))
-    wrong, known, local = (np.append(mask, False)[codes] for mask in (found.wrong, found.known, found.local))
+    codes, read = table.codes(column), read_times(require("pyarrow").array(table.levels(column)))
+    wrong, known, local = (np.append(mask, False)[codes] for mask in (read.wrong, read.known, read.local))
     if wrong.any():
-        row = int(np.argmax(wrong))
-        more = f" ({wrong.sum():,} such rows)" if wrong.sum() > 1 else ""
-        wanted = "dates as in ISO 8601" + (": day or month may be first" if found.form.endswith("?") else "")
-        raise TableProblem(
-            f"{table.where}: {column!r} (time) is {table.texts(column)[row]!r} in row {table.row_name(row)}{more}; "
-            f"want {wanted}",
-            table.originals(wrong) if known.any() else None,
-        )
+        wanted = "dates as in ISO 8601" + (": day or month may be first" if read.form.endswith("?") else "")
+        text = table.texts(column)[int(np.argmax(wrong))]
+        problem = table.problem(f"{column!r} (time)", wrong, f"is {text!r}", wanted)
+        problem.rows = problem.rows if known.any() else None
+        raise problem
     zone = "UTC if they name no zone"
     if 0 < local.sum() < known.sum():
         zone = f"{local.sum():,} of {known.sum():,} rows name no zone: taken as UTC"
-    form = f" ({found.form})" if found.form else ""
+    form = f" ({read.form})" if read.form else ""
     notes.changed.append(f"{column!r} (time): dates{form}, now milliseconds since 1970 ({zone})")
-    return np.append(found.millis, 0)[codes], known
+    return np.append(read.millis, 0)[codes], known
 
 
-def _times_of_type(table: Table, column: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    pa, pc, stamps = require("pyarrow"), require("pyarrow.compute"), table.arrow.column(column)
-    millis = stamps.cast(pa.timestamp("ms", getattr(stamps.type, "tz", None)), safe=False).cast(pa.int64())
-    return np.asarray(pc.fill_null(millis, 0).to_numpy(), np.int64), ~table.nulls(column)
-
-
-def _times_of_numbers(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    pa, pc, values = require("pyarrow"), require("pyarrow.compute"), table.numbers(column)
+def _times_of_numbers(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], Bools]:
+    values = table.numbers(column)
     known = ~np.isnan(values)
     fits = {name: (values * factor >= _FIRST) & (values * factor < _LAST) for name, factor in _UNITS.items()}
     unit = max(fits, key=lambda name: int(fits[name].sum()))
-    wanted = "dates, or seconds, milli-, micro- or nanoseconds since 1970"
     if known.any() and not fits[unit].any():
         low, high = np.nanmin(values), np.nanmax(values)
+        wanted = "dates, or seconds, milli-, micro- or nanoseconds since 1970"
         raise ValueError(f"{table.where}: {column!r} (time) goes from {low:g} to {high:g}; want {wanted}")
     refuse(table, f"{column!r} (time)", known & ~fits[unit], values, f"{unit} since 1970, as in most rows")
     if unit == "milliseconds" and table.kind(column) == "integer":
-        return np.asarray(pc.fill_null(table.column(column).cast(pa.int64()), 0).to_numpy(), np.int64), known
+        return _integers(table.column(column)), known
     if unit != "milliseconds":
         notes.changed.append(f"{column!r} (time): {unit} since 1970, now milliseconds")
     return np.round(np.nan_to_num(values) * _UNITS[unit]).astype(np.int64), known
@@ -287,25 +264,21 @@ def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
         if not set(flag[~empty]) <= {0.0, 1.0}:
             raise ValueError(f"{table.where}: {label} is no flag; want 0 and 1, or words")
         more = f" (it is empty in {empty.sum():,})" if empty.any() else ""
-        notes.changed.append(
-            f"{label}: {int((flag == 1).sum()):,} requests were shuffled, the others not explored{more}"
-        )
+        shuffled = f"{int((flag == 1).sum()):,} requests were shuffled, the others not explored{more}"
+        notes.changed.append(f"{label}: {shuffled}")
         return np.where(flag == 1, "shuffle", "none").astype(object)
-    words = of_request(table, column, table.texts(column))
-    known = {word: EXPLORED.get(word.strip().lower(), word) for word in dict.fromkeys(words.tolist())}
-    said = [f"{word!r} is {kind}" for word, kind in known.items() if word != kind and kind in EXPLORED.values()]
-    if said:
-        notes.changed.append(f"{label}: {', '.join(said)}")
-    if wrong := [word for word, kind in known.items() if kind not in EXPLORED.values()]:
-        row = int(np.argmax(table.texts(column) == wrong[0]))
-        raise ValueError(
-            f"{table.where}: {label} is {wrong[0]!r} in row {table.row_name(row)}; want none, shuffle or dirichlet, 0 "
-            "and 1, or yes and no"
-        )
-    return np.array([known[word] for word in words] + [None], dtype=object)[:-1]
+    texts = table.texts(column)
+    kinds = {word: EXPLORED.get(word.strip().lower(), "") for word in dict.fromkeys(texts.tolist())}
+    unknown = np.isin(texts, [word for word, kind in kinds.items() if not kind])
+    if unknown.any():
+        wanted = "none, shuffle or dirichlet, 0 and 1, or yes and no"
+        raise table.problem(label, unknown, f"is {texts[int(np.argmax(unknown))]!r}", wanted)
+    if renamed := [f"{word!r} is {kind}" for word, kind in kinds.items() if word != kind]:
+        notes.changed.append(f"{label}: {', '.join(renamed)}")
+    return _objects([kinds[word] for word in of_request(table, column, texts)])
 
 
-def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], notes: ImportNotes) -> NDArray[np.float32]:
+def feedback(table: Table, column: str, task: str, shown: Bools, notes: ImportNotes) -> NDArray[np.float32]:
     """[M], 0 where not shown."""
     label = f"{column!r} (feedback {task!r})"
     values = table.numbers(column)
@@ -317,33 +290,17 @@ def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], not
     refuse(
         table, label, ~shown & (values > 0), values, "empty feedback where the row was not shown: nobody saw the item"
     )
-    unseen = ~shown & (values == 0)
-    if unseen.any():
+    if (unseen := ~shown & (values == 0)).any():
         notes.changed.append(f"{label}: 0 in {unseen.sum():,} rows that were not shown, now empty")
-    unknown = shown & missing
-    if unknown.any():
+    if (unknown := shown & missing).any():
         if bool((values[shown] == 0).any()):
-            at = table.row_name(int(np.argmax(unknown)))
-            raise TableProblem(
-                f"{table.where}: {label} is empty in {unknown.sum():,} shown rows, first row {at}, and 0 in others: is "
-                "an empty one not known yet, or no event? Write 0, or leave these requests out",
-                table.originals(unknown),
-            )
+            wanted = "0 where there was no event; requests of which it is not known yet left out"
+            raise table.problem(label, unknown, "is empty, and 0 in other shown rows,", wanted)
         notes.changed.append(f"{label}: empty in {unknown.sum():,} shown rows and never 0: taken as no event")
     return np.where(shown & ~missing, values, 0.0).astype(np.float32)
 
 
-def refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wanted: str, what: str = "") -> None:
-    """TableProblem that names the first bad row, what is there and what is wanted."""
-    if bad.any():
-        row = int(np.argmax(bad))
-        found = what or f"is {values[row]:g}"
-        more = f" ({bad.sum():,} such rows)" if bad.sum() > 1 else ""
-        text = f"{table.where}: {label} {found} in row {table.row_name(row)}{more}; want {wanted}"
-        raise TableProblem(text, table.originals(bad))
-
-
-def item_codes(table: Table, mapping: ColumnMap) -> NDArray[np.int64]:
+def item_codes(table: Table, mapping: ColumnMap) -> Ints:
     """[M] a number for each item."""
     name = mapping.roles["item_id"]
     return table.codes(name) if name in table.names else numbered(ids(table, name, "item"))
@@ -355,7 +312,7 @@ def without_copies(
     slot: NDArray[np.int32],
     duplicates: Literal["keep-shown", "refuse"],
     notes: ImportNotes,
-) -> NDArray[np.bool_]:
+) -> Bools:
     """[M]: rows to keep. Of an item listed several times in a request the shown rows stay, and one row if none was
     shown; of rows that are the same in slot, too, the first.
     """
@@ -368,13 +325,9 @@ def without_copies(
     extra = np.zeros(len(table), bool)
     extra[order] = same & ((slot[order] < 0) | (slot[order] == before))
     if extra.any():
-        count = f"{extra.sum():,} rows in {len(np.unique(table.group[extra])):,} requests"
+        count = f"{extra.sum():,} rows in {count_distinct(table.group[extra]):,} requests"
         if duplicates == "refuse":
-            at = table.row_name(int(np.argmax(extra)))
-            raise TableProblem(
-                f"{table.where}: {name!r} lists an item again within a request ({count}, first row {at}); want it once",
-                table.originals(extra),
-            )
+            raise table.problem(f"{name!r}", extra, "lists an item again within a request", "it once")
         notes.changed.append(f"{name!r} lists an item again within a request ({count}): the shown row is kept")
     return ~extra
 
@@ -395,7 +348,7 @@ def numbers(table: Table, column: str, kind: str, notes: ImportNotes) -> Floats:
     return values
 
 
-def embeddings(table: Table, column: str, item: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def embeddings(table: Table, column: str, item: Ints) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Places [M] and vectors of the items [M], see `embeddings.read_lists`."""
     try:
         return read_lists(table.column(column), item)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pygrade.logs import attributes, contract, conversion, leaks
 from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import ONLY, PREFIXES, ColumnMap, find_request, parse_map, propose
-from pygrade.logs.column_names import SHORT, is_harm
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
@@ -19,13 +18,13 @@ from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
 from pygrade.logs.prediction_scale import PredictionScale, from_records, parse_scales, read_predictions
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
 from pygrade.logs.read_scales import RawPredictions, ScaleReader
+from pygrade.logs.roles import is_harm, short_name
 from pygrade.logs.table import Table, check_names, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
 _LARGE = 3.0  # mean of the amounts that are not taken for counts
 _DECISIVE = ("position", "timestamp", "scenario", "value", "exploration")
-_TEXTS = ("scenario", "policy_version", "baseline", "verdict")
 _NUMBERS = ("position", "value", "production_score", "shown", "trust")
 
 
@@ -115,7 +114,7 @@ def import_table(
     notes.warned += mapping.odd
     if not fields["features"]:
         notes.warned.append("no feature of the request: the policy will see the predictions alone")
-    rows = contract.contract_rows(attempt.table, mapping)
+    rows = contract.contract_rows(mapping)
     values = dict(zip(header.get("tasks", ()), header.get("task_values", ()), strict=True))
     values = {task: float(value) for task, value in values.items() if task in mapping.tasks}
     priced = tuple(task for task in header.get("value_tasks", ()) if task in mapping.tasks and "value" in fields)
@@ -160,12 +159,12 @@ def _cure(table: Table, attempt: _Attempt, requests: int, fix: bool) -> tuple[ND
     if cures is None or contract.missing_roles(attempt.mapping):
         return bad, set(), ""
     rows, gaps = cures
-    number = np.full(int(table.numbering.max()) + 1, -1)  # of the request of each row
-    number[attempt.table.numbering] = attempt.table.group
+    number = np.full(int(table.rows.max()) + 1, -1)  # of the request of each row
+    number[attempt.table.rows] = attempt.table.group
     gone = np.unique(number[rows])
     if not len(gone):
         return bad, gaps, ""
-    bad = np.isin(number, gone)[table.numbering]
+    bad = np.isin(number, gone)[table.rows]
     left_out = requests - len(attempt.table.starts) + len(gone)
     words = f"{left_out:,} of {requests:,} requests ({bad.sum():,} rows)"
     if left_out > MOST_LEFT_OUT * requests:
@@ -217,55 +216,91 @@ def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:
     """The rows of a request next to each other."""
     if column in table.names:
         code = table.codes(column)
-    else:
-        parts = [table.codes(name) for name in column.split("+")]
-        code = _first_seen(list(zip(*(part.tolist() for part in parts), strict=True)))
+    else:  # numbers of the distinct ids in the order of their first rows
+        places: dict[Any, int] = {}
+        rows = zip(*(table.codes(name).tolist() for name in column.split("+")), strict=True)
+        code = np.array([places.setdefault(row, len(places)) for row in rows])
     table, apart = table.grouped(code)
     if apart:
         notes.changed.append(f"{column!r} (request): the rows of a request were apart; now sorted by request")
     return table
 
 
-def _first_seen(ids: Sequence[Any]) -> NDArray[np.int64]:
-    """Numbers of the distinct ids in the order of their first rows."""
-    place: dict[Any, int] = {}
-    return np.fromiter((place.setdefault(value, len(place)) for value in ids), np.int64, len(ids))
-
-
 def _fields(attempt: _Attempt, slot: NDArray[np.int32] | None, options: _Options) -> dict[str, Any]:
+    """The arguments of `Logs`, as far as they can be made."""
     table, mapping, notes, collect = attempt.table, attempt.mapping, attempt.notes, attempt.problems.collect
     roles, starts, tasks = mapping.roles, table.starts, mapping.tasks
     result: dict[str, Any] = {"tasks": tasks, "offsets": np.append(starts, len(table)).astype(np.int64)}
     with collect():
-        result["features"], result["context"] = attributes.features(
-            table, mapping, options.levels, notes, attempt.problems
+        result["features"], result["context"] = attributes.read_columns(
+            table, mapping, "x_", options.levels, notes, attempt.problems
         )
     with collect():
         shown = np.ones(len(table), bool) if slot is None else slot >= 0
-        taken = (*tasks, *result.get("features", ()))
-        result["items"], of_items = attributes.item_columns(
-            table, mapping, shown, taken, options.levels, notes, attempt.problems
+        attributes.drop_outcomes(table, mapping, shown, (*tasks, *result.get("features", ())))
+        result["items"], of_items = attributes.read_columns(
+            table, mapping, "i_", options.levels, notes, attempt.problems
         )
         result["item_features"] = of_items if result["items"] else None
     with collect():
         of_numbers = [column for role, column in roles.items() if role in _NUMBERS or role.startswith(PREFIXES)]
         conversion.note_texts(table, of_numbers, notes)
-    if "request_id" in roles:
-        with collect():
-            result["request_id"] = conversion.ids(table, roles["request_id"], "request")[starts]
-        if "user_id" in roles:
-            with collect():
-                request = result.get("request_id", np.arange(len(starts)))
-                result["user_id"] = conversion.users(table, roles["user_id"], request, notes)
-    if "item_id" in roles:
-        with collect():
-            result["item_id"] = conversion.ids(table, roles["item_id"], "item")
     if slot is not None:
         result["position"] = slot
+    _read_roles(attempt, result, ("request_id", "user_id", "item_id"))
     with collect():
         _events(attempt, result, slot, parse_scales(options.scale, tasks), options.logged)
-    _optional(attempt, result)
+    _read_roles(attempt, result, roles.keys() - result.keys())
+    if "scored_at" in roles and "timestamp" in result:
+        with collect():
+            conversion.check_scored(table, roles["scored_at"], result["timestamp"], notes)
+    if "embedding" in roles and "item_id" in result:
+        with collect():
+            result["embedding"], result["embeddings"] = conversion.embeddings(
+                table, roles["embedding"], numbered(result["item_id"])
+            )
+    for name, prefix in PER_TASK.items():
+        if any(role.startswith(prefix) for role in roles):
+            with collect():
+                result[name] = _task_matrix(table, mapping, prefix, notes)
     return result
+
+
+def _read_roles(attempt: _Attempt, result: dict[str, Any], names: Iterable[str]) -> None:
+    """Adds the fields that are one column."""
+    table, notes = attempt.table, attempt.notes
+
+    def whole(dtype: Any) -> Callable[[str], Any]:
+        return lambda column: conversion.of_request(table, column, table.whole(column, dtype))
+
+    def text(column: str) -> Any:
+        return conversion.of_request(table, column, table.texts(column))
+
+    def number(column: str) -> Any:
+        return conversion.numbers(table, column, "", notes).astype(np.float32)
+
+    def user(column: str) -> Any:
+        request = result.get("request_id", np.arange(len(table.starts)))
+        return conversion.users(table, column, request, notes)
+
+    readers: dict[str, Callable[[str], Any]] = {
+        "request_id": lambda column: conversion.ids(table, column, "request")[table.starts],
+        "user_id": user,
+        "item_id": lambda column: conversion.ids(table, column, "item"),
+        "timestamp": lambda column: conversion.times(table, column, notes),
+        "value": number,
+        "production_score": number,
+        "category": table.texts,
+        **dict.fromkeys(("scenario", "policy_version", "baseline", "verdict"), text),
+        "exploration": lambda column: conversion.exploration(table, column, notes),
+        "trust": lambda column: conversion.of_request(table, column, table.numbers(column)).astype(np.float32),
+        "seed": whole(np.uint64),
+        "candidates": whole(np.int64),
+    }
+    for name, read in readers.items():
+        if name in names and name in attempt.mapping.roles:
+            with attempt.problems.collect():
+                result[name] = read(attempt.mapping.roles[name])
 
 
 def _events(
@@ -307,49 +342,6 @@ def _events(
         result["scales"] = scales
 
 
-def _optional(attempt: _Attempt, result: dict[str, Any]) -> None:
-    """The columns that a log may lack."""
-    table, mapping, notes, collect = attempt.table, attempt.mapping, attempt.notes, attempt.problems.collect
-    roles = mapping.roles
-    if "timestamp" in roles:
-        with collect():
-            result["timestamp"] = conversion.times(table, roles["timestamp"], notes)
-    if "scored_at" in roles and "timestamp" in result:
-        with collect():
-            conversion.check_scored(table, roles["scored_at"], result["timestamp"], notes)
-    for name in ("value", "production_score"):
-        if name in roles:
-            with collect():
-                result[name] = conversion.numbers(table, roles[name], "", notes).astype(np.float32)
-    if "category" in roles:
-        with collect():
-            result["category"] = table.texts(roles["category"])
-    if "embedding" in roles and "item_id" in result:
-        with collect():
-            result["embedding"], result["embeddings"] = conversion.embeddings(
-                table, roles["embedding"], numbered(result["item_id"])
-            )
-    for name in _TEXTS:
-        if name in roles:
-            with collect():
-                result[name] = conversion.of_request(table, roles[name], table.texts(roles[name]))
-    if "exploration" in roles:
-        with collect():
-            result["exploration"] = conversion.exploration(table, roles["exploration"], notes)
-    for name, prefix in PER_TASK.items():
-        if any(role.startswith(prefix) for role in roles):
-            with collect():
-                result[name] = _task_matrix(table, mapping, prefix, notes)
-    if "trust" in roles:
-        with collect():
-            trust = conversion.of_request(table, roles["trust"], table.numbers(roles["trust"]))
-            result["trust"] = trust.astype(np.float32)
-    for name, dtype in (("seed", np.uint64), ("candidates", np.int64)):
-        if name in roles:
-            with collect():
-                result[name] = conversion.of_request(table, roles[name], table.whole(roles[name], dtype))
-
-
 def _check_price(
     fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes, item: NDArray[np.int64], own: bool
 ) -> None:
@@ -388,8 +380,7 @@ def _guesses(mapping: ColumnMap) -> list[str]:
     """The roles that decide figures and were not given."""
     roles = [role for role in _DECISIVE if role in mapping.roles and mapping.why[role] != "given"]
     roles += [role for role, why in mapping.why.items() if why == ONLY]
-    short = {role: name for name, role in SHORT.items()}
-    return [f"{short.get(role, role)}={mapping.roles[role]} ({mapping.why[role]})" for role in roles]
+    return [f"{short_name(role)}={mapping.roles[role]} ({mapping.why[role]})" for role in roles]
 
 
 def _task_matrix(table: Table, mapping: ColumnMap, prefix: str, notes: ImportNotes) -> NDArray[np.float32]:

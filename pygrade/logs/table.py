@@ -1,7 +1,7 @@
 """Any table as Arrow, and its columns as numpy arrays with what is missing as NaN."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -12,11 +12,13 @@ from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
+from pygrade.logs.leaks import are_times
 from pygrade.logs.problems import TableProblem
-from pygrade.logs.table_formats import delta_rows, plain_texts
+from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 from pygrade.logs.text_times import are_time_texts
 
+_NUMERIC = "numbers, or yes and no"
 _NUMBERS, _WRONG, _WRONG_FEW = 20, 0.05, 0.01  # the largest share of texts among many distinct numbers, and among few
 
 
@@ -24,34 +26,40 @@ def to_arrow(table: Any) -> Any:
     """A pyarrow Table of a polars or pandas frame, an Arrow table, dataset or reader, a DuckDB relation, a Delta or
     Iceberg table, a `datasets.Dataset`, a dict of columns, or whatever else offers the Arrow PyCapsule interface.
     """
-    return plain_texts(_arrow_of(_rows_of(table)))
-
-
-def _arrow_of(table: Any) -> Any:
-    """The Arrow table of rows in memory."""
-    pa = require("pyarrow")
-    if isinstance(table, pa.Table):
-        return table
-    if isinstance(table, Mapping):
-        if not table:
-            raise ValueError("the table has no columns")
-        columns = {str(name): _column(str(name), values) for name, values in table.items()}
-        sizes = {name: len(values) for name, values in columns.items()}
-        if len(set(sizes.values())) > 1:
-            raise ValueError(f"the table's columns have {sizes} rows; want as many in each")
-        return pa.table(columns)
+    pa, table = require("pyarrow"), _rows_of(table)
+    kind = f"{type(table).__module__.partition('.')[0]}.{type(table).__name__}"
     try:
-        if type(table).__module__.partition(".")[0] == "pandas":
+        if isinstance(table, pa.Table):
+            return plain_texts(table)
+        if isinstance(table, Mapping):
+            return plain_texts(_of_columns({str(name): values for name, values in table.items()}))
+        if kind.startswith("pandas."):
             named = any(name is not None for name in table.index.names)  # the others number or count the rows
-            return pa.Table.from_pandas(table.reset_index() if named else table, preserve_index=False)
+            return plain_texts(pa.Table.from_pandas(table.reset_index() if named else table, preserve_index=False))
         if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
-            return pa.table(table)
+            return plain_texts(pa.table(table))
     except pa.ArrowException as error:
         raise ValueError(f"the table does not become Arrow columns: {one_line(error)}") from error
-    kind = type(table).__name__
-    raise TypeError(
-        f"table is a {kind}; want a polars, pandas or Arrow table, a DuckDB relation (of con.sql), or a dict of columns"
-    )
+    wanted = "a polars, pandas or Arrow table, a DuckDB relation (of con.sql), or a dict of columns"
+    raise TypeError(f"table is a {kind.removeprefix('builtins.')}; want {wanted}")
+
+
+def _of_columns(columns: Mapping[str, Any]) -> Any:
+    pa, arrays = require("pyarrow"), dict[str, Any]()
+    if not columns:
+        raise ValueError("the table has no columns")
+    for name, values in columns.items():
+        array = values if isinstance(values, list | tuple | pa.Array | pa.ChunkedArray) else np.asarray(values)
+        if getattr(array, "ndim", 1) != 1:
+            raise ValueError(f"column {name!r} has shape {np.shape(array)}; want one value per row")
+        try:
+            arrays[name] = array if isinstance(array, pa.Array | pa.ChunkedArray) else pa.array(array)
+        except pa.ArrowException as error:
+            raise ValueError(f"column {name!r}: {one_line(error)}") from error
+    if len({len(array) for array in arrays.values()}) > 1:
+        sizes = {name: len(array) for name, array in arrays.items()}
+        raise ValueError(f"the table's columns have {sizes} rows; want as many in each")
+    return pa.table(arrays)
 
 
 def _rows_of(table: Any) -> Any:
@@ -72,25 +80,17 @@ def _rows_of(table: Any) -> Any:
     return table
 
 
-def _column(name: str, values: Any) -> Any:
-    pa = require("pyarrow")
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
-    array = values if isinstance(values, list | tuple) else np.asarray(values)
-    if getattr(array, "ndim", 1) != 1:
-        raise ValueError(f"column {name!r} has shape {np.shape(array)}; want one value per row")
-    try:
-        return pa.array(array)
-    except pa.ArrowException as error:
-        raise ValueError(f"column {name!r}: {one_line(error)}") from error
-
-
-def _row_name(where: str, rows: NDArray[np.int64] | None, parents: NDArray[np.int64] | None, row: int) -> str:
-    number = row if rows is None else int(rows[row])
+def _row_name(where: str, rows: NDArray[np.int64], parents: NDArray[np.int64] | None, row: int) -> str:
+    number = int(rows[row])
     if parents is None:
         return f"{number} of {where}"
     parent = parents[number]
     return f"{parent} (candidate {number - int(np.searchsorted(parents, parent))}) of {where}"
+
+
+def _run_starts(code: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First row of each run of equal codes."""
+    return np.append(0, np.flatnonzero(np.diff(code)) + 1)
 
 
 def check_names(arrow: Any, where: str) -> None:
@@ -100,7 +100,14 @@ def check_names(arrow: Any, where: str) -> None:
 
 
 class Table:
-    """An Arrow table whose rows belong to groups that are next to each other, once `grouped` was called."""
+    """An Arrow table whose rows belong to groups that are next to each other, once `grouped` was called.
+
+    Args:
+        rows: [M] the rows' numbers in the table that was given; not given: from 0 on.
+        starts: first row of each group; not given: all are one.
+        gaps: columns of numbers in whose text all else is missing.
+        parents: of each row of the table that was given, the row with the list that it was in.
+    """
 
     def __init__(
         self,
@@ -111,14 +118,12 @@ class Table:
         gaps: frozenset[str] = frozenset(),
         parents: NDArray[np.int64] | None = None,
     ):
-        self.arrow, self.where = arrow, where
-        self.rows = rows  # [M]: their numbers in the original table
-        self.gaps = gaps  # columns of numbers in whose text all else is missing
-        self.parents = parents  # of each row of the original table: the row with the list that it was in
+        self.arrow, self.where, self.gaps, self.parents = arrow, where, gaps, parents
+        self.rows: NDArray[np.int64] = np.arange(len(arrow)) if rows is None else rows
+        self.starts: NDArray[np.int64] = np.zeros(1, np.int64) if starts is None else starts
         self.names: list[str] = list(arrow.column_names)
         self._parsed: dict[str, tuple[Floats, NDArray[np.bool_]] | None] = {}  # columns of text as numbers
         self._encoded: dict[str, tuple[NDArray[np.int32], Any]] = {}  # of columns of text, see `_encode`
-        self._starts = starts
         check_names(arrow, where)
         if not len(arrow):
             raise ValueError(f"{where}: no rows")
@@ -126,29 +131,21 @@ class Table:
     def __len__(self) -> int:
         return len(self.arrow)
 
-    @property
-    def numbering(self) -> NDArray[np.int64]:
-        """[M]: the number of each row in the table that was given."""
-        return np.arange(len(self)) if self.rows is None else self.rows
-
     def mended(self, keep: NDArray[np.bool_], gaps: Iterable[str]) -> "Table":
         """Some of the rows of a table that is not grouped yet, and further columns of numbers that have gaps."""
-        rows, arrow = self.numbering[keep], self.arrow.filter(require("pyarrow").array(keep))
-        return Table(arrow, self.where, rows, None, self.gaps.union(gaps), self.parents)
-
-    def originals(self, bad: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """The numbers of some rows [M] in the table that was given."""
-        return self.numbering[bad]
+        arrow = self.arrow.filter(require("pyarrow").array(keep))
+        return Table(arrow, self.where, self.rows[keep], None, self.gaps.union(gaps), self.parents)
 
     @property
     def row_name(self) -> Callable[[int], str]:
         """A row as users count it: its number in the table that they gave. The function does not keep the table."""
         return partial(_row_name, self.where, self.rows, self.parents)
 
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """First row of each group."""
-        return np.zeros(1, np.int64) if self._starts is None else self._starts
+    def problem(self, label: str, bad: NDArray[np.bool_], found: str, wanted: str) -> TableProblem:
+        """The problem of some rows [M]: ``label`` names the column, ``found`` what is wrong in the first of them."""
+        more = f" ({bad.sum():,} such rows)" if bad.sum() > 1 else ""
+        row = self.row_name(int(np.argmax(bad)))
+        return TableProblem(f"{self.where}: {label} {found} in row {row}{more}; want {wanted}", self.rows[bad])
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
@@ -164,26 +161,18 @@ class Table:
 
     def grouped(self, code: NDArray[np.int64]) -> tuple["Table", int]:
         """The rows of one code next to each other, groups in the order of their first rows; how many were apart."""
-        changes = np.flatnonzero(np.diff(code)) + 1
-        starts = np.append(0, changes)
-        distinct = count_distinct(code[starts])
-        if distinct == len(starts):
+        starts = _run_starts(code)
+        if count_distinct(code[starts]) == len(starts):
             return Table(self.arrow, self.where, self.rows, starts, self.gaps, self.parents), 0
         order = np.argsort(code, kind="stable")  # codes are numbered by first appearance
-        rows = order if self.rows is None else self.rows[order]
-        arranged = code[order]
-        starts = np.append(0, np.flatnonzero(np.diff(arranged)) + 1)
-        return Table(self.arrow.take(order), self.where, rows, starts, self.gaps, self.parents), int(
-            (np.diff(order) != 1).sum()
-        )
+        arrow, starts = self.arrow.take(order), _run_starts(code[order])
+        grouped = Table(arrow, self.where, self.rows[order], starts, self.gaps, self.parents)
+        return grouped, int((np.diff(order) != 1).sum())
 
     def kept(self, keep: NDArray[np.bool_]) -> "Table":
         """Some of the rows, at least one of each group."""
-        rows = np.flatnonzero(keep) if self.rows is None else self.rows[keep]
-        group = self.group[keep]
-        starts = np.append(0, np.flatnonzero(np.diff(group)) + 1)
-        arrow = self.arrow.filter(require("pyarrow").array(keep))
-        result = Table(arrow, self.where, rows, starts, self.gaps, self.parents)
+        arrow, starts = self.arrow.filter(require("pyarrow").array(keep)), _run_starts(self.group[keep])
+        result = Table(arrow, self.where, self.rows[keep], starts, self.gaps, self.parents)
         for name, parsed in self._parsed.items():  # reading text takes long
             result._parsed[name] = None if parsed is None else (parsed[0][keep], parsed[1][keep])
         return result
@@ -193,21 +182,8 @@ class Table:
         return dtype.value_type if require("pyarrow").types.is_dictionary(dtype) else dtype
 
     def kind(self, name: str) -> str:
-        """number, integer, bool, text, time, vector (a list of decimals), empty or other."""
-        types, dtype = require("pyarrow").types, self.type_of(name)
-        if types.is_boolean(dtype):
-            return "bool"
-        if types.is_integer(dtype) or (types.is_decimal(dtype) and dtype.scale == 0):
-            return "integer"
-        if types.is_floating(dtype) or types.is_decimal(dtype):
-            return "number"
-        if types.is_temporal(dtype) and not (types.is_time(dtype) or types.is_duration(dtype)):
-            return "time"
-        if types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype):
-            return "text"
-        if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
-            return "vector" if types.is_floating(dtype.value_type) else "other"
-        return "empty" if types.is_null(dtype) else "other"
+        """See `kind_of`."""
+        return kind_of(self.type_of(name))
 
     def column(self, name: str) -> Any:
         """The column without dictionary encoding; text as one type."""
@@ -261,10 +237,9 @@ class Table:
             found, wrong = parsed
             if gaps or not wrong.any():
                 return found
-        row = int(np.argmax(wrong))
-        more = f" ({wrong.sum():,} such rows)" if wrong.sum() > 1 else ""
-        said = f"{self.where}: {name!r} is {self.texts(name)[row]!r} in row {self.row_name(row)}{more}"
-        raise TableProblem(f"{said}; want numbers, or yes and no", None if parsed is None else self.originals(wrong))
+        problem = self.problem(f"{name!r}", wrong, f"is {self.texts(name)[int(np.argmax(wrong))]!r}", _NUMERIC)
+        problem.rows = None if parsed is None else problem.rows
+        raise problem
 
     def whole(self, name: str, dtype: Any) -> Array:
         """[M] of an integer type, 0 for null; ValueError if some are not."""
@@ -294,10 +269,21 @@ class Table:
         """The distinct texts of a column, in the order of `codes`."""
         return [str(value) for value in self._encode(name)[1].to_pylist()]
 
-    def is_time_text(self, name: str) -> bool:
-        """Are the first texts of a column times?"""
+    def is_time(self, name: str) -> bool:
+        """Is the column of times, also as numbers, or by its first texts?"""
+        if self.is_numeric(name):
+            return self.kind(name) != "bool" and are_times(self.numbers(name, gaps=True))
         texts = self.column(name).slice(0, 100).drop_null().combine_chunks() if self.kind(name) == "text" else ()
-        return bool(len(texts)) and are_time_texts(texts)
+        return self.kind(name) == "time" or (len(texts) > 0 and are_time_texts(texts))
+
+    def is_flag(self, name: str) -> bool:
+        """Are all values 0 and 1, or yes and no?"""
+        values = self.numbers(name, gaps=True) if self.is_numeric(name) else np.empty(0)
+        return set(values[~np.isnan(values)]) == {0.0, 1.0}
+
+    def has_kind(self, name: str, kinds: Sequence[str]) -> bool:
+        """Is the column of one of these kinds, or of numbers written as text?"""
+        return self.kind(name) in kinds or ("number" in kinds and self.is_numeric(name))
 
     def codes(self, name: str) -> NDArray[np.int64]:
         """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""

@@ -65,23 +65,19 @@ class TextTable:
         return f"read_csv({sql_text(str(self.path))}, {options}, encoding = '{self.encoding}', {more})"
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
-        """Some columns as text, "" where they are empty, as Arrow batches. ValueError names a line that cannot be read,
-        and one of several that a quote made one.
-        """
-        count, named = 0, ", ".join(f"coalesce({quoted(name)}, '') as {quoted(name)}" for name in columns)
-        for batch in self._read(f"select {named} from {self.source}", rows):
-            yield batch
-            count += batch.num_rows
-        lines = sum(1 for _ in _lines(self.path))
-        if count != lines - 1:
-            open_ones = (number for number, line in _lines(self.path) if line.count(b'"') % 2)
-            why = f"; line {number} has a quote that is not closed" if (number := next(open_ones, 0)) else ""
-            raise ValueError(f"{self.path}: {count} rows were read from {lines - 1} lines{why}")
+        """Some columns as text, "" where they are empty, as Arrow batches."""
+        named = (f"coalesce({quoted(name)}, '') as {quoted(name)}" for name in self.names)
+        for batch in self._checked(f"select {', '.join(named)} from {self.source}", rows):
+            yield batch.select(columns)
 
     def typed_batches(self, rows: int) -> Iterator[Any]:
         """All columns, integers and decimals where all values of the file are some, as Arrow batches."""
+        return self._checked(self._typed(), rows)
+
+    def _checked(self, query: str, rows: int) -> Iterator[Any]:
+        """ValueError names a line that cannot be read, and one of several that a quote made one."""
         first = 0
-        for batch in self._read(self._typed(), rows):
+        for batch in self._read(query, rows):
             self._check_quotes(batch, first)
             yield batch
             first += batch.num_rows

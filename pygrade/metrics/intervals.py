@@ -10,25 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 
 _DRAWS = 10_000  # of the largest t
 _BLOCK = 1 << 22  # resampling counts held at a time
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Record):
     """An estimate, its standard error and its 95 % interval; NaN if the data do not determine it."""
 
     value: float
     standard_error: float
     low: float
     high: float
-
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON: NaN and infinity become None."""
-        record: dict[str, float | None] = to_builtins(self)
-        return record
 
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
@@ -100,26 +95,18 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike, cluster: Array) -> Inter
     return interval(value, (top - value * bottom) / bottom.mean(), cluster)
 
 
-def ratio_lift(
-    new: tuple[ArrayLike, ArrayLike], old: tuple[ArrayLike, ArrayLike], cluster: Array, *, paired: bool = True
-) -> Interval:
+def ratio_lift(new: tuple[ArrayLike, ArrayLike], old: tuple[ArrayLike, ArrayLike], cluster: Array) -> Interval:
     """(Σn/Σd of the new arm) / (Σn/Σd of the old arm) - 1 on the same rows.
 
-    Delta method: influence of log ratio_a = n/mean(n) - d/mean(d). Paired takes the difference per row, so what both
-    arms share cancels; unpaired adds the variances, as two independent halves of the traffic would.
+    Delta method: influence of log ratio_a = n/mean(n) - d/mean(d). Their difference is taken by row, so what both arms
+    share cancels.
     """
     parts = [np.asarray(values, np.float64) for values in (*new, *old)]
     if any(part.sum() == 0 for part in parts):
         return UNKNOWN
     scaled = [part / part.mean() for part in parts]
     value = float(parts[0].sum() / parts[1].sum() / (parts[2].sum() / parts[3].sum()) - 1)
-    new_influence, old_influence = scaled[0] - scaled[1], scaled[2] - scaled[3]
-    if paired:
-        return interval(value, (1 + value) * (new_influence - old_influence), cluster)
-    errors = [interval(0.0, influence, cluster).standard_error for influence in (new_influence, old_influence)]
-    error = (1 + value) * math.hypot(*errors)
-    reach = student_t(effective_number(cluster) - 1) * error
-    return Interval(value, error, value - reach, value + reach)
+    return interval(value, (1 + value) * ((scaled[0] - scaled[1]) - (scaled[2] - scaled[3])), cluster)
 
 
 def widen(found: Interval, more: float) -> Interval:

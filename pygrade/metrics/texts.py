@@ -30,22 +30,33 @@ def lift_text(estimate: Estimate | None, digits: int = 2, scale: float = 100.0) 
     return f"{scale * value:+.{digits}f}{reach} %"
 
 
-def bounds_text(estimate: Estimate, digits: int = 2) -> str:
+def bounds_text(estimate: Estimate, digits: int | None = 2) -> str:
     """``+1.20 % (0.90 to 1.50)`` of a lift, whose interval need not be symmetric.
+
+    digits: decimals, None: one, but two if a bound would be rounded to 0 and so lose its sign.
 
     >>> bounds_text({"value": 0.012, "low": 0.009, "high": 0.015})
     '+1.20 % (0.90 to 1.50)'
     """
-    span = span_text(estimate, digits, missing="")
-    return lift_text({"value": _numbers(estimate)[0]}, digits) + (f" ({span})" if span else "")
+    span, shown = span_text(estimate, digits, missing=""), _decimals(estimate) if digits is None else digits
+    return lift_text({"value": _numbers(estimate)[0]}, shown) + (f" ({span})" if span else "")
 
 
-def span_text(estimate: Estimate, digits: int = 2, missing: str = "unknown") -> str:
-    """``0.90 to 1.50``, the bounds of a lift in percent."""
+def span_text(estimate: Estimate, digits: int | None = 2, missing: str = "unknown") -> str:
+    """``0.90 to 1.50``, the bounds of a lift in percent; digits: of `bounds_text`.
+
+    >>> span_text({"value": 0.008, "low": 0.0003, "high": 0.0157}, None)
+    '0.03 to 1.57'
+    """
     value, low, high = _numbers(estimate)
     if value is None or low is None or high is None:
         return missing
-    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}"
+    shown = _decimals(estimate) if digits is None else digits
+    return f"{100 * low:.{shown}f} to {100 * high:.{shown}f}"
+
+
+def _decimals(estimate: Estimate) -> int:
+    return 2 if any(0 < abs(100 * (bound or 0.0)) < 0.05 for bound in _numbers(estimate)[1:]) else 1
 
 
 def rate_text(mean: float, amount: bool = False) -> str:

@@ -14,11 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pygrade import _core
 from pygrade.ops.fusion import TRANSFORMS
 
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
@@ -68,25 +65,11 @@ class Baseline:
         """It is an expected value, so that it holds for other values of the tasks; none else has weights below 0."""
         return self.transform == "identity" and (self.logarithm or self.corrected or min(self.weights) < 0)
 
-    def weights_at(self, values: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
-        """Weights, [T] or [R, T], at multipliers u [R, T] and shifts s [R, T] of the tasks' values: v_t u_t + s_t."""
-        weights = torch.tensor(self.weights, dtype=torch.float32)
-        weights = weights if values is None else weights * values
-        return weights if shifts is None else weights + shifts
-
     def at(self, values: Mapping[str, float], shifts: Mapping[str, float], tasks: tuple[str, ...]) -> "Baseline":
         """The expected value at multipliers and shifts of the tasks' values, by task."""
-        u = torch.tensor([values.get(task, 1.0) for task in tasks])
-        s = torch.tensor([shifts.get(task, 0.0) for task in tasks])
-        weights = tuple(self.weights_at(u, s).tolist())
+        u, s = (np.array([table.get(t, none) for t in tasks], np.float32) for table, none in ((values, 1), (shifts, 0)))
+        weights = tuple((np.array(self.weights, np.float32) * u + s).tolist())
         return replace(self, weights=weights, logarithm=self.logarithm and min(weights) >= 0)
-
-    def amounts(self, tasks: tuple[str, ...], predictions: Tensor, item_values: Tensor | None = None) -> Tensor:
-        """The amounts that the weights multiply, [M, T]: predictions [M, T], calibrated and priced."""
-        given = predictions
-        if self.calibration:
-            given = torch.stack([_interpolate(given[:, t], *knots) for t, knots in enumerate(self.calibration)], 1)
-        return priced(given, tasks, self.value_tasks, item_values)
 
 
 @dataclass(frozen=True)
@@ -162,26 +145,6 @@ class Mixture:
             "challenger": None if challenger is None else Baseline(**challenger),
         }
         return cls(**{**record, **made})
-
-
-def priced(
-    predictions: Tensor, tasks: tuple[str, ...], value_tasks: tuple[str, ...], item_values: Tensor | None
-) -> Tensor:
-    """Predictions [M, T], those of `value_tasks` times the item's value (its price) [M]."""
-    if not value_tasks:
-        return predictions
-    if item_values is None:
-        raise ValueError(f"item_values is missing; the policy prices {', '.join(value_tasks)} by it")
-    return torch.where(
-        torch.tensor([task in value_tasks for task in tasks]), predictions * item_values[:, None], predictions
-    )
-
-
-def _interpolate(p: Tensor, x: tuple[float, ...], y: tuple[float, ...]) -> Tensor:
-    """y_i + (p - x_i) · slope_i in the segment of p; the last one has no end."""
-    result = torch.empty(p.shape)
-    _core.piecewise_linear(p.contiguous(), x, y, result)
-    return result
 
 
 def multipliers(

@@ -292,22 +292,44 @@ class FusionPolicy(nn.Module):
         what ranks needs them; items [R, N, I] or [M, I]: item columns of the correction; core: of `in_core`, for many
         calls. ValueError names what is wrong.
         """
-        rows = np.ascontiguousarray(predictions, np.float32)
-        count = len(rows) if offsets is None else len(offsets) - 1
-        result = np.empty(rows.shape[:-1], np.float32)
-        (core or self.in_core()).score(
-            None if context is None else np.ascontiguousarray(context, np.float32),
-            rows,
-            None if offsets is None else np.ascontiguousarray(offsets, np.int64),
-            None if scenario is None else [str(name) for name in scenario],
-            multipliers(values, self.tasks, count),
-            shifts_of(shifts, self.tasks, count),
-            None if item_values is None else np.ascontiguousarray(item_values, np.float32),
-            None if items is None else np.ascontiguousarray(items, np.float32),
-            result.reshape(-1),
-            torch.get_num_threads(),
-        )
+        result = np.empty(np.shape(predictions)[:-1], np.float32)
+        inputs = self._core_inputs(context, predictions, offsets, scenario, values, item_values, items, shifts)
+        (core or self.in_core()).score(**inputs, result=result.reshape(-1), num_threads=torch.get_num_threads())
         return result
+
+    def score_parts(
+        self, weights: NDArray[np.float32], *arguments: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
+        """Parts of the scores of candidates by weights [R, T]: `Page.contributions` [M, T] and
+        `Page.baseline_contribution` [M] of all candidates, and corrected predictions [M, T], None if nothing reads
+        them; NaN where a prediction is missing. arguments: those of `scores`.
+        """
+        parts: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]
+        weights = np.ascontiguousarray(weights, np.float32)
+        parts = self.in_core().score_parts(**self._core_inputs(*arguments), weights=weights)
+        return parts
+
+    def _core_inputs(
+        self,
+        context: Any,
+        predictions: Any,
+        offsets: Any = None,
+        scenario: Any = None,
+        values: Any = None,
+        item_values: Any = None,
+        items: Any = None,
+        shifts: Any = None,
+    ) -> dict[str, Any]:
+        """The arguments of `scores` as the core takes them."""
+        count = len(predictions) if offsets is None else len(offsets) - 1
+        arrays = {"context": context, "predictions": predictions, "item_values": item_values, "items": items}
+        return {
+            "offsets": None if offsets is None else np.ascontiguousarray(offsets, np.int64),
+            "scenario": scenario if scenario is None or isinstance(scenario, str) else [str(name) for name in scenario],
+            "values": multipliers(values, self.tasks, count),
+            "shifts": shifts_of(shifts, self.tasks, count),
+            **{name: None if a is None else np.ascontiguousarray(a, np.float32) for name, a in arrays.items()},
+        }
 
     def refuse_prices(self, where: str) -> None:
         """``ValueError`` if the policy has boosts, or multipliers that an expected value ranks by, which alone the core

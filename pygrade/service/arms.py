@@ -14,11 +14,8 @@ import numpy as np
 
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.abtest import UserMetric, read_test, sample_ratio
-from pygrade.logs import Logs, concatenate, read_logs
-from pygrade.logs.parquet import write_part
+from pygrade.logs import Logs
 from pygrade.metrics import intervals
-from pygrade.service.feedback_log import SUFFIX, event_of, line_of, lines_of
-from pygrade.service.join import columns_of
 from pygrade.training.feedback import Event, FeedbackJoin
 
 VALUE = "value"  # the metric: what the feedback of a request is worth
@@ -132,10 +129,7 @@ class ArmReadings:
 
     def save(self, folder: Path) -> None:
         """Writes everything into an empty directory."""
-        if self._join.pages:
-            write_part(columns_of(concatenate(self._join.pages)), folder / "pages.parquet")
-        with (folder / f"events{SUFFIX}").open("wb") as stream:
-            stream.writelines(line_of(event) for event in self._join.events)
+        self._join.save(folder)
         users = np.array(list(self._place)) if self._place else np.zeros(0, "U1")
         np.savez(folder / "users.npz", user=users, arm=np.array(self._arm), sums=self._sums[: len(self._arm)])
         record = {"counters": dict(self.counters), "arms": list(self.shares), "tasks": list(self.tasks)}
@@ -147,12 +141,7 @@ class ArmReadings:
         if record["arms"] != list(self.shares) or record["tasks"] != list(self.tasks):
             raise ValueError(f"{folder} is of arms {', '.join(record['arms'])}; want {', '.join(self.shares)}")
         self.counters.update(record["counters"])
-        if (folder / "pages.parquet").exists():
-            self._join.serve(read_logs(folder / "pages.parquet"))
-        for line, _ in lines_of(folder / f"events{SUFFIX}"):
-            event = event_of(line, whole_items=False)
-            assert isinstance(event, Event)
-            self._join.feedback([event])
+        self._join.load(folder)
         with np.load(folder / "users.npz") as arrays:
             self._place = {str(user): row for row, user in enumerate(arrays["user"])}
             self._arm = arrays["arm"].tolist()

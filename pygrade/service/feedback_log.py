@@ -69,9 +69,3 @@ def event_of(line: bytes, whole_items: bool, tasks: Collection[str] | None = Non
     if not isinstance(task, str) or item is None or not isinstance(time, int):
         raise ValueError(f"the event has task {task!r}, item {item!r} and timestamp {time!r}; want each")
     return Event(number, request, item, task, 1.0 if amount is None else amount, time)
-
-
-def line_of(event: Event) -> bytes:
-    """The line of a feedback log that `event_of` reads as this event."""
-    names = ("event_id", "request_id", "item", "task", "amount", "timestamp")
-    return json.dumps(dict(zip(names, event, strict=True))).encode() + b"\n"

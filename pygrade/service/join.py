@@ -10,8 +10,8 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,17 @@ from pygrade._util.hashing import hash_ids, text_hash
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import read_json, to_json
 from pygrade.config.service import JoinConfig
-from pygrade.logs import Logs, concatenate, read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.service.exposures import exposure_files, read_exposures
-from pygrade.service.feedback_log import event_of, feedback_files, key_of, line_of, lines_of
-from pygrade.training.feedback import FeedbackJoin, Key
+from pygrade.service.feedback_log import feedback_files, key_of
+from pygrade.service.tail_logs import LogTail
+from pygrade.training.feedback import Event, FeedbackJoin, Key
 
 logger = logging.getLogger("pygrade")
 STATE = ".join"  # in the directory: what waits, and what was read
-_MANIFEST, _PAGES, _EVENTS, _CLOSED = "manifest.json", "pages.parquet", "events.jsonl", "closed.npy"
-_FORMAT = "pygrade.join 1"
+_MANIFEST, _CLOSED = "manifest.json", "closed.npy"
+_FORMAT = "pygrade.join 2"
 _UNBOUNDED = 1 << 62  # events of unknown requests: they are dropped by their time
-_NAMED = 3  # malformed lines that are named in the log
 EVENT_COUNTS = ("joined", "late", "repeated", "unknown", "not_on_page", "other", "malformed")
 
 
@@ -69,13 +68,17 @@ def join_logs(
     config = config or JoinConfig()
     before = _manifest(out, config)
     files = [file for file in exposure_files(exposures) if _is_new(file, before["exposures"])]
-    events = feedback_files(feedback)
+    for file in feedback_files(feedback):
+        if file.stat().st_size < before["feedback"].get(key_of(file), 0):
+            raise ValueError(f"{file} is shorter than what was read of it; want a log that only grows")
     manifest = before | {"runs": before["runs"] + 1, "feedback": dict(before["feedback"])}
     for file in files:
         _look(file, manifest)
     limit = max(manifest["newest"] if until is None else until, before["until"])
-    lines = list(_new_lines(events, manifest["feedback"]))
-    if not files and not lines and limit == before["until"]:
+    state = {"exposures": [], "feedback": manifest["feedback"]}
+    tail = LogTail(exposures, feedback, manifest["tasks"], state, manifest["whole_items"])
+    events = list(tail.events())
+    if not files and manifest["feedback"] == before["feedback"] and limit == before["until"]:
         logger.info("nothing new to join")
         return _record(before)
     if not manifest["tasks"]:
@@ -84,7 +87,7 @@ def join_logs(
     with atomic_directory(out) as partial:
         _keep_parts(out, partial)
         (partial / STATE).mkdir()
-        _join(files, lines, out / STATE, partial, manifest, config)
+        _join(files, events, tail, out / STATE, partial, manifest, config)
         (partial / STATE / _MANIFEST).write_bytes(to_json(manifest))
     return _record(manifest)
 
@@ -105,76 +108,51 @@ def _look(file: Path, manifest: dict[str, Any]) -> None:
     manifest["exposures"] = manifest["exposures"] | {file.name: file.stat().st_size}
 
 
-def _new_lines(files: Sequence[Path], offsets: dict[str, int]) -> Iterator[bytes]:
-    """The lines that were not read yet; moves the offsets to where the next ones begin."""
-    for file in files:
-        start = offsets.get(key_of(file), 0)
-        if file.stat().st_size < start:
-            raise ValueError(f"{file} is shorter than what was read of it; want a log that only grows")
-        for line, end in lines_of(file, start):
-            offsets[key_of(file)] = end
-            yield line
-
-
 def _join(
-    files: Sequence[Path], lines: Sequence[bytes], state: Path, out: Path, manifest: dict[str, Any], config: JoinConfig
+    files: Sequence[Path],
+    events: Sequence[Event],
+    tail: LogTail,
+    state: Path,
+    out: Path,
+    manifest: dict[str, Any],
+    config: JoinConfig,
 ) -> None:
     """Joins file after file, writes what is complete and what waits; fills in the manifest's counts."""
     counts, until = Counter[str](manifest["counts"]), manifest["until"] - config.feedback_delay_ms
     join = FeedbackJoin(tuple(manifest["tasks"]), _UNBOUNDED, config.max_amount, config.feedback_delay_ms)
     closed = np.load(state / _CLOSED) if (state / _CLOSED).exists() else np.zeros(0, np.uint64)
     join.joined = Hashes(closed)
-    parts: list[tuple[Logs, int]] = [(read_logs(state / _PAGES), 0)] if (state / _PAGES).exists() else []
-    fed = False
-    for number, (pages, repeated) in enumerate(_chain(parts, files)):
-        fresh = np.flatnonzero(join.unseen(pages))
-        counts["repeated_pages"] += repeated + pages.num_requests - len(fresh)
-        if len(fresh):
-            join.serve(pages.select(fresh))
-        if not fed:  # once a page shows what kind its ids are
-            fed = True
-            _feed(join, [*_waiting_lines(state), *lines], manifest["whole_items"])
+    if state.exists():
+        join.load(state)
+    for number, file in enumerate((None, *files)):  # None: the pages that waited
+        if file is not None:
+            pages, repeated = read_exposures(file)
+            fresh = np.flatnonzero(join.unseen(pages))
+            counts["repeated_pages"] += repeated + pages.num_requests - len(fresh)
+            if len(fresh):
+                join.serve(pages.select(fresh))
+        if number == len(files) or join.pages:  # a page shows what kind its ids are
+            _feed(join, events, tail)
+            events = ()
         if (done := join.ripe(until)) is not None:
             counts.update(requests=done.num_requests, rows=done.num_rows)
             join.joined = Hashes(closed := np.union1d(closed, _hashes(done.request_id)))
-            write_part(columns_of(done), out / f"part-{manifest['runs']:06d}-{number:05d}.parquet")
-    if not fed:
-        _feed(join, [*_waiting_lines(state), *lines], manifest["whole_items"])
+            write_part(vars(done), out / f"part-{manifest['runs']:06d}-{number:05d}.parquet")
     join.forget(before=until)
-    counts.update({name: count for name, count in join.counters.items() if name in EVENT_COUNTS})
-    waiting = {"requests": 0, "rows": 0, "events": len(join.events)}
-    if join.pages:
-        rest = concatenate(join.pages)
-        write_part(columns_of(rest), out / STATE / _PAGES)
-        waiting |= {"requests": rest.num_requests, "rows": rest.num_rows}
+    totals = join.counters + tail.counters + Counter(malformed=tail.counters["refused_event"])
+    counts.update({name: count for name, count in totals.items() if name in EVENT_COUNTS})
+    join.save(out / STATE)
     np.save(out / STATE / _CLOSED, closed)
-    (out / STATE / _EVENTS).write_bytes(b"".join(line_of(event) for event in join.events))
+    waiting = {"requests": sum(logs.num_requests for logs in join.pages), "events": len(join.events)}
     manifest["counts"], manifest["waiting"] = dict(counts), waiting
 
 
-def _chain(parts: Sequence[tuple[Logs, int]], files: Sequence[Path]) -> Iterator[tuple[Logs, int]]:
-    yield from parts
-    for file in files:
-        yield read_exposures(file)
-
-
-def _waiting_lines(state: Path) -> Iterator[bytes]:
-    if (state / _EVENTS).exists():
-        yield from (line for line, _ in lines_of(state / _EVENTS))
-
-
-def _feed(join: FeedbackJoin, lines: Sequence[bytes], whole_items: bool) -> None:
-    for line in lines:
+def _feed(join: FeedbackJoin, events: Iterable[Event], tail: LogTail) -> None:
+    for event in events:
         try:
-            event = event_of(line, whole_items, join.tasks)
-            if isinstance(event, str):
-                join.counters[event] += 1
-            else:
-                join.feedback([event])
+            join.feedback([event])
         except (ValueError, TypeError) as error:
-            join.counters["malformed"] += 1
-            if join.counters["malformed"] <= _NAMED:
-                logger.warning("an event is left out: %s: %s", error, line[:200].decode(errors="replace").strip())
+            tail.refuse("event", error)
 
 
 def _hashes(ids: Array) -> NDArray[np.uint64]:
@@ -182,11 +160,6 @@ def _hashes(ids: Array) -> NDArray[np.uint64]:
     if ids.dtype == np.int64:
         return hash_ids(ids)
     return np.fromiter((text_hash(str(key)) for key in ids), np.uint64, len(ids))
-
-
-def columns_of(logs: Logs) -> dict[str, Any]:
-    """The fields of a log by name."""
-    return {entry.name: getattr(logs, entry.name) for entry in fields(Logs)}
 
 
 def _is_new(file: Path, known: dict[str, int]) -> bool:
@@ -199,7 +172,7 @@ def _manifest(out: Path, config: JoinConfig) -> dict[str, Any]:
     """That of an earlier run, or an empty one."""
     options = asdict(config)
     fresh = {"format": _FORMAT, "options": options, "runs": 0, "newest": 0, "until": 0, "tasks": [], "counts": {}}
-    fresh |= {"whole_items": True, "exposures": {}, "feedback": {}, "waiting": {"requests": 0, "rows": 0, "events": 0}}
+    fresh |= {"whole_items": True, "exposures": {}, "feedback": {}, "waiting": {"requests": 0, "events": 0}}
     file = out / STATE / _MANIFEST
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return fresh

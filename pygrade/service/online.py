@@ -37,6 +37,8 @@ logger = logging.getLogger("pygrade")
 FOLDER, LINK, STATUS, STATE, ARMS = "online", "policy", "status.json", "state", "arms.json"
 _KEPT = 5  # policies beside the one that is served
 _HISTORY = 200  # updates in the status
+_SAVE_SECONDS = 600.0  # between saves of the state, which also follow each publication
+_EXPOSURE_DELAY = 900_000  # ms, within which exposures are in a complete file; events wait for them
 
 
 def point_to(run: Path, policy: FusionPolicy) -> Path:
@@ -106,8 +108,7 @@ class OnlineService:
         except (ValueError, OSError, KeyError) as error:
             logger.warning("learning begins anew: %s", error)
             self._continue(base, None)
-        if self.config.learn:
-            point_to(self.run, self.learner.served)
+        point_to(self.run, self.learner.served)
 
     def _continue(self, base: FusionPolicy, state: Path | None) -> None:
         """From a saved state; None, or a directory that does not exist: from the policy."""
@@ -130,8 +131,8 @@ class OnlineService:
         logger.info("continued with version %s, %d updates", self.learner.served.version, len(self.history))
 
     # ---- one look ----------------------------------------------------------------------------------------------------
-    def step(self, now: int) -> Update | None:
-        """Reads what is new, learns, and writes status and arms; None: nothing is learned (see ``learn``)."""
+    def step(self, now: int) -> Update:
+        """Reads what is new, learns, and writes status and arms."""
         if _base(self.run)[0] != self.artifact:
             logger.warning("what the run serves changed: learning begins anew from its policy")
             self._start()
@@ -144,24 +145,20 @@ class OnlineService:
         for event in self.tail.events():
             try:
                 self.arms.feedback([event])
-                if self.config.learn:
-                    self.learner.feedback([event])
+                self.learner.feedback([event])
             except (ValueError, TypeError) as error:
                 self.tail.refuse("event", error)
-        self.learner.join.forget(before=now - self.config.online.feedback_delay_ms - self.config.exposure_delay_ms)
+        self.learner.join.forget(before=now - self.config.online.feedback_delay_ms - _EXPOSURE_DELAY)
         self.arms.update(now)
-        update = self.learner.update(now) if self.config.learn else None
-        if update is not None:
-            self._remember(update, now)
-        if (update is not None and update.published) or time.monotonic() - self.saved > self.config.save_seconds:
+        update = self.learner.update(now)
+        self._remember(update, now)
+        if update.published or time.monotonic() - self.saved > _SAVE_SECONDS:
             self.save()
         self._write(now)
         return update
 
     def _serve(self, logs: Logs) -> None:
         """Pages in full are learned from; the events of the others wait for nothing."""
-        if not self.config.learn:
-            return
         sizes = np.diff(logs.offsets)
         full = np.ones(len(sizes), bool) if logs.candidates is None else sizes >= logs.candidates
         self.learner.join.forget(as_key("request_id", value) for value in logs.request_id[~full])
@@ -197,7 +194,6 @@ class OnlineService:
             "format": "pygrade.online 1",
             "time": now,
             "since": self.since,
-            "learning": self.config.learn,
             "paused": self.paused,
             "single_tasks": list(self.online.single_tasks),
             "artifact": self.artifact,

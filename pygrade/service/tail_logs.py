@@ -12,16 +12,23 @@ from pygrade.service.feedback_log import event_of, feedback_files, key_of, lines
 from pygrade.training.feedback import Event
 
 logger = logging.getLogger("pygrade")
+_NAMED = 3  # of each kind that is left out
 
 
 class LogTail:
     """New pages and events since the last look. `state` says what was read; a tail with that state continues."""
 
     def __init__(
-        self, exposures: Path, feedback: Sequence[Path], tasks: Sequence[str], state: dict[str, Any] | None = None
+        self,
+        exposures: Path,
+        feedback: Sequence[Path],
+        tasks: Sequence[str],
+        state: dict[str, Any] | None = None,
+        whole_items: bool = True,
     ) -> None:
-        """tasks: of the pages; events of others are left out."""
+        """tasks: of the pages; events of others are left out. whole_items: see `event_of`."""
         self.exposures, self.feedback, self.tasks = exposures, feedback, tuple(tasks)
+        self.whole_items = whole_items
         self.state: dict[str, Any] = state or {"exposures": [], "feedback": {}}
         self.counters: Counter[str] = Counter()  # pages, repeated_pages, events, unknown, other, refused_…
 
@@ -47,9 +54,9 @@ class LogTail:
             for line, end in lines_of(file, offsets.get(key_of(file), 0)):
                 offsets[key_of(file)] = end
                 try:
-                    event = event_of(line, True, self.tasks)
+                    event = event_of(line, self.whole_items, self.tasks)
                 except (ValueError, TypeError) as error:
-                    self.refuse("event", error)
+                    self.refuse("event", f"{error}: {line[:200].decode(errors='replace').strip()}")
                     continue
                 if isinstance(event, str):
                     self.counters[event] += 1
@@ -57,7 +64,8 @@ class LogTail:
                 self.counters["events"] += 1
                 yield event
 
-    def refuse(self, what: str, error: Exception) -> None:
+    def refuse(self, what: str, error: object) -> None:
         """An event or pages do not fit."""
         self.counters[f"refused_{what}"] += 1
-        logger.warning("%s left out: %s", what, error)
+        if self.counters[f"refused_{what}"] <= _NAMED:
+            logger.warning("%s left out: %s", what, error)

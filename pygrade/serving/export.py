@@ -1,7 +1,7 @@
 """Saved models as files that need no Python: a policy's pages and the multi-task model's predictions.
 
 `.pt2`: compiled by AOTInductor, run by libtorch in C++ (examples/torch/run_pt2.cpp) or in Python; the library of the
-ops, `_ops.so`, is loaded first. `.onnx`: the ops are written in standard ONNX ops, for any runtime.
+ops, `_ops.so`, is loaded first. `.onnx`: standard ONNX ops, for any runtime.
 
 Both take any number of requests and of candidates. Their arithmetic is torch's or the runtime's, so that weights differ
 from those of `BlendedRanker` in the last bits, and candidates whose scores are that close may change places. In a
@@ -14,11 +14,11 @@ terms are the ranker's too: a page of a graph is in the order of the scores.
 
 import json
 import logging
-import math
+import operator
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pygrade._util.optional_imports import require
-from pygrade.correction.inputs import downward
-from pygrade.logs.prediction_scale import LARGEST_LOG, PredictionScale, parents_of
+from pygrade.correction.inputs import REACH
 from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
 from pygrade.policy.correction import PREFIX, Correction
-from pygrade.policy.mixture import EPSILON, Baseline
-from pygrade.serving import onnx_ops
+from pygrade.serving.formula import Evaluation, Fusion, formula_of, walk
 
 logger = logging.getLogger("pygrade")
-_IDENTITY, _LOG, _ZSCORE = (TRANSFORMS.index(name) for name in ("identity", "log", "zscore"))
-_SMALLEST = 1e-6  # of a prediction, and of what a probability lacks to 1
+_IDENTITY = TRANSFORMS.index("identity")
 _SAMPLE = (2, 16)  # requests and candidates of the example that is traced
 
 
@@ -61,57 +58,46 @@ class PolicyPage(nn.Module):
     [B, N, I], item columns of the correction (NaN or infinite: unknown).
     """
 
-    slope: Tensor | None
     fallback: Tensor
-    priced: Tensor | None
     multipliers: Tensor
 
-    def __init__(self, policy: FusionPolicy, k: int) -> None:
+    def __init__(self, policy: FusionPolicy, k: int, *, standard: bool = False) -> None:
+        """standard: by torch's own ops alone, for ONNX, in place of the core's."""
         super().__init__()
         if not 1 <= k <= MAX_LENGTH:
             raise ValueError(f"k is {k}; want at least 1 and at most 2^31 - 1")
         policy.refuse_prices("an exported page")
         config = policy.config
         self.policy, self.k = policy.eval(), k
+        self.fuse, self.top = (_fuse, _top) if standard else (_fuse_in_core, _top_in_core)
         self.scenarios = tuple(sorted({*policy.scenarios, *config.scenario_values}))
         names = (*self.scenarios, None)
-        slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
-        self.register_buffer("slope", torch.tensor(slope) if config.transform == "log1p" else None)
         self.register_buffer("fallback", torch.stack([policy.fallback_weights(name) for name in names]))
         defaults = [policy.spec.multipliers(None, [str(name)], 1)[0] for name in names]
         self.register_buffer("multipliers", torch.stack(defaults))
         low, high = policy.bounds
         self.free = bool((low == 0).all() and (high == 1).all())  # then the mean complies with them
-        self.scales = _Scales(policy) if policy.scales else nn.Identity()
-        self.correction = None
-        if policy.takes_corrected and policy.correction is not None:
-            self.correction = _Correction(policy.correction)
-        mixture = policy.mixture
-        self.takes_network = mixture is None or mixture.takes_network
-        self.trust = 1.0 if mixture is None else mixture.trust
-        self.entries = nn.ModuleList(_Baseline(entry, policy) for entry in mixture.ranked_by) if mixture else ()
-        priced = [task in config.value_tasks for task in policy.tasks]
-        self.register_buffer("priced", torch.tensor(priced) if self.takes_network and any(priced) else None)
+        self.formula = formula_of(policy)
+        self.correction = _Coefficients(policy.correction) if self.formula.variables and policy.correction else None
 
     @property
     def ports(self) -> tuple[Port, ...]:
         """The inputs in the order of `forward`."""
         tasks = len(self.policy.tasks)
-        priced = self.priced is not None or any(entry.priced for entry in self.entries)
-        columns = 0 if self.correction is None else self.correction.columns
+        documents = {node.fact[0] for node in walk(self.formula.score) if node.kind == "document"}
+        columns = len(self.policy.correction.items) if self.correction and self.policy.correction else 0
         return (
             Port("context", "float32", ("B", len(self.policy.features))),
             Port("predictions", "float32", ("B", "N", tasks)),
             *((Port("scenario", "int64", ("B",)),) if self.scenarios else ()),
             *((Port("values", "float32", ("B", tasks)),) if self.policy.config.trade_offs else ()),
-            *((Port("item_values", "float32", ("B", "N")),) if priced else ()),
+            *((Port("item_values", "float32", ("B", "N")),) if "value" in documents else ()),
             *((Port("items", "float32", ("B", "N", columns)),) if columns else ()),
         )
 
     def forward(self, context: Tensor, predictions: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         given = dict(zip((port.name for port in self.ports[2:]), others, strict=True))
-        policy, config = self.policy, self.policy.config
-        predictions = self.scales(predictions)
+        policy, config, formula = self.policy, self.policy.config, self.formula
         row = torch.full_like(context[:, 0] if context.shape[1] else predictions[:, 0, 0], 0, dtype=torch.int64)
         if "scenario" in given:
             known, count = given["scenario"], len(self.scenarios)
@@ -120,218 +106,138 @@ class PolicyPage(nn.Module):
         multipliers = self.multipliers[row]
         if "values" in given:
             multipliers = torch.where(given["values"].isnan(), multipliers, given["values"])
-        corrected = predictions
+        documents = {f"p_{task}": p for task, p in zip(policy.tasks, predictions.unbind(-1), strict=True)}
+        if "items" in given and policy.correction is not None:
+            names = (f"i_{column}" for column in policy.correction.items)
+            documents |= dict(zip(names, given["items"].unbind(-1), strict=True))
+        documents = {name.replace(" ", "_"): column for name, column in documents.items()}
+        if "item_values" in given:
+            documents["value"] = given["item_values"]
+        inputs = {"values": multipliers}
+        value_of = _evaluation(documents, inputs, self.fuse)
         if self.correction is not None:
-            corrected = self.correction(context, predictions, given.get("items"))
-        own, prices = corrected if config.corrected else predictions, given.get("item_values")
+            variables = torch.stack([value_of(node) for node in formula.variables], -1)
+            inputs |= self.correction(context, variables.double().mean(1).float())
         missing = context.isnan()
         parts = [context, missing[:, [policy.features.index(name) for name in config.indicators]].float()]
         if not config.context_only:
-            logs = torch.log(own.double() + config.beta)
+            logs = torch.log(torch.stack([value_of(node) for node in formula.network_terms], -1).double() + config.beta)
             mean = logs.mean(1)
             parts += [mean.float(), (logs - mean[:, None]).square().mean(1).sqrt().float()]
         if config.trade_offs:
             parts.append(policy.spec.value_inputs(multipliers))
-        inputs = torch.cat(parts, 1)
+        network_inputs = torch.cat(parts, 1)
         static = self.fallback[row]
-        alpha = policy.concentration(inputs)
+        alpha = policy.concentration(network_inputs)
         if config.evidence_prior:
-            share = policy.shrinkage(inputs)[:, None]
+            share = policy.shrinkage(network_inputs)[:, None]
             alpha = alpha + share * (alpha.sum(-1, keepdim=True) * static - alpha)
         weights = alpha / alpha.sum(-1, keepdim=True)
         if not self.free:
             weights = project_weights(weights, policy.bounds)
         if policy.features:
             weights = torch.where(missing.all(1, keepdim=True), static, weights)
-        if self.priced is not None and prices is not None:
-            own = torch.where(self.priced, own * prices[..., None], own)
-        scores, fusing = own, weights
-        formula = [TRANSFORMS.index(config.transform), config.beta, config.epsilon, self.slope]
-        if self.entries:
-            u = multipliers if config.trade_offs else None
-            found = [entry(corrected if entry.corrected else predictions, u, prices) for entry in self.entries]
-            if self.takes_network:
-                found.insert(0, torch.ops.pygrade.fuse_scores(own, weights, *formula))
-            scores = found[0][..., None]
-            if self.trust < 1.0:  # the baseline comes last
-                trust = weights.new_tensor([1.0 - self.trust, self.trust]).expand(weights.shape[0], 2)
-                pair = torch.stack([found[-1], found[0]], -1)
-                scores = torch.ops.pygrade.fuse_scores(pair, trust, _ZSCORE, epsilon=EPSILON)[..., None]
-            fusing, formula = torch.ones_like(weights[:, :1]), [_IDENTITY, 0.0, 0.0, None]
-        code, beta, epsilon, slope = formula
-        best, indices = torch.ops.pygrade.fuse_topk(scores, fusing, self.k, code, None, beta, epsilon, slope)
-        return best, indices, weights
+        inputs["weights"] = weights
+        return *self.top(value_of(formula.score), self.k), weights
 
 
-class _Scales(nn.Module):
-    """`FusionPolicy.read_predictions` of predictions [B, N, T]; a graph refuses none."""
-
-    def __init__(self, policy: FusionPolicy) -> None:
-        super().__init__()
-        self.scales = [policy.scales.get(task, PredictionScale()) for task in policy.tasks]
-        self.given = parents_of(self.scales, policy.tasks)
-        self.order = downward(self.given)
-        self.maps = nn.ModuleList(
-            _PiecewiseLinear(scale.x, scale.y, torch.float32) if scale.x else nn.Identity() for scale in self.scales
-        )
-
-    def forward(self, predictions: Tensor) -> Tensor:
-        read = list(predictions.unbind(-1))
-        for t in self.order:
-            scale, p = self.scales[t], self.maps[t](read[t])
-            kind = scale.kind if scale.kind != "score" else "log" if scale.amount else "logit"
-            if kind == "percent":
-                p = p / 100
-            elif kind in ("logit", "log"):
-                p = (p if kind == "log" else -p).clamp(-LARGEST_LOG, LARGEST_LOG).exp()
-                p = p if kind == "log" else 1 / (1 + p)
-            read[t] = p if self.given[t] < 0 else p * read[self.given[t]]
-        return torch.stack(read, -1)
+def _fuse_in_core(scores: Tensor, weights: Tensor, fusion: Fusion) -> Tensor:
+    transform, beta, epsilon, slope = fusion
+    slopes = scores.new_tensor(slope) if transform == "log1p" else None
+    code = TRANSFORMS.index(transform)
+    fused: Tensor = torch.ops.pygrade.fuse_scores(scores, weights, code, beta, epsilon, slopes)
+    return fused
 
 
-class _Baseline(nn.Module):
-    """`Baseline.scores` of predictions [B, N, T], without offsets."""
-
-    weights: Tensor
-    applies: Tensor
-    slope: Tensor | None
-
-    def __init__(self, baseline: Baseline, policy: FusionPolicy) -> None:
-        super().__init__()
-        config = policy.config
-        self.logarithm, self.priced = baseline.logarithm, bool(baseline.value_tasks)
-        self.corrected = baseline.corrected
-        self.code, self.beta, self.epsilon = TRANSFORMS.index(baseline.transform), config.beta, config.epsilon
-        slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
-        self.register_buffer("slope", torch.tensor(slope) if baseline.transform == "log1p" else None)
-        self.register_buffer("weights", torch.tensor(baseline.weights, dtype=torch.float32))
-        self.register_buffer("applies", torch.tensor([task in baseline.value_tasks for task in policy.tasks]))
-        self.maps = nn.ModuleList(_PiecewiseLinear(x, y, torch.float32) for x, y in baseline.calibration)
-
-    def forward(self, predictions: Tensor, multipliers: Tensor | None, item_values: Tensor | None) -> Tensor:
-        given = predictions
-        if len(self.maps):
-            given = torch.stack([line(given[..., t]) for t, line in enumerate(self.maps)], -1)
-        if self.priced and item_values is not None:
-            given = torch.where(self.applies, given * item_values[..., None], given)
-        weights = self.weights.expand(predictions.shape[0], self.weights.shape[0])
-        if multipliers is not None:
-            weights = weights * multipliers
-        formula = (self.code, self.beta, self.epsilon, self.slope)
-        score: Tensor = torch.ops.pygrade.fuse_scores(given, weights, *formula)
-        if self.logarithm:
-            score = torch.ops.pygrade.transform_scores(score[..., None], _LOG, self.beta)[..., 0]
-        return score
+def _fuse(scores: Tensor, weights: Tensor, fusion: Fusion) -> Tensor:
+    """[B, N] of scores [B, N, T] and weights [B, T]."""
+    transform, beta, epsilon, slope = fusion
+    if transform in ("log", "zlog"):
+        scores = torch.log(scores + beta)
+    elif transform == "log1p":
+        scores = torch.log(1.0 + scores * scores.new_tensor(slope))
+    if transform in ("zscore", "zlog"):
+        deviation = scores - scores.mean(1, keepdim=True)
+        scores = deviation / (deviation.square().mean(1, keepdim=True).sqrt() + epsilon)
+    if transform == "rank":  # the share of the other candidates that each beats, of equal ones those of larger index
+        _, order = scores.sort(1, descending=True)  # stable in ONNX
+        beaten = torch.arange(scores.shape[1]).flip(0).to(scores.dtype)
+        share = beaten / beaten[:1].clamp_min(1.0)
+        scores = torch.zeros_like(scores).scatter(1, order, share[:, None].expand_as(scores))
+    # Task by task, so that equal candidates get equal sums: a matrix product's rounding depends on the row.
+    terms = [scores[..., t] * weights[:, t, None] for t in range(scores.shape[-1])]
+    return sum(terms[1:], terms[0])
 
 
-class _Correction(nn.Module):
-    """`pygrade.reference.correct` of predictions [B, N, T], context [B, F] (NaN: unknown) and items [B, N, I]."""
+def _top_in_core(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    best, indices = torch.ops.pygrade.fuse_topk(scores[..., None], torch.ones_like(scores[:, :1]), k, _IDENTITY)
+    return best, indices
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of scores [B, N] and their places, padded with -inf and -1; NaN counts as -inf."""
+    known = torch.where(scores.isnan(), -torch.inf, scores)
+    best, places = functional.pad(known, (0, k), value=-torch.inf).topk(k)  # k places more than there are candidates
+    return best, torch.where(places >= scores.shape[1], -1, places).int()
+
+
+def _evaluation(
+    documents: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fuse_scores: Callable[..., Tensor]
+) -> Evaluation:
+    """Values [B, N] of nodes, of documents [B, N]; those of the request, of inputs [B, …], are [B, 1]."""
+
+    def column(field: tuple[str, float | None]) -> Tensor:
+        name, missing = field
+        return documents[name] if missing is None else torch.where(documents[name].isfinite(), documents[name], missing)
+
+    def piecewise(p: Tensor, knots: tuple[Any, Any]) -> Tensor:
+        x, y = map(torch.from_numpy, knots)
+        segment = (p[..., None] >= x[1:-1]).sum(-1)
+        return y[:-1][segment] + (p - x[:-1][segment]) * ((y[1:] - y[:-1]) / (x[1:] - x[:-1]))[segment]
+
+    def fuse(*arguments: Any) -> Tensor:
+        *operands, fusion = arguments
+        terms, weights = operands[: len(operands) // 2], operands[len(operands) // 2 :]
+        one = torch.ones_like(terms[0][:, :1])
+        return fuse_scores(torch.stack(terms, -1), torch.cat([one * weight for weight in weights], 1), fusion)
+
+    kinds: dict[str, Callable[..., Any]] = {"add": operator.add, "subtract": operator.sub, "multiply": operator.mul}
+    kinds |= {"divide": operator.truediv, "log": torch.log, "exp": torch.exp, "constant": float, "document": column}
+    kinds |= {
+        "max": torch.clamp_min,
+        "min": torch.clamp_max,
+        "clip": lambda p, ends: p.clamp(*ends),
+        "piecewise": piecewise,
+        "fuse": fuse,
+    }
+    kinds["request"] = lambda leaf: inputs[leaf[0]][(slice(None), *leaf[1])][:, None]
+    return Evaluation(kinds, {})
+
+
+class _Coefficients(nn.Module):
+    """Shifts [B, T] and slopes [B, T, V] of a correction by context [B, F] (NaN: unknown) and means [B, V] of the
+    candidates' variables."""
 
     median: Tensor
     x_mean: Tensor
     x_std: Tensor
-    l_mean: Tensor
-    l_std: Tensor
     weights: Tensor
-    map_mean: Tensor
-    map_std: Tensor
-    map_knots: Tensor
-    map_weights: Tensor
 
     def __init__(self, correction: Correction) -> None:
         super().__init__()
-        self.parents, self.amounts, self.form = correction.parents, correction.amounts, correction.form
-        self.columns, self.indicators = len(correction.items), list(correction.indicators)
-        self.order = sorted(range(len(self.parents)), key=self._depth)
-        for name, tensor in replace(correction, page_terms=None).tensors().items():
-            self.register_buffer(name.removeprefix(PREFIX), tensor)
+        self.indicators = list(correction.indicators)
+        tensors = correction.tensors()
+        for name in ("median", "x_mean", "x_std", "weights"):
+            self.register_buffer(name, tensors[PREFIX + name])
 
-    def _depth(self, task: int) -> int:
-        return 0 if self.parents[task] < 0 else 1 + self._depth(self.parents[task])
-
-    def forward(self, context: Tensor, predictions: Tensor, items: Tensor | None) -> Tensor:
-        given = self._mapped(list(predictions.unbind(-1)))
-        ratios = [p if s < 0 else _ratio(p, given[s] + 1e-7) for p, s in zip(given, self.parents, strict=True)]
-        base = torch.stack([_log_odds(p, amount) for p, amount in zip(ratios, self.amounts, strict=True)], -1)
-        if items is None:
-            items = torch.full_like(base[..., :1], torch.nan).expand(-1, -1, self.columns)
-        raw = (torch.cat([base, items], -1) - self.l_mean) / self.l_std
-        variables = torch.where(raw.isfinite(), raw, 0.0).clamp(-4.0, 4.0)  # [B, N, V]
-        mean = variables.double().mean(1).float()
-        z = torch.cat([torch.ones_like(mean[:, :1]), self._context(context), mean], 1)
-        b = (z[:, None, :, None] * self.weights).sum(2)  # [B, T, U]
-        shift = b[:, None, :, 0] + ((variables - mean[:, None])[:, :, None] * b[:, None, :, 1:]).sum(-1)  # [B, N, T]
-        corrected = list(given)
-        for t in self.order:
-            if self.amounts[t]:
-                corrected[t] = given[t].clamp_min(_SMALLEST) * shift[..., t].exp()
-            elif self.parents[t] < 0:
-                corrected[t] = (given[t].clamp(_SMALLEST, 1 - _SMALLEST) * shift[..., t].exp()).clamp_max(1.0)
-            else:
-                corrected[t] = _shifted(ratios[t], shift[..., t]) * corrected[self.parents[t]]
-        return torch.stack(corrected, -1)
-
-    def _context(self, context: Tensor) -> Tensor:
-        """[B, X]"""
+    def forward(self, context: Tensor, means: Tensor) -> dict[str, Tensor]:
         missing = context.isnan()
         x = torch.cat([torch.where(missing, self.median, context), missing[:, self.indicators].float()], 1)
-        x = ((x - self.x_mean) / self.x_std).clamp(-4.0, 4.0)
-        return torch.where(missing.all(1, keepdim=True), 0.0, x) if context.shape[1] else x
-
-    def _mapped(self, raw: list[Tensor]) -> list[Tensor]:
-        if not self.form:
-            return raw
-        mapped = list(raw)
-        for t in self.order:
-            s = self.parents[t]
-            child = self.form == "conditional" and s >= 0
-            p = _ratio(raw[t], raw[s].clamp_min(1e-9)) if child else raw[t]
-            z = ((_log_odds(p, self.amounts[t]) - self.map_mean[t]) / self.map_std[t]).clamp(-6.0, 6.0)
-            level, slope, *hinges = self.map_weights[t].unbind()
-            shift = level + slope * z
-            for hinge, knot in zip(hinges, self.map_knots[t].unbind(), strict=True):
-                shift = shift + hinge * (z - knot).clamp_min(0.0)
-            if self.amounts[t]:
-                mapped[t] = p.clamp_min(_SMALLEST) * shift.exp()
-            else:
-                p = _shifted(p, shift)
-                mapped[t] = p * mapped[s] if child else p.clamp_max(math.exp(-1e-3)) if self.form == "marginal" else p
-        return mapped
-
-
-def _log_odds(p: Tensor, amount: bool) -> Tensor:
-    if amount:
-        return torch.log(p.clamp_min(_SMALLEST))
-    return torch.log(p.clamp(_SMALLEST, 1 - _SMALLEST) / (1 - p).clamp_min(_SMALLEST))
-
-
-def _shifted(p: Tensor, shift: Tensor) -> Tensor:
-    """The probability whose log odds are those of p plus the shift; sigmoids of ONNX runtimes are coarse near 0."""
-    odds = p.clamp(_SMALLEST, 1 - _SMALLEST) * shift.exp()
-    return odds / ((1 - p).clamp_min(_SMALLEST) + odds)
-
-
-def _ratio(child: Tensor, parent: Tensor) -> Tensor:
-    return (child / parent).clamp(1e-4, 0.95)
-
-
-class _PiecewiseLinear(nn.Module):
-    """y_i + (p - x_i) · slope_i in the segment of p; the last one has no end."""
-
-    starts: Tensor
-    heights: Tensor
-    slopes: Tensor
-
-    def __init__(self, x: Sequence[float] | Any, y: Sequence[float] | Any, dtype: torch.dtype) -> None:
-        super().__init__()
-        at, to = torch.as_tensor(x).to(dtype), torch.as_tensor(y).to(dtype)
-        self.register_buffer("starts", at[:-1].clone())
-        self.register_buffer("heights", to[:-1].clone())
-        self.register_buffer("slopes", (to[1:] - to[:-1]) / (at[1:] - at[:-1]))
-
-    def forward(self, values: Tensor) -> Tensor:
-        segment = (values[..., None] >= self.starts[1:]).sum(-1)
-        return self.heights[segment] + (values - self.starts[segment]) * self.slopes[segment]
+        x = ((x - self.x_mean) / self.x_std).clamp(-REACH, REACH)
+        x = torch.where(missing.all(1, keepdim=True), 0.0, x) if context.shape[1] else x
+        z = torch.cat([torch.ones_like(means[:, :1]), x, means], 1)
+        b = (z[:, None, :, None] * self.weights).sum(2)  # [B, T, U]
+        return {"shifts": b[..., 0] - (b[..., 1:] * means[:, None]).sum(-1), "slopes": b[..., 1:]}
 
 
 class Predictions(nn.Module):
@@ -367,7 +273,7 @@ def export_policy(policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: b
 
     k: length of a page. The file is written under another name first.
     """
-    page = PolicyPage(policy, k)
+    page = PolicyPage(policy, k, standard=onnx)
     tasks = len(policy.tasks)
     outputs = (
         Port("scores", "float32", ("B", k)),
@@ -461,7 +367,6 @@ def _write_onnx(
             output_names=outputs,
             dynamo=True,
             verbose=False,
-            custom_translation_table=onnx_ops.table(),
         )
     assert model is not None
     model.model.metadata_props["pygrade"] = json.dumps(facts)

@@ -8,82 +8,75 @@ standard deviations of z-scores) has defaults: those of recorded requests, or of
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.correction.inputs import RATIO, SMALLEST, downward
+from pygrade.correction.inputs import REACH
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs, evenly_spaced
-from pygrade.logs.prediction_scale import LARGEST_LOG, PredictionScale, parents_of
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
-from pygrade.policy.mixture import EPSILON, Baseline
+from pygrade.serving.formula import Evaluation, Formula, Node, formula_of, walk
 from pygrade.serving.ranker import BlendedRanker
 
 Inputs = dict[str, NDArray[np.float64]]
 _REQUESTS = 1000  # of a log, evenly spaced, that are compared
+_SIGNS = {"add": (" + ", 1), "subtract": (" - ", 1), "multiply": (" * ", 2), "divide": (" / ", 2)}  # and how they bind
 
 
 @dataclass
 class Expression:
-    """Steps that compute a candidate's score, in a syntax of Python: + - * /, log, exp, max, min, names of steps,
-    ``document("p_click")`` and ``request("weights", 0)``. The last step is the score."""
+    """A formula of one candidate: its last step is the score."""
 
-    steps: dict[str, str] = field(default_factory=dict)
-    documents: dict[str, float | None] = field(default_factory=dict)  # fields and what stands in for a missing one
-    inputs: Inputs = field(default_factory=dict)  # of the request, with defaults
-    variables: list[str] = field(default_factory=list)  # steps of the correction's standardized variables
-    spreads: dict[str, list[str]] = field(default_factory=dict)  # inputs that are the standard deviations of steps
-
-    def let(self, name: str, text: str) -> str:
-        """Adds a step; returns its name. ValueError if names of tasks or columns make two steps of one name."""
-        if name in self.steps:
-            raise ValueError(f"tasks or item columns have names that make {name!r} twice; an expression wants others")
-        self.steps[name] = text
-        return name
-
-    def document(self, name: str, missing: float | None = None) -> str:
-        """A field of the candidate; missing None: every document has it."""
-        self.documents[name] = missing
-        return f'document("{name}")'
-
-    def request(self, name: str, *place: int) -> str:
-        """A number of an input."""
-        return f'request("{name}", {", ".join(map(str, place))})'
-
-    def spread(self, name: str, step: str) -> str:
-        """The standard deviation of a step within the page, which is an input."""
-        steps = self.spreads.setdefault(name, [])
-        steps.append(step)
-        self.inputs[name] = np.ones(len(steps))
-        return self.request(name, len(steps) - 1)
+    formula: Formula
+    steps: dict[str, Node]
+    documents: dict[str, float | None]  # fields and what stands in for a missing one
+    inputs: Inputs  # of the request, with defaults
 
     def evaluate(self, documents: Mapping[str, NDArray[Any]], inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """The steps, each [N] of one request's candidates in float64, as an engine computes them; a document may have
         what a step computes in its place."""
-        given = {**self.inputs, **inputs}
-        found: dict[str, Any] = {
-            "log": np.log,
-            "exp": np.exp,
-            "max": np.maximum,
-            "min": np.minimum,
-            "document": lambda name: self._column(documents, name),
-            "request": lambda name, *place: float(given[name][place]),
-        }
-        for name, text in self.steps.items():
-            known = documents.get(name)
-            # Our own text, of numbers and these names.
-            found[name] = eval(text, {"__builtins__": {}}, found) if known is None else np.asarray(known, np.float64)
-        return {name: found[name] for name in self.steps}
+        values = {**self.inputs, **inputs}
 
-    def _column(self, documents: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
-        missing = self.documents[name]
-        column = np.asarray(documents[name] if missing is None else documents.get(name, missing), np.float64)
-        return column if missing is None else np.where(np.isfinite(column), column, missing)
+        def column(field: tuple[str, float | None]) -> NDArray[np.float64]:
+            name, missing = field
+            found = np.asarray(documents[name] if missing is None else documents.get(name, missing), np.float64)
+            return found if missing is None else np.where(np.isfinite(found), found, missing)
+
+        kinds: dict[str, Callable[..., Any]] = {
+            name: getattr(np, name) for name in ("add", "subtract", "multiply", "divide", "log", "exp")
+        }
+        kinds |= {"max": np.maximum, "min": np.minimum, "constant": float, "document": column}
+        kinds["request"] = lambda place: float(values[place[0]][place[1]])
+        computed = {name: np.asarray(documents[name], np.float64) for name in self.steps if name in documents}
+        value_of = Evaluation(kinds, computed)
+        return {name: value_of(node) for name, node in self.steps.items()}
+
+    def texts(self, leaf: Callable[[Node], str]) -> dict[str, str]:
+        """The steps as text in the syntax of most languages; leaf: of documents and numbers of the request."""
+
+        def text(node: Node, step: bool = False) -> str:
+            if node.name and not step:
+                return node.name
+            if node.simple is not None:
+                return text(node.simple)
+            if node.kind == "constant":
+                return repr(node.fact)
+            if node.kind in _SIGNS:
+                sign, strength = _SIGNS[node.kind]
+                sides = []
+                for right, argument in enumerate(node.args):
+                    simple = argument if argument.name else argument.simple or argument
+                    weak = not simple.name and _SIGNS.get(simple.kind, ("", 3))[1] < strength + right
+                    sides.append(f"({text(argument)})" if weak else text(argument))
+                return sign.join(sides)
+            return f"{node.kind}({', '.join(map(text, node.args))})" if node.args else leaf(node)
+
+        return {name: text(node, name == node.name) for name, node in self.steps.items()}
 
 
 def express(policy: FusionPolicy) -> Expression:
@@ -94,185 +87,26 @@ def express(policy: FusionPolicy) -> Expression:
     and names of tasks and columns that are no names in the engines.
     """
     policy.refuse_prices("an expression")
-    mixture, spec = policy.mixture, policy.config
+    mixture = policy.mixture
     for name in (*policy.tasks, *(policy.correction.items if policy.correction else ())):
         if not re.fullmatch(r"[A-Za-z0-9_ ]+", name):
             raise ValueError(f"{name!r} is a task or item column; an expression wants letters, digits and _")
-    e = Expression()
-    raw = _read(e, policy)
-    corrected = raw
-    if policy.takes_corrected and policy.correction is not None:
-        corrected = _correct(e, policy.correction, raw)
-    if spec.trade_offs:
-        e.inputs["values"] = policy.spec.multipliers(None, [""], 1)[0].double().numpy()
-    parts = []  # of the score, and whose they are
+    formula = formula_of(policy)
+    nodes = list(walk(formula.score))
+    for node in nodes:
+        if node.kind == "fuse" and node.simple is None:
+            raise ValueError(f"transform of {node.name} is rank, which needs all candidates at once; want another one")
+    inputs: Inputs = {}
+    if formula.variables and policy.correction is not None:
+        inputs |= _shifts(policy.correction, None, np.zeros(len(formula.variables)))
+    if policy.config.trade_offs:
+        inputs["values"] = policy.spec.multipliers(None, [""], 1)[0].double().numpy()
     if mixture is None or mixture.takes_network:
-        e.inputs["weights"] = policy.fallback_weights().double().numpy()
-        weights = [e.request("weights", t) for t in range(len(raw))]
-        slope = spec.slope if isinstance(spec.slope, tuple) else (spec.slope,) * len(raw)
-        given = _priced(e, corrected if spec.corrected else raw, policy, spec.value_tasks)
-        parts.append(_fuse(e, "policy", given, weights, spec.transform, spec.beta, spec.epsilon, slope))
-    for entry in mixture.ranked_by if mixture else ():
-        name = "baseline" if mixture and entry is mixture.baseline else "challenger"
-        parts.append(_baseline(e, name, entry, policy, corrected if entry.corrected else raw))
-    if len(parts) == 1:
-        e.let("score", parts[0])
-        return e
-    assert mixture is not None
-    trust = float(np.float32(mixture.trust))
-    shares = [f"{part} / ({e.spread('deviations', part)} + {EPSILON!r})" for part in parts]
-    e.let("score", f"{trust!r} * {shares[0]} + {1.0 - trust!r} * {shares[1]}")
-    return e
-
-
-def _read(e: Expression, policy: FusionPolicy) -> list[str]:
-    """Steps of the tasks' predictions as a log has them, of documents on the policy's scales."""
-    scales = [policy.scales.get(task, PredictionScale()) for task in policy.tasks]
-    for t in downward(parents_of(scales, policy.tasks)):
-        task, scale, kind = policy.tasks[t], scales[t], scales[t].kind
-        text = e.document(f"p_{_slug(task)}")
-        if kind == "score":
-            text = e.let(
-                f"score_{_slug(task)}", _hinges(text, *(np.asarray(s, np.float32) for s in (scale.x, scale.y)))
-            )
-            kind = "log" if scale.amount else "logit"
-        if kind == "percent":
-            text = f"{text} / 100.0"
-        elif kind in ("log", "logit"):
-            cut = f"max(min({text}, {LARGEST_LOG}), {-LARGEST_LOG})"
-            text = f"exp({cut})" if kind == "log" else f"1.0 / (1.0 + exp(-({cut})))"
-        e.let(f"raw_{_slug(task)}", text if scale.given is None else f"raw_{_slug(scale.given)} * ({text})")
-    return [f"raw_{_slug(task)}" for task in policy.tasks]
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "_")
-
-
-def _fuse(
-    e: Expression,
-    name: str,
-    given: Sequence[str],
-    weights: Sequence[str],
-    transform: str,
-    beta: float,
-    epsilon: float,
-    slope: Sequence[float],
-) -> str:
-    """Σ_t w_t f_t(p_t) without what all candidates share; z-scores divide by the request's deviations."""
-    if transform == "rank":
-        raise ValueError(f"transform of the {name} is rank, which needs all candidates at once; want another one")
-    terms = []
-    for t, (p, w) in enumerate(zip(given, weights, strict=True)):
-        text = p
-        if transform in ("log", "zlog"):
-            text = f"log({p} + {beta!r})"
-        elif transform == "log1p":
-            text = f"log(1.0 + {slope[t]!r} * {p})"
-        if transform in ("zscore", "zlog"):
-            text = e.let(f"{name}_f{t}", text)
-            text = f"{text} / ({e.spread(f'{name}_deviations', text)} + {epsilon!r})"
-        terms.append(f"{w} * {text}")
-    return e.let(f"{name}_score", " + ".join(terms))
-
-
-def _priced(e: Expression, given: Sequence[str], policy: FusionPolicy, tasks: Sequence[str]) -> list[str]:
-    value = e.document("value") if tasks else ""
-    return [f"{p} * {value}" if task in tasks else p for task, p in zip(policy.tasks, given, strict=True)]
-
-
-def _baseline(e: Expression, name: str, entry: Baseline, policy: FusionPolicy, given: Sequence[str]) -> str:
-    spec = policy.config
-    if entry.calibration:  # of segments, as a sum of hinges
-        given = [
-            e.let(f"{name}_p{t}", _hinges(p, *(np.asarray(side, np.float32) for side in knots)))
-            for t, (p, knots) in enumerate(zip(given, entry.calibration, strict=True))
-        ]
-    weights = [repr(float(np.float32(w))) for w in entry.weights]
-    if spec.trade_offs:
-        weights = [f"{w} * {e.request('values', t)}" for t, w in enumerate(weights)]
-    slope = spec.slope if isinstance(spec.slope, tuple) else (spec.slope,) * len(weights)
-    given = _priced(e, given, policy, entry.value_tasks)
-    found = _fuse(e, name, given, weights, entry.transform, spec.beta, spec.epsilon, slope)
-    return e.let(f"{name}_log", f"log({found} + {spec.beta!r})") if entry.logarithm else found
-
-
-def _hinges(p: str, x: NDArray[np.float32], y: NDArray[np.float32]) -> str:
-    slopes = np.diff(y) / np.diff(x)
-    terms = [repr(float(y[0])), f"{float(slopes[0])!r} * ({p} - {float(x[0])!r})"]
-    terms += [
-        f"{float(b - a)!r} * max({p} - {float(at)!r}, 0.0)"
-        for at, a, b in zip(x[1:-1], slopes[:-1], slopes[1:], strict=True)
-    ]
-    return " + ".join(terms)
-
-
-def _correct(e: Expression, c: Correction, raw: Sequence[str]) -> list[str]:
-    """`pygrade.reference.correct`, with shifts [T] and slopes [T, V] of the request in place of its context and means:
-    shift_t + Σ_v slope_tv · v."""
-    tasks, order = [_slug(task) for task in c.tasks], downward(c.parents)
-    p = _mapped(e, c, raw) if c.form else list(raw)
-    low, high = RATIO
-    ratios = [
-        p[t] if s < 0 else e.let(f"ratio_{tasks[t]}", f"max(min({p[t]} / ({p[s]} + 1e-07), {high!r}), {low!r})")
-        for t, s in enumerate(c.parents)
-    ]
-    fields = [e.let(f"odds_{tasks[t]}", _odds(ratios[t], c.amounts[t])) for t in range(len(tasks))]
-    fields += [e.document(f"i_{_slug(column)}", float(c.l_mean[len(tasks) + i])) for i, column in enumerate(c.items)]
-    names = (*tasks, *map(_slug, c.items))
-    variables = [
-        e.let(f"z_{names[v]}", f"max(min(({fields[v]} - {float(c.l_mean[v])!r}) / {float(c.l_std[v])!r}, 4.0), -4.0)")
-        for v in range(len(fields))
-    ]
-    e.variables = variables
-    e.inputs |= _shifts(c, None, np.zeros(len(variables)))
-    corrected = list(p)
-    for t in order:
-        terms = [e.request("shifts", t), *(f"{e.request('slopes', t, v)} * {z}" for v, z in enumerate(variables))]
-        shift = e.let(f"shift_{tasks[t]}", " + ".join(terms))
-        if c.amounts[t]:
-            text = f"max({p[t]}, {SMALLEST!r}) * exp({shift})"
-        elif c.parents[t] < 0:
-            text = f"min({_cut(p[t])} * exp({shift}), 1.0)"
-        else:
-            text = f"{corrected[c.parents[t]]} / (1.0 + exp(-({fields[t]} + {shift})))"
-        corrected[t] = e.let(f"corrected_{tasks[t]}", text)
-    return corrected
-
-
-def _mapped(e: Expression, c: Correction, raw: Sequence[str]) -> list[str]:
-    """`pygrade.reference.map_predictions`."""
-    mapped, (low, high) = list(raw), RATIO
-    for t in downward(c.parents):
-        task, s = _slug(c.tasks[t]), c.parents[t]
-        child = c.form == "conditional" and s >= 0
-        p = raw[t]
-        if child:
-            p = e.let(f"map_ratio_{task}", f"max(min({raw[t]} / max({raw[s]}, 1e-09), {high!r}), {low!r})")
-        odds = e.let(f"map_odds_{task}", _odds(p, c.amounts[t]))
-        mean, std = float(c.map_mean[t]), float(c.map_std[t])
-        z = e.let(f"map_z_{task}", f"max(min(({odds} - {mean!r}) / {std!r}, 6.0), -6.0)")
-        level, slope, *hinges = (float(w) for w in c.map_weights[t])
-        terms = [odds, repr(level), f"{slope!r} * {z}"]
-        terms += [f"{w!r} * max({z} - {float(k)!r}, 0.0)" for w, k in zip(hinges, c.map_knots[t], strict=True)]
-        bent = e.let(f"map_{task}", " + ".join(terms))
-        if c.amounts[t]:
-            text = f"exp({bent})"
-        else:
-            text = f"1.0 / (1.0 + exp(-({bent})))"
-            text = f"{mapped[s]} * ({text})" if child else f"min({text}, exp(-0.001))" if c.form == "marginal" else text
-        mapped[t] = e.let(f"mapped_{task}", text)
-    return mapped
-
-
-def _cut(p: str) -> str:
-    return f"max(min({p}, {1 - SMALLEST!r}), {SMALLEST!r})"
-
-
-def _odds(p: str, amount: bool) -> str:
-    if amount:
-        return f"log(max({p}, {SMALLEST!r}))"
-    return f"log({_cut(p)} / (1.0 - {_cut(p)}))"
+        inputs["weights"] = policy.fallback_weights().double().numpy()
+    inputs |= {name: np.ones(len(steps)) for name, steps in formula.spreads.items()}
+    steps = {node.name: node for node in nodes if node.name} | {"score": formula.score}
+    documents = dict(node.fact for node in nodes if node.kind == "document")
+    return Expression(formula, steps, documents, inputs)
 
 
 def _shifts(c: Correction, context: NDArray[Any] | None, means: NDArray[Any]) -> Inputs:
@@ -281,7 +115,7 @@ def _shifts(c: Correction, context: NDArray[Any] | None, means: NDArray[Any]) ->
     if context is not None and np.isfinite(context).any():
         unknown = ~np.isfinite(context)
         filled = np.concatenate([np.where(unknown, c.median, context), unknown[list(c.indicators)]])
-        x = np.clip((filled - c.x_mean) / c.x_std, -4.0, 4.0)
+        x = np.clip((filled - c.x_mean) / c.x_std, -REACH, REACH)
     b = np.einsum("z,tzu->tu", np.concatenate([[1.0], x, means]), c.weights.astype(np.float64))
     return {"shifts": b[:, 0] - b[:, 1:] @ means, "slopes": b[:, 1:]}
 
@@ -315,9 +149,9 @@ def _means(
     """Means of the candidates' standardized variables [V]; 0, the mean of the training's, without candidates."""
     e = express(policy)
     if predictions is None:
-        return np.zeros(len(e.variables))
+        return np.zeros(len(e.formula.variables))
     values = e.evaluate(_documents(policy, predictions, items, prices), {})
-    return np.array([np.mean(values[step]) for step in e.variables])
+    return np.array([np.mean(values[node.name]) for node in e.formula.variables])
 
 
 def compare(policy: FusionPolicy, expression: Expression, logs: Logs, k: int, exact: bool = False) -> dict[str, float]:
@@ -348,7 +182,7 @@ def compare(policy: FusionPolicy, expression: Expression, logs: Logs, k: int, ex
 
 def fit_defaults(policy: FusionPolicy, expression: Expression, logs: Logs) -> None:
     """Makes the standard deviations that only a whole page knows those of recorded requests, on average."""
-    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in expression.spreads}
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in expression.formula.spreads}
     for context, predictions, items, prices in _requests(policy, logs):
         inputs = request_inputs(policy, context, predictions, items, prices)
         _measure(expression, _documents(policy, predictions, items, prices), inputs)
@@ -359,18 +193,19 @@ def fit_defaults(policy: FusionPolicy, expression: Expression, logs: Logs) -> No
 
 def _measure(e: Expression, documents: Mapping[str, NDArray[Any]], inputs: Inputs) -> None:
     """Adds the deviations of one request to its inputs; those of mixed scores come last, as they read the others."""
-    for name, steps in e.spreads.items():
+    for name, nodes in e.formula.spreads.items():
         values = e.evaluate(documents, inputs)
-        inputs[name] = np.array([np.std(values[step]) for step in steps])
+        inputs[name] = np.array([np.std(values[node.name]) for node in nodes])
 
 
 def _documents(
     policy: FusionPolicy, predictions: NDArray[Any], items: NDArray[Any] | None, prices: NDArray[Any] | None
 ) -> dict[str, NDArray[Any]]:
     columns = dict(zip(policy.tasks, predictions.T, strict=True))  # as a log has them, behind the scales
-    found = {f"{step}_{_slug(task)}": column for step in ("p", "raw") for task, column in columns.items()}
+    found = {f"{step}_{task}": column for step in ("p", "raw") for task, column in columns.items()}
     if items is not None and policy.correction is not None:
-        found |= {f"i_{_slug(name)}": column for name, column in zip(policy.correction.items, items.T, strict=True)}
+        found |= {f"i_{name}": column for name, column in zip(policy.correction.items, items.T, strict=True)}
+    found = {name.replace(" ", "_"): column for name, column in found.items()}
     return found if prices is None else {**found, "value": prices}
 
 
@@ -396,24 +231,21 @@ def _requests(policy: FusionPolicy, logs: Logs) -> Iterator[tuple[Any, Any, Any,
 def write_vespa(e: Expression, name: str = "pygrade") -> str:
     """A rank profile, to stand in a schema whose documents have the fields as attributes."""
 
-    def translate(text: str) -> str:
-        text = re.sub(r'document\("(\w+)"\)', lambda m: _vespa_field(m[1], e.documents[m[1]]), text)
-        text = re.sub(r'request\("(\w+)", (\d+), (\d+)\)', r"query(\1){t:\2,v:\3}", text)
-        return re.sub(r'request\("(\w+)", (\d+)\)', r"query(\1){t:\2}", text)
+    def leaf(node: Node) -> str:
+        if node.kind == "request":
+            places = ",".join(f"{axis}:{i}" for axis, i in zip("tv", node.fact[1], strict=False))
+            return f"query({node.fact[0]}){{{places}}}"
+        text, missing = f"attribute({node.fact[0]})", node.fact[1]
+        return text if missing is None else f"if (isNan({text}) == 1, {missing!r}, {text})"
 
     lines = [f"rank-profile {name} {{", "    inputs {"]
     for key, default in e.inputs.items():
         axes = ",".join(f"{axis}[{size}]" for axis, size in zip("tv", default.shape, strict=False))
         lines.append(f"        query({key}) tensor<double>({axes}): {json.dumps(default.tolist())}")
     lines.append("    }")
-    for step, text in e.steps.items():
-        lines += [f"    function {step}() {{", f"        expression: {translate(text)}", "    }"]
+    for step, text in e.texts(leaf).items():
+        lines += [f"    function {step}() {{", f"        expression: {text}", "    }"]
     return "\n".join([*lines, "    first-phase {", "        expression: score", "    }", "}", ""])
-
-
-def _vespa_field(name: str, missing: float | None) -> str:
-    text = f"attribute({name})"
-    return text if missing is None else f"if (isNan({text}) == 1, {missing!r}, {text})"
 
 
 def write_opensearch(e: Expression) -> str:
@@ -422,18 +254,14 @@ def write_opensearch(e: Expression) -> str:
     The engine wants scores ≥ 0, so the script returns 1 / (1 + exp(-score)), which keeps the order.
     """
 
-    def translate(text: str) -> str:
-        text = re.sub(r'document\("(\w+)"\)', lambda m: _painless_field(m[1], e.documents[m[1]]), text)
-        text = re.sub(r'request\("(\w+)", (\d+), (\d+)\)', r"params.\1[\2][\3]", text)
-        text = re.sub(r'request\("(\w+)", (\d+)\)', r"params.\1[\2]", text)
-        return re.sub(r"\b(log|exp|max|min)\(", r"Math.\1(", text)
+    def leaf(node: Node) -> str:
+        if node.kind == "request":
+            return f"params.{node.fact[0]}" + "".join(f"[{i}]" for i in node.fact[1])
+        text, missing = f"doc['{node.fact[0]}'].value", node.fact[1]
+        return text if missing is None else f"(doc['{node.fact[0]}'].size() == 0 ? {missing!r} : {text})"
 
-    lines = [f"double {step} = {translate(text)};" for step, text in e.steps.items()]
+    texts = {step: re.sub(r"\b(log|exp|max|min)\(", r"Math.\1(", text) for step, text in e.texts(leaf).items()}
+    lines = [f"double {step} = {text};" for step, text in texts.items()]
     source = " ".join([*lines, "return 1.0 / (1.0 + Math.exp(-score));"])
     params = {name: default.tolist() for name, default in e.inputs.items()}
     return json.dumps({"script": {"lang": "painless", "source": source, "params": params}}, indent=1) + "\n"
-
-
-def _painless_field(name: str, missing: float | None) -> str:
-    text = f"doc['{name}'].value"
-    return text if missing is None else f"(doc['{name}'].size() == 0 ? {missing!r} : {text})"

@@ -6,18 +6,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pygrade import _core, ops
+from pygrade import _core
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.policy.alone import rank_by
-from pygrade.policy.mixture import EPSILON, Baseline, priced
-from pygrade.policy.spec import fusion_formula
+from pygrade.policy.mixture import Baseline
 from pygrade.serving.page_table import page_table
 
 _SHOWN = 3  # requests in a notebook, tasks of an explanation
@@ -216,7 +212,8 @@ class Page:
     def _score_text(self, request: int) -> str:
         """The sum that makes the score of a ranking without the network from its contributions, in words."""
         entry, mixed = self.ranked_by[0], len(self.ranked_by) == 2
-        weights = np.broadcast_to(self._weights_of(entry), self.weights.shape)[request]
+        shifts = 0.0 if self.shifts is None else self.shifts[request]
+        weights = np.array(entry.weights) * (1.0 if self.multipliers is None else self.multipliers[request]) + shifts
         logarithm = entry.logarithm and bool((weights >= 0).all())
         form = "score: " + ("the logarithm of the sum" if logarithm else "the sum") + " of the contributions"
         form += "" if self.by_values or self.trust == 1.0 else ", standardized over the candidates"
@@ -278,63 +275,38 @@ class Page:
         each task's value times its prediction, corrected if it is corrected, and times the price.
         Boosts and page terms come after it and are not in it. An item with a missing prediction has NaN.
         """
-        _, offsets, request = self._present
-        config = self.policy.config
-        if not self.takes_network:
-            entry = self.ranked_by[0]
-            amounts = entry.amounts(self.tasks, self._candidates(entry.corrected), self._prices)
-            formula = fusion_formula(config) | {"transform": entry.transform}
-            weights = self._weights_of(entry)
-            scores = ops.transform_scores(amounts, offsets=offsets, **formula).numpy()
-            return self._of_page(scores * np.broadcast_to(weights, self.weights.shape)[request])
-        given = priced(self._candidates(config.corrected), self.tasks, config.value_tasks, self._prices)
-        scores = ops.transform_scores(given, offsets=offsets, **fusion_formula(config)).numpy()
-        parts: Array = scores * self.weights[request]
-        if self.trust < 1.0:
-            parts = self.trust * _standardized(parts, request, len(self.weights))
-        return self._of_page(parts)
-
-    @property
-    def _change(self) -> tuple[Tensor | None, Tensor | None]:
-        """Multipliers and shifts of the tasks' values."""
-        u, s = (None if table is None else torch.from_numpy(table) for table in (self.multipliers, self.shifts))
-        return u, s
-
-    def _weights_of(self, entry: Baseline) -> NDArray[np.float32]:
-        """[B, T] or [T] at the tasks' values in force."""
-        weights: NDArray[np.float32] = entry.weights_at(*self._change).numpy()
-        return weights
+        return self._of_page(self._parts[0])
 
     @cached_property
     def baseline_contribution(self) -> NDArray[np.float32]:
         """Contribution of the baseline to the score of each page item, [B, k]: (1 - λ) times its standardized score."""
-        _, offsets, request = self._present
-        parts = np.zeros((len(request), 1))
-        if self.policy.mixture is not None and self.trust < 1.0 and not self.by_values:
-            present, alone = self._present[0], rank_by(self.policy, self.policy.mixture.baseline)
-            prices, columns = self._prices, self._item_rows
-            scores = alone.scores(
-                self.context,
-                self.rows[present],
-                offsets.numpy(),
-                self.scenario,
-                self.multipliers,
-                None if prices is None else prices.numpy(),
-                None if columns is None else columns[present],
-            )
-            parts = _standardized(scores[:, None], request, len(self.weights)) * (1.0 - self.trust)
-        return self._of_page(parts)[:, :, 0]
+        return self._of_page(self._parts[1][:, None])[:, :, 0]
+
+    @cached_property
+    def _parts(self) -> tuple[Array, Array, Array | None]:
+        """`FusionPolicy.score_parts` of the candidates by the weights that were served."""
+        return self.policy.score_parts(
+            self.weights,
+            self.context,
+            self.rows,
+            self.offsets,
+            self.scenario,
+            self.multipliers,
+            self.item_values,
+            self._item_rows,
+            self.shifts if self.shifts is not None and self.shifts.any() else None,
+        )
 
     @cached_property
     def corrections(self) -> NDArray[np.float32] | None:
         """[B, T]: by how much the correction multiplies each task's prediction, corrected ones of the page's items over
         their predictions; 1 on an empty page. None if nothing reads corrected predictions.
         """
-        if not self.policy.takes_corrected:
+        if (rows := self._parts[2]) is None:
             return None
+        raw = np.where(np.isnan(rows), np.nan, self.rows)
         given, corrected = (
-            np.nan_to_num(self._of_page(self._candidates(kind).numpy())).astype(np.float64).sum(1)
-            for kind in (False, True)
+            np.nan_to_num(self._of_page(predictions)).astype(np.float64).sum(1) for predictions in (raw, rows)
         )
         factors: Array = np.divide(corrected, given, out=np.ones_like(given), where=given > 0)
         return factors.astype(np.float32)
@@ -355,17 +327,6 @@ class Page:
                 moved.append(f"{self.tasks[t]} × {factors[t]:.2g}" + (f" ({cause})" if cause else ""))
         return ", ".join(moved) + " for this request" if moved else ""
 
-    def _candidates(self, corrected: bool) -> Tensor:
-        """[M', T]: predictions, or corrected ones, of the candidates without a missing one."""
-        return torch.from_numpy(self._corrected if corrected else self.rows[self._present[0]])
-
-    @cached_property
-    def _corrected(self) -> NDArray[np.float32]:
-        present, offsets, _ = self._present
-        columns = self._item_rows
-        items = None if columns is None else columns[present]
-        return self.policy.correct(self.context, self.rows[present], offsets.numpy(), items)
-
     @property
     def _item_rows(self) -> NDArray[np.float32] | None:
         """[M, I]: the item columns; None if there are none."""
@@ -374,27 +335,11 @@ class Page:
             return None
         return np.asarray(self.item_columns, np.float32).reshape(-1, len(correction.items))
 
-    @property
-    def _prices(self) -> Tensor | None:
-        """[M'] of the same candidates."""
-        if self.item_values is None:
-            return None
-        return torch.from_numpy(np.reshape(self.item_values, -1)[self._present[0]].astype(np.float32))
-
-    @property
-    def _present(self) -> tuple[NDArray[np.bool_], Tensor, NDArray[np.int64]]:
-        """Candidates without a missing prediction: a mask [M], their offsets, the request of each."""
-        present = ~missing_candidates(self.rows)
-        offsets = np.concatenate([[0], np.cumsum(present)])[self.offsets]
-        return present, torch.from_numpy(offsets), np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-
     def _of_page(self, parts: Array) -> NDArray[np.float32]:
-        """[B, k, C] of parts [M', C] of the candidates without a missing prediction."""
-        rows = np.full((len(self.rows), parts.shape[1]), np.nan, np.float32)
-        rows[self._present[0]] = parts
+        """[B, k, C] of parts [M, C] of the candidates; 0 in padding."""
         result = np.zeros((*self.indices.shape, parts.shape[1]), np.float32)
         filled = np.nonzero(self.indices >= 0)
-        result[filled] = rows[self.offsets[filled[0]] + self.indices[filled]]
+        result[filled] = parts[self.offsets[filled[0]] + self.indices[filled]]
         return result
 
     def _item_likeness(self, keep: NDArray[np.bool_]) -> dict[str, Any]:
@@ -478,15 +423,6 @@ class Page:
             if columns is None or not own
             else np.where(np.isfinite(columns), columns, np.float32(np.nan))[keep, : len(own)],
         )
-
-
-def _standardized(parts: Array, request: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
-    """(part - mean) / (sd + ε) of parts [M, C] of scores, with the sd of their sums over each request."""
-    sizes = np.bincount(request, minlength=batch).clip(1)
-    means = np.stack([np.bincount(request, part, batch) for part in parts.T.astype(np.float64)], 1) / sizes[:, None]
-    centered = parts - means[request]
-    deviation = np.sqrt(np.bincount(request, centered.sum(1) ** 2, batch) / sizes)
-    return np.asarray(centered / (deviation[request, None] + EPSILON))
 
 
 def missing_candidates(predictions: NDArray[np.float32]) -> NDArray[np.bool_]:

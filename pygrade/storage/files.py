@@ -10,9 +10,9 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,92 +38,85 @@ class StorageError(OSError):
     """A store that refuses or can't be reached, or a copy that is not what was published; the message has the URL."""
 
 
-class Found(NamedTuple):
-    """A file in a store."""
+class FileFacts(NamedTuple):
+    """Facts about a file in a store."""
 
-    size: int
+    size: int  # bytes
     stamp: str  # another one if the content changed
     changed: float = 0.0  # seconds since 1970, if a listing shows it
 
 
 class Files:
-    """The files of one store. Paths are those of its file system: ``bucket/key``."""
+    """The files of one store. Paths are those of its file system: ``bucket/key``. Errors have the URL and a reason."""
 
     def __init__(self, scheme: str, system: Any) -> None:
         self.scheme, self.system = scheme, system
 
     def is_file(self, path: str) -> bool:
         """True if an object has this name."""
-        with self._errors(path):
-            return bool(self.system.isfile(path))
+        return bool(self._try(path, self.system.isfile))
 
-    def listing(self, path: str) -> dict[str, Found]:
+    def listing(self, path: str) -> dict[str, FileFacts]:
         """The files below a path by their names relative to it, sorted; {} if there are none."""
-        with self._errors(path):
-            self.system.invalidate_cache()
-            found = self.system.find(path, detail=True)
-        start = len(path) + 1
-        return {
-            name.strip("/")[start:]: _found(fact) for name, fact in sorted(found.items()) if name.strip("/") != path
-        }
+        self.system.invalidate_cache()
+        facts = self._try(path, lambda path: self.system.find(path, detail=True))
+        names = {name.strip("/"): fact for name, fact in sorted(facts.items())}
+        return {name[len(path) + 1 :]: _listed(fact) for name, fact in names.items() if name != path}
 
-    def head(self, path: str) -> Found:
+    def head(self, path: str) -> FileFacts:
         """Size and stamp of a file, its ETag if the store has one; FileNotFoundError if it is not there."""
-        with self._errors(path):
-            fact = self.system.info(path)
-            if (arrow := getattr(self.system, "fs", None)) is None:
-                return Found(fact["size"], str(fact.get("ETag") or self.system.ukey(path)))
-            with arrow.open_input_file(path) as stream:
-                tags = {str(name).lower(): value for name, value in (stream.metadata() or {}).items()}
-            return Found(fact["size"], f"{tags.get('etag')} {fact['mtime']}")
+        return self._try(path, self._head)  # type: ignore[no-any-return]
+
+    def _head(self, path: str) -> FileFacts:
+        fact = self.system.info(path)
+        if (arrow := getattr(self.system, "fs", None)) is None:
+            return FileFacts(fact["size"], str(fact.get("ETag") or self.system.ukey(path)))
+        with arrow.open_input_file(path) as stream:
+            tags = {str(name).lower(): value for name, value in (stream.metadata() or {}).items()}
+        return FileFacts(fact["size"], f"{tags.get('etag')} {fact['mtime']}")
 
     def read(self, path: str) -> bytes:
         """The content of a small file; FileNotFoundError if it is not there."""
-        with self._errors(path):
-            return bytes(self.system.cat_file(path))
+        return bytes(self._try(path, self.system.cat_file))
 
     def download(self, path: str, target: Path) -> None:
         """Copies a file into a local one."""
-        with self._errors(path):
-            self.system.get_file(path, str(target))
+        self._try(path, lambda path: self.system.get_file(path, str(target)))
 
     def write(self, path: str, content: bytes | Path) -> None:
         """Makes the content the file's: it is there as a whole when the upload ends, or as it was before."""
-        with ExitStack() as stack:
-            if not isinstance(content, Path):
-                data: Any = content
-            elif content.stat().st_size:
-                file = stack.enter_context(content.open("rb"))
-                data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            else:
-                data = b""
-            with self._errors(path), self.system.open(path, "wb") as stream:
-                stream.write(data)  # at once: an interrupt between two would end the upload as if the file ended there
+        if isinstance(content, Path) and content.stat().st_size:
+            with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                self._try(path, lambda path: self._write(path, mapped))
+        else:
+            self._try(path, lambda path: self._write(path, b"" if isinstance(content, Path) else content))
+
+    def _write(self, path: str, data: bytes | mmap.mmap) -> None:
+        with self.system.open(path, "wb") as stream:
+            stream.write(data)  # at once: an interrupt between two would end the upload as if the file ended there
 
     def remove(self, path: str) -> None:
         """Removes a file, if it is there."""
-        with suppress(FileNotFoundError), self._errors(path):
-            self.system.rm_file(path)
+        with suppress(FileNotFoundError):
+            self._try(path, self.system.rm_file)
 
-    @contextmanager
-    def _errors(self, path: str) -> Iterator[None]:
-        """Errors of the store with the URL, and what they mean."""
+    def _try(self, path: str, work: Callable[[str], Any]) -> Any:
+        """work(path); its errors with the URL, and what they mean."""
         url = f"{self.scheme}://{path}"
         try:
-            yield
+            return work(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{url} does not exist") from error
         except (OSError, require("pyarrow").ArrowException) as error:
             text = " ".join(str(error).split())
-            meant = next((reason for pattern, reason in _REASONS.items() if re.search(pattern, text)), "")
-            code = found[1] if (found := re.search(r"AWS Error (\w+)", text)) else text[:200]  # without ids of requests
-            raise StorageError(f"{url}: {meant} ({code})" if meant else f"{url}: {text[:300]}") from error
+            reason = next((reason for pattern, reason in _REASONS.items() if re.search(pattern, text)), "")
+            code = match[1] if (match := re.search(r"AWS Error (\w+)", text)) else text[:200]  # without ids of requests
+            raise StorageError(f"{url}: {reason} ({code})" if reason else f"{url}: {text[:300]}") from error
 
 
-def _found(fact: dict[str, Any]) -> Found:
+def _listed(fact: dict[str, Any]) -> FileFacts:
     changed = fact.get("mtime") or fact.get("LastModified") or fact.get("created")
-    seconds = changed.timestamp() if isinstance(changed, datetime) else time.time()
-    return Found(int(fact["size"]), "", seconds)
+    return FileFacts(int(fact["size"]), "", changed.timestamp() if isinstance(changed, datetime) else time.time())
 
 
 def is_url(place: object) -> bool:
@@ -149,11 +142,12 @@ def checked_url(url: str) -> str:
 def files_of(url: str) -> tuple[Files, str]:
     """The store of a URL, and the path in it. ValueError if nothing here reads the scheme."""
     scheme, _, rest = url.partition("://")
-    if scheme in ("s3", "s3a"):
-        settings = map(os.environ.get, (*_S3_VARIABLES, *_S3_SECRETS))
-        return Files(scheme, _s3(os.getpid(), *settings)), rest.strip("/")
     host, _, path = rest.partition("/")  # abfs names container@account: the path in the store starts with the container
-    return Files(scheme, _by_uri(scheme, host, os.getpid())), f"{host.partition('@')[0]}/{path}".strip("/")
+    if scheme in ("s3", "s3a"):
+        system = _s3(os.getpid(), *map(os.environ.get, (*_S3_VARIABLES, *_S3_SECRETS)))
+    else:
+        system = _by_uri(scheme, host, os.getpid())
+    return Files(scheme, system), f"{host.partition('@')[0]}/{path}".strip("/")
 
 
 @functools.cache
@@ -162,35 +156,30 @@ def _s3(_process: int, *variables: str | None) -> Any:
     fs = require("pyarrow.fs")
     own, endpoint, region, default_region = variables[:4]
     endpoint, region = own or endpoint, region or default_region
-    return _wrapped(
-        fs.S3FileSystem(
-            endpoint_override=endpoint,
-            region=region or ("us-east-1" if endpoint else None),
-            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-            connect_timeout=_CONNECT_SECONDS,
-            request_timeout=_REQUEST_SECONDS,
-            background_writes=False,  # would hold a copy of the whole file
-            allow_delayed_open=True,  # a small file is one request
-        )
+    system = fs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region or ("us-east-1" if endpoint else None),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_REQUEST_SECONDS,
+        background_writes=False,  # would hold a copy of the whole file
+        allow_delayed_open=True,  # a small file is one request
     )
+    return require("fsspec.implementations.arrow").ArrowFSWrapper(system, skip_instance_cache=True)
 
 
 @functools.cache
 def _by_uri(scheme: str, host: str, _process: int) -> Any:
-    pa, fs = require("pyarrow"), require("pyarrow.fs")
-    url = f"{scheme}://{host}"
+    pa, url = require("pyarrow"), f"{scheme}://{host}"
     try:
-        return _wrapped(fs.FileSystem.from_uri(url)[0])
+        system = require("pyarrow.fs").FileSystem.from_uri(url)[0]
+        return require("fsspec.implementations.arrow").ArrowFSWrapper(system, skip_instance_cache=True)
     except (pa.ArrowException, OSError) as error:  # ArrowInvalid: no such scheme here
         reason = error
     try:
         return require("fsspec").core.url_to_fs(url)[0]
     except (ValueError, ImportError) as error:
         raise ValueError(f"{url}: nothing here reads {scheme}:// ({error}; {reason})") from error
-
-
-def _wrapped(system: Any) -> Any:
-    return require("fsspec.implementations.arrow").ArrowFSWrapper(system, skip_instance_cache=True)
 
 
 def in_parallel(work: Callable[[Any], Any], names: Iterable[Any]) -> dict[Any, Any]:

@@ -5,7 +5,7 @@ A store has no rename, so a directory is published in two steps: its files go be
 version until then, and a killed writer leaves no visible files. A folder inside a published one is a part of it. Files
 that another program put there need no manifest: they are what is listed.
 
-Hidden files (``.name``) are neither listed nor published. Endpoints and credentials: see `files.filesystem_of`.
+Hidden files (``.name``) are neither listed nor published.
 """
 
 import hashlib
@@ -13,17 +13,16 @@ import json
 import os
 import posixpath
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pygrade._util.files import atomic_directory, atomic_file, file_hash, owner_of
+from pygrade._util.files import atomic_file, file_hash
 from pygrade._util.optional_imports import require
 from pygrade.storage.cache import hold_entry, make_room
-from pygrade.storage.files import Found, StorageError, checked_url, files_of, in_parallel, is_url
+from pygrade.storage.files import FileFacts, Files, StorageError, checked_url, files_of, in_parallel, is_url
 
 Place = str | Path
 """A directory or a file: a local path, or a URL."""
@@ -50,18 +49,13 @@ class Manifest:
     files: Mapping[str, Entry]
     previous: str = ""  # the version that this one replaced, which stays until the next
 
-    def below(self, inside: str) -> dict[str, Entry]:
-        """The files in a folder of this one ("": all), by their names in that."""
-        start = f"{inside}/" if inside else ""
-        return {name[len(start) :]: entry for name, entry in self.files.items() if name.startswith(start)}
 
-
+@dataclass(frozen=True)
 class Folder:
-    """A directory; this class is a local one, its subclass one at a URL. Names of files are relative to it, with
-    slashes."""
+    """A directory, local or at a URL. Names of files are relative to it, with slashes. Only one at a URL is written."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    place: str
+    _seen: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # manifests by path; the listing
 
     @staticmethod
     def at(place: "Place | Folder") -> "Folder":
@@ -71,36 +65,46 @@ class Folder:
         if isinstance(place, Path) and _LOST_SLASH.match(str(place)):
             raise ValueError(f"{place} is a Path; want the URL as text, which keeps both slashes")
         if not is_url(place):
-            return Folder(Path(place))
+            return Folder(str(place))
         url = checked_url(str(place))
-        return Folder(Path(url[len("file://") :])) if url.startswith("file://") else RemoteFolder(url)
+        if not url.startswith("file://"):
+            files_of(url)  # ValueError for a scheme that nothing reads
+        return Folder(url.removeprefix("file://"))
 
     @property
     def is_local(self) -> bool:
         """True if ``path`` is the directory itself."""
-        return not isinstance(self, RemoteFolder)
+        return not is_url(self.place)
+
+    @property
+    def path(self) -> Path:
+        """The directory of a local folder."""
+        return Path(self.place)
 
     @property
     def name(self) -> str:
         """The last part of the place."""
-        return posixpath.basename(str(self).rstrip("/"))
+        return posixpath.basename(self.place.rstrip("/"))
 
     @property
     def parent(self) -> "Folder":
         """The folder that this one is in. ValueError for a bucket."""
-        return Folder(self.path.parent)
+        if self.is_local:
+            return Folder(str(self.path.parent))
+        if "/" not in self.place.partition("://")[2]:
+            raise ValueError(f"{self} has no parent; want a folder in a bucket")
+        return Folder(self.place.rpartition("/")[0])
 
     def __truediv__(self, name: str) -> "Folder":
-        return Folder(self.path / name)
+        return Folder(str(self.path / name) if self.is_local else f"{self.place}/{name.strip('/')}")
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.place
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Folder) and str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
+    @property
+    def _store(self) -> tuple[Files, str]:
+        """The store and the folder's path in it: each process has its own connection."""
+        return files_of(self.place)
 
     # ---- reading -----------------------------------------------------------------------------------------------------
     def names(self, pattern: str = "**/*") -> list[str]:
@@ -109,42 +113,65 @@ class Folder:
         Those of the manifest if the folder was published, read once: this object keeps seeing that version.
         """
         matches = re.compile(require("fsspec.utils").glob_translate(pattern)).match
-        return sorted(filter(matches, self._all_names()))
+        return sorted(filter(matches, visible_files(self.path) if self.is_local else self._listing()))
 
-    def _all_names(self) -> Iterable[str]:
-        return visible_files(self.path)
+    def _listing(self) -> list[str]:
+        """Names of the manifest, or of what is listed, where a published folder has those of its manifest."""
+        files, path = self._store
+        if (published := self._published(path)) is not None:
+            start = path[len(published[0]) + 1 :] and f"{path[len(published[0]) + 1 :]}/"
+            return [name[len(start) :] for name in published[1].files if name.startswith(start)]
+        if "" not in self._seen:
+            listed = [name for name in files.listing(path) if not any(part[0] == "." for part in name.split("/"))]
+            for folder in [posixpath.dirname(name) for name in listed if posixpath.basename(name) == MANIFEST]:
+                published = self._published(f"{path}/{folder}")
+                if published is not None and published[0] == f"{path}/{folder}":
+                    listed = [name for name in listed if not name.startswith(f"{folder}/")]
+                    listed += [f"{folder}/{name}" for name in published[1].files]
+            self._seen[""] = listed
+        return list(self._seen[""])
 
     def exists(self) -> bool:
         """True if there is such a directory (at a URL: with a file in it)."""
-        return self.path.is_dir()
+        return self.path.is_dir() if self.is_local else bool(self._listing())
 
     def is_file(self) -> bool:
         """True if the place is a file."""
-        return self.path.is_file()
+        if self.is_local:
+            return self.path.is_file()
+        return "/" in self.place.partition("://")[2] and self.parent.has(self.name)
 
     def has(self, name: str) -> bool:
         """True if there is such a file."""
-        return (self.path / name).is_file()
+        if self.is_local:
+            return (self.path / name).is_file()
+        try:
+            path, entry = self._locate(name)
+        except FileNotFoundError:
+            return False
+        return entry is not None or self._store[0].is_file(path)
 
     def read(self, name: str) -> bytes:
         """The content of a small file; FileNotFoundError."""
-        return self.fetch(name).read_bytes()
+        return self.fetch(name).read_bytes() if self.is_local else self._store[0].read(self._locate(name)[0])
 
     def fetch(self, name: str) -> Path:
         """The local file, or a checked local copy, which this process keeps (see `cache`); FileNotFoundError."""
+        if not self.is_local:
+            return self._cached([name]) / name
         if not self.has(name):
             raise FileNotFoundError(f"{self.path / name} does not exist")
         return self.path / name
 
     def copy(self) -> Path:
         """The local directory, or a checked local copy, named like the folder. FileNotFoundError if it has no file."""
-        return self.path
+        return self.path if self.is_local else self._cached(self._some("**/*"))
 
     def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
-        """Copies the files that match into a local directory, and checks them. FileNotFoundError if there is none."""
-        for name in self._some(pattern):
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.path / name, directory / name)
+        """Copies the files at the URL that match into a local directory, and checks them. FileNotFoundError if there is
+        none.
+        """
+        self.download(directory, self.stamps(self._some(pattern)))
 
     def _some(self, pattern: str) -> list[str]:
         if not (names := self.names(pattern)):
@@ -152,129 +179,40 @@ class Folder:
         return names
 
     def read_manifest(self) -> Manifest | None:
-        """Manifest of the version published here now; None if there is none, and for a local directory."""
-        return None
+        """Manifest of the version published at the URL now; None if there is none."""
+        return self._manifest_at(self._store[1])
 
     def owner(self) -> str:
-        """The command whose results the folder has; "" if none claimed it."""
-        return owner_of(self.path)
-
-    # ---- writing -----------------------------------------------------------------------------------------------------
-    def put(self, name: str, content: bytes | Path) -> None:
-        """Makes a file of bytes or of a local file; readers see the old one or the new one, whole."""
-        with atomic_file(self.path / name) as partial:
-            partial.write_bytes(content.read_bytes() if isinstance(content, Path) else content)
-
-    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> None:
-        """Makes the files of a local directory those of this folder, all at once.
-
-        without: names of files and directories that stay out, wherever they are; hidden: hidden ones at its top that do
-        not; "*": all, wherever they are.
-        """
-        with atomic_directory(self.path) as partial:
-            for name in visible_files(directory, without, hidden):
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(directory / name, partial / name)
-
-
-class RemoteFolder(Folder):
-    """A folder at a URL of an object store; its methods do what `Folder` says."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._files, self._path = files_of(url)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Drops what was read, after a write."""
-        self._manifests: dict[str, Manifest | None] = {}  # by the path in the store
-        self._listed: list[str] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFolder, (self.url,)  # each process has its own connection
-
-    def __str__(self) -> str:
-        return self.url
-
-    def __truediv__(self, name: str) -> Folder:
-        return RemoteFolder(f"{self.url}/{name.strip('/')}")
-
-    @property
-    def parent(self) -> Folder:
-        if "/" not in self.url.partition("://")[2]:
-            raise ValueError(f"{self} has no parent; want a folder in a bucket")
-        return RemoteFolder(self.url.rpartition("/")[0])
-
-    def _all_names(self) -> Iterable[str]:
-        """Names of the manifest, or of what is listed, where a published folder has those of its manifest."""
-        if (published := self._published(self._path)) is not None:
-            return published[1].below(self._path[len(published[0]) + 1 :])
-        if self._listed is None:
-            listed = [name for name in self._files.listing(self._path) if not _is_hidden(name)]
-            for folder in [posixpath.dirname(name) for name in listed if posixpath.basename(name) == MANIFEST]:
-                found = self._published(f"{self._path}/{folder}")
-                if found is not None and found[0] == f"{self._path}/{folder}":
-                    listed = [name for name in listed if not name.startswith(f"{folder}/")]
-                    listed += [f"{folder}/{name}" for name in found[1].files]
-            self._listed = listed
-        return self._listed
-
-    def exists(self) -> bool:
-        return bool(self._all_names())
-
-    def is_file(self) -> bool:
-        return "/" in self.url.partition("://")[2] and self.parent.has(self.name)
-
-    def has(self, name: str) -> bool:
+        """The command whose results the folder at the URL has; "" if none claimed it."""
+        files, path = self._store
         try:
-            path, entry = self._locate(name)
-        except FileNotFoundError:
-            return False
-        return entry is not None or self._files.is_file(path)
-
-    def read(self, name: str) -> bytes:
-        return self._files.read(self._locate(name)[0])
-
-    def fetch(self, name: str) -> Path:
-        return self._cached([name]) / name
-
-    def copy(self) -> Path:
-        return self._cached(self._some("**/*"))
-
-    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
-        self.download(directory, self.stamps(self._some(pattern)))
-
-    def read_manifest(self) -> Manifest | None:
-        return self._manifest_at(self._path)
-
-    def owner(self) -> str:
-        try:
-            return self._files.read(f"{self._path}/{CLAIM}").decode(errors="replace").strip()
+            return files.read(f"{path}/{CLAIM}").decode(errors="replace").strip()
         except FileNotFoundError:
             return ""
 
-    def stamps(self, names: Iterable[str]) -> dict[str, Found]:
-        """Size and stamp of files: what changes with the content."""
-        return in_parallel(self._found, names)
+    def stamps(self, names: Iterable[str]) -> dict[str, FileFacts]:
+        """Size and stamp of files at the URL: what changes with the content."""
+        return in_parallel(self._stamp, names)
 
-    def _found(self, name: str) -> Found:
+    def _stamp(self, name: str) -> FileFacts:
         path, entry = self._locate(name)
-        return self._files.head(path) if entry is None else Found(entry.size, entry.sha256)
+        return self._store[0].head(path) if entry is None else FileFacts(entry.size, entry.sha256)
 
     def _published(self, path: str) -> tuple[str, Manifest] | None:
         """The published folder that a path in the store is, or is in, and the version of it that this object sees."""
         while path:
-            if path not in self._manifests:
-                self._manifests[path] = self._manifest_at(path)
-            if (manifest := self._manifests[path]) is not None:
+            if path not in self._seen:
+                self._seen[path] = self._manifest_at(path)
+            if (manifest := self._seen[path]) is not None:
                 return path, manifest
             path = posixpath.dirname(path)
         return None
 
     def _manifest_at(self, path: str) -> Manifest | None:
         """The manifest of a folder; None if there is none, or a file of that name that is something else."""
+        files = self._store[0]
         try:
-            record = json.loads(self._files.read(f"{path}/{MANIFEST}"))
+            record = json.loads(files.read(f"{path}/{MANIFEST}"))
         except (FileNotFoundError, ValueError):
             return None
         if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
@@ -285,12 +223,13 @@ class RemoteFolder(Folder):
             record["files"] = {name: Entry(int(size), str(sha256)) for name, (size, sha256) in record["files"].items()}
             return Manifest(**record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StorageError(f"{self._files.scheme}://{path}/{MANIFEST} can't be read: {error}") from error
+            raise StorageError(f"{files.scheme}://{path}/{MANIFEST} can't be read: {error}") from error
 
     def _locate(self, name: str) -> tuple[str, Entry | None]:
         """The path of a file in the store, and what its manifest says; FileNotFoundError if that does not name it."""
-        path = f"{self._path}/{name}"
-        published = self._published(self._path) or self._published(posixpath.dirname(path))
+        folder = self._store[1]
+        path = f"{folder}/{name}"
+        published = self._published(folder) or self._published(posixpath.dirname(path))
         if published is None:
             return path, None
         root, manifest = published
@@ -301,25 +240,25 @@ class RemoteFolder(Folder):
 
     def _cached(self, names: Iterable[str]) -> Path:
         """The directory of the local copies of these files, in the version that this object sees."""
-        found = self.stamps(names)
-        if (published := self._published(self._path)) is not None:  # one entry for all parts of what was published
-            inside = self._path[len(published[0]) :]
-            url = self.url[: len(self.url) - len(inside)]
+        facts, path = self.stamps(names), self._store[1]
+        if (published := self._published(path)) is not None:  # one entry for all parts of what was published
+            inside = path[len(published[0]) :]
+            url = self.place[: len(self.place) - len(inside)]
             directory = hold_entry(url, published[1].version) / f"{posixpath.basename(url)}{inside}"
         else:
-            stamp = json.dumps({name: fact.stamp for name, fact in found.items()})
-            directory = hold_entry(self.url, stamp) / self.name
-        self.download(directory, {name: fact for name, fact in found.items() if not (directory / name).is_file()})
+            stamp = json.dumps({name: fact.stamp for name, fact in facts.items()})
+            directory = hold_entry(self.place, stamp) / self.name
+        self.download(directory, {name: fact for name, fact in facts.items() if not (directory / name).is_file()})
         return directory
 
-    def download(self, directory: Path, files: Mapping[str, Found]) -> None:
+    def download(self, directory: Path, files: Mapping[str, FileFacts]) -> None:
         """Copies files, of which the sizes are known, into a local directory, and checks them."""
 
         def copy(name: str) -> None:
             path, entry = self._locate(name)
             with atomic_file(directory / name) as partial:
                 try:
-                    self._files.download(path, partial)
+                    self._store[0].download(path, partial)
                 except FileNotFoundError as error:
                     raise FileNotFoundError(f"{self}/{name} has disappeared since it was listed") from error
                 size, stated = partial.stat().st_size, files[name].size
@@ -333,38 +272,47 @@ class RemoteFolder(Folder):
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def put(self, name: str, content: bytes | Path) -> None:
-        self._files.write(f"{self._path}/{name}", content)
-        self._forget()
+        """Makes a file of bytes or of a local file; readers see the old one or the new one, whole."""
+        files, path = self._store
+        files.write(f"{path}/{name}", content)
+        self._seen.clear()
 
     def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> None:
+        """Makes the files of a local directory those of this folder, all at once.
+
+        without: names of files and directories that stay out, wherever they are; hidden: hidden ones at its top that do
+        not; "*": all, wherever they are.
+        """
         if not (names := visible_files(directory, without, hidden)):
             raise ValueError(f"{directory} holds no file to publish at {self}")
-        files = {name: Entry((directory / name).stat().st_size, file_hash(directory / name)) for name in names}
-        version, current = _version_of(files), self.read_manifest()
+        entries = {name: Entry((directory / name).stat().st_size, file_hash(directory / name)) for name in names}
+        text = json.dumps({name: entry.sha256 for name, entry in sorted(entries.items())})
+        version, current = hashlib.sha256(text.encode()).hexdigest()[:12], self.read_manifest()
         if current is not None and current.version == version:
             return
-        draft = f"{self._path}/{_VERSION}{version}"
-        there = self._files.listing(draft)  # of a publication that was killed
-        missing = [name for name in names if name not in there or there[name].size != files[name].size]
-        in_parallel(lambda name: self._files.write(f"{draft}/{name}", directory / name), missing)
-        self._write_manifest(Manifest(version, files, "" if current is None else current.version))
+        files, path = self._store
+        draft = f"{path}/{_VERSION}{version}"
+        there = files.listing(draft)  # of a publication that was killed
+        missing = [name for name in names if name not in there or there[name].size != entries[name].size]
+        in_parallel(lambda name: files.write(f"{draft}/{name}", directory / name), missing)
+        self._write_manifest(Manifest(version, entries, "" if current is None else current.version))
 
     def _write_manifest(self, manifest: Manifest) -> None:
         record = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(manifest)}
-        self._files.write(f"{self._path}/{MANIFEST}", (json.dumps(record, indent=1) + "\n").encode())
-        self._forget()
+        self.put(MANIFEST, (json.dumps(record, indent=1) + "\n").encode())
         # Versions that no manifest names go, unless somebody may still be writing or reading them.
-        listed = {name: found for name, found in self._files.listing(self._path).items() if name.startswith(_VERSION)}
+        files, path = self._store
+        listed = {name: facts for name, facts in files.listing(path).items() if name.startswith(_VERSION)}
         kept = {_VERSION + manifest.version, _VERSION + manifest.previous}
         limit = time.time() - _STALE_SECONDS
-        kept |= {name.partition("/")[0] for name, found in listed.items() if found.changed > limit}
+        kept |= {name.partition("/")[0] for name, facts in listed.items() if facts.changed > limit}
         stale = [name for name in listed if name.partition("/")[0] not in kept]
-        in_parallel(lambda name: self._files.remove(f"{self._path}/{name}"), stale)
+        in_parallel(lambda name: files.remove(f"{path}/{name}"), stale)
 
 
 def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> list[str]:
     """Names of the files below a directory, sorted; see `Folder.publish`."""
-    left_out, let_in, found = set(without), set(hidden), list[str]()
+    left_out, let_in, result = set(without), set(hidden), list[str]()
     for folder, folders, names in os.walk(directory, followlinks=True):
         inside = Path(folder).relative_to(directory)
 
@@ -373,14 +321,5 @@ def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable
             return visible and name not in left_out
 
         folders[:] = filter(wanted, folders)
-        found += [(inside / name).as_posix() for name in names if wanted(name)]
-    return sorted(found)
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def _version_of(files: Mapping[str, Entry]) -> str:
-    text = json.dumps({name: entry.sha256 for name, entry in sorted(files.items())})
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        result += [(inside / name).as_posix() for name in names if wanted(name)]
+    return sorted(result)

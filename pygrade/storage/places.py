@@ -11,7 +11,7 @@ from pygrade._util.files import atomic_file
 from pygrade._util.optional_imports import require
 from pygrade.storage.cache import hold_entry
 from pygrade.storage.files import is_url
-from pygrade.storage.folder import CLAIM, Folder, Place, RemoteFolder
+from pygrade.storage.folder import CLAIM, Folder, Place
 
 
 def place_of(text: str) -> Place:
@@ -44,7 +44,7 @@ def download_directory(place: Place, *patterns: str) -> Path:
     Files that are new or changed there are copied, those that are gone are removed; other files in it stay.
     """
     folder = Folder.at(place)
-    if not isinstance(folder, RemoteFolder):
+    if folder.is_local:
         return folder.path
     path = hold_entry(str(folder), "mirror") / folder.name
     path.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def upload_directory(place: Place, directory: Path, *patterns: str) -> None:
     """Puts the files of a local directory that match to where its contents are shown, if that is at a URL."""
     folder = Folder.at(place)
     if not folder.is_local:
-        for name in sorted({name for pattern in patterns for name in Folder(directory).names(pattern)}):
+        for name in sorted({name for pattern in patterns for name in Folder.at(directory).names(pattern)}):
             folder.put(name, directory / name)
 
 

@@ -27,7 +27,7 @@ from pygrade.evaluation.cautions import (
     cautions_of_predictions,
 )
 from pygrade.evaluation.policy_estimates import fitted, item_inputs, policy_scores, served_weights
-from pygrade.evaluation.replay import evaluate, paired_lift
+from pygrade.evaluation.replay import evaluate, metric_titles, paired_lift
 from pygrade.evaluation.verdict import judged_over, percent, stored_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -39,13 +39,11 @@ from pygrade.training.cross_fit import label
 from pygrade.training.looks_wrong import looks_wrong
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 
-_METRICS = {"value": "value", "ndcg": "NDCG"}
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
 PAGE_TERMS = (
     "these figures are of pages in the order of their scores, without page terms: a replay re-orders pages as if an "
     "item's feedback did not depend on the items above it; what licenses page terms is their likelihood"
 )
-DECIDING_METRICS = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def evaluate_policy(
     )
     offered = served_name(policies, mixture)
     name = offered if offered != evaluation.baseline else list(policies)[-1]
-    judge = next((metric for metric in DECIDING_METRICS if metric not in evaluation.cannot_differ), None)
+    judge = evaluation.deciding
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     record["verdict"] = stored_verdict(mixture)
@@ -215,7 +213,7 @@ def evaluate_policy(
     if LOGGED_ORDER in arms.scores:
         lift = lift_over(offered, LOGGED_ORDER)
         record["logged_order"] = {"name": offered, "metric": judge, "lift": lift.to_dict()}
-        record["warnings"] += caution_of_logged_order(offered, lift, f"{_METRICS[judge]}@{k}", known)
+        record["warnings"] += caution_of_logged_order(offered, lift, metric_titles(k)[judge], known)
     return record
 
 
@@ -247,7 +245,7 @@ def later_record(
     if metric is None:
         text = f"{head}rankings cannot differ on these pages"
     else:
-        how = f"{_METRICS[metric]}@{k}, two-sided 95 %{f', {slots}' if slots else ''}"
+        how = f"{metric_titles(k)[metric]}, two-sided 95 %{f', {slots}' if slots else ''}"
         text = f"{head}{name} {percent(lift)} over {baseline} ({how})"
     figures = {"name": name, "served": served, "baseline": baseline, "metric": metric, "lift": lift.to_dict()}
     return figures | {"in_sample": in_sample, "text": text}

@@ -4,20 +4,24 @@ Events come late, out of order, more than once, and before their page; what a jo
 and events alone.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pygrade._typing import Bools
-from pygrade.logs import Logs, concatenate, validate
+from pygrade.logs import Logs, concatenate, read_logs, validate
+from pygrade.logs.parquet import write_part
 
 Key = int | str
 _IDS = ("request_id", "user_id", "item_id")
+PAGES, EVENTS = "pages.parquet", "events.json"  # of a saved join
 
 
 class Event(NamedTuple):
@@ -162,6 +166,18 @@ class FeedbackJoin:
             del self._served[request]
         self.counters += counted  # leaves out zeros
         return logs
+
+    def save(self, folder: Path) -> None:
+        """Write the pages and events that wait into an empty directory."""
+        if self.pages:
+            write_part(vars(concatenate(self.pages)), folder / PAGES)
+        (folder / EVENTS).write_text(json.dumps(self.events), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Add what was saved; the counters then count its events again."""
+        if (folder / PAGES).exists():
+            self.serve(read_logs(folder / PAGES))
+        self.feedback(Event(*values) for values in json.loads((folder / EVENTS).read_bytes()))
 
     def _checked(self, event: Event) -> Event:
         ids = {

@@ -36,12 +36,11 @@ correction the same weights made other pages. Of a policy whose network does not
 import contextlib
 import copy
 import hashlib
-import io
 import logging
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,20 +49,20 @@ import torch
 from torch import Tensor
 
 from pygrade._typing import Bools, Floats
-from pygrade._util.files import atomic_directory
+from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
 from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.training import OnlineConfig
 from pygrade.evaluation import offpolicy
 from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.evaluation.policy_estimates import item_inputs, log_inputs
-from pygrade.logs import Logs, concatenate
+from pygrade.logs import Logs, concatenate, read_logs
+from pygrade.logs.parquet import write_part
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
-from pygrade.training.data import TrainingData, split_batch
-from pygrade.training.feedback import Event, FeedbackJoin, as_key
+from pygrade.training.feedback import EVENTS, PAGES, Event, FeedbackJoin, as_key
 from pygrade.training.guardrails import keep_limits
-from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
+from pygrade.training.policy_step import PolicyStep, concentrations, policy_step
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.renewal import renew_correction
 from pygrade.training.reward import CompositeReward
@@ -73,7 +72,10 @@ from pygrade.training.steps import batch_rows, draw_seed
 logger = logging.getLogger("pygrade")
 _CUT = 0.999  # quantile of the rewards that judge
 _STAGE = 3  # of the random streams of `train`: 1 and 2 are its own
-_FORMAT = "pygrade.OnlineLearner 1"
+_FORMAT = "pygrade.OnlineLearner 2"
+_JUDGES = 4_000  # newest requests of the window that judge; older ones may be stale
+_TENSORS, _WINDOW, _WAITING = "state.safetensors", "window.parquet", "waiting"  # of a saved learner
+_FILES = (_TENSORS, _WINDOW, f"{_WAITING}/{PAGES}", f"{_WAITING}/{EVENTS}")
 
 
 @dataclass(frozen=True)
@@ -258,16 +260,14 @@ class OnlineLearner:
         if policy.config.corrected:
             given = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
             logs = replace(window, predictions=policy.correct(*given))
-        data = TrainingData.of(CompositeReward(self.config.reward).build(logs, policy.spec), logs)
+        data = CompositeReward(self.config.reward).build(logs, policy.spec)
         pool = torch.from_numpy(np.flatnonzero(self._learned(window)))
-        learners = data.learners(policy, self.config.engine)
-        reference, figures = parameters_of(self.reference).cpu(), dict[str, float]()
+        reference, figures = concentrations(self.reference, self.config.engine), dict[str, float]()
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
-            values = data.tensors.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
-            requests = split_batch(rows, data.sizes, parameters_of(policy).cpu(), values, seed, reference)
-            figures = stage2_step(data.tensors, learners, policy, self._learner, config, requests, "update")
+            values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
+            figures = stage2_step(data, rows, self._learner, reference, config, seed, values, "update")
             self._steps += 1
         return len(pool), figures
 
@@ -288,7 +288,7 @@ class OnlineLearner:
         assert window is not None and self.limits is not None
         reward = self.config.reward
         window = window.valued(reward.task_values, reward.value_tasks)
-        rows = np.flatnonzero(self._held_out(window))[-self.config.judge_window :]
+        rows = np.flatnonzero(self._held_out(window))[-_JUDGES:]
         if not len(rows):
             raise ValueError("no request of the window is held out to measure limits on; want holdout_fraction above 0")
         propensity = slot_propensity(window, reward, warn=False)
@@ -313,7 +313,7 @@ class OnlineLearner:
         found.
         """
         rows = np.flatnonzero(self._judging(window))
-        rows = rows[rows >= window.num_requests - self.config.judge_window]
+        rows = rows[rows >= window.num_requests - _JUDGES]
         if policy.version == self.reference.version:
             return _Judgment(judged=True)
         if self._judged_from is not None and window.timestamp is not None:
@@ -370,10 +370,6 @@ class OnlineLearner:
         for name in ("policy", "served", "reference"):
             tensors |= {f"{name}.{key}": value for key, value in getattr(self, name).state_dict().items()}
         tensors |= self._learner.state()
-        pages = self.join.pages
-        parts = {"window": self._window, "pages": concatenate(pages) if pages else None}
-        contents = {"state.safetensors": to_safetensors(tensors)}
-        contents |= {f"{name}.npz": _arrays(part) for name, part in parts.items() if part is not None}
         record = {
             "format": _FORMAT,
             "config": asdict(self.config),
@@ -381,15 +377,16 @@ class OnlineLearner:
             "new": self._new,
             "judged_from": self._judged_from,
             "counters": dict(self.counters),
-            "events": [list(event) for event in self.join.events],
-            "logs": {name: None if part is None else _plain(part) for name, part in parts.items()},
-            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         }
         target = Path(directory)
         with atomic_directory(target) as partial:
             self.served.save(partial / "policy")
-            for name, content in contents.items():
-                (partial / name).write_bytes(content)
+            (partial / _TENSORS).write_bytes(to_safetensors(tensors))
+            (partial / _WAITING).mkdir()
+            self.join.save(partial / _WAITING)
+            if self._window is not None:
+                write_part(vars(self._window), partial / _WINDOW)
+            record["sha256"] = {name: file_hash(partial / name) for name in _FILES if (partial / name).exists()}
             (partial / "state.json").write_bytes(to_json(record | {"record_sha256": _digest(record)}))
         return target
 
@@ -410,8 +407,10 @@ class OnlineLearner:
             raise ValueError(f"{path} is damaged: its content does not have the sha256 that it states")
         if to_json(record["config"]) != to_json(asdict(config)):
             raise ValueError(f"{folder} was saved under another config; want the same one")
-        sha256: dict[str, str] = record["sha256"]
-        tensors = read_safetensors(folder / "state.safetensors", sha256["state.safetensors"])
+        for name, sha256 in record["sha256"].items():
+            if file_hash(folder / name) != sha256:
+                raise ValueError(f"{folder / name} is damaged: it does not have the sha256 that state.json states")
+        tensors = read_safetensors(folder / _TENSORS, record["sha256"][_TENSORS])
         learner = cls(FusionPolicy.load(folder / "policy"), config, publish)
         for name in ("policy", "served", "reference"):
             state = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}
@@ -419,14 +418,8 @@ class OnlineLearner:
         learner._learner.load_state(tensors)
         learner._steps = int(record["steps"])
         learner._new, learner._judged_from = record["new"], record["judged_from"]
-        parts = {
-            name: None if plain is None else _logs(folder / f"{name}.npz", plain, sha256[f"{name}.npz"])
-            for name, plain in record["logs"].items()
-        }
-        learner._set_window(parts["window"])
-        if parts["pages"] is not None:
-            learner.serve(parts["pages"])
-        learner.feedback(Event(*values) for values in record["events"])
+        learner._set_window(read_logs(folder / _WINDOW) if _WINDOW in record["sha256"] else None)
+        learner.join.load(folder / _WAITING)
         learner.counters.clear()
         learner.counters.update(record["counters"])
         return learner
@@ -472,29 +465,3 @@ def _frozen(policy: FusionPolicy) -> FusionPolicy:
 
 def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(to_json(record)).hexdigest()
-
-
-def _plain(logs: Logs) -> dict[str, list[Any]]:
-    return {name: list(getattr(logs, name)) for name in ("tasks", "features", "items", "task_values", "value_tasks")}
-
-
-def _arrays(logs: Logs) -> bytes:
-    columns: dict[str, Any] = {f.name: getattr(logs, f.name) for f in fields(Logs)}
-    columns["slots_known"] = np.array(logs.slots_known)
-    arrays: dict[str, Any] = {
-        name: value.astype(str) if value.dtype == object else value  # numpy pickles objects
-        for name, value in columns.items()
-        if isinstance(value, np.ndarray)
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _logs(path: Path, plain: dict[str, list[Any]], sha256: str) -> Logs:
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"{path} is damaged: it does not have the sha256 that state.json states")
-    with np.load(io.BytesIO(content)) as arrays:
-        columns: dict[str, Any] = {name: tuple(values) for name, values in plain.items()} | dict(arrays)
-        return Logs(**columns | {"slots_known": bool(arrays["slots_known"])})

@@ -38,9 +38,7 @@ def test_every_option_can_be_completed(command):
             assert option.flag in complete([command, option.flag]), option.name
 
 
-def test_an_unknown_shell_is_refused(capsys):
-    assert cli.main(["--print-completion", "tcsh"]) == 2
-    assert "want one of bash, zsh, fish" in capsys.readouterr().err
+def test_the_scripts_are_printed(capsys):
     for shell in SCRIPTS:
         assert cli.main(["--print-completion", shell]) == 0
         assert capsys.readouterr().out.strip() == script(shell).strip()

@@ -114,8 +114,6 @@ def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     [
         (["--map", "request=nothing"], "no column 'nothing'"),
         (["--scale", "click"], "want TASK=SCALE"),
-        (["--scale", "click=odds"], "want one of probability, percent, logit, log, score, or given:TASK"),
-        (["--scale", "buy=given:like"], "given 'like'; want another one of click, buy"),
         (["--values", "like=2"], "values names task 'like'; want one of click, buy"),
         (["--value-tasks", "like"], "value_tasks names task 'like'"),
     ],
@@ -205,32 +203,13 @@ def test_every_problem_of_a_foul_file_in_one_run_and_a_fix(capsys, tmp_path):
     path, out = foul_csv(tmp_path / "foul.csv"), tmp_path / "out"
     code, text, err = examined(capsys, path, "--out", str(out))
     assert code == 2 and not text and not (out / "logs").exists()
-    assert err.splitlines() == [
-        "- 'rank' is 'top' in row 23 of foul.csv; want numbers, or yes and no",
-        "- 'customer' has several values in 1 requests, e.g. "
-        f"{SHOP['customer'][30]} and nobody in row 35 of foul.csv; want one value a request (if its id is not unique, "
-        "join columns: request=ITS_COLUMN+customer)",
-        "- 'pred_click' (prediction of 'click') is empty or NaN in row 12 of foul.csv; want a prediction for every "
-        "candidate",
-        "pygrade: foul.csv has 3 problems (--fix leaves out 3 of 150 requests (30 rows))",
-    ]
+    *problems, last = err.splitlines()
+    for (column, row), problem in zip({"rank": 23, "customer": 35, "pred_click": 12}.items(), problems, strict=True):
+        assert problem.startswith(f"- {column!r}") and f" in row {row} of foul.csv" in problem
+    assert last == "pygrade: foul.csv has 3 problems (--fix leaves out 3 of 150 requests (30 rows))"
     code, text, _ = examined(capsys, path, "--out", str(out), "--fix")
     assert code == 0 and "\nfixed: left out 3 of 150 requests (30 rows)\n" in text
     assert "guessed: slot=rank (by its name)" in text and "hide=-1 in --values (harm, by its name)" in text
     logs = read_logs(out / "logs")
     assert logs.num_requests == 147 and logs.task_values[logs.tasks.index("hide")] == -1
     assert "fix = true" in (out / "pygrade.toml").read_text()
-
-
-def test_a_quote_that_swallows_lines_is_refused(capsys, tmp_path):
-    path = foul_csv(tmp_path / "foul.csv")
-    lines = path.read_text().splitlines()
-    for number, sign in ((7, ',"'), (9, '",')):
-        place = lines[number].index(f",{SHOP['device'][number - 1]},")
-        device = SHOP["device"][number - 1]
-        quoted = f',"{device},' if sign == ',"' else f',{device}",'
-        lines[number] = lines[number][:place] + quoted + lines[number][place + len(device) + 2 :]
-    path.write_text("\n".join(lines) + "\n")
-    code, text, err = examined(capsys, path)
-    assert code == 2 and not text
-    assert f"{path}, line 8: a quote is opened at" in err and "closed 2 lines below, which would be one row" in err

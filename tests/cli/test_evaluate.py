@@ -1,6 +1,5 @@
 """`pygrade evaluate` tells the truth: in-sample requests, values of events, what cannot differ, what cannot be said."""
 
-import re
 import shutil
 from dataclasses import replace
 
@@ -9,13 +8,12 @@ import pytest
 import torch
 
 from pygrade.cli import main as cli
-from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.evaluation.arms import ALONE, GRADE, SERVED, STAGE1
 from pygrade.logs import Logs, request_keys, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture
+from pygrade.runs.fit import fit
 from pygrade.training.evaluate_policy import policies_of, served_name
-from pygrade.training.train import train
 from pygrade.training.training_record import FILE, TrainingRecord
 from tests.cli.test_cli import result
 
@@ -54,7 +52,7 @@ def trained(tmp_path_factory):
         write_logs(early, place / "early")
         reward = RewardConfig(task_values=(1.0, 5.0), value_tasks=("buy",))
         stage1 = Stage1Config(steps=150, batch_size=64, learning_rate=0.01)
-        train(early, TrainConfig(stage1=stage1, reward=reward, seed=seed, **FAST), place)
+        fit(early, TrainConfig(stage1=stage1, reward=reward, seed=seed, **FAST), place)
         places.append(place)
     return places
 
@@ -136,8 +134,6 @@ def test_values_given_replace_those_of_the_log_task_by_task(capsys, trained, tmp
     policy = FusionPolicy.load(tmp_path / "run" / "policy")
     learned = TrainingRecord.load(tmp_path / "run" / "policy", policy.version)
     assert learned.task_values == (1.0, 20.0) and learned.value_tasks == ("click",)
-    assert cli.main(["train", *data, *values, "--reward.task-values", "1", "2"]) == 2
-    assert "--values and --reward.task-values" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -152,22 +148,6 @@ def test_values_that_fit_no_task_or_are_all_zero_are_named(capsys, trained, opti
     arguments = ["--data", f"logs:{trained[0] / 'logs'}", "--policy", str(trained[0] / "policy"), *option]
     assert cli.main(["evaluate", *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("click", "'click' is not KEY=NUMBER"),
-        ("=1", "'=1' is not KEY=NUMBER"),
-        ("click=", "--values.click is ''; want a number"),
-        ("click=one", "--values.click is 'one'; want a number"),
-        ("click=nan", "values has click=nan; want finite numbers"),
-        ("click=inf", "values has click=inf; want finite numbers"),
-    ],
-)
-def test_values_that_are_no_numbers_are_named(text, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        parse("evaluate", ["--data", "logs:x", "--policy", "p", "--values", "buy=2", text])
 
 
 def test_an_off_policy_table_that_cannot_be_filled_says_why(capsys, trained):

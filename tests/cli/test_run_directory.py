@@ -111,11 +111,6 @@ def test_a_file_or_the_data_is_no_place_for_results(capsys, runs, tmp_path):
     assert files_of(runs / "logs") == before and (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_pipeline_that_reads_nothing_writes_nothing(capsys, tmp_path):
-    assert cli.main(["pipeline", "--data", "logs:nowhere", "--out", str(tmp_path / "run")]) == 2
-    assert "nowhere" in capsys.readouterr().err and not (tmp_path / "run").exists()
-
-
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_a_tracked_run_is_in_mlflow(capsys, runs, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="pip install 'pygrade-ranking[mlflow]'")

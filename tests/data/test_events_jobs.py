@@ -99,7 +99,7 @@ def test_an_event_that_came_twice_with_other_values_is_refused_with_its_files(on
 def test_requests_without_times_are_counted_over_files(tmp_path):
     frame = contract(times=False)
     whole = import_events(write_parts(tmp_path / "a" / "logs", [frame]), tmp_path / "whole")
-    apart = write_parts(tmp_path / "b" / "logs", [frame[:101], frame[101:104], frame[104:]])  # within a request
+    apart = write_parts(tmp_path / "b" / "logs", [frame[:102], frame[102:108], frame[108:]])
     assert digest(import_events(apart, tmp_path / "log", rows=60)) == digest(whole)
     assert sorted(set(whole.scan().collect()["timestamp"])) == list(range(200))
 

@@ -55,7 +55,7 @@ def write_contract(directory: Path, rows: int) -> str:
     rng = np.random.default_rng(0)
     request = np.arange(rows) // 20
     click = rng.integers(0, 2, rows).astype(np.float32)
-    pl.DataFrame(
+    frame = pl.DataFrame(
         {
             "request_id": request,
             "user_id": request % USERS,
@@ -66,7 +66,9 @@ def write_contract(directory: Path, rows: int) -> str:
             "p_click": click,
             "y_click": click,
         }
-    ).write_parquet(directory / "part-00000.parquet", row_group_size=20_000)
+    )
+    for number, part in enumerate(frame.iter_slices(100_000)):  # a part at a time is read whole
+        part.write_parquet(directory / f"part-{number:05d}.parquet")
     return f"logs:{directory}"
 
 

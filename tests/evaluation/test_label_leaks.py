@@ -23,10 +23,6 @@ def logs():
     )
 
 
-def test_a_sound_log_has_no_leak(logs):
-    assert leaks_of(logs) == []
-
-
 @pytest.mark.parametrize("share", [1.0, 0.6])
 def test_a_prediction_that_holds_its_label(logs, share):
     rng = np.random.default_rng(1)
@@ -39,6 +35,7 @@ def test_a_prediction_that_holds_its_label(logs, share):
 
 
 def test_a_good_prediction_is_no_leak(logs):
+    assert leaks_of(logs) == []
     appeal = np.random.default_rng(2).normal(size=logs.num_rows)
     feedback = np.where(logs.shown & (appeal > 1), 1.0, 0.0) * (np.random.default_rng(3).random(logs.num_rows) < 0.9)
     good = replace(
@@ -59,35 +56,29 @@ def test_a_feature_that_counts_the_feedback(logs, kind):
         "scaled": count * 3 + 5,
         "with gaps": np.where(np.arange(600) % 3 == 0, np.nan, count),
     }[kind]
-    (sentence,) = leaks_of(replace(logs, context=np.stack([logs.context[:, 0], column], 1).astype(np.float32)))
+    (sentence,) = leaks_of(with_feature(logs, column))
     assert sentence.startswith("feature noise tells how often order happens on the page (AUC")
     assert sentence.endswith("is it known before the page is shown?")
 
 
-def test_a_feature_that_adds_up_amounts_of_every_page(logs):
+def test_a_feature_that_adds_up_amounts_of_every_page_and_one_that_is_a_time(logs):
     seconds = np.where(logs.shown, np.random.default_rng(4).gamma(2, 30, logs.num_rows), 0)
     dense = replace(logs, feedback=np.stack([seconds, logs.feedback[:, 1]], 1).astype(np.float32))
     total = np.add.reduceat(dense.feedback, logs.offsets[:-1])[:, 0]
     (sentence,) = leaks_of(replace(dense, context=np.stack([total, logs.context[:, 1]], 1)))
     assert "feature mode tells how often click happens on the page (correlation 1.000)" in sentence
 
-
-def test_a_feature_that_is_a_time(logs):
-    stamps = 1.7e9 + 60 * np.arange(600)
-    stamped = replace(logs, context=np.stack([logs.context[:, 0], stamps], 1).astype(np.float32))
+    stamped = with_feature(logs, 1.7e9 + 60 * np.arange(600))
     (sentence,) = times_of(stamped)
     assert sentence.startswith("feature noise is a time since 1970") and leaks_of(stamped) == []
 
 
-def test_an_item_column_that_tells_the_feedback(logs):
+@pytest.mark.parametrize(("share", "how"), [(1.0, "AUC 1.000"), (0.6, ".* % of the events above all other rows")])
+def test_an_item_column_that_tells_the_feedback_or_is_there_only_with_it(logs, share, how):
+    """The seconds that somebody looked at what he clicked, of a table that lists shown rows alone."""
     column = np.where(logs.feedback[:, 1] > 0, 1 + logs.value, 0)
     (sentence,) = leaks_of(replace(logs, item_features=column[:, None]))
     assert sentence.startswith("item column margin tells the feedback of order (AUC 1.000)")
-
-
-@pytest.mark.parametrize(("share", "how"), [(1.0, "AUC 1.000"), (0.6, ".* % of the events above all other rows")])
-def test_an_item_column_that_is_there_only_where_the_feedback_is(logs, share, how):
-    """The seconds that somebody looked at what he clicked, of a table that lists shown rows alone."""
     rng = np.random.default_rng(6)
     known = (logs.feedback[:, 0] > 0) & (rng.random(logs.num_rows) < share)
     seconds = np.where(known, rng.gamma(2, 30, logs.num_rows), np.nan)

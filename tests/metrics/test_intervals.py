@@ -20,14 +20,8 @@ def test_mean_of_independent_rows_is_the_t_interval():
     assert result.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(5))
     assert result.high - 3.0 == pytest.approx(2.7764 * result.standard_error, rel=2e-3)
     assert intervals.mean([*values, np.nan], np.arange(6)) == result
-
-
-def test_repeating_each_user_does_not_narrow_the_interval():
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal(200)
-    once = intervals.mean(values, np.arange(200))
-    copies = intervals.mean(np.repeat(values, 7), np.repeat(np.arange(200), 7))
-    assert copies.standard_error == pytest.approx(once.standard_error, rel=1e-9)
+    copies = intervals.mean(np.repeat(values, 7), np.repeat(np.arange(5), 7))
+    assert copies.standard_error == pytest.approx(result.standard_error, rel=1e-9)
 
 
 def test_the_effective_number_of_clusters():
@@ -57,8 +51,7 @@ def test_a_cluster_with_most_rows_takes_the_degrees_of_freedom():
 
 def test_ratio_and_lift_intervals_cover_at_their_level():
     rng = np.random.default_rng(1)
-    hits = {"ratio": 0, "paired": 0, "unpaired": 0}
-    widths = []
+    hits = {"ratio": 0, "lift": 0}
     trials, n = 400, 300
     for _ in range(trials):
         users = rng.integers(0, 80, n)
@@ -66,30 +59,19 @@ def test_ratio_and_lift_intervals_cover_at_their_level():
         impressions = rng.poisson(5, n) + 1
         old = rng.poisson(taste * impressions)
         new = old + rng.poisson(0.1 * taste * impressions)
-        other = rng.poisson(rng.gamma(2, 1, 80)[users] * impressions)
         hits["ratio"] += covers(intervals.ratio(old, impressions, users), 2.0)
-        paired = intervals.ratio_lift((new, impressions), (old, impressions), users)
-        hits["paired"] += covers(paired, 0.1)
-        unpaired = intervals.ratio_lift((1.1 * other, impressions), (old, impressions), users, paired=False)
-        hits["unpaired"] += covers(unpaired, 0.1)
-        widths.append(unpaired.standard_error / paired.standard_error)
+        hits["lift"] += covers(intervals.ratio_lift((new, impressions), (old, impressions), users), 0.1)
     for name, count in hits.items():
         assert 0.90 < count / trials < 0.985, (name, count / trials)
-    assert min(widths) > 3
 
 
 def covers(result: intervals.Interval, truth: float) -> bool:
     return result.low <= truth <= result.high
 
 
-def test_lift_of_an_arm_over_itself_is_exactly_zero():
-    rng = np.random.default_rng(2)
-    arm = (rng.random(50), rng.random(50) + 1)
-    result = intervals.ratio_lift(arm, arm, np.arange(50))
-    assert result == intervals.Interval(0.0, 0.0, 0.0, 0.0)
-
-
-def test_what_the_data_cannot_say_is_nan_and_null_in_json():
+def test_a_lift_over_itself_is_zero_and_what_the_data_cannot_say_nan():
+    arm = np.random.default_rng(2).random((2, 50)) + 1
+    assert intervals.ratio_lift(arm, arm, np.arange(50)) == intervals.Interval(0.0, 0.0, 0.0, 0.0)
     nothing = intervals.ratio_lift((np.zeros(3), np.ones(3)), (np.ones(3), np.ones(3)), np.arange(3))
     assert math.isnan(nothing.value)
     assert set(nothing.to_dict().values()) == {None}

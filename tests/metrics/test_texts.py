@@ -14,6 +14,8 @@ def test_an_interval_and_its_record_have_one_text():
         assert bounds_text(estimate) == "+1.20 % (0.90 to 1.60)" and span_text(estimate, 1) == "0.9 to 1.6"
         assert value_text(estimate) == "0.0120 ± 0.0035"
     assert lift_text(Interval(-1.2, 0.1, -1.4, -1.0), scale=1.0) == "-1.20 ± 0.20 %"
+    assert bounds_text(LIFT, None) == "+1.2 % (0.9 to 1.6)"
+    assert bounds_text(Interval(0.008, 0.004, 0.0003, 0.0157), None) == "+0.80 % (0.03 to 1.57)"  # it keeps its sign
 
 
 @pytest.mark.parametrize("bound", [None, math.nan, -math.inf])

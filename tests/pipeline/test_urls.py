@@ -85,7 +85,7 @@ def test_a_pipeline_between_buckets_is_the_local_one(s3, data, run, tmp_path, mo
 
 def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkeypatch):
     place, stages = f"{s3}/runs/tiny", []
-    real = storage.RemoteFolder._write_manifest
+    real = storage.Folder._write_manifest
 
     def write(folder, manifest):
         if folder.name.startswith("mtl-"):
@@ -93,14 +93,14 @@ def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkey
         stages.append(folder.name)
         real(folder, manifest)
 
-    monkeypatch.setattr(storage.RemoteFolder, "_write_manifest", write)
+    monkeypatch.setattr(storage.Folder, "_write_manifest", write)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(data, place, CONFIG)
     assert [name.partition("-")[0] for name in stages] == ["events", "features", "leaks", "prerank"]
     assert not any(name.startswith("mtl-") for name in Folder.at(place).names())
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_artifact(f"{place}/artifact")
-    monkeypatch.setattr(storage.RemoteFolder, "_write_manifest", real)
+    monkeypatch.setattr(storage.Folder, "_write_manifest", real)
     forget(monkeypatch, tmp_path, "second")
     made = run_pipeline(data, place, CONFIG)
     cached = [name for name, entry in made["stages"].items() if entry["cached"]]
@@ -149,15 +149,16 @@ def test_a_directory_follows_the_run(s3, run, tmp_path):
 
 
 def test_a_file_that_disappears_while_it_is_copied_is_named_with_the_place(s3, data, monkeypatch, capsys):
-    found = storage.RemoteFolder._found
+    found = storage.Folder._stamp
 
     def copied(folder, name):
         answer = found(folder, name)
         if name.endswith(".parquet"):
-            folder._files.remove(f"{folder._path}/{name}")
+            files, path = folder._store
+            files.remove(f"{path}/{name}")
         return answer
 
-    monkeypatch.setattr(storage.RemoteFolder, "_found", copied)
+    monkeypatch.setattr(storage.Folder, "_stamp", copied)
     assert cli.main(["pipeline", "--data", data, "--out", f"{s3}/runs/tiny", "--quiet"]) == 2
     text = capsys.readouterr().err
     assert re.search(r"in/log/part-00000\.parquet (does not exist|has disappeared).* \(data: logs:s3:", text)

@@ -9,23 +9,15 @@ import pytest
 from pygrade.config.service import JoinConfig
 from pygrade.logs import read_logs
 from pygrade.logs.parquet import write_part
-from pygrade.service.join import columns_of, join_logs
-from tests.service.served import (
-    DELAY,
-    START,
-    by_request,
-    events_of,
-    pages,
-    write_exposures,
-    write_feedback,
-)
+from pygrade.service.join import join_logs
+from tests.service.served import DELAY, START, by_request, events_of, pages, write_exposures, write_feedback
 
 CONFIG = JoinConfig(feedback_delay_ms=DELAY)
 FOREVER = 1 << 60
 
 
 def equal(a, b):
-    for name, value in columns_of(by_request(a)).items():
+    for name, value in vars(by_request(a)).items():
         np.testing.assert_array_equal(value, getattr(by_request(b), name), name)
 
 
@@ -67,9 +59,7 @@ def test_runs_over_new_files_make_the_log_of_one_run(tmp_path):
     found = join_logs(steps[0], [steps[1]], steps[2], CONFIG, FOREVER)
     assert opened == [50, 60, 60, 60]
     equal(read_logs(steps[2]), read_logs(whole[2]))
-    assert {name: value for name, value in found.items() if name != "files"} == {
-        name: value for name, value in wanted.items() if name != "files"
-    }
+    assert found | {"files": 0} == wanted | {"files": 0}
 
 
 def test_what_does_not_fit_is_counted(tmp_path, caplog):
@@ -97,15 +87,10 @@ def test_what_does_not_fit_is_counted(tmp_path, caplog):
     folders = tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined"
     record = join_logs(*folders, CONFIG, FOREVER)
     assert record["requests"] == record["repeated_pages"] == 20
-    assert {name: record[name] for name in ("joined", "repeated", "late", "not_on_page", "other", "unknown")} == {
-        "joined": 1,
-        "repeated": 1,
-        "late": 1,
-        "not_on_page": 1,
-        "other": 2,
-        "unknown": 2,
-    }
-    assert record["malformed"] == 4 and "an event is left out: amount is -1" in caplog.text
+    assert [record[name] for name in ("joined", "repeated", "late", "not_on_page", "other", "unknown")] == [1] * 4 + [
+        2
+    ] * 2
+    assert record["malformed"] == 4 and "timestamp 'noon'" in caplog.text
     joined = by_request(read_logs(tmp_path / "joined"))
     np.testing.assert_array_equal(joined.timestamp, by_request(logs).timestamp)  # the first pages
     assert joined.feedback.sum() == 1
@@ -118,8 +103,8 @@ def test_what_does_not_fit_is_counted(tmp_path, caplog):
 def test_an_identical_page_twice_in_a_file_counts_once(tmp_path):
     logs = pages(6)
     parts = [logs.select([0, 1]), logs.select([1, 2]), logs.select([0, 3, 4, 5])]
-    twice = {name: parts[0].offsets if name == "offsets" else value for name, value in columns_of(parts[0]).items()}
-    for name, value in columns_of(parts[0]).items():
+    twice = {name: parts[0].offsets if name == "offsets" else value for name, value in vars(parts[0]).items()}
+    for name, value in vars(parts[0]).items():
         if isinstance(value, np.ndarray) and name != "offsets":
             twice[name] = np.concatenate([getattr(part, name) for part in parts])
     twice["offsets"] = np.arange(9) * 6

@@ -149,7 +149,7 @@ def test_texts_of_the_engines_compute_the_expression(name):
 def test_ranks_and_names_that_are_none_are_refused():
     policy = make_policy("corrected expected value")
     policy.mixture = Mixture(0.0, Baseline("ranks", "rank", (1.0,) * 5))
-    with pytest.raises(ValueError, match="transform of the baseline is rank"):
+    with pytest.raises(ValueError, match="transform of baseline_score is rank"):
         expressions.express(policy)
     for names, wanted in ((("a b", "a_b"), "'raw_a_b' twice"), (("click", "é"), "letters, digits and _")):
         with pytest.raises(ValueError, match=wanted):
@@ -167,7 +167,7 @@ def test_command(tmp_path, capsys):
         record = json.loads(capsys.readouterr().out)
         assert record["pages"]["requests"] == len(SIZES) and 0 < record["pages"]["kept"] <= 1
     steps, inputs = vespa_steps((tmp_path / "pygrade.profile").read_text())
-    assert steps and inputs["deviations"] != [1.0, 1.0]
+    assert steps and inputs["mixture_deviations"] != [1.0, 1.0]
     page = BlendedRanker(policy).rank(
         logs.context[:1], logs.predictions[None, :30], 5, item_values=logs.value[None, :30]
     )

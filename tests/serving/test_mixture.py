@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade import ops
+from pygrade import _core, ops
 from pygrade._util.html_table import html_table
 from pygrade.cli import terminal
 from pygrade.config.policy import PolicyConfig
@@ -51,8 +51,14 @@ def expected_scores(page, predictions, prices):
     rows, prices = torch.from_numpy(predictions.reshape(-1, tasks)), torch.from_numpy(prices.reshape(-1))
     formula = fusion_formula(policy.config) | {"offsets": torch.arange(batch + 1) * count}
     entry, trust = policy.mixture.baseline, policy.mixture.trust
-    amounts = entry.amounts(policy.tasks, rows, prices)
-    base = ops.fuse_scores(amounts, entry.weights_at(u), **formula | {"transform": entry.transform})
+    amounts = rows.clone()
+    for t, (x, y) in enumerate(entry.calibration):
+        mapped = torch.empty(len(rows))
+        _core.piecewise_linear(rows[:, t].contiguous(), x, y, mapped)
+        amounts[:, t] = mapped
+    for t in map(policy.tasks.index, entry.value_tasks):
+        amounts[:, t] *= prices
+    base = ops.fuse_scores(amounts, torch.tensor(entry.weights) * u, **formula | {"transform": entry.transform})
     if entry.logarithm:
         base = ops.transform_scores(base[:, None], **formula | {"transform": "log"})[:, 0]
     fused = ops.fuse_scores(rows, torch.from_numpy(page.weights), **formula) if trust else base
@@ -103,7 +109,7 @@ def test_contributions_add_up_to_the_scores(requests, name):
     assert page.contributions.shape == (4, 13, 3) and page.baseline_contribution.shape == (4, 13)
     filled = page.indices >= 0
     total = page.contributions.sum(-1) + page.baseline_contribution
-    np.testing.assert_allclose(total[filled], page.values[filled], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(total[filled], page.values[filled], rtol=1e-6, atol=1e-6)
     assert (total[~filled] == 0.0).all() and filled.sum() == 28
     assert np.abs(page.baseline_contribution[filled]).max() > 0.05
     assert (page.trust, page.baseline, page.verdict) == (0.7, BASELINES[name].name, "better")

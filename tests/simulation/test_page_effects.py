@@ -24,19 +24,15 @@ def pages_of(requests, k=6):
 
 def test_without_strength_the_world_is_as_it_was_bit_for_bit():
     plain, other = Marketplace(SMALL, 3), world_of(same_category=-5.0, likeness=1.0, complement=3.0)
-    requests, same = plain.requests(1500, 1), other.requests(1500, 1)
-    for field in fields(requests):
-        np.testing.assert_array_equal(getattr(requests, field.name), getattr(same, field.name))
+    requests = plain.requests(1500, 1)
+    for world in (other, world_of(strength=1.0)):  # effects change outcomes alone
+        same = world.requests(1500, 1)
+        for field in fields(requests):
+            np.testing.assert_array_equal(getattr(requests, field.name), getattr(same, field.name))
     pages = pages_of(requests)
     for one, two in zip(plain.sample(requests, pages, 2), other.sample(same, pages, 2), strict=True):
         np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(plain.expected(requests, pages).events, other.expected(same, pages).events)
-
-
-def test_effects_change_outcomes_alone():
-    requests, same = Marketplace(SMALL, 3).requests(500, 1), world_of(strength=1.0).requests(500, 1)
-    for field in fields(requests):
-        np.testing.assert_array_equal(getattr(requests, field.name), getattr(same, field.name))
 
 
 @pytest.mark.parametrize("pages", [PageEffects(strength=1.5), HELPS])
@@ -85,11 +81,8 @@ def test_production_knows_a_taste_that_predictions_miss():
 def test_the_log_has_categories_and_embeddings_where_they_matter():
     config = SimulateConfig(requests=50, seed=3, world=SMALL)
     assert simulate_logs(config).category is None
-    for told in (
-        replace(config, likeness=True),
-        replace(config, world=replace(SMALL, pages=PageEffects(strength=0.5))),
-    ):
-        logs = simulate_logs(told)
+    effects = replace(SMALL, pages=PageEffects(strength=0.5))
+    for logs in (simulate_logs(replace(config, likeness=True)), simulate_logs(replace(config, world=effects))):
         assert set(logs.category) <= {f"category {k}" for k in range(6)}
         assert logs.embeddings[logs.embedding].shape == (50 * 12, 12)
 

@@ -20,6 +20,7 @@ from pygrade.simulation.simulate import compare_pages, rank_pages, simulate_logs
 
 WORLD = MarketplaceConfig(log_users=500, test_users=300, items=400, pool=50, candidates=15, page_size=5)
 CONFIG = SimulateConfig(requests=1500, seed=4, world=WORLD)
+REFUSED = (("item_noise", -0.1), ("item_noise", np.inf), ("missing_share", 1.0))
 EQUAL = np.full(len(TASKS), 1 / len(TASKS))
 
 
@@ -40,8 +41,7 @@ def test_log_on_disk_is_the_log_in_memory_and_a_function_of_the_seed(tmp_path, l
         for other in (written, again):
             np.testing.assert_array_equal(getattr(logs, field.name), getattr(other, field.name), err_msg=field.name)
     assert logs.task_values == TASK_VALUES
-    for other in (simulate_logs(replace(CONFIG, seed=5)), simulate_logs(CONFIG, number=1)):
-        assert not np.array_equal(logs.feedback, other.feedback)
+    assert not np.array_equal(logs.feedback, simulate_logs(replace(CONFIG, seed=5)).feedback)
 
 
 def test_item_columns_and_missing_values_change_nothing_else(logs, world):
@@ -59,11 +59,7 @@ def test_item_columns_and_missing_values_change_nothing_else(logs, world):
     first = {item: row for row, item in enumerate(logs.item_id)}
     np.testing.assert_array_equal(error, error[[first[item] for item in logs.item_id]], "an item has one value")
     np.testing.assert_array_equal(world.observe_items(0.0)[logs.item_id], true)
-    again = simulate_logs(replace(CONFIG, item_noise=0.5), number=1)
-    np.testing.assert_array_equal(again.item_features, world.observe_items(0.5)[again.item_id])
-    for name, value in (("item_noise", -0.1), ("item_noise", np.inf), ("missing_share", 1.0)):
-        with pytest.raises(ValueError, match=name):
-            replace(CONFIG, **{name: value})
+    np.testing.assert_array_equal(other.item_features, world.observe_items(0.5)[logs.item_id])
 
 
 def test_shares_weights_and_concentration_of_the_exploration(logs):
@@ -135,7 +131,7 @@ def test_compared_pages_agree_with_the_world_and_its_own_sample(world):
     for metric, lift in test.expected["equal"].lifts.items():
         drawn = test.sampled["equal"].lifts[metric]
         assert abs(drawn.value - lift.value) < 4.5 * drawn.standard_error, metric
-        assert lift.standard_error < drawn.standard_error < test.sampled["equal"].unpaired_errors[metric], metric
+        assert lift.standard_error < drawn.standard_error, metric
     assert test.expected["equal"].lifts["orders"].high < 0, "equal weights get fewer orders than hand-tuned ones"
     plain = json.loads(json.dumps(test.to_dict(), allow_nan=False))
     assert plain["expected"]["equal"]["lifts"]["ctr"]["value"] == test.expected["equal"].lifts["ctr"].value
@@ -143,13 +139,13 @@ def test_compared_pages_agree_with_the_world_and_its_own_sample(world):
 
 def test_bad_arguments_are_named(world):
     requests = world.requests(20, 9, "test")
-    with pytest.raises(ValueError, match="baseline is 'x'"):
-        compare_pages(world, requests, {"a": np.zeros((20, 5), int)}, "x")
-    with pytest.raises(ValueError, match="weights of 'a' have shape"):
-        rank_pages(requests.p_hat, EQUAL[:3], 5, name="a")
-    with pytest.raises(ValueError, match="shuffle_share"):
-        replace(CONFIG, shuffle_share=0.95)
-    with pytest.raises(ValueError, match="requests is 0"):
-        replace(CONFIG, requests=0)
-    with pytest.raises(ValueError, match="world has seed 4; want the config's seed 5"):
-        simulate_logs(replace(CONFIG, seed=5), world=world)
+    for call, message in (
+        (lambda: compare_pages(world, requests, {"a": np.zeros((20, 5), int)}, "x"), "baseline is 'x'"),
+        (lambda: rank_pages(requests.p_hat, EQUAL[:3], 5, name="a"), "weights of 'a' have shape"),
+        (lambda: replace(CONFIG, shuffle_share=0.95), "shuffle_share"),
+        (lambda: replace(CONFIG, requests=0), "requests is 0"),
+        (lambda: simulate_logs(replace(CONFIG, seed=5), world=world), "world has seed 4; want the config's seed 5"),
+        *((lambda name=name, x=x: replace(CONFIG, **{name: x}), name) for name, x in REFUSED),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -24,14 +24,11 @@ from pygrade.storage.files import StorageError, files_of
 CONTENT = {"a.txt": b"first", "parts/b.bin": bytes(range(256)) * 50, "parts/deep/c.txt": b""}
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
+@pytest.fixture(params=["s3", "memory"])
 def folder(request, tmp_path, monkeypatch):
-    """An absent folder of each kind."""
+    """An absent folder of each kind of store."""
     monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path / "cache"))
-    if request.param == "local":
-        return Folder.at(tmp_path / "place" / "run")
     if request.param == "memory":
-        pytest.importorskip("pyarrow"), pytest.importorskip("fsspec")
         return Folder.at(f"memory://{tmp_path.name}/run")
     return Folder.at(f"{request.getfixturevalue('s3')}/place/run")
 
@@ -85,11 +82,19 @@ def test_files_are_put_listed_and_read(folder):
         with pytest.raises(FileNotFoundError, match="nothing"):
             missing("nothing")
     assert Folder.at(f"{folder}/a.txt").is_file() and not (fresh / "parts").is_file()
-    if not folder.is_local:
-        before = fresh.stamps(["a.txt"])
-        time.sleep(0.01)
-        folder.put("a.txt", b"other")
-        assert before != Folder.at(str(folder)).stamps(["a.txt"])
+    before = fresh.stamps(["a.txt"])
+    time.sleep(0.01)
+    folder.put("a.txt", b"other")
+    assert before != Folder.at(str(folder)).stamps(["a.txt"])
+
+
+def test_a_local_directory_is_read_like_one_at_a_url(directory):
+    local = Folder.at(directory)
+    assert local.is_local and local.exists() and local.names() == sorted(CONTENT) and local.copy() == directory
+    assert (local / "parts").names("*") == ["b.bin"] and local.read("a.txt") == b"first"
+    assert local.has("a.txt") and Folder.at(directory / "a.txt").is_file() and (local / "parts").parent == local
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        local.fetch("nothing")
 
 
 def test_a_directory_is_published_whole(folder, directory):
@@ -102,16 +107,14 @@ def test_a_directory_is_published_whole(folder, directory):
     (directory / "parts/b.bin").unlink()
     folder.publish(directory, without=["parts"])
     assert contents(folder) == {"a.txt": b"second"}
-    if not folder.is_local:  # who opened the earlier version goes on reading it
-        assert {name: first.read(name) for name in first.names()} == CONTENT
+    # who opened the earlier version goes on reading it
+    assert {name: first.read(name) for name in first.names()} == CONTENT
 
 
 def test_a_fetched_file_is_the_content_and_stays_when_another_one_comes(folder, tmp_path):
     folder.put("a.txt", b"first")
     path = Folder.at(str(folder)).fetch("a.txt")
     assert path.read_bytes() == b"first" and path.name == "a.txt"
-    if folder.is_local:
-        return
     stamp = path.stat().st_mtime_ns
     assert Folder.at(str(folder)).fetch("a.txt") == path and path.stat().st_mtime_ns == stamp
     folder.put("a.txt", b"third")
@@ -280,8 +283,10 @@ def test_a_file_that_disappears_is_named(s3, monkeypatch):
     reader = Folder.at(f"{s3}/logs")
     assert len(reader.names()) == 3
     store, path = files_of(f"{s3}/logs")
-    real = reader._found
-    monkeypatch.setattr(reader, "_found", lambda name: (real(name), store.remove(f"{path}/part-1.parquet"))[0])
+    real = Folder._stamp
+    monkeypatch.setattr(
+        Folder, "_stamp", lambda self, name: (real(self, name), store.remove(f"{path}/part-1.parquet"))[0]
+    )
     with pytest.raises(FileNotFoundError, match=r"logs/part-1\.parquet (does not exist|has disappeared)"):
         reader.copy()
 

@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pygrade/export.h"
 #include "pygrade/policy.hpp"
@@ -115,6 +116,19 @@ struct Page {
   std::string_view baseline() const { return baseline_name.data(); }
 };
 
+// How the scores of N candidates are made, before boosts, rules and page terms; NaN where a prediction is missing.
+struct ScoreParts {
+  const Baseline* lead = nullptr;      // of the policy: the challenger, what ranks by values, or the baseline alone
+  bool logarithm = false;              // the scores of `lead` are logarithms of sums
+  std::vector<float> corrected;        // [N, T] corrected predictions; empty: nothing reads them
+  std::vector<float> contributions;    // [N, T] that the lead (null: the network) adds up
+  std::vector<float> scores;           // [N] of the lead: their sums, or the logarithms of these
+  std::vector<float> baseline;         // [N] scores of the mixture's baseline; empty: nothing is mixed
+  std::vector<double> share;           // [N] trust · z(scores), and
+  std::vector<double> baseline_share;  // [N] (1 - trust) · z(baseline), of which a mixture's score is the sum
+  std::vector<double> task_shares;     // [N, T] that add up to the share of a network that is mixed; or empty
+};
+
 struct RankerOptions {
   std::optional<std::uint32_t> seed = {};  // of the exploration stream, below 2^31; by default from the system
 };
@@ -153,6 +167,9 @@ class PYGRADE_API Ranker {
   // is counted.
   void score(std::span<const Request> requests, std::span<const std::span<float>> scores, int num_threads = 1);
 
+  // What these scores are made of with the weights[T] that a page was ranked with.
+  static ScoreParts score_parts(const Policy& policy, const Request& request, std::span<const float> weights);
+
   // Requests that start after this returns are ranked by `policy`; std::invalid_argument if it has other tasks or
   // features, or both have corrections, by other item columns. Returns when no thread ranks with the old one, and no
   // Lease holds it, any more.
@@ -175,6 +192,7 @@ class PYGRADE_API Ranker {
 
   // Of requests whose sizes and predictions were checked; gaps: a prediction is missing.
   struct Prepared;
+  static Prepared read(Memory& memory, const Policy& used, const Request& given, bool gaps);
   Prepared prepare(Memory& memory, const Policy& used, const Request& given, std::optional<std::uint64_t> draw,
                    bool gaps);
   void score(Memory& memory, const Policy& used, const Request& given, bool gaps, std::span<float> scores);

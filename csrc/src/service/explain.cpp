@@ -3,7 +3,6 @@
 #include <cmath>
 #include <tuple>
 
-#include "pygrade/fusion.hpp"
 #include "service/impl.hpp"
 #include "serving/prediction_scales.hpp"
 
@@ -12,97 +11,6 @@ namespace pygrade::inline v0_2 {
 using namespace detail;
 
 namespace {
-
-// z-scores as Mixture::mix makes them, with the same bits.
-std::vector<float> standardized(std::span<const float> values) {
-  std::vector<float> scores(values.size());
-  FusionOptions options;
-  options.transform = Transform::zscore;
-  options.epsilon = Mixture::epsilon;
-  transform_scores(Scores::dense(values.data(), ScoreType::float32, 1, static_cast<std::int64_t>(values.size()), 1),
-                   options, scores);
-  return scores;
-}
-
-// What the scores of the candidates without a missing prediction are made of.
-struct Parts {
-  std::vector<std::int64_t> row_of;    // [N] place among these, -1: a prediction is missing
-  std::vector<float> inputs;           // [n, T] predictions that the network reads
-  std::vector<float> contributions;    // [n, T] that add up to `fused`, or to what it is the logarithm of
-  std::vector<float> fused, base;      // [n] of `leading`; of the mixture's baseline, or none
-  std::vector<float> fused_z, base_z;  // standardized
-};
-
-// The rows of `width` values of the candidates whose place is known.
-std::vector<float> rows_of(std::span<const std::int64_t> places, std::span<const float> values, std::size_t width) {
-  std::vector<float> rows;
-  for (std::size_t i = 0; i < places.size() && !values.empty(); ++i)
-    if (places[i] >= 0) {
-      const auto row = values.subspan(i * width, width);
-      rows.insert(rows.end(), row.begin(), row.end());
-    }
-  return rows;
-}
-
-Parts parts_of(const Policy& policy, const Request& request, std::span<const float> weights) {
-  Parts parts;
-  const std::size_t tasks = policy.tasks().size(), rows = request.predictions.size() / tasks;
-  std::int64_t count = 0;
-  for (std::size_t row = 0; row < rows; ++row) {
-    const bool missing = std::ranges::any_of(request.predictions.subspan(row * tasks, tasks), is_missing);
-    parts.row_of.push_back(missing ? -1 : count++);
-  }
-  if (count == 0) return parts;
-  const auto present = rows_of(parts.row_of, request.predictions, tasks);
-  const auto prices = rows_of(parts.row_of, request.item_values, 1);
-  auto corrected = present;
-  if (policy.correction()) {
-    Correction::Workspace workspace;
-    const auto items = rows_of(parts.row_of, request.items, policy.items().size());
-    policy.correction()->apply(request.context, present, items, workspace, corrected);
-  }
-  parts.inputs = policy.corrected() ? corrected : present;
-  FusionOptions options;
-  options.beta = policy.beta();
-  options.epsilon = policy.epsilon();
-  options.slope = policy.slope().data();
-  Policy::ValueMemory change;
-  policy.change_values(request.change(), request.scenario, change);
-
-  Baseline network = network_part(policy, weights);
-  if (prices.empty()) network.priced.clear();
-  options.transform = network.transform;
-  const Baseline* replaced = leading(policy, request);
-  const Baseline& ranking = replaced != nullptr ? *replaced : network;
-  const auto given = [&](const Baseline& entry) -> const std::vector<float>& {
-    return entry.corrected ? corrected : present;
-  };
-  Baseline::Workspace workspace;
-  const Scores amounts = ranking.amounts(given(ranking), prices, workspace);
-  FusionOptions of_ranking = options;
-  of_ranking.transform = ranking.transform;
-  std::vector<float> transformed(present.size());
-  transform_scores(amounts, of_ranking, transformed);
-  parts.contributions.resize(present.size());
-  const ValueChange of_values = replaced != nullptr ? ValueChange(change) : ValueChange();
-  std::vector<float> factors(tasks);
-  ranking.weights_at(of_values, factors);
-  const auto n = static_cast<std::size_t>(count);
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t t = 0; t < tasks; ++t) {
-      const float value = transformed[amounts.layout == Layout::task_major ? t * n + i : i * tasks + t];
-      parts.contributions[i * tasks + t] = factors[t] * value;
-    }
-  parts.fused.resize(n);
-  ranking.scores(given(ranking), of_values, prices, options, workspace, parts.fused);
-  const auto& mixture = policy.mixture();
-  if (alone_by_values(policy, request) || !mixture || mixture->counted_baseline() == nullptr) return parts;
-  parts.base.resize(n);
-  mixture->baseline.scores(given(mixture->baseline), change, prices, options, workspace, parts.base);
-  parts.fused_z = standardized(parts.fused);
-  parts.base_z = standardized(parts.base);
-  return parts;
-}
 
 std::vector<std::string> input_names(const Policy& policy) {
   std::vector<std::string> names = policy.features();
@@ -116,11 +24,15 @@ std::vector<std::string> input_names(const Policy& policy) {
 }
 
 // The inputs that the policy read; none in a fallback.
-void write_inputs(const Policy& policy, const Request& request, std::span<const float> predictions, JsonWriter& out) {
-  if (request.context.empty() || predictions.empty()) {
-    out.null();
-    return;
-  }
+void write_inputs(const Policy& policy, const Request& request, const ScoreParts& parts, JsonWriter& out) {
+  std::vector<float> predictions;  // of the candidates without a missing one
+  const std::size_t tasks = policy.tasks().size();
+  const auto read = policy.corrected() ? std::span<const float>(parts.corrected) : request.predictions;
+  for (std::size_t row = 0; row < parts.scores.size(); ++row)
+    if (const auto of_row = request.predictions.subspan(row * tasks, tasks); std::ranges::none_of(of_row, is_missing))
+      predictions.insert(predictions.end(), read.begin() + static_cast<std::ptrdiff_t>(row * tasks),
+                         read.begin() + static_cast<std::ptrdiff_t>((row + 1) * tasks));
+  if (request.context.empty() || predictions.empty()) return static_cast<void>(out.null());
   std::vector<float> inputs(policy.num_inputs());
   Policy::ValueMemory change;
   if (policy.trade_offs()) policy.change_values(request.change(), request.scenario, change);
@@ -129,23 +41,16 @@ void write_inputs(const Policy& policy, const Request& request, std::span<const 
 }
 
 // What ranks, how contributions make the score, and why it is so.
-void write_ranking(const Policy& policy, const Request& request, Fallback fallback, JsonWriter& out) {
-  const Baseline* lead = leading(policy, request);
+void write_ranking(const Policy& policy, const Request& request, const ScoreParts& parts, Fallback fallback,
+                   JsonWriter& out) {
+  const Baseline* lead = parts.lead;
   const auto& mixture = policy.mixture();
   const bool by_values = alone_by_values(policy, request);
   const bool standardized = mixture && !by_values && mixture->counted_baseline() != nullptr;
   const bool mixed = mixed_in(policy, request) != nullptr;
   const auto names = ranked_by(policy, request);
   const std::string& first = names[0];
-  bool logarithm = false;
-  if (lead != nullptr) {
-    Policy::ValueMemory change;
-    policy.change_values(request.change(), request.scenario, change);
-    std::vector<float> weights(policy.tasks().size());
-    lead->weights_at(change, weights);
-    logarithm = lead->takes_logarithm_of(weights);
-  }
-  std::string score = logarithm ? "the logarithm of the sum" : "the sum";
+  std::string score = parts.logarithm ? "the logarithm of the sum" : "the sum";
   score += " of the contributions";
   std::string why = first + " ranks alone";
   const bool boosted = !policy.boosts(request.scenario).empty();
@@ -171,7 +76,8 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
 }
 
 // An item of the page.
-void write_item(const Parts& parts, const Ranked& ranked, const Context& context, std::size_t place, JsonWriter& out) {
+void write_item(const ScoreParts& parts, const Ranked& ranked, const Context& context, std::size_t place,
+                JsonWriter& out) {
   const Policy& policy = *ranked.policy;
   const Request& request = ranked.request;
   const Page& page = ranked.page.page;
@@ -179,20 +85,17 @@ void write_item(const Parts& parts, const Ranked& ranked, const Context& context
   const std::size_t tasks = policy.tasks().size();
   out.known_key("predictions").object(policy.tasks(), request.predictions.subspan(row * tasks, tasks));
   out.known_key("contributions");
-  if (parts.row_of[row] < 0) {
+  if (std::ranges::any_of(request.predictions.subspan(row * tasks, tasks), is_missing)) {
     out.null().known_key("mixture").null();
     return;
   }
-  const auto at = static_cast<std::size_t>(parts.row_of[row]);
-  out.object(policy.tasks(), std::span(parts.contributions).subspan(at * tasks, tasks));
-  out.field("fused", parts.fused[at]).known_key("mixture");
-  if (parts.base.empty()) {
+  out.object(policy.tasks(), std::span(parts.contributions).subspan(row * tasks, tasks));
+  out.field("fused", parts.scores[row]).known_key("mixture");
+  if (parts.baseline.empty()) {
     out.null();
   } else {
-    const double trust = policy.mixture()->trust;
-    out.begin_object().field("policy", trust * static_cast<double>(parts.fused_z[at]));
-    out.field("baseline", (1.0 - trust) * static_cast<double>(parts.base_z[at]));
-    out.field("baseline_score", parts.base[at]).end_object();
+    out.begin_object().field("policy", parts.share[row]).field("baseline", parts.baseline_share[row]);
+    out.field("baseline_score", parts.baseline[row]).end_object();
   }
   if (page.searched) {
     const PageEffect& moved = context.effects[place];
@@ -236,14 +139,14 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   Reading reading;
   ranked.request = as_logged(policy, ranked.request, reading);
   const Request& request = ranked.request;
-  const Parts parts = parts_of(policy, request, context.weights);
+  const ScoreParts parts = Ranker::score_parts(policy, request, context.weights);
   const auto shown = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
 
   JsonWriter out;
   out.begin_object();
   write_page(ranked, context, out);
   out.field("candidates", ranked.page.candidates).field("transform", policy.transform());
-  write_ranking(policy, request, ranked.page.page.fallback, out.known_key("ranking"));
+  write_ranking(policy, request, parts, ranked.page.page.fallback, out.known_key("ranking"));
   out.known_key("explanation").begin_list();
   for (std::size_t i = 0; i < shown.size(); ++i) {
     out.begin_object().field("item", item_of(ranked, context, shown[i])).field("score", context.scores[i]);
@@ -255,7 +158,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
     out.object(policy.tasks(), context.concentration);
   else
     out.null();
-  write_inputs(policy, request, parts.inputs, out.known_key("inputs"));
+  write_inputs(policy, request, parts, out.known_key("inputs"));
   out.known_key("mixture");
   if (const auto& mixture = policy.mixture()) {
     out.begin_object().field("trust", mixture->trust).field("baseline", mixture->baseline.name);

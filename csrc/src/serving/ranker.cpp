@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -56,6 +57,8 @@ struct Sources {
     }
   }
 
+  // Null: the network leads.
+  const Baseline* lead() const { return challenger != nullptr ? challenger : network ? nullptr : baseline; }
   bool network_alone() const { return baseline == nullptr && challenger == nullptr && boosts.empty(); }
 
   // Whether a source is an expected value of corrected predictions, of which page terms move a part.
@@ -193,16 +196,16 @@ struct Ranker::Memory {
 
   std::span<const float> of_present(const Request& request, std::span<const float> values, std::size_t width,
                                     std::vector<float>& kept) const;
+  std::span<const float> prices_of(const Sources& sources, const Policy& used, const Request& request, bool gaps);
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows);
   std::span<const float> network_rows(const Policy& used, std::span<const float> rows, std::span<const float> values);
   void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
   void make_scores(const Sources& sources, const Policy& used, const Request& request, std::span<const float> rows,
                    const FusionOptions& options, const PageTerms* terms);
-  void rank_scores(const Request& request, std::size_t some, const PageTerms* terms, const PageBuffer& buffer);
+  void rank_scores(const Request& request, const PageTerms* terms, const PageBuffer& buffer);
   void split(const Sources& sources, const Policy& used, const PageTerms& terms, std::span<const float> rows,
              std::span<const float> item_values, const FusionOptions& options);
-  void spread(const Request& request, std::size_t width, std::size_t rows);
   void add_boosts(const Request& request, std::span<const float> boosts);
 };
 
@@ -253,18 +256,21 @@ bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, 
          std::ranges::all_of(weights, [](float w) { return std::isfinite(w); });
 }
 
-// Moves the values in `transformed`, a row of `width` for each candidate without a missing prediction, to the places of
-// these candidates, and fills the other rows with NaN.
-void Ranker::Memory::spread(const Request& request, std::size_t width, std::size_t rows) {
-  const std::size_t tasks = request.predictions.size() / rows;
-  std::size_t from = present.size() / tasks;
+// Moves the values, a row of `width` for each candidate without a missing prediction, to the places of these candidates
+// among all, and fills the other rows with NaN.
+template <class T>
+void spread(const Request& request, std::size_t tasks, std::size_t width, std::vector<T>& values) {
+  std::size_t from = values.size() / width;
+  const std::size_t rows = request.predictions.size() / tasks;
+  if (from == rows) return;
+  values.resize(rows * width);
   for (std::size_t row = rows; row-- > 0;) {  // the last one first: no row moves forward
-    float* target = transformed.data() + row * width;
+    T* target = values.data() + row * width;
     if (any_missing(request.predictions.subspan(row * tasks, tasks))) {
-      std::fill_n(target, width, nan);
+      std::fill_n(target, width, std::numeric_limits<T>::quiet_NaN());
     } else {
       --from;
-      if (from != row) std::copy_n(transformed.data() + from * width, width, target);
+      if (from != row) std::copy_n(values.data() + from * width, width, target);
     }
   }
 }
@@ -280,6 +286,13 @@ std::span<const float> Ranker::Memory::of_present(const Request& request, std::s
       kept.insert(kept.end(), values.begin() + static_cast<std::ptrdiff_t>(i * width),
                   values.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
   return kept;
+}
+
+// The prices of these candidates; gaps: of not all. None if nothing needs them.
+std::span<const float> Ranker::Memory::prices_of(const Sources& sources, const Policy& used, const Request& request,
+                                                 bool gaps) {
+  if (!sources.take_prices(used)) return {};
+  return gaps ? of_present(request, request.item_values, 1, prices) : request.item_values;
 }
 
 // What the policy's weights fuse: the rows, with priced tasks times the prices of the rows.
@@ -299,13 +312,11 @@ void Ranker::Memory::rank_with_gaps(const Request& request, std::span<const floa
                                     const PageBuffer& buffer) {
   const std::size_t tasks = weights.size(), rows = request.predictions.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
-  transformed.assign(rows * tasks, nan);
-  if (!some.empty()) {
-    const auto packed = std::span(transformed).first(some.size());
+  transformed.resize(some.size());
+  if (!some.empty())
     transform_scores(Scores::dense(some.data(), ScoreType::float32, 1, count(some.size() / tasks), count(tasks)),
-                     options, packed);
-  }
-  spread(request, tasks, rows);
+                     options, transformed);
+  spread(request, tasks, tasks, transformed);
   pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, count(rows), count(tasks)), weights,
                 count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
@@ -336,17 +347,14 @@ void Ranker::Memory::make_scores(const Sources& sources, const Policy& used, con
                                  std::span<const float> rows, const FusionOptions& options, const PageTerms* terms) {
   const std::size_t tasks = weights.size(), all = request.predictions.size() / tasks, some = rows.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
-  std::span<const float> item_values;
-  if (sources.take_prices(used))
-    item_values = some < all ? of_present(request, request.item_values, 1, prices) : request.item_values;
+  const auto item_values = prices_of(sources, used, request, some < all);
   const auto of = [&](const Baseline& entry, std::span<float> to) {
     entry.scores(entry.corrected ? corrected : rows, change, item_values, options, baseline, to);
   };
   scores.resize(2 * some);
-  transformed.resize(all);
+  transformed.resize(some);
   if (some > 0) {
     const auto base = std::span(scores).first(some), other = std::span(scores).last(some);
-    const auto result = std::span(transformed).first(some);
     if (sources.challenger != nullptr) {
       of(*sources.challenger, other);
     } else if (sources.network) {
@@ -358,27 +366,24 @@ void Ranker::Memory::make_scores(const Sources& sources, const Policy& used, con
     }
     if (sources.mixture != nullptr) {
       of(*sources.baseline, base);
-      sources.mixture->mix(scores, result);
+      sources.mixture->mix(scores, transformed);
     } else {
-      std::ranges::copy(other, result.begin());
+      std::ranges::copy(other, transformed.begin());
     }
   }
   if (terms != nullptr) split(sources, used, *terms, rows, item_values, options);
-  if (!sources.boosts.empty()) standardize(std::span(transformed).first(some));  // never with terms
-  if (some < all) spread(request, 1, all);
+  if (!sources.boosts.empty()) standardize(transformed);  // never with terms
+  spread(request, tasks, 1, transformed);
   add_boosts(request, sources.boosts);
 }
 
-// Ranks by the scores in `transformed`; some: candidates without a missing prediction.
-void Ranker::Memory::rank_scores(const Request& request, std::size_t some, const PageTerms* terms,
-                                 const PageBuffer& buffer) {
+// Ranks by the scores in `transformed`.
+void Ranker::Memory::rank_scores(const Request& request, const PageTerms* terms, const PageBuffer& buffer) {
   const std::size_t all = transformed.size();
   if (terms != nullptr || detail::has_places(request)) {
     page.value.assign(transformed.begin(), transformed.end());
     if (terms != nullptr) {
-      std::ranges::copy(page.root, transformed.begin());
-      if (some < all) spread(request, 1, all);
-      page.root.assign(transformed.begin(), transformed.end());
+      spread(request, weights.size(), 1, page.root);
     }
     return detail::place_candidates(terms, request, page, buffer);
   }
@@ -455,8 +460,7 @@ struct Ranker::Prepared {
         present(read.predictions) {}
 };
 
-Ranker::Prepared Ranker::prepare(Memory& memory, const Policy& used, const Request& given,
-                                 std::optional<std::uint64_t> draw, bool gaps) {
+Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request& given, bool gaps) {
   Request read = detail::as_logged(used, given, memory.reading);
   read.items = used.add_levels(given.item_ids, given.items, memory.leveled);
   Prepared prepared(used, read);
@@ -487,6 +491,14 @@ Ranker::Prepared Ranker::prepare(Memory& memory, const Policy& used, const Reque
         gaps ? memory.of_present(request, request.items, correction.num_items(), memory.items) : request.items;
     correction.apply(request.context, present, items, memory.correction, memory.corrected);
   }
+  return prepared;
+}
+
+Ranker::Prepared Ranker::prepare(Memory& memory, const Policy& used, const Request& given,
+                                 std::optional<std::uint64_t> draw, bool gaps) {
+  Prepared prepared = read(memory, used, given, gaps);
+  auto& [request, sources, options, present, page] = prepared;
+  const std::size_t tasks = used.tasks().size();
   const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
 
   if (!memory.choose_weights(used, request, rows_of_network)) {
@@ -513,6 +525,86 @@ void Ranker::score(Memory& memory, const Policy& used, const Request& given, boo
   std::ranges::copy(memory.transformed, scores.begin());
 }
 
+// A share of the standardized scores.
+std::vector<double> share_of(double share, std::vector<float> scores) {
+  standardize(scores);
+  std::vector<double> shares(scores.begin(), scores.end());
+  for (double& value : shares) value *= share;
+  return shares;
+}
+
+// The same of the summands [n, T] that add up to the scores.
+std::vector<double> share_of(double share, const std::vector<float>& summands, const std::vector<float>& scores) {
+  const std::size_t count = scores.size(), tasks = count == 0 ? 0 : summands.size() / count;
+  const auto n = static_cast<double>(count);
+  std::vector<double> shares(summands.begin(), summands.end());
+  double square = 0.0;
+  const double mean = std::accumulate(scores.begin(), scores.end(), 0.0) / n;
+  for (const float score : scores) square += (static_cast<double>(score) - mean) * (static_cast<double>(score) - mean);
+  const double factor = share / (std::sqrt(square / n) + static_cast<double>(Mixture::epsilon));
+  for (std::size_t t = 0; t < tasks; ++t) {
+    double sum = 0.0;
+    for (std::size_t i = 0; i < count; ++i) sum += shares[i * tasks + t];
+    for (std::size_t i = 0; i < count; ++i) shares[i * tasks + t] = factor * (shares[i * tasks + t] - sum / n);
+  }
+  return shares;
+}
+
+ScoreParts Ranker::score_parts(const Policy& policy, const Request& given, std::span<const float> weights) {
+  const detail::FloatEnvironment environment;
+  check_sizes(policy, given, 0);
+  const std::size_t tasks = policy.tasks().size();
+  if (weights.size() != tasks) throw std::invalid_argument("weights must have one number for each task of the policy");
+  Memory memory;
+  const auto [request, sources, options, present, page] = read(memory, policy, given, check_predictions(policy, given));
+  std::ranges::copy(weights, memory.weights.begin());
+  memory.make_scores(sources, policy, request, present, options, nullptr);
+
+  ScoreParts parts;
+  parts.lead = sources.lead();
+  const std::size_t some = present.size() / tasks;
+  const auto middle = memory.scores.begin() + static_cast<std::ptrdiff_t>(some);
+  if (sources.baseline != nullptr) parts.baseline.assign(memory.scores.begin(), middle);
+  parts.scores.assign(middle, memory.scores.end());
+  if (parts.lead == sources.baseline && parts.lead != nullptr) parts.scores = parts.baseline;
+  if (sources.take_corrected(policy)) parts.corrected = memory.corrected;
+  if (parts.lead != nullptr) {
+    parts.lead->weights_at(memory.change, memory.weights);
+    parts.logarithm = parts.lead->takes_logarithm_of(memory.weights);
+  }
+  if (some > 0) {
+    const auto prices = memory.prices_of(sources, policy, request, page.missing_predictions > 0);
+    const auto rows = [&](bool corrected) { return corrected ? std::span<const float>(memory.corrected) : present; };
+    const auto count = [](std::size_t n) { return static_cast<std::int64_t>(n); };
+    const auto amounts = parts.lead != nullptr
+                             ? parts.lead->amounts(rows(parts.lead->corrected), prices, memory.baseline)
+                             : Scores::dense(memory.network_rows(policy, rows(policy.corrected()), prices).data(),
+                                             ScoreType::float32, 1, count(some), count(tasks));
+    FusionOptions formula = options;
+    if (parts.lead != nullptr) formula.transform = parts.lead->transform;
+    std::vector<float> values(present.size());
+    transform_scores(amounts, formula, values);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::size_t t = i % tasks;
+      const float value = values[amounts.layout == Layout::task_major ? t * some + i / tasks : i];
+      parts.contributions.push_back(memory.weights[t] * value);
+    }
+  }
+  if (sources.mixture != nullptr) {
+    parts.share = share_of(sources.mixture->trust, parts.scores);
+    parts.baseline_share = share_of(1.0 - sources.mixture->trust, parts.baseline);
+    if (parts.lead == nullptr) parts.task_shares = share_of(sources.mixture->trust, parts.contributions, parts.scores);
+  }
+  spread(request, tasks, tasks, parts.contributions);
+  spread(request, tasks, 1, parts.scores);
+  if (!parts.corrected.empty()) spread(request, tasks, tasks, parts.corrected);
+  if (!parts.task_shares.empty()) spread(request, tasks, tasks, parts.task_shares);
+  for (auto* values : {&parts.share, &parts.baseline_share})
+    if (!values->empty()) spread(request, tasks, 1, *values);
+  if (!parts.baseline.empty()) spread(request, tasks, 1, parts.baseline);
+  return parts;
+}
+
 Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
                   std::optional<std::uint64_t> draw, bool gaps) {
   const detail::FloatEnvironment environment;
@@ -523,10 +615,9 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
   page.searched = terms != nullptr;
   if (!sources.network_alone() || terms != nullptr || detail::has_places(request)) {
     memory.make_scores(sources, used, request, present, options, terms);
-    memory.rank_scores(request, present.size() / tasks, terms, buffer);
+    memory.rank_scores(request, terms, buffer);
   } else {
-    auto item_values = request.item_values;
-    if (gaps && !used.priced().empty()) item_values = memory.of_present(request, item_values, 1, memory.prices);
+    const auto item_values = memory.prices_of(sources, used, request, gaps);
     const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
     const auto fused = memory.network_rows(used, rows_of_network, item_values);
     if (gaps)

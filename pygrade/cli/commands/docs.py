@@ -18,12 +18,12 @@ def run(options: DocsOptions) -> dict[str, Any]:
     pages, site = ROOT / "docs" / "index.md", ROOT / "build" / "site" / "index.html"
     opened = False
     if not (ROOT / "mkdocs.yml").is_file():
-        place, text = None, INSTALLED
+        page, text = None, INSTALLED
     elif not site.is_file():
-        place, text = pages, f"documentation: {pages}; `make docs` makes a site of it, which this command opens"
+        page, text = pages, f"documentation: {pages}; `make docs` makes a site of it, which this command opens"
     else:
-        place, text = site, f"documentation: {site}"
+        page, text = site, f"documentation: {site}"
         opened = not options.json and webbrowser.open(site.as_uri())
     if not options.json:
         terminal.text(text)
-    return {"documentation": place and str(place), "opened": opened}
+    return {"documentation": page and str(page), "opened": opened}

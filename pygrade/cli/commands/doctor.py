@@ -15,7 +15,7 @@ from pygrade.cli.raw_events import examine_events
 from pygrade.cli.run_directory import check_out, to_toml
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions, FirstLogConfig
-from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.doctor import log_sheet, sheet_page, sheet_sections, words
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
@@ -29,7 +29,7 @@ from pygrade.storage import Place, is_url, join_path, working_directory
 def run(options: DoctorOptions) -> dict[str, Any]:
     if options.day0:
         return start(options)
-    refuse(options, [entry.name for entry in fields(FirstLogConfig)], "--day0")
+    refuse(options, [field.name for field in fields(FirstLogConfig)], "--day0")
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
     several = options.events or len(groups) > 1
 
@@ -110,7 +110,7 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
 
 
 def _print_first_screen(record: dict[str, Any]) -> None:
-    """Whether to train, what looks wrong, and what the log supports."""
+    """Prints whether to train, what looks wrong, and what the log supports."""
     sheet = record["sheet"]
     terminal.text(sheet["headline"])
     for sentence in [*record["warned"], *sheet["sentences"]]:
@@ -146,15 +146,9 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
 
 
 def _print_sheet(record: dict[str, Any]) -> None:
-    sheet = record["sheet"]
     terminal.text("")
-    terminal.text(words.size_sentence(sheet))
-    head, rows = words.estimate_rows(sheet)
-    terminal.table("What this log can tell", head, rows, left=True)
-    terminal.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)
-    terminal.table("What exploration would buy", *words.worth_rows(sheet), caption=words.worth_text(sheet))
-    terminal.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
+    terminal.sections(sheet_sections(record["sheet"]))
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
         train = f"pygrade train --data logs:{record['logs']} --out DIR"
-        terminal.text(f"next: {train if sheet['trainable'] else 'pygrade doctor --day0'}")
+        terminal.text(f"next: {train if record['sheet']['trainable'] else 'pygrade doctor --day0'}")

@@ -40,8 +40,8 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config, "serve")
     table.pop("run", None)  # which the command line has
-    others = {entry.name for entry in fields(Output)} | {"run", "config", "print_config"}
-    for name in sorted({entry.name for entry in fields(ServeOptions)} - others):
+    others = {field.name for field in fields(Output)} | {"run", "config", "print_config"}
+    for name in sorted({field.name for field in fields(ServeOptions)} - others):
         value = getattr(options, name)
         if value is not None and value is not False:
             table[name] = str(value.resolve()) if isinstance(value, Path) else value

@@ -12,7 +12,7 @@ from pygrade.cli.options import sub_config
 from pygrade.cli.run_directory import write_options
 from pygrade.config.simulation import SimulateConfig, SimulateOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
-from pygrade.evaluation.abtest import sequential_lifts
+from pygrade.evaluation.abtest import sequential_interval
 from pygrade.evaluation.arms import EQUAL, PRODUCTION, SERVED, STATIC
 from pygrade.logs.parquet import refuse_strangers
 from pygrade.policy import FusionPolicy
@@ -62,27 +62,27 @@ def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
 
 def _served_pages(policy: FusionPolicy, world: Marketplace, requests: Requests, size: int) -> NDArray[np.int64]:
     """[n, K]: what a ranker serves, by page terms where the policy has them and the world's items act on each other."""
-    told: dict[str, Any] = {}
+    page_inputs: dict[str, Any] = {}
     if world.page_effects and policy.correction is not None and policy.correction.page_terms is not None:
         item = world.page_effects.columns(requests.item_id.ravel())
-        told = {"categories": item["category"].reshape(requests.item_id.shape)}
+        page_inputs = {"categories": item["category"].reshape(requests.item_id.shape)}
         if policy.correction.page_terms.dimension:
-            told["embeddings"] = world.page_effects.vectors[requests.item_id]
+            page_inputs["embeddings"] = world.page_effects.vectors[requests.item_id]
     page = BlendedRanker(policy).rank(
         requests.context,
         requests.p_hat,
         size,
         scenario=requests.scenario.tolist(),
         item_id=requests.item_id.astype(np.int64),
-        **told,
+        **page_inputs,
     )
     return np.asarray(page.indices, np.int64)
 
 
 def _test(options: SimulateOptions) -> dict[str, Any]:
-    for entry in fields(SimulateConfig):
-        if entry.name not in _OF_A_TEST and getattr(options, entry.name) != entry.default:
-            raise ValueError(f"{entry.name} is {getattr(options, entry.name)}; want it with --out alone")
+    for field in fields(SimulateConfig):
+        if field.name not in _OF_A_TEST and getattr(options, field.name) != field.default:
+            raise ValueError(f"{field.name} is {getattr(options, field.name)}; want it with --out alone")
     if len({path if isinstance(path, str) else path.resolve() for path in options.ab}) < len(options.ab):
         raise ValueError(f"ab names a directory twice: {', '.join(map(str, options.ab))}; want each once")
     policies = [FusionPolicy.load(path) for path in options.ab]
@@ -100,15 +100,19 @@ def _test(options: SimulateOptions) -> dict[str, Any]:
         name = SERVED if len(policies) == 1 else str(path)
         pages[name] = _served_pages(policy, world, requests, size)
     logger.info(f"{len(pages)} arms ranked {options.requests:,} requests")
-    record = compare_pages(world, requests, pages, baseline, seed=options.seed).to_dict()
-    users = record["num_users"]
+    test = compare_pages(world, requests, pages, baseline, seed=options.seed)
+    record, users = test.to_dict(), test.num_users
     record["sequential"] = {
-        arm: sequential_lifts(entry["lifts"], users, users) for arm, entry in record["sampled"].items()
+        arm: {
+            metric: sequential_interval(lift.value, lift.standard_error, users, planned_units=users).to_dict()
+            for metric, lift in result.lifts.items()
+        }
+        for arm, result in test.sampled.items()
     }
     if not options.json:
         for kind, title in (("sampled", "Sampled users"), ("expected", "Closed form")):
-            entries = {arm: entry["lifts"] for arm, entry in record[kind].items()}
-            terminal.table(f"{title}: lift over {baseline}, ± 95 %", *lift_table(entries, METRIC_LABELS), SERVED)
+            lifts = {arm: result["lifts"] for arm, result in record[kind].items()}
+            terminal.table(f"{title}: lift over {baseline}, ± 95 %", *lift_table(lifts, METRIC_LABELS), SERVED)
         title = "Sampled users, anytime-valid intervals (a test may be stopped after any user)"
         terminal.table(title, *lift_table(record["sequential"], METRIC_LABELS), SERVED)
     return {"seed": options.seed, **record}

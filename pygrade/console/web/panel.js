@@ -1,6 +1,7 @@
 // The sliders: weights or multipliers, presets, what they are worth, and the policy that keeps them.
 import { intervalBar, reachOf } from "./charts.js";
 import { button, byId, count, download, h, liftText, note, percent, range, share, show, taskMark } from "./dom.js";
+import { METRICS } from "./replay.js";
 import { exactWeights, zipped } from "./save.js";
 
 const DOUBLINGS = 3; // multipliers go from 1/8 to 8
@@ -146,9 +147,10 @@ export class Panel {
     this.arm = arm;
     const whose = mode === "served" ? "as served" : "your sliders";
     const number = (lift) => h("b.number", lift ? percent(lift.value) : "n/a");
-    const reach = reachOf([lifts.value, lifts.ndcg]);
+    const metrics = Object.entries(METRICS).map(([name, { label }]) => [`${label}@${k}`, lifts[name]]);
+    const reach = reachOf(metrics.map(([, lift]) => lift));
     show(this.mark, `${whose} `, h("span", `over ${over}`));
-    const whole = Object.entries({ [`value@${k}`]: lifts.value, [`NDCG@${k}`]: lifts.ndcg }).map(([name, lift]) => {
+    const whole = metrics.map(([name, lift]) => {
       const text = lift ? range(lift) : "cannot differ on these pages";
       return h("div.lift", h("span", name), number(lift), intervalBar(lift, reach, name), h("small", text));
     });
@@ -166,12 +168,12 @@ export class Panel {
       record.over_note,
     ];
     this.basis.textContent = basis.join(" ").trim();
-    this.#showCard(lifts, `${whose}: ${lifts.value ? "value" : "NDCG"}@${k} over ${over}`, over);
+    const [title, lift] = metrics.find((entry) => entry[1]) ?? metrics[0];
+    this.#showCard(lift, `${whose}: ${title} over ${over}`, over);
   }
 
   // It comes first where a baseline is served: the other cards are of what is not.
-  #showCard({ value, ndcg }, name, over) {
-    const lift = value ?? ndcg;
+  #showCard(lift, name, over) {
     const card = byId("your-card") ?? h("div.card.yours", { id: "your-card" });
     const mark = lift ? intervalBar(lift, reachOf([lift]), name) : note("cannot differ on these pages");
     show(card, h("small", name), h("b.number", lift ? liftText(lift) : "n/a"), mark);

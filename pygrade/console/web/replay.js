@@ -44,7 +44,15 @@ export function meanLift(fresh, old, users) {
   return interval(value, influence, users);
 }
 
-// Metrics of rankings by request: NDCG, value, and the events of each task on the first k shown candidates.
+const sumOf = (gains, factors) => gains.reduce((sum, gain, rank) => sum + factors[rank] * gain, 0);
+
+// Figures of a ranking by request, of the gains of its first k shown candidates; best: the largest of them discounted.
+export const METRICS = {
+  value: { label: "value", of: (gains, replay) => sumOf(gains, replay.attention) },
+  ndcg: { label: "NDCG", of: (gains, replay, best) => (best > 0 ? sumOf(gains, replay.discount) / best : NaN) },
+};
+
+// `METRICS` of rankings by request, and the events of each task on the first k shown candidates.
 export class Replay {
   // offsets, positions, gains and events of the rows; attention and discount of the ranks
   constructor(given) {
@@ -61,18 +69,18 @@ export class Replay {
   // order [R, width]: the candidates of each request, best first, -1 after the last.
   metrics(order, width) {
     const column = () => new Float64Array(this.best.length);
-    const result = { ndcg: column(), value: column(), events: this.events.map(column) };
+    const metrics = Object.entries(METRICS);
+    const result = { events: this.events.map(column) };
+    for (const [name] of metrics) result[name] = column();
     for (let r = 0; r < this.best.length; ++r) {
-      let [rank, reached] = [0, 0];
-      for (let i = r * width; i < (r + 1) * width && order[i] >= 0 && rank < this.discount.length; ++i) {
+      const gains = [];
+      for (let i = r * width; i < (r + 1) * width && order[i] >= 0 && gains.length < this.discount.length; ++i) {
         const row = this.offsets[r] + order[i];
         if (this.positions[row] < 0) continue; // what was not shown can't be judged
-        reached += this.gains[row] * this.discount[rank];
-        result.value[r] += this.attention[rank] * this.gains[row];
-        this.events.forEach((events, t) => (result.events[t][r] += this.attention[rank] * events[row]));
-        rank += 1;
+        this.events.forEach((events, t) => (result.events[t][r] += this.attention[gains.length] * events[row]));
+        gains.push(this.gains[row]);
       }
-      result.ndcg[r] = this.best[r] > 0 ? reached / this.best[r] : NaN;
+      for (const [name, metric] of metrics) result[name][r] = metric.of(gains, this, this.best[r]);
     }
     return result;
   }

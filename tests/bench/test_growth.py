@@ -6,7 +6,7 @@ import pytest
 
 pa = pytest.importorskip("pyarrow")
 
-from bench.system import doctor  # noqa: E402
+from bench.system import growth  # noqa: E402
 from pygrade.logs import Logs  # noqa: E402
 from pygrade.logs.import_table import import_table  # noqa: E402
 from pygrade.logs.table_files import read_table  # noqa: E402
@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_shop_is_read_as_it_is_written_and_freed_once_it_is_a_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "BLOCK", 60)
-    doctor.write_shop(tmp_path / "shop.parquet", 150)
+    monkeypatch.setattr(growth, "BLOCK", 60)
+    growth.write_shop(tmp_path / "shop.parquet", 150)
     before = pa.total_allocated_bytes()
     table, where = read_table([tmp_path / "shop.parquet"])
-    assert len(table) == 150 * doctor.CANDIDATES
+    assert len(table) == 150 * growth.CANDIDATES
     imported = import_table(table, where=where)
     logs = Logs.from_imported(imported)
-    assert logs.num_requests == 150 and logs.tasks == ("click", "order") and logs.num_slots == doctor.PAGE
+    assert logs.num_requests == 150 and logs.tasks == ("click", "order") and logs.num_slots == growth.PAGE
     assert {"tenure_days", "hour", "device=app"} <= set(logs.features)
     size = table.nbytes
     del table

@@ -1,0 +1,150 @@
+"""Roles of a table's columns in a log, and the exact names by which they are known, whatever their case and signs."""
+
+import re
+from typing import NamedTuple
+
+_IDS, _NUMBERS, _FLAGS = ("integer", "text"), ("integer", "number"), ("integer", "number", "bool")
+_TIMES, _WORDS = ("time", "integer", "number", "text"), ("text", "empty")
+
+
+class Role(NamedTuple):
+    """A use of a column."""
+
+    names: tuple[str, ...]  # by which a column is known, the surest first
+    kinds: tuple[str, ...]  # types that it can have, see `Table.kind`
+    text: str = ""  # what it is, for people; none: only listed where a table has it
+    short: str = ""  # what people write on the command line
+    required: bool = False
+
+
+ROLES = {
+    "request_id": Role(
+        ("request_id", "request", "session_id", "session", "query_id", "search_id", "page_view_id"),
+        _IDS,
+        "id that the rows of one page share",
+        "request",
+        True,
+    ),
+    "user_id": Role(
+        ("user_id", "user", "customer_id", "customer", "visitor_id", "member_id", "client_id"),
+        _IDS,
+        "who asked (no such column? user=<request's column>: each request its own user)",
+        "user",
+        True,
+    ),
+    "item_id": Role(
+        ("item_id", "item", "product_id", "product", "sku", "article_id", "video_id", "movie_id", "document_id"),
+        _IDS,
+        "the candidate",
+        "item",
+        True,
+    ),
+    "position": Role(
+        ("position", "slot", "rank"),
+        _NUMBERS,
+        "slot on the page, empty where the candidate was not shown",
+        "slot",
+        True,
+    ),
+    "timestamp": Role(
+        ("timestamp", "time", "ts", "at", "datetime"),
+        _TIMES,
+        "when: a date, or seconds or milliseconds since 1970",
+        "time",
+    ),
+    "scored_at": Role(("scored_at", "predicted_at"), _TIMES),
+    "scenario": Role(
+        ("scenario", "surface", "placement", "device"), ("text",), "text of the request, such as the kind of page"
+    ),
+    "value": Role(("value", "price", "item_price"), _NUMBERS, "price of the item"),
+    "production_score": Role(
+        ("production_score",),
+        _NUMBERS,
+        "what production ranked every candidate by, the higher the better",
+        "production",
+    ),
+    "category": Role(
+        ("category", "genre"), _IDS, "kind of the item: what stands above an item may satiate or help by it"
+    ),
+    "embedding": Role(
+        ("embedding", "item_embedding"),
+        ("vector",),
+        "vector of the item, a list of decimals; for likeness of items of a page",
+    ),
+    "shown": Role(
+        ("shown", "is_shown", "was_shown", "displayed", "is_displayed", "was_displayed", "visible", "impression"),
+        _FLAGS,
+    ),
+    "exploration": Role(
+        ("exploration", "is_random", "randomized"),
+        (*_FLAGS, "text"),
+        "none, shuffle or dirichlet (or a flag: shuffled): how the page was made",
+    ),
+    "seed": Role(("seed",), ("integer",)),
+    "policy_version": Role(("policy_version",), _WORDS, short="policy"),
+    "trust": Role(("trust",), _NUMBERS),
+    "baseline": Role(("baseline",), _WORDS),
+    "verdict": Role(("verdict",), _WORDS),
+    "candidates": Role(("candidates",), ("integer",)),
+}
+SHORT = {role.short: name for name, role in ROLES.items() if role.short}
+"""What people write on the command line → role."""
+REQUIRED = tuple(name for name, role in ROLES.items() if role.required)
+SKIP = "skip"  # the role of columns to leave out
+
+KINDS = ("event", "event_type", "event_name", "action", "kind")  # of raw events: the column of what happened
+EXPOSURES = ("impression", "exposure", "shown", "view")  # and the kind that is an exposure, the surest first
+HARM = ("hide", "dislike", "report", "return", "refund", "unsubscribe")  # tasks that are worth -1, unless one says more
+
+_PREDICTION = re.compile(r"(?:p|pred|predicted|prob)_(\w+)|(\w+)_(?:score|pred|prediction|prob|probability|model)")
+_FEEDBACK = re.compile(r"(?:y|is|has|was|did)_(\w+)")
+
+
+def short_name(role: str) -> str:
+    """The role as people write it."""
+    return (ROLES[role].short if role in ROLES else "") or role
+
+
+def normal(name: str) -> str:
+    """The name for comparison.
+
+    >>> normal("Session-ID") == normal("sessionId") == normal("session_id")
+    True
+    """
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def named(names: list[str], known: tuple[str, ...]) -> list[str]:
+    """Those of the names that are known, the surest first.
+
+    >>> named(["Zeit", "AT", "time"], ROLES["timestamp"].names)
+    ['time', 'AT']
+    """
+    by_name = {normal(name): name for name in reversed(names)}
+    return [by_name[normal(name)] for name in known if normal(name) in by_name]
+
+
+def predicted_task(name: str) -> str:
+    """The task whose prediction a column is by its name, or nothing.
+
+    >>> [predicted_task(name) for name in ("p_click", "pred_buy", "order_score", "price")]
+    ['click', 'buy', 'order', '']
+    """
+    match = _PREDICTION.fullmatch(name.lower())
+    return "" if match is None else match[1] or match[2]
+
+
+def is_feedback(name: str, task: str) -> bool:
+    """Does the name mean the feedback of a task?
+
+    >>> [is_feedback(name, "tap") for name in ("y_tap", "tapped", "is_tap", "taps")]
+    [True, True, True, False]
+    """
+    match = _FEEDBACK.fullmatch(name.lower())
+    bare, word = normal(match[1] if match else name), normal(task)
+    return bare in (word, f"{word}ed", f"{word}d", f"{word}{word[-1:]}ed")
+
+
+def is_harm(task: str) -> bool:
+    """Is the task something that users do to what they do not like, by its name?"""
+    return any(is_feedback(task, word) for word in HARM)
