@@ -63,24 +63,10 @@ class Inputs:
 
     def no_pairs(self) -> Pairs:
         """A batch without positives."""
-        request, item = len(self.request_mean), len(self.item_mean)
-
-        def ids(*shape: int) -> Ids:
-            return np.zeros(shape, np.int64)
-
-        def dense(*shape: int) -> NDArray[np.float32]:
-            return np.zeros(shape, np.float32)
-
-        return Pairs(
-            user_id=ids(0),
-            request_dense=dense(0, request),
-            request_ids=ids(0, len(self.request_sizes)),
-            sequences=ids(0, self.length),
-            item_id=ids(0),
-            item_dense=dense(0, item),
-            item_ids=ids(0, len(self.item_sizes)),
-            weight=dense(0),
-        )
+        none, dense = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        request = dense.reshape(0, len(self.request_mean)), none.reshape(0, len(self.request_sizes))
+        item = dense.reshape(0, len(self.item_mean)), none.reshape(0, len(self.item_sizes))
+        return Pairs(none, *request, none.reshape(0, self.length), none, *item, dense)
 
     def item_rows(self, item_id: Ids) -> Ids:
         """Embedding row of each item id (any shape): 1 … V, 0 for items that the towers don't know."""
