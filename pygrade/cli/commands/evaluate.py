@@ -44,7 +44,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
         refuse(options, own - {"runs", "cluster", "json", "quiet", "traceback"}, "no runs")
         return compare(options)
     if options.trade_offs:
-        refuse(options, ("report", "all_estimates"), "no --trade-offs")
+        refuse(options, ("report", "all_estimates", "cluster"), "no --trade-offs")
         return show(options)
     refuse(options, TRADE_OFFS, "--trade-offs")
     policy = FusionPolicy.load(options.policy)
