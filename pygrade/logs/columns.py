@@ -38,8 +38,7 @@ COLUMNS = {
     "item_features": Column(False, "float32", "items", "i_"),
     "weights": Column(True, "float32", "tasks", "w_"),
     "concentration": Column(True, "float32", "tasks", "a_"),
-    "multipliers": Column(True, "float32", "tasks", "u_"),
-    "shifts": Column(True, "float32", "tasks", "shift_"),
+    "request_values": Column(True, "float32", "tasks", "v_"),
 }
 PER_REQUEST = tuple(name for name, column in COLUMNS.items() if column.by_request)
 PER_ROW = tuple(name for name, column in COLUMNS.items() if not column.by_request)

@@ -7,7 +7,7 @@ instead: the place among the request's shown rows as they were listed), context 
 unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numbers, see `embeddings`) of the item,
 `production_score` (what production ranked every candidate by), the logging policy's weights `w_<task>`, concentration
 `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy
-was mixed with), `u_<task>` and `shift_<task>` (multipliers of the tasks' values, and numbers added to them),
+was mixed with), `v_<task>` (what an event was worth in the request, if the page was ranked by it),
 `candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
 shown ones alone of the others) and `arm` (of a service's A/B test).
 
@@ -82,8 +82,7 @@ class Logs:
     trust: NDArray[np.float32] | None = None  # [R] share of the policy in the scores, 1: no baseline; NaN: unknown
     baseline: Array | None = None  # [R] str, name of the baseline in the scores; "": none
     verdict: Array | None = None  # [R] str, what a log said of the policy against the baseline
-    multipliers: NDArray[np.float32] | None = None  # [R, T] of the tasks' values; NaN: unknown
-    shifts: NDArray[np.float32] | None = None  # [R, T] added to the tasks' values; NaN: unknown
+    request_values: NDArray[np.float32] | None = None  # [R, T] of the tasks in the request; NaN: unknown
     candidates: NDArray[np.int64] | None = None  # [R] that the request had; None: those that are listed
     arm: Array | None = None  # [R] str, of a service that served several policies
     items: tuple[str, ...] = ()  # item columns, without the i_ prefix; no task or feature has one of these names
@@ -547,8 +546,8 @@ def _validate_requests(logs: Logs, refuse: _Refuse) -> None:
         matrix = getattr(logs, name)
         for t, task in enumerate(logs.tasks if matrix is not None else ()):
             column = matrix[:, t]
-            bad = np.isinf(column) if name == "shifts" else (column < 0) | np.isinf(column)
-            wanted = "a finite number" if name == "shifts" else "a finite value ≥ 0"
+            bad = np.isinf(column) if name == "request_values" else (column < 0) | np.isinf(column)
+            wanted = "a finite number" if name == "request_values" else "a finite value ≥ 0"
             refuse(bad, prefix + task, column, wanted, by_request=True)
     for f, feature in enumerate(logs.features):
         column = logs.context[:, f]

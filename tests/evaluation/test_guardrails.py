@@ -124,7 +124,7 @@ def test_the_core_serves_prices_with_the_same_bits(gaps: bool, tmp_path) -> None
     page = BlendedRanker(loaded, 1).rank_log(logs, 10)
     assert np.array_equal(page.indices, np.argsort(-scores, 1, kind="stable")[:, :10])
     assert np.array_equal(page.values, np.take_along_axis(scores, page.indices.astype(int), 1))
-    assert page.by_values and page.multipliers is not None
+    assert page.by_values and page.request_values is not None
 
 
 def test_a_new_training_starts_from_no_price() -> None:
