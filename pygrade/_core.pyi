@@ -3,7 +3,7 @@ from os import PathLike
 from typing import Any
 
 __version__: str
-transforms: tuple[str, ...]  # by the value of the C++ enum
+transforms: dict[str, bool]  # in the order of the C++ enum; True: takes scores ≥ 0 alone
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
