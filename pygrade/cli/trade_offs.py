@@ -11,8 +11,8 @@ import numpy as np
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.judged import judged_record, judging_requests, valued
+from pygrade.cli.verdict import IN_SAMPLE
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import EvaluateOptions
 from pygrade.config.training import RewardConfig

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.evaluation.replay import ranks
@@ -64,7 +64,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Front:
+class Front(Record):
     """The trade-offs that a policy offers on a log."""
 
     num_requests: int
@@ -76,25 +76,15 @@ class Front:
     paths: list[tuple[str, str, list[Point]]]  # a, b, and points from the most of a to the most of b, others as trained
     settings: dict[str, Point]  # values that were named, each over the values as they are
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
-
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Record):
     """Values that keep some tasks' events at a level of production's and earn most of another."""
 
     values: dict[str, float]
     searched: dict[str, float]  # lifts on the requests of the search
     lacking: dict[str, float]  # task → what the search lacks to the level, of tasks whose level is out of reach
     judged: Point  # on other requests
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
 
 class RankingEvaluator:
