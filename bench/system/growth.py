@@ -7,7 +7,7 @@
             What a process takes without a table stands beside it (`pygrade --version --verbose`)
     logs    a pipeline on a synthetic log, and on one with 4 times the rows of the same users and items. Up to the
             policy's log, the memory depends on the numbers of users and items, the models, and buffers, but not on the
-            length of the log. The policy's training holds one shard of its log: it grows up to 100,000 requests
+            length of the log. The policy's training holds a sample of its log: it grows up to 100,000 requests
     events  the first stages of a pipeline on raw events by a schema, a large catalog, and with a fourth of the events:
             users, items and events (long: exposures, clicks and orders in one table, without order)
 

@@ -7,18 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.serialization import write_json
+from pygrade._util.serialization import read_json, write_json
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.features import FeatureSet
-from pygrade.logs import Logs
 from pygrade.pipeline.logs import EVALUATE, POLICY, holdout_log
 from pygrade.policy import FusionPolicy
 from pygrade.runs.fit import fit
 from pygrade.serving.pipeline import EVIDENCE
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
-from pygrade.training.propensity import slot_propensity
+from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import Workers
 
 
@@ -40,31 +39,23 @@ def make_policy(
 
 
 def make_judgment(out: Path, logs: Path, policy: Path, reward: RewardConfig) -> dict[str, Any]:
-    """Judges the policy of a stage by the later log; writes the record."""
-    late = holdout_log(logs / EVALUATE)
-    place = policy / "training" / "policy"
-    learned = FusionPolicy.load(place)
-    record = evaluate_holdout(late, learned, policies_of(learned, place), reward)
-    record["judged_requests"] = late.num_requests
-    write_json(out / "evaluation.json", record)
-    return record
+    """Judges the policy of a stage by the later log and the training's slot propensities; writes the record.
 
-
-def evaluate_holdout(
-    logs: Logs, policy: FusionPolicy, policies: dict[str, FusionPolicy], reward: RewardConfig
-) -> dict[str, Any]:
-    """Plain records: ``replay`` (`training.evaluate_policy.evaluate_policy`) and ``off_policy``.
-
-    policies: those that the served policy is made of, see `training.evaluate_policy.policies_of`.
+    It has ``replay`` (`training.evaluate_policy.evaluate_policy`) and ``off_policy``.
     """
-    logs = logs.valued(reward.task_values, reward.value_tasks)
-    propensity = slot_propensity(logs, reward)
-    curve = propensity.known(max(logs.num_slots, reward.page_size))
-    error = propensity.standard_error
-    estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True, exponent_error=error)
-    return {
-        "replay": evaluate_policy(logs, logs, policies, policy.mixture, reward, reward.page_size),
+    late = holdout_log(logs / EVALUATE).valued(reward.task_values, reward.value_tasks)
+    training, size = policy / "training", reward.page_size
+    learned = FusionPolicy.load(training / "policy")
+    propensity = SlotPropensity.of(read_json(training / "train.json")["propensity"])
+    curve, error = propensity.known(max(late.num_slots, size)), propensity.standard_error
+    estimates = policy_estimates(learned, late, curve, size, shown_only=True, exponent_error=error)
+    policies = policies_of(learned, training / "policy")
+    record = {
+        "replay": evaluate_policy(late, propensity, policies, learned.mixture, reward, size),
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": propensity.note,
+        "judged_requests": late.num_requests,
     }
+    write_json(out / "evaluation.json", record)
+    return record

@@ -37,7 +37,7 @@ from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value, known_production
 from pygrade.training.cross_fit import label
 from pygrade.training.looks_wrong import looks_wrong
-from pygrade.training.propensity import SlotPropensity, slot_propensity
+from pygrade.training.propensity import SlotPropensity
 
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
 PAGE_TERMS = (
@@ -155,7 +155,7 @@ def is_new(policy: FusionPolicy) -> bool:
 
 def evaluate_policy(
     logs: Logs,
-    explored: Logs | SlotPropensity,
+    propensity: SlotPropensity,
     policies: Mapping[str, FusionPolicy],
     mixture: Mixture | None,
     reward: RewardConfig,
@@ -164,7 +164,7 @@ def evaluate_policy(
 ) -> dict[str, Any]:
     """`Evaluation.to_dict` of the policies beside the simple baselines, and
 
-    - ``propensity_source``, where the slot propensities come from: ``explored``;
+    - ``propensity_source``, where the slot propensities come from;
     - ``verdict``, that of the training, which the ``mixture`` of the served policy keeps: no request of this log made
       it (see `evaluation.verdict.stored_verdict`);
     - ``later``, what these requests show of the last policy: `later_record`, and what the artifact ``serves``;
@@ -173,7 +173,6 @@ def evaluate_policy(
     in_sample: whether the policy was trained on these requests; None: nothing records it.
     """
     arms = arms_of(logs, policies, mixture)
-    propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
     curve = propensity.known(max(k, logs.num_slots))
     evaluation = evaluate(
         logs,

@@ -20,6 +20,7 @@ from pygrade.metrics.intervals import UNKNOWN
 from pygrade.metrics.texts import share_text
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.training.evaluate_policy import evaluate_policy, later_record
+from pygrade.training.propensity import SlotPropensity
 from tests.learning import tiny_logs
 
 
@@ -96,7 +97,7 @@ def judged():
     policies = {GRADE: FusionPolicy(spec, torch.tensor([0.7, 0.3]), seed=0)}
     baseline = Baseline(EXPECTED_VALUE, "identity", (1.0, 2.0))
     mixture = Mixture(0.0, baseline, "undecided", "Keep what you have.", detail="GRADE over expected value")
-    record = evaluate_policy(logs, logs, policies, mixture, RewardConfig(page_size=5, propensity=0.5), 3)
+    record = evaluate_policy(logs, SlotPropensity(0.5, "given"), policies, mixture, RewardConfig(page_size=5), 3)
     return logs, policies, mixture, json.loads(json.dumps(record))
 
 

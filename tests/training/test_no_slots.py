@@ -12,7 +12,7 @@ from pygrade.console.trade_offs import judge_of
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.runs.fit import fit
 from pygrade.training.evaluate_policy import evaluate_policy, simple_baselines
-from pygrade.training.propensity import SlotPropensity
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
 
@@ -40,9 +40,9 @@ def test_nothing_is_decided_until_an_exponent_is_chosen(tmp_path):
 
 
 def test_replay_and_console_have_no_logged_order(tmp_path):
-    policy = fit(tiny_logs(80), SMALL, tmp_path).policy
+    policy, reward = fit(tiny_logs(80), SMALL, tmp_path).policy, RewardConfig(propensity=0.0)
     for logs in (replace(without_slots(), weights=None), replace(tiny_logs(200), weights=None)):
-        record = evaluate_policy(logs, logs, {"GRADE": policy}, None, RewardConfig(propensity=0.0), 5)
+        record = evaluate_policy(logs, slot_propensity(logs, reward), {"GRADE": policy}, None, reward, 5)
         simple = simple_baselines(logs, policy, None)
         arms = {arm["name"] for arm in describe_arms(logs, {"GRADE": policy}, simple, ())}
         assert (LOGGED_ORDER in record["rankers"]) == logs.slots_known
