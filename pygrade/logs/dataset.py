@@ -28,7 +28,8 @@ LogSource = Logs | LogParts | Place | Sequence[Place]
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Requests of a log, in memory or mapped. Nothing changes them. A mapped one is pickled as the names of its files,
-    so that other processes map it, too. It takes 8 bytes of memory a request that is chosen.
+    so that other processes map it, too. It takes 8 bytes of memory a request that is chosen, and functions of a whole
+    log up to 65 bytes a row while they run.
     """
 
     logs: Logs

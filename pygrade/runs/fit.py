@@ -66,7 +66,7 @@ def fit(
     ``source``: name of the data. The summary's ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
-    in_use, given = check_guardrails(config, heldout), config
+    in_use, options = check_guardrails(config, heldout), config
     directory, started = Path(out_dir), time.perf_counter()
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
@@ -83,8 +83,8 @@ def fit(
         fit_config = config
         if corrected is not None and corrected.fold is not None:
             fit_config = replace(config, policy=replace(config.policy, corrected=True))
-        known = evidence.propensity, evidence.production.baseline, corrected
-        learned = learn(dataset, sample, fit_config, directory, *known, resume, on_step, heldout)
+        facts = evidence.propensity, evidence.production.baseline, corrected
+        learned = learn(dataset, sample, fit_config, directory, *facts, resume, on_step, heldout)
         static, policies, tensors, sampled = learned.static, learned.policies, learned.tensors, sample.read()
         scales = complete_scales(sampled.scales, sampled.tasks, sampled.predictions, sampled.feedback)
         for policy in policies.values():
@@ -126,7 +126,7 @@ def fit(
         evidence.propensity,
         summary,
         directory,
-        given,
+        options,
         dataset,
         source,
         heldout,

@@ -99,7 +99,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> E
     drawn = dataset.draw(sample.num_requests)
     propensity = estimate_propensity(dataset, sample, config.reward)
     fold_and_cluster = fold[drawn], numbers_of(cluster[drawn])
-    found = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, find_production(logs, config))
+    evidence = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, find_production(logs, config))
     reason = ""
     if not folds:
         reason = "trust.folds is 0"
@@ -110,7 +110,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> E
     elif leaks := leaks_of(logs):
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
     if reason or not config.correction.on:
-        return found._replace(reason=reason)
+        return evidence._replace(reason=reason)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
 
     def fit(some: Logs, fold: Ints, cluster: Ints) -> Fitted:
@@ -118,18 +118,18 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> E
         return fit_correction(some, theta, fold, cluster, config.correction, prior)
 
     fitted = fit(logs, *fold_and_cluster)
-    pages = PageReplay(logs, config.reward, winsorized(logs, found.cluster))
+    pages = PageReplay(logs, config.reward, winsorized(logs, evidence.cluster))
     licensed, tried = license_correction(logs, fitted, *fold_and_cluster, pages, propensity)
     if licensed is not None and (chance := licensed_by_chance(logs, *fold_and_cluster, fit, config.seed)) is not None:
         reason = (
             f"the same log with its feedback dealt to other pages supports a correction, too ({chance.gain.text}), so "
             "that something else than what the columns tell makes it pass"
         )
-        return found._replace(reason=reason, tried=tried)
+        return evidence._replace(reason=reason, tried=tried)
     if config.correction.pages:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
         licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
-    return found._replace(licensed=licensed, tried=tried)
+    return evidence._replace(licensed=licensed, tried=tried)
 
 
 def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Corrected | None:

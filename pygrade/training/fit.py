@@ -81,8 +81,8 @@ def learn(
     for policy in policies.values():
         policy.correction = correction
     tensors, floor = data.tensors.to("cpu"), config.reward.propensity_floor
-    known = None if config.policy.corrected else static
-    baselines = fit_baselines(logs, spec, tensors, config.static, floor, known, production)
+    best = None if config.policy.corrected else static
+    baselines = fit_baselines(logs, spec, tensors, config.static, floor, best, production)
     if correction is not None:
         baselines = (*baselines, corrected_expected_value(logs, correction))
     return Learned(static, policies, baselines, data.tensors, run)

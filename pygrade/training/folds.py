@@ -71,8 +71,8 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
     is_later, fold_config = later_requests(logs), replace(config, tensorboard=False)
 
     def job(learn: Dataset, judge: Logs, folder: Path, correction: Correction | None) -> FoldJob:
-        known = evidence.production.baseline, evidence.propensity
-        return FoldJob(learn, judge, fold_config, folder, resume, correction, *known)
+        facts = evidence.production.baseline, evidence.propensity
+        return FoldJob(learn, judge, fold_config, folder, resume, correction, *facts)
 
     jobs = [
         job(
@@ -118,8 +118,8 @@ def run_fold(job: FoldJob) -> FoldRankings:
         corrected = Corrected(job.correction, (job.correction,), one)
     with progress_disabled(), torch_threads(config.threads), directory_lock(job.directory / "checkpoints", "train"):
         sample = job.learn.sample(config.sample_requests)
-        known = job.propensity, job.production, corrected
-        learned = learn(job.learn, sample, config, job.directory, *known, job.resume)
+        facts = job.propensity, job.production, corrected
+        learned = learn(job.learn, sample, config, job.directory, *facts, job.resume)
     record = TrainingRecord.of(job.learn)
     for arm, policy in learned.policies.items():
         policy.cpu().save(job.directory / _folder_of(arm))
