@@ -30,10 +30,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pygrade._typing import Bools, Floats32, Ints
+from pygrade._typing import Floats, Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.config.training import RewardConfig, TrustConfig
+from pygrade.correction.fit import later_requests
 from pygrade.evaluation.arms import (
     ALONE,
     CORRECTED_EXPECTED_VALUE,
@@ -59,14 +60,6 @@ from pygrade.workers import LOCAL, LocalWorkers, Workers
 _LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
-
-
-class LaterRankings(NamedTuple):
-    """Standardized scores of the later requests' candidates, float32 [M'] each, by what the earlier ones taught."""
-
-    requests: Bools  # [R] the later ones
-    baselines: dict[str, Floats32]
-    policies: dict[str, Floats32]
 
 
 class FoldRankings(NamedTuple):
@@ -171,7 +164,7 @@ def choose_mixture(
     fold: Ints,
     cluster: Ints,
     rankings: Sequence[FoldRankings],
-    later: LaterRankings,
+    later: FoldRankings,
     config: TrustConfig,
     reward: RewardConfig,
     propensity: SlotPropensity,
@@ -308,16 +301,16 @@ class _Rivals:
         propensity: SlotPropensity,
         scores: Mapping[str, Floats32],
         production: Production,
-        later: LaterRankings,
+        later: FoldRankings,
     ) -> None:
         """scores: name → standardized scores [M]."""
         self.logs, self.cluster, self.propensity, self.scores = logs, cluster, propensity, scores
         self.production, self.over, self.page_size = production, production.over, reward.page_size
         self.share = winsorized(logs, cluster)
         self.pages = PageReplay(logs, reward, self.share)
-        self.later, self.is_later = later.baselines | later.policies, later.requests
-        self.later_logs = logs.select(later.requests)
-        self.later_pages = PageReplay(self.later_logs, reward, self.share[later.requests])
+        self.later, self.is_later = later.baselines | later.policies, later_requests(logs)
+        self.later_logs = logs.select(self.is_later)
+        self.later_pages = PageReplay(self.later_logs, reward, self.share[self.is_later])
         self.ranks = {name: self.pages.ranks(part[logs.shown]) for name, part in scores.items()}
         self.judged = dict(self.ranks)  # also those that nothing can serve
         if self.over == PRODUCTION_SCORE:
@@ -360,8 +353,7 @@ class _Rivals:
         """Lifts of the chosen arms over another, each with its widest interval over those of the propensities."""
         curves = []
         for curve in (self.propensity, *self.propensity.bounds()):
-            base = logged_order(self.logs, self.pages, curve) if over == LOGGED_ORDER else None
-            base = self.pages.values(self.judged[over], curve) if base is None else base
+            base = self._values(over, curve)
             lifts = [intervals.mean_lift(self.pages.values(arm.rank, curve), base) for arm in chosen]
             by_influence = confidence == SURE
             curves.append(intervals.simultaneous(lifts, self.cluster, confidence=confidence, by_influence=by_influence))
@@ -369,6 +361,11 @@ class _Rivals:
             Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e))
             for e in zip(*curves, strict=True)
         ]
+
+    def _values(self, name: str, curve: SlotPropensity) -> Floats:
+        """[R]: the values of the pages of a ranking."""
+        own = logged_order(self.logs, self.pages, curve) if name == LOGGED_ORDER else None
+        return self.pages.values(self.judged[name], curve) if own is None else own
 
     def later_lift(self, arm: _Arm, over: str) -> Estimate:
         """The lift over a ranking on later requests, both learned from the earlier ones; influence [R] of all."""
@@ -394,8 +391,7 @@ class _Rivals:
         later = self.later_lift(arm, over)
         if not (math.isfinite(later.value) and math.isfinite(lift.value)):
             return lift
-        base = logged_order(self.logs, self.pages, self.propensity) if over == LOGGED_ORDER else None
-        base = self.pages.values(self.judged[over], self.propensity) if base is None else base
+        base = self._values(over, self.propensity)
         own = intervals.mean_lift(self.pages.values(arm.rank, self.propensity), base)
         apart = intervals.interval(own.value - later.value, own.influence - later.influence, self.cluster)
         reach, value = apart.high - apart.value, (lift.value + later.value) / 2

@@ -24,7 +24,6 @@ from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, standardized
 from pygrade.training.cross_fit import (
     FoldRankings,
-    LaterRankings,
     Trust,
     choose_mixture,
     fold_workers,
@@ -92,7 +91,7 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
         evidence.sample_fold,
         evidence.cluster,
         rankings,
-        LaterRankings(is_later, *later),
+        later,
         config.trust,
         config.reward,
         evidence.propensity,

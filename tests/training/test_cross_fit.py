@@ -23,7 +23,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.runs.fit import fit
 from pygrade.training import cross_fit, folds
 from pygrade.training.baselines import standardized
-from pygrade.training.cross_fit import FoldRankings, LaterRankings, choose_mixture, fold_of_requests
+from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
 from pygrade.training.license import License
 from pygrade.training.production import find_production
 from pygrade.training.propensity import SlotPropensity
@@ -82,8 +82,8 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, licen
     baseline."""
     cluster = numbered(logs.user_id)
     fold, known = fold_of_requests(cluster, 2, 0), find_production(logs, TrainConfig())
-    parts, is_later = [], later_requests(logs)
-    for requests_of in (fold == 0, fold == 1, is_later):
+    parts = []
+    for requests_of in (fold == 0, fold == 1, later_requests(logs)):
         part, rows = logs.select(requests_of), requests_of[logs.row_request]
         z = {
             name: standardized(np.float32(scores[rows]), part)
@@ -95,7 +95,7 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, licen
         simple |= {PRODUCTION: z["k"]} if "k" in z else {}
         parts.append(FoldRankings(simple, {STAGE1: z["b"], GRADE: z["p"]} if "p" in z else {}))
     options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity, known
-    later = LaterRankings(is_later, *parts.pop())
+    later = parts.pop()
     return choose_mixture(logs, fold, cluster, parts, later, *options, license=license, requests=requests)
 
 
