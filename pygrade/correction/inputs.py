@@ -245,7 +245,7 @@ class TaskRows:
         return int((self.y > 0).sum())
 
     def _moves(self, weights: Floats, some: slice) -> tuple[Floats, Floats | float]:
-        """What z ⊗ u, and the further columns, add to the predictor of some rows."""
+        """The parts of z ⊗ u and of the further columns in the predictor of some rows."""
         size = self.z.shape[1] * self.u.shape[1]
         own = weights.reshape(-1)[:size].reshape(self.z.shape[1], -1)
         moved = np.einsum("su,su->s", (self.z @ own)[self._compact[some]], self.u[some])
