@@ -3,7 +3,7 @@ from os import PathLike
 from typing import Any
 
 __version__: str
-transforms: tuple[str, ...]  # by the value of the C++ enum
+transforms: dict[str, bool]  # in the order of the C++ enum; True: takes scores ≥ 0 alone
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -28,9 +28,13 @@ def fuse_topk_fast_path(
 ) -> Any: ...  # fmt: skip
 def rank_fast_path(
     type: Any, scores: Any, weights: Any, k: Any, transform: str, mask: Any, boost_mul: Any, boost_add: Any,
-    groups: Any, caps: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, out: Any,
-    num_threads: Any,
+    groups: Any, caps: Any, cap_slots: Any, decay: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any,
+    layout: str, out: Any, num_threads: Any,
 ) -> Any: ...  # fmt: skip
+def check_page_rules(
+    rows: int, mask: Any, boost_mul: Any, boost_add: Any, groups: Any, caps: Any, cap_slots: Any, decay: Any
+) -> None:
+    """ValueError for rules that do not fit ``rows`` candidates: the checks of the core."""
 
 class Correction:
     """A correction of predictions in the C++ core (csrc/include/pygrade/correction.hpp); copies its arrays, float32."""
@@ -191,13 +195,13 @@ class Ranker:
         """Serve another policy. Returns when no thread ranks with the old one any more."""
 
     def score(
-        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any, shifts: Any,
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any,
         item_values: Any, items: Any, result: Any, num_threads: int,
     ) -> None:  # fmt: skip
         """What each candidate of predictions [R, N, T], or [M, T] with offsets, is ranked by, into result [M]."""
 
     def score_parts(
-        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any, shifts: Any,
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any,
         item_values: Any, items: Any, weights: Any,
     ) -> tuple[Any, Any, Any]:  # fmt: skip
         """Each task's part [M, T] of these scores with weights [R, T], the baseline's [M], see `Page.contributions`,
@@ -217,11 +221,11 @@ class Ranker:
 def rank_pages(
     ranker: Ranker, context: Any, predictions: Any, k: int, offsets: Any, scenario: str | list[str] | None, mask: Any,
     boost_mul: Any, boost_add: Any, groups: Any, caps: Any, explore: bool, seed: int | None, values: Any,
-    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool, shifts: Any,
+    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool,
     as_logged: bool,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, tuple[Any, ...] | None]:  # fmt: skip
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, tuple[Any, ...] | None]:  # fmt: skip
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
-    version, the context as it was used, the multipliers and shifts in force if the policy takes any, the number of the
+    version, the context as it was used, the tasks' values in force if there are any, the number of the
     first request, and of searched pages which they are, effects, items above and sorted places."""
 
 def describe_move(effect: float, above: int, sorted_place: int, place: int, root: str) -> str:
@@ -230,29 +234,12 @@ def describe_move(effect: float, above: int, sorted_place: int, place: int, root
 def rank_pages_fast_path(
     ranker: Ranker, context: Any, predictions: Any, k: Any, offsets: Any, scenario: Any, mask: Any, boost_mul: Any,
     boost_add: Any, groups: Any, caps: Any, explore: Any, seed: Any, values: Any, item_values: Any, items: Any,
-    categories: Any, embeddings: Any, page_terms: Any, shifts: Any, as_logged: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, Any] | None: ...  # fmt: skip
+    categories: Any, embeddings: Any, page_terms: Any, as_logged: Any,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, Any] | None: ...  # fmt: skip
 
 class UserTower:
-    """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""
+    """The user tower of `pygrade.prerank.TwoTower` in the C++ core."""
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        hidden: int,
-        field_embedding: int,
-        length: int,
-        item_id: Any,
-        item_table: Any,
-        request_mean: Any,
-        request_std: Any,
-        field_tables: Sequence[Any],
-        hidden_weight: Any,
-        hidden_bias: Any,
-        output_weight: Any,
-        output_bias: Any,
-    ) -> None: ...
     def user_vectors(self, request_dense: Any, request_ids: Any, sequences: Any, vectors: Any) -> None:
         """Vectors of requests into vectors [R, width]."""
 
@@ -266,28 +253,19 @@ class ItemIndex:
     def search(self, vectors: Any, seen: list[Any], eligible: Any, items: Any, scores: Any) -> None:
         """The best items [R, n] of vectors [R, D] and their scores [R, n], padded with -1 and -inf."""
 
-    def has(self, item_id: Any, found: Any) -> None:
-        """Which of item_id [n] are in the index, to found, bool [n]."""
-
-    def read_items(self, item_id: Any, vectors: Any = None) -> None:
-        """Copy the items to item_id [m], ascending, and vectors [m, D]."""
-
     def layout(self) -> dict[str, Any]:
         """Copies of item_id and vectors as Prerank.save writes them."""
 
 class Prerank:
     """A user tower and an item index as the C++ core serves them."""
 
-    def __init__(self, tower: UserTower, index: ItemIndex, schema_hash: str) -> None: ...
+    def __init__(self, json: bytes, tensors: bytes, name: str = "prerank") -> None: ...
     @staticmethod
     def load(path: str) -> Prerank: ...
     @property
     def tower(self) -> UserTower: ...
     @property
     def index(self) -> ItemIndex: ...
-
-def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
-    """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
 
 class StoreError(Exception): ...
 class StoreUnreachableError(StoreError): ...
@@ -513,7 +491,6 @@ class Pipeline:
         predictions: Any = None,
         item_features: dict[str, Any] = ...,
         user_data: Any = None,
-        shifts: Any = None,
     ) -> dict[str, Any]:
         """The page, its weights, and what it was made from. ``deadline``: microseconds. ``item_values``: ids [n] →
         prices [n]. Without features of items, as with ``predictions``, their arrays have no columns."""

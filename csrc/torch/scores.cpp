@@ -54,8 +54,8 @@ float not_negative(const char* name, double value) {
 }
 
 Transform transform_of(std::int64_t code) {
-  if (code < 0 || code >= static_cast<std::int64_t>(transform_names.size()))
-    refuse("transform", code, "0 to 5: identity, log, zscore, zlog, rank, log1p");
+  if (code < 0 || code >= static_cast<std::int64_t>(transforms.size()))
+    refuse("transform", code, "the place of a transform in the core's table");
   return static_cast<Transform>(code);
 }
 
@@ -76,6 +76,23 @@ Weights::Weights(const Tensor& given, const Scores& scores)
       input(group ? Input<float>(given, "weights", {scores.batch, any_size, scores.tasks})
                   : Input<float>(given, "weights", {scores.batch, scores.tasks})),
       samples(group ? input.size(1) : 1) {}
+
+RulesInput::RulesInput(const Rows& rows, const MaybeTensor& mask, const MaybeTensor& boost_mul,
+                       const MaybeTensor& boost_add, const MaybeTensor& groups, const MaybeTensor& caps,
+                       const MaybeTensor& cap_slots, const MaybeTensor& decay)
+    : mask_(of_candidates<std::uint8_t>(mask, "mask", rows)),
+      boost_mul_(of_candidates<float>(boost_mul, "boost_mul", rows)),
+      boost_add_(of_candidates<float>(boost_add, "boost_add", rows)),
+      groups_(of_candidates<std::int32_t>(groups, "groups", rows, any_size)),
+      columns_(groups_ ? groups_.size(rows.jagged ? 1 : 2) : any_size),
+      caps_(caps, "caps", {columns_}),
+      cap_slots_(cap_slots, "cap_slots", {columns_}),
+      decay_(decay, "decay", {columns_}) {}
+
+PageRules RulesInput::rules() const {
+  return {mask_.span(), boost_mul_.span(), boost_add_.span(), groups_.span(),
+          caps_.span(), cap_slots_.span(), decay_.span()};
+}
 
 std::int64_t list_length(std::int64_t k) {
   if (k < 1 || k > std::numeric_limits<std::int32_t>::max()) refuse("k", k, "at least 1 and at most 2^31 - 1");

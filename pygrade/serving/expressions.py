@@ -96,7 +96,7 @@ def express(policy: FusionPolicy) -> Expression:
             raise ValueError(f"transform of {node.name} is rank, which needs all candidates at once; want another one")
     inputs = request_shifts(policy, None, None, None)
     if policy.config.trade_offs:
-        inputs["values"] = policy.spec.multipliers(None, [""], 1)[0].double().numpy()
+        inputs["values"] = policy.spec.own_values(policy.spec.task_values, [""], 1)[0].astype(np.float64)
     if mixture is None or mixture.takes_network:
         inputs["weights"] = policy.fallback_weights().double().numpy()
     inputs |= {name: np.ones(len(steps)) for name, steps in formula.spreads.items()}
@@ -107,8 +107,8 @@ def express(policy: FusionPolicy) -> Expression:
 
 def request_shifts(policy: FusionPolicy, *request: NDArray[Any] | None) -> Inputs:
     """shifts [T] and slopes [T, V] of a request's context [F], its candidates' predictions [N, T] as a log has them and
-    items [N, I], see `Correction.shifts`; without predictions those of a page of average candidates. None if nothing
-    reads corrected predictions."""
+    items [N, I], see `Correction.shifts`; without predictions those of a page of average candidates. Empty if
+    nothing reads corrected predictions."""
     if policy.correction is None or not policy.takes_corrected:
         return {}
     added = policy.correction.shifts(*request)

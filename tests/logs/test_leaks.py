@@ -9,7 +9,7 @@ pytest.importorskip("pyarrow")
 
 from pygrade.logs import Logs
 from pygrade.logs.import_table import import_table
-from pygrade.logs.leaks import absurd_price, are_times, leak_strength, price_leak
+from pygrade.logs.leaks import absurd_price, leak_strength, price_leak
 from tests.logs.shop import shop
 
 SHOP = shop(400)
@@ -52,16 +52,6 @@ def test_predictions_that_were_made_after_their_page_are_refused():
         ValueError, match=r"'predicted' \(when predictions were made\) is after the page's time in row 40"
     ):
         import_table({**SHOP, "predicted": late}, "scored_at=predicted")
-
-
-def test_a_price_that_gains_too_much_is_refused_if_it_was_proposed():
-    some = np.random.default_rng(0).random(len(SHOP["price"])) < 0.05
-    table = with_price(np.where(SHOP["bought"] | some, 500.0, 2.0).tolist())
-    assert Logs.from_table(table).value is not None  # nothing counts it
-    with pytest.raises(ValueError, match=r"with 'price' \(price, by its name\) .* earns .* % more.*value=COLUMN"):
-        Logs.from_table(table, value_tasks=["buy"])
-    assert Logs.from_table(table, "value=price", value_tasks=["buy"]).value_tasks == ("buy",)
-    assert Logs.from_table(SHOP, value_tasks=["buy"]).value_tasks == ("buy",)
 
 
 def test_times_are_no_features():
@@ -139,8 +129,3 @@ def test_what_tells_the_feedback():
     )
     assert leak_strength(np.where(rng.random(3000) < 0.5, np.nan, noise + 10 * event), event) == "AUC 1.000"
     assert leak_strength(noise[:100] + 10 * event[:100], event[:100]) == ""  # too few
-
-
-def test_times():
-    assert are_times(np.array([1.7e9, 1.8e9])) and are_times(np.array([1.7e18, 1.71e18]))
-    assert not are_times(np.array([1e3, 1.7e9])) and not are_times(np.array([np.nan])) and not are_times(np.zeros(3))

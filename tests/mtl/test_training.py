@@ -18,7 +18,7 @@ def test_learns_dense_and_id_effects_and_stays_calibrated():
     new_dense, new_ids, new_labels, _, truth = world(seed=1)
     p = predict(model, new_dense, new_ids)
     assert p.shape == (4000, 2) and p.dtype == np.float32 and p.min() > 0 and p.max() <= 1
-    for t in range(2):
+    for t in range(2):  # of eight seeds the means are off by -20 … +21 %, +2 and +6 % on average
         assert auc(new_labels[:, t], p[:, t]).value > 0.95 * auc(new_labels[:, t], truth[:, t]).value
         assert abs(p[:, t].mean() / new_labels[:, t].mean() - 1) < 0.25  # the positive weight is taken out again
     shuffled = predict(model, new_dense, np.roll(new_ids, 1, axis=0))
@@ -77,8 +77,9 @@ def test_missing_dense_values_count_as_the_mean():
     ("change", "message"),
     [
         (lambda a: {**a, "dense": a["dense"][:, :2]}, "dense has shape"),
-        (lambda a: {**a, "dense": np.full_like(a["dense"], np.inf)}, "dense is infinite in row 0"),
+        (lambda a: {**a, "dense": np.where(np.arange(200)[:, None] == 34, np.inf, a["dense"])}, "infinite in row 34"),
         (lambda a: {**a, "ids": a["ids"][:-1]}, "ids has shape"),
+        (lambda a: {**a, "ids": a["ids"] * 1.0}, "ids has dtype float64"),
         (lambda a: {**a, "labels": a["labels"][:, :1]}, "labels has shape"),
         (lambda a: {**a, "labels": a["labels"] * 2}, "labels of task '.' is 2.0 in row"),
         (lambda a: {**a, "labels": a["labels"] * 0}, "task 'a' has 0 positives"),
@@ -88,14 +89,14 @@ def test_missing_dense_values_count_as_the_mean():
 def test_bad_input_is_named(change, message):
     dense, ids, labels, time, _ = world(200)
     arguments = change({"dense": dense, "ids": ids, "labels": labels, "time": time})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         fit(**arguments, tasks=("a", "b"), config=SMALL)
 
 
-@pytest.mark.parametrize("bad", [{"shared_experts": 0}, {"dropout": 1.0}, {"epochs": 0}])
-def test_bad_config_is_named(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        MtlConfig(**bad)
+def test_bad_config_is_named():
+    for bad in ({"shared_experts": 0}, {"dropout": 1.0}, {"epochs": 0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            MtlConfig(**bad)
 
 
 @pytest.mark.parametrize("stop", [0.15, 0.0])

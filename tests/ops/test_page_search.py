@@ -1,7 +1,6 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -50,6 +49,7 @@ def case_of(batch: int, candidates: int, width: int, k: int, form: str, seed: in
         call |= {"mask": rand(batch, candidates) < (0.8 if seed % 2 else 0.3), "pins": pins}
         call |= {"boost_mul": rand(batch, candidates) + 0.5, "boost_add": rand(batch, candidates) - 0.8}
         call |= {"groups": integers(-1, 4, batch, candidates, 3), "caps": [2, -1, 3] if seed % 3 else [1, 3, 0]}
+        call |= {"cap_slots": [-1, 2, 3], "decay": [0.5, 1.0, 0.9]} if seed % 2 == 0 else {}
     return call
 
 
@@ -194,17 +194,6 @@ def assert_equal(page, other) -> None:
     assert same_bits(page[0], other[0])
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_threads_and_numpy_change_nothing(form):
-    call = case_of(9, 50, 20, 6, form, 4)
-    page = search_page(**call, num_threads=1)
-    assert_equal(search_page(**call, num_threads=3), page)
-    arrays = {n: v.numpy() if isinstance(v, torch.Tensor) else v for n, v in call.items()}
-    found = search_page(**arrays)
-    assert isinstance(found.values, np.ndarray)
-    assert_equal([torch.from_numpy(part) for part in found], page)
-
-
 @pytest.mark.parametrize("beam", [1, 8])
 def test_a_mask_that_leaves_few_changes_nothing_else(beam):
     """With few eligible candidates they are gathered first."""
@@ -225,16 +214,18 @@ def test_a_page_obeys_its_rules(seed, form, candidates):
     page = [int(i) for i in indices if i >= 0]
     assert len(set(page)) == len(page)
     assert all(bool(call["mask"][0, i]) for i in page)
+    length = [n if n >= 0 else 7 for n in call.get("cap_slots", [-1] * 3)]
     for column, cap in enumerate(call["caps"]):
-        members = [int(call["groups"][0, i, column]) for i in page]
+        members = [int(call["groups"][0, i, column]) for i in indices[: length[column]] if i >= 0]
         assert cap < 0 or all(members.count(group) <= cap for group in members if group >= 0)
     assert torch.equal(indices < 0, values == -math.inf)
     taken = set(page)
     for slot in (indices < 0).nonzero()[:, 0].tolist():  # an empty slot: nothing was left for it
+        above = int((indices[:slot] >= 0).sum())
         for i in set(range(candidates)) - taken:
             groups = call["groups"][0]
             full = [
-                cap >= 0 and g >= 0 and sum(int(groups[j, a]) == g for j in taken) >= cap
+                cap >= 0 and above < length[a] and g >= 0 and sum(int(groups[j, a]) == g for j in taken) >= cap
                 for a, (g, cap) in enumerate(zip(groups[i].tolist(), call["caps"], strict=True))
             ]
             assert any(full) or not call["mask"][0, i], slot
@@ -258,7 +249,10 @@ def test_scores_that_are_no_numbers_rank_last(form):
         assert page.indices[0].tolist() == [3, 5, 2, 4, 1, 0]
 
 
+BY_HAND = dict.fromkeys(("root", "attention", "examination"))
 REFUSED = [
+    (BY_HAND | {"objective": "mmr", "beam": 2}, "beam is 2; want 1 for mmr"),
+    (BY_HAND | {"objective": "log_det", "trade_off": 1.5}, r"trade_off is 1\.5; want 0 to 1"),
     ({"k": 0}, "k is 0; want at least 1"),
     ({"beam": 65}, "beam is 65; want at most 64"),
     ({"root": None}, "root is NoneType; want a torch tensor or a numpy array"),
@@ -269,8 +263,11 @@ REFUSED = [
     ({"categories": None}, "categories and pairs go together; got pairs alone"),
     ({"embeddings": None}, "embeddings and cosine go together; got cosine alone"),
     ({"cosine": math.inf}, "cosine is inf; want a finite number"),
-    ({"groups": None}, "groups and caps go together; got caps alone"),
+    ({"groups": None}, "caps and decay go with groups"),
+    ({"caps": None}, "groups is given alone"),
     ({"caps": [1]}, r"caps is of shape \[1\]; want \[3\]"),
+    ({"cap_slots": [0, 1, 1]}, r"cap_slots\[0\] is 0"),
+    ({"decay": [0.5, 0.0, 1.0]}, r"decay\[1\] is 0"),
     ({"pairs": torch.zeros(2, 3)}, r"pairs is of shape \[2, 3\]; want \[C, C\]"),
     ({"pairs": torch.full((3, 3), math.nan)}, "pairs is nan at 0; want a finite number"),
     ({"categories": torch.full((1, 9), 3, dtype=torch.int32)}, "categories is 3 at 0; want -1 or more, and below 3"),
@@ -294,13 +291,6 @@ def test_a_bad_argument_is_named(changed, message):
             on(backend, **call)
 
 
-def test_greedy_alone_serves_a_diversity_set_by_hand():
-    with pytest.raises(ValueError, match=r"^beam is 2; want 1 for mmr"):
-        search_page(torch.zeros(1, 3), None, 2, objective="mmr", beam=2)
-    with pytest.raises(ValueError, match=r"^trade_off is 1\.5; want 0 to 1"):
-        search_page(torch.zeros(1, 3), None, 2, objective="log_det", trade_off=1.5)
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_it_is_an_op_of_torch(form):
     call = case_of(2, 12, 4, 3, form, 1)
@@ -308,7 +298,9 @@ def test_it_is_an_op_of_torch(form):
     caps = torch.tensor(call["caps"], dtype=torch.int32)
     objective = ("page_value", "mmr", "log_det").index(call.get("objective", "page_value"))
     likeness = (call["cosine"], objective, call.get("beam", 1), call.get("trade_off", 0.5))
-    rules = (call["mask"], call["boost_mul"], call["boost_add"], call["groups"], caps, call["pins"])
+    limits = torch.tensor([2, -1, 1], dtype=torch.int32), torch.tensor([0.5, 1.0, 0.9])
+    call |= dict(zip(("cap_slots", "decay"), limits, strict=True))
+    rules = (call["mask"], call["boost_mul"], call["boost_add"], call["groups"], caps, *limits, call["pins"])
     arguments = (*(call.get(name) for name in names), *likeness, *rules)
     torch.library.opcheck(torch.ops.pygrade.search_page.default, arguments)
     assert_equal(torch.ops.pygrade.search_page(*arguments), search_page(**call))
