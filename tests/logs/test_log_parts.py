@@ -2,7 +2,7 @@
 
 import pytest
 
-from pygrade.logs import concatenate, write_logs
+from pygrade.logs import write_logs
 from pygrade.logs.log_parts import LogParts
 from tests.logs.test_logs import assert_same, make_logs
 
@@ -15,7 +15,6 @@ def test_item_columns_go_with_their_rows(tmp_path):
     parts = LogParts.open(tmp_path / "log")
     assert parts.items == logs.items == ("brand", "margin") and len(parts.parts) > 3
     assert_same(parts.read(5, 41), logs.select(slice(5, 41)))
-    assert_same(concatenate(list(parts.chunks(0, 50, 7))), logs)
     assert_same(parts.sample(50), logs)
     late = parts.split(0.6)[1]
     assert_same(late.read(0, late.num_requests), logs.split(0.6)[1])
