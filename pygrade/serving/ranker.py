@@ -258,7 +258,7 @@ class _Arguments(NamedTuple):
         transforms = {"log" if entry.logarithm else entry.transform for entry in raw}
         if (mixture is None or mixture.takes_network) and not policy.config.corrected:
             transforms.add(policy.config.transform)
-        if transforms & {"log", "zlog", "log1p"} and not policy.scales:  # by which the core refuses others
+        if any(_core.transforms[name] for name in transforms) and not policy.scales:  # by which the core refuses others
             _check_signs(rows, offsets)
         groups, caps = _capped_groups(self.groups, self.caps, total)
         return _Arguments(
