@@ -25,15 +25,16 @@ CATALOG = np.array([f"sku-{number:04d}" if number % 9 else f"1000{number:04d}" f
 
 
 def make_policy(seed: int = 3) -> FusionPolicy:
-    """One that takes multipliers of the tasks' values, and is mixed with a baseline of prices and item effects."""
-    config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, trade_offs=True)
+    """One whose network reads the tasks' values, and that is mixed with a baseline of prices and item effects."""
+    worth = (1.0, 2.0, 5.0, 0.5)
+    config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, trade_offs=True, task_values=worth)
     policy = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=seed)
     policy.head.weight.data.mul_(40)  # so that requests differ
     policy.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
     effects = np.random.default_rng(seed).normal(0, 0.5, (len(CATALOG) // 2, len(TASKS))).astype(np.float32)
     levels = ItemEffects(np.sort(hashes(CATALOG[::2])), effects)  # of one item in two
     policy.correction = Correction.identity(TASKS, FEATURES).with_item_effects(levels)
-    value = Baseline("corrected value", "identity", (1.0, 2.0, 5.0, 0.5), True, ("order",), corrected=True)
+    value = Baseline("corrected value", "identity", worth, True, ("order",), corrected=True)
     policy.mixture = Mixture(0.6, value)
     return policy
 

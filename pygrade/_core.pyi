@@ -3,7 +3,7 @@ from os import PathLike
 from typing import Any
 
 __version__: str
-transforms: tuple[str, ...]  # by the value of the C++ enum
+transforms: dict[str, bool]  # in the order of the C++ enum; True: takes scores ≥ 0 alone
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -192,13 +192,13 @@ class Ranker:
         """Serve another policy. Returns when no thread ranks with the old one any more."""
 
     def score(
-        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any, shifts: Any,
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any,
         item_values: Any, items: Any, result: Any, num_threads: int,
     ) -> None:  # fmt: skip
         """What each candidate of predictions [R, N, T], or [M, T] with offsets, is ranked by, into result [M]."""
 
     def score_parts(
-        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any, shifts: Any,
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any,
         item_values: Any, items: Any, weights: Any,
     ) -> tuple[Any, Any, Any]:  # fmt: skip
         """Each task's part [M, T] of these scores with weights [R, T], the baseline's [M], see `Page.contributions`,
@@ -218,11 +218,11 @@ class Ranker:
 def rank_pages(
     ranker: Ranker, context: Any, predictions: Any, k: int, offsets: Any, scenario: str | list[str] | None, mask: Any,
     boost_mul: Any, boost_add: Any, groups: Any, caps: Any, explore: bool, seed: int | None, values: Any,
-    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool, shifts: Any,
+    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool,
     as_logged: bool,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, tuple[Any, ...] | None]:  # fmt: skip
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, tuple[Any, ...] | None]:  # fmt: skip
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
-    version, the context as it was used, the multipliers and shifts in force if the policy takes any, the number of the
+    version, the context as it was used, the tasks' values in force if there are any, the number of the
     first request, and of searched pages which they are, effects, items above and sorted places."""
 
 def describe_move(effect: float, above: int, sorted_place: int, place: int, root: str) -> str:
@@ -231,8 +231,8 @@ def describe_move(effect: float, above: int, sorted_place: int, place: int, root
 def rank_pages_fast_path(
     ranker: Ranker, context: Any, predictions: Any, k: Any, offsets: Any, scenario: Any, mask: Any, boost_mul: Any,
     boost_add: Any, groups: Any, caps: Any, explore: Any, seed: Any, values: Any, item_values: Any, items: Any,
-    categories: Any, embeddings: Any, page_terms: Any, shifts: Any, as_logged: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, Any] | None: ...  # fmt: skip
+    categories: Any, embeddings: Any, page_terms: Any, as_logged: Any,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, Any] | None: ...  # fmt: skip
 
 class UserTower:
     """The user tower of `pygrade.prerank.TwoTower` in the C++ core."""
@@ -488,7 +488,6 @@ class Pipeline:
         predictions: Any = None,
         item_features: dict[str, Any] = ...,
         user_data: Any = None,
-        shifts: Any = None,
     ) -> dict[str, Any]:
         """The page, its weights, and what it was made from. ``deadline``: microseconds. ``item_values``: ids [n] →
         prices [n]. Without features of items, as with ``predictions``, their arrays have no columns."""

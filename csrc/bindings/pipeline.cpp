@@ -78,7 +78,7 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
                    const std::optional<std::string>& scenario, const py::dict& context, std::size_t k,
                    std::size_t candidates, py::handle item_ids, py::handle seen, py::handle eligible, bool explore,
                    py::handle values, std::optional<std::int64_t> deadline, const py::object& item_values,
-                   py::handle predictions, const py::dict& item_features, py::object user_data, py::handle shifts) {
+                   py::handle predictions, const py::dict& item_features, py::object user_data) {
   const auto given = context_of(context);
   PipelineRequest request;
   request.user = {user_id, timestamp, scenario, given};
@@ -88,7 +88,6 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
   if (!eligible.is_none()) request.eligible = span_of<const std::int64_t>(eligible, "eligible");
   request.explore = explore;
   request.values = optional_span<const float>(values, "values");
-  request.shifts = optional_span<const float>(shifts, "shifts");
   if (deadline) request.deadline = std::chrono::microseconds(*deadline);
   if (!predictions.is_none())
     request.predictions = span_of<const float>(predictions, "predictions", {any_size, any_size});
@@ -117,15 +116,12 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
   const PipelineBuffer buffer{
       items, {scores.mutable_data(), k}, {weights.mutable_data(), tasks}, {concentration.mutable_data(), tasks}};
   ServedPage page;
-  Policy::ValueMemory in_force;
+  Policy::RequestValues in_force;
   {
     const py::gil_scoped_release unlocked;
     const Pipeline::Lease lease(*served.pipeline, workspace);
     page = served.pipeline->rank(request, buffer, workspace);
-    const Policy& policy = workspace.policy();
-    const ValueChange given{request.values, request.shifts};
-    if (policy.trade_offs() || policy.valued() || !given.empty())
-      policy.change_values(given, request.user.scenario, in_force);
+    workspace.policy().find_values(request.values, request.user.scenario, in_force);
   }
   const FeatureBuffer& f = workspace.features();
   const std::size_t rows = workspace.item_ids().size();
@@ -146,8 +142,7 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
   result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
   const auto priced_at = workspace.request().item_values;
   result["item_values"] = priced_at.empty() ? py::object(py::none()) : py::object(copy_to_array(priced_at));
-  result["multipliers"] = optional_table(in_force.multipliers, 1);
-  result["shifts"] = optional_table(in_force.shifts, 1);
+  result["request_values"] = optional_table(in_force.values, 1);
   result["context"] = optional_table(workspace.request().context, 1);
   result["item_columns"] = optional_table(workspace.request().items, rows);
   result["request_dense"] = table_of(f.request_dense, 1);
@@ -194,8 +189,7 @@ void bind_pipeline(py::module_& module) {
       .def("rank", &rank_user, "user_id"_a, "timestamp"_a, "scenario"_a, "context"_a, "k"_a, "candidates"_a,
            "item_ids"_a = py::none(), "seen"_a = py::none(), "eligible"_a = py::none(), "explore"_a = false,
            "values"_a = py::none(), "deadline"_a = py::none(), "item_values"_a = py::none(),
-           "predictions"_a = py::none(), "item_features"_a = py::dict(), "user_data"_a = py::none(),
-           "shifts"_a = py::none())
+           "predictions"_a = py::none(), "item_features"_a = py::dict(), "user_data"_a = py::none())
       .def_property_readonly("counters", &pipeline_counters);
 }
 

@@ -25,9 +25,8 @@ void evaluate(const Policy& policy, py::handle context, py::handle predictions,
   const auto i = span_of<float>(inputs, "inputs", {policy.num_inputs()});
   const auto a = span_of<float>(concentration, "concentration", {tasks});
   const auto w = span_of<float>(weights, "weights", {tasks});
-  Policy::ValueMemory change;
-  policy.change_values({optional_span<const float>(values, "values", {tasks})}, scenario, change);
-  if (!policy.trade_offs()) change.multipliers.clear();
+  Policy::RequestValues in_force;
+  policy.find_values(optional_span<const float>(values, "values", {tasks}), scenario, in_force);
   Policy::Workspace workspace;
   std::span<const float> rows = p.span<const float>();
   std::vector<float> corrected;
@@ -39,7 +38,7 @@ void evaluate(const Policy& policy, py::handle context, py::handle predictions,
     correction.apply(c, rows, columns, memory, corrected);
     rows = corrected;
   }
-  policy.request_inputs(c, rows, i, change.multipliers);
+  policy.request_inputs(c, rows, i, in_force.multipliers);
   policy.evaluate(i, scenario, workspace, a, w);
 }
 

@@ -189,10 +189,10 @@ py::object moves_of(std::span<const std::uint8_t> searched, std::span<const Page
 }
 
 // Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
-// item_values, items, categories, embeddings, page_terms, shifts, as_logged → what a Page holds, see _core.pyi.
-py::object rank(const Arguments<21>& arguments) {
+// item_values, items, categories, embeddings, page_terms, as_logged → what a Page holds, see _core.pyi.
+py::object rank(const Arguments<20>& arguments) {
   const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-               exploring, seed, multipliers, item_values, items, categories, embeddings, page_terms, shifts, logged] =
+               exploring, seed, task_values, item_values, items, categories, embeddings, page_terms, logged] =
       arguments;
   auto& server = py::cast<Server&>(self);
   const std::size_t tasks = server.tasks, features = server.features;
@@ -210,13 +210,12 @@ py::object rank(const Arguments<21>& arguments) {
   const Rows<std::int32_t> member(groups, "groups", total, limits.size());
   const Rows<float> prices(item_values, "item_values", total);
   const Rows<float> item_columns(items, "items", total, columns_of(items, "items", total));
-  const Rows<float> given(multipliers, "values", batch, tasks);
+  const Rows<float> given(task_values, "values", batch, tasks);
   const auto names = names_of(categories, total);
   const Rows<float> vectors(embeddings, "embeddings", total, columns_of(embeddings, "embeddings", total));
   const bool with_terms = py::cast<bool>(page_terms);
   std::vector<PageEffect> effects(names.empty() && vectors.values.empty() ? 0 : batch * k);
   std::vector<std::uint8_t> searched(batch, 0);
-  const Rows<float> added(shifts, "shifts", batch, tasks);
   const bool explore = py::cast<bool>(exploring), as_logged = py::cast<bool>(logged);
 
   const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
@@ -244,7 +243,6 @@ py::object rank(const Arguments<21>& arguments) {
                    with_terms,
                    {},
                    {},
-                   added.of(b, b + 1),
                    as_logged};
   };
   const auto buffer_of = [&](std::size_t b) {
@@ -282,21 +280,19 @@ py::object rank(const Arguments<21>& arguments) {
     lease.rank(requests, buffers, pages, threads);
     keep(pages);
   }
-  py::object in_force = py::none(), shifts_in_force = py::none();
-  if (policy->trade_offs() || policy->valued() || !multipliers.is_none() || !shifts.is_none()) {
-    const Output<float> table(batch, tasks), other(batch, tasks);
-    Policy::ValueMemory change;
+  py::object in_force = py::none();
+  if (policy->trade_offs() || policy->valued() || !task_values.is_none()) {
+    const Output<float> table(batch, tasks);
+    Policy::RequestValues memory;
     for (std::size_t b = 0; b < batch; ++b) {
-      policy->change_values({given.of(b, b + 1), added.of(b, b + 1)}, scenarios.of(b), change);
-      std::ranges::copy(change.multipliers, table.row(b, tasks).begin());
-      std::ranges::copy(change.shifts, other.row(b, tasks).begin());
+      policy->find_values(given.of(b, b + 1), scenarios.of(b), memory);
+      std::ranges::copy(memory.values, table.row(b, tasks).begin());
     }
     in_force = table.array;
-    shifts_in_force = other.array;
   }
   const Owners& owners = owners_of(policy);
   return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
-                        draws.array, owners.policy, owners.version, known.array, in_force, shifts_in_force,
+                        draws.array, owners.policy, owners.version, known.array, in_force,
                         server.numbered.fetch_add(batch), moves_of(searched, effects, batch, k));
 }
 
@@ -306,15 +302,13 @@ struct LoggedRequests {
   std::vector<Request> requests;
 
   LoggedRequests(const Server& server, py::handle context, py::handle predictions, py::handle offsets,
-                 py::handle scenario, py::handle multipliers, py::handle shifts, py::handle item_values,
-                 py::handle items)
+                 py::handle scenario, py::handle values, py::handle item_values, py::handle items)
       : candidates(candidates_of(predictions, offsets, static_cast<std::int64_t>(server.tasks))),
         requests(candidates.batch),
         scenarios_(scenario, candidates.batch) {
     const std::size_t batch = candidates.batch, total = candidates.total;
-    const Rows<float> known(context, "context", batch, server.features),
-        given(multipliers, "values", batch, server.tasks);
-    const Rows<float> added(shifts, "shifts", batch, server.tasks), prices(item_values, "item_values", total);
+    const Rows<float> known(context, "context", batch, server.features), given(values, "values", batch, server.tasks),
+        prices(item_values, "item_values", total);
     const Rows<float> columns(items, "items", total, columns_of(items, "items", total));
     for (std::size_t b = 0; b < batch; ++b) {
       const std::size_t begin = candidates.begin(b), end = candidates.end(b);
@@ -324,7 +318,6 @@ struct LoggedRequests {
                      .values = given.of(b, b + 1),
                      .item_values = prices.of(begin, end),
                      .items = columns.of(begin, end),
-                     .shifts = added.of(b, b + 1),
                      .as_logged = true};
     }
   }
@@ -335,9 +328,8 @@ struct LoggedRequests {
 
 // Scores [M] of all candidates, into result.
 void score(Server& server, py::handle context, py::handle predictions, py::handle offsets, py::handle scenario,
-           py::handle multipliers, py::handle shifts, py::handle item_values, py::handle items, py::handle result,
-           int num_threads) {
-  const LoggedRequests log(server, context, predictions, offsets, scenario, multipliers, shifts, item_values, items);
+           py::handle values, py::handle item_values, py::handle items, py::handle result, int num_threads) {
+  const LoggedRequests log(server, context, predictions, offsets, scenario, values, item_values, items);
   const auto to = span_of<float>(result, "result", {log.candidates.total});
   std::vector<std::span<float>> scores;
   for (std::size_t b = 0; b < log.requests.size(); ++b)
@@ -349,9 +341,9 @@ void score(Server& server, py::handle context, py::handle predictions, py::handl
 // What they are made of with weights[B, T]: contributions[M, T], or shares of a mixed network, the baseline's share
 // [M], 0 without one, and corrected predictions [M, T], None if nothing reads them.
 py::tuple score_parts(Server& server, py::handle context, py::handle predictions, py::handle offsets,
-                      py::handle scenario, py::handle multipliers, py::handle shifts, py::handle item_values,
-                      py::handle items, py::handle weights) {
-  const LoggedRequests log(server, context, predictions, offsets, scenario, multipliers, shifts, item_values, items);
+                      py::handle scenario, py::handle values, py::handle item_values, py::handle items,
+                      py::handle weights) {
+  const LoggedRequests log(server, context, predictions, offsets, scenario, values, item_values, items);
   const std::size_t tasks = server.tasks, total = log.candidates.total;
   const Rows<float> served(weights, "weights", log.requests.size(), tasks);
   const Output<float> contributions(total, tasks), baseline(total), corrected(total, tasks);
@@ -376,7 +368,7 @@ py::tuple score_parts(Server& server, py::handle context, py::handle predictions
 }
 
 // The core's own checks don't name the request; Python's do.
-py::object pages_fast_path(const Arguments<21>& arguments) {
+py::object pages_fast_path(const Arguments<20>& arguments) {
   try {
     return rank(arguments);
   } catch (const std::invalid_argument& error) {
@@ -386,7 +378,7 @@ py::object pages_fast_path(const Arguments<21>& arguments) {
 
 constexpr auto rank_names =
     "ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, "
-    "values, item_values, items, categories, embeddings, page_terms, shifts, as_logged";
+    "values, item_values, items, categories, embeddings, page_terms, as_logged";
 
 }  // namespace
 
@@ -404,9 +396,9 @@ void bind_ranker(py::module_& module) {
             server.ranker.swap(std::move(next));
           },
           "core"_a, "policy"_a)
-      .def("score", &score, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a, "shifts"_a,
-           "item_values"_a, "items"_a, "result"_a, "num_threads"_a)
-      .def("score_parts", &score_parts, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a, "shifts"_a,
+      .def("score", &score, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a, "item_values"_a,
+           "items"_a, "result"_a, "num_threads"_a)
+      .def("score_parts", &score_parts, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a,
            "item_values"_a, "items"_a, "weights"_a)
       .def_property_readonly("policy", [](const Server& server) { return owners_of(server.ranker.policy()).policy; })
       .def_property_readonly("version", [](const Server& server) { return owners_of(server.ranker.policy()).version; })

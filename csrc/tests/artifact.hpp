@@ -29,6 +29,7 @@ struct Artifact {
   std::vector<int> hidden = {8, 5};
   std::string transform = "zlog";
   bool context_only = false, trade_offs = false;
+  std::string task_values;  // JSON; "": none are stated
   std::string mixture = "null", verdict = "\"better\"", sentence = "\"better than it\"", values = "{}",
               scenario_values = "{}";
   std::string slope = "1.0";
@@ -157,6 +158,7 @@ struct Artifact {
                                                  {"evidence_feature", detail::json_quote(evidence_feature)},
                                                  {"evidence_scale", detail::json_quote(evidence_scale)},
                                                  {"evidence_prior", evidence_prior}};
+    if (!task_values.empty()) config["task_values"] = task_values;
     std::map<std::string, std::string> served = {
         {"mixture", mixture}, {"scenarios", "[\"search\"]"}, {"tensors_sha256", "\"" + sha256(safetensors()) + "\""}};
     if (!scales.empty()) served["scales"] = scales;

@@ -21,11 +21,12 @@ inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::s
   return Policy::parse(artifact.json(), bytes(artifact.safetensors()));
 }
 
-// One that takes multipliers and is mixed, see mixture_json.
+// One that reads values of the tasks and is mixed, see mixture_json.
 inline Artifact mixed_artifact(const std::map<std::string, std::string>& baseline = {}, const char* trust = "0.25") {
   Artifact artifact;
   artifact.trade_offs = true;
-  artifact.values = R"({"order": 2.0})";
+  artifact.task_values = "[1, 0.5, 20]";
+  artifact.values = R"({"order": 40.0})";
   artifact.scenario_values = R"({"search": {"click": 0.5}})";
   artifact.mixture = mixture_json(baseline, trust);
   return artifact.draw();

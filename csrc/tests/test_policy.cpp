@@ -38,10 +38,9 @@ Evaluation evaluate(const Policy& policy, const std::vector<float>& context, con
   Evaluation result{std::vector<float>(policy.num_inputs(), missing), std::vector<float>(tasks, missing),
                     std::vector<float>(tasks, missing)};
   Policy::Workspace workspace;
-  Policy::ValueMemory change;
-  policy.change_values({values}, scenario, change);
-  if (!policy.trade_offs()) change.multipliers.clear();
-  policy.request_inputs(context, predictions, result.inputs, change.multipliers);
+  Policy::RequestValues in_force;
+  policy.find_values(values, scenario, in_force);
+  policy.request_inputs(context, predictions, result.inputs, in_force.multipliers);
   policy.evaluate(result.inputs, scenario, workspace, result.concentration, result.weights);
   return result;
 }
@@ -164,34 +163,40 @@ TEST(little_evidence_is_served_the_scenario_s_weights) {
   }
 }
 
-TEST(multipliers_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
-  const auto policy = parse(mixed_artifact());
-  const auto multipliers = [&](const std::vector<float>& given, std::optional<std::string_view> scenario) {
-    Policy::ValueMemory change;
-    policy->change_values({given}, scenario, change);
-    CHECK_EQUAL(change.shifts, (std::vector<float>{0, 0, 0}));
-    return change.multipliers;
+TEST(values_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
+  const auto policy = parse(mixed_artifact());  // trained with 1, 0.5 and 20
+  Policy::RequestValues in_force;
+  const auto values = [&](const std::vector<float>& given, std::optional<std::string_view> scenario) {
+    policy->find_values(given, scenario, in_force);
+    return in_force.values;
   };
-  CHECK_EQUAL(multipliers({}, {}), (std::vector<float>{1, 1, 2}));
-  CHECK_EQUAL(multipliers({}, "other"), (std::vector<float>{1, 1, 2}));
-  CHECK_EQUAL(multipliers({}, "search"), (std::vector<float>{0.5f, 1, 2}));
-  CHECK_EQUAL(multipliers({missing, 0, missing}, "search"), (std::vector<float>{0.5f, 0, 2}));
-  CHECK_THROWS(std::invalid_argument, "values is -1.000000 for task cart", multipliers({1, -1, 1}, {}));
-  CHECK_THROWS(std::invalid_argument, "values is inf", multipliers({1, 1, HUGE_VALF}, {}));
-  CHECK_THROWS(std::invalid_argument, "values is 0 for every task", multipliers({0, 0, 0}, {}));
-  CHECK_THROWS(std::invalid_argument, "values must have one multiplier", multipliers({1, 1}, {}));
-  const std::vector<float> given(3);
-  Policy::ValueMemory change;
-  CHECK_THROWS(std::invalid_argument, "takes no multipliers", policy_of({})->change_values({given}, {}, change));
-  CHECK_THROWS(std::invalid_argument, "shifts is given", policy_of({})->change_values({{}, given}, {}, change));
-  policy_of({})->change_values({}, {}, change);
-  CHECK_EQUAL(change.multipliers, (std::vector<float>{1, 1, 1}));
+  CHECK_EQUAL(values({}, {}), (std::vector<float>{1, 0.5f, 40}));
+  CHECK_EQUAL(values({}, "other"), (std::vector<float>{1, 0.5f, 40}));
+  CHECK_EQUAL(values({}, "search"), (std::vector<float>{0.5f, 0.5f, 40}));
+  CHECK_EQUAL(values({missing, 0, missing}, "search"), (std::vector<float>{0.5f, 0, 40}));
+  CHECK_EQUAL(in_force.multipliers, (std::vector<float>{0.5f, 0, 2}));
+  CHECK_THROWS(std::invalid_argument, "values is -1.000000 for task cart; want a number >= 0", values({1, -1, 1}, {}));
+  CHECK_THROWS(std::invalid_argument, "values is inf", values({1, 1, HUGE_VALF}, {}));
+  CHECK_THROWS(std::invalid_argument, "values is 0 for every task", values({0, 0, 0}, {}));
+  CHECK_THROWS(std::invalid_argument, "values must have one number", values({1, 1}, {}));
+  auto harm = mixed_artifact();
+  harm.task_values = "[-1, 0, 20]";
+  harm.values = harm.scenario_values = "{}";
+  const auto other = parse(harm);
+  other->find_values(std::vector<float>{-2, missing, 20}, {}, in_force);
+  CHECK_EQUAL(in_force.multipliers, (std::vector<float>{2, 1, 1}));
+  const std::vector<float> positive = {2, 0, 20}, unknown = {-1, 3, 20};
+  CHECK_THROWS(std::invalid_argument, "values is 2.000000 for task click", other->find_values(positive, {}, in_force));
+  CHECK_THROWS(std::invalid_argument, "values is 3.000000 for task cart", other->find_values(unknown, {}, in_force));
+  CHECK_THROWS(std::invalid_argument, "values is given", policy_of({})->find_values(positive, {}, in_force));
+  policy_of({})->find_values({}, {}, in_force);
+  CHECK(in_force.values.empty() && in_force.multipliers.empty());
 }
 
-TEST(logarithms_of_the_multipliers_are_inputs) {
+TEST(logarithms_of_values_over_those_of_the_training_are_inputs) {
   const auto policy = parse(mixed_artifact());
   const std::vector<float> predictions = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
-  const auto result = evaluate(*policy, {1, 2}, predictions, "search", {missing, 0.0f, 3.0f});
+  const auto result = evaluate(*policy, {1, 2}, predictions, "search", {missing, 0.0f, 60.0f});
   CHECK_EQUAL(result.inputs.size(), std::size_t{2 + 3 * 3});
   for (std::size_t t = 0; t < 3; ++t) {
     const double u[] = {0.5, 0.0, 3.0};
@@ -397,10 +402,10 @@ TEST(what_does_not_fit_is_named) {
     CHECK_THROWS(ArtifactError, reason, parse(artifact));
   };
   valued("{\"buy\": 1}", "{}", "'values' names \"buy\"");
-  valued("{\"cart\": -1}", "{}", "'values' holds a number that is not ≥ 0");
-  valued("{\"cart\": 1e39}", "{}", "'values' holds a number that is not ≥ 0");
-  valued("{\"click\": 0, \"cart\": 0, \"order\": 0}", "{}", "'values' is 0 for every task");
-  valued("{\"click\": 0, \"cart\": 0}", "{\"a\": {\"order\": 0}}", "'scenario_values' is 0 for every task");
+  valued("{\"cart\": -1}", "{}", "values is -1.000000 for task cart");
+  valued("{\"cart\": 1e39}", "{}", "'values' holds a number that is not finite");
+  valued("{\"click\": 0, \"cart\": 0, \"order\": 0}", "{}", "values is 0 for every task");
+  valued("{\"click\": 0, \"cart\": 0}", "{\"a\": {\"order\": 0}}", "values is 0 for every task");
   valued("{}", "{\"a\": 1}", "'a' is not an object");
   refused("minimum", "{\"cart\": 0.1}", "\"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
   refused("evidence_scale", "\"root\"", "'evidence_scale' is not");

@@ -134,8 +134,8 @@ std::vector<float> mixed_scores(const Policy& policy, std::span<const float> pre
   return mixed;
 }
 
-const std::vector<float> multipliers = {0.5f, 1.0f, 3.0f};  // of the scenario "search" and asked_values
-const std::vector<float> asked_values = {nan_value, nan_value, 3.0f};
+const std::vector<float> multipliers = {0.5f, 1.0f, 3.0f};  // of the values of the scenario "search" and asked_values
+const std::vector<float> asked_values = {nan_value, nan_value, 60.0f};
 
 }  // namespace
 
@@ -653,7 +653,7 @@ TEST(sizes_that_do_not_fit_are_refused_and_nothing_is_counted) {
   Request masked{.context = context, .predictions = predictions};
   masked.rules.mask = mask;
   refused(masked, "mask");
-  refused({.context = context, .predictions = predictions, .values = predictions}, "takes no multipliers");
+  refused({.context = context, .predictions = predictions, .values = predictions}, "values is given");
   refused({.context = context, .predictions = predictions, .item_values = context}, "item_values must have one value");
   Ranker mixed(parse(mixed_artifact()));
   const auto mixed_refused = [&](const std::vector<float>& values, const std::vector<float>& prices,
@@ -705,7 +705,7 @@ TEST(log_rows_hold_the_request) {
   CHECK_EQUAL(text, "r1,u1,101,1,,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,,,0.75,0.5,0.25,0,0,0" + tail);
 }
 
-TEST(log_rows_name_the_mixture_and_the_multipliers_in_force) {
+TEST(log_rows_name_the_mixture_and_the_values_in_force) {
   const auto policy = parse(mixed_artifact({{"name", "\"best, static\""}}));
   Ranker ranker(policy);
   const auto predictions = make_predictions(2), prices = make_predictions(2, 1);
@@ -717,11 +717,9 @@ TEST(log_rows_name_the_mixture_and_the_multipliers_in_force) {
   PageMemory memory(2);
   std::string text;
   append_log_header(*policy, text);
-  CHECK(
-      text.ends_with(",timestamp,trust,baseline,verdict,u_click,u_cart,u_order,"
-                     "shift_click,shift_cart,shift_order\n"));
+  CHECK(text.ends_with(",timestamp,trust,baseline,verdict,v_click,v_cart,v_order\n"));
   append_log_rows(*policy, request, memory, ranker.rank(request, memory), {}, text);
-  CHECK(text.ends_with(",none,,0.25,\"best, static\",better,0.5,1,3,0,0,0\n"));
+  CHECK(text.ends_with(",none,,0.25,\"best, static\",better,0.5,0.5,60\n"));
 }
 
 namespace {
@@ -737,12 +735,12 @@ std::shared_ptr<const Policy> expected_value_policy(const std::string& weights, 
 
 }  // namespace
 
-TEST(shifted_values_rank_as_the_expected_value_of_them) {
+TEST(values_rank_as_the_expected_value_of_them) {
   const auto predictions = make_predictions(50);
-  const auto page_of = [&](const std::shared_ptr<const Policy>& policy, std::span<const float> shifts) {
+  const auto page_of = [&](const std::shared_ptr<const Policy>& policy, std::span<const float> values) {
     Ranker ranker(policy);
     PageMemory memory(10);
-    const Request request{.context = context, .predictions = predictions, .shifts = shifts};
+    const Request request{.context = context, .predictions = predictions, .values = values};
     ranker.rank(request, memory);
     PageMemory again(10);
     Page page;
@@ -752,8 +750,7 @@ TEST(shifted_values_rank_as_the_expected_value_of_them) {
     return memory;
   };
   const auto policy = expected_value_policy("[1, 0.5, 20]", true);
-  CHECK(policy->takes_shifts());
-  const std::vector<float> cost = {-4.0f, nan_value, 1.5f}, less = {-0.25f, 0.5f, 0.0f};
+  const std::vector<float> cost = {-3.0f, nan_value, 21.5f}, less = {0.75f, 1.0f, nan_value};
   const PageMemory costly = page_of(policy, cost), cheaper = page_of(policy, less), plain = page_of(policy, {});
   const PageMemory own = page_of(expected_value_policy("[-3, 0.5, 21.5]", false), {});
   CHECK_EQUAL(costly.values, own.values);
@@ -762,28 +759,17 @@ TEST(shifted_values_rank_as_the_expected_value_of_them) {
   CHECK(costly.indices != plain.indices);
   // Weights below 0 are those of an expected value, which takes other values.
   const auto harm = expected_value_policy("[-3, 0.5, 21.5]", false);
-  const std::vector<float> back = {4.0f, 0.0f, -1.5f};
+  const std::vector<float> back = {1.0f, nan_value, 20.0f};
   CHECK_EQUAL(page_of(harm, back).indices, plain.indices);
 
   Ranker ranker(policy);
   PageMemory memory(3);
-  const auto refuses = [&](const std::vector<float>& shifts, const char* message) {
-    CHECK_THROWS(std::invalid_argument, message, ranker.rank({.predictions = predictions, .shifts = shifts}, memory));
+  const auto refuses = [&](const std::vector<float>& values, const char* message) {
+    CHECK_THROWS(std::invalid_argument, message, ranker.rank({.predictions = predictions, .values = values}, memory));
   };
-  refuses({0.0f, 0.0f}, "shifts must have one number for each task");
-  refuses({-1.0f, -0.5f, -20.0f}, "make every task worth 0");
-  refuses({HUGE_VALF, 0.0f, 0.0f}, "shifts is inf for task click");
-}
-
-TEST(trade_offs_take_shifts_that_leave_no_value_below_0) {
-  const auto policy =
-      parse(mixed_artifact());  // of an expected value of 1, .5 and 20, with 2 as the order's multiplier
-  Policy::ValueMemory change;
-  const std::vector<float> more = {0.5f, nan_value, -10.0f}, costly = {-1.5f, 0.0f, 0.0f};
-  policy->change_values({{}, more}, {}, change);
-  CHECK_EQUAL(change.multipliers, (std::vector<float>{1.5f, 1.0f, 1.5f}));
-  CHECK_EQUAL(change.shifts, (std::vector<float>{0, 0, 0}));
-  CHECK_THROWS(std::invalid_argument, "want at least -1.000000", policy->change_values({{}, costly}, {}, change));
+  refuses({0.0f, 0.0f}, "values must have one number for each task");
+  refuses({0.0f, 0.0f, 0.0f}, "values is 0 for every task");
+  refuses({HUGE_VALF, 0.0f, 0.0f}, "values is inf for task click");
 }
 
 TEST(a_shown_candidate_without_a_prediction_is_logged_with_the_smallest_of_the_task) {
@@ -861,10 +847,9 @@ std::vector<float> priced(std::span<const float> rows, std::span<const float> pr
   return result;
 }
 
-// log Σ v u p.
-std::vector<float> expected_value(std::span<const float> rows, std::span<const float> u) {
-  std::vector<float> weights = event_values, result(rows.size() / 3);
-  for (std::size_t t = 0; t < 3; ++t) weights[t] *= u[t];
+// log Σ v p.
+std::vector<float> expected_value(std::span<const float> rows, std::span<const float> weights) {
+  std::vector<float> result(rows.size() / 3);
   fuse_scores(dense(rows, 3), weights, 1, {}, result);
   transform_scores(dense(result, 1), {.transform = Transform::log}, result);
   return result;
@@ -888,9 +873,8 @@ std::vector<float> corrected_scores(const Policy& policy, const Given& given, st
   std::vector<float> corrected(given.predictions.size());
   Correction::Workspace workspace;
   policy.correction()->apply(given.context, given.predictions, given.items, workspace, corrected);
-  const std::vector<float> ones(3, 1.0f);
-  const auto& u = given.values.empty() ? ones : given.values;
-  const auto challenger = expected_value(priced(corrected, given.prices, 1), u);
+  const auto& values = given.values.empty() ? event_values : given.values;
+  const auto challenger = expected_value(priced(corrected, given.prices, 1), values);
   if (!given.values.empty() && policy.mixture()->counted_challenger() != nullptr) return challenger;
   std::vector<float> fused(given.rows());
   fuse_scores(dense(priced(corrected, given.prices, 2), 3), weights, 1, {.transform = Transform::zlog}, fused);
@@ -898,7 +882,7 @@ std::vector<float> corrected_scores(const Policy& policy, const Given& given, st
   std::vector<float> calibrated = given.predictions;
   for (std::size_t i = 0; i < calibrated.size(); ++i)
     policy.mixture()->baseline.calibration[i % 3].map(&calibrated[i], 1, std::span(calibrated).subspan(i, 1));
-  const auto base = expected_value(priced(calibrated, given.prices, 2), u);
+  const auto base = expected_value(priced(calibrated, given.prices, 2), values);
   if (!given.values.empty()) return base;
   const auto& other = policy.mixture()->challenger ? challenger : fused;
   if (policy.mixture()->trust == 1.0) return other;
@@ -1030,8 +1014,8 @@ TEST(the_log_has_item_columns_and_prices) {
   append_log_header(*policy, header);
   append_log_rows(*policy, given.request(), memory, page, {.request_id = "r"}, rows);
   CHECK(header.find(",y_order,i_age,i_stock,value,scenario,") != header.npos);
-  CHECK(header.ends_with(",verdict,u_click,u_cart,u_order,shift_click,shift_cart,shift_order\n"));
-  CHECK(rows.ends_with(",better,,,,,,\n"));
+  CHECK(header.ends_with(",verdict,v_click,v_cart,v_order\n"));
+  CHECK(rows.ends_with(",better,,,\n"));
   CHECK(rows.find(",0,0,0,0.5,,3,,") != rows.npos && rows.find(",0,0,0,,2,4,,") != rows.npos);
   Given unknown = given;
   unknown.items.clear();
@@ -1041,7 +1025,7 @@ TEST(the_log_has_item_columns_and_prices) {
   unknown.values = {2.0f, nan_value, 0.0f};  // an expected value alone ranks by them
   rows.clear();
   append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows);
-  CHECK(rows.ends_with(",better,2,1,0,0,0,0\n"));
+  CHECK(rows.ends_with(",better,2,0.5,0\n"));
   unknown.items = {1.0f};
   CHECK_THROWS(std::invalid_argument, "items must have",
                (append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows), 0));

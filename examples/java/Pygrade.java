@@ -32,7 +32,7 @@ public final class Pygrade implements AutoCloseable {
           "J size", "P context", "J features", "P predictions", "J candidates", "J tasks", "P mask", "P boost_mul",
           "P boost_add", "P groups", "P caps", "J group_columns", "P scenario", "J scenario_size", "J draw", "I flags",
           "I reserved", "P values", "P item_values", "P error", "J error_size", "P items", "J item_columns",
-          "P categories", "P embeddings", "J embedding_size", "P shifts", "P item_ids");
+          "P categories", "P embeddings", "J embedding_size", "P item_ids");
   private static final MemoryLayout PAGE =
       struct(
           "J size", "J k", "P values", "P indices", "P weights", "P concentration", "I filled", "I missing_predictions",
@@ -70,7 +70,6 @@ public final class Pygrade implements AutoCloseable {
     public Long draw; // of the exploration; null: the ranker's next one
     public float[] values; // [T]
     public float[] itemValues; // [N]
-    public float[] shifts; // [T]
     public long[] itemIds; // [N], stableId of items with names
   }
 
@@ -162,7 +161,6 @@ public final class Pygrade implements AutoCloseable {
     if (request.boostAdd != null) fits("boostAdd", request.boostAdd.length, n);
     if (request.groups != null) fits("groups", request.groups.length, n * columns);
     if (request.values != null) fits("values", request.values.length, tasks);
-    if (request.shifts != null) fits("shifts", request.shifts.length, tasks);
     if (request.itemValues != null) fits("itemValues", request.itemValues.length, n);
     if (request.itemIds != null) fits("itemIds", request.itemIds.length, n);
     try (Arena call = Arena.ofConfined()) {
@@ -187,7 +185,6 @@ public final class Pygrade implements AutoCloseable {
       asked.set(JAVA_INT, offset(REQUEST, "flags"), (request.explore ? 1 : 0) | (request.draw == null ? 0 : 2));
       set(asked, REQUEST, "values", floats(call, request.values));
       set(asked, REQUEST, "item_values", floats(call, request.itemValues));
-      set(asked, REQUEST, "shifts", floats(call, request.shifts));
       MemorySegment ids = request.itemIds == null ? null : MemorySegment.ofArray(request.itemIds);
       set(asked, REQUEST, "item_ids", copy(call, ids));
 

@@ -1,6 +1,6 @@
 """python trade_offs.py [DIR]: one policy for every trade-off, turned by a request instead of a training.
 
-Trains a policy that takes multipliers of the tasks' values as an input, and shows what later pages hold as an order
+Trains a policy whose network reads what the tasks are worth in a request, and shows what later pages hold as an order
 becomes worth more: the events that the model predicts for the first ten items. `pygrade evaluate --trade-offs` draws
 this with intervals, from the feedback.
 """
@@ -23,14 +23,14 @@ def main(directory: Path) -> None:
     early, late = logs.split(0.8)
     config = TrainConfig(policy=PolicyConfig(trade_offs=True), trust=TrustConfig(folds=0))  # no cross-fitting: quick
     ranker = BlendedRanker(train(early, config, directory).policy)
-    print("order ×", *(f"{task:>8}" for task in logs.tasks), "  events per page as predicted")
+    worth = logs.task_values[logs.tasks.index("order")]
+    print("  order", *(f"{task:>8}" for task in logs.tasks), "  events per page as predicted")
     for factor in (0.25, 1.0, 4.0):
-        page = ranker.rank_log(late, 10, values={"order": factor})
+        page = ranker.rank_log(late, 10, values={"order": factor * worth})
         rows = late.offsets[:-1, None] + page.indices
         events = late.predictions[rows].sum(1).mean(0)
-        print(
-            f"{factor:7.2f}", *(f"{number:8.3f}" for number in events), "  weights", np.round(page.weights.mean(0), 2)
-        )
+        weights = np.round(page.weights.mean(0), 2)
+        print(f"{factor * worth:7.2f}", *(f"{number:8.3f}" for number in events), "  weights", weights)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`pygrade evaluate --trade-offs`: what a policy offers between tasks, and multipliers that keep some."""
+"""`pygrade evaluate --trade-offs`: what a policy offers between tasks, and values that keep some."""
 
 import copy
 import logging
@@ -11,9 +11,8 @@ import numpy as np
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.judged import judged_record, judging_requests, valued
-from pygrade.cli.options import workers_of
+from pygrade.cli.verdict import IN_SAMPLE
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import EvaluateOptions
 from pygrade.config.training import RewardConfig
@@ -33,26 +32,26 @@ from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
 
-TRADE_OFFS = ("tasks", "shifts", "keep", "most", "scenario", "save", "picture")  # options of it alone
+TRADE_OFFS = ("tasks", "settings", "keep", "most", "scenario", "save", "picture")  # options of it alone
 
 
 def show(options: EvaluateOptions) -> dict[str, Any]:
-    """Prints the front, and the multipliers that --keep asks for."""
+    """Prints the front, and the values that --keep asks for."""
     with torch_threads(1):  # more wait for each other: the search ranks a few thousand requests hundreds of times
         return _show(options)
 
 
 def _show(options: EvaluateOptions) -> dict[str, Any]:
-    keep, settings = _levels(options.keep), [_shifts(word) for word in options.shifts]
+    keep, settings = _levels(options.keep), [_values(word) for word in options.settings]
     if options.save is not None and not keep:
-        raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
+        raise ValueError("save is for the values found; want --keep TASK=SHARE too")
     if not keep:
         refuse(options, ("most",), "--keep")
     policy = FusionPolicy.load(options.policy)
     if options.save is not None and options.scenario is not None and not policy.config.trade_offs:
         raise ValueError(
-            "scenario's own multipliers can be saved in a policy trained with --policy.trade-offs alone; give them at "
-            "serving (values), or leave out --scenario"
+            "scenario's own values can be saved in a policy trained with --policy.trade-offs alone; give them at "
+            "serving, or leave out --scenario"
         )
     trained = TrainingRecord.load(options.policy, policy.version)
     logs = valued(options, trained, policy)
@@ -67,16 +66,15 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
     search = [judged_by_log(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []
     judged = fresh
     if keep and not search:
-        logger.warning("no folds/ beside the policy: half of the users search for the multipliers, half judge them")
+        logger.warning("no folds/ beside the policy: half of the users search for the values, half judge them")
         half = fresh.user_number % 2 == 0
         if half.all():
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
         search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
     judge = judged_by_log(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, fusion_formula(policy.config))
-    with workers_of(options.cluster) as workers:
-        record = front(judge, options.tasks or most_valuable(judged), expected, workers, settings).to_dict()
-        solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
+    record = front(judge, options.tasks or most_valuable(judged), expected, settings).to_dict()
+    solution = solve(search, judge, keep, options.most) if keep else None
     if options.picture is not None:
         with publishing(options.picture) as path:
             write_bytes(path, front_picture(record).encode())
@@ -105,18 +103,18 @@ def _levels(words: tuple[str, ...]) -> dict[str, float]:
     return levels
 
 
-def _shifts(setting: str) -> dict[str, float]:
-    """``click=-4,dwell=2`` → {click: -4, dwell: 2}."""
-    shifts: dict[str, float] = {}
+def _values(setting: str) -> dict[str, float]:
+    """``click=-3,dwell=2`` → {click: -3, dwell: 2}."""
+    values: dict[str, float] = {}
     for word in setting.split(","):
         task, _, number = word.partition("=")
         try:
-            shifts[task] = float(number)
+            values[task] = float(number)
         except ValueError as error:
             raise ValueError(
-                f"shifts is {setting!r}; want TASK=NUMBER or several with commas, e.g. click=-4"
+                f"settings is {setting!r}; want TASK=NUMBER or several with commas, e.g. click=-3"
             ) from error
-    return shifts
+    return values
 
 
 def _of_scenario(logs: Logs, scenario: str | None) -> Logs:
@@ -145,7 +143,7 @@ def _folds(
 
 
 def _expected(policy: FusionPolicy) -> Baseline | None:
-    """The expected value that multipliers turn; None: they are an input of the policy."""
+    """The expected value that ranks by values; None: the network reads them."""
     return None if policy.config.trade_offs or policy.mixture is None else policy.mixture.expected_value
 
 
@@ -153,7 +151,7 @@ def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Soluti
     config, values = policy.config, solution.values
     turned = copy.deepcopy(policy)
     if (alone := _expected(policy)) is not None and policy.mixture is not None:
-        turned.mixture = Mixture(0.0, alone.at(values, {}, policy.tasks), baselines=policy.mixture.baselines)
+        turned.mixture = Mixture(0.0, alone.at(list(values.values())), baselines=policy.mixture.baselines)
     elif options.scenario is None:
         config = replace(config, values=values)
     else:
@@ -187,7 +185,7 @@ def _print(
     terminal.table(f"{heading}Events over production, {size}, ± 95 %", ["", *columns], rows, caption=basis)
     if settings := record["settings"]:
         rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in settings.items()]
-        terminal.table(f"{heading}Shifted values over the values as they are, ± 95 %", ["", *columns], rows)
+        terminal.table(f"{heading}Values over the values as they are, ± 95 %", ["", *columns], rows)
     if solution is None:
         return
     result = solution.to_dict()
@@ -202,12 +200,12 @@ def _print(
         ]
         for name in names
     ]
-    title = f"{heading}Multipliers that keep {', '.join(keep)} and earn most {options.most}"
-    terminal.table(title, ["", "multiplier", "wanted", "over production", "predicted"], rows)
+    title = f"{heading}Values that keep {', '.join(keep)} and earn most {options.most}"
+    terminal.table(title, ["", "value", "wanted", "over production", "predicted"], rows)
     for task, gap in result["lacking"].items():
         reached, wanted = 100 * result["searched"][task], 100 * (keep[task] - 1)
         terminal.text(
             f"{task} {wanted:+.2f} % is out of reach: the front goes to {reached:+.2f} %, {100 * gap:.2f} points less"
         )
     if options.save is not None:
-        terminal.text(f"policy with these multipliers: {options.save}")
+        terminal.text(f"policy with these values: {options.save}")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pygrade.config.option import Options, Place, option
 from pygrade.config.shared import Cluster, LogOptions, Output, Unproven, check_finite
@@ -78,7 +78,6 @@ class DoctorOptions(Output, FirstLogConfig):
         "rising map is fitted), or given:TASK (of an event that presumes it), e.g. click=logit,order=given:click. "
         "Not given: probabilities, or amounts.",
     )
-    duplicates: Literal["keep-shown", "refuse"] = option("keep-shown", "of an item listed again within a request")
     events: bool = option(
         False, "the files are raw events for pipeline (users' events, not pages), even if they are one table"
     )
@@ -106,9 +105,9 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
 
     --trade-offs instead shows what the policy offers between tasks, in per cent over production: events of each task
-    against every other as the multipliers of the tasks' values turn; and with --keep the multipliers that keep events
-    of some tasks and earn most of another. The policy takes multipliers if it was trained with --policy.trade-offs, or
-    serves an expected value or a mixture with one, which then ranks alone.
+    against every other as the tasks' values turn; and with --keep the values that keep events of some tasks and earn
+    most of another. The policy takes values if it was trained with --policy.trade-offs, or serves an expected value or
+    a mixture with one, which then ranks alone.
 
     Two runs of train, or two of pipeline, are put side by side: the options that differ, and the metrics of both.
 
@@ -129,14 +128,14 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     report: Place | None = option(None, "HTML file to write: the console of these requests")
     all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
     trade_offs: bool = option(False, "show the trade-offs between tasks that the policy offers")
-    tasks: tuple[str, ...] = option((), "tasks whose multipliers turn; none: the four of most predicted value")
-    shifts: tuple[str, ...] = option(
-        (), "numbers added to the tasks' values, judged over the values as they are: click=-4 click=-4,dwell=2"
+    tasks: tuple[str, ...] = option((), "tasks whose values turn; none: the four of most predicted value")
+    settings: tuple[str, ...] = option(
+        (), "values of tasks, judged over the values as they are: click=-3 click=-3,dwell=2"
     )
     keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
     most: str = option("value", "the task to earn most events of, or value")
-    scenario: str | None = option(None, "only requests of this scenario; the multipliers found are its own")
-    save: Place | None = option(None, "directory to write the policy to, with the multipliers found as its default")
+    scenario: str | None = option(None, "only requests of this scenario; the values found are its own")
+    save: Place | None = option(None, "directory to write the policy to, with the values found as its own")
     picture: Place | None = option(None, "SVG file of the front")
 
 

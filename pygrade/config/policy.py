@@ -2,11 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pygrade import _core
 from pygrade.config.option import Options, option
 
-Transform = Literal["identity", "log", "zscore", "zlog", "rank", "log1p"]
+if TYPE_CHECKING:
+    Transform = str
+else:
+    Transform = Literal[tuple(_core.transforms)]  # the core's table: its names are the choices
 EvidenceScale = Literal["count", "log", "log1p"]
 
 
@@ -15,7 +19,7 @@ class PolicyConfig(Options):
     """Network, exploration, fusion formula and weight bounds of a `FusionPolicy`."""
 
     PYTHON_ONLY: ClassVar = (  # not on the command line
-        *("concentration_floor", "beta", "epsilon", "corrected", "value_tasks", "indicators", "boosts"),
+        *("concentration_floor", "task_values", "beta", "epsilon", "corrected", "value_tasks", "indicators", "boosts"),
         *("scenario_boosts",),
     )
 
@@ -39,7 +43,10 @@ class PolicyConfig(Options):
         "Leave out the inputs from the predictions: mean and std over the candidates of log(p + beta), "
         "per task. Such a policy can be evaluated beside the model that makes the predictions.",
     )
-    trade_offs: bool = option(False, "the policy takes multipliers u of the tasks' values, as inputs log(u + beta)")
+    trade_offs: bool = option(
+        False, "the network reads what the tasks are worth in a request, v, as log(v over the log's value + beta)"
+    )
+    task_values: tuple[float, ...] = option((), "values of the tasks in the training, with trade_offs; none: 1 each")
     corrected: bool = option(False, "the inputs from the predictions, and its scores, take corrected predictions")
     value_tasks: tuple[str, ...] = option((), "tasks whose prediction is multiplied by the item's price in its scores")
     indicators: tuple[str, ...] = option((), "features of which it is an input, 1 or 0, that they are missing")
@@ -47,7 +54,7 @@ class PolicyConfig(Options):
     upper: float | tuple[float, ...] = option(0.70, "largest weight served, for all tasks or one each")
     minimum: dict[str, float] = option({}, "smallest weight of single tasks, above `lower`")
     frozen: dict[str, float] = option({}, "weights of single tasks that are not learned")
-    values: dict[str, float] = option({}, "Multipliers of the tasks' values, if a request gives none.")
+    values: dict[str, float] = option({}, "What an event of a task is worth, if a request does not say it.")
     scenario_values: dict[str, dict[str, float]] = option({}, "the same for single scenarios")
     boosts: dict[str, float] = option(
         {}, "Added to the score, standardized within the request, of items by item column, times the column."

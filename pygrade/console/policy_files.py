@@ -1,4 +1,4 @@
-"""Policies whose weights or multipliers the page sets, ranks by, and saves."""
+"""Policies whose weights or values of tasks the page sets, ranks by, and saves."""
 
 import copy
 from dataclasses import replace
@@ -28,8 +28,9 @@ def static_policy(policy: FusionPolicy) -> FusionPolicy:
 
 
 def trade_off_policy(policy: FusionPolicy) -> FusionPolicy:
-    """The policy itself; the page makes its multipliers the default of all requests."""
-    config = replace(policy.config, values=dict.fromkeys(policy.tasks, 1.0), scenario_values={})
+    """The policy itself; the page multiplies its values, those of the training, for all requests."""
+    values = dict(zip(policy.tasks, map(float, policy.spec.task_values), strict=True))
+    config = replace(policy.config, values=values, scenario_values={})
     made = copy.copy(policy)
     made.spec = replace(policy.spec, config=config)
     return made

@@ -8,7 +8,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.training.baselines import production_scores
 from pygrade.training.propensity import SlotPropensity
 
-_TURNED = 4  # tasks whose multipliers turn by default
+_TURNED = 4  # tasks whose values turn by default
 
 
 def judge_of(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int, floor: float) -> RankingEvaluator:

@@ -1,8 +1,8 @@
-"""The front of a policy: how many events of each task it earns as the multipliers u of their values turn, and the u
-that keeps some tasks' events and earns most of another.
+"""The front of a policy: how many events of each task it earns as the tasks' values turn, and the values that keep
+some tasks' events and earn most of another.
 
-A policy with trade-offs takes u as an input. Of another policy the expected value that it is mixed with ranks alone.
-Shifts of the values, which may make a task cost something, are judged in the same way, over the values as they are.
+A policy with trade-offs reads the values. Of another policy the expected value that it is mixed with ranks alone.
+Values that are named, which may make a task cost something, are judged in the same way, over the values as they are.
 
 Events of a ranking of all candidates are estimated by position and model, as `position.estimate` does: Σ_r D(r) · g_jt
 over the first k ranks, with g = m + (y - q m) / max(q, floor) of items that were shown, q the propensity of their slot,
@@ -17,10 +17,8 @@ and items that were not shown earning m · (old place / new place)^γ, with γ o
 production knows more than the predictions where those that it would move up earn less.
 """
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +29,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.evaluation.replay import ranks
@@ -45,11 +43,10 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.alone import without_boosts
 from pygrade.policy.mixture import EPSILON
 from pygrade.policy.network import Core
-from pygrade.workers import LOCAL, Workers
 
 VALUE = "value"  # of the events of all tasks, beside the tasks
-AS_TRAINED = "u = 1"
-REACH = 8.0  # multipliers go from 1 / REACH to REACH; training draws few beyond
+AS_TRAINED = "as trained"
+REACH = 8.0  # values go from 1 / REACH to REACH times the policy's; training draws few beyond
 _STEPS = 7  # points of a path between two tasks
 _MOVES, _NEWTON, _TINY = 0.5, 5, 1e-30  # prior deviation of γ, and steps that find it
 _POPULATION, _ELITE, _ITERATIONS = 20, 5, 8
@@ -61,44 +58,33 @@ _View = tuple[Tensor, ...]  # gains [M, C] and the attention of ranks [k]
 class Point:
     """A ranking in lifts over production, by task and for `VALUE`."""
 
-    values: dict[str, float] | None  # multipliers u; None: not the policy's
+    values: dict[str, float] | None  # of the tasks; None: not the policy's
     events: dict[str, Interval]  # debiased
     predicted: dict[str, float]
-    shifts: dict[str, float] | None = None  # of the values; then the lifts are over the values as they are
 
 
 @dataclass(frozen=True)
-class Front:
+class Front(Record):
     """The trade-offs that a policy offers on a log."""
 
     num_requests: int
     num_users: int
-    tasks: tuple[str, ...]  # whose multipliers turn
-    # `EXPECTED_VALUE`, `AS_TRAINED` and, if without multipliers something else ranks, `SERVED`; production is 0.
+    tasks: tuple[str, ...]  # whose values turn
+    # `EXPECTED_VALUE`, `AS_TRAINED` and, if without values something else ranks, `SERVED`; production is 0.
     marks: dict[str, Point]
-    knobs: dict[str, Point]  # one task's multiplier turned by 4
-    paths: list[tuple[str, str, list[Point]]]  # a, b, and points from the most of a to the most of b, others at u = 1
-    settings: dict[str, Point]  # shifts of the values, each over the values as they are
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
+    knobs: dict[str, Point]  # one task's value turned by 4
+    paths: list[tuple[str, str, list[Point]]]  # a, b, and points from the most of a to the most of b, others as trained
+    settings: dict[str, Point]  # values that were named, each over the values as they are
 
 
 @dataclass(frozen=True)
-class Solution:
-    """Multipliers that keep some tasks' events at a level of production's and earn most of another."""
+class Solution(Record):
+    """Values that keep some tasks' events at a level of production's and earn most of another."""
 
     values: dict[str, float]
     searched: dict[str, float]  # lifts on the requests of the search
     lacking: dict[str, float]  # task → what the search lacks to the level, of tasks whose level is out of reach
     judged: Point  # on other requests
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
 
 class RankingEvaluator:
@@ -129,7 +115,7 @@ class RankingEvaluator:
             )
         self.policy, self.logs = policy, logs
         self.users = clusters_of(logs)
-        # Without multipliers more than the expected value ranks, so that u = 1 is not what is served.
+        # Without values more than the expected value ranks, so that the values as trained are not what is served.
         served = mixture is not None and not mixture.takes_network and mixture.ranked_by == (alone,)
         self.mixed = not trade_offs and not served
         requests, items = (logs.context, logs.predictions, logs.offsets), item_inputs(policy, logs)
@@ -229,23 +215,26 @@ class RankingEvaluator:
         """[R]: the debiased value of ranking by scores [M], by request."""
         return self._outcomes(scores)[:, len(self.logs.tasks)]
 
+    @property
+    def worth(self) -> Array:
+        """[T]: the policy's values of the tasks, float64; ValueError if it takes none."""
+        if (values := self.policy.task_values) is None:
+            raise ValueError("values is for a policy with trade_offs or an expected value; this one takes none")
+        return np.array(values)
+
     def counts(self, values: Array | None = None, boosts: Array | None = None) -> tuple[Array, Array, Array]:
-        """Debiased events [R, T + 1] of the policy at multipliers [R, T] and boosts [M] (None: its own), those of
+        """Debiased events [R, T + 1] of the policy at values [R, T] and boosts [M] (None: its own), those of
         production, and the attention [R, G] that the groups get of `attention` [R].
         """
         outcomes, count = self._outcomes(self.scores(values, boosts=boosts)), len(self.names)
         return outcomes[:, :count], self._base[:, :count], outcomes[:, 2 * count :]
 
     def scores(
-        self,
-        values: Sequence[float] | Array | None,
-        shifts: Mapping[str, float] | None = None,
-        boosts: Array | None = None,
+        self, values: Sequence[float] | Mapping[str, float] | Array | None, boosts: Array | None = None
     ) -> Array:
-        """[M]: `FusionPolicy.scores` at multipliers [T] or [R, T], shifts by task (None: none) and boosts [M] (None:
-        the policy's)."""
+        """[M]: `FusionPolicy.scores` at values by task, [T] or [R, T] and boosts [M] (None: the policy's)."""
         logs = self.logs
-        arguments = logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value, self._items, shifts
+        arguments = logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value, self._items
         if boosts is None:
             return self.policy.scores(*arguments, core=self._cores[0])
         rows = torch.from_numpy(self.policy.scores(*arguments, core=self._cores[1]))
@@ -253,16 +242,14 @@ class RankingEvaluator:
         z = ops.transform_scores(rows[:, None], "zscore", epsilon=EPSILON, offsets=offsets)[:, 0]
         return np.asarray((z + torch.from_numpy(np.asarray(boosts, np.float32))).numpy())
 
-    def shifted(self, shifts: Mapping[str, float]) -> Point:
-        """The point of several shifts of the tasks' values at once: lifts over the values as they are."""
-        if not shifts:
-            raise ValueError("shifts is empty; want a shift of at least one task's value")
-        ones = [1.0] * len(self.logs.tasks)
-        point = self.point(self.scores(ones, shifts), over=self.scores(ones))
-        return replace(point, shifts=dict(shifts))
+    def named(self, values: Mapping[str, float]) -> Point:
+        """The point of values by task: lifts over the values as they are."""
+        if not values:
+            raise ValueError("values is empty; want a value of at least one task")
+        return replace(self.point(self.scores(values), over=self.scores(self.worth)), values=dict(values))
 
     def point(self, scores: Array, values: Sequence[float] | None = None, over: Array | None = None) -> Point:
-        """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at; over [M]: scores of another
+        """Ranking by scores [M]; values [T]: those that they are the policy's at; over [M]: scores of another
         ranking than production's.
         """
         new, old = self._outcomes(scores), self._base if over is None else self._outcomes(over)
@@ -279,15 +266,11 @@ class RankingEvaluator:
         return Point(named, events, dict(zip(self.names, predicted, strict=True)))
 
     def at(self, values: Sequence[float]) -> Point:
-        """The policy at multipliers [T]."""
+        """The policy at values [T]."""
         return self.point(self.scores(values), values)
 
-    def each(self, method: str, vectors: Sequence[Sequence[float]]) -> list[Any]:
-        """`at` or `totals` of each of several multipliers."""
-        return [getattr(self, method)(values) for values in vectors]
-
     def totals(self, values: Sequence[float] | None) -> Array:
-        """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
+        """[T + 1]: debiased events of the policy at values [T], or of production (None)."""
         outcomes = self._base if values is None else self._outcomes(self.scores(values))
         return np.asarray(outcomes[:, : len(self.names)].sum(0))
 
@@ -332,39 +315,14 @@ def _lift(new: Array, old: Array) -> Array:
     return np.asarray(np.divide(new, old, out=np.full(len(old), np.nan), where=old != 0) - 1.0)
 
 
-class _Judges:
-    """Judges that live in workers, each several times if there are workers enough, to count at many multipliers."""
-
-    def __init__(self, judges: Sequence[RankingEvaluator], workers: Workers) -> None:
-        self._copies = max(1, workers.count // len(judges))
-        parts = [judge for judge in judges for _ in range(self._copies)]
-        self._actors = workers.actors(copy.copy, parts, "front")
-
-    def each(self, method: str, vectors: Sequence[Sequence[float]], judges: int = 1) -> list[list[Any]]:
-        """Results of the method at each of the vectors, by judge; a judge's copies share the vectors."""
-        shares = [list(vectors[number :: self._copies]) for number in range(self._copies)]
-        results = self._actors.call("each", [method] * len(shares) * judges, shares * judges)
-        result = []
-        for first in range(0, len(results), self._copies):
-            of_judge: list[Any] = [None] * len(vectors)
-            for number in range(self._copies):
-                of_judge[number :: self._copies] = results[first + number]
-            result.append(of_judge)
-        return result
-
-    def close(self) -> None:
-        self._actors.close()
-
-
 def front(
     judge: RankingEvaluator,
     tasks: Sequence[str],
     expected_value: Array,
-    workers: Workers = LOCAL,
     settings: Sequence[Mapping[str, float]] = (),
 ) -> Front:
-    """The front of the policy between these tasks; expected_value [M]: scores; workers: those that count the points;
-    settings: shifts of the tasks' values to judge beside it.
+    """The front of the policy between these tasks; expected_value [M]: scores; settings: values by task to judge beside
+    it.
     """
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
@@ -374,7 +332,9 @@ def front(
     vectors: list[list[float]] = []
 
     def at(**factors: float) -> int:
-        vectors.append([factors.get(task, 1.0) for task in every])
+        vectors.append(
+            [worth * factors.get(task, 1.0) for task, worth in zip(every, judge.worth.tolist(), strict=True)]
+        )
         return len(vectors) - 1
 
     path = [REACH**step for step in np.linspace(1.0, -1.0, _STEPS)]
@@ -382,8 +342,7 @@ def front(
     knobs = {f"{task} {sign}": at(**{task: u}) for task in tasks for sign, u in (("× 4", 4.0), ("/ 4", 0.25))}
     pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     paths = [(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for a, b in pairs]
-    with closing(_Judges([judge], workers)) as judges:
-        (points,) = judges.each("at", vectors)
+    points = [judge.at(values) for values in vectors]
     marks = {EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]}
     if judge.mixed:
         marks[SERVED] = judge.point(judge.scores(None))
@@ -394,7 +353,7 @@ def front(
         marks=marks,
         knobs={name: points[index] for name, index in knobs.items()},
         paths=[(a, b, [points[index] for index in places]) for a, b, places in paths],
-        settings={" ".join(f"{task} {s:+g}" for task, s in each.items()): judge.shifted(each) for each in settings},
+        settings={", ".join(f"{task} {v:g}" for task, v in each.items()): judge.named(each) for each in settings},
     )
 
 
@@ -404,14 +363,13 @@ def solve(
     keep: Mapping[str, float],
     most: str = VALUE,
     seed: int = 0,
-    workers: Workers = LOCAL,
 ) -> Solution:
-    """The multipliers that keep each task's events at ``keep[task]`` × production's or above and earn most events of
+    """The values that keep each task's events at ``keep[task]`` × production's or above and earn most events of
     the task ``most`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.
 
-    Cross-entropy search over log u. A vector that lacks less of the levels is better than one that lacks more. Search
-    on requests that the searched policies were not trained on, or levels are kept there alone. workers: where the
-    candidates are counted.
+    Cross-entropy search over log u, values u times the policy's. A vector that lacks less of the levels is better than
+    one that lacks more. Search on requests that the searched policies were not trained on, or levels are kept there
+    alone.
     """
     names = judge.names
     _check_known("keep", keep, names)
@@ -427,20 +385,18 @@ def solve(
     rng, reach = np.random.default_rng(seed), math.log(REACH)
     mean, spread = np.zeros(len(names) - 1), np.full(len(names) - 1, 0.8)
     tried: list[tuple[float, float, Array, Array]] = []  # lacking, minus what is earned, log u, lifts
-    with closing(_Judges(search, workers)) as judges:
-        for _ in range(_ITERATIONS):
-            draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
-            draws[0] = mean  # at first u = 1
-            counted = judges.each("totals", [np.exp(draw).tolist() for draw in draws], len(search))
-            for draw, *of_judges in zip(draws, *counted, strict=True):
-                lifts = _lift(np.sum(of_judges, 0), totals)
-                lacking = float(np.maximum(least - lifts[kept], 0.0).max())
-                tried.append((lacking, -float(lifts[target]), draw, lifts))
-            tried.sort(key=lambda trial: trial[:2])
-            elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
-            mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
+    for _ in range(_ITERATIONS):
+        draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
+        draws[0] = mean  # at first the policy's
+        for draw in draws:
+            lifts = _lift(np.sum([part.totals((judge.worth * np.exp(draw)).tolist()) for part in search], 0), totals)
+            lacking = float(np.maximum(least - lifts[kept], 0.0).max())
+            tried.append((lacking, -float(lifts[target]), draw, lifts))
+        tried.sort(key=lambda trial: trial[:2])
+        elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
+        mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
     _, _, best, lifts = tried[0]
-    values = np.exp(best)
+    values = judge.worth * np.exp(best)
     missing = {task: float(gap) for task, gap in zip(keep, least - lifts[kept], strict=True) if gap > 0}
     searched = dict(zip(names, lifts.tolist(), strict=True))
     return Solution(dict(zip(names, values.tolist(), strict=False)), searched, missing, judge.at(values.tolist()))

@@ -2,7 +2,7 @@
 
 A limit is on a sum over the page's slots: Σ_r D(r) · g of the items at the ranks r, with g the debiased events of a
 task (`front`), over production's, or how far an item belongs to a group, over Σ_r D(r). Each has a price: the log of a
-multiplier of the task's value, or a boost in standard deviations of the request's scores. What is best under limits on
+factor on the task's value, or a boost in standard deviations of the request's scores. What is best under limits on
 such sums is best without them at some prices (Lagrange), and the higher a price, the larger its sum: so each price is
 the smallest that keeps its limit given the other prices, found by bisection, in turn until none moves. A price of 0
 leaves the policy as it is.
@@ -23,7 +23,6 @@ import numpy as np
 
 from pygrade._typing import Array, Floats
 from pygrade.config.guardrails import Limit
-from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.front import REACH, VALUE, RankingEvaluator
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
@@ -41,7 +40,7 @@ _SETTLED = 0.01  # a price that moves less does not move
 
 
 class Knob(NamedTuple):
-    """A setting that a price changes: the multiplier of a task's value, or the boost of an item column."""
+    """A setting that a price changes: the value of a task, or the boost of an item column."""
 
     scenario: str | None
     share: bool
@@ -99,7 +98,8 @@ class LimitEvaluator:
         self._known: dict[tuple[float, ...], tuple[list[LimitState], Floats]] = {}
         self._span = _spans_of(logs)
         self._rows = [_rows_of(limit, logs) for limit in limits]
-        self._values = policy.spec.multipliers(None, logs.scenario, logs.num_requests).numpy()
+        worth = policy.task_values
+        self._values = None if worth is None else policy.spec.own_values(worth, logs.scenario, logs.num_requests)
         self.knobs = tuple(dict.fromkeys(Knob(limit.scenario, limit.share, limit.name) for limit in limits))
         _check_limits(judge, limits)
 
@@ -157,7 +157,7 @@ class LimitEvaluator:
         return math.sqrt(step * (spans + 1) * (2 * spans + 1) / (6 * spans))
 
     def _turned(self, prices: Prices) -> tuple[Array | None, Array | None]:
-        """Multipliers [R, T] and boosts [M] at prices; None: the policy's own."""
+        """Values [R, T] and boosts [M] at prices; None: the policy's own."""
         logs, values, boosts = self.judge.logs, None, None
         for knob, price in prices.items():
             if price == 0.0:
@@ -165,15 +165,15 @@ class LimitEvaluator:
             rows = _rows_of(knob, logs)
             if knob.share:
                 column = self.judge.exposed[:, self.judge.groups.index(knob.name)] * rows[logs.row_request]
-                boosts = (self._own_boosts() if boosts is None else boosts) + price * column
+                if boosts is None:
+                    own = self.judge.boosts
+                    boosts = np.zeros(len(column)) if own is None else own.numpy().astype(np.float64)
+                boosts = boosts + price * column
             else:
+                assert self._values is not None
                 values = self._values.copy() if values is None else values
                 values[rows, logs.tasks.index(knob.name)] *= np.float32(math.exp(price))
         return values, boosts
-
-    def _own_boosts(self) -> Array:
-        own = self.judge.boosts
-        return np.zeros(self.judge.logs.num_rows) if own is None else own.numpy().astype(np.float64)
 
 
 def _ratio(top: Array, bottom: Array) -> Estimate:
@@ -250,14 +250,15 @@ def priced(measure: LimitEvaluator, prices: Prices, production: Baseline | None)
     base = {name: getattr(policy.config, name) for name in TABLES}
     facts = tuple(states), measure.confidence or 0.0, measure.judge.logs.num_requests
     kept = copy.deepcopy(policy)
-    kept.spec = replace(policy.spec, config=replace(policy.config, **_priced(policy.config, prices)))
+    kept.spec = replace(policy.spec, config=replace(policy.config, **_priced(policy, prices)))
     kept.guardrails = Guardrails(*facts, base, production)
     return kept
 
 
-def _priced(config: PolicyConfig, prices: Prices) -> Tables:
-    """Multipliers and boosts of a config at prices."""
-    result: Tables = {name: copy.deepcopy(getattr(config, name)) for name in TABLES}
+def _priced(policy: FusionPolicy, prices: Prices) -> Tables:
+    """Values and boosts of a policy's config at prices."""
+    worth = dict(zip(policy.tasks, policy.task_values or (), strict=False))
+    result: Tables = {name: copy.deepcopy(getattr(policy.config, name)) for name in TABLES}
     for knob in sorted(prices, key=lambda knob: knob.scenario is not None):  # a scenario's own price comes on top
         price = prices[knob]
         name, by_scenario = ("boosts", "scenario_boosts") if knob.share else ("values", "scenario_values")
@@ -268,7 +269,7 @@ def _priced(config: PolicyConfig, prices: Prices) -> Tables:
         else:
             tables = [result[by_scenario].setdefault(knob.scenario, {})]
         for table in tables:
-            own = table.get(knob.name, result[name].get(knob.name, 0.0 if knob.share else 1.0))
+            own = table.get(knob.name, result[name].get(knob.name, 0.0 if knob.share else worth.get(knob.name)))
             table[knob.name] = own + price if knob.share else own * math.exp(price)
     return result
 
@@ -287,20 +288,18 @@ def _rows_of(limit: Limit | Knob, logs: Logs) -> Array:
 def _check_limits(judge: RankingEvaluator, limits: Sequence[Limit]) -> None:
     """``ValueError`` if a limit is on nothing that is known, or that no price moves."""
     policy = judge.policy
-    alone = None if policy.mixture is None else policy.mixture.expected_value
     for limit in limits:
         if limit.share:
             continue
         if limit.name not in judge.names or limit.name == VALUE:
             raise ValueError(f"limits name task {limit.name!r}; want one of {', '.join(judge.logs.tasks)}")
         t = judge.names.index(limit.name)
-        if not policy.config.trade_offs and alone is None:
+        if policy.task_values is None:
             raise ValueError(
-                f"limits name task {limit.name!r}, and the policy takes no multipliers of values; want one with "
+                f"limits name task {limit.name!r}, and the policy takes no values of tasks; want one with "
                 "--policy.trade-offs, or one that serves an expected value"
             )
-        worth = judge.logs.task_values[t] if alone is None else alone.weights[t]
-        if worth == 0:
+        if policy.task_values[t] == 0:
             raise ValueError(f"limits name task {limit.name!r}, whose events are worth 0; want a value for it")
         if not judge.counts()[1][:, t].sum() > 0:
             raise ValueError(f"limits name task {limit.name!r}, of which production earns nothing in the log")

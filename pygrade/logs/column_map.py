@@ -21,7 +21,7 @@ EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("none", "", "production", "control", "normal", "ranked"), "none"),
 }
 NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
-PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
+PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "v_")
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
 _NUMBERS = ("integer", "number", "bool")
@@ -135,7 +135,7 @@ def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
     if "timestamp" not in result.roles and len(times) == 1:
         result.take("timestamp", times[0], "the only one of its type")
     _pair_tasks(table, result)
-    for prefix in ("w_", "a_", "u_"):
+    for prefix in ("w_", "a_", "v_"):
         for task in result.tasks:
             if prefix + task in table.names and prefix + task not in _taken(result):
                 result.take(prefix + task, prefix + task, BY_NAME)

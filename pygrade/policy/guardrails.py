@@ -44,7 +44,7 @@ class LimitState:
 class Guardrails:
     """Limits, and the state of each on the pages where they were last solved; no part of what decides what is served.
 
-    base: the policy's multipliers and boosts without guardrails, from which the next solution starts. production: the
+    base: the policy's values and boosts without guardrails, from which the next solution starts. production: the
     ranking whose events the limits on tasks are shares of; None: the log's order.
     """
 

@@ -3,13 +3,13 @@
     score_j = (1 - λ) · z(b_j) + λ · z(Σ_t w_t f_t(p_jt)),    z(s) = (s - mean) / (sd + 10⁻⁶) within the request
 
 λ is the `trust`: 0 serves the baseline alone, 1 the policy alone. The baseline's score of candidate j is
-b_j = Σ_t (v_t u_t + s_t) g_t(price_j · c_t(p_jt)), or its logarithm where no value is below 0: an expected value, or a
-fusion by static weights, of the predictions or of corrected ones. A challenger is such a ranking, too, in the place of
+b_j = Σ_t v_t g_t(price_j · c_t(p_jt)), or its logarithm where no value is below 0: an expected value, or a fusion by
+static weights, of the predictions or of corrected ones. A challenger is such a ranking, too, in the place of
 the policy's network.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -65,11 +65,9 @@ class Baseline:
         """It is an expected value, so that it holds for other values of the tasks; none else has weights below 0."""
         return self.transform == "identity" and (self.logarithm or self.corrected or min(self.weights) < 0)
 
-    def at(self, values: Mapping[str, float], shifts: Mapping[str, float], tasks: tuple[str, ...]) -> "Baseline":
-        """The expected value at multipliers and shifts of the tasks' values, by task."""
-        u, s = (np.array([table.get(t, none) for t in tasks], np.float32) for table, none in ((values, 1), (shifts, 0)))
-        weights = tuple((np.array(self.weights, np.float32) * u + s).tolist())
-        return replace(self, weights=weights, logarithm=self.logarithm and min(weights) >= 0)
+    def at(self, values: Sequence[float]) -> "Baseline":
+        """The expected value at other values [T] of the tasks."""
+        return replace(self, weights=tuple(values), logarithm=self.logarithm and min(values) >= 0)
 
 
 @dataclass(frozen=True)
@@ -120,12 +118,6 @@ class Mixture:
         """The ranking of a request with values of its own, if the policy has no trade-offs; None: it takes none."""
         return max((entry for entry in self.ranked_by if entry.expects), key=lambda e: e.corrected, default=None)
 
-    @property
-    def task_values(self) -> Baseline | None:
-        """The expected value that knows what the tasks of a policy with trade-offs are worth; it need not rank."""
-        entries = (entry for entry in (self.challenger, self.baseline) if entry is not None and entry.expects)
-        return next(entries, None)
-
     def served(self) -> dict[str, Any]:
         """The part that decides what is served, as JSON."""
         return {name: value for name, value in asdict(self).items() if name in _SERVED}
@@ -147,62 +139,34 @@ class Mixture:
         return cls(**{**record, **made})
 
 
-def multipliers(
+def request_values(
     values: Mapping[str, float] | NDArray[Any] | Any | None, tasks: tuple[str, ...], count: int
 ) -> NDArray[np.float32] | None:
-    """u [count, T] of requests: a mapping task → u, an array [T] or [count, T], or a list of mappings; NaN: not given.
+    """v [count, T] of requests: a mapping task → v, an array [T] or [count, T], or a list of mappings; NaN: not given.
 
-    ValueError names an unknown task, a number that is negative or infinite, and a request of which all are 0.
+    ValueError names an unknown task and a shape that does not fit; `_core` refuses numbers.
     """
-    table = _by_task("values", values, tasks, count)
-    if table is None:
+    if values is None:
         return None
-    wrong = (table < 0) | np.isinf(table)
-    if wrong.any():
-        request, task = (int(place[0]) for place in np.nonzero(wrong))
-        raise ValueError(f"values is {table[request, task]} for task {tasks[task]!r}; want a finite number ≥ 0")
-    if count and bool((table == 0).all(1).any()):
-        raise ValueError("values is 0 for every task; want at least one above 0")
-    return table
-
-
-def shifts_of(
-    shifts: Mapping[str, float] | NDArray[Any] | Any | None, tasks: tuple[str, ...], count: int
-) -> NDArray[np.float32] | None:
-    """s [count, T] of requests, from what `multipliers` takes; NaN: not given.
-
-    ValueError names an unknown task and an infinite number.
-    """
-    table = _by_task("shifts", shifts, tasks, count)
-    if table is not None and np.isinf(table).any():
-        request, task = (int(place[0]) for place in np.nonzero(np.isinf(table)))
-        raise ValueError(f"shifts is {table[request, task]} for task {tasks[task]!r}; want a finite number")
-    return table
-
-
-def _by_task(name: str, given: Any, tasks: tuple[str, ...], count: int) -> NDArray[np.float32] | None:
-    """[count, T] of one mapping, one each, or an array; None of None."""
-    if given is None:
-        return None
-    if isinstance(given, Mapping):
-        return np.tile(_row(name, given, tasks), (count, 1))
-    if isinstance(given, (list, tuple)) and given and isinstance(given[0], Mapping):
-        if len(given) != count:
-            raise ValueError(f"{name} has {len(given)} mappings; want one, or one for each of {count} requests")
-        return np.stack([_row(name, entry, tasks) for entry in given])
+    if isinstance(values, Mapping):
+        return np.tile(_row(values, tasks), (count, 1))
+    if isinstance(values, (list, tuple)) and values and isinstance(values[0], Mapping):
+        if len(values) != count:
+            raise ValueError(f"values has {len(values)} mappings; want one, or one for each of {count} requests")
+        return np.stack([_row(entry, tasks) for entry in values])
     try:
-        table = np.array(given, np.float32)
+        table = np.array(values, np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {given!r}; want a mapping of tasks to numbers, or an array") from error
+        raise ValueError(f"values is {values!r}; want a mapping of tasks to numbers, or an array") from error
     if table.shape == (len(tasks),):
         table = np.tile(table, (count, 1))
     if table.shape != (count, len(tasks)):
-        raise ValueError(f"{name} has shape {table.shape}; want {(len(tasks),)} or {(count, len(tasks))}")
+        raise ValueError(f"values has shape {table.shape}; want {(len(tasks),)} or {(count, len(tasks))}")
     return table
 
 
-def _row(name: str, values: Mapping[str, float], tasks: tuple[str, ...]) -> NDArray[np.float32]:
+def _row(values: Mapping[str, float], tasks: tuple[str, ...]) -> NDArray[np.float32]:
     unknown = [task for task in values if task not in tasks]
     if unknown:
-        raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+        raise ValueError(f"values names task {unknown[0]!r}; want one of {', '.join(tasks)}")
     return np.array([values.get(task, np.nan) for task in tasks], np.float32)

@@ -36,7 +36,7 @@ from pygrade.logs.prediction_scale import PredictionScale, from_records, read_pr
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.guardrails import Guardrails
-from pygrade.policy.mixture import Mixture, multipliers, shifts_of
+from pygrade.policy.mixture import Mixture, request_values
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicySpec
 from pygrade.storage import Place, download, is_url, publishing
@@ -119,6 +119,17 @@ class FusionPolicy(nn.Module):
         return self.spec.features
 
     @property
+    def task_values(self) -> tuple[float, ...] | None:
+        """Values [T] of one event of each task, if a request gives none and the config has none: of a policy with
+        trade-offs those of its training, else the weights of the expected value that ranks by a request's values; None:
+        requests may give none.
+        """
+        if self.config.trade_offs:
+            return self.spec.task_values
+        expected = None if self.mixture is None else self.mixture.expected_value
+        return None if expected is None else expected.weights
+
+    @property
     def num_inputs(self) -> int:
         """I: the numbers that the network reads of a request."""
         return self.spec.num_inputs
@@ -131,7 +142,7 @@ class FusionPolicy(nn.Module):
     def _served(self) -> dict[str, Any]:
         """All that decides what is served, beside the tensors."""
         mixture, left_out = self.mixture, {*self.spec.schema}
-        left_out |= {name for name in ("boosts", "scenario_boosts") if not getattr(self.config, name)}
+        left_out |= {name for name in ("boosts", "scenario_boosts", "task_values") if not getattr(self.config, name)}
         scales = {"scales": to_records(self.scales)} if self.scales else {}
         return {
             "config": {name: value for name, value in asdict(self.config).items() if name not in left_out},
@@ -281,19 +292,18 @@ class FusionPolicy(nn.Module):
         values: Any = None,
         item_values: NDArray[Any] | None = None,
         items: NDArray[Any] | None = None,
-        shifts: Any = None,
         core: Core | None = None,
     ) -> NDArray[np.float32]:
         """Scores of the candidates without rules and page terms, float32 [R, N], or [M] of predictions [M, T] with
         offsets [R + 1]; NaN where a prediction is missing. The core ranks by them.
 
-        context [R, F], None: unknown; predictions as a log has them; scenario [R] names; values and shifts: multipliers
-        of the tasks' values and numbers added to them, see `mixture.multipliers`; item_values [R, N] or [M]: prices, if
+        context [R, F], None: unknown; predictions as a log has them; scenario [R] names; values: of the tasks, see
+        `mixture.request_values`; item_values [R, N] or [M]: prices, if
         what ranks needs them; items [R, N, I] or [M, I]: item columns of the correction; core: of `in_core`, for many
         calls. ValueError names what is wrong.
         """
         result = np.empty(np.shape(predictions)[:-1], np.float32)
-        inputs = self._core_inputs(context, predictions, offsets, scenario, values, item_values, items, shifts)
+        inputs = self._core_inputs(context, predictions, offsets, scenario, values, item_values, items)
         (core or self.in_core()).score(**inputs, result=result.reshape(-1), num_threads=torch.get_num_threads())
         return result
 
@@ -318,7 +328,6 @@ class FusionPolicy(nn.Module):
         values: Any = None,
         item_values: Any = None,
         items: Any = None,
-        shifts: Any = None,
     ) -> dict[str, Any]:
         """The arguments of `scores` as the core takes them."""
         count = len(predictions) if offsets is None else len(offsets) - 1
@@ -326,13 +335,12 @@ class FusionPolicy(nn.Module):
         return {
             "offsets": None if offsets is None else np.ascontiguousarray(offsets, np.int64),
             "scenario": scenario if scenario is None or isinstance(scenario, str) else [str(name) for name in scenario],
-            "values": multipliers(values, self.tasks, count),
-            "shifts": shifts_of(shifts, self.tasks, count),
+            "values": request_values(values, self.tasks, count),
             **{name: None if a is None else np.ascontiguousarray(a, np.float32) for name, a in arrays.items()},
         }
 
     def refuse_prices(self, where: str) -> None:
-        """``ValueError`` if the policy has boosts, or multipliers that an expected value ranks by, which alone the core
+        """``ValueError`` if the policy has boosts, or values that an expected value ranks by, which alone the core
         computes; where: not.
         """
         config = self.config

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import file
-from pygrade.policy.mixture import multipliers
+from pygrade.policy.mixture import request_values
 
 MAX_TASKS = 64  # of the C++ ranker
 _SCHEMA = ("context_only", "corrected", "indicators", "trade_offs", "transform", "value_tasks")
@@ -51,8 +51,23 @@ class PolicySpec:
         if self.num_inputs == 0:
             raise ValueError("there are no features and context_only is on; the policy needs an input")
         _ = self.bounds  # checks them
-        for table in (config.values, *config.scenario_values.values()):
-            multipliers(table, self.tasks, 1)
+        self._check_values()
+        if len(config.task_values) not in (0, count):
+            raise ValueError(f"task_values has {len(config.task_values)} numbers; want {count}, one per task, or none")
+
+    def _check_values(self) -> None:
+        """ValueError for own values that the core refuses: before a training, not after it."""
+        tables = {"": self.config.values, **self.config.scenario_values}
+        for table in tables.values():
+            request_values(table, self.tasks, 1)
+        for scenario, table in tables.items():
+            own = self.own_values(self.task_values, [scenario], 1)
+            counted = self.multipliers(own).numpy() if self.config.trade_offs else own
+            wrong = ~np.isfinite(counted) | (counted < 0) & self.config.trade_offs
+            for task, value in zip(np.array(self.tasks)[wrong[0]], own[wrong], strict=True):
+                raise ValueError(f"values is {value} for task {task}; want a finite number, as in the training")
+            if table and not counted.any():
+                raise ValueError("values is 0 for every task; want at least one that is not")
 
     @property
     def num_inputs(self) -> int:
@@ -90,7 +105,7 @@ class PolicySpec:
 
     @property
     def valued(self) -> bool:
-        """It has multipliers of its own."""
+        """It has values of its own."""
         return bool(self.config.values or self.config.scenario_values)
 
     @property
@@ -109,22 +124,30 @@ class PolicySpec:
             return torch.ones(count)
         return torch.tensor([table.get(str(name), 1.0) for name in scenario], dtype=torch.float32)
 
-    def multipliers(self, values: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int) -> Tensor:
-        """u [count, T] of requests: what `values` says (see `mixture.multipliers`), else the config, else 1."""
-        given = multipliers(values, self.tasks, count)
-        row = np.array([self.config.values.get(task, 1.0) for task in self.tasks], np.float32)
-        table = np.tile(row, (count, 1))
+    @property
+    def task_values(self) -> tuple[float, ...]:
+        """Values [T] of the tasks in the training of a policy with trade-offs."""
+        return self.config.task_values or (1.0,) * len(self.tasks)
+
+    def own_values(
+        self, task_values: Sequence[float], scenario: Sequence[str] | NDArray[Any] | None, count: int
+    ) -> NDArray[np.float32]:
+        """v [count, T] of requests that give none: the scenario's, the config's, `task_values` [T]."""
+        row = [self.config.values.get(task, value) for task, value in zip(self.tasks, task_values, strict=True)]
+        table = np.tile(np.array(row, np.float32), (count, 1))
         for name, entries in self.config.scenario_values.items() if scenario is not None else ():
             for task, value in entries.items():
                 table[np.asarray(scenario) == name, self.tasks.index(task)] = value
-        if given is not None:
-            table = np.where(np.isnan(given), table, given)
-            if count and bool((table == 0).all(1).any()):
-                raise ValueError("values and the policy's own make every task worth 0; want at least one above 0")
-        return torch.from_numpy(table)
+        return table
+
+    def multipliers(self, values: NDArray[np.float32]) -> Tensor:
+        """u [R, T] that the network of a policy with trade-offs reads at values [R, T]: over those of the training."""
+        trained = np.array(self.task_values, np.float32)
+        same = values == trained
+        return torch.from_numpy(np.where(same, np.float32(1), values / np.where(same, np.float32(1), trained)))
 
     def value_inputs(self, multipliers: Tensor) -> Tensor:
-        """The inputs [R, T] that stand for multipliers u [R, T]: log(u + beta)."""
+        """The inputs [R, T] that stand for multipliers u [R, T] of `multipliers`: log(u + beta)."""
         return torch.log(multipliers.double() + self.config.beta).float()
 
     def request_inputs(

@@ -172,7 +172,8 @@ def _complete(config: TrainConfig, logs: Logs, requests: int) -> TrainConfig:
     missing = np.isnan(logs.context).any(0) & ~np.isnan(logs.context).all(0)
     indicators = config.policy.indicators or tuple(np.array(logs.features, object)[missing].tolist())
     value_tasks = config.policy.value_tasks or logs.value_tasks
-    policy = replace(config.policy, indicators=indicators, value_tasks=value_tasks)
+    values = logs.task_values if config.policy.trade_offs else ()
+    policy = replace(config.policy, indicators=indicators, value_tasks=value_tasks, task_values=values)
     return replace(config, policy=policy, reward=config.reward.sized(requests))
 
 

@@ -123,9 +123,9 @@ class TrainedRanker:
         """The verdict and what was compared, for notebooks."""
         verdict = self.verdict
         parts = [html_table([], [(line,) for line in (verdict.detail, *verdict.reasons) if line], verdict.sentence)]
-        head, rows = trust_table(self.summary["trust"])
-        table = [row[:2] for row in rows]  # without the marks, which need the page's colors
-        parts += [html_table(head[:2], table, f"lift over {self.summary['trust']['baseline']}")] if rows else []
+        head, rows, *_ = trust_table(self.summary["trust"])
+        cells = [row[:2] for row in rows]  # without the marks, which need the page's colors
+        parts += [html_table(head[:2], cells, f"lift over {self.summary['trust']['baseline']}")] if rows else []
         return "".join(parts)
 
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,12 +55,13 @@ class PolicyPage(nn.Module):
     context [B, F] (NaN: unknown), predictions [B, N, T] on the policy's scales → scores [B, k], indices [B, k] (-1
     pads), weights [B, T].
     Further inputs, if the policy has a use for them: ``scenario`` int64 [B], the place in `scenarios` (another number:
-    none of them); ``values`` [B, T], multipliers (NaN: the policy's own); ``item_values`` [B, N], prices; ``items``
+    none of them); ``values`` [B, T] of the tasks (NaN: the policy's own); ``item_values`` [B, N], prices; ``items``
     [B, N, I], item columns of the correction (NaN or infinite: unknown).
     """
 
     fallback: Tensor
-    multipliers: Tensor
+    own_values: Tensor
+    task_values: Tensor
 
     def __init__(self, policy: FusionPolicy, k: int, *, standard: bool = False) -> None:
         """standard: by torch's own ops alone, for ONNX, in place of the core's."""
@@ -73,8 +75,10 @@ class PolicyPage(nn.Module):
         self.scenarios = tuple(sorted({*policy.scenarios, *config.scenario_values}))
         names = (*self.scenarios, None)
         self.register_buffer("fallback", torch.stack([policy.fallback_weights(name) for name in names]))
-        defaults = [policy.spec.multipliers(None, [str(name)], 1)[0] for name in names]
-        self.register_buffer("multipliers", torch.stack(defaults))
+        worth = policy.spec.task_values
+        defaults = [policy.spec.own_values(worth, [str(name)], 1)[0] for name in names]
+        self.register_buffer("own_values", torch.from_numpy(np.stack(defaults)))
+        self.register_buffer("task_values", torch.tensor(worth))
         low, high = policy.bounds
         self.free = bool((low == 0).all() and (high == 1).all())  # then the mean complies with them
         self.formula = formula_of(policy)
@@ -103,9 +107,9 @@ class PolicyPage(nn.Module):
             known, count = given["scenario"], len(self.scenarios)
             row = torch.where((known >= 0) & (known < count), known, count)
         context = torch.where(context.isfinite(), context, torch.nan)
-        multipliers = self.multipliers[row]
+        values = self.own_values[row]
         if "values" in given:
-            multipliers = torch.where(given["values"].isnan(), multipliers, given["values"])
+            values = torch.where(given["values"].isnan(), values, given["values"])
         documents = {f"p_{task}": p for task, p in zip(policy.tasks, predictions.unbind(-1), strict=True)}
         if "items" in given and policy.correction is not None:
             names = (f"i_{column}" for column in policy.correction.items)
@@ -113,7 +117,7 @@ class PolicyPage(nn.Module):
         documents = {name.replace(" ", "_"): column for name, column in documents.items()}
         if "item_values" in given:
             documents["value"] = given["item_values"]
-        inputs = {"values": multipliers}
+        inputs = {"values": values}
         value_of = _evaluation(documents, inputs, self.fuse)
         if self.correction is not None:
             variables = torch.stack([value_of(node) for node in formula.variables], -1)
@@ -125,7 +129,8 @@ class PolicyPage(nn.Module):
             mean = logs.mean(1)
             parts += [mean.float(), (logs - mean[:, None]).square().mean(1).sqrt().float()]
         if config.trade_offs:
-            parts.append(policy.spec.value_inputs(multipliers))
+            u = torch.where(values == self.task_values, 1.0, values / self.task_values)
+            parts.append(policy.spec.value_inputs(u))
         network_inputs = torch.cat(parts, 1)
         static = self.fallback[row]
         alpha = policy.concentration(network_inputs)

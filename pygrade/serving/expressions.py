@@ -100,7 +100,7 @@ def express(policy: FusionPolicy) -> Expression:
     if formula.variables and policy.correction is not None:
         inputs |= _shifts(policy.correction, None, np.zeros(len(formula.variables)))
     if policy.config.trade_offs:
-        inputs["values"] = policy.spec.multipliers(None, [""], 1)[0].double().numpy()
+        inputs["values"] = policy.spec.own_values(policy.spec.task_values, [""], 1)[0].astype(np.float64)
     if mixture is None or mixture.takes_network:
         inputs["weights"] = policy.fallback_weights().double().numpy()
     inputs |= {name: np.ones(len(steps)) for name, steps in formula.spreads.items()}
@@ -127,7 +127,7 @@ def request_inputs(
     items: NDArray[np.float32] | None = None,
     item_values: NDArray[np.float32] | None = None,
 ) -> Inputs:
-    """Inputs of the expression for a request beside multipliers: exact with the predictions [N, T] as a log has them,
+    """Inputs of the expression for a request beside values: exact with the predictions [N, T] as a log has them,
     items [N, I] and prices [N] of all candidates, else those of a page of average candidates, without weights: the
     default, static ones count.
     """

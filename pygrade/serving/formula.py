@@ -2,7 +2,7 @@
 (`expressions`).
 
 Leaves are constants, fields of a document (``p_click``, ``i_price``, ``value``) and numbers of the request (weights,
-multipliers, the shift and the slopes by which the correction moves a task's log odds). The network that makes the
+values, the shift and the slopes by which the correction moves a task's log odds). The network that makes the
 weights, and what makes shifts and slopes of the context, are not in it.
 """
 
@@ -174,7 +174,7 @@ class Formula:
 
 def formula_of(policy: FusionPolicy) -> Formula:
     """The score of a policy's pages without page terms, boosts and rules. A request has weights [T] of the network and,
-    with trade-offs, multipliers ``values`` [T]; with a correction that is read, shifts [T] and slopes [T, V]."""
+    with trade-offs, ``values`` [T] of the tasks; with a correction that is read, shifts [T] and slopes [T, V]."""
     f, config, mixture = Formula(), policy.config, policy.mixture
     f.raw = f.corrected = _read_scales(f, policy)
     if policy.takes_corrected and policy.correction is not None:
@@ -197,8 +197,10 @@ def formula_of(policy: FusionPolicy) -> Formula:
             pairs = zip(terms, entry.calibration, strict=True)
             terms = [f.let(f"{name}_p{t}", piecewise(p, *knots)) for t, (p, knots) in enumerate(pairs)]
         weights = [node_of(float(np.float32(weight))) for weight in entry.weights]
-        if config.trade_offs:
-            weights = [weight * request("values", t) for t, weight in enumerate(weights)]
+        if config.trade_offs:  # a task that was worth 0 in the training has no other value
+            worth = zip(entry.weights, policy.spec.task_values, strict=True)
+            over = [np.float32(weight) / np.float32(value) if value else 0.0 for weight, value in worth]
+            weights = [node_of(float(weight)) * request("values", t) for t, weight in enumerate(over)]
         score = rank_by(name, entry.transform, terms, weights, entry.value_tasks)
         if entry.logarithm:
             score = f.fuse(f"{name}_log", [score], [node_of(1.0)], ("log", config.beta, 0.0, ()))

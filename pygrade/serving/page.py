@@ -44,8 +44,7 @@ class Page:
     policy: FusionPolicy  # that ranked
     policy_version: str  # its `version`
     context: NDArray[np.float32]  # [B, F], NaN if unknown
-    multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
-    shifts: NDArray[np.float32] | None  # [B, T] added to the values, as the multipliers
+    request_values: NDArray[np.float32] | None  # [B, T] of the tasks, that ranked; None: the policy's weights did
     first_number: int  # number of the first request, the id of those without one
     predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds, as they were given
     bounds: NDArray[np.int64] | None  # [B + 1]
@@ -191,12 +190,11 @@ class Page:
         parts = [self._source(request, static) if self.takes_network else f"ranked by {self.ranked_by[0].name}"]
         parts += [moved] if moved else []
         parts += [] if self.takes_network else [self._score_text(request)]
-        if self.multipliers is not None and (self.multipliers[request] != 1.0).any():
-            pairs = zip(self.tasks, self.multipliers[request], strict=True)
-            parts.append("values: " + ", ".join(f"{task} × {u:g}" for task, u in pairs if u != 1.0))
-        if self.shifts is not None and self.shifts[request].any():
-            moved_by = zip(self.tasks, self.shifts[request], strict=True)
-            parts.append("values shifted: " + ", ".join(f"{task} {s:+g}" for task, s in moved_by if s))
+        if self.request_values is not None and self.policy.task_values is not None:
+            worth = np.array(self.policy.task_values, np.float32)
+            pairs = zip(self.tasks, self.request_values[request], worth, strict=True)
+            if others := [f"{task} {value:g}" for task, value, own in pairs if value != own]:
+                parts.append("values: " + ", ".join(others))
         if self.baseline and not self.by_values:
             parts.append(f"trust {self.trust:.2f} against {self.baseline} (verdict: {self.verdict})")
         return "; ".join(parts)
@@ -212,9 +210,8 @@ class Page:
     def _score_text(self, request: int) -> str:
         """The sum that makes the score of a ranking without the network from its contributions, in words."""
         entry, mixed = self.ranked_by[0], len(self.ranked_by) == 2
-        shifts = 0.0 if self.shifts is None else self.shifts[request]
-        weights = np.array(entry.weights) * (1.0 if self.multipliers is None else self.multipliers[request]) + shifts
-        logarithm = entry.logarithm and bool((weights >= 0).all())
+        values = None if self.request_values is None else self.request_values[request]
+        logarithm = entry.logarithm and not (self.by_values and values is not None and bool((values < 0).any()))
         form = "score: " + ("the logarithm of the sum" if logarithm else "the sum") + " of the contributions"
         form += "" if self.by_values or self.trust == 1.0 else ", standardized over the candidates"
         return form + (f", times {self.trust:g}, plus the share of {self.baseline}" if mixed else "")
@@ -263,7 +260,7 @@ class Page:
     @property
     def by_values(self) -> bool:
         """Values of a policy without trade-offs: an expected value alone ranks by them."""
-        return self.multipliers is not None and not self.policy.config.trade_offs
+        return self.request_values is not None and not self.policy.config.trade_offs
 
     @cached_property
     def contributions(self) -> NDArray[np.float32]:
@@ -291,10 +288,9 @@ class Page:
             self.rows,
             self.offsets,
             self.scenario,
-            self.multipliers,
+            self.request_values,
             self.item_values,
             self._item_rows,
-            self.shifts if self.shifts is not None and self.shifts.any() else None,
         )
 
     @cached_property
@@ -413,8 +409,7 @@ class Page:
             trust=np.full(int(some.sum()), self.trust, np.float32),
             baseline=np.full(int(some.sum()), self.baseline),
             verdict=np.full(int(some.sum()), self.verdict),
-            multipliers=None if self.multipliers is None else self.multipliers[some],
-            shifts=None if self.shifts is None else self.shifts[some],
+            request_values=None if self.request_values is None else self.request_values[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
             scales=self.policy.scales,
             **self._item_likeness(keep),

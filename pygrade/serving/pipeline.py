@@ -24,7 +24,7 @@ from pygrade.features.defaults import PRICE
 from pygrade.mtl import MtlModel
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
-from pygrade.policy.mixture import multipliers, shifts_of
+from pygrade.policy.mixture import request_values
 from pygrade.prerank import Prerank
 from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, predicted, prices_of
@@ -174,7 +174,6 @@ class Pipeline:
         eligible: Eligible | None = None,
         explore: bool = False,
         values: Mapping[str, float] | None = None,
-        shifts: Mapping[str, float] | None = None,
         item_values: ItemValues | None = None,
         request_id: int = 0,
         deadline: float | None = None,
@@ -187,7 +186,7 @@ class Pipeline:
         candidates: how many prerank finds among all items, or the ``eligible`` ones, without those ``seen``; or give
         the candidates as item_ids [n]. context: ``c_`` columns of the schema; timestamp: ms since 1970, default now. An
         unknown user has default features. If the store fails, the page is made of default features and the static
-        weights of the scenario, and it is counted. ``explore``, ``values`` and ``shifts`` (of the tasks' values): see
+        weights of the scenario, and it is counted. ``explore`` and ``values`` (of the tasks): see
         `BlendedRanker.rank`. ``item_values``: prices of the candidates, which a policy needs that was trained with
         ``value_tasks``: a mapping id → price, a function ids [n] → prices [n], or an array beside item_ids; None: the
         feature ``item_value``, if the schema has it.
@@ -202,7 +201,7 @@ class Pipeline:
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
         policy = self.models.policy
-        given, added = multipliers(values, policy.tasks, 1), shifts_of(shifts, policy.tasks, 1)
+        given = request_values(values, policy.tasks, 1)
         now = int(time.time() * 1000) if timestamp is None else timestamp
         known = check_request(user_id, context or {}, now, scenario, request_id)
         asked = None if item_ids is None else checked_items(item_ids)
@@ -218,7 +217,6 @@ class Pipeline:
             eligible=None if eligible is None else self._eligible(eligible),
             explore=explore,
             values=None if given is None else given[0],
-            shifts=None if added is None else added[0],
             deadline=None if deadline is None else max(0, round(deadline * 1e6)),
             item_values=None if item_values is None else prices_of(item_values, asked),
             predictions=None if predictions is None else self._predictions(predictions, asked),
@@ -272,8 +270,7 @@ class Pipeline:
             predictions=made["predictions"],
             bounds=batch.offsets,
             scenario=None if scenario is None else [scenario],
-            multipliers=made["multipliers"],
-            shifts=made["shifts"],
+            request_values=made["request_values"],
             item_values=made["item_values"],
             item_columns=made["item_columns"],
             first_number=0,
@@ -308,7 +305,6 @@ def fuse(
     static: bool = False,
     explore: bool = False,
     values: Mapping[str, float] | None = None,
-    shifts: Mapping[str, float] | None = None,
 ) -> Page:
     """The pages of a batch's requests; static: by the static weights of their scenarios."""
     policy = ranker.policy
@@ -321,7 +317,6 @@ def fuse(
         scenario=None if batch.scenario is None else batch.scenario.tolist(),
         explore=explore,
         values=values,
-        shifts=shifts,
         items=batch.item_inputs(names) if names else None,
         item_values=prices_in(batch),
         as_logged=True,

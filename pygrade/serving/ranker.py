@@ -20,7 +20,7 @@ from pygrade.evaluation.policy_estimates import item_inputs, match_policy
 from pygrade.logs import Logs, encode
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
-from pygrade.policy.mixture import multipliers, shifts_of
+from pygrade.policy.mixture import request_values
 from pygrade.serving.page import Ids, Page, missing_candidates
 from pygrade.storage import Place
 
@@ -95,7 +95,6 @@ class BlendedRanker:
         categories: ArrayLike | Sequence[Any] | None = None,
         embeddings: ArrayLike | None = None,
         page_terms: bool = True,
-        shifts: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
         as_logged: bool = False,
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
@@ -110,11 +109,10 @@ class BlendedRanker:
         scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
-        correction has item effects, which it looks up by them. ``values``: multipliers of the
-        tasks' values, for a policy with ``trade_offs`` or, to rank by it alone, an expected value: a mapping from task
-        to number ≥ 0, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's default.
-        ``shifts``, given in the same ways: numbers added to the tasks' values after the multipliers, so that a task may
-        cost something; a policy with ``trade_offs`` takes those that leave no value below 0.
+        correction has item effects, which it looks up by them. ``values``: what an event of each
+        task is worth, below 0: it costs; for a policy with an expected value, which then ranks alone, or with
+        ``trade_offs``, whose network knows no values of another sign than in its training: a mapping from task to
+        number, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's own (``task_values``).
         ``item_values`` [B, N] or [M]: prices, for a policy that needs them. ``items`` [B, N, I] or [M, I]: item columns
         in the order of ``policy.correction.items``, NaN or left out: unknown; a policy without a correction ignores
         them. ``categories`` [B, N] or [M], names, None or "": unknown; ``embeddings`` [B, N, d] or [M, d], a row that
@@ -148,7 +146,6 @@ class BlendedRanker:
             categories,
             embeddings,
             page_terms,
-            shifts,
             as_logged,
         )
         return self._rank(given, {"request_id": request_id, "user_id": user_id, "item_id": item_id})
@@ -156,7 +153,7 @@ class BlendedRanker:
     def rank_log(self, logs: Logs, k: int, *, explore: bool = False, seed: int | None = None, **rules: Any) -> Page:
         """The page of each request of a log, with all that the log has of it: context, predictions, scenario, ids,
         prices, item columns, categories and embeddings. Tasks and features are found by name; those that the policy
-        does not know are left out, with a warning. ``rules``: mask, boosts, groups, caps, values, shifts as in `rank`.
+        does not know are left out, with a warning. ``rules``: mask, boosts, groups, caps, values as in `rank`.
         """
         matched = match_policy(self.policy, logs)
         return self.rank(
@@ -183,9 +180,7 @@ class BlendedRanker:
             arguments = arguments.converted(policy)
         batch, total = arguments.sizes()
         if arguments.values is not None:
-            arguments = arguments._replace(values=multipliers(arguments.values, policy.tasks, batch))
-        if arguments.shifts is not None:
-            arguments = arguments._replace(shifts=shifts_of(arguments.shifts, policy.tasks, batch))
+            arguments = arguments._replace(values=request_values(arguments.values, policy.tasks, batch))
         counts = {"request_id": batch, "user_id": batch, "item_id": total}
         ids = Ids(*(_ids(name, given_ids[name], count) for name, count in counts.items()))
         if ids.item is not None and policy.correction is not None and policy.correction.item_effects is not None:
@@ -196,8 +191,8 @@ class BlendedRanker:
             arguments = arguments.converted(policy)
             ranked = _core.rank_pages(self._core, *arguments)
         return Page(
-            *ranked[:13],
-            moves=ranked[13],
+            *ranked[:12],
+            moves=ranked[12],
             predictions=arguments.predictions,
             bounds=arguments.offsets,
             scenario=arguments.scenario,
@@ -245,7 +240,6 @@ class _Arguments(NamedTuple):
     categories: Any
     embeddings: Any
     page_terms: Any
-    shifts: Any
     as_logged: bool
 
     def sizes(self) -> tuple[int, int]:
@@ -264,7 +258,7 @@ class _Arguments(NamedTuple):
         transforms = {"log" if entry.logarithm else entry.transform for entry in raw}
         if (mixture is None or mixture.takes_network) and not policy.config.corrected:
             transforms.add(policy.config.transform)
-        if transforms & {"log", "zlog", "log1p"} and not policy.scales:  # by which the core refuses others
+        if any(_core.transforms[name] for name in transforms) and not policy.scales:  # by which the core refuses others
             _check_signs(rows, offsets)
         groups, caps = _capped_groups(self.groups, self.caps, total)
         return _Arguments(
@@ -280,8 +274,7 @@ class _Arguments(NamedTuple):
             caps=caps,
             explore=bool(self.explore),
             seed=None if self.seed is None else integer("seed", self.seed, 0, _MAX),
-            values=None if self.values is None else multipliers(self.values, policy.tasks, batch),
-            shifts=shifts_of(self.shifts, policy.tasks, batch),
+            values=request_values(self.values, policy.tasks, batch),
             item_values=_option("item_values", self.item_values, np.float32, total),
             items=None if self.items is None else _items(self.items, total, policy),
             categories=None if self.categories is None else _names(self.categories, total),

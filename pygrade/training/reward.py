@@ -200,8 +200,10 @@ def transformed_predictions(logs: Logs, spec: PolicySpec) -> Floats32:
 
 
 def policy_inputs(logs: Logs, spec: PolicySpec) -> Tensor:
-    """Raw policy inputs [R, D] under the multipliers that the config serves by default."""
-    values = spec.multipliers(None, logs.scenario, logs.num_requests)
+    """Raw policy inputs [R, D] under the values that the config serves by default."""
+    values = None
+    if spec.config.trade_offs:
+        values = spec.multipliers(spec.own_values(spec.task_values, logs.scenario, logs.num_requests))
     return spec.request_inputs(logs.context, logs.predictions, logs.offsets, values)
 
 

@@ -37,7 +37,7 @@ def arguments(place, *options, policy="run/policy", log="logs"):
     return [*command, "--trade-offs", "--propensity", "0.5", "--k", "5", *options]
 
 
-def test_front_and_multipliers(capsys, place, tmp_path):
+def test_front_and_values(capsys, place, tmp_path):
     options = ("--keep", "click=1.0", "--most", "order", "--picture", str(tmp_path / "front.svg"))
     record = result(capsys, *arguments(place, *options, "--save", str(tmp_path / "mine")))
     assert record["in_sample"] is False and (record["left_out"], record["front"]["num_requests"]) == (140, 60)
@@ -49,7 +49,7 @@ def test_front_and_multipliers(capsys, place, tmp_path):
     assert cli.main(arguments(place, *options)) == 0
     printed = capsys.readouterr().out
     assert "Events over production, 60 requests" in printed and "an event is worth: click 1, order 2" in printed
-    assert "Multipliers that keep click and earn most order" in printed
+    assert "Values that keep click and earn most order" in printed
     # What the saved policy was trained on is still known.
     again = arguments(tmp_path, "--tasks", "click", policy="mine")
     again[2] = f"logs:{place / 'logs'}"
@@ -69,7 +69,7 @@ def shop(tmp_path_factory):
     return path
 
 
-def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
+def test_a_corrected_policy_takes_values(capsys, shop, tmp_path):
     policy = FusionPolicy.load(shop / "run" / "policy")
     assert policy.mixture is not None and policy.mixture.baseline.name == CORRECTED_EXPECTED_VALUE
     options = ("--keep", "click=0.9", "--most", "order", "--picture", str(tmp_path / "front.svg"))
@@ -82,7 +82,7 @@ def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
     turned = policy.scores(logs.context, logs.predictions, logs.offsets, values=solution["values"])
     orders = [ranks(scores, logs.offsets) for scores in (policy_scores(saved, logs), turned)]
     assert (orders[0] == orders[1]).mean() > 0.99  # float32 scores of two formulas
-    # What was saved is served without multipliers, and others count from there: the folds beside it do not fit.
+    # What was saved is served without values, and others count from there: the folds beside it do not fit.
     assert (
         cli.main(arguments(shop, "--save", str(shop / "run" / "mine"), "--keep", "click=0.9", "--most", "order")) == 0
     )
@@ -93,24 +93,24 @@ def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
     assert record["searched_on"] + record["front"]["num_requests"] == 360
     own = ("--keep", "click=0.9", "--scenario", "night", "--save", str(tmp_path / "night"))
     assert cli.main(arguments(shop, *own)) == 2
-    assert "multipliers can be saved in a policy trained with --policy.trade-offs alone" in capsys.readouterr().err
+    assert "own values can be saved in a policy trained with --policy.trade-offs alone" in capsys.readouterr().err
 
 
-def test_shifted_values_are_judged_over_the_values_as_they_are(capsys, shop):
-    options = ("--shifts", "click=-1.5", "click=-0.5,order=2")
+def test_values_are_judged_over_the_values_as_they_are(capsys, shop):
+    options = ("--settings", "click=-0.5", "click=0.5,order=4")
     record = result(capsys, *arguments(shop, *options))["front"]["settings"]
-    assert list(record) == ["click -1.5", "click -0.5 order +2"]
-    costly = record["click -1.5"]
-    assert costly["shifts"] == {"click": -1.5} and costly["predicted"]["click"] < -0.01
+    assert list(record) == ["click -0.5", "click 0.5, order 4"]
+    costly = record["click -0.5"]
+    assert costly["values"] == {"click": -0.5} and costly["predicted"]["click"] < -0.01
     assert costly["events"]["click"]["low"] < costly["events"]["click"]["value"] < costly["events"]["click"]["high"]
     assert cli.main(arguments(shop, *options)) == 0
-    assert "Shifted values over the values as they are" in capsys.readouterr().out
-    for word, named in (("click", "want TASK=NUMBER"), ("clicks=1", "shifts names task 'clicks'")):
-        assert cli.main(arguments(shop, "--shifts", word)) == 2
+    assert "Values over the values as they are" in capsys.readouterr().out
+    for word, named in (("click", "want TASK=NUMBER"), ("clicks=1", "values names task 'clicks'")):
+        assert cli.main(arguments(shop, "--settings", word)) == 2
         assert named in capsys.readouterr().err
 
 
-def test_multipliers_of_a_scenario(place, tmp_path):
+def test_values_of_a_scenario(place, tmp_path):
     options = ("--keep", "order=0.5", "--scenario", "buy", "--save", str(tmp_path / "mine"))
     assert cli.main(arguments(place, *options)) == 0
     config = FusionPolicy.load(tmp_path / "mine").config
@@ -129,7 +129,7 @@ def test_a_level_out_of_reach_and_requests_of_the_training(capsys, place):
     [
         ((), "plain/policy", "policy has no trade_offs and ranks by no expected value"),
         (("--keep", "click"), "run/policy", "keep is 'click'; want TASK=SHARE"),
-        (("--save", "x"), "run/policy", "save is for the multipliers found; want --keep"),
+        (("--save", "x"), "run/policy", "save is for the values found; want --keep"),
         (("--scenario", "night"), "run/policy", "scenario is 'night'; want one of browse, buy"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The front of a policy: events counted as in training, and multipliers that keep a level."""
+"""The front of a policy: events counted as in training, and values that keep a level."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def judge(policy, logs, **options):
 
 
 def lifts(judges, values):
-    """[T + 1]: debiased lifts at multipliers [T] over all requests of the judges."""
+    """[T + 1]: debiased lifts at values [T] over all requests of the judges."""
     return np.divide(*(np.sum([judge.totals(at) for judge in judges], 0) for at in (values, None))) - 1
 
 
@@ -90,7 +90,7 @@ def test_a_front_goes_from_one_task_to_the_other(policy):
     assert result.to_dict()["paths"][0][2][0]["values"] == {"click": 8.0, "order": 0.125}
 
 
-def test_multipliers_keep_a_level_and_earn_most_of_the_other(policy):
+def test_values_keep_a_level_and_earn_most_of_the_other(policy):
     judges = [judge(policy, tiny_logs(200, seed=seed)) for seed in (5, 6, 7)]
     search, other = judges[:2], judges[2]
     most = lifts(search, [8.0, 0.125])[0]
@@ -124,6 +124,15 @@ def test_what_is_kept_and_earned_is_checked(policy, keep, most, named):
         solve([counts], counts, keep, most)
 
 
+def with_items(logs):
+    margin = np.random.default_rng(1).normal(size=(logs.num_rows, 2)).astype(np.float32)
+    return replace(logs, items=("other", "margin"), item_features=margin)
+
+
+def margin_of(logs):
+    return logs.item_features[:, [1]]
+
+
 def corrected(logs, trust=0.4, plain=False):
     """A policy without trade-offs, mixed with an expected value that may be of corrected predictions."""
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(corrected=not plain)))
@@ -139,35 +148,25 @@ def test_corrected_predictions_stand_in_for_feedback_that_was_not_logged():
     logs = with_items(tiny_logs(60, seed=6))
     policy = corrected(logs, 0.0)
     given = policy.correct(logs.context, logs.predictions, logs.offsets, margin_of(logs))
-    point = judge(policy, logs, floor=0.6).shifted({"click": -0.9})
-    values = np.array(VALUES, np.float32)
-    new, old = (counted(given @ worth, logs, given=given)[0] for worth in (values - np.float32([0.9, 0]), values))
-    plain = counted(given @ (values - np.float32([0.9, 0])), logs)[0] / counted(given @ values, logs)[0]
+    point = judge(policy, logs, floor=0.6).named({"click": 0.1})
+    values, named = np.array(VALUES, np.float32), np.array((0.1, VALUES[1]), np.float32)
+    new, old = (counted(given @ worth, logs, given=given)[0] for worth in (named, values))
+    plain = counted(given @ named, logs)[0] / counted(given @ values, logs)[0]
     lifts = [entry.value for entry in point.events.values()]
     np.testing.assert_allclose(lifts, new / old - 1, rtol=1e-4, atol=1e-6)
     assert np.abs(new / old - plain).max() > 0.01
 
 
-def with_items(logs):
-    margin = np.random.default_rng(1).normal(size=(logs.num_rows, 2)).astype(np.float32)
-    return replace(logs, items=("other", "margin"), item_features=margin)
-
-
-def margin_of(logs):
-    return logs.item_features[:, [1]]
-
-
 @pytest.mark.parametrize("plain", [False, True])
-def test_an_expected_value_takes_multipliers_without_trade_offs(plain):
+def test_an_expected_value_takes_values_without_trade_offs(plain):
     logs = with_items(tiny_logs(120, seed=4))
     mixed, alone = corrected(logs, 0.4, plain), corrected(logs, 0.0, plain)
     given = logs.predictions if plain else mixed.correct(logs.context, logs.predictions, logs.offsets, margin_of(logs))
-    u = np.array([2.0, 0.5], np.float32)
-    value = given @ (np.array(VALUES, np.float32) * u)
-    np.testing.assert_allclose(np.exp(judge(mixed, logs).scores(u)), value, rtol=1e-4)
+    values = np.array([2.0, 0.5], np.float32)
+    np.testing.assert_allclose(np.exp(judge(mixed, logs).scores(values)), given @ values, rtol=1e-4)
     result = front(judge(mixed, logs), TASKS, logs.predictions @ np.array(VALUES))
     assert list(result.marks) == [EXPECTED_VALUE, AS_TRAINED, SERVED]
-    # Without multipliers the network ranks, too; of an expected value alone u = 1 is what is served.
+    # Without values the network ranks, too; an expected value alone is served as trained.
     served = judge(mixed, logs).point(judge(mixed, logs).scores(None))
     assert result.marks[SERVED] == served and served.events != result.marks[AS_TRAINED].events
     same = front(judge(alone, logs), TASKS, logs.predictions @ np.array(VALUES))
@@ -179,7 +178,7 @@ def test_an_expected_value_takes_multipliers_without_trade_offs(plain):
     assert solution.judged.events["order"].value > same.marks[AS_TRAINED].events["order"].value
 
 
-def test_multipliers_of_a_policy_with_trade_offs_and_a_correction(policy):
+def test_values_of_a_policy_with_trade_offs_and_a_correction(policy):
     logs = with_items(tiny_logs(60, seed=4))
     turned = learned(tiny_logs(60), FAMILY)
     config = replace(turned.config, corrected=True)
@@ -253,11 +252,9 @@ def covered(seed, requests, slope):
     found = judge_of(policy, logs, slot_propensity(logs, RewardConfig(page_size=5)), 5, 0.15)
     result = []
     for u in ((4, 1), (0.25, 1), (1, 8), (8, 0.125), (0.125, 8)):
-        entries = found.at(u).events
-        result += [
-            entries[t].low <= lift <= entries[t].high
-            for t, lift in zip(TASKS, truth(np.multiply(VALUES, u)), strict=True)
-        ]
+        values = np.multiply(VALUES, u)
+        entries, lifts = found.at(values).events, truth(values)
+        result += [entries[t].low <= lift <= entries[t].high for t, lift in zip(TASKS, lifts, strict=True)]
     return result
 
 
@@ -270,10 +267,8 @@ def test_nine_of_ten_intervals_of_fronts_hold_the_truth(slope):
 def test_an_interval_is_as_wide_as_its_assumptions_leave_it(policy):
     logs = replace(tiny_logs(300, seed=5), timestamp=None)
     sure, unsure = (judge(policy, logs, exponent_error=error).at([4.0, 1.0]).events["click"] for error in (0.0, 0.3))
-    steeper = RankingEvaluator(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4).at(
-        [4.0, 1.0]
-    )
-    moved = steeper.events["click"].value - sure.value
+    steeper = RankingEvaluator(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4)
+    moved = steeper.at([4.0, 1.0]).events["click"].value - sure.value
     assert unsure.value == sure.value and abs(moved) > 1e-4
     np.testing.assert_allclose(unsure.standard_error, np.hypot(sure.standard_error, moved), rtol=1e-4)
     counts = judge(policy, logs)

@@ -42,7 +42,7 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
             trust=rng.random(requests).astype(np.float32),
             baseline=rng.choice(["", "expected value"], requests),
             verdict=np.full(requests, "better"),
-            multipliers=np.where(np.isnan(concentration), concentration, 2 * concentration),
+            request_values=np.where(np.isnan(concentration), concentration, 2 * concentration),
             items=("brand", "margin"),
             item_features=np.where(rng.random((rows, 2)) < 0.1, np.nan, rng.random((rows, 2))).astype(np.float32),
             production_score=rng.normal(size=rows).astype(np.float32),
@@ -159,7 +159,6 @@ BAD = {
     "bad weight": (set_all("w_cart", -1.0), "w_cart", 0),
     "infinite item column": (set_value("i_margin", 4, float("inf")), "i_margin", 4),
     "trust above 1": (set_all("trust", 1.5), "trust", 0),
-    "negative multiplier": (set_all("u_cart", -1.0), "u_cart", 0),
     "unknown exploration": (set_all("exploration", "x"), "exploration", 0),
 }
 
@@ -402,7 +401,7 @@ def test_tasks_and_features_are_arranged_by_name():
     logs = make_logs()
     other = logs.arranged(("order", "click"), ("hour",))
     assert other.tasks == ("order", "click") and other.features == ("hour",) and other.task_values == (60.0, 1.0)
-    for name in ("predictions", "feedback", "weights", "concentration", "multipliers"):
+    for name in ("predictions", "feedback", "weights", "concentration", "request_values"):
         np.testing.assert_array_equal(getattr(other, name), getattr(logs, name)[:, [2, 0]])
     np.testing.assert_array_equal(other.context, logs.context[:, [1]])
     validate(other)

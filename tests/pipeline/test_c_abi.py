@@ -26,8 +26,7 @@ Context = struct("S name S text N text_size d number")
 Request = struct(
     "N size q user_id q timestamp S scenario N scenario_size P context N context_size N candidates P item_ids N items "
     "P seen N seen_size P eligible N eligible_size P values N tasks P rules P user Q draw I deadline_us I flags "
-    "P workspace P error N error_size P predictions P item_features N item_features_size P user_data Q waited_us "
-    "P shifts"
+    "P workspace P error N error_size P predictions P item_features N item_features_size P user_data Q waited_us"
 )
 Column = struct("S name P values")
 UserPage = struct(

@@ -92,7 +92,8 @@ def test_forward_agrees_with_torch(case, rows, tmp_path):
     given = np.array([np.nan, 0.0, 2.5], np.float32) if policy.config.trade_offs else None
     for scenario in (None, "search", "other"):
         inputs, concentration, weights = evaluate(core, context, predictions, scenario, given)
-        u = policy.spec.multipliers(given, None if scenario is None else [scenario], 1)
+        own = policy.spec.own_values(policy.spec.task_values, None if scenario is None else [scenario], 1)
+        u = policy.spec.multipliers(own if given is None else np.where(np.isnan(given), own, given))
         expected = policy.request_inputs(context[None], predictions[None], None, u)
         np.testing.assert_allclose(inputs, expected[0].numpy(), rtol=1e-6, atol=1e-6, equal_nan=True)
         with torch.no_grad():

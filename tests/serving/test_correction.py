@@ -137,10 +137,10 @@ def test_no_context_is_a_row_of_unknown_features(requests):
 def test_values_turn_an_expected_value_without_trade_offs(requests):
     policy = make_policy("challenger")
     ranker = BlendedRanker(policy)
-    values = [{"order": 0.0}, {}, {"click": 0.0, "spend": 9.0}, {"like": 2.5}, {}]
+    values = [{"order": 0.0}, {}, {"click": 0.0, "spend": 8.0 * VALUES[4]}, {"like": 2.5 * VALUES[3]}, {}]
     page = ranker.rank(k=30, values=values, **requests)
-    u = [[1, 1, 0, 1, 1], [1] * 5, [0, 1, 1, 1, 9], [1, 1, 1, 2.5, 1], [1] * 5]
-    np.testing.assert_array_equal(page.multipliers, np.array(u, np.float32))
+    u = [[1, 1, 0, 1, 1], [1] * 5, [0, 1, 1, 1, 8], [1, 1, 1, 2.5, 1], [1] * 5]
+    np.testing.assert_array_equal(page.request_values, np.array(u, np.float32) * np.float32(VALUES))
     scores = policy.scores(values=values, **requests)
     assert np.take_along_axis(scores, page.indices, 1).tobytes() == page.values.tobytes()
     alone = BlendedRanker(make_policy("challenger alone")).rank(k=30, **requests)

@@ -116,7 +116,7 @@ def struct(fields: str) -> type[ctypes.Structure]:
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
     "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size "
-    "P items N item_columns P categories P embeddings N embedding_size P shifts P item_ids"
+    "P items N item_columns P categories P embeddings N embedding_size P item_ids"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
@@ -234,7 +234,7 @@ def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(reque
     expected = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios, **more).log_rows()
     assert log.request_id.tolist() == names
     names = ["offsets", "item_id", "position", "predictions", "context", "weights", "scenario", "trust", "baseline"]
-    for name in (*names, "verdict", *(["multipliers", "value"] if more else [])):
+    for name in (*names, "verdict", *(["request_values", "value"] if more else [])):
         np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
 
 
@@ -276,7 +276,7 @@ def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_an
         rows = list(csv.DictReader(file))
     assert len(rows) == log.num_rows
     request = np.repeat(np.arange(6), np.diff(log.offsets))
-    columns = [name for name in rows[0] if name[:2] in ("x_", "p_", "y_", "w_", "a_", "u_") or name == "value"]
+    columns = [name for name in rows[0] if name[:2] in ("x_", "p_", "y_", "w_", "a_", "v_") or name == "value"]
     number = {name: np.array([float(row[name] or "nan") for row in rows], np.float32) for name in columns}
     assert [row["request_id"] for row in rows] == [str(b) for b in request]
     assert [row["user_id"] for row in rows] == [str(b) for b in request]
@@ -293,5 +293,5 @@ def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_an
         np.testing.assert_array_equal(number[f"p_{name}"], log.predictions[:, t])
         np.testing.assert_array_equal(number[f"w_{name}"], log.weights[request, t])
         np.testing.assert_array_equal(number[f"a_{name}"], log.concentration[request, t])
-        np.testing.assert_array_equal(number[f"u_{name}"], log.multipliers[request, t])
+        np.testing.assert_array_equal(number[f"v_{name}"], log.request_values[request, t])
         np.testing.assert_array_equal(np.isnan(number[f"y_{name}"]), log.position < 0)

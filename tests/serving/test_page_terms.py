@@ -178,8 +178,8 @@ def test_unknown_categories_and_embeddings_add_no_term(requests):
     np.testing.assert_array_equal(page.indices, BlendedRanker(policy).rank(k=K, page_terms=False, **requests).indices)
 
 
-def test_values_multiply_both_parts(requests):
-    policy, values = make_policy(), {"spend": 0.0, "order": 3.0}
+def test_values_count_in_both_parts(requests):
+    policy, values = make_policy(), {"spend": 0.0, "order": 60.0}
     scaled = replace(CORRECTED, weights=(1.0, 3.0, 60.0, 0.5, 0.0))
     other = make_policy()
     other.mixture = Mixture(1.0, EV, challenger=scaled)

@@ -35,12 +35,10 @@ struct PYGRADE_API PiecewiseLinear {
   std::vector<float> x, y, slope;  // [K - 1] segments
 };
 
-// What becomes of the tasks' values: value_t · multiplier_t + shift_t, which may be below 0. All [T], or none.
-struct ValueChange {
-  std::span<const float> multipliers = {};  // none: 1
-  std::span<const float> shifts = {};       // none: 0
-
-  bool empty() const { return multipliers.empty() && shifts.empty(); }
+// What stands in the place of a ranking's weights in a request. All [T], or none.
+struct WeightChange {
+  std::span<const float> values = {};       // of the tasks, may be below 0; none: the weights
+  std::span<const float> multipliers = {};  // of the weights; none: 1
 };
 
 // A ranking that needs no policy.
@@ -56,13 +54,13 @@ struct PYGRADE_API Baseline {
   // item_values[N], priced. In `predictions` or in the workspace.
   Scores amounts(std::span<const float> predictions, std::span<const float> item_values, Workspace& workspace) const;
 
-  // Its weights for other values of the tasks, into result[T].
-  void weights_at(const ValueChange& change, std::span<float> result) const;
+  // Its weights in a request, into result[T].
+  void weights_at(const WeightChange& change, std::span<float> result) const;
 
   // One score for each row of predictions[N, T], corrected ones if it is `corrected`, for other values of the tasks
   // and, if tasks are priced, item_values[N]. `formula` gives beta, epsilon and slope. No logarithm is taken where a
   // weight is below 0. std::invalid_argument as of fuse_scores.
-  void scores(std::span<const float> predictions, const ValueChange& change, std::span<const float> item_values,
+  void scores(std::span<const float> predictions, const WeightChange& change, std::span<const float> item_values,
               const FusionOptions& formula, Workspace& workspace, std::span<float> result) const;
 
   // Whether it takes a logarithm, so that predictions must not be negative.

@@ -162,7 +162,7 @@ typedef struct pygrade_user_request {
   size_t seen_size;
   const int64_t* eligible; /* [eligible_size] the only items to search, with PYGRADE_USER_ELIGIBLE */
   size_t eligible_size;
-  const float* values; /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL */
+  const float* values; /* [tasks] what an event is worth, may be below 0, NaN: the policy's own; or NULL */
   size_t tasks;
   pygrade_rules rules;          /* or NULL */
   void* user;                   /* the first argument of `rules` */
@@ -180,9 +180,8 @@ typedef struct pygrade_user_request {
      their units, and item columns of the policy's correction. Or NULL */
   const pygrade_item_column* item_features;
   size_t item_features_size;
-  void* user_data;     /* for pygrade_predict: pygrade_model_rows.user_data */
-  uint64_t waited_us;  /* microseconds since the request arrived; the deadline counts them */
-  const float* shifts; /* [tasks] added to the tasks' values, may make them negative, NaN: 0; or NULL */
+  void* user_data;    /* for pygrade_predict: pygrade_model_rows.user_data */
+  uint64_t waited_us; /* microseconds since the request arrived; the deadline counts them */
 } pygrade_user_request;
 
 enum {

@@ -124,8 +124,7 @@ struct PipelineRequest {
   std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
   bool explore = false;                    // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};  // its coordinates, see Page::seed
-  std::span<const float> values = {};      // [T] multipliers of the tasks' values
-  std::span<const float> shifts = {};      // [T] numbers added to the values
+  std::span<const float> values = {};      // [T] of the tasks, as in Request
   std::size_t policy = 0;                  // 0: Models::policy; i: Models::alternatives[i - 1]
   // Time that the request has from `arrival` on, by default from the call on; see Degraded::deadline.
   std::optional<std::chrono::microseconds> deadline = {};

@@ -73,10 +73,10 @@ class PYGRADE_API Policy {
   float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm
   float epsilon() const { return epsilon_; }                       // added to the standard deviation of a z-score
   std::span<const float> slope() const { return slope_; }          // [T] of log1p, log(1 + slope_t p_t)
-  // F, those of indicators(), 2T of the predictions, T of the multipliers.
+  // F, those of indicators(), 2T of the predictions, T of the tasks' values.
   std::size_t num_inputs() const { return input_mean_.size(); }
   bool context_only() const { return context_only_; }  // no inputs from the predictions
-  bool trade_offs() const { return trade_offs_; }      // takes multipliers of the tasks' values
+  bool trade_offs() const { return trade_offs_; }      // the network reads the tasks' values
   bool corrected() const { return corrected_; }        // network and scores take corrected predictions
   // [T] tasks whose prediction the item's value multiplies in the policy's scores; empty: none.
   const std::vector<bool>& priced() const { return priced_; }
@@ -109,15 +109,15 @@ class PYGRADE_API Policy {
   // does.
   const Baseline* expected_value() const;
 
-  // The expected value that knows what the tasks are worth, by which shifts count; null: there is none.
-  const Baseline* task_values() const;
+  // [T] what an event of a task is worth if nothing else is said: of trade_offs() in the training, else by the
+  // expected_value(). Empty: requests may give no values.
+  std::span<const float> task_values() const;
 
-  // Whether requests may give multipliers of the tasks' values, shifts of them, and whether something prices tasks.
-  bool takes_values() const { return trade_offs_ || expected_value() != nullptr; }
-  bool takes_shifts() const { return task_values() != nullptr; }
+  // Whether requests may give values of the tasks, and whether something prices tasks.
+  bool takes_values() const { return !task_values().empty(); }
   bool takes_prices() const;
 
-  // Whether an expected_value() ranks alone at the policy's own multipliers: it has some, and no trade_offs().
+  // Whether an expected_value() ranks alone at the policy's own values: it has some, and no trade_offs().
   bool valued() const { return valued_ && !trade_offs_; }
 
   // What is added to the standardized score of a candidate for each of its items() columns, [I]; empty: nothing, and
@@ -140,17 +140,22 @@ class PYGRADE_API Policy {
   };
   Fallback fallback(std::optional<std::string_view> scenario) const;
 
-  // Memory of a change of the tasks' values.
-  struct ValueMemory {
-    std::vector<float> multipliers, shifts;  // [T]
-    operator ValueChange() const { return {multipliers, shifts}; }
+  // What the tasks are worth in a request.
+  struct RequestValues {
+    std::vector<float> values;       // [T]; empty: what ranks counts what it counts
+    std::vector<float> multipliers;  // [T] of trade_offs(): the values over task_values(); else empty
+
+    // Of what ranks: with trade_offs() all weights are multiplied, else values stand in the place of those that count.
+    WeightChange change() const {
+      return multipliers.empty() ? WeightChange{.values = values} : WeightChange{.multipliers = multipliers};
+    }
   };
 
-  // What is in force if a request gives `given` (NaN, or empty: nothing): multipliers, else the scenario's, the
-  // policy's own, 1; and shifts, else 0. With trade_offs(), whose inputs are multipliers, a shift becomes a part of the
-  // multiplier, and the shifts are 0. std::invalid_argument if a multiplier is negative, with the shift included if the
-  // policy has trade_offs(); if a number is infinite; if every task is worth 0; or if the policy takes none.
-  void change_values(const ValueChange& given, std::optional<std::string_view> scenario, ValueMemory& memory) const;
+  // What is in force if a request gives `values` [T] (NaN, or empty: nothing): these, else the scenario's, the policy's
+  // own, task_values(). std::invalid_argument if a number is infinite, if every task is worth 0, if the policy takes
+  // none; and of trade_offs(), whose network has seen nothing else, if a value has another sign than in the training.
+  void find_values(std::span<const float> values, std::optional<std::string_view> scenario,
+                   RequestValues& memory) const;
 
   // Working memory of `evaluate`; grows to the needs of the largest policy and is reused.
   struct Workspace {
@@ -160,8 +165,8 @@ class PYGRADE_API Policy {
   // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features are unknown),
   // corrected if the policy is corrected() → raw inputs[num_inputs]: the context; 1 for the indicators() that are
   // unknown, 0 for the others; unless context_only() per task mean and std of log(p + beta) over the candidates, in
-  // double; with trade_offs() log(u + beta) of multipliers[T] (empty: 1). A policy of the context alone needs no
-  // predictions, so that it can run beside the model that makes them.
+  // double; with trade_offs() log(u + beta) of RequestValues::multipliers[T] (empty: 1). A policy of the context alone
+  // needs no predictions, so that it can run beside the model that makes them.
   void request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,
                       std::span<const float> multipliers = {}) const;
 
@@ -202,11 +207,12 @@ class PYGRADE_API Policy {
   std::vector<float> scenario_table_;                  // [scenarios, T]
   std::vector<std::string> explored_scenarios_;        // those with an exploration factor
   std::vector<float> exploration_;                     // factor on the concentration, of each of these
-  std::vector<std::string> valued_scenarios_;          // those with multipliers of their own
-  std::vector<float> default_multipliers_;             // [1 + valued scenarios, T], first those of all others
-  bool valued_ = false;                                // there are multipliers of its own
-  std::vector<std::string> boosted_scenarios_;         // those with boosts of their own
-  std::vector<float> boosts_;  // [1 + boosted scenarios, I], first those of all others; or empty
+  std::vector<float> task_values_;                     // [T] in the training, of trade_offs_; else empty
+  std::vector<std::string> valued_scenarios_;          // those with values of their own
+  std::vector<float> own_values_;               // [1 + valued scenarios, T], first those of all others; NaN: none
+  bool valued_ = false;                         // there are values of its own
+  std::vector<std::string> boosted_scenarios_;  // those with boosts of their own
+  std::vector<float> boosts_;                   // [1 + boosted scenarios, I], first those of all others; or empty
   std::optional<Mixture> mixture_;
   std::optional<Correction> correction_;
   std::optional<PageTerms> page_terms_;

@@ -125,7 +125,7 @@ PYGRADE_API const char* pygrade_policy_unproven(const pygrade_policy* policy);
 
 enum {
   PYGRADE_POLICY_CONTEXT_ONLY = 1, /* flags: the weights depend on the context alone, not on the predictions */
-  PYGRADE_POLICY_TRADE_OFFS = 2    /* flags: requests may give multipliers of the tasks' values */
+  PYGRADE_POLICY_TRADE_OFFS = 2    /* flags: its weights depend on the tasks' values */
 };
 /* How scores are made of predictions p and weights w: the sum over tasks t of w_t · f(p_t). */
 typedef struct pygrade_formula {
@@ -167,7 +167,7 @@ typedef struct pygrade_request {
   uint64_t draw;        /* seed << 32 | offset, as in pygrade_page.seed */
   uint32_t flags;       /* PYGRADE_REQUEST_… */
   uint32_t reserved;    /* 0 */
-  const float* values;  /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL: all of them */
+  const float* values; /* [tasks] what an event is worth, may be below 0, NaN: the policy's own; or NULL: all of them */
   const float* item_values; /* [candidates] prices, for a policy that needs them; or NULL */
   char* error;              /* [error_size] for the text of an error, or NULL */
   size_t error_size;
@@ -177,7 +177,6 @@ typedef struct pygrade_request {
   const char* const* categories; /* [candidates] UTF-8 and a 0; NULL or "": unknown; or NULL: all of them */
   const float* embeddings;       /* [candidates, embedding_size]; not finite or 0: unknown; or NULL: all of them */
   size_t embedding_size;
-  const float* shifts; /* [tasks] added to the tasks' values, may make them negative, NaN: 0; or NULL: all of them */
   /* [candidates] by which item effects that `items` lacks are looked up, pygrade_stable_id of items with names; or
    * NULL. One whose effects the policy does not have is ranked as one of which nothing is known. */
   const int64_t* item_ids;
@@ -267,7 +266,7 @@ typedef struct pygrade_log_ids {
  * i_<item column> (items), value (the item_values, if the policy needs them), category (if its page terms read them;
  * embeddings are not logged: join them by item_id), scenario, w_<task> (the served weights),
  * a_<task> (the concentration, if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict
- * and, if the policy takes them, u_<task> and shift_<task> (multipliers and shifts of the values): those that the
+ * and, if the policy takes them, v_<task> (the tasks' values in the request): those that the
  * Python and the C++ rankers write, and that training and off-policy estimates read. The y_ of shown candidates are 0,
  * the others empty: join the feedback by request_id and item_id. A candidate with a NaN or infinite prediction is left
  * out unless it was shown; then the smallest prediction of the task in the request stands in.

@@ -43,11 +43,11 @@ struct Request {
   // [N, T] in the order of policy.tasks(), on the scales of the table that it learned from, see policy.scales().
   std::span<const float> predictions = {};
   PageRules rules = {};                           // mask, boosts, groups and caps
-  std::optional<std::string_view> scenario = {};  // chooses fallback weights, width of exploration, multipliers
+  std::optional<std::string_view> scenario = {};  // chooses fallback weights, width of exploration, values
   bool explore = false;                           // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};         // its coordinates, see Page::seed; by default the ranker's next ones
-  // [T] multipliers of the tasks' values; empty, or NaN: the policy's defaults. Of a policy without trade_offs() its
-  // expected_value() alone ranks by them.
+  // [T] what an event of each task is worth in this request, may be below 0; empty, or NaN: the policy's own. Of a
+  // policy without trade_offs() its expected_value() alone ranks by them.
   std::span<const float> values = {};
   std::span<const float> item_values = {};  // [N] prices ≥ 0, for what needs them
   // [N, I] item columns in the order of the policy's correction; empty, or not finite: unknown. A policy without a
@@ -62,13 +62,9 @@ struct Request {
   // excludes leaves its place to others, one beyond the end of a short page comes last.
   std::span<const std::int32_t> pins = {};
   std::span<const std::uint8_t> demoted = {};  // [N] where not 0: placed after all others, unless it is pinned
-  // [T] numbers added to the tasks' values after the multipliers, so that a task may cost something; empty, or NaN: 0.
-  std::span<const float> shifts = {};
   bool as_logged = false;  // predictions are those of a log: probabilities and amounts, on no other scale
   // [N] ids, `stable_id` of those with names, by which the ranker looks up levels that `items` lacks; or empty.
   std::span<const std::int64_t> item_ids = {};
-
-  ValueChange change() const { return {values, shifts}; }
 };
 
 // What moved an item of a page that was searched by page terms.
@@ -153,7 +149,7 @@ class PYGRADE_API Ranker {
   Ranker& operator=(const Ranker&) = delete;
 
   // Throws std::invalid_argument for sizes that do not fit, for predictions that their scale can't have, for negative
-  // ones under a logarithm, for values that are negative, all 0 or not taken, and for missing or negative item_values;
+  // ones under a logarithm, for values that are all 0 or not taken, and for missing or negative item_values;
   // then the buffer is untouched and nothing is counted.
   Page rank(const Request& request, const PageBuffer& buffer);
 
@@ -236,8 +232,8 @@ struct LogIds {
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
 // i_… of the policy's correction, value if something prices tasks, category if page terms read it, scenario, w_…, a_…,
-// seed, policy_version, exploration, timestamp, trust, baseline, verdict, and, if the policy takes multipliers, u_… and
-// shift_…): one per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the
+// seed, policy_version, exploration, timestamp, trust, baseline, verdict, and, if the policy takes values, v_…): one
+// per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the
 // feedback by request_id and item_id. A candidate with a missing prediction is left out unless it was shown; then the
 // smallest prediction of the task in the request stands in. Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);

@@ -114,7 +114,6 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
     request.pins = {};
     request.demoted = {};
     if (!shadow.values.empty() || !shadow.policy->takes_values()) request.values = shadow.values;
-    if (!shadow.shifts.empty() || !shadow.policy->takes_shifts()) request.shifts = shadow.shifts;
     if (shadow.policy->correction()) {  // its columns and levels are its own
       if (pipeline)
         context.workspace.item_columns(*shadow.policy, context.other_columns);

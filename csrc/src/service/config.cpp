@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double largest = 1e30;  // multiplier or shift
+constexpr double largest = 1e30;  // value of a task
 constexpr std::size_t max_arms = 32, max_name = 63, max_path = 4096;
 constexpr std::int64_t most = std::int64_t{1} << 30;
 constexpr double slack = 1e-9;  // of a sum of shares
@@ -60,12 +60,12 @@ std::string read_name(JsonReader& reader, const Argument& argument) {
 }
 
 // Numbers by task.
-std::vector<std::pair<std::string, double>> read_by_task(JsonReader& reader, const Argument& argument, double least) {
+std::vector<std::pair<std::string, double>> read_by_task(JsonReader& reader, const Argument& argument) {
   std::vector<std::pair<std::string, double>> numbers;
   const std::string prefix = argument.text() + ".";
   enter_object(reader, argument);
   for (std::string_view task; reader.next_key(task);)
-    numbers.emplace_back(task, read_number(reader, {prefix, task}, least, largest));
+    numbers.emplace_back(task, read_number(reader, {prefix, task}, -largest, largest));
   return numbers;
 }
 
@@ -84,8 +84,7 @@ ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Fiel
     if (argument.key == "alike") arm.alike = read_boolean(reader, argument);
     if (argument.key == "share") arm.share = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "explore") arm.explore = read_number(reader, argument, 0.0, 1.0);
-    if (argument.key == "values") arm.values = read_by_task(reader, argument, 0.0);
-    if (argument.key == "shifts") arm.shifts = read_by_task(reader, argument, -largest);
+    if (argument.key == "values") arm.values = read_by_task(reader, argument);
   });
   if (arm.name.empty()) refuse_missing(prefix + "name");
   if (arm.trust && !arm.ranking.empty())

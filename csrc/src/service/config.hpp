@@ -17,8 +17,7 @@ struct ArmConfig {
   std::string name = {};
   double share = 1.0;                                       // of the users; none of a shadow
   std::optional<std::filesystem::path> policy = {};         // a directory; nothing: the artifact's
-  std::vector<std::pair<std::string, double>> values = {};  // multipliers by task
-  std::vector<std::pair<std::string, double>> shifts = {};  // of the values, by task
+  std::vector<std::pair<std::string, double>> values = {};  // of the tasks, by name
   std::optional<double> trust = {};                         // nothing: the policy's
   std::string ranking = {};                                 // of the policy's training, alone; "": the policy's
   bool alike = false;                                       // it may rank as another one

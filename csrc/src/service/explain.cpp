@@ -34,9 +34,9 @@ void write_inputs(const Policy& policy, const Request& request, const ScoreParts
                          read.begin() + static_cast<std::ptrdiff_t>((row + 1) * tasks));
   if (request.context.empty() || predictions.empty()) return static_cast<void>(out.null());
   std::vector<float> inputs(policy.num_inputs());
-  Policy::ValueMemory change;
-  if (policy.trade_offs()) policy.change_values(request.change(), request.scenario, change);
-  policy.request_inputs(request.context, predictions, inputs, change.multipliers);
+  Policy::RequestValues in_force;
+  if (policy.trade_offs()) policy.find_values(request.values, request.scenario, in_force);
+  policy.request_inputs(request.context, predictions, inputs, in_force.multipliers);
   out.object(input_names(policy), inputs);
 }
 
@@ -62,7 +62,7 @@ void write_ranking(const Policy& policy, const Request& request, const ScorePart
           mixture->baseline.name + " rank";
   }
   if (boosted) score += ", plus the policy's boosts of item columns";
-  if (by_values) why += request.change().empty() ? ", by the policy's own values" : ", by the values of the request";
+  if (by_values) why += request.values.empty() ? ", by the policy's own values" : ", by the values of the request";
   if (lead != nullptr) why += "; the weights do not count";
   if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
   if (!by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;

@@ -34,7 +34,7 @@ struct Context {
   FeatureBuffer user;                      // of a pipeline's request for weights
   RankInput input;
   std::string request_id, user_text;
-  std::vector<float> values, shifts, scores, weights, concentration, policy_context, item_columns;
+  std::vector<float> values, scores, weights, concentration, policy_context, item_columns;
   std::vector<std::int32_t> indices;
   std::vector<std::int64_t> items;
   std::vector<std::int32_t> pinned, demoted;  // candidates on the page

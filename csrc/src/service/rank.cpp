@@ -24,7 +24,7 @@ InputError translated(const std::invalid_argument& error) {
   if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
   const std::string word = message.substr(0, message.find(' '));
   for (const std::string_view known : {"items", "item_values", "item_features", "predictions", "rules", "values",
-                                       "shifts", "context", "candidates", "categories", "embeddings"})
+                                       "context", "candidates", "categories", "embeddings"})
     if (word == known) return {known, message};
   if (message.starts_with("scores is negative")) return {"predictions", message};
   if (message.starts_with("no candidate is left"))
@@ -116,7 +116,6 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   request.demoted = context.demoted_rows;
   request.explore = explore;
   request.values = context.values;
-  request.shifts = context.shifts;
   request.policy = 1 + ranked.arm;
   request.deadline = input.deadline;
   request.arrival = given.arrival;
@@ -160,7 +159,6 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   request.explore = explore;
   if (explore) request.draw = reserve_draws(stream, 1);
   request.values = context.values;
-  request.shifts = context.shifts;
   if (input.has_item_values) request.item_values = input.item_values;
   if (ranked.policy->correction()) {
     ranked.unknown_items = ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
@@ -219,12 +217,11 @@ std::string_view user_text(const Release& release, Context& context) {
 
 }  // namespace
 
-// The request's multipliers and shifts, where it gives none the arm's.
+// The request's values, where it gives none the arm's.
 void detail::set_values(const Release& release, std::size_t arm, Context& context) {
   const RankInput& input = context.input;
   const Served& served = release.arms[arm];
   complete(input.values, served.values, context.values);
-  complete(input.shifts, served.shifts, context.shifts);
 }
 
 // shown: the page counts for exploration.
@@ -351,10 +348,9 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   if (lists) out.known_key("scores").list(std::span(context.scores).first(filled));
   out.known_key("weights").object(release.tasks, context.weights);
   if (ranked.policy->takes_values()) {
-    Policy::ValueMemory change;
-    ranked.policy->change_values(ranked.request.change(), ranked.request.scenario, change);
-    out.known_key("multipliers").object(release.tasks, change.multipliers);
-    out.known_key("shifts").object(release.tasks, change.shifts);
+    Policy::RequestValues in_force;
+    ranked.policy->find_values(ranked.request.values, ranked.request.scenario, in_force);
+    if (!in_force.values.empty()) out.known_key("values").object(release.tasks, in_force.values);
   }
   out.text_field("artifact", release.artifact).field("policy", page.page.version());
   out.field("user", ranked.user_known ? "known" : "unknown").field("trust", page.page.trust);

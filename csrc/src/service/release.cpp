@@ -64,14 +64,13 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
     if (!config.ranking.empty()) served.policy = served.policy->with_ranking(config.ranking);
     const auto& tasks = served.policy->tasks();
     if (!config.values.empty()) served.values = by_task("values", config.values, tasks);
-    if (!config.shifts.empty()) served.shifts = by_task("shifts", config.shifts, tasks);
-    Policy::ValueMemory in_force;
-    served.policy->change_values({served.values, served.shifts}, {}, in_force);
+    Policy::RequestValues in_force;
+    served.policy->find_values(served.values, {}, in_force);
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument(name + ": " + error.what());
   }
   if (const auto& mixture = served.policy->mixture()) served.trust = static_cast<float>(mixture->trust);
-  served.ranking = ranked_by(*served.policy, {.values = served.values, .shifts = served.shifts});
+  served.ranking = ranked_by(*served.policy, {.values = served.values});
   return served;
 }
 
@@ -79,7 +78,7 @@ bool same(const Baseline* a, const Baseline* b) { return a == nullptr || b == nu
 
 // Whether the pages of any request without values of its own are the same.
 bool rank_alike(const Served& a, const Served& b) {
-  const auto values = [](const Served& of) { return Request{.values = of.values, .shifts = of.shifts}; };
+  const auto values = [](const Served& of) { return Request{.values = of.values}; };
   const auto equal = [](std::span<const float> p, std::span<const float> q) {
     return std::ranges::equal(p, q, [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); });
   };
@@ -93,11 +92,11 @@ bool rank_alike(const Served& a, const Served& b) {
   };
   if ((learned || p.valued() || !p.boosts({}).empty()) && p.version() != q.version()) return false;
   if (own(p) != own(q)) return false;
-  if (equal(a.values, b.values) && equal(a.shifts, b.shifts)) return true;
-  Policy::ValueMemory of_a, of_b;
-  p.change_values(values(a).change(), {}, of_a);
-  q.change_values(values(b).change(), {}, of_b);
-  return !p.valued() && of_a.multipliers == of_b.multipliers && of_a.shifts == of_b.shifts;
+  if (equal(a.values, b.values)) return true;
+  Policy::RequestValues of_a, of_b;
+  p.find_values(a.values, {}, of_a);
+  q.find_values(b.values, {}, of_b);
+  return !p.valued() && of_a.values == of_b.values;
 }
 
 }  // namespace

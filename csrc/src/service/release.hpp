@@ -47,8 +47,7 @@ class ItemNames {
 struct Served {
   std::string name;
   std::shared_ptr<const Policy> policy;
-  std::vector<float> values = {};  // [T] multipliers, NaN: the policy's; or none
-  std::vector<float> shifts = {};  // [T] of the values, NaN: none; or none
+  std::vector<float> values = {};  // [T] of the tasks, NaN: the policy's; or none
   float trust = 1.0f;
   std::vector<std::string> ranking = {};  // names of what makes the scores, see ranked_by
   bool alike = false;                     // it may rank as another one

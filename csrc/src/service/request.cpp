@@ -245,14 +245,12 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
   if (key == "explore") explore = read_boolean(reader_, argument);
   if (key == "deadline_ms")
     deadline = std::chrono::microseconds(std::llround(read_number(reader_, argument, 0.0, 3'600'000.0) * 1000.0));
-  if (key == "values" || key == "shifts") {
-    const bool multiplies = key == "values";
-    auto& numbers = multiplies ? values : shifts;
-    numbers.assign(release.tasks.size(), nan);
+  if (key == "values") {
+    values.assign(release.tasks.size(), nan);
     enter_object(reader_, argument);
     for (std::string_view task; reader_.next_key(task);)
-      numbers[task_of(task, multiplies ? "values" : "shifts", release.tasks)] = static_cast<float>(
-          read_number(reader_, {multiplies ? "values." : "shifts.", task}, multiplies ? 0.0 : -most, most));
+      values[task_of(task, "values", release.tasks)] =
+          static_cast<float>(read_number(reader_, {"values.", task}, -most, most));
   }
   if (key != "arm") return;
   const std::size_t place = reader_.place();

@@ -69,7 +69,7 @@ struct RankInput {
   std::vector<float> predictions;       // [N, T]
   std::optional<std::string_view> scenario, request_id;
   std::optional<bool> explore;
-  std::vector<float> values, shifts;  // [T], NaN: not given; or none
+  std::vector<float> values;  // [T], NaN: not given; or none
   bool has_item_values = false;
   std::vector<float> item_values;            // [N]
   std::vector<ItemColumn> item_features;     // columns [N]
@@ -91,8 +91,8 @@ struct RankInput {
   template <class Self>
   static auto lists(Self& self) {
     return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
-                    self.values, self.shifts, self.item_values, self.item_features, self.categories, self.embeddings,
-                    self.pins, self.demoted, self.demoted_names, self.given_, self.vector_, self.places_, self.mask_,
+                    self.values, self.item_values, self.item_features, self.categories, self.embeddings, self.pins,
+                    self.demoted, self.demoted_names, self.given_, self.vector_, self.places_, self.mask_,
                     self.boost_mul_, self.boost_add_, self.named_caps_, self.group_rows_, self.caps_);
   }
 

@@ -256,8 +256,6 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   out.known_key("sentence").value(is_judged ? std::optional(mixture->sentence) : std::nullopt);
   out.field("explore", own.explore).known_key("values").begin_object();
   for (const auto& [task, value] : own.values) out.key(task).value(value);
-  out.end_object().known_key("shifts").begin_object();
-  for (const auto& [task, value] : own.shifts) out.key(task).value(value);
   out.end_object().field("pages", window.total(cells.pages)).field("explored", window.total(cells.explored));
   out.field("capped", window.total(cells.capped)).known_key("feedback").begin_object();
   for (std::size_t t = 0; t < release.log_tasks.size(); ++t)

@@ -12,11 +12,12 @@ using namespace detail;
 namespace {
 
 // One of the scores that add up: its share, and its weights at the tasks' values in force.
-void write_score(const Policy& policy, const Baseline& part, double share, const ValueChange& change, JsonWriter& out) {
+void write_score(const Policy& policy, const Baseline& part, double share, const WeightChange& change,
+                 JsonWriter& out) {
   std::vector<float> weights(part.weights.size());
   part.weights_at(change, weights);
   out.begin_object().field("name", part.name).field("share", share);
-  out.field("transform", transform_names[static_cast<std::size_t>(part.transform)]);
+  out.field("transform", traits_of(part.transform).name);
   out.known_key("weights").object(policy.tasks(), weights).known_key("priced").begin_list();
   for (std::size_t t = 0; t < part.priced.size(); ++t)
     if (part.priced[t]) out.value(policy.tasks()[t]);
@@ -71,7 +72,7 @@ void write_correction(const Policy& policy, const Request& request, JsonWriter& 
 
 // What is added up, as the ranker does: what alone ranks by a request's values, or shares of z-scores.
 void write_scores(const Policy& policy, const Request& request, std::span<const float> weights,
-                  const ValueChange& change, JsonWriter& out) {
+                  const WeightChange& change, JsonWriter& out) {
   const auto& mixture = policy.mixture();
   const bool alone = alone_by_values(policy, request);
   const double trust = mixture && !alone ? mixture->trust : 1.0;
@@ -104,16 +105,15 @@ Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& conte
   } catch (const std::invalid_argument& error) {
     const std::string_view message = error.what();
     const auto about = [&](const char* name) { return message.starts_with(name); };
-    throw InputError(about("values") ? "values" : about("shifts") ? "shifts" : "predictions", error.what());
+    throw InputError(about("values") ? "values" : "predictions", error.what());
   }
 }
 
 }  // namespace
 
 Baseline detail::network_part(const Policy& policy, std::span<const float> weights) {
-  const auto transform = std::ranges::find(transform_names, policy.transform()) - transform_names.begin();
   return {.name = "policy",
-          .transform = static_cast<Transform>(transform),
+          .transform = find_transform(policy.transform()).value(),
           .weights = {weights.begin(), weights.end()},
           .logarithm = false,
           .priced = policy.priced(),
@@ -122,7 +122,7 @@ Baseline detail::network_part(const Policy& policy, std::span<const float> weigh
 }
 
 bool detail::alone_by_values(const Policy& policy, const Request& request) {
-  return (!request.change().empty() || policy.valued()) && policy.expected_value() != nullptr;
+  return (!request.values.empty() || policy.valued()) && policy.expected_value() != nullptr;
 }
 
 const Baseline* detail::replacement(const Policy& policy, const Request& request) {
@@ -166,7 +166,6 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   request.predictions = input.predictions;
   request.scenario = input.scenario;
   request.values = context.values;
-  request.shifts = context.shifts;
   bool known = input.has_context;
   if (pipeline) {
     if (!input.user) throw InputError("user", "user is missing");
@@ -184,8 +183,8 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   const Page page = weigh(*served->rankers[arm], policy, request, context);
   Reading reading;
   request = as_logged(policy, request, reading);
-  Policy::ValueMemory change;
-  policy.change_values(request.change(), request.scenario, change);
+  Policy::RequestValues in_force;
+  policy.find_values(request.values, request.scenario, in_force);
 
   JsonWriter out;
   out.begin_object().text_field("request_id", context.request_id).field("arm", served->arms[arm].name);
@@ -197,9 +196,8 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
     out.object(tasks, context.concentration);
   else
     out.null();
-  out.known_key("multipliers").object(tasks, change.multipliers);
-  out.known_key("shifts").object(tasks, change.shifts);
-  write_scores(policy, request, context.weights, change, out.known_key("scores"));
+  if (!in_force.values.empty()) out.known_key("values").object(tasks, in_force.values);
+  write_scores(policy, request, context.weights, in_force.change(), out.known_key("scores"));
   out.field("beta", policy.beta()).field("epsilon", policy.epsilon()).known_key("slope").object(tasks, policy.slope());
   if (policy.correction()) write_correction(policy, request, out.known_key("correction"));
   out.end_object();

@@ -62,7 +62,6 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
   request.explore = given.flags & PYGRADE_REQUEST_EXPLORE;
   if (given.flags & PYGRADE_REQUEST_DRAW) request.draw = given.draw;
   request.values = optional_span(given.values, given.tasks);
-  request.shifts = optional_span(given.shifts, given.tasks);
   request.item_values = optional_span(given.item_values, given.candidates);
   request.items = optional_span(given.items, given.candidates * given.item_columns);
   request.item_ids = optional_span(given.item_ids, given.candidates);

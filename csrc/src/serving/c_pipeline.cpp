@@ -167,7 +167,6 @@ struct UserRequest {
     request.explore = from.flags & PYGRADE_USER_EXPLORE;
     if (from.flags & PYGRADE_USER_DRAW) request.draw = from.draw;
     request.values = optional_span(from.values, from.tasks);
-    request.shifts = optional_span(from.shifts, from.tasks);
     if (from.deadline_us > 0) request.deadline = std::chrono::microseconds(from.deadline_us);
     if (from.waited_us > 0) {
       constexpr std::uint64_t day = 86'400'000'000;  // who waited longer is as late

@@ -45,7 +45,7 @@ void copy_to(std::span<const T> from, std::span<T> to) {
 struct Chosen {
   bool all = false;                 // every candidate
   std::vector<std::uint32_t> rows;  // else these
-  Policy::ValueMemory change;       // of the tasks' values, or none
+  Policy::RequestValues in_force;   // of the tasks
 };
 
 void check_options(const ExposureOptions& options) {
@@ -145,7 +145,7 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
   std::memcpy(memory, &head, sizeof head);
   const ExposureRecord record(memory, head);
   const std::size_t tasks = head.schema->tasks.size();
-  const auto& [all, rows, change] = chosen;
+  const auto& [all, rows, in_force] = chosen;
   const auto candidate = [&](std::size_t row) { return all ? row : rows[row]; };
   if (all) {
     copy_to(request.predictions, record.predictions);
@@ -183,8 +183,7 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
   }
   copy_to(std::span<const float>(buffer.weights), record.weights);
   if (head.explored) copy_to(std::span<const float>(buffer.concentration), record.concentration);
-  copy_to(std::span<const float>(change.multipliers), record.multipliers);
-  copy_to(std::span<const float>(change.shifts), record.shifts);
+  copy_to(std::span<const float>(in_force.values), record.values);
   copy_to(std::span<const char>(ids.request_id), record.request_id);
   copy_to(std::span<const char>(ids.user_id), record.user_id);
   copy_to(std::span<const char>(request.scenario.value_or("")), record.scenario);
@@ -241,10 +240,8 @@ std::size_t choose(const Policy& policy, const ExposureSchema& schema, const Req
     logged = rows.size();
   }
   if (!complete) rows.assign(shown.begin(), shown.end());
-  for (auto* numbers : {&chosen.change.multipliers, &chosen.change.shifts})
-    numbers->assign(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
-  if (schema.valued && (policy.trade_offs() || policy.valued() || !request.change().empty()))
-    policy.change_values(request.change(), request.scenario, chosen.change);
+  policy.find_values(request.values, request.scenario, chosen.in_force);
+  chosen.in_force.values.resize(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
   return logged;
 }
 

@@ -21,7 +21,7 @@ struct ExposureSchema {
 
   const std::vector<std::string> tasks, features, item_columns;
   const bool priced;         // something reads the items' prices
-  const bool valued;         // the policy takes multipliers
+  const bool valued;         // requests may give values of the tasks
   const bool categorized;    // page terms read the items' categories
   const std::string scales;  // JSON: how callers' predictions were read
 };
@@ -51,8 +51,7 @@ struct ExposureRecord {
   std::span<float> context;        // [F]
   std::span<float> weights;        // [T]
   std::span<float> concentration;  // [T] if explored
-  std::span<float> multipliers;    // [T] if the schema is valued, as the following
-  std::span<float> shifts;         // [T]
+  std::span<float> values;         // [T] of the tasks if the schema is valued
   std::span<std::int32_t> shown;   // [shown] rows by position
   std::span<char> request_id, user_id, scenario;
   std::span<char> categories;  // of the rows if the schema is categorized, each with a 0

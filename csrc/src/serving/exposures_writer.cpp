@@ -78,8 +78,7 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
   context = take<float>(at, schema.features.size());
   weights = take<float>(at, tasks);
   concentration = take<float>(at, head.explored ? tasks : 0);
-  multipliers = take<float>(at, schema.valued ? tasks : 0);
-  shifts = take<float>(at, schema.valued ? tasks : 0);
+  values = take<float>(at, schema.valued ? tasks : 0);
   shown = take<std::int32_t>(at, head.shown);
   request_id = take<char>(at, head.request_id);
   user_id = take<char>(at, head.user_id);
@@ -91,7 +90,7 @@ std::size_t ExposureRecord::bytes(const ExposureHead& head) {
   const ExposureSchema& schema = *head.schema;
   const std::size_t tasks = schema.tasks.size();
   const std::size_t floats = head.rows * (tasks + schema.priced + schema.item_columns.size()) + schema.features.size() +
-                             tasks * (1 + head.explored + 2 * schema.valued) + head.shown;
+                             tasks * (1 + head.explored + schema.valued) + head.shown;
   return sizeof(ExposureHead) + 8 * std::size_t{head.rows} + 4 * floats + head.request_id + head.user_id +
          head.scenario + head.categories;
 }
@@ -147,8 +146,7 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   column("trust", ParquetType::float32, true);
   column("baseline", ParquetType::text, true);
   column("verdict", ParquetType::text, true);
-  if (schema.valued)
-    for (const char* prefix : {"u_", "shift_"}) numbers(prefix, schema.tasks, true);
+  if (schema.valued) numbers("v_", schema.tasks, true);
   column("candidates", ParquetType::int32, true);
   column("share", ParquetType::float32, true);
   if (!options_.arm.empty()) column("arm", ParquetType::text, true);
@@ -244,8 +242,7 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
   same(head.trust);
   text(head.baseline.data());
   text(verdict_names[static_cast<std::size_t>(head.verdict)]);
-  all_same(record.multipliers);
-  all_same(record.shifts);
+  all_same(record.values);
   same(static_cast<std::int32_t>(head.candidates));
   same(static_cast<float>(options_.share));
   if (!options_.arm.empty()) text(options_.arm);

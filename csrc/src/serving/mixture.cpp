@@ -29,7 +29,7 @@ bool Baseline::scores_as(const Baseline& other) const {
   return parts(*this) == parts(other);
 }
 
-bool Baseline::takes_logarithm() const { return logarithm || detail::takes_logarithm(transform); }
+bool Baseline::takes_logarithm() const { return logarithm || traits_of(transform).nonnegative; }
 
 Scores Baseline::amounts(std::span<const float> predictions, std::span<const float> item_values,
                          Workspace& workspace) const {
@@ -51,15 +51,16 @@ Scores Baseline::amounts(std::span<const float> predictions, std::span<const flo
   return Scores::dense(workspace.predictions.data(), ScoreType::float32, 1, count, width, Layout::task_major);
 }
 
-void Baseline::weights_at(const ValueChange& change, std::span<float> result) const {
+void Baseline::weights_at(const WeightChange& change, std::span<float> result) const {
   for (std::size_t t = 0; t < weights.size(); ++t) {
-    const float multiplied = change.multipliers.empty() ? weights[t] : weights[t] * change.multipliers[t];
-    result[t] = change.shifts.empty() ? multiplied : multiplied + change.shifts[t];
+    const float weight = change.values.empty() ? weights[t] : change.values[t];
+    result[t] = change.multipliers.empty() ? weight : weight * change.multipliers[t];
   }
 }
 
-void Baseline::scores(std::span<const float> predictions, const ValueChange& change, std::span<const float> item_values,
-                      const FusionOptions& formula, Workspace& workspace, std::span<float> result) const {
+void Baseline::scores(std::span<const float> predictions, const WeightChange& change,
+                      std::span<const float> item_values, const FusionOptions& formula, Workspace& workspace,
+                      std::span<float> result) const {
   const Scores scores = amounts(predictions, item_values, workspace);
   workspace.weights.resize(weights.size());
   weights_at(change, workspace.weights);

@@ -498,7 +498,6 @@ void Pipeline::State::make_request(const PipelineRequest& request, Degraded degr
   work.request.demoted = request.demoted;
   work.request.scenario = request.user.scenario;
   work.request.values = request.values;
-  work.request.shifts = request.shifts;
   work.request.explore = request.explore;
 }
 

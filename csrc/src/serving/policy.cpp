@@ -81,11 +81,10 @@ const Baseline* Policy::expected_value() const {
   return mixture_ && !trade_offs_ ? mixture_->expected_value() : nullptr;
 }
 
-const Baseline* Policy::task_values() const {
-  if (!trade_offs_ || !mixture_) return expected_value();
-  const auto& challenger = mixture_->challenger;
-  if (challenger && challenger->expects()) return &*challenger;
-  return mixture_->baseline.expects() ? &mixture_->baseline : nullptr;
+std::span<const float> Policy::task_values() const {
+  if (trade_offs_) return task_values_;
+  const Baseline* expected = expected_value();
+  return expected == nullptr ? std::span<const float>() : std::span(expected->weights);
 }
 
 bool Policy::takes_prices() const {
@@ -137,7 +136,7 @@ std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const 
   }
   auto other = std::make_shared<Policy>(*this);
   other->mixture_ = Mixture{.trust = 0.0, .baseline = **found, .unproven = mixture_->unproven};
-  other->default_multipliers_.assign(tasks_.size(), 1.0f);
+  other->own_values_.assign(tasks_.size(), std::numeric_limits<float>::quiet_NaN());
   other->valued_scenarios_.clear();
   other->valued_ = false;
   other->boosts_.clear();
@@ -146,64 +145,38 @@ std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const 
   return other;
 }
 
-namespace {
-
-[[noreturn]] void refuse_number(const char* name, double number, const std::string& task, const std::string& wanted) {
-  throw std::invalid_argument(std::string(name) + " is " + std::to_string(number) + " for task " + task + "; want " +
-                              wanted);
-}
-
-}  // namespace
-
-void Policy::change_values(const ValueChange& given, std::optional<std::string_view> scenario,
-                           ValueMemory& memory) const {
+void Policy::find_values(std::span<const float> given, std::optional<std::string_view> scenario,
+                         RequestValues& memory) const {
   const std::size_t tasks = tasks_.size();
-  const auto& [values, shifts] = given;
-  require(values.empty() || takes_values(),
-          "values is given; the policy takes no multipliers (trade_offs) and is mixed with no expected value");
-  require(shifts.empty() || takes_shifts(),
-          "shifts is given; no expected value of the policy knows what its tasks are worth");
-  require(values.empty() || values.size() == tasks,
-          "values must have one multiplier for each task of the policy, or none");
-  require(shifts.empty() || shifts.size() == tasks, "shifts must have one number for each task of the policy, or none");
+  auto& [values, multipliers] = memory;
+  values.clear();
+  multipliers.clear();
+  if (given.empty() && !valued_ && !trade_offs_) return;
+  const auto worth = task_values();
+  require(given.empty() || !worth.empty(),
+          "values is given; the policy does not read them (trade_offs) and ranks by no expected value");
+  require(given.empty() || given.size() == tasks, "values must have one number for each task of the policy, or none");
+  if (worth.empty()) return;
   std::size_t row = 0;
   for (std::size_t s = 0; scenario && s < valued_scenarios_.size(); ++s)
     if (valued_scenarios_[s] == *scenario) row = s + 1;
-  const auto own = std::span(default_multipliers_).subspan(row * tasks, tasks);
-  memory.multipliers.assign(own.begin(), own.end());
-  memory.shifts.assign(tasks, 0.0f);
-  if (given.empty()) return;
+  const auto refuse = [&](std::size_t t, const char* wanted) {
+    throw std::invalid_argument("values is " + std::to_string(values[t]) + " for task " + tasks_[t] + "; want " +
+                                wanted);
+  };
   for (std::size_t t = 0; t < tasks; ++t) {
-    float& value = memory.multipliers[t];
-    if (!values.empty() && !std::isnan(values[t])) value = values[t];
-    if (!(value >= 0.0f && std::isfinite(value))) refuse_number("values", value, tasks_[t], "a finite number >= 0");
-    if (!shifts.empty() && !std::isnan(shifts[t])) memory.shifts[t] = shifts[t];
-    if (!std::isfinite(memory.shifts[t])) refuse_number("shifts", memory.shifts[t], tasks_[t], "a finite number");
+    const float own = own_values_[row * tasks + t];
+    values.push_back(!given.empty() && !std::isnan(given[t]) ? given[t] : std::isnan(own) ? worth[t] : own);
+    if (!std::isfinite(values[t])) refuse(t, "a finite number");
+    if (!trade_offs_) continue;
+    multipliers.push_back(values[t] == worth[t] ? 1.0f : values[t] / worth[t]);
+    if (!std::isfinite(multipliers[t])) refuse(t, "0, as the policy's network (trade_offs) has seen no other");
+    if (multipliers[t] < 0.0f)
+      refuse(t, worth[t] > 0.0f ? "a number >= 0, as the policy's network (trade_offs) has seen no other"
+                                : "a number <= 0, as the policy's network (trade_offs) has seen no other");
   }
-  require(std::ranges::any_of(memory.multipliers, [](float value) { return value > 0.0f; }),
-          "values is 0 for every task; want at least one above 0");
-  if (shifts.empty()) return;
-  const Baseline& worth = *task_values();
-  std::array<float, max_tasks> all{};
-  const auto changed = std::span(all).first(tasks);
-  worth.weights_at(memory, changed);
-  for (std::size_t t = 0; t < tasks; ++t)
-    if (!std::isfinite(changed[t])) refuse_number("shifts", memory.shifts[t], tasks_[t], "a smaller one");
-  require(std::ranges::any_of(changed, [](float value) { return value != 0.0f; }),
-          "shifts make every task worth 0; want at least one that is not");
-  if (!trade_offs_) return;
-  for (std::size_t t = 0; t < tasks; ++t) {
-    const float shift = std::exchange(memory.shifts[t], 0.0f);
-    if (shift == 0.0f) continue;
-    if (!(worth.weights[t] > 0.0f))
-      refuse_number("shifts", shift, tasks_[t],
-                    "0: the policy learned multipliers of the task's value, which is not above 0");
-    if (changed[t] < 0.0f)
-      refuse_number("shifts", shift, tasks_[t],
-                    "at least " + std::to_string(-worth.weights[t]) +
-                        ": the policy (trade_offs) learned from values of 0 and more alone");
-    memory.multipliers[t] = changed[t] / worth.weights[t];
-  }
+  require(std::ranges::any_of(trade_offs_ ? multipliers : values, [](float value) { return value != 0.0f; }),
+          "values is 0 for every task; want at least one that is not");
 }
 
 void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,

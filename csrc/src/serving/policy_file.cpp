@@ -104,10 +104,8 @@ std::vector<float> floats(std::span<const double> numbers) { return {numbers.beg
 
 Transform transform_at(const Json& table) {
   const std::string& name = table.string_at("transform");
-  const auto found = std::ranges::find(transform_names, name);
-  if (found == transform_names.end())
-    wrong("transform", "is " + detail::json_quote(name) + "; want identity, log, zscore, zlog, rank or log1p");
-  return static_cast<Transform>(found - transform_names.begin());
+  if (const auto transform = find_transform(name)) return *transform;
+  wrong("transform", "is " + detail::json_quote(name) + "; want one of " + transform_list());
 }
 
 // The entry of `calibration` of one task, [x, y].
@@ -178,7 +176,7 @@ class PolicyReader {
     box(config);
     if (served.at("mixture").type != Json::Type::null)
       mixture(served.object_at("mixture"), record.object_at("verdict"));
-    multipliers(config);
+    values(config);
     boosts(config);
     if (served.find("scales") != nullptr) p.scales_ = detail::parse_scales(served.object_at("scales"), p.tasks_);
     if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
@@ -187,7 +185,7 @@ class PolicyReader {
   // What the schema holds beside names.
   void inputs_of(const Json& schema) {
     Policy& p = *policy_;
-    p.transform_ = transform_names[static_cast<std::size_t>(transform_at(schema))];
+    p.transform_ = traits_of(transform_at(schema)).name;
     p.context_only_ = schema.boolean_at("context_only");
     p.trade_offs_ = schema.boolean_at("trade_offs");
     p.corrected_ = schema.boolean_at("corrected");
@@ -368,28 +366,41 @@ class PolicyReader {
     }
   }
 
-  // `row` with the multipliers of a table of the config.
-  std::vector<float> multipliers(std::string_view key, const Json& table, std::vector<float> row) {
+  // `row` with the values of a table of the config.
+  std::vector<float> values(std::string_view key, const Json& table, std::vector<float> row) {
     for (const std::string& name : table.keys) {
       float& value = row[task(key, name)];
       value = static_cast<float>(table.finite_at(name));
-      if (!(value >= 0.0f && std::isfinite(value))) wrong(key, "holds a number that is not ≥ 0");
+      if (!std::isfinite(value)) wrong(key, "holds a number that is not finite");
     }
-    if (std::ranges::all_of(row, [](float value) { return value == 0.0f; })) wrong(key, "is 0 for every task");
-    policy_->default_multipliers_.insert(policy_->default_multipliers_.end(), row.begin(), row.end());
+    policy_->own_values_.insert(policy_->own_values_.end(), row.begin(), row.end());
     return row;
   }
 
-  void multipliers(const Json& config) {
+  // Its own values, and of a policy with trade-offs those in its training; of a file without these all were 1.
+  void values(const Json& config) {
     Policy& p = *policy_;
-    const Json& values = config.object_at("values");
+    const std::size_t tasks = p.tasks_.size();
+    if (p.trade_offs_) {
+      const Json* stated = config.find("task_values");
+      p.task_values_ = stated ? floats(numbers_of(*stated, "task_values")) : std::vector(tasks, 1.0f);
+      if (p.task_values_.size() != tasks) wrong("task_values", "does not have one number for each task");
+    }
+    const Json& own = config.object_at("values");
     const Json& by_scenario = config.object_at("scenario_values");
-    const auto row = multipliers("values", values, std::vector<float>(p.tasks_.size(), 1.0f));
+    const auto row = values("values", own, std::vector(tasks, std::numeric_limits<float>::quiet_NaN()));
     p.valued_scenarios_ = by_scenario.keys;
-    for (const std::string& name : p.valued_scenarios_)
-      multipliers("scenario_values", by_scenario.object_at(name), row);
-    p.valued_ = !values.keys.empty() || !by_scenario.keys.empty();
-    if (p.valued_ && !p.takes_values()) wrong("values", "needs a policy with trade_offs, or an expected value");
+    for (const std::string& name : p.valued_scenarios_) values("scenario_values", by_scenario.object_at(name), row);
+    p.valued_ = !own.keys.empty() || !by_scenario.keys.empty();
+    if (!p.valued_) return;
+    if (!p.takes_values()) wrong("values", "needs a policy with trade_offs, or an expected value");
+    Policy::RequestValues memory;
+    try {
+      p.find_values({}, {}, memory);
+      for (const std::string& name : p.valued_scenarios_) p.find_values({}, name, memory);
+    } catch (const std::invalid_argument& error) {
+      throw detail::JsonError(error.what());
+    }
   }
 
   // `row` with the boosts of a table of the config, by item column.

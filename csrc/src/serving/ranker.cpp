@@ -32,10 +32,6 @@ std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
   return policy;
 }
 
-Transform transform_of(const Policy& policy) {
-  return static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
-}
-
 // What makes the scores of a request.
 struct Sources {
   const Baseline* baseline = nullptr;    // null: none
@@ -46,7 +42,7 @@ struct Sources {
 
   Sources(const Policy& policy, const Request& request) : boosts(policy.boosts(request.scenario)) {
     const auto& mixed = policy.mixture();
-    if ((!request.change().empty() || policy.valued()) && policy.expected_value() != nullptr) {
+    if ((!request.values.empty() || policy.valued()) && policy.expected_value() != nullptr) {
       challenger = policy.expected_value();
       network = false;
     } else if (mixed) {
@@ -66,7 +62,7 @@ struct Sources {
     return entry.corrected && entry.transform == Transform::identity && !entry.logarithm;
   }
   bool network_has_root(const Policy& policy) const {
-    return network && policy.corrected() && transform_of(policy) == Transform::identity;
+    return network && policy.corrected() && find_transform(policy.transform()) == Transform::identity;
   }
   // The page terms that count: those of a request that says something of its candidates, if a source has a root part.
   // Null: the page is in the order of the scores.
@@ -88,7 +84,7 @@ struct Sources {
   }
   // Of predictions that must not be negative: corrected ones never are.
   bool take_logarithms(const Policy& policy) const {
-    return (network && !policy.corrected() && detail::takes_logarithm(transform_of(policy))) ||
+    return (network && !policy.corrected() && traits_of(find_transform(policy.transform()).value()).nonnegative) ||
            any([](const Baseline& entry) { return !entry.corrected && entry.takes_logarithm(); });
   }
 };
@@ -170,9 +166,9 @@ struct Ranker::Memory {
   std::vector<float> leveled, items;                // [N, I] item columns with levels; [N', I] of these rows
   std::vector<float> corrected, priced;             // [N', T] the same, corrected; and times the prices
   std::vector<float> transformed;                   // [N', T], then [N, T]
-  Policy::ValueMemory change;                       // of the tasks' values
+  Policy::RequestValues values;                     // of the tasks
   std::vector<float> prices, scores, part;          // [N'], [2, N'] and [N']
-  std::vector<float> counted, kept_shifts;          // [T]
+  std::vector<float> counted;                       // [T]
   std::vector<std::optional<std::uint64_t>> draws;  // [B]
   std::vector<bool> gaps;                           // [B]
   Baseline::Workspace baseline;
@@ -250,7 +246,7 @@ bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, 
   }
   if (features > 0 && unknown == features) return false;
   inputs.resize(used.num_inputs());
-  used.request_inputs(context, rows, inputs, used.trade_offs() ? change.multipliers : std::span<const float>());
+  used.request_inputs(context, rows, inputs, values.multipliers);
   used.evaluate(inputs, request.scenario, workspace, concentration, weights);
   return std::ranges::all_of(concentration, [](float a) { return std::isfinite(a) && a > 0.0f; }) &&
          std::ranges::all_of(weights, [](float w) { return std::isfinite(w); });
@@ -349,7 +345,7 @@ void Ranker::Memory::make_scores(const Sources& sources, const Policy& used, con
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   const auto item_values = prices_of(sources, used, request, some < all);
   const auto of = [&](const Baseline& entry, std::span<float> to) {
-    entry.scores(entry.corrected ? corrected : rows, change, item_values, options, baseline, to);
+    entry.scores(entry.corrected ? corrected : rows, values.change(), item_values, options, baseline, to);
   };
   scores.resize(2 * some);
   transformed.resize(some);
@@ -426,9 +422,9 @@ void Ranker::Memory::split(const Sources& sources, const Policy& used, const Pag
   const auto base = std::span(scores).first(some), other = std::span(scores).last(some);
   const auto add_entry = [&](const Baseline* entry, std::span<const float> whole, double share) {
     if (entry == nullptr || !Sources::has_root(*entry)) return;
-    kept_shifts = change.shifts;
-    for (std::size_t t = 0; t < tasks; ++t) kept_shifts[t] = needs_root(t) ? kept_shifts[t] : 0.0f;
-    entry->scores(corrected, {count_alone(change.multipliers), kept_shifts}, item_values, options, baseline, part);
+    baseline.weights.resize(tasks);
+    entry->weights_at(values.change(), baseline.weights);
+    entry->scores(corrected, {.values = count_alone(baseline.weights)}, item_values, options, baseline, part);
     add(unit(whole, share));
   };
   if (some > 0) {
@@ -456,7 +452,7 @@ struct Ranker::Prepared {
   Prepared(const Policy& used, const Request& read)
       : request(read),
         sources(used, read),
-        options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()},
+        options{find_transform(used.transform()).value(), used.beta(), used.epsilon(), used.slope().data()},
         present(read.predictions) {}
 };
 
@@ -469,7 +465,7 @@ Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request&
   const std::size_t rows = request.predictions.size() / tasks;
   memory.weights.resize(tasks);
   memory.concentration.resize(tasks);
-  used.change_values(request.change(), request.scenario, memory.change);
+  used.find_values(request.values, request.scenario, memory.values);
   if (!sources.network_alone() || !used.priced().empty()) check_signs(used, request);
 
   if (gaps) {
@@ -569,7 +565,7 @@ ScoreParts Ranker::score_parts(const Policy& policy, const Request& given, std::
   if (parts.lead == sources.baseline && parts.lead != nullptr) parts.scores = parts.baseline;
   if (sources.take_corrected(policy)) parts.corrected = memory.corrected;
   if (parts.lead != nullptr) {
-    parts.lead->weights_at(memory.change, memory.weights);
+    parts.lead->weights_at(memory.values.change(), memory.weights);
     parts.logarithm = parts.lead->takes_logarithm_of(memory.weights);
   }
   if (some > 0) {
@@ -667,7 +663,7 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
       check_sizes(used, requests[b], buffers[b].values.size());
       memory.gaps.push_back(check_predictions(used, requests[b]));
       check_signs(used, detail::as_logged(used, requests[b], memory.reading));
-      used.change_values(requests[b].change(), requests[b].scenario, memory.change);
+      used.find_values(requests[b].values, requests[b].scenario, memory.values);
       detail::check_rules(requests[b].rules,
                           static_cast<std::int64_t>(requests[b].predictions.size() / used.tasks().size()));
     } catch (const std::invalid_argument& error) {
@@ -706,7 +702,7 @@ void Ranker::Lease::score(std::span<const Request> requests, std::span<const std
         throw std::invalid_argument("scores must have one place for each candidate");
       memory.gaps.push_back(check_predictions(used, requests[b]));
       check_signs(used, detail::as_logged(used, requests[b], memory.reading));
-      used.change_values(requests[b].change(), requests[b].scenario, memory.change);
+      used.find_values(requests[b].values, requests[b].scenario, memory.values);
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
     }

@@ -54,8 +54,7 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
   out += ",seed,policy_version,exploration,timestamp,trust,baseline,verdict";
-  if (policy.takes_values())
-    for (const char* prefix : {"u_", "shift_"}) columns(prefix, policy.tasks());
+  if (policy.takes_values()) columns("v_", policy.tasks());
   out += '\n';
 }
 
@@ -104,12 +103,10 @@ void append_log_rows(const Policy& policy, const Request& given, const PageBuffe
   after += ',';
   after += verdict_names[static_cast<std::size_t>(page.verdict)];
   if (policy.takes_values()) {
-    const std::vector<float> none(tasks, std::numeric_limits<float>::quiet_NaN());
-    Policy::ValueMemory change{none, none};
-    if (policy.trade_offs() || policy.valued() || !request.change().empty())
-      policy.change_values(request.change(), request.scenario, change);
-    for (const auto& numbers : {change.multipliers, change.shifts})
-      for (const float value : numbers) real(value, after += ',');
+    Policy::RequestValues in_force;
+    policy.find_values(request.values, request.scenario, in_force);
+    in_force.values.resize(tasks, std::numeric_limits<float>::quiet_NaN());
+    for (const float value : in_force.values) real(value, after += ',');
   }
   after += '\n';
 

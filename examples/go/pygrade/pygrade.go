@@ -33,7 +33,6 @@ type Request struct {
 	Draw        *uint64   // of the exploration; nil: the ranker's next one
 	Values      []float32 // [T]
 	ItemValues  []float32 // [N]
-	Shifts      []float32 // [T]
 	ItemIDs     []int64   // [N], StableID of items with names
 }
 
@@ -147,10 +146,8 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d candidates", name, size, n)
 		}
 	}
-	for name, size := range map[string]int{"Values": len(request.Values), "Shifts": len(request.Shifts)} {
-		if size != 0 && size != tasks {
-			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d tasks", name, size, tasks)
-		}
+	if size := len(request.Values); size != 0 && size != tasks {
+		return nil, fmt.Errorf("pygrade: Values has %d entries; want one for each of %d tasks", size, tasks)
 	}
 	if len(request.Groups) != n*len(request.Caps) {
 		return nil, errors.New("pygrade: want a group for each candidate and cap")
@@ -175,7 +172,6 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 		q.group_columns = C.size_t(len(request.Caps))
 	}
 	q.values, q.item_values = floats(&pinner, request.Values), floats(&pinner, request.ItemValues)
-	q.shifts = floats(&pinner, request.Shifts)
 	if len(request.ItemIDs) > 0 {
 		pinner.Pin(&request.ItemIDs[0])
 		q.item_ids = (*C.int64_t)(&request.ItemIDs[0])

@@ -65,7 +65,6 @@ mod ffi {
         pub categories: *const *const c_char,
         pub embeddings: *const f32,
         pub embedding_size: usize,
-        pub shifts: *const f32,
         pub item_ids: *const i64,
     }
 
@@ -169,7 +168,6 @@ pub struct Request<'a> {
     pub draw: Option<u64>,              // of the exploration; None: the ranker's next one
     pub values: Option<&'a [f32]>,      // [T]
     pub item_values: Option<&'a [f32]>, // [N]
-    pub shifts: Option<&'a [f32]>,      // [T]
     pub item_ids: Option<&'a [i64]>,    // [N], `stable_id` of items with names
 }
 
@@ -251,7 +249,6 @@ impl Ranker {
             && fits(request.item_values.map(<[f32]>::len), n)
             && fits(request.item_ids.map(<[i64]>::len), n)
             && fits(request.values.map(<[f32]>::len), self.tasks)
-            && fits(request.shifts.map(<[f32]>::len), self.tasks)
             && fits(request.groups.map(<[i32]>::len), n * columns);
         if !sized {
             return Err(invalid("a slice of the request does not fit its candidates and tasks"));
@@ -285,7 +282,6 @@ impl Ranker {
             categories: null(), // nor are page terms
             embeddings: null(),
             embedding_size: 0,
-            shifts: floats(request.shifts),
             item_ids: request.item_ids.map_or(null(), <[i64]>::as_ptr),
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);

@@ -54,7 +54,6 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
             table,
             options.map,
             scale=_scales(options.scale),
-            duplicates=options.duplicates,
             fix=options.fix,
             where=where,
         )
@@ -133,7 +132,7 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
     """The contract with the columns of one kind in one row."""
     rows, folded = list[tuple[str, str, str, str]](), dict[str, list[str]]()
     for name, required, what, column in contract:
-        prefix = name[:2] if name[:2] in ("x_", "w_", "a_", "u_") and column != "none" else ""
+        prefix = name[:2] if name[:2] in ("x_", "w_", "a_", "v_") and column != "none" else ""
         if name == "left out":
             column = f"{column}: {what}"
         if prefix and prefix not in folded:

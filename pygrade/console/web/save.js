@@ -14,11 +14,15 @@ export function exactWeights(wanted) {
 }
 
 // The files {json, tensors} of the policy that moved sliders make: one weight vector for all requests, or the run's
-// policy with multipliers of the tasks' values as the default.
+// policy with its own values of the tasks, multiplied.
 export function savedPolicy(model, { mode, weights, multipliers }) {
   const { core, record, tasks } = model;
   const { json, tensors } = model.files(record.templates[mode]);
-  if (mode === "tradeoffs") return stamped(core, withNumbers(json, "values", tasks, multipliers), tensors.slice());
+  if (mode === "tradeoffs") {
+    const worth = JSON.parse(json).served.config.values;
+    const values = tasks.map((task, t) => worth[task] * multipliers[t]);
+    return stamped(core, withNumbers(json, "values", tasks, values), tensors.slice());
+  }
   const content = tensors.slice();
   const named = readTensors(content);
   const set = (name, values) => named[name].set(new Uint8Array(Float32Array.from(values).buffer));
@@ -53,9 +57,9 @@ function withNumbers(json, table, tasks, numbers) {
   return json.replace(new RegExp(`(?<=\n {6}"${table}": \\{\n)[^}]*`), (lines) => lines.replace(line, put));
 }
 
-// A number ≥ 0 as Python's json writes a float.
+// A number as Python's json writes a float.
 function numberText(number) {
-  if (number !== 0 && (number < 1e-4 || number >= 1e16))
+  if (number !== 0 && (Math.abs(number) < 1e-4 || Math.abs(number) >= 1e16))
     return number.toExponential().replace(/e([+-])(\d)$/, "e$10$2");
   return Number.isInteger(number) ? `${number}.0` : String(number);
 }

@@ -86,7 +86,6 @@ impl Owned {
             draw: self.draw,
             values: self.values.as_deref(),
             item_values: self.item_values.as_deref(),
-            shifts: None,
             item_ids: self.item_ids.as_deref(),
         }
     }

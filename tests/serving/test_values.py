@@ -1,6 +1,5 @@
-"""Shifts of the tasks' values: a click shifted to -3 ranks as an expected value with that value, bit for bit."""
+"""Values of the tasks in a request: a click worth -3 ranks as an expected value with that value, bit for bit."""
 
-import ctypes
 import json
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from tests.serving.test_embedding import CRanker
 
 TASKS, FEATURES = ("click", "cart", "order", "like"), ("age", "intent")
 VALUES = {"click": 1.0, "cart": 3.0, "order": 60.0, "like": 2.0}
-SHIFTS = {"click": -4.0, "like": 1.5}  # a click is worth -3 then, a like 3.5
+COSTLY = {"click": -3.0, "like": 3.5}
 KNOTS = ((0.0, 0.3, 1.0), (0.0, 0.2, 0.4))
 KINDS = {
     "expected value": {},
@@ -29,7 +28,8 @@ KINDS = {
 
 def policy_with(values, kind="expected value", trust=1.0, **options):
     """A policy that serves the expected value of these values alone, or at a trust below 1 a mixture with it."""
-    made = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(hidden=(8,), **options)), seed=3)
+    config = PolicyConfig(hidden=(8,), task_values=tuple(values.values()) if options else (), **options)
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=3)
     if kind == "corrected":
         made.correction = random_correction(tasks=TASKS, features=FEATURES, parents=(-1, 0, 1, 0))
     weights = tuple(values.values())
@@ -57,60 +57,52 @@ def requests(kind):
     return made
 
 
-def shifted(shifts):
-    return {task: value + shifts.get(task, 0.0) for task, value in VALUES.items()}
-
-
 def bits(page):
     return page.values.tobytes(), page.indices.tobytes()
 
 
-@pytest.mark.parametrize("shifts", [SHIFTS, {"click": -0.5}, {"order": 40.0}], ids=["below 0", "less", "more"])
+# The last: a page that multipliers and shifts made, value · multiplier + shift.
+@pytest.mark.parametrize(
+    "values",
+    [COSTLY, {"click": 0.5}, {"order": 100.0}, {"click": 1.0 * 3.0 - 4.0, "cart": 3.0 * 0.0, "order": 60.0 * 2.0}],
+    ids=["below 0", "less", "more", "multiplied and shifted"],
+)
 @pytest.mark.parametrize("trust", [0.0, 0.6, 1.0])
-def test_it_ranks_as_the_expected_value(kind, requests, shifts, trust):
-    wanted = BlendedRanker(policy_with(shifted(shifts), kind)).rank(**requests, k=10)
+def test_it_ranks_as_the_expected_value(kind, requests, values, trust):
+    wanted = BlendedRanker(policy_with(VALUES | values, kind)).rank(**requests, k=10)
     ranker = BlendedRanker(policy_with(VALUES, kind, trust))
-    found = ranker.rank(**requests, k=10, shifts=shifts)
+    found = ranker.rank(**requests, k=10, values=values)
     assert bits(found) == bits(wanted) != bits(ranker.rank(**requests, k=10))
-    assert found.shifts.tolist() == [[shifts.get(task, 0.0) for task in TASKS]] * 5 and (found.multipliers == 1).all()
-    table = np.array([[shifts.get(task, np.nan) for task in TASKS]] * 5, np.float32)
-    assert bits(ranker.rank(**requests, k=10, shifts=table)) == bits(wanted)
-    assert bits(ranker.rank(**requests, k=10, shifts=[shifts] * 5)) == bits(wanted)
-    # Python's own scores have the same bits.
+    assert found.request_values.tolist() == [list((VALUES | values).values())] * 5
+    table = np.array([[values.get(task, np.nan) for task in TASKS]] * 5, np.float32)
+    assert bits(ranker.rank(**requests, k=10, values=table)) == bits(wanted)
+    assert bits(ranker.rank(**requests, k=10, values=[values] * 5)) == bits(wanted)
     present = {name: array[[0, 1, 3, 4]] for name, array in requests.items()}
-    scores = ranker.policy.scores(**present, shifts=shifts)
-    assert scores.tobytes() == policy_with(shifted(shifts), kind).scores(**present).tobytes()
+    scores = ranker.policy.scores(**present, values=values)
+    assert scores.tobytes() == policy_with(VALUES | values, kind).scores(**present).tobytes()
 
 
-def test_requests_have_shifts_of_their_own(kind, requests):
+def test_requests_have_values_of_their_own(kind, requests):
     """Some below 0, whose score is no logarithm, beside others."""
-    each = [SHIFTS, {}, {"click": -0.5}, {"order": -60.0, "click": -2.0}, {"cart": 1.0}]
-    found = BlendedRanker(policy_with(VALUES, kind)).rank(**requests, k=10, shifts=each)
+    each = [COSTLY, {}, {"click": 0.5}, {"order": 0.0, "click": -1.0}, {"cart": 4.0}]
+    found = BlendedRanker(policy_with(VALUES, kind)).rank(**requests, k=10, values=each)
     for b, entry in enumerate(each):
         one = {name: array[b : b + 1] for name, array in requests.items()}
-        wanted = BlendedRanker(policy_with(shifted(entry), kind)).rank(**one, k=10)
+        wanted = BlendedRanker(policy_with(VALUES | entry, kind)).rank(**one, k=10)
         assert (found.values[b].tobytes(), found.indices[b].tobytes()) == bits(wanted)
-
-
-def test_multipliers_come_before_shifts(kind, requests):
-    ranker = BlendedRanker(policy_with(VALUES, kind))
-    found = ranker.rank(**requests, k=10, values={"click": 3.0, "cart": 0.0}, shifts={"click": -4.0})
-    wanted = policy_with(VALUES | {"click": -1.0, "cart": 0.0}, kind)
-    assert bits(found) == bits(BlendedRanker(wanted).rank(**requests, k=10))
 
 
 def test_the_c_abi_ranks_as_python(kind, requests, tmp_path):
     policy_with(VALUES, kind, 0.6).save(tmp_path / "policy")
-    wanted = BlendedRanker(policy_with(shifted(SHIFTS), kind)).rank(**requests, k=10)
+    wanted = BlendedRanker(policy_with(VALUES | COSTLY, kind)).rank(**requests, k=10)
     core = CRanker(tmp_path / "policy")
-    table = np.array([SHIFTS.get(task, np.nan) for task in TASKS], np.float32)
+    table = np.array([COSTLY.get(task, np.nan) for task in TASKS], np.float32)
     for b in range(5):
         more = {name: np.ascontiguousarray(requests[name][b]) for name in ("item_values", "items") if name in requests}
         given = requests["context"][b], np.ascontiguousarray(requests["predictions"][b])
-        _, _, page = core.rank(*given, 10, "", shifts=table, **more)
+        _, _, page = core.rank(*given, 10, "", values=table, **more)
         assert page["values"].tobytes() == wanted.values[b].tobytes()
         assert page["indices"].tobytes() == wanted.indices[b].tobytes()
-    assert ctypes.sizeof(ctypes.c_float) == table.itemsize
 
 
 def body_of(requests, b, kind, **more):
@@ -136,84 +128,83 @@ def post(service, path, body):
 
 def test_the_service_ranks_as_python(kind, requests, tmp_path):
     policy_with(VALUES, kind, 0.6).save(tmp_path / "policy")
-    wanted = BlendedRanker(policy_with(shifted(SHIFTS), kind)).rank(**requests, k=10)
-    arms = [{"name": "own", "share": 1.0}, {"name": "costs", "share": 0.0, "shifts": SHIFTS}]
+    wanted = BlendedRanker(policy_with(VALUES | COSTLY, kind)).rank(**requests, k=10)
+    arms = [{"name": "own", "share": 1.0}, {"name": "costs", "share": 0.0, "values": COSTLY}]
     service = _core.Service(str(tmp_path / "policy"), json.dumps({"arms": arms}))
     for b in range(5):
-        for more in ({"shifts": SHIFTS}, {"arm": "costs"}):
+        for more in ({"values": COSTLY}, {"arm": "costs"}):
             status, page = post(service, "/v1/rank", body_of(requests, b, kind, **more))
             assert status == 200, page
             scores = np.array([np.nan if x is None else x for x in page["scores"]], np.float32)
             assert scores.tobytes() == wanted.values[b].tobytes() and page["items"] == wanted.indices[b].tolist()
-            assert page["shifts"] == {"click": -4.0, "cart": 0.0, "order": 0.0, "like": 1.5}
-        _, told = post(service, "/v1/explain", body_of(requests, b, kind, shifts=SHIFTS))
+            assert page["values"] == VALUES | COSTLY
+        _, told = post(service, "/v1/explain", body_of(requests, b, kind, values=COSTLY))
         assert told["items"] == page["items"] and told["ranking"]["score"] == "the sum of the contributions"
         assert told["ranking"]["why"].startswith("expected value ranks alone, by the values of the request")
         first = told["explanation"][0]
         assert first["fused"] == pytest.approx(sum(first["contributions"].values()), rel=1e-5)
-        _, parts = post(service, "/v1/weights", body_of(requests, b, kind, shifts=SHIFTS))
+        _, parts = post(service, "/v1/weights", body_of(requests, b, kind, values=COSTLY))
         (part,) = parts["scores"]
-        assert part["weights"] == {"click": -3.0, "cart": 3.0, "order": 60.0, "like": 3.5} and not part["logarithm"]
-        assert parts["shifts"]["click"] == -4.0
+        assert part["weights"] == VALUES | COSTLY == parts["values"] and not part["logarithm"]
 
 
-def test_a_page_explains_and_logs_its_shifts(kind, requests, tmp_path):
-    page = BlendedRanker(policy_with(VALUES, kind)).rank(**requests, k=10, shifts=SHIFTS)
+def test_a_page_explains_and_logs_its_values(kind, requests, tmp_path):
+    page = BlendedRanker(policy_with(VALUES, kind)).rank(**requests, k=10, values=COSTLY)
     text = page.explain(0, None)
-    assert "score: the sum of the contributions" in text and "values shifted: click -4, like +1.5" in text
+    assert "score: the sum of the contributions" in text and "values: click -3, like 3.5" in text
     known = page.contributions[0]
     assert np.isfinite(known).all() and known.sum(1) == pytest.approx(page.values[0], rel=1e-4)
     assert (known[:, 0] < 0).all()
     write_logs(page.log_rows(), tmp_path / "logs")
-    assert (read_logs(tmp_path / "logs").shifts == page.shifts).all()
+    assert (read_logs(tmp_path / "logs").request_values == page.request_values).all()
 
 
-def refused(policy, requests, shifts, message):
-    """By the ranker and by Python's own scores, before anything is counted."""
+def refused(policy, requests, values, message):
+    """By the ranker and by the scores, before anything is counted."""
     ranker = BlendedRanker(policy)
     with pytest.raises(ValueError, match=message):
-        ranker.rank(**requests, k=3, shifts=shifts)
+        ranker.rank(**requests, k=3, values=values)
     with pytest.raises(ValueError, match=message):
-        policy.scores(**{name: array[:2] for name, array in requests.items()}, shifts=shifts)
+        policy.scores(**{name: array[:2] for name, array in requests.items()}, values=values)
     assert ranker.counters["requests"] == 0
 
 
 @pytest.mark.parametrize("kind", ["expected value"])
 def test_refused(kind, requests):
     policy = policy_with(VALUES)
-    refused(policy, requests, {"clicks": 1.0}, "shifts names task 'clicks'")
-    refused(policy, requests, {"click": np.inf}, "shifts is inf for task 'click'")
-    refused(policy, requests, np.zeros(3), "shifts has shape")
-    refused(policy, requests, {task: -value for task, value in VALUES.items()}, "make every task.* worth 0")
-    for trade_offs in (False, True):
-        alone = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(hidden=(8,), trade_offs=trade_offs)))
-        refused(alone, requests, SHIFTS, "no expected value of the policy knows what its tasks are worth")
+    refused(policy, requests, {"clicks": 1.0}, "values names task 'clicks'")
+    refused(policy, requests, {"click": np.inf}, "values is inf for task click")
+    refused(policy, requests, np.zeros(3), "values has shape")
+    refused(policy, requests, dict.fromkeys(TASKS, 0.0), "values is 0 for every task")
+    alone = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(hidden=(8,))))
+    refused(alone, requests, COSTLY, "values is given")
 
 
 @pytest.mark.parametrize("kind", ["expected value"])
-def test_trade_offs_take_shifts_as_parts_of_multipliers(kind, requests):
+def test_the_network_of_trade_offs_reads_values_over_those_of_its_training(kind, requests):
     policy = policy_with(VALUES, trust=0.5, trade_offs=True)
     policy.head.weight.data.mul_(40)
+    ones = policy_with(VALUES, trust=0.5, trade_offs=True)  # its twin, which counts values from 1
+    ones.load_state_dict(policy.state_dict())
+    ones.spec = replace(ones.spec, config=replace(ones.config, task_values=()))
     ranker = BlendedRanker(policy)
-    found = ranker.rank(**requests, k=10, shifts={"click": -0.5, "order": 60.0})
-    wanted = ranker.rank(**requests, k=10, values={"click": 0.5, "order": 2.0})
-    assert bits(found) == bits(wanted) and (found.multipliers == wanted.multipliers).all() and not found.shifts.any()
+    found = ranker.rank(**requests, k=10, values={"click": 0.5, "order": 120.0})
+    wanted = BlendedRanker(ones).rank(**requests, k=10, values={"click": 0.5, "order": 2.0})
+    assert bits(found) == bits(wanted) and found.request_values[0].tolist() == [0.5, 3.0, 120.0, 2.0]
     assert bits(found) != bits(ranker.rank(**requests, k=10))
-    given = {name: array[[0, 1, 3, 4]] for name, array in requests.items()}
-    same = policy.scores(**given, shifts={"click": -0.5, "order": 60.0})
-    assert same.tobytes() == policy.scores(**given, values={"click": 0.5, "order": 2.0}).tobytes()
-    refused(policy, requests, SHIFTS, r"shifts is -4\.0.* for task '?click'?; want at least -1\.0.*0 and more alone")
-    policy.mixture = replace(policy.mixture, baseline=replace(policy.mixture.baseline, weights=(0.0, 3.0, 60.0, 2.0)))
-    refused(policy, requests, {"click": 1.0}, r"shifts is 1\.0.* for task '?click'?; want 0")
+    refused(policy, requests, COSTLY, r"values is -3\.0.* for task click")
+    refused(policy, requests, dict.fromkeys(TASKS, 0.0), "values is 0 for every task")
+    policy.spec = replace(policy.spec, config=replace(policy.config, task_values=(0.0, 3.0, 60.0, 2.0)))
+    refused(policy, requests, {"click": 1.0}, r"values is 1\.0.* for task click")
 
 
 @pytest.mark.parametrize("kind", ["expected value"])
 def test_an_expected_value_trained_with_harm_takes_values(kind, requests):
     """--values click=-3 makes a baseline without a logarithm, which is an expected value all the same."""
     ranker = BlendedRanker(policy_with(VALUES | {"click": -3.0}))
-    back = ranker.rank(**requests, k=10, shifts={"click": 4.0})
+    back = ranker.rank(**requests, k=10, values={"click": 1.0})
     order = BlendedRanker(policy_with(VALUES)).rank(**requests, k=10)
     assert back.indices.tobytes() == order.indices.tobytes()
-    assert bits(ranker.rank(**requests, k=10, values={"click": 2.0})) == bits(
+    assert bits(ranker.rank(**requests, k=10, values={"click": -6.0})) == bits(
         BlendedRanker(policy_with(VALUES | {"click": -6.0})).rank(**requests, k=10)
     )
