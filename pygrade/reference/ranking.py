@@ -30,16 +30,6 @@ def rank(
     int32, padded with -inf and -1.
     """
     fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, slope=slope, offsets=offsets)
-    return search_page(
-        fused,
-        None,
-        k,
-        mask=mask,
-        boost_mul=boost_mul,
-        boost_add=boost_add,
-        groups=groups,
-        caps=caps,
-        cap_slots=cap_slots,
-        decay=decay,
-        offsets=offsets,
-    )
+    boosts = {"boost_mul": boost_mul, "boost_add": boost_add}
+    limits = {"groups": groups, "caps": caps, "cap_slots": cap_slots, "decay": decay}
+    return search_page(fused, None, k, mask=mask, **boosts, **limits, offsets=offsets)
