@@ -2,7 +2,9 @@
 
 import csv
 import ctypes
+import inspect
 import io
+import re
 import shutil
 import signal
 import subprocess
@@ -173,6 +175,25 @@ class CRanker:
         pointers = [ctypes.byref(struct) for struct in structs]
         self.call(name, self.ranker, *pointers, buffer, ctypes.c_size_t(len(buffer)), ctypes.byref(length))
         return buffer.raw[: length.value].decode()
+
+
+def test_the_fields_of_a_request_are_in_every_language():
+    """request.def is the list; the structs of the other languages have those of C, in its order."""
+    include = ROOT / "csrc/include/pygrade"
+    rows = re.findall(r"^PYGRADE_(FIELD|RULE|OPTION)\([\w:<>]+, (\w+),", (include / "request.def").read_text(), re.M)
+    arrays = {name for kind, name in rows if kind != "OPTION"} - {"pins", "demoted"}  # not in C
+    assert len(arrays) == 13 and {name for _, name in rows} >= inspect.signature(
+        BlendedRanker.rank
+    ).parameters.keys() - {*("self", "k", "offsets", "seed", "request_id", "user_id", "item_id")}
+    text = re.sub(r"/\*.*?\*/", "", (include / "pygrade.h").read_text(), flags=re.S)
+    members = re.findall(r"(\w+);", re.search(r"typedef struct pygrade_request \{(.*?)\}", text, re.S)[1])
+    assert arrays <= {*members} and [name for name, _ in Request._fields_] == members
+    java, rust = (ROOT / "examples/java/Pygrade.java").read_text(), (ROOT / "examples/rust/src/lib.rs").read_text()
+    layout = re.search(r"REQUEST =\s+struct\((.*?)\);", java, re.S)[1]
+    assert re.findall(r'"\w+ (\w+)"', layout) == members
+    assert re.findall(r"pub (\w+):", re.search(r"pub struct Request \{(.*?)\}", rust, re.S)[1]) == members
+    python = (ROOT / "examples/python/rank.py").read_text()
+    assert re.findall(r'\("(\w+)",', re.search(r"class Request\(.*?\n\n", python, re.S)[0]) == members
 
 
 def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path):

@@ -78,7 +78,7 @@ def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
     assert page.values.tobytes() == fused.values.numpy().tobytes()
     assert np.array_equal(page.indices, fused.indices.numpy())
     np.testing.assert_allclose(page.contributions.sum(-1), page.values, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="predictions is negative at request 1, candidate 2, task 0"):
+    with pytest.raises(ValueError, match="request 1: predictions is negative at candidate 2, task 0"):
         negative = predictions.copy()
         negative[1, 2, 0] = -0.5
         ranker.rank(context, negative, 5)
@@ -195,7 +195,7 @@ def test_a_policy_that_was_replaced_is_let_go(policy, requests):
         ("k", {"k": 0}),
         ("mask", {"mask": np.ones((4, 11), bool)}),
         ("groups", {"groups": np.zeros((4, 12, 1))}),
-        ("caps", {"groups": np.zeros((4, 12, 1)), "caps": [1, 2]}),
+        ("groups", {"groups": np.zeros((4, 12, 1)), "caps": [1, 2]}),
         ("scenario", {"scenario": ["a"]}),
         ("item_id", {"item_id": [1]}),
         ("seed", {"seed": -1}),

@@ -106,6 +106,12 @@ Struct* element(Struct* first, std::size_t index) {
   return at;
 }
 
+// Groups [candidates, columns] and caps [columns] of rules.
+inline void check_groups(const std::int32_t* groups, const std::int32_t* caps, std::size_t columns) {
+  require((groups == nullptr) == (caps == nullptr), "groups and caps go together");
+  require(groups == nullptr || (columns >= 1 && columns <= 64), "group_columns must be 1 … 64");
+}
+
 // `count` elements; none for a null pointer.
 template <class T>
 std::span<T> optional_span(T* data, std::size_t count) {
