@@ -9,6 +9,7 @@ and ``summary.json`` of `pygrade pipeline`.
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,22 @@ from devtools.json_text import json_text
 FIGURES = Path(__file__).parents[1] / "docs" / "figures.json"
 _RUN = ("version", "seed", "wall_seconds", "peak_memory_mib")
 _PIPELINE = (*_RUN, "data", "store")
-_CHECK = ("version", "store", "requests", "equal_pages", "equal_candidates", "equal_predictions")
-_CHECK += ("candidates", "k", "latency/in all")
+_CHECK = ("version", "store", "requests", "equal_pages", "candidates", "latency/in all/p50_ms")
+_NEW = "stages/evaluate/users/new"
 CITED = {  # name → paths of what is kept
     "demo": (
-        *(*_RUN, "logged_requests", "test_requests", "baseline", "verdict"),
+        *(*_RUN, "test_requests", "verdict/sentence"),
         *(f"arms/{arm}/expected/value/lift_over_baseline" for arm in ("served", "GRADE")),
     ),
     "demo_idle": (*_RUN, "seconds/training"),  # the times of a run on an idle machine
     "pipeline": (
-        *(*_PIPELINE, "stages/events/num_rows", "stages/prerank/recall"),
+        *(*_PIPELINE, "stages/events/num_rows", "stages/prerank/recall/2", "stages/evaluate/replay/lifts/GRADE/ndcg"),
         *(f"stages/logs/predictions/click/{name}" for name in ("auc", "ece", "ece_before")),
-        *("stages/evaluate/replay/lifts/GRADE/ndcg", "stages/evaluate/replay/verdict"),
     ),
     "pipeline_idle": _RUN,
     "pipeline_cold_start": (
-        *(*_PIPELINE, "stages/events/num_requests", "stages/evaluate/users/new/requests"),
-        *(f"stages/evaluate/users/new/lifts/{arm}/value" for arm in ("GRADE", "GRADE, no evidence prior")),
+        *(*_PIPELINE, "stages/events/num_requests", f"{_NEW}/requests"),
+        *(f"{_NEW}/lifts/{arm}/value" for arm in ("GRADE", "GRADE, no evidence prior")),
     ),
     "serve_check": _CHECK,
     "serve_check_redis": _CHECK,
@@ -41,15 +41,12 @@ CITED = {  # name → paths of what is kept
 
 
 def select(record: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """The parts of a record at these paths of keys, in their places. KeyError if one is absent."""
-    found: dict[str, Any] = {}
-    for path in paths:
-        *parents, last = path.split("/")
-        source, target = record, found
-        for key in parents:
-            source, target = source[key], target.setdefault(key, {})
-        target[last] = source[last]
-    return found
+    """The parts of a record at these paths of keys and places in lists. KeyError if one is absent."""
+    return {path: reduce(_part_of, path.split("/"), record) for path in paths}
+
+
+def _part_of(record: Any, key: str) -> Any:
+    return record[int(key)] if isinstance(record, list) else record[key]
 
 
 def keep(name: str, record: Mapping[str, Any], figures: Path = FIGURES) -> None:

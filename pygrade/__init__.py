@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from pygrade.ops.rollout import Rollout, format_penalty, rollout
     from pygrade.policy import FusionPolicy
     from pygrade.runs.fusion_ranker import FusionRanker
-    from pygrade.runs.train import TrainedRanker, train
+    from pygrade.runs.model import TrainedRanker
+    from pygrade.runs.train import train
     from pygrade.serving.pipeline import Pipeline
     from pygrade.serving.ranker import BlendedRanker
     from pygrade.training.online import OnlineLearner
@@ -48,7 +49,7 @@ _NOUNS = {
     "Logs": "logs",
     "OnlineLearner": "training.online",
     "Pipeline": "serving.pipeline",
-    "TrainedRanker": "runs.train",
+    "TrainedRanker": "runs.model",
     "evaluate": "evaluation.replay",
     "train": "runs.train",
 }

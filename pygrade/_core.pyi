@@ -28,9 +28,13 @@ def fuse_topk_fast_path(
 ) -> Any: ...  # fmt: skip
 def rank_fast_path(
     type: Any, scores: Any, weights: Any, k: Any, transform: str, mask: Any, boost_mul: Any, boost_add: Any,
-    groups: Any, caps: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, out: Any,
-    num_threads: Any,
+    groups: Any, caps: Any, cap_slots: Any, decay: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any,
+    layout: str, out: Any, num_threads: Any,
 ) -> Any: ...  # fmt: skip
+def check_page_rules(
+    rows: int, mask: Any, boost_mul: Any, boost_add: Any, groups: Any, caps: Any, cap_slots: Any, decay: Any
+) -> None:
+    """ValueError for rules that do not fit ``rows`` candidates: the checks of the core."""
 
 class Correction:
     """A correction of predictions in the C++ core (csrc/include/pygrade/correction.hpp); copies its arrays, float32."""

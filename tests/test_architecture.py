@@ -33,9 +33,8 @@ LAYERS = {
     "simd": "csrc/src/simd/{}.cpp",
     "torch op": "csrc/torch/{}.cpp",
     "test": "tests/ops/test_{}.py",
-    "C++ test": "csrc/tests/test_{}.cpp",
 }
-CPP = ("header", "source", "simd", "C++ test")
+CPP = ("header", "source", "simd")
 
 # Every layer that a family does without, and why.
 GAPS = {

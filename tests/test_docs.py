@@ -13,14 +13,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from devtools.cited_figures import CITED, select
+from devtools.cited_figures import CITED
 from devtools.option_pages import groups_of, options_page, own_fields
 from pygrade.cli import main as cli
 from pygrade.cli.commands import docs
 from pygrade.cli.option_list import fields_of, options_class, spoken
 from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
-from pygrade.training.train import train as learn
+from pygrade.runs.fit import fit
 from tests.console.browser import browser, needs_browser
 from tests.documents import PAGES, ROOT, blocks, commands, run
 
@@ -62,7 +62,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_the_python_of_the_guides_runs(page, code, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr("pygrade.runs.train.learn", lambda log, _, *rest: learn(log, SMALL_TRAINING, *rest))
+    monkeypatch.setattr("pygrade.runs.train.fit", lambda log, _, *rest: fit(log, SMALL_TRAINING, *rest))
     run(code, page.name)
     assert capsys.readouterr().out.strip()
 
@@ -180,22 +180,22 @@ def test_the_architecture_names_files_that_exist():
 def test_the_figures_of_single_runs_are_those_of_the_runs():
     """What the guides cite of the demo, of pipelines and of their checks against docs/figures.json."""
     kept = json.loads((DOCS / "figures.json").read_text(encoding="utf-8"))
-    assert kept == {name: select(kept[name], paths) for name, paths in CITED.items()}
+    assert {name: tuple(figures) for name, figures in kept.items()} == CITED
     text = {page: " ".join((DOCS / page).read_text("utf-8").split()) for page in ("evidence.md", "guides/pipeline.md")}
     demo, pipeline = kept["demo"], kept["pipeline"]
-    assert demo["verdict"]["sentence"] in text["evidence.md"]
+    assert demo["verdict/sentence"] in text["evidence.md"]
     for arm, words in (("served", "The truth is"), ("GRADE", "GRADE alone earns")):
-        assert f"{words} {percent(demo['arms'][arm]['expected']['value']['lift_over_baseline'])}" in text["evidence.md"]
-    click, found = pipeline["stages"]["logs"]["predictions"]["click"], pipeline["stages"]["prerank"]["recall"][-1]
-    cited = [f"pipeline takes {kept['pipeline_idle']['wall_seconds']:.0f} s", f"AUC of {click['auc']:.3f}"]
-    cited += [f"ECE of {click['ece']:.3f} instead of {click['ece_before']:.3f}", f"recall@{found['n']} is "]
-    cited.append(f"NDCG@10 {percent(pipeline['stages']['evaluate']['replay']['lifts']['GRADE']['ndcg'])}")
+        assert f"{words} {percent(demo[f'arms/{arm}/expected/value/lift_over_baseline'])}" in text["evidence.md"]
+    auc, ece, before = (pipeline[f"stages/logs/predictions/click/{name}"] for name in ("auc", "ece", "ece_before"))
+    cited = [f"pipeline takes {kept['pipeline_idle']['wall_seconds']:.0f} s", f"AUC of {auc:.3f}"]
+    cited += [f"ECE of {ece:.3f} instead of {before:.3f}", f"recall@{pipeline['stages/prerank/recall/2']['n']} is "]
+    cited.append(f"NDCG@10 {percent(pipeline['stages/evaluate/replay/lifts/GRADE/ndcg'])}")
     assert [words for words in cited if words not in text["evidence.md"].replace("−", "-")] == []
-    new = kept["pipeline_cold_start"]["stages"]["evaluate"]["users"]["new"]
-    lifts = [percent(new["lifts"][arm]["value"], 1) for arm in ("GRADE", "GRADE, no evidence prior")]
+    new = {name.removeprefix("stages/evaluate/users/new/"): n for name, n in kept["pipeline_cold_start"].items()}
+    lifts = [percent(new[f"lifts/{arm}/value"], 1) for arm in ("GRADE", "GRADE, no evidence prior")]
     check, redis = kept["serve_check"], kept["serve_check_redis"]
     pages = f"{check['equal_pages']} of {check['requests']} pages are equal"
-    times = [f"{run['latency']['in all']['p50_ms']:.1f} ms" for run in (check, redis)]
+    times = [f"{run['latency/in all/p50_ms']:.1f} ms" for run in (check, redis)]
     words = [f"the {new['requests']:,} requests of new users value@10 is {lifts[0]} against", lifts[1], pages, *times]
     assert [entry for entry in words if entry not in text["guides/pipeline.md"].replace("−", "-")] == []
     assert redis["equal_pages"] == redis["requests"] and check["candidates"] == 500

@@ -42,7 +42,7 @@ class Step:
                 alpha = self.learner.concentration(inputs)
             draws = (rolled.log_weights, rolled.log_prob, advantage)
             result = pygrade.grpo_loss(alpha, *draws, anchor, weight_floor=FLOOR)
-            self.learner.apply_gradient(self.learner.gradient(result.gradient / len(alpha)), MAX_NORM, "step")
+            self.learner.descend(result.gradient / len(alpha), MAX_NORM, "step")
 
     def network_alone(self, i: int) -> None:
         """The network's passes and Adam."""
@@ -52,7 +52,7 @@ class Step:
         for epoch in range(EPOCHS):
             if epoch > 0:
                 alpha = self.learner.concentration(inputs)
-            self.learner.apply_gradient(self.learner.gradient(alpha), MAX_NORM, "step")
+            self.learner.descend(alpha, MAX_NORM, "step")
 
 
 class PlainStep:

@@ -5,21 +5,17 @@ settings → trial (a world and what arms share) → arms → runner (resumable 
 
 import importlib.util
 import logging
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.report.results import write_json
 from bench.study.report import Table, findings_table, lifts_of_arms, report_text, summary
 from bench.study.runner import StudyConfig, Unit, load_unit, plan, run_units, scaled
 from bench.study.settings import Settings, load_settings
 from bench.study.stats import Results
-from pygrade import __version__
 from pygrade._util.serialization import write_text
 from pygrade.ops.info import collect
 from pygrade.workers import LOCAL, Workers
@@ -44,7 +40,7 @@ def reproduce(config: StudyConfig, out: str | Path, workers: Workers = LOCAL) ->
     record = {
         "quick": config.quick,
         "judging": config.judging,
-        "machine": machine(),
+        "machine": collect(),
         "wall_seconds": round(time.perf_counter() - started, 1),
         "unit_seconds": round(sum(unit["seconds"] for unit in results), 1),
         "options": asdict(config),
@@ -54,13 +50,6 @@ def reproduce(config: StudyConfig, out: str | Path, workers: Workers = LOCAL) ->
     write_json(run / "summary.json", summary(results, settings))
     write_text(run / "RESULTS.md", report_text(record, settings))
     return record
-
-
-def machine() -> dict[str, str | int]:
-    """The machine and versions behind the numbers."""
-    cpu = collect()["cpu"]
-    versions = {"pygrade": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    return {"cpu": cpu["model"], "cores": cpu["cores"], "instruction_set": cpu["instruction_set"]} | versions
 
 
 def _runnable(units: list[Unit], settings: Settings, run: Path) -> list[Unit]:

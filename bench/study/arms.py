@@ -20,6 +20,8 @@ from pygrade.logs.clusters import clusters_of
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.policy.spec import fusion_formula
+from pygrade.runs.fit import fit
+from pygrade.runs.model import TrainedRanker
 from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.data import TrainingData
 from pygrade.training.license import license_correction
@@ -28,7 +30,6 @@ from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
-from pygrade.training.train import TrainResult, train
 
 _TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
 _TREES |= {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
@@ -40,11 +41,11 @@ def run_arm(trial: Trial, kind: str, options: Options) -> ArmRanking:
     return _KINDS[kind](trial, options)
 
 
-def train_once(logs: Logs, config: TrainConfig) -> TrainResult:
+def train_once(logs: Logs, config: TrainConfig) -> TrainedRanker:
     """`train` in one process, and a directory that is gone afterwards."""
     config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
     with TemporaryDirectory() as directory:
-        return train(logs, config, Path(directory))
+        return fit(logs, config, Path(directory))
 
 
 def learn(logs: Logs, propensity: SlotPropensity | None = None) -> tuple[Fitted, Candidate | None]:
@@ -80,7 +81,7 @@ def _static(trial: Trial, options: Options) -> ArmRanking:
 def _grade(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     policy, run = trial.stage1(config), Run()
-    data = TrainingData.of(trial.build(config), trial.logs)
+    data = TrainingData.of(trial.build(config))
     train_stage2(data, policy, config.stage2, run, trial.seed, config.engine)
     statistics = run.statistics("stage2")
     return trial.serve(policy, {name: statistics[name] for name in _FIGURES if name in statistics})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.study.stats import Record, Results, over_worlds, sign
+from bench.study.stats import Results, over_worlds, sign
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
 
@@ -100,7 +100,9 @@ def _format(results: Results) -> Finding:
     if not results.has("main", "grade", "no-format"):
         return Finding(claim, "paper", (), NOT_RUN)
     served, before = (_compliant(results, key, "grade") for key in ("served", "before"))
-    cost = results.mean("main", "grade", _projection_cost)
+    cost = results.mean(
+        "main", "grade", lambda record: 100 * (record["expected"]["value"] / record["compliance"]["value_before"] - 1)
+    )
     measured = (
         f"served {served:.1f} %",
         f"before the projection {before:.1f} %, without the format reward "
@@ -114,11 +116,6 @@ def _format(results: Results) -> Finding:
 def _compliant(results: Results, key: str, arm: str) -> float:
     """Per cent of the requests whose weights are within the bounds, as served or before the projection."""
     return 100 * results.mean("main", arm, lambda record: record["compliance"][key]).value
-
-
-def _projection_cost(record: Record) -> float:
-    """Value with the projection over value without it, in per cent."""
-    return float(100 * (record["expected"]["value"] / record["compliance"]["value_before"] - 1))
 
 
 def _rare(results: Results) -> Finding:

@@ -66,7 +66,7 @@ def digest(fingerprints: Mapping[str, str]) -> str:
 
 def report_text(record: Mapping[str, Any], settings: Settings) -> str:
     """The whole report in Markdown."""
-    results, machine = Results(record["units"]), record["machine"]
+    results, machine, cpu = Results(record["units"]), record["machine"], record["machine"]["cpu"]
     parts = ["# Results of the study"]
     if record["quick"]:
         parts.append(
@@ -83,8 +83,8 @@ def report_text(record: Mapping[str, Any], settings: Settings) -> str:
         if table.rows:
             parts += [f"## {table.title}", str(table)]
     parts.append(
-        f"Made by pygrade {machine['pygrade']}, torch {machine['torch']}, Python {machine['python']} on "
-        f"{machine['cpu']} ({machine['cores']} cores, {machine['instruction_set']}); {len(record['units'])} results, "
+        f"Made by pygrade {machine['pygrade']}, torch {machine['packages']['torch']}, Python {machine['python']} on "
+        f"{cpu['model']} ({cpu['cores']} cores, {cpu['instruction_set']}); {len(record['units'])} results, "
         f"{record['unit_seconds'] / 60:.0f} minutes of work, one thread each."
     )
     return "\n\n".join(parts) + "\n"
@@ -96,14 +96,16 @@ def served(results: Results, settings: Settings) -> Table:
     for regime in settings.regimes.values():
         if not regime.name.startswith("served-") or not results.has(regime.name, "ev", GATED):
             continue
-        found = {
-            arm: results.lifts(regime.name, arm, "ev", regime.judge) for arm in (GATED, SERVED)
-        }  # by world, {} if the arm did not run
+        # By world; {} if the arm did not run.
+        found = {arm: results.lifts(regime.name, arm, "ev", regime.judge) for arm in (GATED, SERVED)}
         static = [results.lift(regime.name, arm, "ev", regime.judge) for arm in _STATIC]
         best = max(static, key=lambda lift: lift.value if math.isfinite(lift.value) else -math.inf)
         lifts = [best, *(results.lift(regime.name, arm, "ev", regime.judge) for arm in ("grade", *arms))]
         worst = min([*found[GATED].values(), *found[SERVED].values()])
-        licensed = [results.number(regime.name, GATED, world, _licensed) for world in found[GATED]]
+        licensed = [
+            results.number(regime.name, GATED, world, lambda record: record["figures"]["licensed"])
+            for world in found[GATED]
+        ]
         cells = [regime.of, f"{regime.requests:,}", str(len(licensed)), *map(shown, lifts), f"{worst:+.2f} %"]
         value = (lifts[-1] if found[SERVED] else lifts[-2]).value
         if regime.of == "accurate":
@@ -114,10 +116,6 @@ def served(results: Results, settings: Settings) -> Table:
     titles = [settings.arms[arm].title for arm in ("grade", *arms)]
     head = ["world", "logged requests", "worlds", "best static weights, the best form", *titles]
     return Table("What is served", [*head, "worst world", "licensed", "wanted"], rows)
-
-
-def _licensed(record: Record) -> float:
-    return float(record["figures"]["licensed"])
 
 
 def _goal(wanted: str, met: bool) -> str:

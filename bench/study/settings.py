@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pygrade.config.marketplace import MarketplaceConfig
+from pygrade.config.option import Options
 
 MAIN = "main"
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -98,26 +99,20 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     >>> override(MarketplaceConfig(), {"items": 500, "errors.bias": [0, 0, 0, 0, 0, 0]}).errors.bias
     (0, 0, 0, 0, 0, 0)
     """
-    assert is_dataclass(config) and not isinstance(config, type)
-    names = {entry.name for entry in fields(config)}
-    values: dict[str, Any] = {}
+    values, known = dict[str, Any](), vars(config)
     for key, value in changes.items():
         name, _, rest = key.partition(".")
-        if name not in names:
-            raise ValueError(f"{key!r} is not an option of {type(config).__name__}; want one of {', '.join(names)}")
+        if name not in known:
+            raise ValueError(f"{key!r} is not an option of {type(config).__name__}; want one of {', '.join(known)}")
+        old = values.get(name, known[name])
         if rest:
-            value = override(values.get(name, getattr(config, name)), {rest: value})
-        old = values.get(name, getattr(config, name))
-        if isinstance(old, tuple) and (not isinstance(value, list | tuple) or len(value) != len(old)):
+            value = override(old, {rest: value})
+        elif isinstance(old, tuple) and (not isinstance(value, list | tuple) or len(value) != len(old)):
             raise ValueError(f"{key!r} is {value!r}; want {len(old)} values, as in {list(old)}")
-        number = isinstance(old, int | float) and not isinstance(old, bool) and value is not None
-        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+        elif type(old) in (int, float) and value is not None and type(value) not in (int, float):
             raise ValueError(f"{key!r} is {value!r}; want a number")
         values[name] = _tuples(value)
-    try:
-        return replace(config, **values)
-    except TypeError as error:
-        raise ValueError(f"{dict(changes)} does not fit {type(config).__name__}: {error}") from error
+    return replace(config, **values)
 
 
 def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:

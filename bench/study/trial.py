@@ -116,7 +116,7 @@ class Trial:
             policy = FusionPolicy(self.spec(config), self.static, self.seed)
             policy.fit_normalization(self.data.inputs)
             self._stage1[key] = train_stage1(
-                TrainingData.of(self.data, self.logs), policy, config.stage1, seed=self.seed, engine=config.engine
+                TrainingData.of(self.data), policy, config.stage1, seed=self.seed, engine=config.engine
             )
         return copy.deepcopy(self._stage1[key])
 

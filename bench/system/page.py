@@ -13,18 +13,20 @@ The programs of `WITHOUT_PYTHON` rank the same requests if they are built. A pag
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.cpu import machine
 from bench.cpu.harness import progress
 from bench.report.results import write_json
+from devtools.json_text import json_text
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
@@ -77,7 +79,7 @@ def main(quick: bool, out: Path | None) -> int:
     record = {"suite": "page", "machine": facts, "system": shape, "rows": rows}
     if out is not None:
         write_json(out / f"page-{facts['isa']}.json", record)
-    print(table(record))
+    print(json_text(record))
     return 0
 
 
@@ -125,14 +127,13 @@ def rank(system: Pipeline, request: Request) -> ServedPage:
 
 def timed(system: Pipeline, requests: list[Request], pages: list[list[int]], calls: int) -> list[dict[str, Any]]:
     """The rows of Python."""
-    whole: list[tuple[int, int]] = []
-    steps: list[list[tuple[int, int]]] = []
+    whole, steps = [], []
     for number in range(calls):
         request, wanted = requests[number % REQUESTS], pages[number % REQUESTS]
         before = clocks()
         served = rank(system, request)
-        whole.append(between(before, clocks()))
-        steps.append([(round(1e9 * seconds),) * 2 for seconds in served.seconds.values()])
+        whole.append(clocks() - before)
+        steps.append([[1e9 * seconds] * 2 for seconds in served.seconds.values()])
         if served.items.tolist() != wanted:
             sys.exit(
                 f"user {request['user_id']}: the pages are {served.items.tolist()} and {wanted}; want the same items"
@@ -164,36 +165,14 @@ def outside(
     return [{"op": row["op"], "path": path, **row} for row in record["rows"]]
 
 
-def clocks() -> tuple[int, int]:
+def clocks() -> NDArray[np.int64]:
     """Nanoseconds of CPU time, of all threads of this process, and of the wall clock."""
-    return time.process_time_ns(), time.perf_counter_ns()
+    return np.array([time.process_time_ns(), time.perf_counter_ns()])
 
 
-def between(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
-    return end[0] - start[0], end[1] - start[1]
-
-
-def summary(op: str, path: str, times: list[tuple[int, int]]) -> dict[str, Any]:
-    """Quantiles in µs, of all calls but the first tenth, which warms up."""
+def summary(op: str, path: str, times: Sequence[Any]) -> dict[str, Any]:
+    """Quantiles in µs of CPU and wall time, of all calls but the first tenth, which warms up."""
     cpu, wall = np.array(times[len(times) // 10 :]).T / 1000
-    quantiles = {
-        "cpu_p50_us": np.percentile(cpu, 50),
-        "cpu_p99_us": np.percentile(cpu, 99),
-        "wall_p50_us": np.percentile(wall, 50),
-    }
+    quantiles = dict(zip(("cpu_p50_us", "cpu_p99_us"), np.percentile(cpu, (50, 99)), strict=True))
+    quantiles["wall_p50_us"] = np.median(wall)
     return {"op": op, "path": path, **{k: float(f"{v:.4g}") for k, v in quantiles.items()}, "calls": len(cpu)}
-
-
-def table(record: dict[str, Any]) -> str:
-    """The rows as text."""
-    system, facts = record["system"], record["machine"]
-    lines = [
-        f"suite page on {facts['processor']}, {facts['isa']}, {platform.python_version()}",
-        f"{system['data']}: {system['items']} items, {system['candidates']} candidates, {len(system['tasks'])} tasks, "
-        f"{system['network']}, {system['store']}; CPU time in µs",
-        f"{'step':24}{'path':10}{'p50':>10}{'p99':>10}{'wall p50':>10}",
-    ]
-    for row in record["rows"]:
-        times = "".join(f"{row[name]:10.1f}" for name in ("cpu_p50_us", "cpu_p99_us", "wall_p50_us"))
-        lines.append(f"{row['op']:24}{row['path']:10}{times}")
-    return "\n".join(lines)

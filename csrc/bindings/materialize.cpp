@@ -40,7 +40,7 @@ class Records {
     const auto found = std::ranges::find(schema_.tables, name, &detail::Table::name);
     if (found == schema_.tables.end()) throw py::value_error("table is '" + name + "', which the schema has not");
     number_ = static_cast<std::size_t>(found - schema_.tables.begin());
-    table_ = std::make_unique<detail::RecordTable>(schema_, *found);
+    table_ = std::make_unique<detail::RecordTable>(*found);
   }
 
   detail::RecordTable& table() { return *table_; }
@@ -57,7 +57,7 @@ class Records {
 
   void merge(py::handle keys, py::handle records) {
     const Column of = column(keys, "keys");
-    const auto given = span_of<const std::int64_t>(records, "records", {of.size(), table_->layout().width()});
+    const auto given = span_of<const std::int64_t>(records, "records", {of.size(), table_->width()});
     const py::gil_scoped_release unlocked;
     table_->merge(of, given.data());
   }
@@ -65,7 +65,7 @@ class Records {
   // Records [q, width], and which of the keys are known.
   py::tuple get(py::handle keys) const {
     const Column of = column(keys, "keys");
-    Matrix records = new_array_of<std::int64_t>({of.size(), table_->layout().width()});
+    Matrix records = new_array_of<std::int64_t>({of.size(), table_->width()});
     auto known = new_array_of<bool>({of.size()});
     std::int64_t* const out = records.mutable_data();
     bool* const flags = known.mutable_data();

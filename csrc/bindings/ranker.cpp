@@ -238,10 +238,11 @@ py::dict rank(Server& server, Call call) {
   const Scenarios scenarios(call[Call::scenario], batch);
   const bool explore = call.flag(Call::explore, false), page_terms = call.flag(Call::page_terms, true),
              as_logged = call.flag(Call::as_logged, false);
-  if (call[Call::groups].is_none() != call[Call::caps].is_none()) throw py::value_error("groups and caps go together");
   const Rows<std::int32_t> limits(call[Call::caps], "caps", 1, 0);
+  const Rows<float> decays(call[Call::decay], "decay", 1, 0);
   call.given[Call::predictions] = candidates.array;
-  const detail::FieldSizes width{.features = features, .tasks = tasks, .group_columns = limits.values.size()};
+  const detail::FieldSizes width{
+      .features = features, .tasks = tasks, .group_columns = std::max(limits.values.size(), decays.values.size())};
   const struct {
     std::size_t one, candidates, places;
   } all{batch, total, batch * places}, once{1, total, 0};
@@ -325,26 +326,33 @@ py::dict rank(Server& server, Call call) {
     in_force = table.array;
   }
   const Owners& owners = owners_of(policy);
+  const std::pair<const char*, py::object> fields[] = {{"values", scores.array},
+                                                       {"indices", indices.array},
+                                                       {"weights", weights.array},
+                                                       {"concentration", concentration.array},
+                                                       {"fallback", fallback.array},
+                                                       {"explored", explored.array},
+                                                       {"seed", draws.array},
+                                                       {"policy", owners.policy},
+                                                       {"policy_version", owners.version},
+                                                       {"context", known.array},
+                                                       {"request_values", in_force},
+                                                       {"first_number", py::cast(server.numbered.fetch_add(batch))},
+                                                       {"predictions", candidates.array},
+                                                       {"bounds", candidates.offsets},
+                                                       {"item_values", item_values.array},
+                                                       {"item_columns", items.array},
+                                                       {"embeddings", embeddings.array},
+                                                       {"as_logged", py::cast(as_logged)},
+                                                       {"moves", moves_of(searched, effects, batch, places)}};
+  static const auto names = [&] {
+    std::array<PyObject*, std::size(fields)> made{};
+    std::ranges::transform(fields, made.begin(),
+                           [](const auto& entry) { return PyUnicode_InternFromString(entry.first); });
+    return made;
+  }();
   py::dict made;
-  made["values"] = scores.array;
-  made["indices"] = indices.array;
-  made["weights"] = weights.array;
-  made["concentration"] = concentration.array;
-  made["fallback"] = fallback.array;
-  made["explored"] = explored.array;
-  made["seed"] = draws.array;
-  made["policy"] = owners.policy;
-  made["policy_version"] = owners.version;
-  made["context"] = known.array;
-  made["request_values"] = in_force;
-  made["first_number"] = server.numbered.fetch_add(batch);
-  made["predictions"] = candidates.array;
-  made["bounds"] = candidates.offsets;
-  made["item_values"] = item_values.array;
-  made["item_columns"] = items.array;
-  made["embeddings"] = embeddings.array;
-  made["as_logged"] = as_logged;
-  made["moves"] = moves_of(searched, effects, batch, places);
+  for (std::size_t i = 0; i < names.size(); ++i) PyDict_SetItem(made.ptr(), names[i], fields[i].second.ptr());
   return made;
 }
 
@@ -471,7 +479,7 @@ void bind_ranker(py::module_& module) {
       },
       "effect"_a, "above"_a, "sorted_place"_a, "place"_a, "root"_a);
   static PyMethodDef definition{"rank_pages", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&rank_pages)),
-                                METH_FASTCALL | METH_KEYWORDS, "rank_pages(ranker, **arguments) -> dict"};
+                                METH_FASTCALL | METH_KEYWORDS, "rank_pages(ranker: object, **arguments) -> dict"};
   module.attr("rank_pages") = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, nullptr));
 }
 

@@ -39,6 +39,8 @@ int place_of(py::handle text, const std::array<std::string_view, count>& names, 
 
 constexpr std::array<std::string_view, 2> layout_names{"item-major", "task-major"};  // by the value of Layout
 
+}  // namespace
+
 float not_negative(py::handle value, const char* name) {
   const double number = PyFloat_AsDouble(value.ptr());
   if (number == -1.0 && PyErr_Occurred()) {
@@ -49,8 +51,6 @@ float not_negative(py::handle value, const char* name) {
   if (!(number >= 0.0)) throw ValueMisfit(std::string(name) + " is not a number >= 0");
   return static_cast<float>(number);
 }
-
-}  // namespace
 
 std::int64_t list_length(py::handle k) { return integer(k, "k", 1, std::numeric_limits<std::int32_t>::max()); }
 

@@ -19,6 +19,9 @@ std::span<const T> optional_beside(py::handle value, const char* name, const Sco
                                                           : shape);
 }
 
+// A number ≥ 0.
+float not_negative(py::handle value, const char* name);
+
 // k as an integer ≥ 1.
 std::int64_t list_length(py::handle k);
 

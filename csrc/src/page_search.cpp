@@ -7,7 +7,6 @@
 #include <string>
 
 #include "checks.hpp"
-#include "ranking.hpp"
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
@@ -102,14 +101,54 @@ void check_pins(std::span<const std::int32_t> pins, const Scores& requests, std:
 
 }  // namespace
 
-// Floats of working memory: what the classes of csrc/src/simd/page_search.cpp take.
-static std::int64_t scratch_size(const detail::PageSearchTask& task) {
+void detail::check_rules(const PageRules& rules, std::int64_t rows) {
+  const std::size_t columns = std::max(rules.caps.size(), rules.decay.size());
+  if (!rules.mask.empty()) check_size(rules.mask.size(), rows, "mask");
+  if (!rules.boost_mul.empty()) check_size(rules.boost_mul.size(), rows, "boost_mul");
+  check_finite(rules.boost_mul, "boost_mul", 0.0f, "a finite factor >= 0");
+  if (!rules.boost_add.empty()) check_size(rules.boost_add.size(), rows, "boost_add");
+  if (rows > 0 && rules.groups.empty() != (columns == 0))
+    throw std::invalid_argument(columns == 0 ? "groups is given alone; want caps or decay with it"
+                                             : "caps and decay go with groups; want groups with them");
+  check_size(rules.groups.size(), rows * static_cast<std::int64_t>(columns), "groups");
+  for (const auto& [size, name] : {std::pair{rules.caps.size(), "caps"}, {rules.decay.size(), "decay"}})
+    if (size > 0) check_size(size, static_cast<std::int64_t>(columns), name);
+  if (!rules.cap_slots.empty()) check_size(rules.cap_slots.size(), std::ssize(rules.caps), "cap_slots");
+  const auto refuse = [](const char* name, std::size_t a, auto value, const char* wanted) {
+    throw std::invalid_argument(std::string(name) + "[" + std::to_string(a) + "] is " + std::to_string(value) +
+                                "; want " + wanted);
+  };
+  for (std::size_t a = 0; a < rules.caps.size(); ++a)
+    if (rules.caps[a] < -1) refuse("caps", a, rules.caps[a], "-1 (no cap) or more");
+  for (std::size_t a = 0; a < rules.cap_slots.size(); ++a)
+    if (rules.cap_slots[a] < -1 || rules.cap_slots[a] == 0)
+      refuse("cap_slots", a, rules.cap_slots[a], "-1 (the whole page) or more than 0");
+  for (std::size_t a = 0; a < rules.decay.size(); ++a)
+    if (!(rules.decay[a] > 0.0f && rules.decay[a] <= 1.0f)) refuse("decay", a, rules.decay[a], "a factor in (0, 1]");
+}
+
+detail::RulesTask detail::rules_of(const PageRules& rules) {
+  RulesTask task{or_null(rules.mask), or_null(rules.boost_mul), or_null(rules.boost_add)};
+  const bool capped = std::ranges::any_of(rules.caps, [](std::int32_t cap) { return cap >= 0; });
+  const bool fading = std::ranges::any_of(rules.decay, [](float factor) { return factor < 1.0f; });
+  if (!capped && !fading) return task;
+  task.groups = rules.groups.data();
+  task.columns = static_cast<std::int64_t>(std::max(rules.caps.size(), rules.decay.size()));
+  if (capped) task.caps = rules.caps.data();
+  if (capped) task.cap_slots = or_null(rules.cap_slots);
+  if (fading) task.decay = rules.decay.data();
+  return task;
+}
+
+// What the classes of csrc/src/simd/page_search.cpp take.
+std::int64_t detail::page_scratch(const PageSearchTask& task) {
   const std::int64_t beam = task.beam;
-  const std::int64_t components = (task.width + detail::dot_lanes - 1) / detail::dot_lanes * detail::dot_lanes;
-  std::int64_t rows = 9 + (5 * beam + 1) / 2 + (beam > 1 ? detail::cached_rows : 1);
+  const std::int64_t components = (task.width + dot_lanes - 1) / dot_lanes * dot_lanes;
+  std::int64_t rows = 9 + (5 * beam + 1) / 2 + (beam > 1 ? cached_rows : 1) + task.rules.columns;
+  if (task.rules.decay != nullptr) rows += 2 * beam;
   if (task.embeddings != nullptr) rows += components;
   if (task.objective == PageObjective::log_det) rows += task.k;
-  return rows * task.stride + (4 * beam + 1) * task.k + detail::cached_rows;
+  return rows * task.stride + (2 * beam * (2 + task.rules.columns) + 1) * task.k + cached_rows;
 }
 
 void search_page(const PageCandidates& candidates, const PageSearch& search, const PageRules& rules,
@@ -124,7 +163,6 @@ void search_page(const PageCandidates& candidates, const PageSearch& search, con
   detail::check_size(values.size(), requests.batch * search.k, "values");
   detail::check_size(indices.size(), requests.batch * search.k, "indices");
 
-  const bool capped = std::ranges::any_of(rules.caps, [](std::int32_t cap) { return cap >= 0; });
   const detail::PageSearchTask task{
       .requests = requests,
       .value = candidates.value.data(),
@@ -132,13 +170,8 @@ void search_page(const PageCandidates& candidates, const PageSearch& search, con
       .categories = or_null(candidates.categories),
       .embeddings = search.cosine == 0.0f ? nullptr : or_null(candidates.embeddings),
       .width = candidates.width,
-      .mask = or_null(rules.mask),
-      .boost_mul = or_null(rules.boost_mul),
-      .boost_add = or_null(rules.boost_add),
-      .groups = rules.groups.data(),
-      .caps = rules.caps.data(),
+      .rules = detail::rules_of(rules),
       .pins = or_null(pins),
-      .columns = capped ? static_cast<std::int64_t>(rules.caps.size()) : 0,
       .attention = or_null(search.attention),
       .examination = or_null(search.examination),
       .pairs = or_null(search.pairs),
@@ -152,7 +185,7 @@ void search_page(const PageCandidates& candidates, const PageSearch& search, con
       .indices = indices.data(),
       .stride = detail::scratch_stride(detail::longest_request(requests)),
   };
-  const auto size = static_cast<std::size_t>(scratch_size(task));
+  const auto size = static_cast<std::size_t>(detail::page_scratch(task));
   const double mean =
       static_cast<double>(requests.rows) / static_cast<double>(std::max<std::int64_t>(1, requests.batch));
   const double cost = 0.01 * mean * static_cast<double>(search.k * search.beam * (8 + candidates.width / 4));

@@ -10,7 +10,7 @@ using namespace pygrade::tests;
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
-              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 208 && sizeof(pygrade_page) == 168 &&
+              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 224 && sizeof(pygrade_page) == 168 &&
                sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
                sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
@@ -254,7 +254,7 @@ TEST(requests_that_do_not_fit_are_refused) {
   refused([](auto& r, auto&) { r.predictions = nullptr; }, "request.predictions");
   refused([](auto& r, auto&) { r.flags = 16; }, "request.flags");
   refused([](auto& r, auto&) { r.reserved = 1; }, "request.flags");
-  refused([&](auto& r, auto&) { r.groups = &number; }, "go together");
+  refused([&](auto& r, auto&) { r.groups = &number; }, "groups");
   refused([&](auto& r, auto&) { r.groups = r.caps = &number, r.group_columns = 65; }, "group_columns");
   refused([](auto& r, auto&) { r.scenario = "x", r.scenario_size = SIZE_MAX; }, "scenario_size");
   refused([](auto&, auto& p) { p.k = 0; }, "page.k");

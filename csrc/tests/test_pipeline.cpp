@@ -123,34 +123,6 @@ TEST(a_page_is_full_sorted_and_the_same_in_any_workspace) {
   CHECK(rank(*system.pipeline, request_of(3), workspace).same(page));
 }
 
-TEST(feedback_changes_the_next_page) {
-  System system;
-  const Answer before = rank(*system.pipeline, request_of(3));
-  CHECK_EQUAL(add_events(*system.pipeline, 1), std::size_t{40});
-  const Answer after = rank(*system.pipeline, request_of(3));
-  CHECK_EQUAL(after.page.history, before.page.history + 8.0f);
-  CHECK_EQUAL(system.pipeline->counters().features.updates, std::uint64_t{80});
-}
-
-TEST(seen_eligible_and_own_candidates) {
-  System system;
-  const Answer page = rank(*system.pipeline, request_of(3));
-  PipelineRequest request = request_of(3);
-  request.seen = page.items;
-  const Answer others = rank(*system.pipeline, request);
-  for (const auto item : others.items) CHECK(std::ranges::find(page.items, item) == page.items.end());
-  request.seen = {};
-  request.eligible = page.items;
-  const Answer same = rank(*system.pipeline, request);
-  CHECK_EQUAL(same.page.candidates, static_cast<std::int32_t>(k));
-  request = request_of(3);
-  request.item_ids = page.items;
-  CHECK(rank(*system.pipeline, request).same(same));
-  const std::int64_t unknown[] = {1'000'000'000'000, 7};
-  request.item_ids = unknown;
-  CHECK_EQUAL(rank(*system.pipeline, request).page.filled, 2);
-}
-
 TEST(rules_are_asked_for_the_candidates) {
   System system;
   const Answer page = rank(*system.pipeline, request_of(3));
@@ -221,21 +193,6 @@ TEST(what_does_not_fit_is_refused_before_anything_is_written) {
   request.page.values = values;
   refused(request, buffer, "values");
   CHECK_EQUAL(system.pipeline->counters().ranker.requests, std::uint64_t{0});
-}
-
-TEST(a_store_that_fails_gives_a_counted_page_of_defaults) {
-  System system;
-  const Answer good = rank(*system.pipeline, request_of(3));
-  system.store->fail(true);
-  const Answer bad = rank(*system.pipeline, request_of(3));
-  CHECK(bad.page.degraded == Degraded::store);
-  CHECK_EQUAL(bad.page.filled, static_cast<std::int32_t>(k));
-  CHECK(bad.page.page.fallback != Fallback::none);
-  const auto weights = first().policy->fallback("feed").weights;
-  CHECK(std::ranges::equal(bad.weights, weights));
-  CHECK_EQUAL(system.pipeline->counters().degraded_store, std::uint64_t{1});
-  system.store->fail(false);
-  CHECK(rank(*system.pipeline, request_of(3)).same(good));
 }
 
 TEST(without_time_an_unknown_users_items_are_served) {

@@ -10,52 +10,36 @@ namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
-// [B, N, …], or [M, …] with offsets.
-template <class T>
-Input<T> of_candidates(const MaybeTensor& given, const char* name, const Sizes& rows, std::int64_t last = 0) {
-  const auto* lead = rows.begin();
-  if (rows.size() == 1) return last == 0 ? Input<T>(given, name, {lead[0]}) : Input<T>(given, name, {lead[0], last});
-  return last == 0 ? Input<T>(given, name, {lead[0], lead[1]}) : Input<T>(given, name, {lead[0], lead[1], last});
-}
-
 void check_together(bool one, bool other, const char* names, const char* found) {
   if (one != other) throw std::invalid_argument(std::string(names) + " go together; got " + found + " alone");
 }
 
-std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor& root, std::int64_t k,
-                                          const MaybeTensor& attention, const MaybeTensor& examination,
-                                          const MaybeTensor& categories, const MaybeTensor& pairs,
-                                          const MaybeTensor& embeddings, double cosine, std::int64_t objective,
-                                          std::int64_t beam, double trade_off, const MaybeTensor& mask,
-                                          const MaybeTensor& boost_mul, const MaybeTensor& boost_add,
-                                          const MaybeTensor& groups, const MaybeTensor& caps, const MaybeTensor& pins,
-                                          const MaybeTensor& offsets, bool, std::int64_t num_threads) {
+std::tuple<Tensor, Tensor> search_page_of(
+    const Tensor& value, const MaybeTensor& root, std::int64_t k, const MaybeTensor& attention,
+    const MaybeTensor& examination, const MaybeTensor& categories, const MaybeTensor& pairs,
+    const MaybeTensor& embeddings, double cosine, std::int64_t objective, std::int64_t beam, double trade_off,
+    const MaybeTensor& mask, const MaybeTensor& boost_mul, const MaybeTensor& boost_add, const MaybeTensor& groups,
+    const MaybeTensor& caps, const MaybeTensor& cap_slots, const MaybeTensor& decay, const MaybeTensor& pins,
+    const MaybeTensor& offsets, bool, std::int64_t num_threads) {
   const Input<std::int64_t> bounds(offsets, "offsets", {any_size});
   const bool jagged = offsets.has_value();
   const auto sizes = sizes_of(value);
   if (sizes.size() != (jagged ? 1 : 2)) throw std::invalid_argument("value is no [B, N]; want it, or [M] with offsets");
   if (jagged && bounds.span().empty()) throw std::invalid_argument("offsets is empty; want [B + 1] numbers");
   if (objective < 0 || objective > 2) refuse("objective", objective, "0 (page_value), 1 (mmr) or 2 (log_det)");
-  const Sizes dense{sizes[0], jagged ? 0 : sizes[1]}, one{sizes[0]};
-  const Sizes& rows = jagged ? one : dense;
+  const Rows rows{jagged, jagged ? 1 : sizes[0], sizes[jagged ? 0 : 1]};
   const std::int64_t batch = jagged ? static_cast<std::int64_t>(bounds.span().size()) - 1 : sizes[0];
   check_together(categories.has_value(), pairs.has_value(), "categories and pairs",
                  categories ? "categories" : "pairs");
-  check_together(groups.has_value(), caps.has_value(), "groups and caps", groups ? "groups" : "caps");
 
-  const Input<float> b(value, "value", rows);
+  const auto b = of_candidates<float>(value, "value", rows);
   const auto r = of_candidates<float>(root, "root", rows);
   const auto c = of_candidates<std::int32_t>(categories, "categories", rows);
   const auto e = of_candidates<float>(embeddings, "embeddings", rows, any_size);
   const Input<float> p(pairs, "pairs", {any_size, any_size});
   if (p && p.size(0) != p.size(1)) throw std::invalid_argument("pairs is not square; want [C, C]");
   const Input<float> a(attention, "attention", {k}), q(examination, "examination", {k});
-  const auto admitted = of_candidates<std::uint8_t>(mask, "mask", rows);
-  const auto factor = of_candidates<float>(boost_mul, "boost_mul", rows);
-  const auto addend = of_candidates<float>(boost_add, "boost_add", rows);
-  const Input<std::int32_t> limits(caps, "caps", {any_size});
-  const Input<std::int32_t> member = groups ? of_candidates<std::int32_t>(groups, "groups", rows, limits.size(0))
-                                            : Input<std::int32_t>(groups, "groups", {});
+  const RulesInput rules(rows, mask, boost_mul, boost_add, groups, caps, cap_slots, decay);
   const Input<std::int32_t> placed(pins, "pins", {batch, k});
 
   const PageCandidates candidates{batch,    jagged ? 0 : sizes[1],         bounds.span(), b.span(), r.span(), c.span(),
@@ -69,10 +53,9 @@ std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor
                           static_cast<PageObjective>(objective),
                           beam,
                           static_cast<float>(trade_off)};
-  const PageRules rules{admitted.span(), factor.span(), addend.span(), member.span(), limits.span()};
   const std::int64_t shape[] = {batch, list_length(k)};
   Tensor values = fresh(shape, Dtype::float32, true), indices = fresh(shape, Dtype::int32, true);
-  search_page(candidates, search, rules, placed.span(), memory_of(values), memory_of<std::int32_t>(indices),
+  search_page(candidates, search, rules.rules(), placed.span(), memory_of(values), memory_of<std::int32_t>(indices),
               batch == 1 && num_threads == 0 ? 1 : thread_count(num_threads));
   return {values, indices};
 }
@@ -84,8 +67,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
       "search_page(Tensor value, Tensor? root, int k, Tensor? attention=None, Tensor? examination=None, Tensor? "
       "categories=None, Tensor? pairs=None, Tensor? embeddings=None, float cosine=0.0, int objective=0, int beam=1, "
       "float trade_off=0.5, Tensor? mask=None, Tensor? boost_mul=None, Tensor? boost_add=None, Tensor? groups=None, "
-      "Tensor? caps=None, Tensor? pins=None, Tensor? offsets=None, bool validate=True, int num_threads=0) -> (Tensor "
-      "values, Tensor indices)");
+      "Tensor? caps=None, Tensor? cap_slots=None, Tensor? decay=None, Tensor? pins=None, Tensor? offsets=None, bool "
+      "validate=True, int num_threads=0) -> (Tensor values, Tensor indices)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("search_page", TORCH_BOX(&search_page_of)); }

@@ -77,6 +77,23 @@ Weights::Weights(const Tensor& given, const Scores& scores)
                   : Input<float>(given, "weights", {scores.batch, scores.tasks})),
       samples(group ? input.size(1) : 1) {}
 
+RulesInput::RulesInput(const Rows& rows, const MaybeTensor& mask, const MaybeTensor& boost_mul,
+                       const MaybeTensor& boost_add, const MaybeTensor& groups, const MaybeTensor& caps,
+                       const MaybeTensor& cap_slots, const MaybeTensor& decay)
+    : mask_(of_candidates<std::uint8_t>(mask, "mask", rows)),
+      boost_mul_(of_candidates<float>(boost_mul, "boost_mul", rows)),
+      boost_add_(of_candidates<float>(boost_add, "boost_add", rows)),
+      groups_(of_candidates<std::int32_t>(groups, "groups", rows, any_size)),
+      columns_(groups_ ? groups_.size(rows.jagged ? 1 : 2) : any_size),
+      caps_(caps, "caps", {columns_}),
+      cap_slots_(cap_slots, "cap_slots", {columns_}),
+      decay_(decay, "decay", {columns_}) {}
+
+PageRules RulesInput::rules() const {
+  return {mask_.span(), boost_mul_.span(), boost_add_.span(), groups_.span(),
+          caps_.span(), cap_slots_.span(), decay_.span()};
+}
+
 std::int64_t list_length(std::int64_t k) {
   if (k < 1 || k > std::numeric_limits<std::int32_t>::max()) refuse("k", k, "at least 1 and at most 2^31 - 1");
   return k;

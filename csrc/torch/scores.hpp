@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pygrade/fusion.hpp"
+#include "pygrade/ranking.hpp"
 #include "tensors.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
@@ -38,12 +39,42 @@ struct Weights {
   std::int64_t samples;
 };
 
-// An optional tensor with one value per candidate: [B, N], or jagged [M].
-template <class T>
-Input<T> beside_scores(const MaybeTensor& given, const char* name, const Scores& scores) {
-  return scores.offsets != nullptr ? Input<T>(given, name, {scores.rows})
-                                   : Input<T>(given, name, {scores.batch, scores.candidates});
+// The leading sizes of what each candidate has: [B, N], or [M] with offsets.
+struct Rows {
+  bool jagged;
+  std::int64_t batch, candidates;  // jagged: 1, M
+};
+inline Rows rows_of(const Scores& scores) {
+  if (scores.offsets != nullptr) return {true, 1, scores.rows};
+  return {false, scores.batch, scores.candidates};
 }
+
+// An optional tensor with one value per candidate, or `last` of them.
+template <class T>
+Input<T> of_candidates(const MaybeTensor& given, const char* name, const Rows& rows) {
+  return rows.jagged ? Input<T>(given, name, {rows.candidates}) : Input<T>(given, name, {rows.batch, rows.candidates});
+}
+template <class T>
+Input<T> of_candidates(const MaybeTensor& given, const char* name, const Rows& rows, std::int64_t last) {
+  return rows.jagged ? Input<T>(given, name, {rows.candidates, last})
+                     : Input<T>(given, name, {rows.batch, rows.candidates, last});
+}
+
+// The rules of a page.
+struct RulesInput {
+  RulesInput(const Rows& rows, const MaybeTensor& mask, const MaybeTensor& boost_mul, const MaybeTensor& boost_add,
+             const MaybeTensor& groups, const MaybeTensor& caps, const MaybeTensor& cap_slots,
+             const MaybeTensor& decay);
+  PageRules rules() const;
+
+ private:
+  Input<std::uint8_t> mask_;
+  Input<float> boost_mul_, boost_add_;
+  Input<std::int32_t> groups_;
+  std::int64_t columns_;
+  Input<std::int32_t> caps_, cap_slots_;
+  Input<float> decay_;
+};
 
 // k, from 1 to 2^31 - 1.
 std::int64_t list_length(std::int64_t k);

@@ -54,28 +54,35 @@ def record(call: Callable[[], object]) -> list[Launch]:
     return launches
 
 
-def signature_of(launch: Launch) -> tuple[dict[str, str], dict[str, Any], list[str]]:
-    """The specialization that Triton's launcher would choose: types by argument, constants, multiples of 16."""
-    types: dict[str, str] = {}
-    constants: dict[str, Any] = {}
-    aligned: list[str] = []
-    for parameter in launch.kernel.params:
-        name, value = parameter.name, launch.arguments[parameter.name]
-        free = parameter.do_not_specialize
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not free):
-            types[name], constants[name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            types[name] = "*" + _ELEMENTS[value.dtype]
+def signature_of(launch: Launch) -> tuple[dict[str, Any], dict[tuple[int, ...], Any], list[tuple[int, ...]]]:
+    """The specialization that Triton's launcher would choose: types by argument (of a named tuple, one of types),
+    constants by path, and the paths of multiples of 16."""
+    constants: dict[tuple[int, ...], Any] = {}
+    aligned: list[tuple[int, ...]] = []
+
+    def type_of(path: tuple[int, ...], value: Any, constant: bool, free: bool) -> Any:
+        if isinstance(value, tuple) and not constant:
+            return type(value)(*(type_of((*path, i), part, False, free) for i, part in enumerate(value)))
+        if constant or value is None or (type(value) is int and value == 1 and not free):
+            constants[path] = value
+            return "constexpr"
+        if isinstance(value, torch.Tensor):
             if value.data_ptr() % 16 == 0:
-                aligned.append(name)
-        elif isinstance(value, bool):
-            types[name] = "i1"
-        elif isinstance(value, int):
-            types[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0 and not free:
-                aligned.append(name)
-        else:
-            types[name] = "fp32"
+                aligned.append(path)
+            return "*" + _ELEMENTS[value.dtype]
+        if isinstance(value, bool):
+            return "i1"
+        if not isinstance(value, int):
+            return "fp32"
+        if value % 16 == 0 and not free:
+            aligned.append(path)
+        return "i32" if -(2**31) <= value < 2**31 else "i64"
+
+    parameters = launch.kernel.params
+    types = {
+        p.name: type_of((i,), launch.arguments[p.name], p.is_constexpr, p.do_not_specialize)
+        for i, p in enumerate(parameters)
+    }
     return types, constants, aligned
 
 
@@ -87,7 +94,6 @@ def compiled(launch: Launch, arch: str) -> Any:
 
     types, constants, aligned = signature_of(launch)
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
-    places = {name: i for i, name in enumerate(launch.kernel.arg_names)}
-    attributes = {(places[name],): [["tt.divisibility", 16]] for name in aligned}
+    attributes = {path: [["tt.divisibility", 16]] for path in aligned}
     source = ASTSource(launch.kernel, signature=types, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=target, options=launch.options)

@@ -125,10 +125,19 @@ def _bits(value: Any) -> int:
 
 
 # ---- launches of ops -------------------------------------------------------------------------------------------------
-def _arguments(launch: Launch) -> list[Any]:
+def _arguments(launch: Launch) -> Iterator[Any]:
+    """The numbers and tensors that the compiled kernel takes, in its order."""
     types = {**signature_of(launch)[0], "global_scratch": "*i8", "profile_scratch": "*i8"}
-    values = ((kind, launch.arguments.get(name)) for name, kind in types.items() if kind != "constexpr")
-    return [float(value or 0) if kind == "fp32" else value for kind, value in values]
+
+    def flat(kind: Any, value: Any) -> Iterator[Any]:
+        if isinstance(kind, tuple):
+            for own, part in zip(kind, value, strict=True):
+                yield from flat(own, part)
+        elif kind != "constexpr":
+            yield float(value or 0) if kind == "fp32" else value
+
+    for name, kind in types.items():
+        yield from flat(kind, launch.arguments.get(name))
 
 
 @contextmanager
@@ -141,7 +150,7 @@ def emulated(arch: str = "sm_90", fill: int = FILL) -> Iterator[list[Finding]]:
 
     def take(launch: Launch) -> None:
         binary = compiled(launch, arch)
-        found.extend(execute(binary.asm["ptx"], _arguments(launch), launch.grid, binary.metadata.shared, fill))
+        found.extend(execute(binary.asm["ptx"], [*_arguments(launch)], launch.grid, binary.metadata.shared, fill))
 
     with launches_to(take):
         yield found

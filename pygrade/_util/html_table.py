@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pygrade._util.text import printable
 
@@ -15,6 +16,17 @@ class Html:
 
 
 Cell = str | Html
+
+
+class Table(NamedTuple):
+    """A table, of a page and of the terminal: its first ``texts`` columns are text, the others numbers; the row that
+    begins with ``strong`` stands out.
+    """
+
+    head: Sequence[str]  # empty: it has none
+    rows: Sequence[Sequence[Cell]]
+    strong: str = ""
+    texts: int = 1
 
 
 def escape(text: str) -> str:

@@ -47,6 +47,15 @@ def to_builtins(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+class Record:
+    """Base of dataclasses that are written as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and dicts for JSON: NaN and infinity become None."""
+        record: dict[str, Any] = to_builtins(self)
+        return record
+
+
 def to_json(record: Mapping[str, Any]) -> bytes:
     """The bytes of a JSON document: sorted keys, so that equal records are equal files."""
     return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()

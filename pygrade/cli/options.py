@@ -9,7 +9,7 @@ from pygrade.config.option import Place
 from pygrade.config.shared import LogOptions
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
-from pygrade.logs.log_parts import LogParts, rows_of
+from pygrade.logs.log_parts import LogParts
 from pygrade.runs.source import with_values
 from pygrade.workers import LOCAL, Workers
 
@@ -43,15 +43,9 @@ def load_log(options: LogOptions) -> Logs:
     return with_values(read_log(options), options.values, options.value_tasks)
 
 
-def open_log(options: LogOptions, limit: int) -> Logs | LogParts:
-    """As `load_log`; a log of more requests than the limit is not read yet."""
-    directory = log_directory(options)
-    if rows_of(directory) <= limit:  # and so the requests
-        return load_log(options)
-    parts = LogParts.open(directory).complete()
-    if parts.num_requests <= limit:
-        return load_log(options)
-    return with_values(parts, options.values, options.value_tasks)
+def open_log(options: LogOptions) -> LogParts:
+    """As `load_log`; the log is not read yet."""
+    return with_values(LogParts.open(log_directory(options)).complete(), options.values, options.value_tasks)
 
 
 def sub_config(kind: type[Config], options: Any) -> Config:

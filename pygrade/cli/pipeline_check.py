@@ -7,7 +7,7 @@ from pygrade.cli import terminal
 from pygrade.config.ignored import refuse
 from pygrade.config.pipeline import CheckConfig, PipelineOptions
 from pygrade.config.shared import Output
-from pygrade.console.tables import latency_table, skew_table
+from pygrade.console.pipeline import check_sections
 from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.stages import SHOWN
 from pygrade.serving.run_copy import local_run
@@ -22,10 +22,5 @@ def check(run: Place, options: PipelineOptions) -> dict[str, Any]:
     record = serve_check(folder, CheckConfig(requests=options.check_requests), options.store)
     upload_directory(run, folder, *SHOWN)
     if not options.json:
-        skew, equal = skew_table(record)
-        if skew[1]:
-            terminal.table("Materialized against served", *skew)
-        terminal.text(equal)
-        terminal.table(f"{record['candidates']} candidates", *latency_table(record), "in all")
-        terminal.text(f"{record['equal_pages']:,} of {record['requests']:,} pages are equal bit for bit")
+        terminal.sections(check_sections(record))
     return record

@@ -65,7 +65,7 @@ def _facts(log: EventLog) -> dict[str, Any]:
 def _print(proposal: SchemaProposal) -> None:
     for table in proposal.tables:
         form = f", {table.keys['form']} form" if table.entity == "events" else ""
-        title = f"{table.table.where}: {table.entity}{form}, {table.table.rows:,} rows"
+        title = f"{table.table.where}: {table.entity}{form}, {table.table.total:,} rows"
         terminal.table(title, ["key", "column"], table_rows(table), left=True)
     for note in proposal.notes:
         terminal.text(f"note: {note}")

@@ -3,12 +3,13 @@
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pygrade._util.html_table import Html
 from pygrade._util.optional_imports import require
 from pygrade._util.text import printable
+from pygrade.console.html import Section
 from pygrade.serving.page_table import page_table
 
 _PLAIN_WIDTH = 100  # columns unless standard output is a terminal
@@ -87,6 +88,19 @@ def table(
         out.print(view)
     if caption:
         out.print(literal(printable(caption)), style="dim", soft_wrap=True)
+
+
+def sections(parts: Iterable[Section], heading: str = "") -> None:
+    """Sections of a report, without what a page alone has; ``heading`` before their titles."""
+    for part in parts:
+        title = f"{heading}{part.title}"
+        for shown in part.tables:
+            caption = part.text if shown is part.tables[-1] else ""
+            left = shown.texts == len(shown.head)
+            table(title, shown.head, shown.rows, shown.strong, caption, shown.texts, left)
+            title = ""
+        for line in part.notes if part.tables else (f"{title}: {part.text}", *part.notes):
+            text(line)
 
 
 def _that_fit(cells: Sequence[Sequence[str]], texts: int, width: int) -> list[list[int]]:

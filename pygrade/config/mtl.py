@@ -11,14 +11,8 @@ class MtlConfig(Options):
     """Size and training of the multi-task model."""
 
     PYTHON_ONLY: ClassVar = (  # not on the command line
-        "task_experts",
-        "shared_experts",
-        "expert_output",
-        "tower_hidden",
-        "positive_weight_power",
-        "max_positive_weight",
-        "memory_rows",
-        "seed",
+        *("task_experts", "shared_experts", "expert_output", "tower_hidden", "positive_weight_power"),
+        *("max_positive_weight", "memory_rows", "seed"),
     )
 
     task_experts: int = option(1, "experts of each task (PLE); 0: shared ones alone (MMoE)", ge=0)

@@ -93,17 +93,8 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "store",
-        "check",
-        "tasks",
-        "policy_requests",
-        "candidates",
-        "schema",
-        "leak_checks",
-        "seed",
-        "predictions",
-        "track",
-        "cluster",
+        *("store", "check", "tasks", "policy_requests", "candidates", "schema", "leak_checks", "seed"),
+        *("predictions", "track", "cluster"),
     )
     FLAGS: ClassVar = {
         "train": (

@@ -15,15 +15,8 @@ class PolicyConfig(Options):
     """Network, exploration, fusion formula and weight bounds of a `FusionPolicy`."""
 
     PYTHON_ONLY: ClassVar = (  # not on the command line
-        "concentration_floor",
-        "task_values",
-        "beta",
-        "epsilon",
-        "corrected",
-        "value_tasks",
-        "indicators",
-        "boosts",
-        "scenario_boosts",
+        *("concentration_floor", "task_values", "beta", "epsilon", "corrected", "value_tasks", "indicators", "boosts"),
+        *("scenario_boosts",),
     )
 
     hidden: tuple[int, ...] = option((64, 64), "widths of the MLP's hidden layers", ge=1)

@@ -171,16 +171,10 @@ class TrainConfig(Options):
     engine: Engine = option(
         "auto", "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy"
     )
-    shard_requests: int = option(
-        100_000,
-        "Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a "
-        "step's gradient is a sum over its shards, up to 64.",
-        ge=1,
-    )
     sample_requests: int = option(
-        20_000,
-        "Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust "
-        "is judged by.",
+        100_000,
+        "Requests that are held in memory. Of a longer log, a uniform sample of so many judges; all of it is learned "
+        "from.",
         ge=1,
     )
     threads: int = option(1, "of torch on the CPU; more do not help networks of this size", ge=1)
@@ -250,17 +244,8 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "values",
-        "value_tasks",
-        "prior",
-        "in_use",
-        "holdout",
-        "resume",
-        "seed",
-        "device",
-        "threads",
-        "track",
-        "cluster",
+        *("values", "value_tasks", "prior", "in_use", "holdout", "resume", "seed", "device", "threads"),
+        *("track", "cluster"),
     )
 
     out: Place = required("directory to write")

@@ -31,9 +31,9 @@ def _lifted(value: Any, parts: list[bytes]) -> Any:
         if value.dtype.name not in DTYPES:
             raise TypeError(f"array has dtype {value.dtype}; want one of {', '.join(DTYPES)}")
         content = np.ascontiguousarray(value).tobytes()
-        place = sum(map(len, parts))
+        start = sum(map(len, parts))
         parts.append(content + bytes(-len(content) % 8))
-        return {"array": value.dtype.name, "at": place, "length": int(value.size)}
+        return {"array": value.dtype.name, "at": start, "length": int(value.size)}
     if isinstance(value, dict):
         return {name: _lifted(entry, parts) for name, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -77,9 +77,9 @@ def moving_mean(values: Sequence[float]) -> NDArray[np.float64]:
     """Centered moving mean over about a tenth of the points, over fewer at the ends."""
     series = np.asarray(values, np.float64)
     kernel = np.ones(2 * (len(series) // 20) + 1)
-    known = np.isfinite(series)
-    total = np.convolve(np.where(known, series, 0.0), kernel, mode="same")
-    count = np.convolve(known.astype(np.float64), kernel, mode="same")
+    finite = np.isfinite(series)
+    total = np.convolve(np.where(finite, series, 0.0), kernel, mode="same")
+    count = np.convolve(finite.astype(np.float64), kernel, mode="same")
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
@@ -94,8 +94,8 @@ class _Axis:
 
     @classmethod
     def of(cls, values: Iterable[float], start: float, end: float) -> "_Axis":
-        known = [float(value) for value in values if math.isfinite(value)]
-        low, high = min(known, default=0.0), max(known, default=1.0)
+        finite = [float(value) for value in values if math.isfinite(value)]
+        low, high = min(finite, default=0.0), max(finite, default=1.0)
         margin = 0.03 * (high - low) or 0.5
         return cls(low - margin, high + margin, start, end)
 
@@ -123,8 +123,8 @@ def front_picture(record: Mapping[str, Any]) -> str:
     """An SVG file with a chart per pair of tasks of `Front.to_dict`: events over production of one and the other."""
 
     def lift(point: Mapping[str, Any], kind: str, task: str) -> float:
-        entry = point[kind][task]
-        return 100 * float((entry["value"] if kind == "events" else entry) or 0.0)
+        lift_of_task = point[kind][task]
+        return 100 * float((lift_of_task["value"] if kind == "events" else lift_of_task) or 0.0)
 
     parts = [f"<style>{_STYLE}</style>"]
     for number, (a, b, path) in enumerate(record["paths"]):
@@ -135,8 +135,8 @@ def front_picture(record: Mapping[str, Any]) -> str:
         marks = {name: (lift(point, "events", a), lift(point, "events", b)) for name, point in record["marks"].items()}
         points = {"production": (0.0, 0.0)} | marks
         chart = draw(Chart(f"{a} and {b}", f"{b}, %", lines, points=points, across=f"{a}, % over production"))
-        place = f'x="10" y="{10 + number * (_HEIGHT + 20)}" width="{_WIDTH}" height="{_HEIGHT}"'
-        parts.append(chart.replace("<svg ", f"<svg {place} ", 1))
+        frame = f'x="10" y="{10 + number * (_HEIGHT + 20)}" width="{_WIDTH}" height="{_HEIGHT}"'
+        parts.append(chart.replace("<svg ", f"<svg {frame} ", 1))
     height = 10 + len(record["paths"]) * (_HEIGHT + 20)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 20}" height="{height}">'
     return f'{head}<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'

@@ -96,8 +96,8 @@ def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
     """The requests that the page ranks, with all of their candidates."""
     names: list[str | None] = [None] * logs.num_rows if run.names is None else run.names.items(logs.item_id)
     items = [str(item) if name is None else name for item, name in zip(logs.item_id.tolist(), names, strict=True)]
-    distinct, place = np.unique(np.array(items), return_inverse=True)
-    known = {name: number for number, name in enumerate(run.policy.scenarios)}
+    distinct, item_codes = np.unique(np.array(items), return_inverse=True)
+    scenarios = {name: number for number, name in enumerate(run.policy.scenarios)}
     labels = None if logs.scenario is None else [str(name) for name in logs.scenario]
     return {
         "names": _named(run, "request", logs.request_id),
@@ -109,11 +109,11 @@ def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
         "context": logs.context,
         "prices": logs.value,
         "items": item_inputs(run.policy, logs),
-        "scenarios": list(known),
-        "scenario": None if labels is None else np.array([known.get(name, -1) for name in labels], np.int32),
+        "scenarios": list(scenarios),
+        "scenario": None if labels is None else np.array([scenarios.get(name, -1) for name in labels], np.int32),
         "scenario_names": labels,
         "item_names": distinct.tolist(),
-        "item": place.astype(np.int32),
+        "item": item_codes.astype(np.int32),
         "positions": logs.position,
         "events": [sparse(column) for column in logs.feedback.T],
     }
@@ -122,12 +122,12 @@ def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
 def _likeness(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
     """Inputs of page terms: indices of categories [M], distinct vectors, the index of each row's vector."""
     terms = None if policy.correction is None else policy.correction.page_terms
-    names, place, vectors = logs.category, logs.embedding, logs.embeddings
+    names, vector_codes, vectors = logs.category, logs.embedding, logs.embeddings
     record: dict[str, Any] = {"categories": [], "category": None, "embeddings": None}
     if terms is not None and names is not None and terms.categories:
         record |= {"categories": list(terms.categories), "category": terms.codes(names)}
-    if terms is not None and place is not None and vectors is not None and terms.dimension == vectors.shape[1]:
-        record["embeddings"] = {"place": place, "vectors": vectors, "dimension": terms.dimension}
+    if terms is not None and vector_codes is not None and vectors is not None and terms.dimension == vectors.shape[1]:
+        record["embeddings"] = {"place": vector_codes, "vectors": vectors, "dimension": terms.dimension}
     return record
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pygrade._util.html_table import Html, escape, html_table
+from pygrade._util.html_table import Html, Table, escape, html_table
 from pygrade.console.marks import interval_mark
 from pygrade.metrics.texts import lift_text
 
@@ -14,16 +14,21 @@ Facts = Sequence[tuple[str, str | Html]]
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph (HTML) that says what the reader sees, and what is below it (HTML)."""
+    """A heading, a paragraph that says what the reader sees, tables, and small print below them. `more` is HTML that a
+    page alone has: charts, lists to unfold.
+    """
 
     title: str
     text: str = ""
-    body: str = ""
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    more: str = ""
 
     def html(self, name: str) -> str:
         """name: of the anchor."""
-        text = f'<p class="note">{self.text}</p>' if self.text else ""
-        return f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(self.title)}</h2>{text}{self.body}</section>'
+        body = "".join(map(table, self.tables)) + notes(self.notes) + self.more
+        text = notes([self.text] if self.text else [])
+        return f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(self.title)}</h2>{text}{body}</section>'
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,9 @@ def card(name: str, lift: Json | None, reach: float, missing: str = "this rankin
     return f'<div class="card"><small>{escape(name)}</small><b class="number">{lift_text(lift)}</b>{mark}</div>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str | Html]], texts: int = 1, strong: str = "") -> str:
+def table(content: Table) -> str:
     """`html_table` that a narrow screen scrolls."""
+    head, rows, strong, texts = content
     name = escape(head[0] if head and head[0] else "table")
     inner = html_table(head, rows, texts=texts, strong=strong)
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{inner}</div>'

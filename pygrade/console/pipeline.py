@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.html_table import escape
+from pygrade._util.html_table import Table
 from pygrade._util.serialization import read_json
 from pygrade.config.console import ConsoleConfig
 from pygrade.console import tables
 from pygrade.console.collect import collect
-from pygrade.console.html import Lead, Section, facts, table
+from pygrade.console.html import Lead, Section, facts
 from pygrade.console.page import write_page
 from pygrade.console.run_files import JudgedRun, find_run
 from pygrade.console.sections import (
@@ -62,13 +62,13 @@ def pipeline_report(run: Path, summary: Json, judged: JudgedRun) -> tuple[Lead, 
         replay_section(replay),
         off_policy_section(stages["evaluate"]["off_policy"], stages["evaluate"]["off_policy_note"]),
         *trust_section(stages["policy"].get("trust")),
-        _predictions(stages["logs"]["predictions"], stages["mtl"], replay),
-        _prerank(stages["prerank"]),
+        model_section(stages["logs"]["predictions"], stages["mtl"], replay),
+        prerank_section(stages["prerank"]),
         *training_sections(run / f"policy-{stages['policy']['key']}"),
-        *_serving(check),
+        *check_sections(check),
         _data(stages),
         *_leaks(stages.get("leaks")),
-        _time(stages),
+        time_section(stages),
     ]
 
 
@@ -86,7 +86,7 @@ def _data(stages: Json) -> Section:
         ("the policy learns from", f"{logs['policy']['requests']:,} requests"),
         ("judged on", f"{logs['evaluate']['requests']:,} later requests"),
     ]
-    return Section("Data", "The inputs of the stages.", facts(rows))
+    return Section("Data", "The inputs of the stages.", more=facts(rows))
 
 
 def _leaks(check: Json | None) -> list[Section]:
@@ -100,47 +100,49 @@ def _leaks(check: Json | None) -> list[Section]:
         [leak["feature"], f"{leak['rows']:,}", str(leak["cut"]), f"{leak['before']} → {leak['after']}"]
         for leak in check["leaks"]
     ]
-    heads = ["feature", "rows", "altered from (ms)", "example"]
-    return [Section("Leaks from the future", text, table(heads, rows) if rows else "")]
+    shown = Table(["feature", "rows", "altered from (ms)", "example"], rows)
+    return [Section("Leaks from the future", text, [shown] if rows else [])]
 
 
-def _prerank(record: Json) -> Section:
+def prerank_section(record: Json) -> Section:
+    """Recall of the candidates by their number."""
     text = (
         f"Share of a request's later positives among its candidates, of {record['items']:,} items, ± 95 %. Unknown "
-        "items appeared after the training: no list can hold them. "
-        f"Published: <b>{escape(record.get('published', 'two towers'))}</b>."
+        f"items appeared after the training: no list can hold them. Published: {record.get('published', 'two towers')}."
     )
-    return Section("Prerank", text, table(*tables.recall_table(record)))
+    return Section("Prerank", text, [tables.recall_table(record)])
 
 
-def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
+def model_section(tasks: Json, model: Json, replay: Json) -> Section:
     """Order and calibration: the order of the replay's requests, which are the same."""
     if model["network"] == "own":
         about = "Predictions of your own model, columns p_ of the log, on the requests that judge."
         return prediction_section(replay, "Predictions", about)
     text = (
-        f"Predictions of the multi-task model ({escape(model['network'])}) on the requests that judge: later than "
+        f"Predictions of the multi-task model ({model['network']}) on the requests that judge: later than "
         "those that trained, stopped and calibrated it. Log-loss and calibration error (ECE): before → after "
         "calibration. GAUC: within a user. ± 95 %, clustered by user; an AUC of 0.5 is chance."
     )
-    return Section("Multi-task model", text, table(*tables.model_table(tasks, model)))
+    return Section("Multi-task model", text, [tables.model_table(tasks, model)])
 
 
-def _serving(check: Json) -> list[Section]:
+def check_sections(check: Json) -> list[Section]:
+    """Latencies and skew of a check; none without one."""
     if not check:
         return []
     text = (
         f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
-        f"that moment ({escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
-        f"{check['candidates']} candidates a request. Bar: p50."
+        f"that moment ({check['store']}): {check['equal_pages']:,} of {check['requests']:,} pages are equal bit for "
+        f"bit. {check['candidates']} candidates a request. Bar: p50."
     )
-    (head, rows), equal = tables.skew_table(check)
-    skew = table(head, rows[:_SHOWN]) if rows else ""
+    skew, equal = tables.skew_table(check)
+    shown = [skew._replace(rows=skew.rows[:_SHOWN])] if skew.rows else []
     return [
-        Section("Serving", text, table(*tables.latency_table(check), strong="in all")),
-        Section("Train/serve skew", f"{equal}; those that differ most come first.", skew),
+        Section("Serving", text, [tables.latency_table(check)]),
+        Section("Train/serve skew", f"{equal}; those that differ most come first.", shown),
     ]
 
 
-def _time(stages: Json) -> Section:
-    return Section("Time", "Duration of each stage when it ran.", table(*tables.stage_table(stages), texts=2))
+def time_section(stages: Json) -> Section:
+    """Time and memory of the stages."""
+    return Section("Time", "Duration of each stage when it ran.", [tables.stage_table(stages)])

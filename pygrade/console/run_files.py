@@ -52,7 +52,7 @@ def download_run(place: Place) -> Path:
     stages = stages_of(run)
     keys = {} if stages is None else {name: f"{name}-{stages[name]['key']}" for name in ("events", "logs", "policy")}
     parts = [f"{folder}/**/*" for folder in keys.values()]
-    return download_directory(place, "*", *(parts or ["policy/*", "stage1/*", "stage2/*", "training/*/*", "logs/*"]))
+    return download_directory(place, "*", *(parts or ["policy/*", "stage?/*", "training/*", "training/*/*", "logs/*"]))
 
 
 def find_run(
@@ -61,7 +61,8 @@ def find_run(
     """The policy of a run, judged on the requests that it was not trained on.
 
     data: ``logs:DIR``; left out, it is what the run kept: the later requests of a pipeline, the log of a demo, or the
-    log that the run's ``options.toml`` names. evaluation: of these requests, if they are judged already.
+    log that the run's ``options.toml`` names. evaluation: of these requests, if they are judged already. Slot
+    propensities are those that the training estimated, as in its own evaluation, unless the config has an exponent.
     """
     config, stages = config or ConsoleConfig(), stages_of(run)
     trainings = run if stages is None else run / f"policy-{stages['policy']['key']}"
@@ -78,7 +79,9 @@ def find_run(
         logs = logs.valued(trained.task_values, trained.value_tasks)
     held_out, in_sample = unseen(logs, trained)
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
-    propensity = slot_propensity(logs, reward)
+    summary = beside / "train.json"
+    kept = read_json(summary).get("propensity") if config.propensity is None and summary.is_file() else None
+    propensity = slot_propensity(logs, reward) if kept is None else SlotPropensity.of(kept)
     if evaluation is None:
         logger.info("judging %s requests", f"{held_out.num_requests:,}")
         policies = policies_of(policy, directory)

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pygrade._util.html_table import escape
+from pygrade._util.html_table import Table
 from pygrade._util.serialization import to_builtins
 from pygrade.console import tables
-from pygrade.console.html import Json, Lead, Section, card, facts, folded, notes, table
+from pygrade.console.html import Json, Lead, Section, card, facts, folded
 from pygrade.console.marks import reach_of
 from pygrade.evaluation.replay import equal_metrics, judged_by, metric_titles, reinforcement_sentence
+from pygrade.policy.guardrails import LimitState
 
 _REQUESTS = {True: "of the training", False: "held out", None: "of the log"}
 
@@ -39,8 +40,8 @@ def verdict_lead(
         card(name, lifts.get(metric), reach, replay["cannot_differ"].get(metric, "this ranking is the baseline"))
         for metric, name in named.items()
     ]
-    said = _sentences(verdict or replay["verdict"], later["text"])
-    return Lead(text, **said, warnings=[*warnings, *replay["warnings"]], facts=shown, cards=cards)
+    sentences = _sentences(verdict or replay["verdict"], later["text"])
+    return Lead(text, **sentences, warnings=[*warnings, *replay["warnings"]], facts=shown, cards=cards)
 
 
 def _sentences(verdict: Json | None, later: str = "") -> dict[str, Any]:
@@ -50,38 +51,37 @@ def _sentences(verdict: Json | None, later: str = "") -> dict[str, Any]:
     return {"verdict": verdict["sentence"], "kind": verdict["verdict"], "beside": [line for line in lines if line]}
 
 
-def replay_section(replay: Json, title: str = "Replay of all rankings") -> Section:
+def replay_section(replay: Json) -> Section:
     """Each ranking's value and NDCG, and its lift over the baseline, with intervals that all cover at once."""
-    judged = ". ".join((judged_by(replay), *equal_metrics(replay)))
     text = (
         f"Each ranking re-orders the shown items of {replay['num_requests']:,} requests; what was not shown can't be "
-        f"judged. Lifts are over {escape(replay['baseline'])}, ± two-sided 95 %, and all intervals cover at once. "
-        f"{escape(judged[0].upper() + judged[1:])}. {escape(reinforcement_sentence(replay))}"
+        f"judged. Lifts are over {replay['baseline']}, ± two-sided 95 %, and all intervals cover at once. Served: "
+        f"{replay['later']['serves']}; {'. '.join((judged_by(replay), *equal_metrics(replay)))}. "
+        f"{reinforcement_sentence(replay)}"
     )
-    return Section(title, text.strip(), table(*tables.replay_table(replay), strong=replay["later"]["served"]))
+    return Section("Replay of all rankings", text.strip(), [tables.replay_table(replay)])
 
 
 def prediction_section(replay: Json, title: str = "How well each task is predicted", text: str = "") -> Section:
     """AUC and GAUC by task, with intervals."""
     size = f"{replay['num_requests']:,} requests of {replay['num_users']:,} users, ± 95 %. GAUC: within a user."
-    return Section(title, f"{text} {size}".strip(), table(*tables.prediction_table(replay)))
+    return Section(title, f"{text} {size}".strip(), [tables.prediction_table(replay)])
 
 
 def off_policy_section(estimates: Json, absent: str) -> Section:
     """The off-policy estimate of the policy's value; absent: the reason, if there is none."""
-    (head, rows), warnings = tables.off_policy_table(estimates)
-    text = f"Value of a request's page if the policy orders it, ± 95 %. {escape(absent[:1].upper() + absent[1:])}"
-    return Section("Off-policy estimate", text, table(head, rows) + notes(warnings) if rows else "")
+    shown, warnings = tables.off_policy_table(estimates)
+    text = f"Value of a request's page if the policy orders it, ± 95 %. {absent[:1].upper() + absent[1:]}"
+    return Section("Off-policy estimate", text, [shown] if shown.rows else [], warnings)
 
 
 def trust_section(trust: Json | None) -> list[Section]:
     """Results of cross-fitting: mixtures and baselines against the strongest baseline."""
-    head, rows = tables.trust_table(trust)
-    tried_head, tried = tables.tried_table(trust)
-    said = "Standard errors of held-out likelihood over what is served without it, plain, weighted by value, and of "
-    said += "the value given the page; the same on later requests. The first that passes is served."
-    corrections = [Section("Corrections that were tried", escape(said), table(tried_head, tried))] if tried else []
-    if not trust or not rows:
+    lifts, tried = tables.trust_table(trust), tables.tried_table(trust)
+    text = "Standard errors of held-out likelihood over what is served without it, plain, weighted by value, and of "
+    text += "the value given the page; the same on later requests. The first that passes is served."
+    corrections = [Section("Corrections that were tried", text, [tried])] if tried.rows else []
+    if not trust or not lifts.rows:
         return corrections
     text = (
         f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
@@ -89,8 +89,18 @@ def trust_section(trust: Json | None) -> list[Section]:
         f"debiased value over {trust['baseline']}; bounds are two-sided at 95 % and hold for all rows at once. A "
         f"mixture adds the standardized scores of its parts. Served: {trust['served']}."
     )
-    shown = table(head, rows, strong=trust["served"])
-    return [Section("Cross-fitted value of the logged pages", escape(text), shown), *corrections]
+    return [Section("Cross-fitted value of the logged pages", text, [lifts]), *corrections]
+
+
+def guardrail_section(guardrails: Json) -> Section:
+    """Limits, their estimates and bounds, of `Guardrails.to_dict`."""
+    states = [LimitState(**state) for state in guardrails["states"]]
+    rows = [[state.limit, f"{state.value:.4g}", f"{state.bound:.4g}", state.word] for state in states]
+    text = (
+        f"On {guardrails['num_requests']:,} requests that trained nothing; all bounds hold at once with "
+        f"{guardrails['confidence']:.0%}."
+    )
+    return Section("Limits of what is served", text, [Table(["limit", "estimate", "bound", ""], rows)])
 
 
 def options_section(options: Any, defaults: Any) -> Section:
@@ -103,17 +113,17 @@ def options_section(options: Any, defaults: Any) -> Section:
     ]
     text = f"{len(changed)} of {len(chosen)} differ from their defaults." if changed else "All have their defaults."
     every = folded(f"all {len(chosen)} options", facts([(name, _shown(value)) for name, value in chosen.items()]))
-    return Section("Options", text, (facts(changed) if changed else "") + every)
+    return Section("Options", text, more=(facts(changed) if changed else "") + every)
 
 
 def run_section(summary: Json) -> list[Section]:
     """The texts and numbers of a run's summary."""
-    known = [
+    facts_of_run = [
         (name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
         for name, value in summary.items()
         if isinstance(value, str | int | float)
     ]
-    return [Section("The run", body=facts(known))] if known else []
+    return [Section("The run", more=facts(facts_of_run))] if facts_of_run else []
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pygrade._util.html_table import Html
+from pygrade._util.html_table import Html, Table
 from pygrade.console.marks import bar, interval_mark, reach_of
 from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import metric_titles
@@ -11,7 +11,6 @@ from pygrade.metrics.texts import bounds_text, lift_text, positive_text, rate_te
 
 Json = Mapping[str, Any]
 Rows = list[list[str | Html]]
-Table = tuple[list[str], Rows]
 METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
 _MANY = 200  # requests from which on a 99th percentile is more than the maximum
 
@@ -20,17 +19,17 @@ def replay_table(replay: Json) -> Table:
     """Each ranking's value and NDCG, the baseline first, and its lifts in the metrics in which rankings can differ."""
     metrics = metric_titles(replay["k"])
     differing = [metric for metric in metrics if metric not in replay["cannot_differ"]]
-    reaches = {metric: reach_of(entry[metric] for entry in replay["lifts"].values()) for metric in differing}
+    reaches = {metric: reach_of(estimates[metric] for estimates in replay["lifts"].values()) for metric in differing}
     rows: Rows = []
-    for arm, entry in sorted(replay["rankers"].items(), key=lambda row: row[0] != replay["baseline"]):
+    for arm, estimates in sorted(replay["rankers"].items(), key=lambda row: row[0] != replay["baseline"]):
         lifts, row = replay["lifts"].get(arm, {}), list[str | Html]([arm])
-        row += [positive_text(entry[metric]) for metric in metrics]
+        row += [positive_text(estimates[metric]) for metric in metrics]
         for metric in differing:
             mark = interval_mark(lifts[metric], reaches[metric], f"{arm}, {metric}") if lifts else Html("")
             row += [lift_text(lifts.get(metric)), mark]
         rows.append(row)
     heads = [head for metric in differing for head in (f"{metrics[metric]} lift", "interval")]
-    return ["ranking", *metrics.values(), *heads], rows
+    return Table(["ranking", *metrics.values(), *heads], rows, replay["later"]["served"])
 
 
 def prediction_table(replay: Json) -> Table:
@@ -38,15 +37,15 @@ def prediction_table(replay: Json) -> Table:
     rows: Rows = [
         [
             task,
-            f"{int(entry['events']):,}",
-            f"{entry['rate']:.2%}",
-            rate_text(entry["mean_prediction"]),
-            share_text(entry["auc"], 3),
-            share_text(entry["gauc"], 3),
+            f"{int(figures['events']):,}",
+            f"{figures['rate']:.2%}",
+            rate_text(figures["mean_prediction"]),
+            share_text(figures["auc"], 3),
+            share_text(figures["gauc"], 3),
         ]
-        for task, entry in replay["predictions"].items()
+        for task, figures in replay["predictions"].items()
     ]
-    return ["task", "events", "rate", "predicted", "AUC", "GAUC"], rows
+    return Table(["task", "events", "rate", "predicted", "AUC", "GAUC"], rows)
 
 
 def model_table(tasks: Json, model: Json) -> Table:
@@ -54,30 +53,30 @@ def model_table(tasks: Json, model: Json) -> Table:
     rows: Rows = [
         [
             task,
-            f"{entry['positives']:,}",
-            f"{100 * entry['rate']:.2f} / {100 * entry['mean_prediction']:.2f} %",
-            share_text(entry["auc_interval"], 3),
-            share_text(entry["gauc_interval"], 3),
-            f"{number_text(entry['log_loss_before'], 3)} → {number_text(entry['log_loss'], 3)}",
-            f"{number_text(entry['ece_before'], 3)} → {number_text(entry['ece'], 3)}",
+            f"{figures['positives']:,}",
+            f"{100 * figures['rate']:.2f} / {100 * figures['mean_prediction']:.2f} %",
+            share_text(figures["auc_interval"], 3),
+            share_text(figures["gauc_interval"], 3),
+            f"{number_text(figures['log_loss_before'], 3)} → {number_text(figures['log_loss'], 3)}",
+            f"{number_text(figures['ece_before'], 3)} → {number_text(figures['ece'], 3)}",
         ]
-        for task, entry in ((task, tasks[task]) for task in model["tasks"])
+        for task, figures in ((task, tasks[task]) for task in model["tasks"])
     ]
-    return ["task", "events", "rate / predicted", "AUC", "GAUC", "log-loss", "ECE"], rows
+    return Table(["task", "events", "rate / predicted", "AUC", "GAUC", "log-loss", "ECE"], rows)
 
 
 def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
     """The estimates, and the warnings about them, each with the names of those that it is about."""
     warned: dict[str, list[str]] = {}
-    for name, entry in estimates.items():
-        if entry["warning"]:
-            warned.setdefault(entry["warning"], []).append(name)
+    for name, figures in estimates.items():
+        if figures["warning"]:
+            warned.setdefault(figures["warning"], []).append(name)
     rows: Rows = [
-        [name, lift_text(entry) if name == LIFT else value_text(entry), f"{entry['effective_sample_size']:,.0f}"]
-        for name, entry in estimates.items()
+        [name, lift_text(figures) if name == LIFT else value_text(figures), f"{figures['effective_sample_size']:,.0f}"]
+        for name, figures in estimates.items()
     ]
     warnings = [f"{'; '.join(names)}: {warning}" for warning, names in warned.items()]
-    return (["estimate", "value", "effective sample"], rows), warnings
+    return Table(["estimate", "value", "effective sample"], rows), warnings
 
 
 def trust_table(trust: Json | None) -> Table:
@@ -85,60 +84,61 @@ def trust_table(trust: Json | None) -> Table:
     lifts: dict[str, Any] = {} if not trust else trust["mixtures"] | trust["baselines"]
     reach = reach_of(lifts.values())
     best = sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0))
-    return ["ranking", "lift", "interval"], [[n, bounds_text(lift), interval_mark(lift, reach, n)] for n, lift in best]
+    rows: Rows = [[n, bounds_text(lift), interval_mark(lift, reach, n)] for n, lift in best]
+    return Table(["ranking", "lift", "interval"], rows, trust["served"] if trust else "")
 
 
 def tried_table(trust: Json | None) -> Table:
     """The corrections that were tried until one was licensed, what held-out feedback shows, and what refused them."""
     rows: Rows = [
         [
-            entry["name"],
-            *(number_text(entry["gain"][name], 1) for name in ("z", "z_value", "z_page", "later", "later_page")),
-            entry["failure"] or "licensed",
+            figures["name"],
+            *(number_text(figures["gain"][name], 1) for name in ("z", "z_value", "z_page", "later", "later_page")),
+            figures["failure"] or "licensed",
         ]
-        for entry in (trust or {}).get("tried", ())
+        for figures in (trust or {}).get("tried", ())
     ]
-    return ["correction", "z", "by value", "of the order", "later", "order later", ""], rows
+    return Table(["correction", "z", "by value", "of the order", "later", "order later", ""], rows)
 
 
 def recall_table(prerank: Json) -> Table:
     """The share of later positives among the candidates, by their number."""
     rows: Rows = [
         [
-            f"recall@{entry['n']}",
-            f"{entry['requests']:,}",
-            f"{entry['unknown']:.1%}",
-            *(value_text(entry[name], 3) for name in ("recall", "popularity_recall", "difference")),
+            f"recall@{figures['n']}",
+            f"{figures['requests']:,}",
+            f"{figures['unknown']:.1%}",
+            *(value_text(figures[name], 3) for name in ("recall", "popularity_recall", "difference")),
         ]
-        for entry in prerank["recall"]
+        for figures in prerank["recall"]
     ]
-    return ["", "requests", "unknown", "two towers", "most popular", "difference"], rows
+    return Table(["", "requests", "unknown", "two towers", "most popular", "difference"], rows)
 
 
 def stage_table(stages: Json) -> Table:
     """Time and memory of each stage of a pipeline."""
-    longest = max(entry["seconds"] for entry in stages.values())
+    longest = max(figures["seconds"] for figures in stages.values())
     rows: Rows = [
         [
             name,
-            "earlier run" if entry["cached"] else "this run",
-            f"{entry['seconds']:.1f} s",
-            f"{entry['peak_mib']:,.0f} MiB",
-            bar(entry["seconds"], longest),
+            "earlier run" if figures["cached"] else "this run",
+            f"{figures['seconds']:.1f} s",
+            f"{figures['peak_mib']:,.0f} MiB",
+            bar(figures["seconds"], longest),
         ]
-        for name, entry in stages.items()
+        for name, figures in stages.items()
     ]
-    return ["stage", "done in", "took", "peak memory so far", ""], rows
+    return Table(["stage", "done in", "took", "peak memory so far", ""], rows, texts=2)
 
 
 def latency_table(check: Json) -> Table:
     """Milliseconds of each step of a check. The 99th percentile of few requests is their maximum."""
-    most = max(entry["p99_ms"] for entry in check["latency"].values())
+    most = max(figures["p99_ms"] for figures in check["latency"].values())
     rows: Rows = [
-        [name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", bar(entry["p50_ms"], most)]
-        for name, entry in check["latency"].items()
+        [name, f"{figures['p50_ms']:.2f}", f"{figures['p99_ms']:.2f}", bar(figures["p50_ms"], most)]
+        for name, figures in check["latency"].items()
     ]
-    return ["milliseconds", "p50", "p99" if check["requests"] >= _MANY else "max", ""], rows
+    return Table(["milliseconds", "p50", "p99" if check["requests"] >= _MANY else "max", ""], rows, "in all")
 
 
 def skew_table(check: Json) -> tuple[Table, str]:
@@ -147,20 +147,22 @@ def skew_table(check: Json) -> tuple[Table, str]:
     rows: Rows = [
         [
             name,
-            f"{entry['values']:,}",
-            f"{entry['equal']:.4%}",
-            "known on one side" if entry["max_difference"] is None else f"{entry['max_difference']:.3g}",
+            f"{figures['values']:,}",
+            f"{figures['equal']:.4%}",
+            "known on one side" if figures["max_difference"] is None else f"{figures['max_difference']:.3g}",
         ]
-        for name, entry in skew.items()
-        if entry["equal"] < 1.0
+        for name, figures in skew.items()
+        if figures["equal"] < 1.0
     ]
     text = f"{len(skew) - len(rows)} of {len(skew)} features have the same bits both ways"
-    return (["feature", "values", "equal", "largest difference"], rows), text
+    return Table(["feature", "values", "equal", "largest difference"], rows), text
 
 
-def lift_table(lifts: Mapping[str, Json], metrics: Mapping[str, str]) -> Table:
+def lift_table(lifts: Mapping[str, Json], metrics: Mapping[str, str]) -> tuple[list[str], Rows]:
     """Lifts of each arm by metric; metrics: their titles."""
-    return ["", *metrics.values()], [[arm, *(lift_text(found.get(m)) for m in metrics)] for arm, found in lifts.items()]
+    return ["", *metrics.values()], [
+        [arm, *(lift_text(by_metric.get(m)) for m in metrics)] for arm, by_metric in lifts.items()
+    ]
 
 
 def number_text(value: float | None, digits: int = 4) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.html_table import Html, escape
+from pygrade._util.html_table import Html, Table, escape
 from pygrade._util.serialization import read_json
 from pygrade.config.console import ConsoleConfig
 from pygrade.console.charts import Chart, draw
@@ -63,7 +63,7 @@ def write_report(
     """
     out = Path(run_dir) / FILE
     lead, sections = training_report(Path(run_dir), judged, highlight)
-    sections += [Section("Data", "What was learned from and judged on.", facts(data))] if data else []
+    sections += [Section("Data", "What was learned from and judged on.", more=facts(data))] if data else []
     sections += [options_section(*options)] if options else []
     sections += run_section(_json(Path(run_dir) / "summary.json"))
     if not sections and not lead.verdict:
@@ -78,12 +78,12 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
     trained = _json(run / "training" / "train.json") or _json(run / "train.json")
     replay, trust = None if judged is None else judged.evaluation, trained.get("trust")
     version = "" if judged is None else judged.policy.version
-    found = (replay or {}).get("verdict") or summary.get("verdict") or trust
-    lead = verdict_lead(found, replay, trained.get("warnings", ()), version)
+    verdict = (replay or {}).get("verdict") or summary.get("verdict") or trust
+    lead = verdict_lead(verdict, replay, trained.get("warnings", ()), version)
     if test:
         lead = replace(lead, cards=_test_cards(test, highlight))
     return lead, [
-        *([_ab_section(test, highlight)] if test else []),
+        *(_ab_sections(test, highlight) if test else []),
         *([replay_section(replay), prediction_section(replay)] if replay else []),
         *trust_section(trust),
         *training_sections(run),
@@ -95,24 +95,26 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
 def _test_cards(test: Json, highlight: str) -> list[str]:
     """The lift of the arm in question by metric."""
     lifts = test["expected"].get(highlight, {}).get("lifts", {})
-    known = {metric: lifts[metric] for metric in METRIC_LABELS if lifts.get(metric, {}).get("value") is not None}
-    reach = reach_of(known.values())
+    measured = {metric: lifts[metric] for metric in METRIC_LABELS if lifts.get(metric, {}).get("value") is not None}
+    reach = reach_of(measured.values())
     return [
         card(f"{highlight}: {METRIC_LABELS[metric]} over {test['baseline']}", lift, reach)
-        for metric, lift in known.items()
+        for metric, lift in measured.items()
     ]
 
 
-def _ab_section(test: Json, highlight: str) -> Section:
-    base = escape(test["baseline"])
+def _ab_sections(test: Json, highlight: str) -> list[Section]:
+    """Both kinds of a simulated A/B test: each arm's values and their lifts."""
+    base = test["baseline"]
     text = (
         f"Every arm ranked the same {test['num_requests']:,} requests of {test['num_users']:,} users that are not in "
         f"the log. Closed-form expectation in the simulated world, and its lift over {base}, ± 95 %; below, a sampled "
         "test with common random numbers: what users did once. CTR: clicks per impression. CVR: orders per click. OPM: "
         "orders per 1,000 impressions."
     )
-    lifts = [entry["lifts"].get("value", {}) for kind in ("expected", "sampled") for entry in test[kind].values()]
+    lifts = [result["lifts"].get("value", {}) for kind in ("expected", "sampled") for result in test[kind].values()]
     reach = reach_of(lifts)
+    head = ["arm", *METRIC_LABELS.values(), "lift of the value"]
 
     def rows(kind: str) -> list[list[str | Html]]:
         made: list[list[str | Html]] = []
@@ -126,9 +128,8 @@ def _ab_section(test: Json, highlight: str) -> Section:
             made.append([*row, mark])
         return made
 
-    head = ["arm", *METRIC_LABELS.values(), "lift of the value"]
-    tables = [table(head, rows("expected"), strong=highlight), "<h3>Sampled</h3>", table(head, rows("sampled"))]
-    return Section("A/B test", text, "".join(tables))
+    sampled = f"<h3>Sampled</h3>{table(Table(head, rows('sampled')))}"
+    return [Section("A/B test", text, [Table(head, rows("expected"), highlight)], more=sampled)]
 
 
 def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -162,7 +163,7 @@ def training_sections(run: Path) -> list[Section]:
             "moves towards those that earn more. Each step has other requests, so that the curves are noisy: whether "
             "anything is learned is for held-out requests to say. Pale: each recorded step, strong: moving mean."
         )
-        sections.append(Section("Learning curves", text, _charts(panels)))
+        sections.append(Section("Learning curves", text, more=_charts(panels)))
     parts = [name for name in two if name.startswith("reward_")]
     if parts:
         text = (
@@ -171,7 +172,7 @@ def training_sections(run: Path) -> list[Section]:
             "their bounds (0 is best). A prior that rises while the posterior falls is reward hacking."
         )
         drawn = [Chart(n.removeprefix("reward_").capitalize(), "reward", {n: two[n]}, smooth=True) for n in parts]
-        sections.append(Section("Reward components", text, _charts(drawn)))
+        sections.append(Section("Reward components", text, more=_charts(drawn)))
     return sections
 
 
@@ -183,7 +184,7 @@ def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Sec
     """The lift on held-out requests over both stages; none if the training had no such requests."""
     if FIGURES[0] not in one and FIGURES[0] not in two:
         return []
-    end = max((entry[0][-1] for entry in one.values()), default=0.0)
+    end = max((curve[0][-1] for curve in one.values()), default=0.0)
     steps: list[float] = []
     columns: list[list[float]] = [[], [], []]
     for stage, offset in ((one, 0.0), (two, end)):
@@ -199,21 +200,21 @@ def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Sec
         "requests that trained nothing. The band is the 95 % interval, clustered by user, of each point alone. A curve "
         "that falls again has overfitted; a band that holds 0 has not shown that anything was learned."
     )
-    return [Section("Held-out learning curve", text, _charts([chart]))]
+    return [Section("Held-out learning curve", text, more=_charts([chart]))]
 
 
 def _page_sections(record: Json) -> list[Section]:
     """Ranked pages, of `Page.describe`."""
     parts = []
-    for entry in record.get("pages", []):
-        page = page_table(entry)
-        parts.append(f"<h3>{escape(entry['title'])}</h3>{notes([entry['why']])}")
-        parts.append(table(page.head, page.texts(), texts=2))
+    for ranked in record.get("pages", []):
+        page = page_table(ranked)
+        parts.append(f"<h3>{escape(ranked['title'])}</h3>{notes([ranked['why']])}")
+        parts.append(table(Table(page.head, page.texts(), texts=2)))
     text = (
         "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, each "
         "item's score and what every task contributed to it."
     )
-    return [Section("Ranked pages", text, "".join(parts))] if parts else []
+    return [Section("Ranked pages", text, more="".join(parts))] if parts else []
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.html_table import Html, escape
+from pygrade._util.html_table import Html, Table
 from pygrade._util.serialization import read_json, write_json
-from pygrade.console.html import Section, table
+from pygrade.console.html import Section
 from pygrade.metrics import intervals
 from pygrade.metrics.texts import value_text
 
@@ -70,9 +70,9 @@ def weight_sections(run: Path) -> list[Section]:
     rows: list[list[str | Html]] = [["all", "", *_means(record["all"])]]
     left = ""
     for kind, groups in record["groups"].items():
-        for name, entry in [*groups.items()][:_GROUPS]:
-            rows.append([f"{kind} {name}", f"{entry['requests']:,}", *_means(entry["means"])])
-        left += f" The {_GROUPS} largest of {len(groups)}: {escape(kind)}." if len(groups) > _GROUPS else ""
+        for name, group in [*groups.items()][:_GROUPS]:
+            rows.append([f"{kind} {name}", f"{group['requests']:,}", *_means(group["means"])])
+        left += f" The {_GROUPS} largest of {len(groups)}: {kind}." if len(groups) > _GROUPS else ""
     rows.append(["best static weights", "", *(f"{100 * weight:.1f}" for weight in record["static"])])
     spread = [
         [f"{what}, {at} percentile of requests", *(f"{scale * number:.1f}" for number in row)]
@@ -83,10 +83,10 @@ def weight_sections(run: Path) -> list[Section]:
         f"Mean weight served, in per cent, ± 95 % clustered by user.{left} Below, how far weights spread over requests "
         "and the Dirichlet's concentration: the larger its sum, the less the policy explores when asked to."
     )
-    shown = table(head, rows, strong="best static weights") + table(["spread", *record["tasks"]], spread)
-    return [Section("Weights served", text, shown)]
+    tables = [Table(head, rows, "best static weights"), Table(["spread", *record["tasks"]], spread)]
+    return [Section("Weights served", text, tables)]
 
 
 def _means(estimates: Sequence[Mapping[str, Any]]) -> list[str]:
-    shares = [{name: number and 100 * number for name, number in entry.items()} for entry in estimates]
+    shares = [{name: number and 100 * number for name, number in estimate.items()} for estimate in estimates]
     return [value_text(share, 1) for share in shares]

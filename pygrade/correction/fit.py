@@ -6,8 +6,10 @@ l: the candidate's conditional log odds less the request's mean, and its item co
 these means. b and A are linear in x. No seed, no learning rate, no network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +22,18 @@ from pygrade.correction.inputs import MIN_EVENTS, DesignInputs, InputScaling, Ta
 from pygrade.correction.maps import FORMS, Maps, fit_maps
 from pygrade.evaluation.policy_estimates import columns_of
 from pygrade.logs import Logs
+from pygrade.logs.dataset import Dataset
 from pygrade.logs.keys import hashes
 from pygrade.metrics.intervals import numbers_of
 from pygrade.policy.correction import Correction, ItemEffects
+from pygrade.workers import Workers
 
 _ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, m_t; u: 1, c_t
 MOST_COEFFICIENTS = 1_500  # of a task
 _ROUNDS, _RENEW = 8, (0, 2, 5)
 _POOLED_ROUNDS, _POOLED_RENEW = 5, (0, 3)
+_WHOLE_ROUNDS = 5  # passes over a log that is longer than the sample
+PART = 100_000  # requests of such a log that are a job
 EARLIER = 0.6  # share of the requests that teach what is judged on the later ones
 EFFECTS_NEED = 2.0  # standard errors of likelihood that item effects add, held out and on later requests
 CALIBRATED, MAPS = "each prediction calibrated alone", "maps"
@@ -66,15 +72,6 @@ class Candidate:
     gain: Gain
     state: State | None = None  # from which more requests move it; None: its form is fitted to the sample alone
     item_effects: ItemEffects | None = None  # of items, which it has
-
-    def cross_fitted(self, logs: Logs, fold: Array) -> Floats32:
-        """Corrected predictions [M, T] of the log's own requests, each by the correction without its fold [R]."""
-        result = np.empty_like(logs.predictions)
-        for k, correction in enumerate(self.folds):
-            requests = np.flatnonzero(fold == k)
-            if len(requests):
-                result[fold[logs.row_request] == k] = correct(correction, logs.select(requests))
-        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +128,16 @@ def select_item_columns(logs: Logs, theta: Floats, parents: tuple[int, ...] | No
 def correct(correction: Correction, logs: Logs) -> Floats32:
     """Corrected predictions [M, T] of a log's candidates."""
     return correction.apply(logs.context, logs.predictions, logs.offsets, columns_of(correction, logs))
+
+
+def correct_by_fold(corrections: Sequence[Correction], logs: Logs, fold: Array) -> Floats32:
+    """Corrected predictions [M, T] of a log's candidates, those of each request by the correction of its fold [R]."""
+    result = np.empty_like(logs.predictions)
+    for number, correction in enumerate(corrections):
+        requests = np.flatnonzero(fold == number)
+        if len(requests):
+            result[fold[logs.row_request] == number] = correct(correction, logs.select(requests))
+    return result
 
 
 def fit_correction(
@@ -280,7 +287,7 @@ class _CorrectionFit:
 
         plain = rank(logs.predictions, later.predictions)
         ranked = [
-            rank(trial.candidate.cross_fitted(logs, self.fold), correct(trial.candidate.later, later))
+            rank(correct_by_fold(trial.candidate.folds, logs, self.fold), correct(trial.candidate.later, later))
             for trial in tried
         ]
         best = max(plain, ranked[-1], key=lambda pair: float(pair[0].gain.sum()))  # the last one is calibrated alone
@@ -511,3 +518,60 @@ def _names(scaling: InputScaling | Correction) -> tuple[list[str], list[str]]:
     features = [f"feature {name}" for name in scaling.features]
     missing = [f"missing {scaling.features[f]}" for f in scaling.indicators]
     return ["1", *features, *missing, *values], ["1", *values]
+
+
+class _Part(NamedTuple):
+    """Requests start … stop - 1 of a dataset."""
+
+    dataset: Dataset
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"requests {self.start:,} to {self.stop - 1:,}"
+
+
+class _Sums(NamedTuple):
+    """Information [Z·U, Z·U] and gradient [Z, U] of one task."""
+
+    information: Floats
+    gradient: Floats
+
+    def plus(self, other: "_Sums") -> "_Sums":
+        return _Sums(*map(np.add, self, other))
+
+
+def continue_fit(state: State, dataset: Dataset, examine: Callable[[Logs], Floats], workers: Workers) -> State:
+    """The solution of all requests of a dataset, by Newton steps from that of a sample of them.
+
+    A step's sums are added in the order of the requests, so that the result has the same bits for any number of
+    workers. Precisions begin anew: a block that the sample did not show may be seen in the whole log. Standardization,
+    chain and maps are those of the sample. examine: θ [M] of a log's rows.
+    """
+    state = replace(state, solutions=[None if at is None else newton.open_precisions(at) for at in state.solutions])
+    starts = range(0, dataset.num_requests, PART)
+    parts = [_Part(dataset, start, min(start + PART, dataset.num_requests)) for start in starts]
+    pool = None
+    for turn in range(_WHOLE_ROUNDS):
+        sums = workers.map(partial(_sums_of_part, state=state, examine=examine), parts, "correction")
+        totals = reduce(lambda one, other: [a.plus(b) for a, b in zip(one, other, strict=True)], sums)
+        tasks = zip(state.designs, state.solutions, totals, strict=True)
+        moved = [None if at is None else newton.moved(design, at, *total, pool) for design, at, total in tasks]
+        state = replace(state, solutions=moved)
+        pool = newton.pooled(moved, state.designs[0]) if turn else None  # at first no task is drawn to the others
+    return state
+
+
+def _sums_of_part(part: _Part, state: State, examine: Callable[[Logs], Floats]) -> list[_Sums]:
+    """The sums of a part's requests at the state's coefficients, by task."""
+    weights, total = state.weights(), list[_Sums]()
+    for logs in part.dataset.chunks(part.start, part.stop):
+        predictions = logs.predictions if state.maps is None else state.maps.apply(logs.predictions)
+        inputs, theta = state.scaling.inputs(logs, predictions), examine(logs)[logs.shown]
+        sums = []
+        for t, case in enumerate(state.cases):
+            rows = TaskRows(t, state.scaling, inputs, logs, theta, case=case)
+            mean = rows.mean(weights[t])
+            sums.append(_Sums(rows.information(mean)[0], rows.gradient(mean)))
+        total = [a.plus(b) for a, b in zip(total, sums, strict=True)] if total else sums
+    return total

@@ -6,7 +6,7 @@ grows and the block vanishes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -129,6 +129,20 @@ def renewed(
         # α = γ / |w|², with the pooled precision worth `POOLED` coefficients.
         precision[places] = np.clip((gamma + more[0]) / max(size + more[1], 1e-12), LEAST, MOST)
     return precision, determined
+
+
+def open_precisions(at: Solution) -> Solution:
+    """The solution with precisions that let every block move."""
+    return replace(at, precision=np.minimum(at.precision, FIRST_PRECISION))
+
+
+def moved(
+    design: Design, at: Solution, information: Floats, gradient: Floats, pool: dict[str, float] | None
+) -> Solution:
+    """One Newton step, by the sums of all rows at the solution, and the precisions after it."""
+    covariance = inverse(design.information(information), at.precision)
+    vector = at.vector + covariance @ (design.gradient(gradient) - at.precision * at.vector)
+    return Solution(vector, *renewed(design, vector, at.precision, covariance, pool))
 
 
 def step(

@@ -1,8 +1,7 @@
 """Rows of raw events of some users as requests: exposures grouped, and their feedback joined to them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from pygrade._typing import Ints
 from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
+from pygrade.data.event_schema import EventSchema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,25 +20,15 @@ FEEDBACK, HIDDEN, SHOWN = 0, 1, 2
 """What a row is: an event of an item that was shown before; a candidate that was not shown; an exposure."""
 
 
-@dataclass(frozen=True)
-class JoinRules:
-    """How exposures become requests, and feedback finds its exposure; see `event_schema.KEYS`."""
-
-    requests: str
-    gap_minutes: float
-    max_rows: int
-    window_hours: float
-    utc_offset_hours: float
-    first_slot: int  # of the whole log: slots count from it
-
-
 def make_requests(
-    frame: "pl.DataFrame", rules: JoinRules, dated: "Mapping[str, pl.DataFrame]", first: int
+    frame: "pl.DataFrame", schema: EventSchema, first_slot: int, dated: "Sequence[pl.DataFrame]", first: int
 ) -> "tuple[pl.DataFrame, int, Counter[str]]":
     """Events (`event_log`) of all rows of some users; the number of their requests; counts of what was lost.
 
     Args:
         frame: user_id, item_id, request_id (null without), timestamp, event_time, role, slot, scenario, c_, m_, y_.
+        schema: how exposures become requests, and feedback finds its exposure.
+        first_slot: of the whole log: slots count from it; -1: there are none.
         dated: tables of users whose values hold since a time: user_id, since and columns c_.
         first: the number of the first request, if they are numbered.
     """
@@ -46,23 +36,23 @@ def make_requests(
     rows = len(frame)
     frame = frame.unique()
     counts = Counter({"repeated": rows - len(frame)})
-    exposures = _ordered(frame.filter(polars.col("role") > FEEDBACK), rules)
+    exposures = _ordered(frame.filter(polars.col("role") > FEEDBACK), schema.requests == "column", first_slot >= 0)
     feedback = in_content_order(frame.filter(polars.col("role") == FEEDBACK), ["timestamp", "user_id", "item_id"])
     if not len(exposures):
         counts["lost"] = len(feedback)
         return exposures, 0, counts
-    starts = _request_starts(exposures, rules)
+    starts = _request_starts(exposures, schema, first_slot >= 0)
     sizes = np.diff(np.append(starts, len(exposures)))
     counts.update(requests=len(starts), alone=int((sizes == 1).sum()))
     request = np.repeat(np.arange(len(starts)), sizes)
-    exposures = _joined(exposures, feedback, rules, counts)
+    exposures = _joined(exposures, feedback, schema.window_hours, counts)
     of_request = exposures[starts]
     named = [name for name in exposures.columns if name == "scenario" or name.startswith("c_")]
-    for table in dated.values():
+    for table in dated:
         of_request = _as_known(of_request, table)
     named += [name for name in of_request.columns if name.startswith("c_") and name not in named]
     place = np.arange(len(exposures)) - np.repeat(starts, sizes)
-    slot = (exposures["slot"] - rules.first_slot) if rules.first_slot >= 0 else polars.Series("slot", place)
+    slot = (exposures["slot"] - first_slot) if first_slot >= 0 else polars.Series("slot", place)
     shown = exposures["role"] == SHOWN
     start = of_request["timestamp"].to_numpy()[request]
     events = exposures.with_columns(
@@ -71,7 +61,7 @@ def make_requests(
         polars.max_horizontal(polars.col("event_time"), polars.Series(start)).alias("event_time"),
         *(of_request[name].gather(request).alias(name) for name in named),
     )
-    if rules.requests != "column":
+    if schema.requests != "column":
         events = events.with_columns(polars.Series("request_id", first + request))
     outcomes = [name for name in events.columns if name[:2] in ("m_", "y_")]
     hidden = [polars.when(shown).then(polars.col(name)).alias(name) for name in ("position", *outcomes)]
@@ -79,41 +69,41 @@ def make_requests(
     return events.drop("role", "slot"), len(starts), counts
 
 
-def _ordered(frame: "pl.DataFrame", rules: JoinRules) -> "pl.DataFrame":
+def _ordered(frame: "pl.DataFrame", by_column: bool, by_slot: bool) -> "pl.DataFrame":
     """Exposures of a request next to each other, in order of time, slot and item; equal ones by all other columns."""
     polars = require("polars")
     frame = frame.with_columns(
         polars.Series("hash", hash_ids(frame["user_id"].to_numpy())),
         polars.col("scenario").str.len_chars().alias("length"),  # 9 before 10
     )
-    group = ["hash", "request_id"] if rules.requests == "column" else ["hash", "length", "scenario"]
-    slot = ["slot"] if rules.first_slot >= 0 else []
+    group = ["hash", "request_id"] if by_column else ["hash", "length", "scenario"]
+    slot = ["slot"] if by_slot else []
     return in_content_order(frame, [*group, "timestamp", *slot, "item_id"]).drop("hash", "length")
 
 
-def _request_starts(frame: "pl.DataFrame", rules: JoinRules) -> Ints:
+def _request_starts(frame: "pl.DataFrame", schema: EventSchema, by_slot: bool) -> Ints:
     """The first rows [R] of requests: a change of user and request; or of user and scenario, a gap in time or another
     day, and a slot that is not behind the one before; then every ``max_rows``.
     """
     time, user = frame["timestamp"].to_numpy(), frame["user_id"].to_numpy()
     ends: NDArray[np.bool_] = np.diff(user) != 0
-    if rules.requests == "column":
+    if schema.requests == "column":
         return np.flatnonzero(np.append(True, ends | (np.diff(frame["request_id"].to_numpy()) != 0)))
-    if rules.requests == "day":
-        ends |= np.diff((time + round(rules.utc_offset_hours * 3_600_000)) // DAY) != 0
+    if schema.requests == "day":
+        ends |= np.diff((time + round(schema.utc_offset_hours * 3_600_000)) // DAY) != 0
     else:
-        ends |= np.diff(time) > rules.gap_minutes * 60_000
+        ends |= np.diff(time) > schema.gap_minutes * 60_000
     ends |= frame["scenario"].ne_missing(frame["scenario"].shift(1)).to_numpy()[1:]
-    if rules.first_slot >= 0:
+    if by_slot:
         slot = frame["slot"].to_numpy().astype(np.float64)  # NaN: not shown
         ends |= np.diff(slot) <= 0
     begin = np.flatnonzero(np.append(True, ends))
     place = np.arange(len(time)) - np.repeat(begin, np.diff(np.append(begin, len(time))))
-    return np.flatnonzero(place % rules.max_rows == 0)
+    return np.flatnonzero(place % schema.max_rows == 0)
 
 
 def _joined(
-    exposures: "pl.DataFrame", feedback: "pl.DataFrame", rules: JoinRules, counts: "Counter[str]"
+    exposures: "pl.DataFrame", feedback: "pl.DataFrame", window_hours: float, counts: "Counter[str]"
 ) -> "pl.DataFrame":
     """Exposures with the feedback of the same user and item: of the same request, else the latest one before it."""
     polars = require("polars")
@@ -125,7 +115,7 @@ def _joined(
             "row", "user_id", "item_id", "request_id", "timestamp"
         )
         shown = shown.sort("timestamp", maintain_order=True)
-        found = _exposure_of(feedback, shown, rules.window_hours)
+        found = _exposure_of(feedback, shown, window_hours)
         counts["lost"] = len(feedback) - len(found)
         counts["feedback"] = len(feedback)
         events = found.join(feedback, "event")
@@ -156,27 +146,18 @@ def _sum(a: str, b: str) -> Any:
 
 def _exposure_of(feedback: "pl.DataFrame", shown: "pl.DataFrame", window_hours: float) -> "pl.DataFrame":
     """``event`` and ``row`` of the feedback that has an exposure."""
-    polars = require("polars")
-    pair = ["user_id", "item_id"]
+    polars, pair = require("polars"), ["user_id", "item_id"]
     left = feedback.select("event", *pair, "request_id", "timestamp").sort("timestamp", maintain_order=True)
-    found = []
-    named = left.filter(polars.col("request_id").is_not_null())
-    for strategy in ("backward", "forward"):  # clocks of pages and of clicks may differ
-        hits = named.join_asof(
-            shown, on="timestamp", by=[*pair, "request_id"], strategy=strategy, check_sortedness=False
-        ).filter(polars.col("row").is_not_null())
-        found.append(hits.select("event", "row"))
-        named = named.join(hits, "event", "anti", maintain_order="left")
-        left = left.join(hits, "event", "anti", maintain_order="left")
-    hits = left.join_asof(
-        shown.drop("request_id"),
-        on="timestamp",
-        by=pair,
-        tolerance=round(window_hours * 3_600_000),
-        check_sortedness=False,
-    )
-    found.append(hits.filter(polars.col("row").is_not_null()).select("event", "row"))
-    result: pl.DataFrame = polars.concat(found)
+    window: dict[str, Any] = {"tolerance": round(window_hours * 3_600_000)}
+    joined = []
+    # of the request first, also shortly before the exposure: clocks of pages and of clicks may differ
+    for by, how in ((["request_id"], {}), (["request_id"], {"strategy": "forward"}), ([], window)):
+        rows = left.drop_nulls("request_id") if by else left
+        right = shown.select("row", *pair, "timestamp", *by)
+        hits = rows.join_asof(right, on="timestamp", by=[*pair, *by], check_sortedness=False, **how)
+        joined.append(hits.drop_nulls("row").select("event", "row"))
+        left = left.join(joined[-1], "event", "anti", maintain_order="left")
+    result: pl.DataFrame = polars.concat(joined)
     return result
 
 

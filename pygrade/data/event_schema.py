@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pygrade.data.event_log import KINDS
+from pygrade.data.event_log import KINDS, EventSource
 from pygrade.storage import Place, is_url, join_path
 
 EVERY = "every row"
@@ -152,6 +152,25 @@ class EventSchema:
         """Name → kind of what requests know: columns of events, and attributes of users that have a time."""
         found = {a.name: a.kind for table in self.events for a in table.context}
         return found | kinds_of([table for table in self.users if table.time])
+
+    def source(self, notes: Sequence[str] = ()) -> EventSource:
+        """The description of the log of events. ValueError names a key that contradicts others."""
+        return EventSource(
+            name=self.name,
+            license=self.license,
+            tasks=self.tasks,
+            task_values=tuple(float(self.values.get(task, 1.0)) for task in self.tasks),
+            funnel=self.funnel,
+            users=kinds_of([table for table in self.users if not table.time]),
+            items=kinds_of([*self.items, *self.dated_items]),
+            context=self.context,
+            measures=self.measures,
+            category=self.category,
+            price=self.price,
+            value_tasks=self.value_tasks,
+            utc_offset_hours=self.utc_offset_hours,
+            notes=tuple(notes),
+        )
 
     @property
     def places(self) -> list[Place]:
@@ -317,12 +336,10 @@ def _contradictions(schema: EventSchema) -> list[str]:
     names = [*schema.tasks, *schema.measures, *(a.name for t in (*schema.users, *schema.items) for a in t.attributes)]
     names += [a.name for table in schema.events for a in (*table.context, *table.item_attributes)]
     found += [f"{name!r} is no name; want letters, digits and _" for name in names if not re.fullmatch(r"\w+", name)]
-    context = [a for table in schema.events for a in table.context]
-    context += [a for table in schema.users if table.time for a in table.attributes]
+    kinds = {name: kind for name, kind in schema.context.items() if kind not in CONTEXT_KINDS}
     found += [
-        f"{a.name!r} is context (of an event, or of users with a time), and {a.kind}; want {', '.join(CONTEXT_KINDS)}"
-        for a in context
-        if a.kind not in CONTEXT_KINDS
+        f"{name!r} is context (of an event, or of users with a time), and {kind}; want {', '.join(CONTEXT_KINDS)}"
+        for name, kind in kinds.items()
     ]
     for number, table in enumerate(schema.events, 1):
         at = "[[events]]" if len(schema.events) == 1 else f"[[events]] {number}"
@@ -333,22 +350,13 @@ def _contradictions(schema: EventSchema) -> list[str]:
             f'are (exposure = ["view"]), or say that each row counts as one (exposure = "{EVERY}"), if feedback tells '
             "them apart, such as ratings"
         )
-    if not schema.tasks:
-        found.append("no table of events has tasks: want at least one kind of feedback")
-    tasks = {*schema.values, *schema.value_tasks, *(task for chain in schema.funnel for task in chain)}
-    if unknown := sorted(tasks - set(schema.tasks)):
-        wanted = f"want some of the tasks {', '.join(schema.tasks)}"
-        found.append(f"values, value_tasks or funnel name {unknown[0]!r}; {wanted}")
-    attributes = kinds_of((*schema.items, *schema.dated_items))
-    if schema.category is not None and schema.category not in attributes:
-        found.append(f"category is {schema.category!r}; want an attribute of items: {', '.join(attributes)}")
-    if schema.price is not None and attributes.get(schema.price) != "dense":
-        dense = [name for name, kind in attributes.items() if kind == "dense"]
-        found.append(
-            f"price is {schema.price!r}; want an attribute of items that is dense: {', '.join(dense) or 'none'}"
-        )
-    if schema.value_tasks and schema.price is None:
-        found.append("value_tasks wants a price, an attribute of items")
+    if unknown := sorted(set(schema.values) - set(schema.tasks)):
+        found.append(f"values names {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}")
+    if not kinds:
+        try:
+            schema.source()
+        except ValueError as error:
+            found.append(str(error))
     for entity, tables in (("users", schema.users), ("items", (*schema.items, *schema.dated_items))):
         names = [attribute.name for table in tables for attribute in table.attributes]
         if twice := sorted({name for name in names if names.count(name) > 1}):

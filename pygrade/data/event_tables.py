@@ -19,7 +19,7 @@ from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import flat, unnested
 from pygrade.logs.table import Table
 from pygrade.logs.table_files import CSV, PARQUET, read_table
-from pygrade.logs.table_formats import format_of, refuse_loose, split_version
+from pygrade.logs.table_formats import format_of, kind_of, refuse_loose, split_version
 from pygrade.logs.text_files import TextTable
 from pygrade.logs.text_times import read_times
 from pygrade.storage import Place, download, is_url
@@ -153,13 +153,11 @@ def _id_columns(name: str, table: EventTable | AttributeTable) -> list[tuple[str
 
 
 def _is_text(arrow: Any, column: str) -> bool:
-    types = require("pyarrow").types
     if column not in arrow.names:
         return "+" in column
     dtype = arrow.field(column).type
-    dtype = dtype.value_type if types.is_dictionary(dtype) else dtype
-    dtype = dtype.value_type if types.is_list(dtype) or types.is_large_list(dtype) else dtype
-    return not (types.is_integer(dtype) or types.is_floating(dtype) or types.is_null(dtype))
+    dtype = dtype.value_type if kind_of(dtype) in ("list", "vector") else dtype
+    return kind_of(dtype) not in ("integer", "number", "empty")
 
 
 class Batch:

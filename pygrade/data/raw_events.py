@@ -20,9 +20,8 @@ from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
 from pygrade.config.data import RawEventsConfig
 from pygrade.data.attribute_joins import Attributes, join_ids
-from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, JoinRules, make_requests
-from pygrade.data.event_log import EventSource
-from pygrade.data.event_schema import EVERY, AttributeTable, EventSchema, EventTable, kinds_of, read_schema
+from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, make_requests
+from pygrade.data.event_schema import EVERY, AttributeTable, EventSchema, EventTable, read_schema
 from pygrade.data.event_tables import Batch, Values, file_names, left_out, nothing, read_batches, text_ids
 from pygrade.data.event_writer import EventWriter
 from pygrade.storage import Place, download, is_url
@@ -52,25 +51,7 @@ def import_raw_events(place: Place, writer: EventWriter, config: RawEventsConfig
 
 def import_schema(schema: EventSchema, writer: EventWriter) -> None:
     """Writes the events of a schema. ValueError names file, row and column, or key of the schema."""
-    notes = _Import(schema, writer).run()
-    writer.finish(
-        EventSource(
-            name=schema.name,
-            license=schema.license,
-            tasks=schema.tasks,
-            task_values=tuple(float(schema.values.get(task, 1.0)) for task in schema.tasks),
-            funnel=schema.funnel,
-            users=kinds_of([table for table in schema.users if not table.time]),
-            items=kinds_of([*schema.items, *schema.dated_items]),
-            context=schema.context,
-            measures=schema.measures,
-            category=schema.category,
-            price=schema.price,
-            value_tasks=schema.value_tasks,
-            utc_offset_hours=schema.utc_offset_hours,
-            notes=tuple(notes),
-        )
-    )
+    writer.finish(schema.source(_Import(schema, writer).run()))
 
 
 class _Import:
@@ -192,13 +173,12 @@ class _Import:
         """Adds the requests, in order of the users' hashes and numbered from 0 on."""
         schema, joins = self.schema, Counter[str]()
         slot = -1 if not any(table.slot for table in schema.events) else min(self.first_slot, 1)
-        grouping = (schema.requests, schema.gap_minutes, schema.max_rows, schema.window_hours, schema.utc_offset_hours)
-        rules, first = JoinRules(*grouping, slot), 0
+        first = 0
         if not self.rows.count:
             raise ValueError(f"the tables of events hold no event: {'; '.join(self.notes) or 'they are empty'}")
         for frame in self.rows.frames(["hash"], "user_id"):
-            known = {str(number): _known(table, frame["user_id"]) for number, table in enumerate(dated)}
-            events, requests, counts = make_requests(frame.drop("hash"), rules, known, first)
+            known = [_known(table, frame["user_id"]) for table in dated]
+            events, requests, counts = make_requests(frame.drop("hash"), schema, slot, known, first)
             if not any(table.scenario for table in schema.events):
                 events = events.drop("scenario", strict=False)
             if requests:

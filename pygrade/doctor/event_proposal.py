@@ -17,7 +17,6 @@ from pygrade._util.optional_imports import require
 from pygrade.data.event_schema import EVERY
 from pygrade.data.event_tables import read_batches
 from pygrade.logs.categories import MANY
-from pygrade.logs.leaks import are_times
 from pygrade.logs.roles import EXPOSURES, KINDS, ROLES, is_harm, named, normal, predicted_task
 from pygrade.logs.table import Table
 from pygrade.storage import Place
@@ -32,43 +31,17 @@ _OWN = 0.5  # of the rows of a table with a text of their own: no category
 SAY = "say what it is: measures, context or item_attributes"
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """The first rows of a table."""
+class Sampled(Table):
+    """The first rows of a table that has ``total`` of them at ``places``."""
 
-    places: tuple[Place, ...]
-    table: Table
-    rows: int  # of all of it
-
-    @property
-    def where(self) -> str:
-        return self.table.where
+    def __init__(self, arrow: Any, where: str, places: Sequence[Place], total: int) -> None:
+        super().__init__(arrow, where, None, np.arange(len(arrow)))
+        self.places, self.total = places, total
 
     @property
     def stem(self) -> str:
         """The name of its file."""
         return self.where.partition(".")[0]
-
-    def is_list(self, name: str) -> bool:
-        types, dtype = require("pyarrow").types, self.table.type_of(name)
-        return bool(types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype))
-
-    def has_kind(self, name: str, *kinds: str) -> bool:
-        return not self.is_list(name) and self.table.kind(name) in kinds
-
-    def is_time(self, name: str) -> bool:
-        if self.has_kind(name, "text") and not self.table.is_numeric(name):
-            return self.table.is_time_text(name)
-        if self.has_kind(name, "integer", "number", "text"):
-            return are_times(self.table.numbers(name, gaps=True))
-        return self.has_kind(name, "time")
-
-    def is_flag(self, name: str) -> bool:
-        """Are all values 0 and 1, or yes and no?"""
-        if self.is_list(name) or not self.table.is_numeric(name):
-            return False
-        values = self.table.numbers(name, gaps=True)
-        return set(np.unique(values[~np.isnan(values)])) == {0.0, 1.0}
 
 
 def sample(places: Sequence[Place], item: str = "") -> Sampled:
@@ -86,7 +59,7 @@ def sample(places: Sequence[Place], item: str = "") -> Sampled:
     if not found:
         raise ValueError(f"{where}: no rows")
     arrow = require("pyarrow").concat_tables(found, promote_options="permissive").slice(0, SAMPLE)
-    return Sampled(tuple(places), Table(arrow, where, None, np.arange(len(arrow))), rows)
+    return Sampled(arrow, where, places, rows)
 
 
 @dataclass
@@ -112,7 +85,7 @@ class TableProposal:
         self.columns.add(column)
 
     def free(self) -> list[str]:
-        return [name for name in self.table.table.names if name not in self.columns and name not in self.left_out]
+        return [name for name in self.table.names if name not in self.columns and name not in self.left_out]
 
     def attributes(self) -> Iterator[tuple[str, str, str]]:
         """Name, column and kind of each attribute."""
@@ -147,12 +120,9 @@ def propose_schema(
     """
     _check_given(tables, given)
     ids = [[_id(table, role, given) for role in ("user_id", "item_id")] for table in tables]
-    problems = [
-        f"{table.where} has no column known for ids of users or items; it has {', '.join(table.table.names)}"
-        for table, found in zip(tables, ids, strict=True)
-        if not any(found)
-    ]
-    if problems:
+    lacking = [table for table, found in zip(tables, ids, strict=True) if not any(found)]
+    said = "{0.where} has no column known for ids of users or items; it has {1}"
+    if problems := [said.format(table, ", ".join(table.names)) for table in lacking]:
         raise ValueError(f"{'; '.join(problems)}; name them, --map user=COLUMN,item=COLUMN, or leave the table out")
     proposals = list[TableProposal]()
     for table, (user, item) in zip(tables, ids, strict=True):
@@ -178,18 +148,15 @@ def propose_schema(
     attributes = [entry for p in proposals if p.entity == "items" for entry in p.attributes()]
     stated = {column: name for name, column, _ in attributes}
     categories = [name for name, _, kind in attributes if kind in ("categorical", "hashed")]
-    chosen = [stated[given["category"]]] if given.get("category") in stated else []
-    chosen += named(categories, ROLES["category"].names) or (categories if len(categories) == 1 else [])
-    if chosen:
-        top["category"] = chosen[0]
     dense = [name for name, _, kind in attributes if kind == "dense"]
     carried = ["price"] if any("price" in p.keys for p in events) else []
-    prices = [stated[given["value"]]] if given.get("value") in stated else []
-    prices += [*named(dense, ROLES["value"].names), *carried]
-    if prices:
-        top["price"] = prices[0]
+    only = categories if len(categories) == 1 else []
+    for key, role, names, more in (("category", "category", categories, only), ("price", "value", dense, carried)):
+        chosen = [stated[given[role]]] if given.get(role) in stated else []
+        if chosen := [*chosen, *named(names, ROLES[role].names), *more]:
+            top[key] = chosen[0]
     if value_tasks:
-        if not prices:
+        if "price" not in top:
             raise ValueError(f"value_tasks is {tuple(value_tasks)}, and no item attribute is named like a price")
         top["value_tasks"] = list(value_tasks)
     if not tasks:
@@ -202,10 +169,8 @@ def propose_schema(
 # ---- users and items -------------------------------------------------------------------------------------------------
 def _check_given(tables: Sequence[Sampled], given: Mapping[str, str]) -> None:
     """ValueError names a column or kind that no table has."""
-    names = {name for table in tables for name in table.table.names}
-    texts = {
-        level for t in tables for n in t.table.names if t.has_kind(n, "text") for level in t.table.levels(n)[:MANY]
-    }
+    names = {name for table in tables for name in table.names}
+    texts = {level for t in tables for n in t.names if t.kind(n) == "text" for level in t.levels(n)[:MANY]}
     for role, column in given.items():
         parts = [column] if column in names else column.split("+")
         wanted, what = (names | texts, "kind or column") if role.startswith("y_") else (names | {"none", ""}, "column")
@@ -217,19 +182,19 @@ def _check_given(tables: Sequence[Sampled], given: Mapping[str, str]) -> None:
 
 def _id(table: Sampled, role: str, given: Mapping[str, str]) -> str:
     """The column of ids of a table, or nothing."""
-    names = table.table.names
+    names = table.names
     if role in given and all(part in names for part in given[role].split("+")):
         return given[role]
     known = (*ROLES[role].names, *(("id",) if _IDS.get(table.stem.lower()) == role else ()))
-    return next((n for n in named(names, known) if table.has_kind(n, "integer", "text", "number")), "")
+    return next((n for n in named(names, known) if table.kind(n) in ("integer", "text", "number")), "")
 
 
 def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
     proposal = TableProposal(table, entity, {"files": list(table.places)})
     proposal.take("id", key, "by its name")
-    if table.table.distinct(key) < len(table.table):
-        times = [name for name in named(proposal.free(), (*_SINCE, *ROLES["timestamp"].names)) if table.is_time(name)]
-        if times:
+    if table.distinct(key) < len(table):
+        since = (*_SINCE, *ROLES["timestamp"].names)
+        if times := list(filter(table.is_time, named(proposal.free(), since))):
             proposal.take("time", times[0], "several rows an id: since when each is so")
     for name in proposal.free():
         kind, why = attribute_kind(table, name)
@@ -246,26 +211,26 @@ def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
 
 def attribute_kind(table: Sampled, name: str) -> tuple[str, str]:
     """The kind of an attribute, or nothing; and why."""
-    if table.is_list(name):
-        if table.table.kind(name) != "vector":
-            return "list", "lists"
-        lengths = require("pyarrow.compute").list_value_length(table.table.column(name)).unique().to_pylist()
+    if table.kind(name) == "list":
+        return "list", "lists"
+    if table.kind(name) == "vector":
+        lengths = require("pyarrow.compute").list_value_length(table.column(name)).unique().to_pylist()
         sizes = set(lengths) - {None}
         return ("embedding", f"{sizes.pop()} numbers each") if len(sizes) == 1 else ("", "lists of several lengths")
-    kind, distinct = table.table.kind(name), table.table.distinct(name)
-    if kind in ("other", "empty"):
-        return "", f"type {table.table.type_of(name)}"
+    kind, distinct = table.kind(name), table.distinct(name)
+    if kind in ("other", "struct", "empty"):
+        return "", f"type {table.type_of(name)}"
     if distinct < 2:
         return "", "the same value everywhere"
     if table.is_time(name):
         return "time", "times"
     if table.is_flag(name) or kind == "bool":
         return "categorical", "yes and no"
-    if table.table.is_numeric(name):
+    if table.is_numeric(name):
         if kind == "integer" and normal(name).endswith("id"):
             return ("categorical" if distinct <= MANY else "hashed"), "ids, by its name"
         return "dense", "numbers"
-    if distinct > _OWN * len(table.table):
+    if distinct > _OWN * len(table):
         return "", f"text of its own in most rows ({distinct:,})"
     return ("categorical" if distinct <= MANY else "hashed"), f"{distinct:,} texts"
 
@@ -287,30 +252,28 @@ def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> T
     proposal = TableProposal(table, "events", {"files": list(table.places), "form": "wide"})
     proposal.take("user", user, "given" if "user_id" in given else "by its name")
     proposal.take("item", item, "given" if "item_id" in given else "by its name")
-    proposal.left_out |= {name: "as you say" for name in given.get("skip", "").split("+") if name in table.table.names}
+    proposal.left_out |= {name: "as you say" for name in given.get("skip", "").split("+") if name in table.names}
     times = [name for name in named(proposal.free(), ROLES["timestamp"].names) if table.is_time(name)]
     times = times or [name for name in proposal.free() if table.is_time(name)]
-    if given.get("timestamp") in table.table.names:
+    if given.get("timestamp") in table.names:
         proposal.take("time", given["timestamp"], "given")
     elif times and (len(times) == 1 or normal(times[0]) in map(normal, ROLES["timestamp"].names)):
         proposal.take("time", times[0], "times")
     else:
         raise ValueError(f"{table.where} has no column known for the time; want one: --map time=COLUMN")
     for key, role in (("request", "request_id"), ("slot", "position"), ("scenario", "scenario"), ("price", "value")):
-        if given.get(role) in table.table.names:
+        if given.get(role) in table.names:
             proposal.take(key, given[role], "given")
-            continue
-        found = (
-            [n for n in named(proposal.free(), ROLES[role].names) if not table.is_list(n)] if role not in given else []
-        )
-        if found and (key not in ("slot", "price") or table.table.is_numeric(found[0])):
-            proposal.take(key, found[0], "by its name")
+        elif role not in given:
+            kinds = (*ROLES[role].kinds, "integer")  # a scenario may have a number
+            if found := [n for n in named(proposal.free(), ROLES[role].names) if table.has_kind(n, kinds)][:1]:
+                proposal.take(key, found[0], "by its name")
     _feedback(proposal, given)
     for name in named(proposal.free(), _AMOUNTS):
-        if not table.is_list(name) and table.table.is_numeric(name):
+        if table.is_numeric(name):
             proposal.enter("measures", slug(name), name, name, "an amount, by its name")
     for name in proposal.free():
-        prediction = predicted_task(name) and table.table.is_numeric(name)
+        prediction = predicted_task(name) and table.is_numeric(name)
         proposal.left_out[name] = "a prediction: the pipeline trains a model of its own" if prediction else SAY
     return proposal
 
@@ -320,11 +283,11 @@ def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
     table = proposal.table
     stated = {role[2:]: column for role, column in given.items() if role.startswith("y_")}
     exposure, kind = stated.pop("exposure", ""), stated.pop("kind", "")
-    texts = [name for name in proposal.free() if table.has_kind(name, "text") and not table.table.is_numeric(name)]
-    holding = [n for n in texts if exposure and {*exposure.split("+")} <= {*table.table.levels(n)}]
-    kinds = [kind] if kind in table.table.names else holding or named(texts, KINDS)
+    texts = [name for name in proposal.free() if table.kind(name) == "text" and not table.is_numeric(name)]
+    holding = [n for n in texts if exposure and {*exposure.split("+")} <= {*table.levels(n)}]
+    kinds = [kind] if kind in table.names else holding or named(texts, KINDS)
     if kinds:
-        levels = table.table.levels(kinds[0])
+        levels = table.levels(kinds[0])
         proposal.keys["form"] = "long"
         proposal.take("kind", kinds[0], "given" if kinds[0] in (kind, *holding) else "by its name")
         proposal.keys["exposure"] = [e for e in exposure.split("+") if e in levels] or named(levels, EXPOSURES)[:1]
@@ -334,20 +297,20 @@ def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
         for task, some in tasks.items():
             proposal.enter("tasks", task, some if len(some) > 1 else some[0], kinds[0], f"a kind of {kinds[0]}")
     else:
-        shown = [exposure] if exposure in table.table.names else []
+        shown = [exposure] if exposure in table.names else []
         shown = shown or [name for name in named(proposal.free(), ROLES["shown"].names) if table.is_flag(name)]
         proposal.keys["exposure"] = shown[0] if shown else ""
         proposal.columns |= {*shown}
         for task, column in stated.items():
-            if column in table.table.names:
+            if column in table.names:
                 proposal.enter("tasks", task, column, column, "given")
         for name in proposal.free():
             if table.is_flag(name) and not predicted_task(name):
                 label = re.sub(r"^(is|has|was|did|y)_", "", slug(name))
                 proposal.enter("tasks", label, name, name, "yes and no")
         ratings = named(proposal.free(), ("rating",))
-        if ratings and not proposal.keys.get("tasks") and table.table.is_numeric(ratings[0]):
-            highest = float(np.nanmax(table.table.numbers(ratings[0])))
+        if ratings and not proposal.keys.get("tasks") and table.is_numeric(ratings[0]):
+            highest = float(np.nanmax(table.numbers(ratings[0])))
             proposal.enter(
                 "tasks", "liked", f'"{ratings[0]}" >= {_LIKED * highest:g}', ratings[0], "a rating, and high"
             )
@@ -388,7 +351,7 @@ def _requests(events: Sequence[TableProposal], notes: list[str]) -> str:
         )
         return "session"
     for proposal in shown:
-        table = proposal.table.table
+        table = proposal.table
         if "slot" not in proposal.keys or "+" in proposal.keys["request"]:
             continue
         request, slot = table.codes(proposal.keys["request"]), table.numbers(proposal.keys["slot"], gaps=True)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pygrade.doctor.exploration import SHARES
-from pygrade.doctor.words import Rows
 from pygrade.training.propensity import ASSUMED, TARGET, events_for, propensity_curve
 
 ENOUGH_REQUESTS = 5_000  # with all candidates, below which a policy learns little beyond the predictions
@@ -69,7 +68,7 @@ def plan_sentence(plan: Mapping[str, Any]) -> str:
     return f"{text}: train can decide after {needed} and {ENOUGH_REQUESTS:,} requests in all."
 
 
-def plan_rows(plan: Mapping[str, Any]) -> Rows:
+def plan_rows(plan: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of the plan's table."""
     rows: list[tuple[str, ...]] = [
         (

@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pygrade._util.html_table import Table
+from pygrade.console.html import Section
 from pygrade.metrics.texts import lift_text, rate_text, value_text
 from pygrade.training.looks_wrong import rate_sentence
 
 Sheet = Mapping[str, Any]
-Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
+Rows = Sequence[tuple[str, ...]]
+
+
 TASK_TEXT = (
     "Over the shown rows, ± 95 % over users. Predicted / observed: 1 is calibrated; examined: the same with each "
     "prediction times its slot's propensity. ECE: mean distance of prediction and rate in 20 groups. Over the "
@@ -63,47 +67,57 @@ def user_sentence(sheet: Sheet) -> str:
     )
 
 
-def estimate_rows(sheet: Sheet) -> Rows:
-    rows = [(name, "yes" if entry["possible"] else "no", entry["why"]) for name, entry in sheet["estimates"].items()]
-    return ("judgment", "possible", "what it says, or why not"), rows
+def sheet_sections(sheet: Sheet) -> list[Section]:
+    """The figures of a sheet, for its page and for the terminal."""
+    estimates = [(name, "yes" if e["possible"] else "no", e["why"]) for name, e in sheet["estimates"].items()]
+    judgment = ("judgment", "possible", "what it says, or why not")
+    task = ("task", "events", "rate or mean", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
+    worth = ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost")
+    plan = ("metric", "per request", "users for 1 %", "with CUPED", "the log's users find")
+    return [
+        Section("What this log can tell", size_sentence(sheet), [Table(judgment, estimates, texts=3)]),
+        Section("Predictions beside feedback", TASK_TEXT, [Table((*task, "over the order"), task_rows(sheet))]),
+        Section("What exploration would buy", worth_text(sheet), [Table(worth, worth_rows(sheet))]),
+        Section("A/B test for 1 %", user_sentence(sheet), [Table(plan, plan_rows(sheet))]),
+    ]
 
 
 def task_rows(sheet: Sheet) -> Rows:
-    rows = []
-    for task, entry in sheet["tasks"].items():
-        rows.append(
-            (
-                task,
-                f"{entry['events']:,}",
-                rate_text(entry["rate"], entry["amount"]),
-                rate_text(entry["mean_prediction"], entry["amount"]),
-                value_text(entry["ratio"], 2),
-                "n/a" if entry["examined_ratio"] is None else value_text(entry["examined_ratio"], 2),
-                "n/a" if entry["ece"] is None else f"{entry['ece']:.4f}",
-                value_text(entry["auc"]),
-                value_text(entry["page_auc"]),
-                lift_text(entry["over_order"], 1),
-            )
+    """A row for each task, and one for the order by expected value."""
+    rows = [
+        (
+            task,
+            f"{entry['events']:,}",
+            rate_text(entry["rate"], entry["amount"]),
+            rate_text(entry["mean_prediction"], entry["amount"]),
+            value_text(entry["ratio"], 2),
+            "n/a" if entry["examined_ratio"] is None else value_text(entry["examined_ratio"], 2),
+            "n/a" if entry["ece"] is None else f"{entry['ece']:.4f}",
+            value_text(entry["auc"]),
+            value_text(entry["page_auc"]),
+            lift_text(entry["over_order"], 1),
         )
-    head = ("task", "events", "rate or mean", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
-    order = ("expected value", *[""] * 8, lift_text(sheet["expected_value_over_order"], 1))
-    return (*head, "over the order"), [*rows, order]
+        for task, entry in sheet["tasks"].items()
+    ]
+    return [*rows, ("expected value", *[""] * 8, lift_text(sheet["expected_value_over_order"], 1))]
 
 
 def plan_rows(sheet: Sheet) -> Rows:
-    rows = []
-    for name, entry in sheet["plan"].items():
-        lift = entry["detectable_lift"]
-        rows.append(
-            (
-                name,
-                value_text(entry["baseline"]),
-                "n/a" if entry["users"] is None else f"{entry['users']:,}",
-                "n/a" if entry["cuped_users"] is None else f"{entry['cuped_users']:,}",
-                "n/a" if lift is None else f"{100 * lift:.2f} %",
-            )
+    """A row for each metric of an A/B test."""
+
+    def known(value: float | None, form: str) -> str:
+        return "n/a" if value is None else form.format(value)
+
+    return [
+        (
+            name,
+            value_text(entry["baseline"]),
+            known(entry["users"], "{:,}"),
+            known(entry["cuped_users"], "{:,}"),
+            known(entry["detectable_lift"], "{:.2%}").replace("%", " %"),
         )
-    return ("metric", "per request", "users for 1 %", "with CUPED", "the log's users find"), rows
+        for name, entry in sheet["plan"].items()
+    ]
 
 
 def worth_text(sheet: Sheet) -> str:
@@ -122,24 +136,16 @@ def worth_text(sheet: Sheet) -> str:
 
 
 def worth_rows(sheet: Sheet) -> Rows:
-    rows = [
-        (
-            f"{100 * row['share']:g} %",
-            *(
-                ["n/a"] * 3
-                if sheet["size"]["slots"] is None
-                else (
-                    _wide(row["exponent"], 1.0, ""),
-                    _wide(row["lift"], 100.0, " %"),
-                    _percent(row["shuffled_cost"]),
-                )
-            ),
-            _wide(row["value"], 100.0, " %"),
-            _percent(row["drawn_cost"]),
-        )
-        for row in sheet["exploration_worth"]["rows"]
-    ]
-    return ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost"), rows
+    """A row for each share of explored requests."""
+    rows = []
+    for row in sheet["exploration_worth"]["rows"]:
+        shuffled = ("n/a",) * 3
+        if sheet["size"]["slots"] is not None:
+            lift = _wide(row["lift"], 100.0, " %")
+            shuffled = (_wide(row["exponent"], 1.0, ""), lift, _percent(row["shuffled_cost"]))
+        drawn = (_wide(row["value"], 100.0, " %"), _percent(row["drawn_cost"]))
+        rows.append((f"{100 * row['share']:g} %", *shuffled, *drawn))
+    return rows
 
 
 def _wide(half: float | None, scale: float, unit: str) -> str:

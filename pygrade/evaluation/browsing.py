@@ -77,7 +77,8 @@ def fit_browsing(logs: Logs) -> Browsing:
     expected = p @ (happened.sum(0) / np.maximum(p.sum(0), 1e-30)) + 1e-12
     expected *= _ratio(np.bincount(slot, events), np.bincount(slot, expected))[slot]
     # The state of each row: distance to the last event above, and that event's rarest task.
-    rarest = _rarest(happened)
+    order = np.argsort(happened.sum(0), kind="stable")
+    rarest = order[happened[:, order].argmax(1)]
     bucket, task = _states(logs.row_request[rows], slot, events, rarest)
     shape = (int(slot.max()) + 1, _BUCKETS, happened.shape[1])
     cell = np.ravel_multi_index((slot, bucket, task), shape)
@@ -93,12 +94,6 @@ def fit_browsing(logs: Logs) -> Browsing:
 
 def _ratio(part: Array, whole: Array) -> Floats:
     return np.divide(part, whole, out=np.ones(len(part)), where=whole > 0)
-
-
-def _rarest(happened: Array) -> Ints:
-    """[S]: the rarest task with an event in each row."""
-    order = np.argsort(happened.sum(0), kind="stable")
-    return np.asarray(order[happened[:, order].argmax(1)])
 
 
 def _states(request: Array, slot: Array, happened: Array, task: Ints) -> tuple[Ints, Ints]:

@@ -101,7 +101,7 @@ def winsorized(logs: Logs, cluster: Array) -> Floats:
     return _capped(np.bincount(numbers, _values(logs)), _MOST_VALUE)[numbers]
 
 
-def _capped(totals: Floats, share: float, least: float = 0.0) -> Floats:
+def _capped(totals: Array, share: float, least: float = 0.0) -> Floats:
     """[U]: what counts of each cluster's total, so that none has more than this share of what counts, or ``least``.
 
     Clusters above the limit are scaled down to it: with the k largest at the limit c, c = share · (k c + rest).

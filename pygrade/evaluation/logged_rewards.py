@@ -171,11 +171,11 @@ class LoggedRewards:
         self, values: Floats, influences: Floats, shifts: list[Floats], ranks: list[Array]
     ) -> OffPolicyEstimate:
         """The best estimate of [C] by clip with influences [C, R]; shifts: of [C] by a standard error of the curve."""
-        requests, users = self.logs.num_requests, int(self._users.max()) + 1
-        sums = np.stack([np.bincount(self._users, row, users) for row in influences])
-        covariance = sums @ sums.T / requests**2 * users / max(users - 1, 1)
+        requests, cluster = self.logs.num_requests, clusters_of(self.logs)
+        sums = np.stack([np.bincount(cluster, row) for row in influences])
+        covariance = sums @ sums.T / requests**2 * sums.shape[1] / max(sums.shape[1] - 1, 1)
         best, error = choose(values, covariance, sum((np.square(shift) for shift in shifts), np.zeros(len(values))))
-        reach = intervals.student_t(intervals.effective_number(self._users) - 1) * error
+        reach = intervals.student_t(intervals.effective_number(cluster) - 1) * error
         result = Interval(float(values[best]), error, float(values[best]) - reach, float(values[best]) + reach)
         sizes, largest, reasons = [], 0.0, []
         for rank in ranks:
@@ -206,17 +206,13 @@ class LoggedRewards:
         model = np.bincount(self._request, target * self.model, requests)
         result = {}
         for name, ratio in (("cascade", weight), ("page", np.broadcast_to(weight[:, -1:], weight.shape))):
-            estimate = intervals.mean(model + (ratio * corrections).sum(1), self._users)
+            estimate = intervals.mean(model + (ratio * corrections).sum(1), clusters_of(self.logs))
             size = effective_sample_size(ratio) / ratio.size * requests
             reasons = []
             if size < MIN_EFFECTIVE_SHARE * requests:
                 reasons.append(f"the effective sample is {100 * size / requests:.2g} % of {requests} requests")
             result[name] = estimate_of(estimate, size, float(ratio.max()), reasons, requests)
         return result
-
-    @cached_property
-    def _users(self) -> Array:
-        return clusters_of(self.logs)
 
     @cached_property
     def _request(self) -> Array:

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 from pygrade import ops
 from pygrade._typing import Array, Bools, Floats
 from pygrade._util.html_table import html_table
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.logs import numbered
 from pygrade.logs.arrays import column_moments
 from pygrade.metrics import intervals
@@ -58,7 +58,7 @@ Policy = Densities | tuple[ArrayLike, ArrayLike, ArrayLike] | Array  # densities
 
 
 @dataclass(frozen=True)
-class OffPolicyEstimate:
+class OffPolicyEstimate(Record):
     """An estimate (per request) with its interval; an infinite end means that the data can't bound it."""
 
     value: float
@@ -69,11 +69,6 @@ class OffPolicyEstimate:
     warning: str | None  # why not to decide by it
     standard_error: float
     num_requests: int  # without those left out
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: NaN and infinity become None."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
     def _repr_html_(self) -> str:
         """A small table for notebooks."""
@@ -138,7 +133,7 @@ def log_ratio(
 
 
 class Terms(NamedTuple):
-    """What an estimator makes of each request [n]; the estimate is Σ numerator / Σ denominator."""
+    """Terms of an estimate, one per request [n]: the estimate is Σ numerator / Σ denominator."""
 
     numerator: Floats
     denominator: Floats

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pygrade._typing import Array, Floats32, Ints
+from pygrade._typing import Array, Floats32
 from pygrade.evaluation import offpolicy, position
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.logging_policy import drawn_components
@@ -53,7 +53,8 @@ def policy_estimates(
     if propensity is not None:
         curve = np.asarray(propensity, np.float64)
         rewards = LoggedRewards.of(logs, curve, fusion_formula(policy.config), exponent_error)
-        estimates |= by_position(rewards, _order(policy, logs, k, shown_only))
+        rank = ranks(policy_scores(policy, logs), logs.offsets, logs.shown if shown_only else None)
+        estimates |= by_position(rewards, np.where((rank < k) & (logs.shown | (not shown_only)), rank, -1))
     drawn = _drawn(policy, logs)
     if drawn is not None:
         inputs = log_inputs(policy, drawn)
@@ -157,12 +158,6 @@ def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEsti
             rewards, target, method=method, users=logs.user_id, context=logs.context, weight_floor=_WEIGHT_FLOOR
         )
     return estimates
-
-
-def _order(policy: FusionPolicy, logs: Logs, k: int, shown_only: bool = False) -> Ints:
-    """[M]: rank of each candidate, -1 from k on, and of items not shown with ``shown_only``."""
-    rank = ranks(policy_scores(policy, logs), logs.offsets, logs.shown if shown_only else None)
-    return np.where((rank < k) & (logs.shown | (not shown_only)), rank, -1)
 
 
 def by_position(rewards: LoggedRewards, rank: Array) -> dict[str, OffPolicyEstimate]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from pygrade import ops
 from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade._util.html_table import html_table
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.evaluation.value import curve_at, gains_of, rank_discount
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
@@ -124,7 +124,7 @@ def metric_titles(k: int) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Record):
     """Replay metrics of a log. A lift that cannot differ from 0 is NaN, and ``cannot_differ`` says why."""
 
     num_requests: int
@@ -145,11 +145,6 @@ class Evaluation:
     def deciding(self) -> str | None:
         """The first deciding metric that can tell rankings apart; None: there is none."""
         return next((m for m, metric in METRICS.items() if metric.deciding and m not in self.cannot_differ), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
     def _repr_html_(self) -> str:
         """Two small tables, of the rankings and of the predictions, for notebooks."""

@@ -8,8 +8,8 @@ attention that rank r gets: q again, or 1 / log2(r + 2) if q is the same for all
 nothing is known), as it could not tell a page's orders apart.
 
 Slots beyond the last propensity have that of the last. Without propensities q is 1. A row that was not shown has no
-event, so that its gain is 0. Policies learn without f, which needs the whole log, so that a log learned from in shards
-gives the same policy. `pygrade.reference.value` is the specification.
+event, so that its gain is 0. Policies learn without f, which needs the whole log, so that a batch made of a long log
+gives the same steps. `pygrade.reference.value` is the specification.
 """
 
 import numpy as np

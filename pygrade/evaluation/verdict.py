@@ -226,12 +226,6 @@ def _test_plan(lift: Interval | None, logs: Logs, requests: int | None) -> dict[
     return None if plan["users"] is None else plan  # all users are worth the same
 
 
-def _days(logs: Logs) -> float:
-    """From the first to the last request; 0 without timestamps."""
-    times = logs.timestamp
-    return 0.0 if times is None else float(times.max() - times.min()) / _DAY
-
-
 def _effort(plan: Mapping[str, Any] | None, lift: Interval | None, logs: Logs, requests: int | None) -> str:
     """The effort of a test, after the lift that it is to find."""
     if plan is None or lift is None:
@@ -270,7 +264,8 @@ def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
     wanted = max(lift.value, _SMALL_LIFT)
     reach = _WIDER * (lift.high - lift.low) / 2
     more = math.ceil(logs.num_requests * max((reach / wanted) ** 2 - 1, 0.1))
-    days = more / logs.num_requests * _days(logs)
+    times = logs.timestamp
+    days = 0.0 if times is None else more / logs.num_requests * float(times.max() - times.min()) / _DAY
     span = "" if days < 1 else f" ({days:.0f} days)" if days < 14 else f" ({days / 7:.0f} weeks)"
     span = " (more than a year)" if days > 7 * _YEAR else span
     wish, bounds = f"{count_text(more)} more requests{span} would", f"({span_text(lift, None)} %)"

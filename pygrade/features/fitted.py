@@ -14,7 +14,7 @@ from pygrade import _core
 from pygrade._util.files import atomic_file
 from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.schema import FeatureSchema, read_tensors
-from pygrade.features.values import NULL
+from pygrade.features.values import NULL, KeySums
 
 DENSE = ("request_dense", "item_dense", "cross_dense")
 IDS = ("request_ids", "item_ids")
@@ -98,8 +98,7 @@ class Fitter:
         self._square = {name: np.zeros(width) for name, width in widths.items()}
         self._rows = dict.fromkeys((*DENSE, *IDS), 0)
         self._known: dict[str, int] = {}
-        self._codes = {f.name: _core.KeyIndex() for f in self._id_features}
-        self._seen = {f.name: np.zeros(0, np.int64) for f in self._id_features}
+        self._codes = {f.name: KeySums() for f in self._id_features}
 
     @property
     def _id_features(self) -> list[Feature]:
@@ -125,14 +124,7 @@ class Fitter:
                 columns = arrays[name][:, own]
                 known = int((columns[:, 0] != NULL).sum())
                 self._known[feature.name] = self._known.get(feature.name, 0) + known
-                self._count_codes(feature.name, np.ascontiguousarray(columns).ravel())
-
-    def _count_codes(self, feature: str, codes: NDArray[np.int64]) -> None:
-        numbers = self._codes[feature].add(codes)
-        more = len(self._codes[feature])
-        counted = np.bincount(numbers[numbers >= 0], minlength=more)
-        counted[: len(self._seen[feature])] += self._seen[feature]
-        self._seen[feature] = counted
+                self._codes[feature.name].add(columns.ravel())
 
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
         """A record of each feature: name, array, kind and the share of values that are known; of numbers mean and std,
@@ -161,7 +153,7 @@ class Fitter:
             std[name] = np.where(deviation > 1e-6 * np.abs(self._mean[name]).clip(min=1.0), deviation, 1.0)
         vocabularies = {}
         for feature in self._id_features:
-            codes, seen = self._codes[feature.name].keys(), self._seen[feature.name]
+            codes, seen = self._codes[feature.name].result()
             order = np.lexsort((codes, -seen))[: feature.max_size]
             vocabularies[feature.name] = np.sort(codes[order[seen[order] >= feature.min_count]])
         return Fitted(self.schema, dict(self._mean), std, vocabularies)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade._util.hashing import splitmix64, text_hash
 from pygrade._util.optional_imports import require
 from pygrade.features.feature import SchemaError
@@ -21,6 +22,35 @@ def encode_rows(rows: Ints) -> list[bytes]:
     """Each row [q, width] as little-endian bytes, as a store holds it."""
     content, step = rows.astype("<i8").tobytes(), 8 * rows.shape[1]
     return [content[at : at + step] for at in range(0, len(content), step)]
+
+
+class KeySums:
+    """Sums of weights by int64 key, in memory that grows with the number of distinct keys. `NULL` counts nowhere."""
+
+    def __init__(self) -> None:
+        self._index = _core.KeyIndex()
+        self._sums = np.zeros(0)
+
+    def __getstate__(self) -> tuple[Ints, NDArray[np.float64]]:
+        return self.result()
+
+    def __setstate__(self, state: tuple[Ints, NDArray[np.float64]]) -> None:
+        KeySums.__init__(self)
+        self.add(*state)
+
+    def add(self, keys: Ints, weights: NDArray[np.floating] | float = 1.0) -> None:
+        """Adds weights[k] to the sum of keys[k]."""
+        numbers = self._index.add(np.ascontiguousarray(keys))
+        if len(self._index) > len(self._sums):
+            self._sums = np.append(self._sums, np.zeros(2 * len(self._index) - len(self._sums)))
+        there = numbers >= 0
+        np.add.at(self._sums, numbers[there], weights if np.isscalar(weights) else np.asarray(weights)[there])
+
+    def result(self) -> tuple[Ints, NDArray[np.float64]]:
+        """Keys, ascending, and their sums."""
+        keys: Ints = self._index.keys()
+        order = np.argsort(keys)
+        return keys[order], self._sums[order]
 
 
 @lru_cache(maxsize=1 << 18)

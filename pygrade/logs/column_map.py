@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.categories import MANY, frequent_levels
-from pygrade.logs.leaks import are_times
 from pygrade.logs.parquet import METADATA_KEY
 from pygrade.logs.roles import ROLES, SHORT, SKIP, is_feedback, named, predicted_task, short_name
 from pygrade.logs.table import Table
@@ -175,12 +174,8 @@ def _given(table: Table, given: Mapping[str, str], result: ColumnMap, roles: Ite
 def _named(table: Table, role: str, taken: set[str]) -> list[str]:
     """Free columns with a name of this role, and a type and values that it can have, the surest name first."""
     names = dict.fromkeys([*([role] if role in table.names else []), *named(table.names, ROLES[role].names)])
-    free = [name for name in names if name not in taken and _has_kind(table, name, ROLES[role].kinds)]
+    free = [name for name in names if name not in taken and table.has_kind(name, ROLES[role].kinds)]
     return [name for name in free if _fits(table, role, name)]
-
-
-def _has_kind(table: Table, name: str, kinds: Sequence[str]) -> bool:
-    return table.kind(name) in kinds or ("number" in kinds and table.is_numeric(name))
 
 
 def _fits(table: Table, role: str, name: str) -> bool:
@@ -192,19 +187,14 @@ def _fits(table: Table, role: str, name: str) -> bool:
     if role == "value":
         return bool((table.numbers(name, gaps=True) >= 0).all())
     if role in ("timestamp", "scored_at"):
-        return table.kind(name) == "time" or _is_time(table, name)
+        return table.is_time(name)
     return True
-
-
-def _is_time(table: Table, name: str) -> bool:
-    """Are the values times, as numbers or text?"""
-    return are_times(table.numbers(name, gaps=True)) if table.is_numeric(name) else table.is_time_text(name)
 
 
 def _pair_tasks(table: Table, result: ColumnMap) -> None:
     """Feedback and predictions of one task: by their names; a single one of each that is left is a pair, too."""
     taken = _taken(result)
-    free = [name for name in table.names if name not in taken and _has_kind(table, name, (*_NUMBERS, "empty"))]
+    free = [name for name in table.names if name not in taken and table.has_kind(name, (*_NUMBERS, "empty"))]
     predictions = {name: predicted_task(name) for name in free if predicted_task(name)}
     stated = result.tasks_alone
     for task in [*stated, *dict.fromkeys(predictions.values())]:
@@ -276,7 +266,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
         if (name in _taken(result) or name in joined) and not category:
             continue
         kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
-        if kind in ("other", "vector"):  # such as lists
+        if kind in ("other", "vector", "list", "struct"):
             result.left_out[name] = f"type {table.type_of(name)}"
             continue
         distinct = table.distinct(name)
@@ -321,7 +311,7 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "an id, by its name"
     if distinct < 2:
         return "the same value everywhere"
-    if kind != "bool" and _is_time(table, name):
+    if table.is_time(name):
         return "times: nothing to learn from"
     if kind == "text" and distinct > MANY and not table.is_numeric(name) and not _has_levels(table, name):
         return f"text with {distinct:,} values"

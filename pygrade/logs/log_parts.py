@@ -20,7 +20,7 @@ from pygrade.logs import parquet
 from pygrade.logs.files import concatenate, read_logs
 from pygrade.logs.keys import hashes
 from pygrade.logs.logs import Logs
-from pygrade.storage import Folder, Place, download
+from pygrade.storage import Folder, Place
 
 logger = logging.getLogger("pygrade")
 
@@ -113,17 +113,9 @@ class LogParts:
                 logs = logs if whole else logs.select(wanted)
                 yield logs.valued(self.task_values, self.value_tasks)
 
-    def chunks(self, start: int, stop: int, requests: int) -> Iterator[Logs]:
-        """Read requests start … stop - 1, ``requests`` at a time (the last: fewer), wherever the files are cut."""
-        left: Logs | None = None
-        for logs in self._read(start, stop):
-            ready = logs if left is None else concatenate([left, logs])
-            full = ready.num_requests // requests * requests
-            for at in range(0, full, requests):
-                yield ready.select(slice(at, at + requests))
-            left = ready.select(slice(full, None)) if full < ready.num_requests else None
-        if left is not None:
-            yield left
+    def each_part(self) -> Iterator[Logs]:
+        """The log, a file at a time."""
+        return self._read(0, self.num_requests)
 
     def valued(
         self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None
@@ -185,12 +177,6 @@ class LogParts:
         early = np.zeros(self.num_requests, bool)
         early[order[: round(fraction * self.num_requests)]] = True
         return self.select(early), self.select(~early)
-
-
-def rows_of(path: Place) -> int:
-    """Rows of a log, by what its files say of themselves."""
-    with parquet.ParquetParts(download(path)) as source:
-        return source.num_rows
 
 
 def wrote_log(paths: Sequence[Place]) -> bool:

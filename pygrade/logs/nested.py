@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line, shortened
 from pygrade.logs.roles import ROLES, SKIP, normal
+from pygrade.logs.table_formats import kind_of
 
+_LISTS = ("list", "vector")
 _LOOK = 100  # rows that decide what a column of text is
 
 
@@ -28,9 +30,9 @@ def unnested(
     given, notes, parents = given or {}, list[str](), None
     skipped = {*given.get(SKIP, "").split("+"), given.get(SKIP, "")}
     items = {normal(given["item_id"])} if "item_id" in given else set(map(normal, ROLES["item_id"].names))
-    nested = [name for name in arrow.column_names if name in skipped and _is_nested(arrow.schema.field(name).type)]
+    nested = [name for name in _columns(arrow, *_LISTS, "struct") if name in skipped]
     arrow = flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
-    while lists := [name for name in arrow.column_names if _is_list(arrow.schema.field(name).type)]:
+    while lists := _columns(arrow, *_LISTS):
         if any(normal(name) in items for name in arrow.column_names if name not in lists):
             break
         arrow, parent = _laid_out(arrow, lists, items, where, notes)
@@ -38,24 +40,15 @@ def unnested(
     return arrow, notes, parents
 
 
-def _is_list(kind: Any) -> bool:
-    types = require("pyarrow").types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _is_nested(kind: Any) -> bool:
-    return _is_list(kind) or bool(require("pyarrow").types.is_struct(kind))
-
-
-def _is_text(kind: Any) -> bool:
-    types = require("pyarrow").types
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+def _columns(arrow: Any, *kinds: str) -> list[str]:
+    """The columns of some kinds."""
+    return [field.name for field in arrow.schema if kind_of(field.type) in kinds]
 
 
 def _parsed(arrow: Any, skipped: set[str], where: str, notes: list[str]) -> Any:
     """JSON in place of its text."""
     pa = require("pyarrow")
-    for name in _texts(arrow, skipped):
+    for name in [name for name in _columns(arrow, "text") if name not in skipped]:
         head = _head(arrow, name)
         if head and all(text[:1] in "[{" for text in head) and _value(head[0]) is not None:
             values = [_checked(text, name, row, where) for row, text in enumerate(arrow.column(name).to_pylist())]
@@ -70,10 +63,6 @@ def _parsed(arrow: Any, skipped: set[str], where: str, notes: list[str]) -> Any:
 
 def _names_items(name: str, items: set[str]) -> bool:
     return bool({normal(name), normal(name).removesuffix("s")} & items)
-
-
-def _texts(arrow: Any, skipped: set[str]) -> list[str]:
-    return [name for name in arrow.column_names if name not in skipped and _is_text(arrow.schema.field(name).type)]
 
 
 def _head(arrow: Any, name: str) -> list[str]:
@@ -150,7 +139,7 @@ def _laid_out(
 
 def _flags(items: Any, some: Any) -> Any | None:
     """Lists of which items are in other lists; None if these have others than items, or are no ids."""
-    if not (_is_list(some.type) and some.type.value_type == items.type.value_type):
+    if kind_of(some.type) not in _LISTS or some.type.value_type != items.type.value_type:
         return None
     rows = []
     for own, chosen in zip(items.to_pylist(), some.to_pylist(), strict=True):

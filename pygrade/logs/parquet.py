@@ -18,7 +18,7 @@ from pygrade.logs.arrays import numbered
 from pygrade.logs.columns import COLUMNS, Column
 from pygrade.logs.embeddings import EmbeddingError, join_tables, read_lists, write_lists
 from pygrade.logs.prediction_scale import from_records, to_records
-from pygrade.logs.table_formats import refuse_loose
+from pygrade.logs.table_formats import kind_of, refuse_loose
 
 RowName = Callable[[int], str]
 Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...], tuple[str, ...]]
@@ -27,16 +27,15 @@ METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
 LISTED = "listed"  # in the place of `position`, so that no program takes the order of a list for slots
 _OPTIONS = "options.toml"  # of the command that wrote a log, beside its parts
-_KINDS = {
-    "number": "a number",
-    "integer": "an integer",
-    "id": "an integer or a string",
-    "text": "a string",
-    "vector": "a list of numbers",
+_KINDS = {  # what is wanted, and kinds of Arrow types that are it
+    "number": ("a number", "number", "integer", "bool"),
+    "integer": ("an integer", "integer"),
+    "id": ("an integer or a string", "integer", "text"),
+    "text": ("a string", "text"),
+    "vector": ("a list of numbers", "vector", "list"),
 }
 _STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
 _SINGLE = {name: column for name, column in COLUMNS.items() if not column.labels}
-_WANTED = {"p_": "a prediction for every candidate", "y_": "feedback for a shown candidate"}
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown; slots "
     "unknown: listed, the place in the list) and for each task p_<task> (prediction) and y_<task> (feedback, null: not "
@@ -95,7 +94,6 @@ class ParquetParts:
 
     def column(self, name: str, kind: str) -> Any:
         """The column over all parts as an Arrow chunked array; `kind` is number, integer, id, text or vector."""
-        types = self.pa.types
         chunks = []
         for file, part in zip(self.files, self.parts, strict=True):
             schema = part.schema_arrow
@@ -103,39 +101,26 @@ class ParquetParts:
                 problem = "missing" if name not in schema.names else "present more than once"
                 raise ValueError(f"{file}: column '{name}' is {problem}")
             dtype = schema.field(name).type
-            value_type = dtype.value_type if types.is_dictionary(dtype) else dtype
-            integer = types.is_integer(value_type)
-            text = types.is_string(value_type) or types.is_large_string(value_type)
-            number = integer or types.is_floating(value_type) or types.is_boolean(value_type)
-            empty = types.is_null(value_type) and kind != "id"  # a column of nulls only
-            vector = types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype)
-            vector = vector and (types.is_floating(dtype.value_type) or types.is_integer(dtype.value_type))
-            good = {"number": number, "integer": integer, "id": integer or text, "text": text, "vector": vector}[kind]
-            if not (good or empty):
-                hint = " (pygrade doctor makes 0/1 columns of text)" if text and name[:2] in ("x_", "i_") else ""
-                raise TypeError(f"{file}: column '{name}' has type {dtype}; want {_KINDS[kind]}{hint}")
+            own, (wanted, *allowed) = kind_of(dtype), _KINDS[kind]
+            if own not in allowed and (own != "empty" or kind == "id"):
+                text = own == "text" and name[:2] in ("x_", "i_")
+                hint = " (pygrade doctor makes 0/1 columns of text)" if text else ""
+                raise TypeError(f"{file}: column '{name}' has type {dtype}; want {wanted}{hint}")
             try:
                 table = part.read(columns=[name])
             except (self.pa.ArrowException, OSError) as error:
                 raise ValueError(f"{file}: column '{name}' is corrupt ({one_line(error)})") from error
-            if types.is_dictionary(dtype):
-                table = table.cast(self.pa.schema([(name, value_type)]))
-            chunks.append(table.column(0))
-        if len({str(chunk.type) for chunk in chunks}) > 1:
-            numbers = {"number": self.pa.float64(), "vector": self.pa.list_(self.pa.float32())}
-            number_type = numbers.get(kind, self.pa.int64())
-            target = self.pa.string() if any(types.is_string(c.type) for c in chunks) else number_type
-            try:
-                chunks = [chunk.cast(target) for chunk in chunks]
-            except self.pa.ArrowException as error:
-                raise TypeError(f"{self.path}: column '{name}' changes its type between parts") from error
-        return self.pa.chunked_array([piece for chunk in chunks for piece in chunk.chunks], type=chunks[0].type)
+            if self.pa.types.is_dictionary(dtype):
+                table = table.cast(self.pa.schema([(name, dtype.value_type)]))
+            chunks.append(table)
+        try:
+            return self.pa.concat_tables(chunks, promote_options="permissive").column(0)
+        except self.pa.ArrowException as error:
+            raise TypeError(f"{self.path}: column '{name}' changes its type between parts") from error
 
-    def numbers(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """[M] float32, NaN for null, and where it is null."""
-        column = self.column(name, "number")
-        null = np.asarray(column.is_null().to_numpy())
-        return np.asarray(column.cast(self.pa.float32(), safe=False).to_numpy(), np.float32), null
+    def numbers(self, name: str) -> NDArray[np.float32]:
+        """[M], NaN for null."""
+        return np.asarray(self.column(name, "number").cast(self.pa.float32(), safe=False).to_numpy(), np.float32)
 
     def integers(self, name: str, missing: int, dtype: Any) -> Array:
         column = self.column(name, "integer")
@@ -195,7 +180,7 @@ class ParquetParts:
 
     def read(self, predicted: bool = True) -> dict[str, Any]:
         """The arguments of `Logs`; ``predicted``: refuse a log without predictions, which else are 0."""
-        wanted = tuple(_WANTED) if predicted else ("y_",)
+        wanted = ("p_", "y_") if predicted else ("y_",)
         labels = {"tasks": self._labels("tasks", wanted[0]), "features": self._labels("features", "x_")}
         labels["items"] = self._labels("items", "i_")
         self._check_columns(labels, wanted)
@@ -209,7 +194,7 @@ class ParquetParts:
         inside[starts] = False  # rows whose predecessor belongs to the same request
 
         def values_of(name: str, column: Column) -> Array:
-            values = self._values(self._column_of(name), column, result.get("position"))
+            values = self._values(self._column_of(name), column.kind)
             if not column.by_request:
                 return values
             changed = values[1:] != values[:-1]
@@ -242,20 +227,13 @@ class ParquetParts:
         feedback[np.isnan(feedback) & hidden] = 0.0
         return result
 
-    def _values(self, name: str, column: Column, position: Array | None) -> Array:
-        """[M]: a column of the file; nulls are refused where values are wanted."""
-        if column.kind == "id":
-            return self.ids(name)
-        if column.kind == "str":
-            return self.text(name)
-        if column.kind != "float32":
-            return self.integers(name, -1 if name in ("position", LISTED) else 0, np.dtype(column.kind))
-        values, null = self.numbers(name)
-        if column.prefix in _WANTED:
-            bad = null & (position >= 0) if column.prefix == "y_" and position is not None else null
-            if bool(bad.any()):
-                raise self.fail(name, int(np.argmax(bad)), f"null; want {_WANTED[column.prefix]}")
-        return values
+    def _values(self, name: str, kind: str) -> Array:
+        """[M]: a column of the file."""
+        if kind == "float32":
+            return self.numbers(name)
+        if kind in ("id", "str"):
+            return self.ids(name) if kind == "id" else self.text(name)
+        return self.integers(name, -1 if name in ("position", LISTED) else 0, np.dtype(kind))
 
     @property
     def slots_known(self) -> bool:

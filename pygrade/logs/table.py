@@ -1,7 +1,7 @@
 """Any table as Arrow, and its columns as numpy arrays with what is missing as NaN."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -12,8 +12,9 @@ from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
+from pygrade.logs.leaks import are_times
 from pygrade.logs.problems import TableProblem
-from pygrade.logs.table_formats import delta_rows, plain_texts
+from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 from pygrade.logs.text_times import are_time_texts
 
@@ -181,21 +182,8 @@ class Table:
         return dtype.value_type if require("pyarrow").types.is_dictionary(dtype) else dtype
 
     def kind(self, name: str) -> str:
-        """number, integer, bool, text, time, vector (a list of decimals), empty or other."""
-        types, dtype = require("pyarrow").types, self.type_of(name)
-        if types.is_boolean(dtype):
-            return "bool"
-        if types.is_integer(dtype) or (types.is_decimal(dtype) and dtype.scale == 0):
-            return "integer"
-        if types.is_floating(dtype) or types.is_decimal(dtype):
-            return "number"
-        if types.is_temporal(dtype) and not (types.is_time(dtype) or types.is_duration(dtype)):
-            return "time"
-        if types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype):
-            return "text"
-        if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
-            return "vector" if types.is_floating(dtype.value_type) else "other"
-        return "empty" if types.is_null(dtype) else "other"
+        """See `kind_of`."""
+        return kind_of(self.type_of(name))
 
     def column(self, name: str) -> Any:
         """The column without dictionary encoding; text as one type."""
@@ -281,10 +269,21 @@ class Table:
         """The distinct texts of a column, in the order of `codes`."""
         return [str(value) for value in self._encode(name)[1].to_pylist()]
 
-    def is_time_text(self, name: str) -> bool:
-        """Are the first texts of a column times?"""
+    def is_time(self, name: str) -> bool:
+        """Is the column of times, also as numbers, or by its first texts?"""
+        if self.is_numeric(name):
+            return self.kind(name) != "bool" and are_times(self.numbers(name, gaps=True))
         texts = self.column(name).slice(0, 100).drop_null().combine_chunks() if self.kind(name) == "text" else ()
-        return bool(len(texts)) and are_time_texts(texts)
+        return self.kind(name) == "time" or (len(texts) > 0 and are_time_texts(texts))
+
+    def is_flag(self, name: str) -> bool:
+        """Are all values 0 and 1, or yes and no?"""
+        values = self.numbers(name, gaps=True) if self.is_numeric(name) else np.empty(0)
+        return set(values[~np.isnan(values)]) == {0.0, 1.0}
+
+    def has_kind(self, name: str, kinds: Sequence[str]) -> bool:
+        """Is the column of one of these kinds, or of numbers written as text?"""
+        return self.kind(name) in kinds or ("number" in kinds and self.is_numeric(name))
 
     def codes(self, name: str) -> NDArray[np.int64]:
         """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""

@@ -148,6 +148,30 @@ def read_duckdb(path: Path, query: str = "") -> tuple[Any, str]:
         return found.to_arrow_table(), f"{path.name}, {what}"
 
 
+def kind_of(dtype: Any) -> str:
+    """The kind of an Arrow type: number, integer, bool, text, time, vector (a list of decimals), list, struct, empty or
+    other; of a dictionary that of its values.
+    """
+    types = require("pyarrow").types
+    if types.is_dictionary(dtype):
+        return kind_of(dtype.value_type)
+    if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
+        return "vector" if types.is_floating(dtype.value_type) else "list"
+    if types.is_temporal(dtype):
+        return "other" if types.is_time(dtype) or types.is_duration(dtype) else "time"
+    if types.is_decimal(dtype):
+        return "number" if dtype.scale else "integer"
+    kinds = {
+        "bool": types.is_boolean,
+        "integer": types.is_integer,
+        "number": types.is_floating,
+        "text": lambda t: types.is_string(t) or types.is_large_string(t) or types.is_string_view(t),
+        "struct": types.is_struct,
+        "empty": types.is_null,
+    }
+    return next((kind for kind, fits in kinds.items() if fits(dtype)), "other")
+
+
 def plain_texts(arrow: Any) -> Any:
     """String views (of polars and DataFusion) as strings: pyarrow can neither take nor decode views."""
     pa = require("pyarrow")

@@ -4,17 +4,18 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Floats, Ints
+from pygrade._util.serialization import Record
 from pygrade.metrics.roc import auc, gauc
 
 
 @dataclass(frozen=True)
-class TaskMetrics:
+class TaskMetrics(Record):
     """Metrics of one task on the rows that have its label; NaN if undefined."""
 
     rows: int
@@ -25,10 +26,6 @@ class TaskMetrics:
     gauc: float  # mean of each user's AUC, weighted by rows; users with one class only are left out
     log_loss: float  # mean of -y log p - (1 - y) log(1 - p)
     ece: float  # mean |mean prediction - rate| over 20 groups of about as many rows each, by prediction
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """For JSON: NaN becomes None."""
-        return {name: None if value != value else value for name, value in asdict(self).items()}
 
 
 def metrics_by_task(

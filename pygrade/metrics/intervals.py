@@ -10,25 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 
 _DRAWS = 10_000  # of the largest t
 _BLOCK = 1 << 22  # resampling counts held at a time
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Record):
     """An estimate, its standard error and its 95 % interval; NaN if the data do not determine it."""
 
     value: float
     standard_error: float
     low: float
     high: float
-
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON: NaN and infinity become None."""
-        record: dict[str, float | None] = to_builtins(self)
-        return record
 
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)

@@ -9,13 +9,11 @@ from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
 from pygrade.ops.fusion import TopK, checked_k
-from pygrade.ops.ranking import checked_caps
+from pygrade.ops.ranking import Columns, RuleTensors
 
 OBJECTIVES = ("page_value", "mmr", "log_det")
 MAX_BEAM = 64
 MAX_WIDTH = 256
-
-_ROWS = ("root", "categories", "embeddings", "mask", "boost_mul", "boost_add", "groups")
 
 
 def _refuse(name: str, bad: Tensor, value: Tensor, wanted: str) -> None:
@@ -26,7 +24,9 @@ def _refuse(name: str, bad: Tensor, value: Tensor, wanted: str) -> None:
         raise ValueError(f"{name} is {number:g} at {at}; want {wanted}")
 
 
-def _check_values(rows: dict[str, Any], terms: dict[str, Any], pins: Tensor | None, offsets: Tensor | None) -> None:
+def _check_values(
+    rows: dict[str, Any], terms: dict[str, Any], rules: RuleTensors, pins: Tensor | None, offsets: Tensor | None
+) -> None:
     """Check values as the C++ core does, for the other backends."""
     size = rows["value"].shape[0]
     if offsets is not None:
@@ -41,10 +41,7 @@ def _check_values(rows: dict[str, Any], terms: dict[str, Any], pins: Tensor | No
         bad = (categories < -1) | (categories >= count)
         _refuse("categories", bad, categories, f"-1 or more, and below {count}")
         _refuse("pairs", ~terms["pairs"].isfinite(), terms["pairs"], "a finite number")
-    if (factor := rows["boost_mul"]) is not None:
-        _refuse("boost_mul", ~(factor.isfinite() & (factor >= 0)), factor, "a finite factor >= 0")
-    if (caps := terms["caps"]) is not None:
-        _refuse("caps", caps < -1, caps, "-1 (no cap) or more")
+    rules.check(rows["value"].numel())
     if (embeddings := rows["embeddings"]) is not None:
         square = embeddings.square().sum(-1)
         bad = ~((square == 0) | ((square - 1).abs() <= 0.01))
@@ -59,12 +56,11 @@ def _check_values(rows: dict[str, Any], terms: dict[str, Any], pins: Tensor | No
 
 def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) -> tuple[Tensor, Tensor]:
     attention, examination, categories, pairs, embeddings, cosine, objective, beam, trade_off, *rest = arguments
-    mask, boost_mul, boost_add, groups, caps, pins, offsets, validate, _ = rest
-    given = (root, categories, embeddings, mask, boost_mul, boost_add, groups)
-    rows = {"value": value, **dict(zip(_ROWS, given, strict=True))}
-    terms = {"attention": attention, "examination": examination, "pairs": pairs, "caps": caps}
+    rules, (pins, offsets, validate, _) = RuleTensors(*rest[:7]), rest[7:]
+    rows = {"value": value, "root": root, "categories": categories, "embeddings": embeddings}
+    terms = {"attention": attention, "examination": examination, "pairs": pairs}
     if validate:
-        _check_values(rows, terms, pins, offsets)
+        _check_values(rows, terms, rules, pins, offsets)
     if not dispatch.is_reference(value):
         from pygrade.kernels import page_search as kernel
 
@@ -72,20 +68,25 @@ def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) ->
         values = value.new_empty((batch, k))
         indices = value.new_empty((batch, k), dtype=torch.int32)
         share = torch.tensor(trade_off, dtype=torch.float32, device="cpu")  # 1 - λ in float32, as in the core
-        options = {"cosine": cosine, "objective": objective, "beam": beam}
-        options |= {"trade_off": float(share), "likeness_share": float(1.0 - share)}
-        kernel.search_page(rows, terms, pins, offsets, options, values, indices)
+        count = 0 if pairs is None else pairs.shape[0]
+        width = 0 if embeddings is None else embeddings.shape[-1]
+        factors = (cosine, objective, float(share), float(1.0 - share))
+        likeness = kernel.Terms(pairs, attention, examination, count, width, *factors, k, beam)
+        columns = 0 if rules.groups is None else rules.groups.shape[-1]
+        eligible = None if rules.mask is None else rules.mask.view(torch.uint8)
+        limits = kernel.Rules(eligible, *rules[1:], pins, columns)
+        kernel.search_page(value, root, categories, embeddings, offsets, likeness, limits, values, indices)
         return values, indices
 
-    def exact(found: Tensor | None) -> Any:
-        return found.double() if found is not None and found.is_floating_point() else found
-
-    numbers = {name: exact(found) for name, found in (rows | terms).items()}
+    numbers = {name: None if found is None else found.double() for name, found in terms.items()}
     exact_values, indices = reference.search_page(
-        numbers.pop("value"),
-        numbers.pop("root"),
+        value.double(),
+        None if root is None else root.double(),
         k,
         **numbers,
+        **rules.of_reference(),
+        categories=categories,
+        embeddings=None if embeddings is None else embeddings.double(),
         cosine=cosine,
         objective=OBJECTIVES[objective],
         beam=beam,
@@ -97,7 +98,7 @@ def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) ->
 
 
 def _fake(value: Tensor, _root: Tensor | None, k: int, *arguments: Any) -> tuple[Tensor, Tensor]:
-    offsets = arguments[15]
+    offsets = arguments[17]
     shape = (value.shape[0] if offsets is None else offsets.shape[0] - 1, k)
     return value.new_empty(shape), value.new_empty(shape, dtype=torch.int32)
 
@@ -168,7 +169,9 @@ def search_page(
     boost_mul: TensorOrArray | None = None,
     boost_add: TensorOrArray | None = None,
     groups: TensorOrArray | None = None,
-    caps: Any = None,
+    caps: Columns | None = None,
+    cap_slots: Columns | None = None,
+    decay: Columns | None = None,
     pins: TensorOrArray | None = None,
     offsets: TensorOrArray | None = None,
     validate: bool | None = None,
@@ -201,9 +204,10 @@ def search_page(
         objective: ``"page_value"``, ``"mmr"`` or ``"log_det"``.
         beam: 1 (greedy) to 64; 1 for ``mmr`` and ``log_det``.
         trade_off: λ of ``mmr`` and ``log_det``, 0 to 1; None: 0.5.
-        mask, boost_mul, boost_add, groups, caps: as in `rank`; boosts are of the scores above.
+        mask, boost_mul, boost_add, groups, caps, cap_slots, decay: as in `rank`, of the scores above. Empty slots
+            do not count for cap_slots.
         pins: int32 [B, k] ([k]): the candidate of a slot, -1 for none. Pins count as taken from the start, for the
-            caps too; one that the mask, a cap or an earlier pin excludes leaves its slot free.
+            caps of their slot too; one that the mask, a cap or an earlier pin excludes leaves its slot free.
         offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
         validate: check values on a GPU too, which waits for it. A CPU always checks.
         num_threads: CPU threads; None: torch's setting. They share the requests; the result does not depend on it.
@@ -232,21 +236,26 @@ def search_page(
     length, width = checked_k(k), checks.integer("beam", beam, 1, MAX_BEAM)
     own = {"root": root, "attention": attention, "examination": examination}
     code, weight = _checked_objective(objective, width, trade_off, own)
-    if (groups is None) != (caps is None):
-        raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
     c, p, e, factor = _checked_likeness(v, categories, pairs, embeddings, cosine, rows)
-    g = checks.optional("groups", groups, torch.int32, (*rows, None), *first)
-    limits = None if g is None else checked_caps(caps, g.shape[-1])
-
-    def of_candidates(name: str, found: Any, dtype: torch.dtype) -> Tensor | None:
-        return checks.optional(name, found, dtype, rows, *first)
+    rules = RuleTensors.of(
+        rows,
+        first,
+        single,
+        mask=mask,
+        boost_mul=boost_mul,
+        boost_add=boost_add,
+        groups=groups,
+        caps=caps,
+        cap_slots=cap_slots,
+        decay=decay,
+    )
 
     def in_batch(found: Tensor | None) -> Tensor | None:
         return found[None] if single and found is not None else found
 
     values, indices = _op(
         v[None] if single else v,
-        in_batch(of_candidates("root", root, torch.float32)),
+        in_batch(checks.optional("root", root, torch.float32, rows, *first)),
         length,
         checks.optional("attention", attention, torch.float32, (length,), *first),
         checks.optional("examination", examination, torch.float32, (length,), *first),
@@ -257,11 +266,7 @@ def search_page(
         code,
         width,
         weight,
-        in_batch(of_candidates("mask", mask, torch.bool)),
-        in_batch(of_candidates("boost_mul", boost_mul, torch.float32)),
-        in_batch(of_candidates("boost_add", boost_add, torch.float32)),
-        in_batch(g),
-        limits,
+        *rules,
         in_batch(checks.optional("pins", pins, torch.int32, (*lead, length), *first)),
         o,
         checks.must_validate(validate, v),

@@ -1,7 +1,7 @@
 """Top-k blended ranking: predictions and weights to a page."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,64 @@ from pygrade.ops.fusion import (
 )
 
 Page = tuple[Tensor, Tensor]
+Columns = TensorOrArray | Sequence[float]
+
+
+class RuleTensors(NamedTuple):
+    """The rules of a page as the ops' schemas have them, see `rank`."""
+
+    mask: Tensor | None
+    boost_mul: Tensor | None
+    boost_add: Tensor | None
+    groups: Tensor | None
+    caps: Tensor | None
+    cap_slots: Tensor | None
+    decay: Tensor | None
+
+    @classmethod
+    def of(cls, rows: tuple[int, ...], first: tuple[str, Tensor], single: bool, **rules: Any) -> "RuleTensors":
+        """The rules of a call with candidates [*rows], on the device of its first argument (name and tensor).
+
+        ``single``: one request, whose tensors get a first dimension of 1.
+        """
+
+        def of_candidates(name: str, dtype: torch.dtype, *last: None) -> Tensor | None:
+            result = checks.optional(name, rules[name], dtype, (*rows, *last), *first)
+            return result[None] if single and result is not None else result
+
+        groups = of_candidates("groups", torch.int32, None)
+        columns = None if groups is None else groups.shape[-1]
+
+        def of_columns(name: str, dtype: torch.dtype) -> Tensor | None:
+            values = rules[name]
+            if isinstance(values, (list, tuple)):
+                for column, value in enumerate(values):
+                    if dtype == torch.int32:
+                        checks.integer(f"{name}[{column}]", value, -1, MAX_LENGTH)
+                    else:
+                        checks.number(f"{name}[{column}]", value)
+                values = torch.tensor(values, dtype=dtype, device=first[1].device)
+            return checks.optional(name, values, dtype, (columns,), *first)
+
+        return cls(
+            of_candidates("mask", torch.bool),
+            of_candidates("boost_mul", torch.float32),
+            of_candidates("boost_add", torch.float32),
+            groups,
+            of_columns("caps", torch.int32),
+            of_columns("cap_slots", torch.int32),
+            of_columns("decay", torch.float32),
+        )
+
+    def check(self, rows: int) -> None:
+        """The checks of the C++ core, for the other backends; rows: number of all candidates."""
+        _core.check_page_rules(rows, *(None if rule is None else rule.cpu() for rule in self))
+
+    def of_reference(self) -> dict[str, Any]:
+        """As keywords of the reference."""
+        floats = ("boost_mul", "boost_add", "decay")
+        rules = self._asdict()
+        return rules | {name: rules[name].double() for name in floats if rules[name] is not None}
 
 
 def _rank(
@@ -28,27 +86,17 @@ def _rank(
     k: int,
     transform: int,
     mask: Tensor | None,
-    boost_mul: Tensor | None,
-    boost_add: Tensor | None,
-    groups: Tensor | None,
-    caps: Tensor | None,
     *arguments: Any,
 ) -> Page:
-    beta, epsilon, slope, offsets, threads = arguments
+    rules = RuleTensors(mask, *arguments[:6])
+    beta, epsilon, slope, offsets, threads = arguments[6:]
     options = FusionOptions(transform, beta, epsilon, slope, offsets, True, threads)
     if not scores.is_cpu:
         raise ValueError(f"scores is on {scores.device}; want it in CPU memory, where pages are ranked")
     options.check(scores)
-    if caps is not None and bool((caps < -1).any()):
-        column = int((caps < -1).nonzero()[0])
-        raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
-    if boost_mul is not None and not bool((boost_mul.isfinite() & (boost_mul >= 0)).all()):
-        flat = boost_mul.reshape(-1)
-        candidate = int((~(flat.isfinite() & (flat >= 0))).nonzero()[0])
-        raise ValueError(f"boost_mul is {flat[candidate]:f} at candidate {candidate}; want a finite factor >= 0")
-    factor, addend = (None if boost is None else boost.double() for boost in (boost_mul, boost_add))
-    rules: dict[str, Any] = {"mask": mask, "boost_mul": factor, "boost_add": addend, "groups": groups, "caps": caps}
-    exact, indices = reference.rank(scores.double(), weights.double(), k, **rules, **options.of_reference())
+    rules.check(scores.shape[:-1].numel())
+    constants = options.of_reference()
+    exact, indices = reference.rank(scores.double(), weights.double(), k, **rules.of_reference(), **constants)
     return exact.float(), indices
 
 
@@ -58,14 +106,6 @@ def _fake_rank(_scores: Tensor, weights: Tensor, k: int, *_: object) -> Page:
 
 
 _op = dispatch.Op("rank", _rank, _fake_rank, triton=False)
-
-
-def checked_caps(caps: TensorOrArray | Sequence[int], columns: int) -> Tensor:
-    """Caps of group columns as int32 [A]."""
-    if isinstance(caps, (list, tuple)):
-        numbers = [checks.integer(f"caps[{column}]", cap, -1, MAX_LENGTH) for column, cap in enumerate(caps)]
-        caps = torch.tensor(numbers, dtype=torch.int32, device="cpu")
-    return checks.tensor("caps", caps, (torch.int32,), (columns,))  # type: ignore[arg-type]
 
 
 def rank(
@@ -78,7 +118,9 @@ def rank(
     boost_mul: TensorOrArray | None = None,
     boost_add: TensorOrArray | None = None,
     groups: TensorOrArray | None = None,
-    caps: TensorOrArray | Sequence[int] | None = None,
+    caps: Columns | None = None,
+    cap_slots: Columns | None = None,
+    decay: Columns | None = None,
     offsets: TensorOrArray | None = None,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
@@ -91,8 +133,9 @@ def rank(
     """Rank candidates to pages: fuse, leave out the ineligible, boost, take the best under caps. CPU only.
 
     The final score is s · boost_mul + boost_add of a fused score s ≥ 0, and s / boost_mul + boost_add of s < 0 (rounded
-    before the sum): whatever the sign, a factor above 1 never demotes and one below 1 never promotes. Candidates are
-    taken by it, descending, then by index (NaN last), skipping those with a group value that already fills its cap.
+    before the sum): whatever the sign, a factor above 1 never demotes and one below 1 never promotes. Each slot takes
+    the candidate of the highest final score (equal ones by index, NaN last) that the caps admit, decayed by those above
+    it; where there is none, the page ends.
 
     Args:
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch (CPU) or numpy, T ≤ 64; [M, T] with
@@ -107,6 +150,9 @@ def rank(
         groups: int32 [B, N, A] ([M, A]; [N, A]): the candidate's value of each of A group columns, such as its seller
             and its category; negative: it belongs to no group of that column.
         caps: int32 [A] or a list: the most candidates of one value on a page, per column; -1: no cap; 0: none at all.
+        cap_slots: int32 [A] or a list: the cap holds for so many slots from the first on, ≥ 1; -1: for the whole page.
+        decay: float32 [A] or a list, in (0, 1]: a final score s ≥ 0 is multiplied by it, s < 0 divided, for each
+            candidate of the same value above, per column; 1: not at all.
         offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
         out: (values, indices) to fill and return instead of new ones, contiguous, disjoint from the inputs.
         validate: ignored, since a CPU always checks values; the other ops take it too.
@@ -118,8 +164,8 @@ def rank(
         of ``scores``. With fewer than k candidates to take, the rest is -inf and -1. Not differentiable.
 
     Raises:
-        TypeError, ValueError: a wrong dtype, shape, device, option, cap, factor or offset, or a negative score under a
-            logarithm; before anything is written.
+        TypeError, ValueError: a wrong dtype, shape, device, option, cap, factor or offset, groups without caps or decay
+            (or these without groups), or a negative score under a logarithm; before anything is written.
 
     Examples:
         >>> p, seller = torch.tensor([[0.9], [0.8], [0.7]]), torch.tensor([[4], [4], [5]], dtype=torch.int32)
@@ -138,6 +184,8 @@ def rank(
             boost_add,
             groups,
             caps,
+            cap_slots,
+            decay,
             beta,
             epsilon,
             slope,
@@ -155,24 +203,22 @@ def rank(
     lead = () if single else (s.shape[0] if o is None else o.shape[0] - 1,)
     rows = s.shape[1:-1] if single else s.shape[:-1]
 
-    def optional(name: str, value: TensorOrArray | None, dtype: torch.dtype, shape: tuple[int | None, ...]) -> Any:
-        result = checks.optional(name, value, dtype, shape, "scores", s)
-        return result[None] if single and result is not None else result
-
     own = () if getattr(weights, "ndim", 2) == 1 else lead  # [T] are those of every request
     w = checks.as_companion("weights", weights, torch.float32, (*own, s.shape[-1]), "scores", s)
     w = w if own else w.expand(s.shape[0] if o is None else o.shape[0] - 1, -1).contiguous()
     code, *constants = checked_transform(transform, s, beta, epsilon, slope)
     length = checked_k(k)
-    if (groups is None) != (caps is None):
-        raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
-    g = optional("groups", groups, torch.int32, (*rows, None))
-    rules = (
-        optional("mask", mask, torch.bool, rows),
-        optional("boost_mul", boost_mul, torch.float32, rows),
-        optional("boost_add", boost_add, torch.float32, rows),
-        g,
-        None if caps is None else checked_caps(caps, g.shape[-1]),
+    rules = RuleTensors.of(
+        rows,
+        ("scores", s),
+        single,
+        mask=mask,
+        boost_mul=boost_mul,
+        boost_add=boost_add,
+        groups=groups,
+        caps=caps,
+        cap_slots=cap_slots,
+        decay=decay,
     )
     threads = checks.thread_count(num_threads)
     memory = None if out is None else checks.outputs(out, (*lead, length), s)

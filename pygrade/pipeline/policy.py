@@ -15,11 +15,10 @@ from pygrade.features import FeatureSet
 from pygrade.logs import Logs
 from pygrade.pipeline.logs import EVALUATE, POLICY, holdout_log
 from pygrade.policy import FusionPolicy
+from pygrade.runs.fit import fit
 from pygrade.serving.pipeline import EVIDENCE
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
-from pygrade.training.guardrails import check_guardrails, guard
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.train import train
 from pygrade.workers import Workers
 
 
@@ -36,13 +35,8 @@ def make_policy(
     out: Path, logs: Path, config: TrainConfig, on_step: Callable[[str, int], None] | None, workers: Workers
 ) -> dict[str, Any]:
     """Trains the policy on the logs of a stage; returns the training's summary."""
-    late, directory = holdout_log(logs / EVALUATE), out / "training"
-    in_use = check_guardrails(config, late)
-    result = train(logs / POLICY, config, directory, on_step=on_step, heldout=late, workers=workers)
-    if config.guardrails.limits:
-        late = late.valued(config.reward.task_values, config.reward.value_tasks)
-        result = guard(result, late, config, directory, in_use)
-    return result.summary
+    late = holdout_log(logs / EVALUATE)
+    return fit(logs / POLICY, config, out / "training", on_step=on_step, heldout=late, workers=workers).summary
 
 
 def make_judgment(out: Path, logs: Path, policy: Path, reward: RewardConfig) -> dict[str, Any]:

@@ -87,34 +87,6 @@ class Catalog:
         )
 
 
-class ItemCounts:
-    """Sums of weights by item, streaming; joins new rows when there are as many as joined ones."""
-
-    def __init__(self) -> None:
-        self._ids: Ids = np.empty(0, np.int64)
-        self._sums: NDArray[np.float64] = np.empty(0)
-        self._waiting: list[tuple[Ids, NDArray[np.float64]]] = []
-        self._held = 0
-
-    def add(self, item_id: Ids, weight: NDArray[np.floating]) -> None:
-        """Add weight[k] to the sums of item_id[k]."""
-        self._waiting.append((item_id, weight.astype(np.float64)))
-        self._held += len(item_id)
-        if self._held > len(self._ids) + _JOIN:
-            self._join()
-
-    def result(self) -> tuple[Ids, NDArray[np.float64]]:
-        """Ascending ids and their sums."""
-        self._join()
-        return self._ids, self._sums
-
-    def _join(self) -> None:
-        ids, sums = (np.concatenate(column) for column in zip((self._ids, self._sums), *self._waiting, strict=True))
-        self._ids, place = np.unique(ids, return_inverse=True)
-        self._sums = np.bincount(place, sums, len(self._ids)).astype(np.float64)
-        self._waiting, self._held = [], 0
-
-
 @dataclass(frozen=True)
 class Pairs:
     """n positives: a request, the item with positive feedback, and its weight."""

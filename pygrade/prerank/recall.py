@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.prerank.batches import Batch, Batches, Ids, ItemCounts, positive_weight
+from pygrade.features.values import KeySums
+from pygrade.prerank.batches import Batch, Batches, Ids, positive_weight
 
 
 def held_out_positives(batch: Batch, task_weights: NDArray[np.float32]) -> tuple[Ids, list[Ids]]:
@@ -41,7 +42,7 @@ class Popularity:
     @classmethod
     def fit(cls, batches: Batches, task_weights: Sequence[float]) -> "Popularity":
         weights = np.asarray(task_weights, np.float32)
-        counts = ItemCounts()
+        counts = KeySums()
         for batch in batches():
             value = positive_weight(batch, weights)
             rows = np.flatnonzero(value > 0)

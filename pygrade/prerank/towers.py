@@ -22,8 +22,9 @@ from torch.nn import functional
 
 from pygrade import _core
 from pygrade.config.prerank import PrerankConfig
+from pygrade.features.values import KeySums
 from pygrade.metrics.streamed import Moments
-from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Pairs, TowerInputs, aging, positives
+from pygrade.prerank.batches import Batches, Catalog, Ids, Pairs, TowerInputs, aging, positives
 from pygrade.workers.group import Group
 
 _INPUT_CLIP = 5.0
@@ -93,7 +94,7 @@ class _Seen:
     """Counts, moments and sizes of the positives of one rank, for `Inputs.fit`."""
 
     def __init__(self, pairs: Pairs, left_out: NDArray[np.bool_]) -> None:
-        self.counts = ItemCounts()
+        self.counts = KeySums()
         self.moments = [Moments(pairs.request_dense.shape[1]), Moments(pairs.item_dense.shape[1])]
         self.sizes = [np.ones(pairs.request_ids.shape[1], np.int64), np.ones(pairs.item_ids.shape[1], np.int64)]
         self.length = pairs.sequences.shape[1]
@@ -111,7 +112,7 @@ class _Seen:
         return seen
 
     def add(self, pairs: Pairs) -> None:
-        self.counts.add(pairs.item_id, np.ones(len(pairs)))
+        self.counts.add(pairs.item_id)
         names = ("request_dense", "item_dense")
         for moment, name, values in zip(self.moments, names, (pairs.request_dense, pairs.item_dense), strict=True):
             if np.isinf(values).any():

@@ -15,7 +15,8 @@ from pygrade.evaluation.verdict import VerdictText
 from pygrade.logs import Logs
 from pygrade.logs.import_table import Columns
 from pygrade.policy import FusionPolicy
-from pygrade.runs.train import TrainedRanker, train
+from pygrade.runs.model import TrainedRanker
+from pygrade.runs.train import train
 from pygrade.serving.page import Page
 from pygrade.serving.ranker import BlendedRanker, Context
 

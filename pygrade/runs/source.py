@@ -8,7 +8,6 @@ from pygrade.logs import Logs
 from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts, wrote_log
 from pygrade.logs.table_files import read_table
-from pygrade.training.data import open_log
 
 Log = TypeVar("Log", Logs, LogParts, Logs | LogParts)
 
@@ -18,13 +17,12 @@ def open_source(
     columns: Columns | None,
     values: Mapping[str, float],
     value_tasks: Sequence[str],
-    limit: int,
     **table: Any,
 ) -> tuple[Logs | LogParts, str]:
     """The log of a source with values of its own, and a name for it; see `pygrade.train`.
 
-    A log that pygrade wrote is read as it is, part by part if it has more requests than ``limit``; with ``columns`` or
-    other options of a table it is a table as every other.
+    A log that pygrade wrote is taken as it is, and read later; with ``columns`` or other options of a table it is a
+    table as every other.
     """
     given = [*(["map"] if columns is not None else []), *table]
     if isinstance(source, Logs | LogParts):
@@ -35,7 +33,7 @@ def open_source(
         raise ValueError("logs is an empty list; want paths of a log or of files")
     places = _places(source)
     if places and not given and wrote_log(places):
-        return with_values(open_log(places, limit).complete(), values, value_tasks), ", ".join(map(str, places))
+        return with_values(LogParts.open(places).complete(), values, value_tasks), ", ".join(map(str, places))
     rows, where = read_table(places) if places else (source, "the table")
     return Logs.from_table(rows, columns, values=values, value_tasks=value_tasks, where=where, **table), where
 

@@ -1,140 +1,28 @@
 """`train`: a table or a log becomes a ranker, judged on later requests, with its verdict and its page."""
 
-import re
 import shutil
 import tempfile
 import weakref
-import webbrowser
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import ArrayLike
-
-from pygrade._util.files import atomic_directory, directory_lock
-from pygrade._util.html_table import html_table
-from pygrade._util.serialization import write_json
+from pygrade._util.files import directory_lock
 from pygrade.config.ignored import refuse_in_training
 from pygrade.config.shared import check_finite
 from pygrade.config.training import TrainConfig
-from pygrade.console.run_files import JudgedRun
-from pygrade.console.tables import trust_table
-from pygrade.console.training import write_report
-from pygrade.console.weights import record_weights
-from pygrade.evaluation.arms import SERVED
-from pygrade.evaluation.policy_estimates import log_inputs, served_weights
-from pygrade.evaluation.replay import event_worth
-from pygrade.evaluation.verdict import VerdictText, verdict_of
 from pygrade.logs import Logs
+from pygrade.logs.dataset import read_short
 from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts
+from pygrade.runs.fit import fit, judge
+from pygrade.runs.model import TrainedRanker
 from pygrade.runs.source import open_source
-from pygrade.serving.page import Page
-from pygrade.serving.ranker import BlendedRanker, Context
-from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
+from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
+from pygrade.training.evidence import refuse_positives
 from pygrade.training.fit import OnStep
-from pygrade.training.guardrails import check_guardrails, guard
-from pygrade.training.train import TrainResult, refuse_positives
-from pygrade.training.train import train as learn
 from pygrade.workers import LOCAL, Workers
-
-UNSAVED = ("checkpoints", "shards")
-
-
-@dataclass(frozen=True, repr=False)
-class TrainedRanker(TrainResult):
-    """Result of `train`: a ranker, the verdict on it, and the page that shows both."""
-
-    directory: Path  # with the policies, figures and pages of the run; temporary if none was given
-    config: TrainConfig  # that it was trained by
-    source: str  # name of the data
-    learned_from: Logs | LogParts  # the earlier requests
-    heldout: Logs | None  # later requests, which judged and trained nothing
-    evaluation: dict[str, Any] | None  # `training.evaluate_policy` of them
-
-    @property
-    def verdict(self) -> VerdictText:
-        """The recommendation as text (``str``), with its lift and reasons; the policy keeps it."""
-        return verdict_of(self.policy.mixture)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Sentences not to miss; one that differs by its figures alone in the later requests is said once."""
-        found = [] if self.evaluation is None else self.evaluation["warnings"]
-        said: dict[str, str] = {}
-        for sentence in [*self.summary["warnings"], *found]:
-            said.setdefault(re.split(r"[\d(]", sentence)[0], sentence)
-        return list(said.values())
-
-    @cached_property
-    def ranker(self) -> BlendedRanker:
-        """The ranker of the policy."""
-        return BlendedRanker(self.policy)
-
-    def rank(self, predictions: ArrayLike | Logs, context: Context = None, k: int = 10, **more: Any) -> Page:
-        """The best ``k`` candidates of each request: of a log (`BlendedRanker.rank_log`), or of arrays of predictions
-        [B, N, T] and context [B, F] or raw values by name, with ``more`` as in `BlendedRanker.rank`."""
-        if isinstance(predictions, Logs):
-            if context is not None:
-                raise ValueError("context is given beside a log, which has its own; want None")
-            return self.ranker.rank_log(predictions, k, **more)
-        return self.ranker.rank(context, predictions, k, **more)
-
-    def report(self, path: str | Path | None = None, show: bool = False) -> Path:
-        """Write the console, one page of HTML with verdict, tables and sliders; returns its path.
-
-        path: the file; None: ``report.html`` in the run's directory. show: open it in a browser.
-        """
-        judged, floor = None, self.config.reward.propensity_floor
-        if self.heldout is not None and self.evaluation is not None:
-            place = self.directory / "policy", self.policy, self.heldout
-            judged = JudgedRun(*place, False, self.evaluation, self.propensity, floor)
-        title, options = f"pygrade train: {self.source}", (self.config, TrainConfig())
-        written = write_report(self.directory, title, judged, data=self._facts(), options=options)
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            written = Path(shutil.copyfile(written, path))
-        if show:
-            webbrowser.open(written.resolve().as_uri())
-        return written
-
-    def save(self, directory: str | Path) -> Path:
-        """Copy the run to a new directory, as ``out_dir`` would have it; ``directory/policy`` is what to serve."""
-        target = Path(directory)
-        if target.exists():
-            raise FileExistsError(f"directory is {target}, which exists; want a new one")
-        with atomic_directory(target) as partial:
-            shutil.copytree(self.directory, partial, ignore=_unsaved(self.directory), dirs_exist_ok=True)
-        return target
-
-    def _facts(self) -> list[tuple[str, str]]:
-        """Facts about the data, by name."""
-        log, late = self.learned_from, self.heldout
-        parts = [("the policy learns from", _size(log)), *([("judged on", _size(late))] if late is not None else [])]
-        return [
-            ("data", self.source),
-            *parts,
-            ("tasks", ", ".join(log.tasks)),
-            ("features", ", ".join(log.features) or "none"),
-            ("values", event_worth(self.summary)),
-            ("slot propensities", self.summary["propensity"]["note"]),
-        ]
-
-    def __repr__(self) -> str:
-        return f"<TrainedRanker {self.policy.version[:12]}: {self.verdict}>"
-
-    def _repr_html_(self) -> str:
-        """The verdict and what was compared, for notebooks."""
-        verdict = self.verdict
-        parts = [html_table([], [(line,) for line in (verdict.detail, *verdict.reasons) if line], verdict.sentence)]
-        head, rows = trust_table(self.summary["trust"])
-        table = [row[:2] for row in rows]  # without the marks, which need the page's colors
-        parts += [html_table(head[:2], table, f"lift over {self.summary['trust']['baseline']}")] if rows else []
-        return "".join(parts)
 
 
 def train(
@@ -171,7 +59,7 @@ def train(
         holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log that does.
         resume: go on from checkpoints in ``out_dir``; False removes them.
         on_step: called with stage and steps done after each step.
-        workers: where shards and folds run; the result has the same bits on any number of them.
+        workers: where folds run; the result has the same bits on any number of them.
         table: further options of `Logs.from_table`, such as ``fix=True`` or ``scale={"click": "logit"}``.
 
     Raises:
@@ -185,13 +73,12 @@ def train(
         raise ValueError("values and config.reward both say what events are worth; want values alone")
     check_finite(values or {})
     refuse_in_training(config)
-    log, name = open_source(logs, map, values or {}, value_tasks, config.shard_requests, **table)
-    check_feedback(log, name)
-    early, late = split_holdout(log, holdout) if not isinstance(holdout, Logs) else (log, holdout.complete())
+    log, name = open_source(logs, map, values or {}, value_tasks, **table)
+    early, late = split_holdout(log, holdout, config.sample_requests)
     directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))
     try:
         with directory_lock(directory, "train"):
-            result = train_and_judge(early, late, config, directory, name, resume, on_step, workers)
+            result = judge(fit(early, config, directory, resume, on_step, late, workers, name))
     except BaseException:
         if out_dir is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -214,17 +101,21 @@ def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> No
             raise TypeError(f"{name} is {value!r}; want {words}")
 
 
-def check_feedback(log: Logs | LogParts, name: str) -> None:
-    """``ValueError`` if a log in memory has no feedback, or nothing else."""
-    if not isinstance(log, Logs):
-        return
-    if not bool((log.feedback > 0).any()):
-        raise ValueError(f"{name}: no shown row has feedback; join it to the log before training")
-    refuse_positives(log)
+def split_holdout(log: Logs | LogParts, holdout: float | Logs, limit: int) -> tuple[Logs | LogParts, Logs | None]:
+    """The requests to learn from, in memory if they are no more than the limit, and the latest ones, which judge.
+
+    ``ValueError`` before anything is written if those in memory have no feedback, or nothing else.
+    """
+    early, late = (log, holdout.complete()) if isinstance(holdout, Logs) else _split(log, holdout)
+    early = read_short(early, limit)
+    if isinstance(early, Logs):
+        if not bool((early.feedback > 0).any()):
+            raise ValueError("no shown row has feedback; join it to the log before training")
+        refuse_positives(early)
+    return early, late
 
 
-def split_holdout(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts, Logs | None]:
-    """The requests to learn from, and the latest ones, which judge."""
+def _split(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts, Logs | None]:
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout is {holdout}; want a share of the requests, 0 to below 1")
     early: Logs | LogParts
@@ -233,60 +124,3 @@ def split_holdout(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts
         few = f"the log has {log.num_requests} requests, and holdout {holdout} leaves nothing to "
         raise ValueError(few + ("train on" if not early.num_requests else "judge on; want more requests, or holdout 0"))
     return early, later.sample(HOLDOUT_REQUESTS) if isinstance(later, LogParts) else later
-
-
-def train_and_judge(
-    early: Logs | LogParts,
-    late: Logs | None,
-    config: TrainConfig,
-    directory: Path,
-    source: str,
-    resume: bool,
-    on_step: OnStep | None,
-    workers: Workers,
-) -> TrainedRanker:
-    """Learn from some requests, judge on others, and leave the figures in the directory."""
-    in_use = check_guardrails(config, late)
-    result = learn(early, config, directory, resume, on_step, late, workers)
-    evaluation = None
-    if late is not None:
-        late = late.valued(config.reward.task_values, config.reward.value_tasks)
-        if config.guardrails.limits:
-            result = guard(result, late, config, directory, in_use)
-        evaluation = _judge(result, late, config, directory)
-    return TrainedRanker(
-        **vars(result),
-        directory=directory,
-        config=config,
-        source=source,
-        learned_from=early,
-        heldout=late,
-        evaluation=evaluation,
-    )
-
-
-def _judge(result: TrainResult, late: Logs, config: TrainConfig, directory: Path) -> dict[str, Any]:
-    policies = dict(result.policies)
-    if is_new(result.policy):
-        policies[SERVED] = result.policy
-    reward, mixture = config.reward, result.policy.mixture
-    evaluation = evaluate_policy(late, result.propensity, policies, mixture, reward, reward.page_size)
-    write_json(directory / "evaluation.json", evaluation)
-    with torch.no_grad():
-        alpha = result.policy(log_inputs(result.policy, late))
-    static = result.static_weights.numpy()
-    groups = {} if late.scenario is None else {"scenario": late.scenario}
-    weights = served_weights(result.policy, late)
-    record_weights(directory, late.tasks, weights, alpha.numpy(), static, groups, late.user_id)
-    return evaluation
-
-
-def _size(logs: Logs | LogParts) -> str:
-    if isinstance(logs, LogParts):
-        return f"{logs.num_requests:,} requests in {len(logs.parts):,} files"
-    return f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates"
-
-
-def _unsaved(top: Path) -> Any:
-    """A filter of the files that a copy of a run leaves out: only a running training needs them."""
-    return lambda folder, names: [n for n in names if Path(folder) == top and (n in UNSAVED or n.startswith("."))]

@@ -211,7 +211,7 @@ class Page:
         """The sum that makes the score of a ranking without the network from its contributions, in words."""
         entry, mixed = self.ranked_by[0], len(self.ranked_by) == 2
         values = None if self.request_values is None else self.request_values[request]
-        logarithm = entry.logarithm and not (self.by_values and bool((values < 0).any()))
+        logarithm = entry.logarithm and not (self.by_values and values is not None and bool((values < 0).any()))
         form = "score: " + ("the logarithm of the sum" if logarithm else "the sum") + " of the contributions"
         form += "" if self.by_values or self.trust == 1.0 else ", standardized over the candidates"
         return form + (f", times {self.trust:g}, plus the share of {self.baseline}" if mixed else "")

@@ -84,6 +84,8 @@ class BlendedRanker:
         boost_add: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         caps: ArrayLike | None = None,
+        cap_slots: ArrayLike | None = None,
+        decay: ArrayLike | None = None,
         scenario: str | Sequence[str] | None = None,
         explore: bool = False,
         seed: int | None = None,
@@ -107,8 +109,8 @@ class BlendedRanker:
         ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1], on the scales of the table that the policy
         learned from (``policy.scales``): percentages, say, become probabilities; ``as_logged``: they are those of a log
         already. A candidate with a missing one (NaN or infinite) ranks last, with score NaN, and leaves the others'
-        scores alone. ``mask`` bool, ``boost_mul``,
-        ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
+        scores alone. ``mask`` bool, ``boost_mul``, ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with
+        ``caps``, ``cap_slots`` and ``decay`` [A]: see `pygrade.rank`.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
         correction has item effects, which it looks up by them. ``values``: what an event of each
         task is worth, below 0: it costs; for a policy with an expected value, which then ranks alone, or with
@@ -153,6 +155,8 @@ class BlendedRanker:
             boost_add=boost_add,
             groups=groups,
             caps=caps,
+            cap_slots=cap_slots,
+            decay=decay,
             scenario=scenario,
             explore=explore,
             seed=seed,

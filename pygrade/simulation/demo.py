@@ -26,11 +26,12 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, PRODUCTION, SERVED
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
 from pygrade.policy.alone import rank_by
+from pygrade.runs.fit import fit
+from pygrade.runs.model import TrainedRanker
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
 from pygrade.training.evaluate_policy import is_new
-from pygrade.training.train import TrainResult, train
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
@@ -75,7 +76,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     logger.info(f"logs: {logs.num_requests:,} requests, {logs.num_rows:,} candidates in {run / 'logs'}")
     seconds = {"logs": time.perf_counter() - started}
 
-    result = train(logs, training, run / "training")
+    result = fit(logs, training, run / "training")
     result.policy.save(run / "policy", extra={"trained_on": logs.num_requests, "seed": config.seed})
     TrainingRecord.of(logs, result.policy.version).save(run / "policy")
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
@@ -113,7 +114,9 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     return DemoResult(summary, test, pages, report)
 
 
-def _test_arms(world: Marketplace, requests: Requests, result: TrainResult, seed: int) -> tuple[AbTest, dict[str, Any]]:
+def _test_arms(
+    world: Marketplace, requests: Requests, result: TrainedRanker, seed: int
+) -> tuple[AbTest, dict[str, Any]]:
     """The A/B test against the strongest simple baseline, and the lifts over it and over production."""
     logger.info(f"baselines, and {len(requests.user_id):,} requests of users that are not in the log …")
     scores, baseline = _scores(result, requests), _baseline(result)
@@ -129,7 +132,7 @@ def _test_arms(world: Marketplace, requests: Requests, result: TrainResult, seed
     return test, _lifts(test, against_production)
 
 
-def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainResult, requests: Requests) -> None:
+def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainedRanker, requests: Requests) -> None:
     """The weights that the policy serves on the test requests."""
     inputs = result.policy.request_inputs(requests.context, requests.p_hat)
     with torch.no_grad():
@@ -173,14 +176,14 @@ def _fingerprint(config: DemoConfig) -> str:
     return hashlib.sha256(options.encode()).hexdigest()[:16]
 
 
-def _baseline(result: TrainResult) -> str:
+def _baseline(result: TrainedRanker) -> str:
     """The strongest simple baseline that can rank new requests."""
     trust = result.summary["trust"]
     known = [entry.name for entry in result.baselines]
     return str(trust["baseline"]) if trust is not None and trust["baseline"] in known else EXPECTED_VALUE
 
 
-def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.float32]]:
+def _scores(result: TrainedRanker, requests: Requests) -> dict[str, NDArray[np.float32]]:
     """Scores [n, C] of the test requests' candidates, by arm."""
     policy, items = result.policy, result.policy.item_columns(requests.item_id)
     given = requests.context, requests.p_hat, None, requests.scenario
@@ -208,9 +211,7 @@ def _lifts(baseline: AbTest, production: AbTest) -> dict[str, Any]:
     return result
 
 
-def rank_examples(
-    policy: Path, requests: Requests, count: int, static: NDArray[np.float32], k: int = 10
-) -> list[dict[str, Any]]:
+def rank_examples(policy: Path, requests: Requests, count: int, static: NDArray[np.float32]) -> list[dict[str, Any]]:
     """Pages of ``count`` requests by the saved policy, from as many user segments as possible."""
     ranker = BlendedRanker.load(policy, seed=0)
     chosen: list[int] = []
@@ -222,7 +223,7 @@ def rank_examples(
         page = ranker.rank(
             requests.context[index : index + 1],
             requests.p_hat[index : index + 1],
-            k,
+            10,
             scenario=str(requests.scenario[index]),
             item_id=requests.item_id[index : index + 1],
             user_id=requests.user_id[index : index + 1],

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
@@ -30,7 +30,6 @@ from pygrade.simulation.marketplace import (
 
 METRICS = ("ctr", "cvr", "opm", "orders", "value")
 _LOG_START = 1_735_689_600_000  # 2025-01-01 00:00 UTC in milliseconds
-_SEED_STEP = 1_000_003  # from a log's seed to that of the next number
 _HOUR, _DAY = 3_600_000, 86_400_000
 
 
@@ -56,21 +55,20 @@ def simulate_logs(
     config: SimulateConfig | None = None,
     out: str | Path | None = None,
     world: Marketplace | None = None,
-    number: int = 0,
 ) -> Logs:
     """Production's log of a marketplace, also written to the directory `out` if given.
 
     The log has every candidate of each request, its page, the users' feedback, and how the page was made: weights,
     exploration, and the concentration and seed of drawn weights, which
     `ops.dirichlet_sample(concentration[None], 1, seed >> 32, offset=seed & 0xffffffff)` reproduces. A given `world`
-    must have the config's constants and seed. Logs of other numbers are of other requests of the same world and users.
+    must have the config's constants and seed.
     """
     c = config or SimulateConfig()
     world = world or Marketplace(c.world, c.seed)
     if world.config != c.world or world.seed != c.seed:
         raise ValueError(f"world has seed {world.seed}; want the config's seed {c.seed} and its constants")
     n, tasks, slots, candidates = c.requests, len(TASKS), c.world.page_size, c.world.candidates
-    seed = (c.seed + _SEED_STEP * number) % (1 << 31)
+    seed = c.seed % (1 << 31)
     requests = world.requests(n, seed, "log")
     rng = np.random.default_rng([seed, 5])
     draw = rng.random(n)
@@ -140,7 +138,7 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
-class AbTest:
+class AbTest(Record):
     """All arms on the same requests. CTR = clicks / impressions, CVR = orders / clicks, OPM = orders per 1,000
     impressions; orders and value are per request.
     """
@@ -150,11 +148,6 @@ class AbTest:
     num_users: int
     expected: dict[str, ArmResult]  # closed form: only the requests are random
     sampled: dict[str, ArmResult]  # simulated users, common random numbers
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
     def _repr_html_(self) -> str:
         """A small table of the expected lifts, for notebooks."""

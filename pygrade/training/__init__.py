@@ -1,17 +1,15 @@
 """Training of a policy: reward, static weights, both stages, checkpoints, online learning.
 
-A log becomes `TrainingData` once and goes to the end of stage 2 as such::
+A log goes one way, whatever its size::
 
     log (Logs, or Parquet files)
-     │ data.open_log                read if it is short
-     │ prepare.prepare_data         reward.CompositeReward makes RequestTensors of its requests
+     │ Dataset.open                 in memory, or mapped from a file a column
+     │ train.clean                  robots, heavy users, huge amounts
      ▼
-    TrainingData                    S shards: one in memory, or several in files; a sample of the requests
-     │ static_weights               best static weights, of requests that the data gives
-     │ data.fit_normalization       of the policy's inputs
+    Dataset ──▶ sample              a uniform sample judges; all requests are learned from
+     │ evidence                     slot propensities, production, folds, the licensed correction
      ▼
-    stages: stage 1 ──▶ stage 2     a step: the batch is split by shard (StepRequest); a ShardLearner for each shard
-     │                              adds its StepGradient; the sum, in the order of the shards, moves the policy
+    fit.learn                       TrainingData → static weights → stage 1 → stage 2 → simple baselines
      ▼
-    folds, cross_fit                the same without the users of each fold; chooses what is served
+    folds, cross_fit                the same of `dataset.without(fold)`, as jobs of workers; chooses what is served
 """

@@ -1,255 +1,152 @@
-"""A log ready for training: `TrainingData`, in one shard in memory, or in several in files.
+"""A log ready for training: `TrainingData`.
 
-A shard has a contiguous range of the log's requests. The number of shards depends on the log alone, and whatever is
-added up over them is added in their order. So a policy has the same bits wherever the shards are: in this process, or
-in workers (`pygrade.workers`).
+A step draws its requests over the whole log. Their tensors are held where they are those of the sample that judges,
+too; of a longer log they are made for each batch. So a log costs 4 bytes of memory for each input of the policy and
+request, beside the sample.
 """
 
 import hashlib
-import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, reduce
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pygrade._typing import Floats, Ints
-from pygrade.config.training import CemConfig, Engine, RewardConfig
+from pygrade._typing import Bools, Ints
+from pygrade.config.training import CemConfig, RewardConfig
+from pygrade.correction.fit import correct_by_fold
 from pygrade.logs import Logs
-from pygrade.logs.keys import hashes
-from pygrade.logs.log_parts import LogParts
-from pygrade.policy import FusionPolicy
-from pygrade.storage import Place
-from pygrade.training.policy_step import is_fused
+from pygrade.logs.dataset import Dataset
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy.correction import Correction
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.request_tensors import RequestTensors
-from pygrade.training.reward import format_weight
-from pygrade.training.shard_learner import ShardLearner, StepRequest
-from pygrade.training.shards import FileShard, Fold, MemoryShard, Shard
-from pygrade.training.training_record import TrainingRecord
-from pygrade.workers import Actors, LocalWorkers, Workers
+from pygrade.training.reward import CompositeReward, LogFigures, policy_inputs
 
-T = TypeVar("T")
-Numbers = TypeVar("Numbers", Tensor, Floats)
-MAX_SHARDS = 64
-CHUNK = 20_000  # requests that a job holds at a time
-LogSource = Logs | LogParts | Place | Sequence[Place]
-"""A log: in memory, or its Parquet files and directories."""
+_SHUFFLED, _PLAIN = 50_000, 30_000  # pages of a longer log than the sample that tell of the slot propensity
 
 
-def open_log(source: LogSource, limit: int) -> Logs | LogParts:
-    """The log; read if it has no more requests than the limit."""
-    if isinstance(source, Logs):
-        return source
-    parts = source if isinstance(source, LogParts) else LogParts.open(source)
-    return parts.read(0, parts.num_requests) if parts.num_requests <= limit else parts
+class FoldCorrections(NamedTuple):
+    """Corrections of the log without each fold, of which each request takes the one that it did not teach."""
+
+    corrections: tuple[Correction, ...]
+    fold: Ints  # [R] of the dataset
 
 
-def shard_bounds(requests: int, shard_requests: int) -> Ints:
-    """[S + 1]: shard s has the requests bounds[s] … bounds[s + 1] - 1; sizes differ by 1 at most.
-
-    One shard for every ``shard_requests`` requests begun, up to `MAX_SHARDS`.
-    """
-    count = min(max(-(-requests // shard_requests), 1), MAX_SHARDS)
-    return np.arange(count + 1, dtype=np.int64) * requests // count
-
-
-def shard_of_rows(rows: Ints, sizes: Ints) -> tuple[Ints, Ints]:
-    """The shard of each of the rows [n], and its number there, if shards have sizes [S]."""
-    ends = np.cumsum(sizes)
-    shard = np.searchsorted(ends, rows, side="right")
-    return shard, rows - (ends - sizes)[shard]
-
-
-def sum_in_order(parts: Sequence[Numbers]) -> Numbers:
-    """Sum of arrays from the first to the last, so that it has the same bits wherever they come from."""
-    return reduce(operator.add, parts)
-
-
-def split_batch(
-    rows: Tensor,
-    sizes: Ints,
-    parameters: Tensor,
-    values: Tensor | None = None,
-    seed: int = 0,
-    reference: Tensor | None = None,
-) -> list[StepRequest | None]:
-    """The requests of one step by shard; None: it has none of them.
-
-    rows [B]: numbers of requests, counted through all shards of sizes [S]; values [B, T]: in the order of the shards.
-    """
-    shard, local = shard_of_rows(rows.numpy(), sizes)
-    counts = np.bincount(shard, minlength=len(sizes))
-    firsts = (np.cumsum(counts) - counts).tolist()
-    pieces = np.split(local[np.argsort(shard, kind="stable")], firsts[1:])
-    result: list[StepRequest | None] = []
-    for piece, first in zip(pieces, firsts, strict=True):
-        part = None if values is None else values[first : first + len(piece)]
-        request = StepRequest(torch.from_numpy(piece), first, len(rows), parameters, part, seed, reference)
-        result.append(request if len(piece) else None)
-    return result
-
-
-def without_empty(parts: Sequence[T | None]) -> list[T]:
-    """Results of the shards that had rows in the batch."""
-    return [part for part in parts if part is not None]
-
-
-@dataclass(frozen=True)
-class LogRange:
-    """A shard's requests in the log itself."""
-
-    number: int
-    count: int
-    log: Logs | LogParts
-    start: int
-    stop: int
-    sample: int  # requests to draw from it
-
-    def __str__(self) -> str:
-        return f"shard {self.number + 1} of {self.count}, requests {self.start:,} to {self.stop - 1:,}"
-
-    def chunks(self) -> Iterator[Logs]:
-        """Its requests, `CHUNK` at a time."""
-        if isinstance(self.log, LogParts):
-            yield from self.log.chunks(self.start, self.stop, CHUNK)
-            return
-        for start in range(self.start, self.stop, CHUNK):
-            yield self.log.select(slice(start, min(start + CHUNK, self.stop)))
+def estimate_propensity(dataset: Dataset, sample: Dataset, config: RewardConfig) -> SlotPropensity:
+    """Slot propensity of a dataset: by the sample if that is all of it, else by its shuffled and other pages."""
+    if sample is dataset:
+        return slot_propensity(dataset.read(), config)
+    exploration = dataset.logs.exploration
+    mixed = np.zeros(dataset.num_requests, bool) if exploration is None else dataset.of_chosen(exploration) == "shuffle"
+    pages = np.union1d(dataset.draw(_SHUFFLED, mixed), dataset.draw(_PLAIN, ~mixed))
+    return slot_propensity(dataset.read(pages), config)
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """S shards of a log, and a sample of its requests for all that is not learning: all of them if it is in memory."""
+    """The requests that both stages draw from, and a sample of them for all that is not learning."""
 
-    shards: tuple[Shard, ...]
-    sample: Logs
     tensors: RequestTensors  # of the sample; what does not go by request is that of the whole log
-    # Of a log in files:
-    times: tuple[int, int] | None = None  # first and last (ms)
-    digest: str = ""  # of the shards' content
-    ranges: tuple[LogRange, ...] = ()
+    inputs: Tensor  # [R, D] raw policy inputs
+    valued: Tensor  # int64 [n], requests whose logged page has feedback of positive value, which stage 1 learns from
+    build: Callable[[Ints], RequestTensors] | None = None  # of some requests; None: the sample is all of them
 
     @classmethod
-    def of(cls, tensors: RequestTensors, logs: Logs) -> "TrainingData":
-        """A log in memory is one shard."""
-        return cls((MemoryShard(tensors),), logs, tensors)
+    def of(cls, tensors: RequestTensors) -> "TrainingData":
+        """Data of requests in memory."""
+        return cls(tensors, tensors.inputs, tensors.valued().cpu())
 
-    @property
-    def in_memory(self) -> bool:
-        """True if the sample is the whole log."""
-        return isinstance(self.shards[0], MemoryShard)
+    @classmethod
+    def prepare(
+        cls,
+        dataset: Dataset,
+        sample: Dataset,
+        spec: PolicySpec,
+        reward: RewardConfig,
+        propensity: SlotPropensity,
+        corrections: FoldCorrections | None = None,
+        device: str = "cpu",
+    ) -> "TrainingData":
+        """The dataset's requests, with the values of events that count, under corrected predictions if there are any.
 
-    @property
-    def files(self) -> tuple[FileShard, ...]:
-        """The shards that are in files."""
-        return tuple(shard for shard in self.shards if isinstance(shard, FileShard))
+        sample: some of its requests, or the dataset itself; reward: with the prior's weight.
+        """
+        composite = CompositeReward(reward)
 
-    @cached_property
-    def sizes(self) -> Ints:
-        """[S] requests."""
-        return np.array([shard.size for shard in self.shards], np.int64)
+        def read(requests: Ints | None) -> Logs:
+            logs = dataset.read(requests)
+            if corrections is None:
+                return logs
+            fold = corrections.fold if requests is None else corrections.fold[requests]
+            return replace(logs, predictions=correct_by_fold(corrections.corrections, logs, fold))
 
-    @cached_property
-    def valued(self) -> Ints:
-        """[S] requests whose page has feedback of positive value."""
-        return np.array([len(shard.valued()) for shard in self.shards], np.int64)
+        if sample is dataset:
+            logs = read(None)
+            return cls.of(composite.build(logs, spec, LogFigures.of(logs, reward, propensity)).to(device))
+        logs = read(dataset.draw(sample.num_requests))
+        figures = _whole(dataset, LogFigures.of(logs, reward, propensity))
+        tensors = composite.build(logs, spec, figures).to(device)
+
+        def build(requests: Ints) -> RequestTensors:
+            built = composite.build(read(requests), spec, figures).to(device)
+            return replace(built, component_weights=tensors.component_weights)
+
+        inputs, valued, start = [], [], 0
+        for logs in dataset.chunks():
+            part = read(np.arange(start, start + logs.num_requests)) if corrections is not None else logs
+            inputs.append(policy_inputs(part, spec))
+            valued.append(start + np.flatnonzero(_has_value(part, bool(spec.config.trade_offs))))
+            start += logs.num_requests
+        return cls(tensors, torch.cat(inputs).to(device), torch.from_numpy(np.concatenate(valued)), build)
 
     @property
     def num_requests(self) -> int:
-        return int(self.sizes.sum())
+        return len(self.inputs)
 
-    def fingerprint(self) -> str:
-        """Changes with whatever is learned from."""
-        if self.digest:
-            return self.digest
-        digest = hashlib.sha256()
-        for tensor in self.tensors.by_request().values():
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-    def learners(
-        self, policy: FusionPolicy, engine: Engine, workers: Workers | None = None, threads: int | None = None
-    ) -> Actors:
-        """A `ShardLearner` for every shard: in this process if the log is in memory, else where the workers are.
-
-        threads: of torch in each worker.
-        """
-        chosen: Engine = "fused" if is_fused(policy, engine) else "torch"  # here, not by each worker's processor
-        make = partial(ShardLearner, policy=policy, engine=chosen, threads=threads)
-        return (LocalWorkers() if workers is None or self.in_memory else workers).actors(make, self.shards, "training")
-
-    def take(self, rows: Ints) -> RequestTensors:
-        """Some requests, by their numbers in the whole log, ascending."""
-        shard, local = shard_of_rows(rows, self.sizes)
-        parts = []
-        for number in np.unique(shard):
-            tensors, found = self.shards[int(number)].batch(torch.from_numpy(local[shard == number]))
-            parts.append(tensors.select(found))
-        return parts[0].join(parts[1:])
+    def batch(self, requests: Tensor) -> tuple[RequestTensors, Tensor]:
+        """Tensors that have the requests [b], and their rows in these."""
+        if self.build is None:
+            return self.tensors, requests.to(self.tensors.scores.device)
+        distinct, rows = torch.unique(requests, return_inverse=True)
+        return self.build(distinct.numpy()), rows.to(self.inputs.device)
 
     def for_search(self, search: CemConfig) -> RequestTensors:
         """The requests that the search for static weights scores on, or draws these from."""
-        if self.in_memory:
+        if self.build is None:
             return self.tensors
-        rows, count = np.arange(self.num_requests), search.subsample
-        if len(rows) > count:
-            rows = np.sort(np.random.default_rng(search.seed).choice(len(rows), count, replace=False))
-        return self.take(rows)
+        count = min(search.subsample, self.num_requests)
+        return self.build(np.sort(np.random.default_rng(search.seed).choice(self.num_requests, count, replace=False)))
 
-    def fit_normalization(self, policy: FusionPolicy, seed: int, workers: Workers) -> None:
+    def fit_normalization(self, policy: FusionPolicy, seed: int) -> None:
         """Sets the mean and deviation of the policy's inputs, as training sees them."""
-        if self.in_memory:
-            policy.fit_normalization(self.tensors.inputs_seen(seed).cpu())
-            return
-        mean: Floats | None = None
-        for _ in range(2):
-            work = partial(input_moments, seed=seed, mean=mean)
-            count, total = sum_in_order(list(workers.map(work, self.files, "normalization")))
-            before, mean = mean, total / np.maximum(count, 1)
-        assert before is not None and mean is not None
-        policy.set_normalization(torch.from_numpy(before), torch.from_numpy(mean).sqrt())
+        values = self.tensors.draw_values(seed, 0, 0, self.num_requests)
+        every = torch.arange(self.num_requests)
+        policy.fit_normalization(replace(self.tensors, inputs=self.inputs).inputs_at(every, values).cpu())
 
-    def record(self, policy_version: str) -> TrainingRecord:
-        """The training record of a policy that learned from this data."""
-        if self.in_memory:
-            return TrainingRecord.of(self.sample, policy_version)
-        keys = np.concatenate([shard.index().keys for shard in self.files])
-        return TrainingRecord.of(self.sample, policy_version, keys, self.times)
-
-    def fold_of_sample(self, folds: int, seed: int) -> Ints:
-        """[n]: the fold of each request of the sample, of a log in files."""
-        users = hashes(self.sample.user_id)
-        return np.asarray(np.argmax([Fold(number, folds, seed).has(users) for number in range(folds)], 0))
-
-    def without(self, fold: Fold, reward: RewardConfig) -> "TrainingData":
-        """Return a log in files without the users of a fold."""
-        keep = np.flatnonzero(~fold.has(hashes(self.sample.user_id)))
-        tensors = self.tensors.select(torch.from_numpy(keep).to(self.tensors.discount.device))
-        digest = f"{self.digest} without {fold.number} of {fold.folds}, {fold.seed}"
-        shards = tuple(replace(shard, without=fold) for shard in self.files)
-        part = TrainingData(shards, self.sample.select(keep), tensors, self.times, digest)
-        return part.weigh_format(reward)
-
-    def weigh_format(self, reward: RewardConfig) -> "TrainingData":
-        """Return a copy of a log in files whose format weight uses the mean over all pages."""
-        tensors = self.tensors
-        if reward.format_weight > 0.0:
-            total = sum(float(shard.index().page_value.sum()) for shard in self.files)
-            weights = tensors.component_weights.clone()
-            weights[-1] = format_weight(reward, total / self.num_requests)
-            tensors = replace(tensors, component_weights=weights)
-        head = tensors.select(torch.zeros(0, dtype=torch.int64, device=tensors.discount.device))
-        return replace(self, tensors=tensors, shards=tuple(replace(shard, head=head) for shard in self.files))
+    def fingerprint(self) -> str:
+        """Changes with whatever is learned from."""
+        digest = hashlib.sha256()
+        more = [] if self.build is None else [self.inputs, self.valued]
+        for tensor in [*self.tensors.by_request().values(), *more]:
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
-def input_moments(shard: FileShard, seed: int, mean: Floats | None) -> Floats:
-    """[2, D]: how many inputs of a shard are known, and their sum or, if a mean is given, their squared distance."""
-    head, inputs = shard.head.to("cpu"), shard.inputs()
-    values = head.draw_values(seed, 0, shard.number, len(inputs))
-    x = replace(head, inputs=inputs).inputs_at(torch.arange(len(inputs)), values).numpy().astype(np.float64)
-    seen = ~np.isnan(x)
-    distance = x if mean is None else np.square(x - mean)
-    return np.stack([seen.sum(0).astype(np.float64), np.where(seen, distance, 0.0).sum(0)])
+def _whole(dataset: Dataset, figures: LogFigures) -> LogFigures:
+    """Figures with the sizes of all requests."""
+    logs = dataset.logs
+    sizes, position, starts = dataset.of_chosen(np.diff(logs.offsets)), logs.position, logs.offsets[:-1]
+    pages = dataset.of_chosen(np.add.reduceat(position >= 0, starts, dtype=np.int64))
+    longest, last = int(sizes.max()), int(dataset.of_chosen(np.maximum.reduceat(position, starts)).max())
+    padded = bool((sizes < longest).any())
+    return replace(figures, candidates=longest, padded=padded, slots=max(int(pages.max()), 1), last_slot=max(last, 0))
+
+
+def _has_value(logs: Logs, by_task: bool) -> Bools:
+    """[R]: the logged page has feedback of positive value, of some task or of all together."""
+    values = logs.feedback * logs.event_values
+    worth = np.where(logs.shown, values.max(1) if by_task else values.sum(1), 0.0)
+    return np.asarray(np.maximum.reduceat(worth, logs.offsets[:-1]) > 0)

@@ -1,4 +1,4 @@
-"""One run over a log that is ready: static weights, normalization of the inputs, GRADE's stages."""
+"""One fit of a dataset that is ready: static weights, normalization of the inputs, GRADE's stages, simple baselines."""
 
 import contextlib
 import copy
@@ -9,61 +9,88 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pygrade.config.training import RewardConfig, TrainConfig
+from pygrade.config.training import TrainConfig
+from pygrade.correction.fit import correct
 from pygrade.evaluation.arms import ALONE, GRADE, STAGE1
 from pygrade.logs import Logs
-from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.training.data import TrainingData
+from pygrade.logs.dataset import Dataset
+from pygrade.policy import Baseline, FusionPolicy, PolicySpec
+from pygrade.policy.correction import Correction
+from pygrade.training.baselines import corrected_expected_value, fit_baselines
+from pygrade.training.data import FoldCorrections, TrainingData
 from pygrade.training.heldout import HeldOut
+from pygrade.training.propensity import SlotPropensity
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.static_weights import best_static_weights
-from pygrade.workers import Workers
 
 OnStep = Callable[[str, int], None]
 
 
-class FittedPolicies(NamedTuple):
-    """Results of a run in memory."""
+class Learned(NamedTuple):
+    """Results of a fit in memory."""
 
     static: Tensor  # [T] best static weights
     policies: dict[str, FusionPolicy]  # by arm, as each stage leaves it; without GRADE the start, which is not judged
+    baselines: tuple[Baseline, ...]
+    tensors: RequestTensors  # of the sample, under the predictions that the policies learned from
     run: Run
 
 
-def with_propensity(reward: RewardConfig, data: TrainingData) -> RewardConfig:
-    """The reward under the slot propensities of the whole log."""
-    return replace(reward, propensity=data.tensors.propensity.exponent)
+class Corrected(NamedTuple):
+    """A correction of the predictions, and those that a policy learns from, as they did not see the requests."""
+
+    correction: Correction
+    by_fold: FoldCorrections | None  # None: policies learn from the predictions as they are
 
 
-def fit_policies(
-    data: TrainingData,
+def learn(
+    dataset: Dataset,
+    sample: Dataset,
     config: TrainConfig,
     directory: Path,
-    resume: bool,
-    stack: contextlib.ExitStack,
-    workers: Workers,
+    propensity: SlotPropensity,
+    production: Baseline | None,
+    corrected: Corrected | None = None,
+    resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
-) -> FittedPolicies:
-    """Static weights and, unless it is off, GRADE's stages; the stack holds the run's files."""
-    spec = PolicySpec(data.sample.tasks, data.sample.features, config.policy)
-    run = stack.enter_context(contextlib.closing(Run(directory, config, data.fingerprint(), resume, on_step)))
-    static = run.static_weights
-    if static is None:
-        static = best_static_weights(data.for_search(config.static), config.static, bounds=spec.bounds)
-    policy = FusionPolicy(spec, static.cpu(), config.seed)
-    data.fit_normalization(policy, config.seed, workers)
-    policy.to(config.device)
-    if config.grade == "off":
-        run.begin(policy, static)
-        return FittedPolicies(static, {ALONE: policy}, run)
-    if heldout is not None:
-        propensity = data.tensors.propensity
-        run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
-    run.begin(policy, static)
-    with contextlib.closing(data.learners(policy, config.engine, workers, config.threads)) as learners:
-        train_stage1(data, policy, config.stage1, run, config.seed, config.engine, learners)
-        first = copy.deepcopy(policy)
-        train_stage2(data, policy, config.stage2, run, config.seed, config.engine, learners)
-    return FittedPolicies(static, {STAGE1: first, GRADE: policy}, run)
+) -> Learned:
+    """Fit policies and baselines, with checkpoints in the directory, where an interrupted fit goes on.
+
+    dataset, sample: requests to learn from, and those of them that the baselines are fitted to; config: with the
+    reward's sizes; production: its ranking, one of the baselines; heldout: requests of learning curves.
+    """
+    correction, by_fold = (None, None) if corrected is None else corrected
+    logs = sample.read()
+    spec = PolicySpec(logs.tasks, logs.features, config.policy)
+    data = TrainingData.prepare(dataset, sample, spec, config.reward, propensity, by_fold, config.device)
+    with contextlib.closing(Run(directory, config, data.fingerprint(), resume, on_step)) as run:
+        static = run.static_weights
+        if static is None:
+            static = best_static_weights(data.for_search(config.static), config.static, bounds=spec.bounds)
+        policy = FusionPolicy(spec, static.cpu(), config.seed)
+        data.fit_normalization(policy, config.seed)
+        policy.to(config.device)
+        if config.grade == "off":
+            run.begin(policy, static)
+            policies = {ALONE: policy}
+        else:
+            if heldout is not None:
+                if by_fold is not None and correction is not None:
+                    heldout = replace(heldout, predictions=correct(correction, heldout))
+                run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
+            run.begin(policy, static)
+            train_stage1(data, policy, config.stage1, run, config.seed, config.engine)
+            first = copy.deepcopy(policy)
+            train_stage2(data, policy, config.stage2, run, config.seed, config.engine)
+            policies = {STAGE1: first, GRADE: policy}
+    for policy in policies.values():
+        policy.correction = correction
+    tensors, floor = data.tensors.to("cpu"), config.reward.propensity_floor
+    known = None if config.policy.corrected else static
+    baselines = fit_baselines(logs, spec, tensors, config.static, floor, known, production)
+    if correction is not None:
+        baselines = (*baselines, corrected_expected_value(logs, correction))
+    return Learned(static, policies, baselines, data.tensors, run)

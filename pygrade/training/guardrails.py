@@ -5,6 +5,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pygrade._util.serialization import write_json
 from pygrade.config.guardrails import GuardrailConfig, Limit
@@ -25,7 +26,6 @@ from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.guardrails import Guardrails
 from pygrade.training.baselines import expected_value, known_production, production_scores
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.train import TrainResult
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
@@ -81,25 +81,31 @@ def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[s
 
 
 def guard(
-    result: TrainResult, late: Logs, config: TrainConfig, directory: Path, in_use: FusionPolicy | None
-) -> TrainResult:
-    """The result of a training with a policy that keeps the limits on later requests; it replaces that of the
-    training's directory.
+    policy: FusionPolicy,
+    summary: dict[str, Any],
+    propensity: SlotPropensity,
+    late: Logs,
+    config: TrainConfig,
+    directory: Path,
+    in_use: FusionPolicy | None,
+) -> tuple[FusionPolicy, dict[str, Any]]:
+    """A policy that keeps the limits on later requests, and the summary of its training; it replaces the training's in
+    the directory.
     """
-    kept = keep_limits(result.policy, late, config.guardrails, config.reward, result.propensity, in_use)
+    kept = keep_limits(policy, late, config.guardrails, config.reward, propensity, in_use)
     guardrails, place = kept.guardrails, directory / "policy"
     assert guardrails is not None
-    known = TrainingRecord.load(place, result.policy.version)
+    known = TrainingRecord.load(place, policy.version)
     if guardrails.kept:  # what the policy in use was trained on
         known = TrainingRecord.load(config.guardrails.in_use, kept.version)
-    kept.save(place, extra={"trained_on": result.summary["requests"], "seed": config.seed, "stage": "policy"})
+    kept.save(place, extra={"trained_on": summary["requests"], "seed": config.seed, "stage": "policy"})
     if known is not None:
         replace(known, policy_version=kept.version).save(place)
     alarm = [] if guardrails.hold and not guardrails.kept else [guardrails.sentence]
-    summary = result.summary | {"version": kept.version, "guardrails": guardrails.to_dict()}
+    summary = summary | {"version": kept.version, "guardrails": guardrails.to_dict()}
     summary["warnings"] = [*summary["warnings"], *alarm]
     write_json(directory / "train.json", summary)
-    return replace(result, policy=kept, summary=summary)
+    return kept, summary
 
 
 def keep_limits(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pygrade._typing import Bools, Floats, Floats32, Ints
-from pygrade.correction.fit import Candidate, Fitted, correct
+from pygrade.correction.fit import Candidate, Fitted, correct, correct_by_fold
 from pygrade.correction.gate import NEEDED, Gain
 from pygrade.correction.inputs import InputScaling
 from pygrade.correction.pages import (
@@ -132,7 +132,7 @@ def license_correction(
         if candidate.gain.failure:
             tried.append(TriedCorrection(candidate.name, candidate.gain, None, candidate.gain.failure))
             continue
-        corrected = candidate.cross_fitted(logs, fold)
+        corrected = correct_by_fold(candidate.folds, logs, fold)
         value = pages.values(pages.ranks(logs.value_of(corrected)[shown]), propensity)
         estimate = intervals.mean_lift(value, plain)
         lift = intervals.interval(estimate.value, estimate.influence, cluster)

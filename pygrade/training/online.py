@@ -60,10 +60,9 @@ from pygrade.logs import Logs, concatenate, read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
-from pygrade.training.data import TrainingData, split_batch
 from pygrade.training.feedback import EVENTS, PAGES, Event, FeedbackJoin, as_key
 from pygrade.training.guardrails import keep_limits
-from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
+from pygrade.training.policy_step import PolicyStep, concentrations, policy_step
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.renewal import renew_correction
 from pygrade.training.reward import CompositeReward
@@ -261,16 +260,14 @@ class OnlineLearner:
         if policy.config.corrected:
             given = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
             logs = replace(window, predictions=policy.correct(*given))
-        data = TrainingData.of(CompositeReward(self.config.reward).build(logs, policy.spec), logs)
+        data = CompositeReward(self.config.reward).build(logs, policy.spec)
         pool = torch.from_numpy(np.flatnonzero(self._learned(window)))
-        learners = data.learners(policy, self.config.engine)
-        reference, figures = parameters_of(self.reference).cpu(), dict[str, float]()
+        reference, figures = concentrations(self.reference, self.config.engine), dict[str, float]()
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
-            values = data.tensors.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
-            requests = split_batch(rows, data.sizes, parameters_of(policy).cpu(), values, seed, reference)
-            figures = stage2_step(data.tensors, learners, policy, self._learner, config, requests, "update")
+            values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
+            figures = stage2_step(data, rows, self._learner, reference, config, seed, values, "update")
             self._steps += 1
         return len(pool), figures
 

@@ -2,16 +2,12 @@
 
     step = policy_step(policy, learning_rate)
     alpha = step.concentration(inputs)                # [B, T], without a graph
-    gradient = step.gradient(slope)                   # [P]; slope: d loss / d alpha
-    norm = step.apply_gradient(gradient, max_norm, "step 1")
-
-Gradients of the steps of equal policies may be added: so a batch is worked on in several places.
+    norm = step.descend(slope, max_norm, "step 1")    # slope: d loss / d alpha
 
 Both sides compute the same up to rounding and keep Adam's state in one format, so that a training may go on with the
 other one. The core's results have the same bits on every instruction set and with any number of threads.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,24 +37,18 @@ class TorchStep:
             self._alpha = self._policy.concentration(inputs, factor)
         return self._alpha.detach()
 
-    def gradient(self, slope: Tensor) -> Tensor:
-        """Gradient [P] of the loss by all parameters, in order; ``slope`` [B, T]: that by the last `concentration`."""
-        assert self._alpha is not None
-        self._optimizer.zero_grad()
-        self._alpha.backward(slope)  # type: ignore[no-untyped-call]
-        self._alpha = None
-        return torch.cat([_gradient_of(parameter).reshape(-1) for parameter in self._policy.parameters()])
-
-    def apply_gradient(self, gradient: Tensor, max_norm: float, label: str) -> float:
-        """One step of Adam along a gradient [P], scaled down to ``max_norm``.
+    def descend(self, slope: Tensor, max_norm: float, label: str) -> float:
+        """One step of Adam along the gradient, scaled down to ``max_norm``, of a loss whose gradient by the last
+        `concentration` is ``slope`` [B, T].
 
         Returns the norm before; ``FloatingPointError``, which begins with ``label``, if it is not finite; then nothing
         changes.
         """
-        own = list(self._policy.parameters())
-        for parameter, part in zip(own, torch.split(gradient, [p.numel() for p in own]), strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.device, copy=True)
-        norm = torch.nn.utils.clip_grad_norm_(own, max_norm).item()
+        assert self._alpha is not None
+        self._optimizer.zero_grad()
+        self._alpha.backward(slope)  # type: ignore[no-untyped-call]
+        self._alpha = None
+        norm = torch.nn.utils.clip_grad_norm_(self._policy.parameters(), max_norm).item()
         _check_norm(norm, label)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
@@ -87,11 +77,8 @@ class FusedStep:
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
         return self._network.forward(inputs, factor)
 
-    def gradient(self, slope: Tensor) -> Tensor:
-        return self._network.gradient(slope)[0]
-
-    def apply_gradient(self, gradient: Tensor, max_norm: float, label: str) -> float:
-        norm = norm_of(gradient)
+    def descend(self, slope: Tensor, max_norm: float, label: str) -> float:
+        gradient, norm = self._network.gradient(slope)
         _check_norm(norm, label)
         self._network.step(self._adam, gradient, self.rate, clip_factor(norm, max_norm))
         return norm
@@ -125,6 +112,7 @@ class FusedStep:
 
 
 PolicyStep = TorchStep | FusedStep
+Concentrations = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def policy_step(policy: FusionPolicy, rate: float, engine: Engine = "auto") -> PolicyStep:
@@ -135,7 +123,7 @@ def policy_step(policy: FusionPolicy, rate: float, engine: Engine = "auto") -> P
     return FusedStep(policy, rate) if is_fused(policy, engine) else TorchStep(policy, rate)
 
 
-def concentrations(policy: FusionPolicy, engine: Engine = "auto") -> Callable[[Tensor, Tensor | None], Tensor]:
+def concentrations(policy: FusionPolicy, engine: Engine = "auto") -> Concentrations:
     """α [B, T] of raw inputs [B, D] and factors [B] (None: 1), with the bits of a `policy_step`."""
     if is_fused(policy, engine):
         return FusedNetwork(policy).concentration
@@ -146,31 +134,6 @@ def is_fused(policy: FusionPolicy, engine: Engine) -> bool:
     """True if the core runs the policy's network under this engine."""
     check_engine(engine)
     return engine == "fused" or (engine == "auto" and is_fast() and not why_not_fused(policy))
-
-
-def parameters_of(policy: FusionPolicy) -> Tensor:
-    """A copy [P] of all parameters of the policy, one after the other, on its device."""
-    return torch.cat([parameter.detach().reshape(-1) for parameter in policy.parameters()])
-
-
-def norm_of(gradient: Tensor) -> float:
-    """Norm of a gradient [P] in double, with the bits of the core: 16 sums, of every sixteenth square each."""
-    squares = np.zeros(-(-len(gradient) // 16) * 16)
-    squares[: len(gradient)] = np.square(gradient.numpy(), dtype=np.float64)
-    return math.sqrt(sum(np.add.reduce(squares.reshape(-1, 16), 0).tolist()))
-
-
-def flatten_parameters(policy: FusionPolicy) -> Tensor:
-    """All parameters of the policy as one tensor [P], whose memory they share from now on."""
-    whole = parameters_of(policy)
-    own = list(policy.parameters())
-    for parameter, part in zip(own, torch.split(whole, [p.numel() for p in own]), strict=True):
-        parameter.data = part.view_as(parameter)
-    return whole
-
-
-def _gradient_of(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _check_norm(norm: float, label: str) -> None:

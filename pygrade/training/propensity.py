@@ -23,7 +23,8 @@ only of the one whose events are counted, because production ranks by all of the
 
 import logging
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -66,6 +67,12 @@ class SlotPropensity:
     needed: str = ""  # what would decide it
     standard_error: float = 0.0  # clustered by user
     shuffled: tuple[float, float] | None = None  # exponent and standard error of shuffled pages alone, of all pages
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "SlotPropensity":
+        """The propensity that `to_dict` wrote, as ``train.json`` has it."""
+        known = {field.name: record[field.name] for field in fields(cls)}
+        return cls(**known | {"shuffled": None if record["shuffled"] is None else tuple(record["shuffled"])})
 
     @property
     def low(self) -> float:

@@ -1,6 +1,5 @@
 """Requests of a log as tensors, padded to N candidates: what both stages compute on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -71,12 +70,6 @@ class RequestTensors:
         """Select requests rows [n]."""
         return replace(self, **{name: values[rows] for name, values in self.by_request().items()})
 
-    def join(self, others: Sequence["RequestTensors"]) -> "RequestTensors":
-        """These requests and others, which are as long."""
-        parts = [part.by_request() for part in (self, *others)]
-        joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return replace(self, **joined)
-
     def draw_values(self, seed: int, stage: int, step: int, count: int) -> Tensor | None:
         """Multipliers u [count, T] of a step; None without trade-offs."""
         if self.trade_offs is None:
@@ -137,11 +130,10 @@ class RequestTensors:
         seed: int,
         weight_floor: float = 0.0,
         values: Tensor | None = None,
-        first: int = 0,
     ) -> ops.Rollout:
         """Draw G weight vectors from Dirichlet(concentration[B, T]) for requests rows [B], and score them.
 
-        values [B, T]: multipliers u, None: 1; first: place of the first row in a larger batch, whose draws these are.
+        values [B, T]: multipliers u, None: 1.
         """
         return ops.rollout(
             concentration,
@@ -151,7 +143,7 @@ class RequestTensors:
             self.discount,
             num_samples,
             seed,
-            first,
+            0,
             masks=self.masks[rows],
             component_list=self.lists,
             weight_bounds=self.bounds,

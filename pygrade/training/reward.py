@@ -51,11 +51,6 @@ def calibration_slopes(logs: Logs, propensity: Floats) -> Floats:
     Σ (p - p̄) y / q over Σ (p - p̄)² of the shown rows, p̄ the mean of the row's page, q = propensity [M]; cut to 0 … 2.
     1: calibrated; less: the predictions overrate the event or their differences; 0: they don't predict the order.
     """
-    return slopes_of(calibration_sums(logs, propensity))
-
-
-def calibration_sums(logs: Logs, propensity: Floats) -> Floats:
-    """[2, T]: both sums of `calibration_slopes`, which add up over parts of a log."""
     shown = logs.shown
     request = logs.row_request[shown]
     p = logs.predictions[shown].astype(np.float64)
@@ -64,12 +59,6 @@ def calibration_sums(logs: Logs, propensity: Floats) -> Floats:
     deviation = p - mean[request]
     spread = np.square(deviation).sum(0)
     covariance = (deviation * logs.feedback[shown] / propensity[shown, None]).sum(0)
-    return np.stack([covariance, spread])
-
-
-def slopes_of(sums: Floats) -> Floats:
-    """[T] of `calibration_sums`."""
-    covariance, spread = sums
     slopes = np.divide(covariance, spread, out=np.zeros(len(spread)), where=spread > 0)
     return np.asarray(np.clip(slopes, 0.0, 2.0))
 
@@ -86,9 +75,9 @@ class LogFigures:
     last_slot: int
 
     @classmethod
-    def of(cls, logs: Logs, config: RewardConfig) -> "LogFigures":
-        """Measure a log in memory that has the values of events that count."""
-        propensity, sizes = slot_propensity(logs, config), np.diff(logs.offsets)
+    def of(cls, logs: Logs, config: RewardConfig, propensity: SlotPropensity | None = None) -> "LogFigures":
+        """Measure a log that has the values of events that count; propensity None: estimated."""
+        propensity, sizes = propensity or slot_propensity(logs, config), np.diff(logs.offsets)
         pages = np.bincount(logs.row_request[logs.shown], minlength=logs.num_requests)
         longest, last = int(sizes.max()), int(logs.position.max(initial=0))
         figures = cls(propensity, 1.0, longest, bool((sizes < longest).any()), max(int(pages.max()), 1), last)
@@ -145,14 +134,14 @@ class CompositeReward:
             page_mean = (
                 float((predicted[logs.shown] * curve_at(logs.position[logs.shown], curve)).sum()) / logs.num_requests
             )
-            names, weights = (*names, "format"), (*weights, format_weight(config, page_mean))
+            names, weights = (*names, "format"), (*weights, 10.0 * config.format_weight * page_mean)
 
         discount = rank_discount(curve, config.page_size)
         shown = pad(logs.shown, logs.offsets, length=longest)[0]
         rows, mask = _page_rows(logs, figures.slots)
         item = rows - logs.offsets[:-1][logs.row_request[rows]]
         return RequestTensors(
-            inputs=_inputs(logs, spec),
+            inputs=policy_inputs(logs, spec),
             exploration=spec.exploration_factor(logs.scenario, logs.num_requests),
             scores=torch.from_numpy(scores),
             page_item=_on_pages(mask, item, np.int64),
@@ -169,13 +158,6 @@ class CompositeReward:
             propensity=propensity,
             **_trade_offs(config, logs, spec, floored, figures),
         )
-
-    def page_values(self, logs: Logs, figures: LogFigures) -> Floats:
-        """[R]: predicted value of each logged page; their mean is what the format component is measured by."""
-        logs = logs.valued(self.config.task_values, self.config.value_tasks)
-        looks = np.where(logs.shown, curve_at(logs.position, figures.curve(self.config)), 0.0)
-        predicted = (logs.predictions * (logs.event_values * figures.slopes)).sum(1)
-        return np.asarray(np.add.reduceat(predicted * looks, logs.offsets[:-1]), np.float64)
 
 
 def _trade_offs(
@@ -199,11 +181,6 @@ def _trade_offs(
     }
 
 
-def format_weight(config: RewardConfig, page_mean: float) -> float:
-    """Weight of the format component, if a page's mean predicted value is this."""
-    return 10.0 * config.format_weight * page_mean
-
-
 def transformed_predictions(logs: Logs, spec: PolicySpec) -> Floats32:
     """Transformed predictions [M, T], priced as the spec says: requests of equal size go through the op together."""
     sizes = np.diff(logs.offsets)
@@ -222,8 +199,8 @@ def transformed_predictions(logs: Logs, spec: PolicySpec) -> Floats32:
     return result
 
 
-def _inputs(logs: Logs, spec: PolicySpec) -> Tensor:
-    """Policy inputs [R, D] under the values that the config serves by default."""
+def policy_inputs(logs: Logs, spec: PolicySpec) -> Tensor:
+    """Raw policy inputs [R, D] under the values that the config serves by default."""
     values = None
     if spec.config.trade_offs:
         values = spec.multipliers(spec.own_values(spec.task_values, logs.scenario, logs.num_requests))

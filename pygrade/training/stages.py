@@ -18,17 +18,14 @@ import torch
 from torch import Tensor
 
 from pygrade import ops
-from pygrade._typing import Ints
 from pygrade._util.progress import track
 from pygrade.config.training import Engine, Stage1Config, Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.data import TrainingData, split_batch, sum_in_order, without_empty
-from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
+from pygrade.training.data import TrainingData
+from pygrade.training.policy_step import Concentrations, PolicyStep, concentrations, policy_step
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.run import Run
-from pygrade.training.shard_learner import StepRequest
 from pygrade.training.steps import batch_rows, draw_seed, falling_rate
-from pygrade.workers import Actors
 
 logger = logging.getLogger("pygrade")
 
@@ -42,29 +39,33 @@ def train_stage1(
     run: Run | None = None,
     seed: int = 0,
     engine: Engine = "auto",
-    learners: Actors | None = None,
 ) -> FusionPolicy:
     """Fit the served mean to the order of the logged pages, in place.
 
     Labels are the logged value (OEC) of each item on the page, over its slot's propensity; the loss is `lambda_loss`
     of the fused score with the discount of the reward, per slot. Only requests with feedback are drawn. ``engine``: see
-    `policy_step`; learners: of the set's shards for a policy like this one, by default in this process.
+    `policy_step`.
     """
-    learners = learners or data.learners(policy, engine)
     learner = policy_step(policy, config.learning_rate, engine)
-    options = [config] * len(data.shards)
-    if config.steps and not data.valued.any():
+    if config.steps and not len(data.valued):
         logger.warning("no logged page has feedback of positive value: stage 1 has nothing to learn from")
 
-    def update(step: int, rows: Tensor, values: Tensor | None) -> dict[str, float]:
-        requests = split_batch(rows, data.valued, parameters_of(policy).cpu(), values)
-        found = without_empty(learners.call("page_gradient", requests, options))
-        gradient = sum_in_order([part.gradient for part in found]).to(policy.input_mean.device)
-        norm = learner.apply_gradient(gradient, _MAX_NORM, f"stage 1, step {step + 1}")
-        loss = torch.cat([part.figures[0] for part in found]).mean() / len(data.tensors.discount)
+    def update(step: int, drawn: Tensor, values: Tensor | None) -> dict[str, float]:
+        tensors, rows = data.batch(data.valued[drawn])
+        labels = tensors.labels_at(rows, values)  # [B, P]
+        if config.labels == "ips":
+            labels = labels / tensors.page_propensity[rows]
+        alpha = learner.concentration(tensors.inputs_at(rows, values)).requires_grad_()
+        weights = alpha / alpha.sum(-1, keepdim=True)  # [B, T]
+        fused = (tensors.page_scores_at(rows) * weights[:, None]).sum(-1)  # [B, P]
+        losses = ops.lambda_loss(fused, labels, tensors.page_mask[rows], tensors.discount, config.temperature)
+        share = torch.ones((), device=losses.device) / len(tensors.discount) / len(rows)  # a mean over both
+        (slope,) = torch.autograd.grad(losses, alpha, share.expand_as(losses))
+        norm = learner.descend(slope, _MAX_NORM, f"stage 1, step {step + 1}")
+        loss = losses.detach().mean() / len(tensors.discount)
         return {"loss": loss.item(), "grad_norm": norm, "learning_rate": learner.rate}
 
-    _run_steps(1, data, data.valued, policy, config, run, seed, learner, update, ("loss",))
+    _run_steps(1, data, len(data.valued), policy, config, run, seed, learner, update, ("loss",))
     return policy
 
 
@@ -75,30 +76,27 @@ def train_stage2(
     run: Run | None = None,
     seed: int = 0,
     engine: Engine = "auto",
-    learners: Actors | None = None,
 ) -> FusionPolicy:
     """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term.
 
     Other arguments: see `train_stage1`.
     """
-    learners = learners or data.learners(policy, engine)
     learner = policy_step(policy, config.learning_rate, engine)
     reference = copy.deepcopy(policy).requires_grad_(False)
-    anchor = parameters_of(reference).cpu()
+    anchor = concentrations(reference, engine)
 
-    def update(step: int, rows: Tensor, values: Tensor | None) -> dict[str, float]:
-        drawn = parameters_of(policy).cpu(), values, draw_seed(seed, 2, step), anchor
-        requests = split_batch(rows, data.sizes, *drawn)
-        return stage2_step(data.tensors, learners, policy, learner, config, requests, f"stage 2, step {step + 1}")
+    def update(step: int, drawn: Tensor, values: Tensor | None) -> dict[str, float]:
+        batch, random = data.batch(drawn), draw_seed(seed, 2, step)
+        return stage2_step(*batch, learner, anchor, config, random, values, f"stage 2, step {step + 1}")
 
-    _run_steps(2, data, data.sizes, policy, config, run, seed, learner, update, ("reward", "kl"), reference)
+    _run_steps(2, data, data.num_requests, policy, config, run, seed, learner, update, ("reward", "kl"), reference)
     return policy
 
 
 def _run_steps(
     stage: int,
     data: TrainingData,
-    sizes: Ints,
+    pool: int,
     policy: FusionPolicy,
     config: Stage1Config | Stage2Config,
     run: Run | None,
@@ -108,57 +106,72 @@ def _run_steps(
     shown: Sequence[str],
     reference: FusionPolicy | None = None,
 ) -> None:
-    """Draws requests, of so many in each shard, for each step that is left, and notes the figures of its update."""
-    run, name, pool = run or Run(), f"stage{stage}", int(sizes.sum())
+    """Draws requests, of a pool of so many, for each step that is left, and notes the figures of its update."""
+    run, name = run or Run(), f"stage{stage}"
     start = run.resume(name, config.steps, policy, learner)
     steps = config.steps if pool else 0
     with track(f"stage {stage}", total=steps, start=min(start, steps)) as bar:
         for step in range(start, steps):
             learner.rate = falling_rate(config.learning_rate, step / steps)
-            rows = batch_rows(seed, stage, step, pool, config.batch_size)
-            figures = update(step, rows, data.tensors.draw_values(seed, stage, step, len(rows)))
+            drawn = batch_rows(seed, stage, step, pool, config.batch_size)
+            figures = update(step, drawn, data.tensors.draw_values(seed, stage, step, len(drawn)))
             bar.advance(1, **{key: figures[key] for key in shown})
             run.after(name, step + 1, steps, figures, policy, learner, reference)
 
 
 def stage2_step(
     data: RequestTensors,
-    learners: Actors,
-    policy: FusionPolicy,
+    rows: Tensor,
     learner: PolicyStep,
+    reference: Concentrations,
     config: Stage2Config,
-    requests: Sequence[StepRequest | None],
+    seed: int,
+    values: Tensor | None = None,
     label: str = "stage 2",
 ) -> dict[str, float]:
-    """One batch: every shard samples groups for its requests and scores them; then the policy is updated.
+    """One batch: weights are drawn for its requests and scored, then the policy is updated.
 
-    learner: of the policy; requests: by shard; ``label``: of the step in an error. Returns its figures.
+    rows [B] of the data; learner: of the policy; reference: α of the policy that the KL term stays near; seed: of the
+    draws; values [B, T]: multipliers of the tasks' values; ``label``: of the step in an error. Returns its figures.
     """
-    options = [config] * len(requests)
-    rollouts = without_empty(learners.call("roll_out", requests, options))
-    rewards = torch.cat([part.rewards for part in rollouts])  # [B, G, C]
-    weights = data.component_weights.cpu()
+    inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]
+    anchor, alpha = reference(inputs, exploration), learner.concentration(inputs, exploration)
+    sample = data.rollout(rows, alpha, config.group_size, seed, config.weight_floor, values)  # rewards [B, G, C]
+    concentration = alpha.sum(-1).mean()
     advantages = ops.group_advantage(
-        rewards, weights, config.normalize, config.leave_one_out, config.advantage_clip
-    )  # of the whole batch: it is normalized by the batch's deviation
+        sample.rewards.cpu(),
+        data.component_weights.cpu(),
+        config.normalize,
+        config.leave_one_out,
+        config.advantage_clip,
+    )
     assert isinstance(advantages, Tensor)  # [B, G]
-    given = [None if request is None else request.part_of(advantages) for request in requests]
     for epoch in range(config.inner_epochs):
-        parameters = parameters_of(policy).cpu() if epoch > 0 else None
-        found = without_empty(learners.call("group_gradient", requests, options, [parameters] * len(requests), given))
-        gradient = sum_in_order([part.gradient for part in found]).to(policy.input_mean.device)
-        norm = learner.apply_gradient(gradient, _MAX_NORM, label)
-    loss, kl, entropy, clip_fraction, ratio_max = torch.cat([part.figures for part in found], 1)  # [B] each
+        if epoch > 0:
+            alpha = learner.concentration(inputs, exploration)
+        result = ops.grpo_loss(
+            alpha,
+            sample.log_weights,
+            sample.log_prob,
+            advantages.to(alpha.device),
+            anchor,
+            clip=config.clip,
+            clip_high=config.clip_high,
+            kl_coefficient=config.kl_coefficient,
+            entropy_coefficient=config.entropy_coefficient,
+            weight_floor=config.weight_floor,
+        )
+        norm = learner.descend(result.gradient / len(rows), _MAX_NORM, label)  # of the mean
     return {
-        "loss": loss.mean().item(),
-        "kl": kl.mean().item(),
-        "entropy": entropy.mean().item(),
-        "clip_fraction": clip_fraction.mean().item(),
-        "ratio_max": ratio_max.max().item(),
-        "concentration": torch.cat([part.concentration for part in rollouts]).mean().item(),
+        "loss": result.loss.mean().item(),
+        "kl": result.kl.mean().item(),
+        "entropy": result.entropy.mean().item(),
+        "clip_fraction": result.clip_fraction.mean().item(),
+        "ratio_max": result.ratio_max.max().item(),
+        "concentration": concentration.item(),
         "grad_norm": norm,
         "learning_rate": learner.rate,
-        **_signal(data.components, rewards, weights, advantages),
+        **_signal(data.components, sample.rewards.cpu(), data.component_weights.cpu(), advantages),
     }
 
 

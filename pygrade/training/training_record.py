@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pygrade._typing import Bools
 from pygrade._util.serialization import write_bytes
 from pygrade.logs import Logs, request_keys
+from pygrade.logs.dataset import Dataset
 from pygrade.storage import Place, download
 
 FILE = "trained_on.safetensors"
@@ -30,20 +31,20 @@ class TrainingRecord:
     single_tasks: tuple[str, ...] = ()  # those whose feedback was 0 or 1 on every row
 
     @classmethod
-    def of(
-        cls,
-        logs: Logs,
-        policy_version: str,
-        keys: NDArray[np.uint64] | None = None,
-        times: tuple[int, int] | None = None,
-    ) -> "TrainingRecord":
-        """The record of a policy trained on these logs; keys, times: of the whole log, if they are a sample of it."""
-        if keys is None:
-            keys = request_keys(logs)
-            times = None if logs.timestamp is None else (int(logs.timestamp.min()), int(logs.timestamp.max()))
-        first, last = times or (None, None)
+    def of(cls, log: Logs | Dataset, policy_version: str = "") -> "TrainingRecord":
+        """The record of a policy trained on this log."""
+        dataset = Dataset(log) if isinstance(log, Logs) else log
+        keys, times, events = [], [], [set[float]() for _ in dataset.logs.tasks]
+        for logs in dataset.chunks():
+            keys.append(request_keys(logs))
+            times += [] if logs.timestamp is None else [int(logs.timestamp.min()), int(logs.timestamp.max())]
+            for amounts, column in zip(events, logs.feedback.T, strict=True):
+                amounts |= set(np.unique(column).tolist()) if len(amounts) < 3 else set()
+        logs = dataset.logs
+        single = tuple(task for task, amounts in zip(logs.tasks, events, strict=True) if amounts == {0.0, 1.0})
+        first, last = (min(times), max(times)) if times else (None, None)
         values = logs.tasks, logs.task_values, logs.value_tasks
-        return cls(np.sort(keys), policy_version, *values, first, last, find_single_tasks(logs))
+        return cls(np.sort(np.concatenate(keys)), policy_version, *values, first, last, single)
 
     def seen(self, logs: Logs) -> Bools:
         """[R]: the policy was trained on the request."""
@@ -69,8 +70,3 @@ class TrainingRecord:
         except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is truncated or damaged: {error}") from error
         return record if record.policy_version == policy_version else None
-
-
-def find_single_tasks(logs: Logs) -> tuple[str, ...]:
-    """The tasks whose feedback is 0 or 1 on every row, and somewhere 1."""
-    return tuple(task for t, task in enumerate(logs.tasks) if set(np.unique(logs.feedback[:, t])) == {0.0, 1.0})

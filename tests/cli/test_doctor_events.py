@@ -218,19 +218,3 @@ def test_nested_events_and_lists_of_items_are_read(capsys, tmp_path):
         _, record = proposed(capsys, out, tmp_path / name, tmp_path / "users.csv", *mapped)
         assert record["num_requests"] == 60 and record["num_rows"] == 240
         assert list(record["positives"].values()) == [60]
-
-
-def test_a_tree_of_numbers_is_no_table_of_events(capsys, tmp_path):
-    rng = np.random.default_rng(4)
-    lines = [
-        f"{1_772_000_000 + 60 * n},{rng.integers(1, 40)},{'buy' if n % 9 == 0 else 'view'},{rng.integers(1, 30)}"
-        for n in range(400)
-    ]
-    (tmp_path / "events.csv").write_text("timestamp,visitorid,event,itemid\n" + "\n".join(lines) + "\n")
-    (tmp_path / "tree.csv").write_text("categoryid,parentid\n" + "".join(f"{n},{n // 3}\n" for n in range(40)))
-    code, _, error = examined(capsys, tmp_path / "events.csv", tmp_path / "tree.csv")
-    assert (
-        code == 2
-        and "tree.csv has no column known for ids of users or items" in error
-        and "leave the table out" in error
-    )

@@ -12,8 +12,8 @@ from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage
 from pygrade.evaluation.arms import ALONE, GRADE, SERVED, STAGE1
 from pygrade.logs import Logs, request_keys, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture
+from pygrade.runs.fit import fit
 from pygrade.training.evaluate_policy import policies_of, served_name
-from pygrade.training.train import train
 from pygrade.training.training_record import FILE, TrainingRecord
 from tests.cli.test_cli import result
 
@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
         write_logs(early, place / "early")
         reward = RewardConfig(task_values=(1.0, 5.0), value_tasks=("buy",))
         stage1 = Stage1Config(steps=150, batch_size=64, learning_rate=0.01)
-        train(early, TrainConfig(stage1=stage1, reward=reward, seed=seed, **FAST), place)
+        fit(early, TrainConfig(stage1=stage1, reward=reward, seed=seed, **FAST), place)
         places.append(place)
     return places
 

@@ -11,7 +11,7 @@ from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.train import train
+from pygrade.runs.fit import fit
 from tests.cli.test_cli import result
 from tests.correction.test_fit import world
 from tests.learning import tiny_logs
@@ -27,8 +27,8 @@ def place(tmp_path_factory):
     logs = tiny_logs(200)
     write_logs(logs, path / "logs")
     write_logs(logs.split(0.7)[0], path / "early")
-    train(logs.split(0.7)[0], replace(FAMILY, trust=FOLDS), path / "run")
-    train(logs.split(0.7)[0], replace(SMALL, trust=OFF), path / "plain")
+    fit(logs.split(0.7)[0], replace(FAMILY, trust=FOLDS), path / "run")
+    fit(logs.split(0.7)[0], replace(SMALL, trust=OFF), path / "plain")
     return path
 
 
@@ -65,7 +65,7 @@ def shop(tmp_path_factory):
     logs = world(1800, effect=1.2)
     logs = replace(logs, item_id=np.arange(logs.num_rows))
     write_logs(logs, path / "logs")
-    train(logs.split(0.8)[0], replace(SMALL, trust=FOLDS), path / "run")
+    fit(logs.split(0.8)[0], replace(SMALL, trust=FOLDS), path / "run")
     return path
 
 

@@ -99,9 +99,10 @@ def test_weights_by_group_have_their_size_and_interval(tmp_path):
     assert mean["high"] - mean["value"] == pytest.approx(2.262 * error, rel=1e-2)
     assert record["spread"]["5th"][0] == pytest.approx(np.percentile(weights[:, 0], 5), rel=1e-6)
     (section,) = weight_sections(tmp_path)
+    body = section.html("s")
     reach = 100 * (mean["high"] - mean["low"]) / 2
-    assert f">{100 * mean['value']:.1f} ± {reach:.1f}<" in section.body and ">40<" in section.body
-    assert section.body.index("scenario many") < section.body.index("scenario few")  # the largest first
+    assert f">{100 * mean['value']:.1f} ± {reach:.1f}<" in body and ">40<" in body
+    assert body.index("scenario many") < body.index("scenario few")  # the largest first
     assert weight_sections(tmp_path / "nowhere") == []
 
 

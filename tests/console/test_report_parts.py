@@ -149,10 +149,10 @@ def test_figures_that_need_propensities_or_cannot_differ_say_so():
 def test_held_out_tables_have_every_interval(judged):
     logs, *_, record = judged
     section = replay_section(record)
-    assert section.body.count('<div class="interval ') == 2 * len(record["lifts"]) > 0
+    assert section.html("s").count('<div class="interval ') == 2 * len(record["lifts"]) > 0
     for arm, lifts in record["lifts"].items():
-        assert f"{100 * lifts['value']['value']:+.2f} ± " in section.body and f">{arm}<" in section.body
-    shown = prediction_section(record).body
+        assert f"{100 * lifts['value']['value']:+.2f} ± " in section.html("s") and f">{arm}<" in section.html("s")
+    shown = prediction_section(record).html("s")
     assert [name for name in re.findall(r'scope="row"[^>]*>([^<]+)<', shown)] == list(logs.tasks)
     assert share_text(record["predictions"]["click"]["auc"], 3) in shown
 
@@ -160,14 +160,14 @@ def test_held_out_tables_have_every_interval(judged):
 def test_a_metric_that_cannot_differ_has_no_lift(judged):
     *_, record = judged
     section = replay_section({**record, "cannot_differ": {"value": "every page is whole"}})
-    assert "value@3 lift" not in section.body and "NDCG@3 lift" in section.body
+    assert "value@3 lift" not in section.html("s") and "NDCG@3 lift" in section.html("s")
     assert "value@3 cannot differ: every page is whole" in section.text
 
 
 def test_options_that_differ_come_first():
     changed = replace(TrainConfig(), seed=3)
     section = options_section(changed, TrainConfig())
-    head, _, rest = section.body.partition("<details>")
+    head, _, rest = section.more.partition("<details>")
     assert "seed" in head and "3 (default 0)" in head and "batch_size" not in head
     assert "stage1.batch_size" in rest and section.text.startswith("1 of ")
     assert options_section(changed, changed).text == "All have their defaults."

@@ -9,15 +9,23 @@ from hypothesis import strategies as st
 
 from pygrade.config.training import CorrectionConfig
 from pygrade.correction import fit
-from pygrade.correction.fit import CALIBRATED, correct, fit_correction, select_item_columns
+from pygrade.correction.fit import (
+    CALIBRATED,
+    continue_fit,
+    correct,
+    correct_by_fold,
+    fit_correction,
+    select_item_columns,
+)
 from pygrade.correction.gate import NEEDED, JointLikelihood, PageValues, needed_of, zscore
 from pygrade.correction.inputs import InputScaling, TaskRows, gram, parents_of
 from pygrade.correction.maps import fit_maps
-from pygrade.correction.parts import continue_fit
 from pygrade.logs import Logs
+from pygrade.logs.dataset import Dataset
 from pygrade.logs.keys import hashes
-from pygrade.workers import LOCAL, LocalWorkers
+from pygrade.workers import LOCAL
 from tests.learning import logs_of
+from tests.workers.elsewhere import Elsewhere
 
 CURVE = np.arange(1, 11.0) ** -0.5
 
@@ -129,7 +137,7 @@ def test_cross_fitted_predictions_are_of_the_other_folds():
     logs = world(1200)
     found = fitted(logs).candidates[0]
     users = logs.user_id.astype(np.int64)
-    predictions = found.cross_fitted(logs, users % 4)
+    predictions = correct_by_fold(found.folds, logs, users % 4)
     some = np.flatnonzero(users % 4 == 2)
     np.testing.assert_array_equal(
         predictions.reshape(len(users), 20, 2)[some].reshape(-1, 2), correct(found.folds[2], logs.select(some))
@@ -268,26 +276,16 @@ def test_the_gain_is_clustered():
     assert NEEDED + 0.3 < needed_of(list(other), np.arange(400)) < NEEDED + 0.7
 
 
-class _Some:
-    """Requests from one place to another."""
-
-    def __init__(self, logs, start, stop):
-        self.logs, self.start, self.stop = logs, start, stop
-
-    def chunks(self):
-        for start in range(self.start, self.stop, 250):
-            yield self.logs.select(slice(start, min(start + 250, self.stop)))
-
-
 @pytest.mark.slow
-def test_a_long_log_continues_from_its_sample_with_the_same_bits_for_any_workers():
+def test_a_long_log_continues_from_its_sample_with_the_same_bits_for_any_workers(monkeypatch):
+    monkeypatch.setattr("pygrade.correction.fit.PART", 1000)
+    monkeypatch.setattr("pygrade.logs.dataset.CHUNK", 250)
     logs = world(3000)
     users = logs.user_id.astype(np.int64)
     sample = logs.select(slice(0, 1000))
     state = fit_correction(sample, looks(sample), users[:1000] % 4, users[:1000]).candidates[0].state
-    parts = [_Some(logs, start, start + 1000) for start in range(0, 3000, 1000)]
-    found = continue_fit(state, parts, _examine, LOCAL).weights()
-    np.testing.assert_array_equal(found, continue_fit(state, parts, _examine, LocalWorkers(2)).weights())
+    found = continue_fit(state, Dataset(logs), _examine, LOCAL).weights()
+    np.testing.assert_array_equal(found, continue_fit(state, Dataset(logs), _examine, Elsewhere(2)).weights())
     whole = fitted(logs).candidates[0].state.weights()
     assert np.abs(found - whole).max() < 0.5 * np.abs(state.weights() - whole).max()
 

@@ -10,18 +10,18 @@ from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
 from pygrade.correction.inputs import InputScaling
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, PRODUCTION
 from pygrade.evaluation.policy_estimates import policy_scores
+from pygrade.logs.dataset import Dataset
 from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import ItemEffects
 from pygrade.policy.page_terms import PageTerms
+from pygrade.runs.fit import fit
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
 from pygrade.training.cross_fit import fold_of_requests
-from pygrade.training.folds import split_log
+from pygrade.training.evidence import correct_log, gather_evidence
 from pygrade.training.license import deal_feedback, license_pages, page_line
 from pygrade.training.online import OnlineLearner
-from pygrade.training.prepare import prepare_data
-from pygrade.training.train import _correct, train
 from pygrade.workers import LOCAL
 from tests.correction.test_fit import fitted, world
 from tests.correction.test_pages import CURVE, log_of
@@ -33,7 +33,7 @@ FAST = replace(SHORT, trust=TrustConfig(folds=2))
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    return train(world(2500, effect=1.0), FAST, folder), folder
+    return fit(world(2500, effect=1.0), FAST, folder), folder
 
 
 def test_corrected_expected_value_is_served(trained):
@@ -76,7 +76,7 @@ def test_the_ranker_serves_what_the_policy_scores(trained):
 
 
 def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
-    result = train(world(2500, effect=1.0), replace(FAST, grade="off"), tmp_path)
+    result = fit(world(2500, effect=1.0), replace(FAST, grade="off"), tmp_path)
     record, policy = result.summary["trust"], result.policy
     assert record["verdict"] == "better" and record["license"] == trained[0].summary["trust"]["license"]
     assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
@@ -88,13 +88,13 @@ def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
 
 def test_without_a_correction_the_policy_learns_from_raw_predictions(tmp_path):
     logs = world(600)
-    result = train(logs, replace(FAST, correction=CorrectionConfig(on=False)), tmp_path)
+    result = fit(logs, replace(FAST, correction=CorrectionConfig(on=False)), tmp_path)
     assert result.policy.correction is None and not result.policy.config.corrected
     assert result.summary["trust"]["license"] is None
 
 
 def test_predictions_that_nothing_corrects_are_served_as_they_are(tmp_path):
-    result = train(world(1200, effect=0.0), FAST, tmp_path)
+    result = fit(world(1200, effect=0.0), FAST, tmp_path)
     record = result.summary["trust"]
     assert record["license"] is None and result.policy.correction is None
     assert record["served_baseline"] == EXPECTED_VALUE or record["verdict"] == "better"
@@ -104,19 +104,19 @@ def test_features_that_may_be_missing_get_indicators(tmp_path):
     logs = world(900)
     context = logs.context.copy()
     context[::3, 1] = np.nan
-    policy = train(replace(logs, context=context), FAST, tmp_path).policy
+    policy = fit(replace(logs, context=context), FAST, tmp_path).policy
     assert policy.config.indicators == ("noise",) and policy.num_inputs == 3 + 1 + 4
     page = BlendedRanker(policy, seed=0).rank(context[:3], logs.predictions[:60].reshape(3, 20, 2), 5)
     assert not any(page.fallback)
 
 
 @pytest.mark.slow
-def test_a_log_in_shards_is_corrected_by_all_of_it(tmp_path):
+def test_a_log_beyond_the_sample_is_corrected_by_all_of_it(tmp_path):
     logs = world(2500, effect=1.0)
-    config = replace(FAST, shard_requests=1000, sample_requests=2000)
-    result = train(logs, config, tmp_path)
+    config = replace(FAST, sample_requests=2000)
+    result = fit(logs, config, tmp_path)
     assert result.summary["trust"]["verdict"] == "better" and result.policy.correction is not None
-    whole = train(logs, FAST, tmp_path / "whole").policy.correction
+    whole = fit(logs, FAST, tmp_path / "whole").policy.correction
     some = world(200, seed=8)
     one, other = (c.apply(some.context, some.predictions, some.offsets) for c in (result.policy.correction, whole))
     assert np.corrcoef(np.log(one[:, 1]), np.log(other[:, 1]))[0, 1] > 0.98
@@ -140,28 +140,29 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
     assert (without.indices != page.indices).any()
 
 
-def test_page_terms_are_part_of_the_correction_that_is_served(tmp_path):
+def test_page_terms_are_part_of_the_correction_that_is_served():
     logs = log_of(1.5)
     plain = replace(FAST, correction=CorrectionConfig(maps=False, items=False))
-    data = prepare_data(logs, plain, tmp_path, LOCAL)
-    found = split_log(data, plain).corrected
+    dataset = Dataset(logs)
+    evidence = gather_evidence(dataset, dataset, plain)
+    found = evidence.licensed
     assert found is not None and found.license.pages.passes
     assert found.license.page_line.startswith("whole pages: click 0.")
-    served = _correct(data, plain, found, LOCAL)[2]
+    served = correct_log(evidence, plain, LOCAL).correction
     assert served.page_terms == found.page_terms and served.page_terms.root == "click"
     assert served.page_terms.beam == 1  # nothing helps
     off = replace(plain, correction=replace(plain.correction, pages=False))
     assert found.of_fold(1).page_terms == found.fold_terms[1] != found.page_terms
     assert not corrected_expected_value(logs, served).logarithm  # of which page terms move a part
     assert corrected_expected_value(logs, replace(served, page_terms=None)).logarithm
-    without = split_log(data, off).corrected
+    without = gather_evidence(dataset, dataset, off).licensed
     assert without.page_terms is None and without.license.pages is None and without.license.page_line == ""
 
 
 def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeypatch):
-    monkeypatch.setattr("pygrade.training.folds.license_correction", lambda *_: (None, ()))
+    monkeypatch.setattr("pygrade.training.evidence.license_correction", lambda *_: (None, ()))
     logs = log_of(1.5)
-    result = train(logs, replace(FAST, correction=CorrectionConfig(maps=False, items=False)), tmp_path)
+    result = fit(logs, replace(FAST, correction=CorrectionConfig(maps=False, items=False)), tmp_path)
     correction, record = result.policy.correction, result.summary["trust"]
     assert correction is not None and correction.page_terms is not None and correction.parents[1] == 0
     np.testing.assert_allclose(

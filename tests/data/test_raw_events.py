@@ -281,7 +281,7 @@ BAD = {
     "a value": (
         "Kauf = 20.0",
         "Kauff = 20.0",
-        "values, value_tasks or funnel name 'Kauff'; want some of the tasks Klick, Kauf",
+        "values names 'Kauff'; want some of the tasks Klick, Kauf",
     ),
     "a file": ('"kunden.csv"', '"kundn.csv"', r"\[\[users\]\] files: .*kundn.csv does not exist"),
     "a request": (
@@ -292,7 +292,7 @@ BAD = {
     "a price": (
         'category = "Farbe"',
         'price = "Farbe"',
-        "price is 'Farbe'; want an attribute of items that is dense: Preis",
+        "price is 'Farbe'; want an item attribute of the kind dense: Preis",
     ),
     "no toml": ("[[items]]", "[[items]", "not a TOML file"),
     "slots": ('"Platz"', '"Betrag"', r"no exposure has a slot"),

@@ -148,15 +148,6 @@ def column(place, values):
 
 
 SENTENCES = {
-    "no event": (dict(feedback=column(1, np.zeros_like)), "buy has 0 events on 4,500 shown rows: too few"),
-    "few events": (
-        dict(feedback=column(1, lambda y: y * (np.cumsum(y) <= 20))),
-        "buy has 20 events on 4,500 shown rows: too few",
-    ),
-    "a constant": (
-        dict(predictions=column(0, lambda p: 0 * p + 0.2)),
-        "CONSTANT PREDICTION: every candidate has the same one of click (0.2)",
-    ),
     "noise": (
         dict(predictions=column(0, lambda p: np.random.default_rng(1).permutation(p))),
         "the prediction of click has no signal: its AUC 0.",
@@ -182,7 +173,6 @@ def test_each_fault_has_its_sentence(logs, sheet, name):
 
 def test_copies_and_missing_features_are_counted(logs, sheet):
     assert sheet["users"]["copied_share"] == 0.0 and sheet["missing"]["share"] == 0.0
-    assert not any("repeat another one" in line or "lack a feature" in line for line in sheet["sentences"])
     again = replace(
         logs,
         request_id=np.array([f"again {r}" for r in logs.request_id]),
@@ -196,9 +186,6 @@ def test_copies_and_missing_features_are_counted(logs, sheet):
     assert found["users"]["effective"] < sheet["users"]["effective"] < found["size"]["users"]
     assert found["missing"]["share"] == 0.5
     assert found["missing"]["features"]["buyer_score"] == 0.375
-    said = " | ".join(found["sentences"])
-    assert "25 % of the requests repeat another one under another user" in said
-    assert "50 % of the requests lack a feature: hour 50 %, buyer_score 38 %" in said
     assert "25 % repeat another user's. As evidence" in words.user_sentence(found)
 
 
@@ -206,17 +193,9 @@ def test_columns_that_hold_the_feedback_come_first(logs):
     feedback = logs.feedback[:, 1]
     leaking = log_sheet(replace(logs, predictions=np.stack([logs.predictions[:, 0], (feedback + 1) / 3], 1)))
     assert leaking["sentences"][0].startswith("LEAK: the prediction of buy holds its feedback (AUC 1.000)")
-    bot = feedback.copy()
-    bot[np.argmax(bot)] = 1e5
-    found = log_sheet(replace(logs, feedback=np.stack([logs.feedback[:, 0], bot], 1)))["sentences"]
-    assert any(line.startswith("MUCH OF THE VALUE IN ONE PLACE") for line in found)
 
 
 def test_faults_of_the_whole_log(logs):
-    one = replace(
-        logs, tasks=("click",), predictions=logs.predictions[:, :1], feedback=logs.feedback[:, :1], task_values=()
-    )
-    assert "ONE TASK: click is the only one" in " ".join(log_sheet(one)["sentences"])
     seen = Logs.from_table({k: [v for v, s in zip(c, TABLE["rank"], strict=True) if s] for k, c in TABLE.items()})
     bare = replace(seen, features=(), context=seen.context[:, :0], timestamp=None)
     text = " ".join(log_sheet(bare)["sentences"])
@@ -251,19 +230,5 @@ def test_a_log_without_slots_says_so_and_has_no_figures_of_slots(logs):
     )
     assert "in unknown slots" in words.size_sentence(sheet) and not sheet["estimates"]["value by position"]["possible"]
     assert {entry["over_order"]["value"] for entry in to_builtins(sheet)["tasks"].values()} == {None}
-    assert {row[1:4] for row in words.worth_rows(sheet)[1]} == {("n/a", "n/a", "n/a")}
+    assert {row[1:4] for row in words.worth_rows(sheet)} == {("n/a", "n/a", "n/a")}
     assert "of no use until the slots are logged" in sheet_page({"sheet": sheet}, "")
-
-
-def test_events_alone_are_no_log_of_exposures(logs):
-    feedback = logs.feedback.copy()
-    feedback[logs.shown, 0] = 1
-    sheet = log_sheet(replace(logs, feedback=feedback))
-    said = sheet["sentences"][0]
-    assert (
-        said.startswith(f"POSITIVES ONLY: each of the {logs.shown.sum():,} shown rows has the event 'click'")
-        and "skip=COLUMN" in said
-    )
-    usual = log_sheet(logs)
-    assert (sheet["trainable"], usual["trainable"]) == (False, True)
-    assert not any("passed over" in text for text in usual["sentences"])

@@ -157,7 +157,7 @@ def test_a_page_that_satisfies_early_is_not_blamed_for_what_is_below():
     assert own.value == pytest.approx(float(logs.value_of(logs.feedback).sum()) / count, rel=1e-6)
 
 
-def test_nobodys_own_feedback_is_in_the_model_of_his_requests():
+def test_the_model_of_a_request_learns_from_the_feedback_of_others_alone():
     logs = tiny_logs(300)
     discount = slot_discount(logs.position, np.arange(1, 6) ** -0.5)
     mine = np.repeat(logs.user_id == 7, 12) & logs.shown
@@ -167,10 +167,7 @@ def test_nobodys_own_feedback_is_in_the_model_of_his_requests():
     # only the factors that make the predictions right on average know all users
     ratio = after[mine] / before[mine]
     assert ratio.std() < 0.02 and (after[~mine] != before[~mine]).any()
-
-
-def test_the_model_learns_whose_events_are_likely():
-    logs = tiny_logs(2000)
+    logs = tiny_logs(2000)  # it learns whose events are likely
     q = logs.value_of(fit_events(logs, logs.predictions, slot_discount(logs.position, np.arange(1, 6) ** -0.5)))
     mode = np.repeat(logs.scenario == "buy", 12)
     truth = np.where(mode, 2.0 * 0.6 * logs.predictions[:, 1], 0.9 * logs.predictions[:, 0])
@@ -196,11 +193,8 @@ def test_intervals_of_lifts_cover_the_truth():
         logs = simulate_logs(config, world=world)
         found = LoggedRewards.of(logs, propensity_curve(0.7, 5), ZLOG)
         requests = world.requests(2000, seed, "log")
-        pages = {
-            "expected value": rank_pages(requests.p_hat, TASK_VALUES, 5, "identity"),
-            "equal": rank_pages(requests.p_hat, np.full(6, 1 / 6), 5),
-            "clicks": rank_pages(requests.p_hat, [1.0, 0, 0, 0, 0, 0], 5),
-        }
+        weights = {"value": (TASK_VALUES, "identity"), "equal": (np.full(6, 1 / 6),), "clicks": ([1.0, 0, 0, 0, 0, 0],)}
+        pages = {name: rank_pages(requests.p_hat, own[0], 5, *own[1:]) for name, own in weights.items()}
         production = rank_pages(requests.p_hat, config.weights, 5)
         base = world.expected(requests, production).value.mean()
         lifts = found.lifts({name: ranked(page) for name, page in pages.items()}, ranked(production))

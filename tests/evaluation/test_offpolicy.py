@@ -31,29 +31,25 @@ def test_each_estimator_by_hand(monkeypatch):
     assert json.loads(json.dumps(result.to_dict()))["value"] == result.value
 
 
-def test_comparison_by_hand():
+def test_comparison_by_hand_and_shifted_rewards():
     other = np.log([1.0, 0.5, 2.0, 1.0])
     result = offpolicy.estimate(REWARDS, np.log(RATIO), baseline=other, method="snips")
     assert result.value == pytest.approx(3.5 / 3.75 - 9 / 4.5)
     nothing = offpolicy.estimate(REWARDS, np.log(RATIO), baseline=np.log(RATIO), method="ips")
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+    shifted = [offpolicy.estimate(REWARDS + 10, np.log(RATIO), method=method).value for method in ("snips", "ips")]
+    assert shifted == pytest.approx([3.5 / 3.75 + 10, 3.5 / 4 + 10 * 3.75 / 4])
 
 
-def test_log_ratio_is_that_of_the_densities():
-    target, logged = np.array([[2.0, 3.0, 4.0]] * 2), np.array([[1.0, 1.0, 1.0], [np.nan] * 3])
-    weights = np.array([[0.2, 0.3, 0.5]] * 2)
-    ratio = offpolicy.log_ratio(target, logged, np.log(weights))
-    # Γ(9) / (Γ(2) Γ(3) Γ(4)) · .2 · .3² · .5³ over Γ(3)
-    density = math.factorial(8) / (1 * 2 * 6) * 0.2 * 0.3**2 * 0.5**3
-    assert ratio[0] == pytest.approx(math.log(density / 2), rel=1e-5)
-    assert math.isnan(ratio[1])
-
-
-def test_the_density_of_a_mixture_is_the_mean_of_its_components():
+def test_log_ratio_is_that_of_the_densities_and_of_the_mean_of_components():
     weights, shares = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [np.nan] * 3]), np.array([0.25, 0.75])
     components, target = np.array([[1.0, 1.0, 1.0], [2.0, 3.0, 4.0]]), np.array([[2.0, 3.0, 4.0]] * 3)
-    ratio = offpolicy.log_ratio(target, components, np.log(weights), shares)
+    # Γ(9) / (Γ(2) Γ(3) Γ(4)) · w1 · w2² · w3³ over Γ(3)
     density = math.factorial(8) / (1 * 2 * 6) * weights[:, 0] * weights[:, 1] ** 2 * weights[:, 2] ** 3
+    flat = np.array([[1.0, 1.0, 1.0], [np.nan] * 3, [1.0, 1.0, 1.0]])
+    alone = offpolicy.log_ratio(target, flat, np.log(weights))
+    np.testing.assert_allclose(alone, [math.log(density[0] / 2), np.nan, np.nan], rtol=1e-5)
+    ratio = offpolicy.log_ratio(target, components, np.log(weights), shares)
     np.testing.assert_allclose(ratio, np.log(density / (0.25 * 2 + 0.75 * density)), rtol=1e-5)
     assert ratio[0] < math.log(1 / 0.75) and math.isnan(ratio[2])
     for wrong, message in (
@@ -73,12 +69,6 @@ def test_weight_floor_tames_a_vanishing_weight():
     with pytest.raises(ValueError, match="log_weights holds an infinity; want finite numbers, or weight_floor"):
         offpolicy.log_ratio(target, logged, np.array([[-np.inf, 0.0]]))
     assert np.isfinite(offpolicy.log_ratio(target, logged, np.array([[-np.inf, 0.0]]), weight_floor=1e-3)).all()
-
-
-def test_snips_moves_with_a_shift_of_the_rewards_and_ips_does_not():
-    shifted = offpolicy.estimate(REWARDS + 10, np.log(RATIO), method="snips").value
-    assert shifted == pytest.approx(offpolicy.estimate(REWARDS, np.log(RATIO)).value + 10)
-    assert offpolicy.estimate(REWARDS + 10, np.log(RATIO), method="ips").value == pytest.approx(3.5 / 4 + 10 * 3.75 / 4)
 
 
 def test_the_logging_policy_itself_is_its_mean():
@@ -174,21 +164,14 @@ def test_intervals_cover_the_truth_in_50_worlds():
     for seed in range(50):
         world = World(seed)
         policy, truth = world.densities(world.target), world.truth(world.target)
-        ratios = offpolicy.log_ratio(*policy)
+        ratios, options = offpolicy.log_ratio(*policy), {"users": world.users, "replicates": 400}
         results = {
             m: offpolicy.estimate(
-                world.rewards,
-                ratios if m != "dr" else policy,
-                method=m,
-                users=world.users,
-                context=world.context,
-                replicates=400,
+                world.rewards, ratios if m != "dr" else policy, method=m, context=world.context, **options
             )
             for m in offpolicy.ESTIMATORS
         }
-        results["compare"] = offpolicy.estimate(
-            world.rewards, ratios, baseline=np.zeros(len(ratios)), users=world.users, replicates=400
-        )
+        results["compare"] = offpolicy.estimate(world.rewards, ratios, baseline=np.zeros(len(ratios)), **options)
         for name, result in results.items():
             exact = truth if name != "compare" else truth - world.truth(world.logged)
             hits[name] += result.low <= exact <= result.high

@@ -6,12 +6,8 @@ from pygrade.evaluation import position as by_position
 DISCOUNT = np.array([1.0, 0.5, 0.25])
 
 
-def test_slot_discount():
-    at = by_position.slot_discount([2, 0, -1, 3, 1], DISCOUNT)
-    assert at.tolist() == [0.25, 1.0, 0.0, 0.0, 0.5]
-
-
 def test_two_pages_by_hand():
+    assert by_position.slot_discount([2, 0, -1, 3, 1], DISCOUNT).tolist() == [0.25, 1.0, 0.0, 0.0, 0.5]
     offsets = np.array([0, 3, 5])
     logged = by_position.slot_discount([0, 1, -1, 1, 0], DISCOUNT)
     target = by_position.slot_discount([1, 0, 2, 0, 1], DISCOUNT)

@@ -105,16 +105,15 @@ def test_a_metric_that_cannot_differ_says_why(logs):
     assert whole.cannot_differ == {} and whole.lifts["two"]["value"].low > 0
     first = replace(logs, position=np.where(logs.position == 0, 0, -1).astype(np.int32))
     alone = evaluate(first, rankers, k=1)
-    assert set(alone.cannot_differ) == {"ndcg", "value"} and math.isnan(alone.lifts["two"]["value"].low)
-    one = replace(
-        logs, tasks=("b",), predictions=logs.predictions[:, 1:], feedback=logs.feedback[:, 1:], task_values=()
-    )
+    assert {"ndcg", "value"} <= set(alone.cannot_differ) and math.isnan(alone.lifts["two"]["value"].low)
+    columns = {"predictions": logs.predictions[:, 1:], "feedback": logs.feedback[:, 1:]}
+    one = replace(logs, tasks=("b",), task_values=(), **columns)
     assert "one task" in evaluate(one, {"r": [1.0], "s": [1.0]}).cannot_differ["ndcg"]
     moved = np.arange(len(one.item_id), dtype=np.float32)  # by what is more than the prediction, such as its item
     assert evaluate(one, {"r": [1.0]}, scores={"s": moved}, k=8).cannot_differ == {}
 
 
-def test_events_are_worth_what_the_log_says_and_the_record_tells(logs):
+def test_events_are_worth_what_the_log_says(logs):
     price = np.random.default_rng(2).random(logs.num_rows).astype(np.float32)
     plain, priced = (
         evaluate(replace(logs, value=price, value_tasks=tasks), {"r": [0.0, 1.0]}, k=4) for tasks in ((), "b")
@@ -122,8 +121,6 @@ def test_events_are_worth_what_the_log_says_and_the_record_tells(logs):
     ones = evaluate(replace(logs, feedback=logs.feedback * price[:, None]), {"r": [0.0, 1.0]}, k=4)
     assert priced.rankers["r"]["value"].value == pytest.approx(ones.rankers["r"]["value"].value, rel=1e-6)
     assert priced.rankers["r"]["value"].value < 0.8 * plain.rankers["r"]["value"].value
-    record = evaluate(logs, {"r": [0.0, 1.0]}, k=2, propensity=[1.0, 0.5]).to_dict()
-    assert record["task_values"] == {"a": 0.0, "b": 10.0} and record["propensity"] == [1.0, 0.5]
 
 
 def test_propensity_undoes_the_attention_of_the_slots(logs):
@@ -134,6 +131,8 @@ def test_propensity_undoes_the_attention_of_the_slots(logs):
     gains = logs.feedback[:, 1] * 10.0
     plain = value_at_k(logs.predictions[:, 1], gains * looked, logs.offsets, attention, logs.shown).mean()
     undone = evaluate(seen, {"r": [0.0, 1.0]}, k=8, propensity=attention, propensity_floor=0.0)
+    record = undone.to_dict()
+    assert record["task_values"] == {"a": 0.0, "b": 10.0} and record["propensity"] == attention.tolist()
     everyone_looks = value_at_k(logs.predictions[:, 1], gains, logs.offsets, attention, logs.shown)
     assert undone.rankers["r"]["value"].low < everyone_looks.mean() < undone.rankers["r"]["value"].high
     assert plain < 0.9 * everyone_looks.mean()
@@ -172,12 +171,6 @@ def test_copies_under_other_users_are_no_more_evidence():
     assert two.num_users == 2 * one.num_users
     lifts = one.lifts["click"]["value"], two.lifts["click"]["value"]
     assert lifts[1].low == pytest.approx(lifts[0].low) and lifts[1].high == pytest.approx(lifts[0].high)
-    scores = logs.predictions[:, 0]
-    orders = (scores, -scores), (np.tile(scores, 2), -np.tile(scores, 2))
-    single, double = (
-        paired_lift(part, "value", *pair, 3, None, 0.15) for part, pair in zip((logs, whole), orders, strict=True)
-    )
-    assert double.low == pytest.approx(single.low)
 
 
 @pytest.mark.parametrize("metric", ["value", "ndcg"])

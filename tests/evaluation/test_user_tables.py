@@ -62,11 +62,10 @@ def test_bad_tables_are_named(tmp_path, texts, metrics, message):
 
 
 def test_a_bad_table_of_earlier_values_is_named(tmp_path):
-    arms = write(tmp_path, old=OLD, new=NEW, twice="user_id,v b,1 b,2", other="user_id,z b,1")
-    twice, other = arms.pop("twice"), arms.pop("other")
-    with pytest.raises(ValueError, match=r"user 'b' is twice in .*twice.csv"):
-        load_test(arms, before=twice)
-    with pytest.raises(ValueError, match=r"other.csv: no column of the metrics"):
-        load_test(arms, before=other)
+    tables = write(tmp_path, old=OLD, new=NEW, twice="user_id,v b,1 b,2", other="user_id,z b,1")
+    arms = {name: tables[name] for name in ("old", "new")}
+    for before, message in (("twice", r"user 'b' is twice in .*twice.csv"), ("other", "other.csv: no column of the")):
+        with pytest.raises(ValueError, match=message):
+            load_test(arms, before=tables[before])
     with pytest.raises(ValueError, match=r"want a table of users, .csv or .parquet"):
         load_test(arms | {"new": tmp_path / "new.txt"})

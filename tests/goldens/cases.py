@@ -163,7 +163,9 @@ def rollout() -> Iterator[Case]:
         yield name, "rollout", given  # without weight bounds: the format penalty has a tolerance
 
 
-def page(batch: int, candidates: int, width: int, k: int, seed: int, rules: bool) -> dict[str, Any]:
+def page(
+    batch: int, candidates: int, width: int, k: int, seed: int, rules: bool, limits: bool = False
+) -> dict[str, Any]:
     """A call of search_page. Embeddings have exact lengths: a few components of equal size, or none."""
     generator = torch.Generator().manual_seed(seed)
     rows = (batch, candidates)
@@ -188,6 +190,7 @@ def page(batch: int, candidates: int, width: int, k: int, seed: int, rules: bool
             "boost_add": random(*rows, seed=seed + 5) - 0.9,
             "groups": torch.randint(-1, 5, (*rows, 2), generator=generator, dtype=torch.int32),
             "caps": [2, -1],
+            **({"cap_slots": [3, -1], "decay": [0.7, 0.9]} if limits else {}),
             "pins": torch.randint(-candidates, candidates, (batch, k), generator=generator).clamp_min(-1).int(),
         }
     return given
@@ -206,6 +209,8 @@ def page_search() -> Iterator[Case]:
     ):
         given = page(batch, candidates, width, k, 11, rules) | {"beam": beam}
         yield name, "search_page", given
+    for beam in (1, 4):
+        yield f"limits-{beam}", "search_page", page(2, 40, 9, 8, 15, True, limits=True) | {"beam": beam}
     special = page(1, 40, 4, 9, 12, False)
     special |= {"value": scores(1, 40, 1, "special")[..., 0], "root": scores(1, 40, 1, "ties")[..., 0]}
     yield "special", "search_page", special

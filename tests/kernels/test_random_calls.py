@@ -28,7 +28,9 @@ def call(number: int) -> Golden:
         given = dict(concentration=concentration, num_samples=samples, seed=choose.getrandbits(63), offset=3)
         return Golden(str(number), op, given, {})
     if op == "search_page":
-        given = cases.page(batch, count, pick((0, 1, 5, 32, 33)), min(k, 33), number, pick((False, True)))
+        given = cases.page(
+            batch, count, pick((0, 1, 5, 32, 33)), min(k, 33), number, pick((False, True)), pick((False, True))
+        )
         if pick((False, True)):
             return Golden(str(number), op, given | {"beam": pick((1, 3, 8))}, {})
         by_hand = {"objective": pick(("mmr", "log_det")), "trade_off": 0.3, "pairs": torch.eye(4)}

@@ -177,7 +177,13 @@ def _lambda_loss(candidates: int, masked: bool = False) -> Callable[[], object]:
 
 
 def _search(
-    candidates: int, k: int, width: int = 64, beam: int = 1, objective: str = "page_value", jagged: bool = False
+    candidates: int,
+    k: int,
+    width: int = 64,
+    beam: int = 1,
+    objective: str = "page_value",
+    jagged: bool = False,
+    limits: bool = False,
 ) -> Callable[[], object]:
     """With every rule if it is jagged."""
     value, root, offsets, pins = _uniform(BATCH, candidates), None, None, None
@@ -186,17 +192,19 @@ def _search(
     attention, pairs = None, torch.eye(4)
     if objective == "page_value":
         root, attention, pairs = _uniform(BATCH, candidates), _uniform(k), -_uniform(4, 4)
-    mask, boost, groups, caps = None, None, None, None
+    mask, boost, groups, caps, cap_slots, decay = None, None, None, None, None, None
     if jagged:
         value, categories, embeddings = value.flatten(), categories.flatten(), embeddings.flatten(0, 1)
         root = None if root is None else root.flatten()
         offsets, mask, boost = _offsets(candidates), _mask(BATCH * candidates), _positive(BATCH * candidates)
         groups, caps = categories[:, None] // 2, [2]
         pins = torch.arange(BATCH * k).int().view(BATCH, k) % 3 - 1
+    if limits:
+        cap_slots, decay = [2], [0.6]
     return lambda: ops.search_page(
         value, root, k, attention, attention, categories=categories, pairs=pairs, embeddings=embeddings, cosine=0.5,
         objective=objective, beam=beam, mask=mask, boost_mul=boost, boost_add=boost, groups=groups, caps=caps,
-        pins=pins, offsets=offsets,
+        cap_slots=cap_slots, decay=decay, pins=pins, offsets=offsets,
     )  # fmt: skip
 
 
@@ -266,6 +274,7 @@ VARIANTS: dict[str, Variant] = {
     "search-N200-k5": Variant(_search(200, 5), sample=True),
     "search-N20-k4-beam8-jagged": Variant(_search(20, 4, 10, 8, jagged=True)),
     "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000)),
+    "search-N20-k6-beam2-limits": Variant(_search(20, 6, 10, 2, jagged=True, limits=True)),
 }
 
 

@@ -227,10 +227,3 @@ def test_one_text_is_a_number():
     assert parse_number("1,125") == 1.125 and parse_number("no") == 0 and np.isnan(parse_number(" "))
     with pytest.raises(ValueError, match="'x' is no number"):
         parse_number("x")
-
-
-def test_text_that_is_no_number_is_named_with_its_row():
-    prices = [str(price) for price in SHOP["price"]]
-    prices[7] = "on request"
-    with pytest.raises(ValueError, match=r"'price' is 'on request' in row 7 of the table; want numbers, or yes and no"):
-        import_table({**SHOP, "price": prices}, "value=price")

@@ -9,7 +9,7 @@ pytest.importorskip("pyarrow")
 
 from pygrade.logs import Logs
 from pygrade.logs.import_table import import_table
-from pygrade.logs.leaks import absurd_price, are_times, leak_strength, price_leak
+from pygrade.logs.leaks import absurd_price, leak_strength, price_leak
 from tests.logs.shop import shop
 
 SHOP = shop(400)
@@ -139,8 +139,3 @@ def test_what_tells_the_feedback():
     )
     assert leak_strength(np.where(rng.random(3000) < 0.5, np.nan, noise + 10 * event), event) == "AUC 1.000"
     assert leak_strength(noise[:100] + 10 * event[:100], event[:100]) == ""  # too few
-
-
-def test_times():
-    assert are_times(np.array([1.7e9, 1.8e9])) and are_times(np.array([1.7e18, 1.71e18]))
-    assert not are_times(np.array([1e3, 1.7e9])) and not are_times(np.array([np.nan])) and not are_times(np.zeros(3))

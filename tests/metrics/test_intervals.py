@@ -20,14 +20,8 @@ def test_mean_of_independent_rows_is_the_t_interval():
     assert result.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(5))
     assert result.high - 3.0 == pytest.approx(2.7764 * result.standard_error, rel=2e-3)
     assert intervals.mean([*values, np.nan], np.arange(6)) == result
-
-
-def test_repeating_each_user_does_not_narrow_the_interval():
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal(200)
-    once = intervals.mean(values, np.arange(200))
-    copies = intervals.mean(np.repeat(values, 7), np.repeat(np.arange(200), 7))
-    assert copies.standard_error == pytest.approx(once.standard_error, rel=1e-9)
+    copies = intervals.mean(np.repeat(values, 7), np.repeat(np.arange(5), 7))
+    assert copies.standard_error == pytest.approx(result.standard_error, rel=1e-9)
 
 
 def test_the_effective_number_of_clusters():
@@ -75,14 +69,9 @@ def covers(result: intervals.Interval, truth: float) -> bool:
     return result.low <= truth <= result.high
 
 
-def test_lift_of_an_arm_over_itself_is_exactly_zero():
-    rng = np.random.default_rng(2)
-    arm = (rng.random(50), rng.random(50) + 1)
-    result = intervals.ratio_lift(arm, arm, np.arange(50))
-    assert result == intervals.Interval(0.0, 0.0, 0.0, 0.0)
-
-
-def test_what_the_data_cannot_say_is_nan_and_null_in_json():
+def test_a_lift_over_itself_is_zero_and_what_the_data_cannot_say_nan():
+    arm = np.random.default_rng(2).random((2, 50)) + 1
+    assert intervals.ratio_lift(arm, arm, np.arange(50)) == intervals.Interval(0.0, 0.0, 0.0, 0.0)
     nothing = intervals.ratio_lift((np.zeros(3), np.ones(3)), (np.ones(3), np.ones(3)), np.arange(3))
     assert math.isnan(nothing.value)
     assert set(nothing.to_dict().values()) == {None}

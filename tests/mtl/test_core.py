@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -148,7 +149,6 @@ def test_requests_and_single_rows_have_the_same_bits(network):
     assert whole.tobytes() == predict(model, dense, ids).tobytes() != together.tobytes()
     order = np.random.default_rng(1).permutation(500)
     assert predict(model, dense[order], ids[order]).tobytes() == whole[order].tobytes()
-    assert predict(model, dense, ids, num_threads=2).tobytes() == whole.tobytes()
     assert of_request(model, dense, ids, 0, 0).shape == predict(model, dense[:0], ids[:0]).shape == (0, 5)
 
 
@@ -197,13 +197,40 @@ def test_the_core_reads_schema_and_counts_of_request_columns(tmp_path):
         replace(COLUMNS, request_dense=5)
 
 
+def test_threads_memory_layout_and_types_of_the_arrays_do_not_matter():
+    model = model_of(SMALL, calibrated=True)
+    dense, ids = rows_of(COLUMNS, 9_000)
+    plain = predict(model, dense, ids).tobytes()
+    for threads in (2, 3, 64):
+        assert predict(model, dense, ids, num_threads=threads).tobytes() == plain
+    with ThreadPoolExecutor(3) as pool:
+        assert {result.tobytes() for result in pool.map(lambda _: predict(model, dense, ids), range(6))} == {plain}
+    for other in (
+        (np.asfortranarray(dense), np.asfortranarray(ids)),
+        (dense.astype(np.float64), ids.astype(np.int32)),
+        (np.repeat(dense, 2, axis=0)[::2], np.repeat(ids, 2, axis=0)[::2]),
+    ):
+        assert predict(model, *other).tobytes() == plain
+
+
+def test_ids_have_their_own_entries_and_unknown_ones_are_zero():
+    entries = table_entries(np.array([[4, 2], [5, -1], [0, 0]]), Columns((), ("city", "tab"), (5, 3)))
+    assert entries[:, 0].tolist() == [4, 0, 0] and entries[:, 1].tolist() == [7, 5, 5]
+
+
 def test_wrong_arrays_are_named():
     model = model_of(SMALL)
     dense, ids = rows_of(COLUMNS, 3)
-    with pytest.raises(ValueError, match="probabilities"):
-        model.core.predict(dense, ids, np.empty((2, 5), np.float32))
-    with pytest.raises(ValueError, match="request_ids"):
-        model.core.predict_request(dense[0, :2], ids[0, :1], dense, ids, np.empty((3, 5), np.float32))
+    out = np.empty((3, 5), np.float32)
+    for error, message, act in (
+        (ValueError, "dense has shape", lambda: predict(model, dense[:, :2], ids)),
+        (ValueError, "ids has shape", lambda: predict(model, dense, ids[:, :1])),
+        (TypeError, "ids has dtype float64", lambda: predict(model, dense, ids * 1.0)),
+        (ValueError, "probabilities", lambda: model.core.predict(dense, ids, out[:2])),
+        (ValueError, "request_ids", lambda: model.core.predict_request(dense[0, :2], ids[0, :1], dense, ids, out)),
+    ):
+        with pytest.raises(error, match=message):
+            act()
 
 
 def test_the_network_is_exported_with_any_number_of_rows():

@@ -77,8 +77,9 @@ def test_missing_dense_values_count_as_the_mean():
     ("change", "message"),
     [
         (lambda a: {**a, "dense": a["dense"][:, :2]}, "dense has shape"),
-        (lambda a: {**a, "dense": np.full_like(a["dense"], np.inf)}, "dense is infinite in row 0"),
+        (lambda a: {**a, "dense": np.where(np.arange(200)[:, None] == 34, np.inf, a["dense"])}, "infinite in row 34"),
         (lambda a: {**a, "ids": a["ids"][:-1]}, "ids has shape"),
+        (lambda a: {**a, "ids": a["ids"] * 1.0}, "ids has dtype float64"),
         (lambda a: {**a, "labels": a["labels"][:, :1]}, "labels has shape"),
         (lambda a: {**a, "labels": a["labels"] * 2}, "labels of task '.' is 2.0 in row"),
         (lambda a: {**a, "labels": a["labels"] * 0}, "task 'a' has 0 positives"),
@@ -88,14 +89,14 @@ def test_missing_dense_values_count_as_the_mean():
 def test_bad_input_is_named(change, message):
     dense, ids, labels, time, _ = world(200)
     arguments = change({"dense": dense, "ids": ids, "labels": labels, "time": time})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         fit(**arguments, tasks=("a", "b"), config=SMALL)
 
 
-@pytest.mark.parametrize("bad", [{"shared_experts": 0}, {"dropout": 1.0}, {"epochs": 0}])
-def test_bad_config_is_named(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        MtlConfig(**bad)
+def test_bad_config_is_named():
+    for bad in ({"shared_experts": 0}, {"dropout": 1.0}, {"epochs": 0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            MtlConfig(**bad)
 
 
 @pytest.mark.parametrize("stop", [0.15, 0.0])

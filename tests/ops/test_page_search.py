@@ -50,6 +50,7 @@ def case_of(batch: int, candidates: int, width: int, k: int, form: str, seed: in
         call |= {"mask": rand(batch, candidates) < (0.8 if seed % 2 else 0.3), "pins": pins}
         call |= {"boost_mul": rand(batch, candidates) + 0.5, "boost_add": rand(batch, candidates) - 0.8}
         call |= {"groups": integers(-1, 4, batch, candidates, 3), "caps": [2, -1, 3] if seed % 3 else [1, 3, 0]}
+        call |= {"cap_slots": [-1, 2, 3], "decay": [0.5, 1.0, 0.9]} if seed % 2 == 0 else {}
     return call
 
 
@@ -225,16 +226,18 @@ def test_a_page_obeys_its_rules(seed, form, candidates):
     page = [int(i) for i in indices if i >= 0]
     assert len(set(page)) == len(page)
     assert all(bool(call["mask"][0, i]) for i in page)
+    length = [n if n >= 0 else 7 for n in call.get("cap_slots", [-1] * 3)]
     for column, cap in enumerate(call["caps"]):
-        members = [int(call["groups"][0, i, column]) for i in page]
+        members = [int(call["groups"][0, i, column]) for i in indices[: length[column]] if i >= 0]
         assert cap < 0 or all(members.count(group) <= cap for group in members if group >= 0)
     assert torch.equal(indices < 0, values == -math.inf)
     taken = set(page)
     for slot in (indices < 0).nonzero()[:, 0].tolist():  # an empty slot: nothing was left for it
+        above = int((indices[:slot] >= 0).sum())
         for i in set(range(candidates)) - taken:
             groups = call["groups"][0]
             full = [
-                cap >= 0 and g >= 0 and sum(int(groups[j, a]) == g for j in taken) >= cap
+                cap >= 0 and above < length[a] and g >= 0 and sum(int(groups[j, a]) == g for j in taken) >= cap
                 for a, (g, cap) in enumerate(zip(groups[i].tolist(), call["caps"], strict=True))
             ]
             assert any(full) or not call["mask"][0, i], slot
@@ -269,8 +272,11 @@ REFUSED = [
     ({"categories": None}, "categories and pairs go together; got pairs alone"),
     ({"embeddings": None}, "embeddings and cosine go together; got cosine alone"),
     ({"cosine": math.inf}, "cosine is inf; want a finite number"),
-    ({"groups": None}, "groups and caps go together; got caps alone"),
+    ({"groups": None}, "caps and decay go with groups"),
+    ({"caps": None}, "groups is given alone"),
     ({"caps": [1]}, r"caps is of shape \[1\]; want \[3\]"),
+    ({"cap_slots": [0, 1, 1]}, r"cap_slots\[0\] is 0"),
+    ({"decay": [0.5, 0.0, 1.0]}, r"decay\[1\] is 0"),
     ({"pairs": torch.zeros(2, 3)}, r"pairs is of shape \[2, 3\]; want \[C, C\]"),
     ({"pairs": torch.full((3, 3), math.nan)}, "pairs is nan at 0; want a finite number"),
     ({"categories": torch.full((1, 9), 3, dtype=torch.int32)}, "categories is 3 at 0; want -1 or more, and below 3"),
@@ -308,7 +314,9 @@ def test_it_is_an_op_of_torch(form):
     caps = torch.tensor(call["caps"], dtype=torch.int32)
     objective = ("page_value", "mmr", "log_det").index(call.get("objective", "page_value"))
     likeness = (call["cosine"], objective, call.get("beam", 1), call.get("trade_off", 0.5))
-    rules = (call["mask"], call["boost_mul"], call["boost_add"], call["groups"], caps, call["pins"])
+    limits = torch.tensor([2, -1, 1], dtype=torch.int32), torch.tensor([0.5, 1.0, 0.9])
+    call |= dict(zip(("cap_slots", "decay"), limits, strict=True))
+    rules = (call["mask"], call["boost_mul"], call["boost_add"], call["groups"], caps, *limits, call["pins"])
     arguments = (*(call.get(name) for name in names), *likeness, *rules)
     torch.library.opcheck(torch.ops.pygrade.search_page.default, arguments)
     assert_equal(torch.ops.pygrade.search_page(*arguments), search_page(**call))

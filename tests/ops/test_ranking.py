@@ -10,7 +10,8 @@ from devtools.tolerances import same_bits
 from pygrade import fuse_scores, rank, reference
 from pygrade.ops import dispatch
 
-RULES = ("mask", "boost_mul", "boost_add", "caps")
+RULES = ("mask", "boost_mul", "boost_add", "caps", "limits")
+OF_COLUMNS = ("caps", "cap_slots", "decay")
 
 
 def problem(batch: int, count: int, tasks: int, rules=RULES, seed: int = 0, exact: bool = True):
@@ -39,6 +40,11 @@ def problem(batch: int, count: int, tasks: int, rules=RULES, seed: int = 0, exac
         groups = torch.randint(-1, 6, (batch, count, 3), generator=generator, dtype=torch.int32)
         groups[..., 1] *= 1_000_003  # values are labels, not positions
         options["groups"], options["caps"] = groups, torch.tensor([2, 3, -1], dtype=torch.int32)
+    if "limits" in rules:
+        options.setdefault("groups", torch.randint(-1, 6, (batch, count, 3), generator=generator, dtype=torch.int32))
+        options["decay"] = torch.tensor([1.0, 0.5, 0.25])
+        if "caps" in options:
+            options["cap_slots"] = torch.tensor([4, -1, 2], dtype=torch.int32)
     return scores, weights, options
 
 
@@ -49,7 +55,7 @@ def jagged(scores, options, counts):
     def flat(value):
         return torch.cat([value[b, :n] for b, n in enumerate(counts)])
 
-    beside = {name: value if name == "caps" else flat(value) for name, value in options.items()}
+    beside = {name: value if name in OF_COLUMNS else flat(value) for name, value in options.items()}
     return flat(scores), {**beside, "offsets": offsets}
 
 
@@ -58,7 +64,7 @@ def assert_page(actual, expected):
     assert same_bits(actual.values, expected[0])
 
 
-@pytest.mark.parametrize("rules", [r for n in range(5) for r in itertools.combinations(RULES, n)], ids=str)
+@pytest.mark.parametrize("rules", [r for n in (0, 1, 2, 5) for r in itertools.combinations(RULES, n)], ids=str)
 @pytest.mark.parametrize("shape", [(3, 50, 4), (2, 300, 3)])
 @pytest.mark.parametrize("k", [1, 10, 60])
 def test_bits_and_order_of_the_reference(rules, shape, k):
@@ -79,7 +85,7 @@ def test_jagged_single_and_dense_requests_agree(dtype):
     flat, beside = jagged(scores, options, [40, 0, 13, 1])
     page = rank(flat, weights, 9, **beside)
     for b, count in enumerate([40, 0, 13, 1]):
-        own = {name: value if name == "caps" else value[b, :count] for name, value in options.items()}
+        own = {name: value if name in OF_COLUMNS else value[b, :count] for name, value in options.items()}
         alone = rank(scores[b, :count], weights[b], 9, **own)
         assert alone.values.shape == alone.indices.shape == (9,)
         assert same_bits(alone.values, page.values[b]) and same_bits(alone.indices, page.indices[b])
@@ -93,7 +99,7 @@ def test_values_are_fused_scores_boosted_without_a_fused_multiply_add(transform)
     score, factor = final.numpy(), options["boost_mul"].numpy()
     assert (score < 0).any() == (transform in ("log", "zscore", "zlog"))
     final = torch.from_numpy(np.where(score < 0, score / factor, score * factor) + options["boost_add"].numpy())
-    rules = {name: options[name] for name in ("mask", "groups", "caps")}
+    rules = {name: options[name] for name in ("mask", "groups", *OF_COLUMNS)}
     expected = reference.rank(final[..., None], torch.ones(3, 1), 40, **rules)
     assert_page(rank(scores, weights, 40, transform, **options), expected)
 
@@ -141,7 +147,7 @@ def test_task_major_scores_give_the_same_page():
     scores, weights, options = problem(3, 50, 6, exact=False)
     expected = rank(scores, weights, 20, "zlog", **options)
     assert_page(rank(scores.mT.contiguous(), weights, 20, "zlog", layout="task-major", **options), expected)
-    first = {name: value if name == "caps" else value[0] for name, value in options.items()}
+    first = {name: value if name in OF_COLUMNS else value[0] for name, value in options.items()}
     one = rank(scores[0].T.contiguous(), weights[0], 20, "zlog", layout="task-major", **first)
     assert_page(one, (expected.values[0], expected.indices[0]))
     flat, beside = jagged(scores, options, [50, 0, 7])
@@ -170,6 +176,24 @@ def test_caps_hold_back_the_best_and_the_page_fills_from_far_behind():
     assert rank(scores, torch.ones(1), 3, groups=groups - 1, caps=[0]).indices.tolist() == [0, 1, 2]  # -1: no group
     none = rank(scores, torch.ones(1), 3, groups=groups, caps=[0])
     assert none.indices.tolist() == [-1, -1, -1] and none.values.tolist() == [-torch.inf] * 3
+
+
+def test_a_cap_holds_for_the_first_slots():
+    scores = torch.arange(9, 0, -1.0)[:, None]
+    seller = torch.tensor([0, 0, 0, 0, 1, 1, 0, 2, 1], dtype=torch.int32)[:, None]
+    page = rank(scores, torch.ones(1), 8, groups=seller, caps=[1], cap_slots=[3])
+    assert page.indices.tolist() == [0, 4, 7, 1, 2, 3, 5, 6]  # from the fourth slot on by score
+    few = rank(scores[:4], torch.ones(1), 8, groups=seller[:4], caps=[1], cap_slots=[3])
+    assert few.indices.tolist() == [0] + [-1] * 7  # a second one would be among the first three
+
+
+def test_a_further_item_of_a_group_is_worth_less_of_its_score():
+    scores = torch.tensor([8.0, 7.0, 6.0, 3.9, 0.0, -1.0, -1.5])[:, None]
+    seller = torch.tensor([0, 0, 0, 1, 0, 0, 2], dtype=torch.int32)[:, None]
+    values, indices = rank(scores, torch.ones(1), 7, groups=seller, decay=[0.5])
+    assert indices.tolist() == [0, 3, 1, 2, 4, 6, 5]
+    assert values.tolist() == [8.0, pytest.approx(3.9), 3.5, 1.5, 0.0, -1.5, -16.0]
+    assert rank(scores, torch.ones(1), 7, groups=seller, decay=[1.0]).indices.tolist() == list(range(7))
 
 
 @given(
@@ -204,7 +228,7 @@ def test_reference_backend_agrees():
         slow = rank(scores, weights, 8, **options)
         with pytest.raises(ValueError, match=r"caps\[1\] is -2; want -1 \(no cap\) or more"):
             rank(scores, weights, 8, groups=options["groups"], caps=torch.tensor([1, -2, 0], dtype=torch.int32))
-        with pytest.raises(ValueError, match=r"boost_mul is nan at candidate 31; want a finite factor >= 0"):
+        with pytest.raises(ValueError, match=r"boost_mul is nan at 31; want a finite factor >= 0"):
             rank(scores, weights, 8, boost_mul=one_wrong(torch.nan))
     assert_page(rank(scores, weights, 8, **options), slow)
 
@@ -215,7 +239,7 @@ def test_out_is_filled_and_returned(kind, single):
     scores, weights, options = problem(2, 30, 4)
     if single:
         scores, weights = scores[0], weights[0]
-        options = {name: value if name == "caps" else value[0] for name, value in options.items()}
+        options = {name: value if name in OF_COLUMNS else value[0] for name, value in options.items()}
     expected = rank(scores, weights, 6, **options)
     out = (torch.full(expected[0].shape, 7.0), torch.full(expected[0].shape, 7, dtype=torch.int32))
     if kind == "numpy":
@@ -250,11 +274,16 @@ def test_bad_arguments_are_named_before_anything_is_written():
     refuses(ValueError, r"mask is of shape \[2, 29\]; want \[2, 30\]", scores, weights, 6, mask=options["mask"][:, :29])
     refuses(TypeError, "boost_mul is int32; want float32", scores, weights, 6, boost_mul=groups[..., 0])
     for factor, text in ((-0.5, "-0.5"), (torch.nan, "-?nan"), (torch.inf, "inf")):
-        message = rf"boost_mul is {text}0* at candidate 31; want a finite factor >= 0"
+        message = rf"boost_mul is {text}0* at 31; want a finite factor >= 0"
         refuses(ValueError, message, scores, weights, 6, boost_mul=one_wrong(factor)[:2])
     refuses(ValueError, "boost_add is of shape", scores, weights, 6, boost_add=torch.zeros(30))
-    refuses(ValueError, "groups and caps go together; got groups alone", scores, weights, 6, groups=groups)
-    refuses(ValueError, "groups and caps go together; got caps alone", scores, weights, 6, caps=caps)
+    refuses(ValueError, "groups is given alone", scores, weights, 6, groups=groups)
+    refuses(ValueError, "caps and decay go with groups", scores, weights, 6, caps=caps)
+    refuses(ValueError, "caps and decay go with groups", scores, weights, 6, decay=[0.5])
+    refuses(ValueError, "cap_slots", scores, weights, 6, groups=groups, decay=[1.0, 1.0, 1.0], cap_slots=[1, 1, 1])
+    refuses(ValueError, r"cap_slots\[1\] is 0", scores, weights, 6, groups=groups, caps=caps, cap_slots=[1, 0, 1])
+    for factor in (0.0, 1.5, torch.nan):
+        refuses(ValueError, r"decay\[0\] is ", scores, weights, 6, groups=groups, decay=[factor, 1.0, 1.0])
     refuses(ValueError, r"caps is of shape \[2\]; want \[3\]", scores, weights, 6, groups=groups, caps=[1, 2])
     refuses(ValueError, r"caps\[1\] is -2; want at least -1", scores, weights, 6, groups=groups, caps=[1, -2, 0])
     refuses(TypeError, "groups is int64; want int32", scores, weights, 6, groups=groups.long(), caps=caps)

@@ -24,7 +24,7 @@ from tests.documents import ROOT, blocks
 from tests.documents import run as run_code
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import copy
-from tests.training.test_shards import Elsewhere
+from tests.workers.elsewhere import Elsewhere
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The towers learn a planted taste, correct the sampling, follow the seed and use bounded memory."""
 
+import pickle
 import tracemalloc
 from dataclasses import replace
 
@@ -9,8 +10,9 @@ import torch
 
 from devtools.tolerances import assert_close
 from pygrade.config.prerank import PrerankConfig
+from pygrade.features.values import KeySums
 from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, evaluate, fit
-from pygrade.prerank.batches import ItemCounts, positives, shuffled
+from pygrade.prerank.batches import positives, shuffled
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
 from pygrade.workers.group import Group
@@ -300,11 +302,11 @@ def test_a_batch_of_one_and_a_batch_of_one_item_do_no_harm():
     assert all(bool(value.isfinite().all()) for value in fitted.towers.state_dict().values())
 
 
-def test_item_counts_join_what_waits():
+def test_sums_by_key():
     rng = np.random.default_rng(0)
-    counts, ids, weights = ItemCounts(), rng.integers(0, 3000, 20_000), rng.integers(1, 5, 20_000)
+    counts, ids, weights = KeySums(), rng.integers(0, 3000, 20_000), rng.integers(1, 5, 20_000)
     for start in range(0, 20_000, 500):
         counts.add(ids[start : start + 500], weights[start : start + 500])
-    found, sums = counts.result()
+    found, sums = pickle.loads(pickle.dumps(counts)).result()
     want = np.bincount(ids, weights)
     assert found.tolist() == np.flatnonzero(want).tolist() and sums.tolist() == want[want > 0].tolist()

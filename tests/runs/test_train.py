@@ -15,6 +15,7 @@ import pytest
 import pygrade
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.console.run_files import find_run
 from pygrade.evaluation.arms import ALONE, FOLDERS
 from pygrade.logs import write_logs
 from pygrade.serving.ranker import BlendedRanker
@@ -139,11 +140,20 @@ def test_prices_and_item_columns_come_with_a_log():
 def test_a_long_log_is_read_part_by_part(tmp_path):
     logs = pygrade.Logs.from_table(table(), MAP, scale=SCALE)
     write_logs(logs, tmp_path / "logs", rows_per_file=600)
-    config = replace(FAST, shard_requests=60, sample_requests=100)
+    config = replace(FAST, sample_requests=100)
     trained = pygrade.train(tmp_path / "logs", config, tmp_path / "run")
-    assert len(trained.learned_from.parts) > 1 and trained.heldout.num_requests == 40
-    assert trained.report().is_file() and trained.summary["shards"] == 3
+    assert trained.learned_from.is_mapped and trained.heldout.num_requests == 40
+    assert trained.report().is_file() and trained.summary["sample"]["requests"] == 100
     assert trained.policy.scales == logs.scales and logs.scales["order"].kind == "percent"
+
+
+def test_the_page_of_a_run_judges_as_its_training_did(tmp_path):
+    write_logs(tiny_logs(600, exponent=1.0), tmp_path / "logs")
+    config = replace(FAST, reward=RewardConfig())
+    trained = pygrade.train(tmp_path / "logs", config, tmp_path / "run")
+    again = find_run(tmp_path / "run", f"logs:{tmp_path / 'logs'}")
+    assert again.propensity == trained.propensity and trained.propensity.standard_error > 0
+    assert again.evaluation["lifts"] == trained.evaluation["lifts"]
 
 
 def test_a_log_may_judge_and_none_need(trained):

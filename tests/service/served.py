@@ -2,15 +2,32 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs import Logs
 from pygrade.logs.parquet import write_part
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.serving.artifact import PARTS, write_artifact
 
 TASKS = ("click", "buy")
 START = 1_700_000_000_000
 DELAY = 60_000
+
+
+def write_pipeline(folder, seed):
+    """An artifact of a pipeline as far as its policy goes: the other parts hold a file each that nobody reads."""
+    with TemporaryDirectory() as place:
+        parts = {name: Path(place) / name for name in PARTS}
+        for name, part in parts.items():
+            part.mkdir()
+            (part / f"{name}.json").write_text("{}")
+        (parts["policy"] / "policy.json").unlink()
+        policy = FusionPolicy(PolicySpec(("click", "like", "order"), ("hour",), PolicyConfig(hidden=(4,))), seed=seed)
+        policy.save(parts["policy"])
+        return write_artifact(folder, parts, "1df255d409abbd96", {})
 
 
 def pages(count, seed=0, first=0, size=6, shown=3, items=40, names="r{}", tasks=TASKS, features=("hour",)):

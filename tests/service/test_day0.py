@@ -15,9 +15,9 @@ from pygrade.config.training import TrustConfig
 from pygrade.doctor.first_log import DAYS, plan_first_log, plan_sentence
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy
+from pygrade.runs.fit import fit
 from pygrade.simulation.marketplace import FEATURES, TASK_VALUES, TASKS, Marketplace, MarketplaceConfig
 from pygrade.training.propensity import TARGET, shuffled_error
-from pygrade.training.train import train
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
 
@@ -94,7 +94,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     follows = tomllib.loads(config.read_text())["train"]
     assert follows["data"] == "logs:first/served" and follows["values"] == worth
     small = replace(SMALL, trust=TrustConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
-    result = train(logs.valued(tuple(worth.values())), small, tmp_path / "next")
+    result = fit(logs.valued(tuple(worth.values())), small, tmp_path / "next")
     assert result.propensity.source in ("shuffled pages", "all pages")
     assert result.policy.mixture.verdict in ("better", "undecided", "worse")
 

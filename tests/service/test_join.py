@@ -10,15 +10,7 @@ from pygrade.config.service import JoinConfig
 from pygrade.logs import read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.service.join import join_logs
-from tests.service.served import (
-    DELAY,
-    START,
-    by_request,
-    events_of,
-    pages,
-    write_exposures,
-    write_feedback,
-)
+from tests.service.served import DELAY, START, by_request, events_of, pages, write_exposures, write_feedback
 
 CONFIG = JoinConfig(feedback_delay_ms=DELAY)
 FOREVER = 1 << 60
@@ -67,9 +59,7 @@ def test_runs_over_new_files_make_the_log_of_one_run(tmp_path):
     found = join_logs(steps[0], [steps[1]], steps[2], CONFIG, FOREVER)
     assert opened == [50, 60, 60, 60]
     equal(read_logs(steps[2]), read_logs(whole[2]))
-    assert {name: value for name, value in found.items() if name != "files"} == {
-        name: value for name, value in wanted.items() if name != "files"
-    }
+    assert found | {"files": 0} == wanted | {"files": 0}
 
 
 def test_what_does_not_fit_is_counted(tmp_path, caplog):
@@ -97,14 +87,9 @@ def test_what_does_not_fit_is_counted(tmp_path, caplog):
     folders = tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined"
     record = join_logs(*folders, CONFIG, FOREVER)
     assert record["requests"] == record["repeated_pages"] == 20
-    assert {name: record[name] for name in ("joined", "repeated", "late", "not_on_page", "other", "unknown")} == {
-        "joined": 1,
-        "repeated": 1,
-        "late": 1,
-        "not_on_page": 1,
-        "other": 2,
-        "unknown": 2,
-    }
+    assert [record[name] for name in ("joined", "repeated", "late", "not_on_page", "other", "unknown")] == [1] * 4 + [
+        2
+    ] * 2
     assert record["malformed"] == 4 and "timestamp 'noon'" in caplog.text
     joined = by_request(read_logs(tmp_path / "joined"))
     np.testing.assert_array_equal(joined.timestamp, by_request(logs).timestamp)  # the first pages

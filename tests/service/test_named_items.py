@@ -16,7 +16,7 @@ from pygrade.logs.keys import hashes
 from pygrade.policy import PolicySpec
 from pygrade.policy.correction import Correction, ItemEffects
 from pygrade.policy.mixture import Baseline, Mixture
-from pygrade.training.train import train
+from pygrade.runs.fit import fit
 from tests.correction.test_fit import world
 from tests.correction.test_train import FAST
 from tests.documents import ROOT
@@ -131,7 +131,7 @@ def test_what_is_learned_of_named_items_is_served(tmp_path):
     orders = np.maximum(logs.feedback[:, 1], more * logs.feedback[:, 0])
     logs = replace(logs, feedback=np.stack([logs.feedback[:, 0], orders], 1))
     named = replace(logs, item_id=np.char.add("p", logs.item_id.astype(str)))
-    policy = train(named, FAST, tmp_path / "run").policy
+    policy = fit(named, FAST, tmp_path / "run").policy
     assert policy.correction is not None and policy.correction.item_effects is not None
     late, ranker = named.select(np.arange(1000)), BlendedRanker.load(tmp_path / "run" / "policy")
     pages = ranker.rank_log(late, K)

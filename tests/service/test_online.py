@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +20,8 @@ from pygrade.service.feedback_log import event_of
 from pygrade.service.online import ARMS, FOLDER, LINK, STATE, STATUS, OnlineService, _with_single_tasks, first_policy
 from pygrade.serving.run_copy import policy_of
 from pygrade.training.training_record import TrainingRecord
-from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback
+from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback, write_pipeline
 
-ARTIFACTS = Path(__file__).parents[2] / "csrc" / "tests" / "artifacts"
 ONLINE = OnlineConfig(
     window=200, min_requests=50, feedback_delay_ms=DELAY, min_effective_samples=1, step=Stage2Config(steps=3)
 )
@@ -36,7 +34,7 @@ def run(tmp_path):
     """A pipeline's run as far as online learning looks at it."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "artifact").symlink_to(ARTIFACTS / "first")
+    write_pipeline(folder / "artifact", seed=1)
     return folder
 
 
@@ -47,7 +45,7 @@ def any_run(request, tmp_path, run):
         return run
     folder = tmp_path / "trained"
     folder.mkdir()
-    shutil.copytree(ARTIFACTS / "first" / "policy", folder / "policy")
+    shutil.copytree(run / "artifact" / "policy", folder / "policy")
     return folder
 
 
@@ -112,17 +110,14 @@ def test_a_damaged_state_or_another_artifact_begins_anew(run, caplog):
     again = service(run)
     assert "learning begins anew" in caplog.text and not again.history
     assert again.step(NOW).published
-    (run / "artifact").unlink()
-    (run / "artifact").symlink_to(ARTIFACTS / "second")
+    write_pipeline(run / "artifact", seed=2)
     again.step(NOW)
     assert "what the run serves changed" in caplog.text
-    assert status(run)["reference"] == FusionPolicy.load(ARTIFACTS / "second" / "policy").version
+    assert status(run)["reference"] == FusionPolicy.load(run / "artifact" / "policy").version
 
 
 def test_tasks_that_happen_once_come_from_the_training_record(run):
     policy = FusionPolicy.load(run / "artifact" / "policy")
-    (run / "artifact").unlink()
-    shutil.copytree(ARTIFACTS / "first", run / "artifact")
     logs, _ = served(run, count=20)
     feedback = np.zeros_like(logs.feedback)
     feedback[0] = 1
@@ -149,15 +144,12 @@ def test_a_pause_is_told_once(run):
 def test_a_bad_file_and_bad_events_cost_themselves_alone(run):
     served(run)
     (run / "exposures" / "exposures-9.parquet").write_bytes(b"no")
-    write_feedback(
-        [{"request_id": "s0-1", "task": "unheard"}, {"task": "click"}, {"request_id": "a", "task": "click"}],
-        run / "feedback",
-        9,
-    )
+    bad = [{"request_id": "s0-1", "task": "unheard"}, {"task": "click"}, {"request_id": "a", "task": "click"}]
+    write_feedback(bad, run / "feedback", 9)
     learning = service(run)
     assert learning.step(NOW).published
     read = status(run)["read"]
-    assert read["refused_pages"] == 1 and [read[name] for name in ("refused_event", "other", "unknown")] == [1] * 3
+    assert [read[name] for name in ("refused_pages", "refused_event", "other", "unknown")] == [1] * 4
 
 
 def test_lifts_of_the_arms_hold_the_truth():
@@ -165,11 +157,8 @@ def test_lifts_of_the_arms_hold_the_truth():
     readings = ArmReadings(("click", "buy"), DELAY, 1e6, {"main": 0.5, "new": 0.5}, 1000)
     logs = pages(3000)
     users = rng.permutation(1000)
-    logs = replace(
-        logs,
-        user_id=np.repeat(users, 3).astype(np.int64),
-        arm=np.repeat(np.where(users % 2 == 0, "main", "new"), 3),
-    )
+    arm = np.repeat(np.where(users % 2 == 0, "main", "new"), 3)
+    logs = replace(logs, user_id=np.repeat(users, 3).astype(np.int64), arm=arm)
     readings.serve(logs)
     assert readings.record(0)["reason"].startswith("want 100 users of each arm; main has 0")
     records, amounts = events_of(logs)

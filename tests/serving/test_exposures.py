@@ -7,8 +7,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from pygrade.logs import read_logs
+from pygrade.runs.fit import fit
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.train import train
 from tests.serving import test_embedding
 from tests.serving.test_embedding import FEATURES, TASKS, CRanker, LogIds, of_mixture, struct
 from tests.training.test_train import SMALL
@@ -170,8 +170,8 @@ def test_training_takes_the_complete_requests(policy, tmp_path):
     rng = np.random.default_rng(2)
     log.feedback[log.shown] = rng.random((int(log.shown.sum()), 4)) < log.predictions[log.shown]
     with pytest.raises(ValueError, match=r"requests list only a part of their candidates; want logs\.complete\(\)"):
-        train(log, SMALL, tmp_path / "run")
-    summary = train(log.complete(), SMALL, tmp_path / "run").summary
+        fit(log, SMALL, tmp_path / "run")
+    summary = fit(log.complete(), SMALL, tmp_path / "run").summary
     assert summary["requests"] == log.num_requests - log.incomplete
     with pytest.raises(ValueError, match="no request lists all of its candidates"):
         log.select(np.diff(log.offsets) == 5).complete()

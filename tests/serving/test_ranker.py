@@ -96,6 +96,13 @@ def test_mask_boost_and_caps_reach_the_op(policy, requests):
     assert (page.indices[:, 0] == 9).all()
     assert (page.indices != 5).all()
     assert ((page.indices >= 0).sum(1) == 3).all()  # the boosted one, and two of the capped group
+    rules = {"groups": np.arange(48, dtype=np.int32).reshape(4, 12, 1) % 3, "cap_slots": [4], "decay": [0.25]}
+    page = BlendedRanker(policy).rank(context, predictions, 6, caps=[2], **rules)
+    tensors = torch.from_numpy(predictions), torch.from_numpy(page.weights)
+    wanted = ops.rank(*tensors, 6, "zlog", caps=[2], **rules | {"groups": torch.from_numpy(rules["groups"])})
+    assert page.values.tobytes() == wanted.values.numpy().tobytes()
+    plain = BlendedRanker(policy).rank(context, predictions, 6)
+    assert (page.indices != plain.indices).any()
 
 
 def test_explored_weights_can_be_drawn_again_from_the_log(policy, requests, tmp_path):

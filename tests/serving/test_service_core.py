@@ -114,7 +114,8 @@ def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
             "/v1/rank",
             **body,
             rules={name: values.tolist() for name, values in rules.items()}
-            | {"groups": {"seller": sellers.tolist()}, "caps": {"seller": 2}},
+            | {"groups": {"seller": sellers.tolist()}, "caps": {"seller": 2}}
+            | {"cap_slots": {"seller": 6}, "decay": {"seller": 0.5}},
         )
         assert status == 200, page
         own = ranker.rank(
@@ -124,6 +125,8 @@ def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
             **{name: values[None] for name, values in rules.items()},
             groups=sellers[None, :, None],
             caps=[2],
+            cap_slots=[6],
+            decay=[0.5],
         )
         filled = int((own.indices[0] >= 0).sum())
         assert page["items"] == [body["items"][i] for i in own.indices[0, :filled]]

@@ -41,8 +41,7 @@ def test_log_on_disk_is_the_log_in_memory_and_a_function_of_the_seed(tmp_path, l
         for other in (written, again):
             np.testing.assert_array_equal(getattr(logs, field.name), getattr(other, field.name), err_msg=field.name)
     assert logs.task_values == TASK_VALUES
-    for other in (simulate_logs(replace(CONFIG, seed=5)), simulate_logs(CONFIG, number=1)):
-        assert not np.array_equal(logs.feedback, other.feedback)
+    assert not np.array_equal(logs.feedback, simulate_logs(replace(CONFIG, seed=5)).feedback)
 
 
 def test_item_columns_and_missing_values_change_nothing_else(logs, world):
@@ -60,8 +59,7 @@ def test_item_columns_and_missing_values_change_nothing_else(logs, world):
     first = {item: row for row, item in enumerate(logs.item_id)}
     np.testing.assert_array_equal(error, error[[first[item] for item in logs.item_id]], "an item has one value")
     np.testing.assert_array_equal(world.observe_items(0.0)[logs.item_id], true)
-    again = simulate_logs(replace(CONFIG, item_noise=0.5), number=1)
-    np.testing.assert_array_equal(again.item_features, world.observe_items(0.5)[again.item_id])
+    np.testing.assert_array_equal(other.item_features, world.observe_items(0.5)[logs.item_id])
 
 
 def test_shares_weights_and_concentration_of_the_exploration(logs):

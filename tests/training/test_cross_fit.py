@@ -20,6 +20,7 @@ from pygrade.evaluation.arms import (
 from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
+from pygrade.runs.fit import fit
 from pygrade.training import cross_fit, folds
 from pygrade.training.baselines import standardized
 from pygrade.training.cross_fit import FoldRankings, LaterRankings, choose_mixture, fold_of_requests
@@ -27,7 +28,6 @@ from pygrade.training.license import License
 from pygrade.training.production import find_production
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.tracking import read_metrics
-from pygrade.training.train import train
 from tests.learning import logs_of
 
 KNOWN = SlotPropensity(0.5, "given")
@@ -202,7 +202,7 @@ def test_noise_is_seldom_better():
 
 def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
     logs = log()
-    result = train(logs, FAST, tmp_path)
+    result = fit(logs, FAST, tmp_path)
     record = json.loads((tmp_path / "train.json").read_text())["trust"]
     served = FusionPolicy.load(tmp_path / "policy")
     assert served.version == result.policy.version and served.mixture == result.policy.mixture
@@ -216,8 +216,8 @@ def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
 
 def test_without_grade_no_network_is_learned_or_judged(tmp_path):
     logs = log()
-    assert (train(logs, FAST, tmp_path).policies.keys(), (tmp_path / "stage2").is_dir()) == ({STAGE1, GRADE}, True)
-    result = train(logs, replace(FAST, grade="off"), tmp_path, resume=False)
+    assert (fit(logs, FAST, tmp_path).policies.keys(), (tmp_path / "stage2").is_dir()) == ({STAGE1, GRADE}, True)
+    result = fit(logs, replace(FAST, grade="off"), tmp_path, resume=False)
     record = result.summary["trust"]
     assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.trust.shares)
     assert not any(STAGE1 in name or GRADE in name for name in record["mixtures"])
@@ -244,7 +244,7 @@ def test_the_verdict_without_grade_names_what_is_better_or_that_nothing_is():
 
 def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, monkeypatch):
     logs = log()
-    straight = train(logs, FAST, tmp_path / "straight")
+    straight = fit(logs, FAST, tmp_path / "straight")
     run, done = folds.run_fold, []
 
     def dies(job):
@@ -255,15 +255,15 @@ def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, mo
 
     monkeypatch.setattr(folds, "run_fold", dies)
     with pytest.raises(KeyboardInterrupt):
-        train(logs, FAST, tmp_path / "killed")
+        fit(logs, FAST, tmp_path / "killed")
     monkeypatch.setattr(folds, "run_fold", run)
-    again = train(logs, FAST, tmp_path / "killed")
+    again = fit(logs, FAST, tmp_path / "killed")
     assert again.policy.version == straight.policy.version and again.summary["trust"] == straight.summary["trust"]
 
 
 def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
-    train(log(), FAST, tmp_path)
-    result = train(log(), replace(FAST, trust=TrustConfig(folds=2)), tmp_path)
+    fit(log(), FAST, tmp_path)
+    result = fit(log(), replace(FAST, trust=TrustConfig(folds=2)), tmp_path)
     assert result.summary["trust"]["folds"] == 2
     assert sorted(path.parent.name for path in tmp_path.glob("folds/*/policy")) == ["1-of-2", "2-of-2"]
 
@@ -283,7 +283,7 @@ def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
     ids=["few users", "no propensities", "no feedback", "a column with the feedback"],
 )
 def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs, reward, reason):
-    result = train(logs, replace(FAST, reward=reward), tmp_path)
+    result = fit(logs, replace(FAST, reward=reward), tmp_path)
     found = result.summary["trust"]
     assert (found["verdict"], found["trust"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
     assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"].lower()
@@ -294,7 +294,7 @@ def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs,
 
 
 def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog):
-    result = train(log(), replace(FAST, trust=TrustConfig(folds=0)), tmp_path)
+    result = fit(log(), replace(FAST, trust=TrustConfig(folds=0)), tmp_path)
     assert result.policy.mixture is None and result.summary["trust"] is None
     assert result.policy.version == result.policies[GRADE].version
     assert "nothing says" in caplog.text
@@ -303,8 +303,8 @@ def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog
 @pytest.mark.slow
 def test_processes_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(cross_fit, "_POOL_REQUESTS", 1)
-    one = train(log(), replace(FAST, trust=TrustConfig(folds=3, processes=1)), tmp_path / "one")
-    two = train(log(), replace(FAST, trust=TrustConfig(folds=3, processes=2)), tmp_path / "two")
+    one = fit(log(), replace(FAST, trust=TrustConfig(folds=3, processes=1)), tmp_path / "one")
+    two = fit(log(), replace(FAST, trust=TrustConfig(folds=3, processes=2)), tmp_path / "two")
     assert one.summary["trust"] == two.summary["trust"] and one.policy.version == two.policy.version
 
 

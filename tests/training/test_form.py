@@ -8,8 +8,8 @@ import pytest
 from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.arms import LINEAR, LOG1P, STATIC
 from pygrade.metrics import intervals
+from pygrade.runs.fit import fit
 from pygrade.training.form import BetterForm, better_form
-from pygrade.training.train import train
 from tests.training.test_cross_fit import FAST, log
 
 
@@ -61,7 +61,7 @@ def additive(requests: int = 1500):
 
 
 def test_training_says_so_if_another_form_does_better(tmp_path):
-    result = train(additive(), replace(FAST, policy=PolicyConfig(hidden=(8,))), tmp_path)
+    result = fit(additive(), replace(FAST, policy=PolicyConfig(hidden=(8,))), tmp_path)
     said = [sentence for sentence in result.summary["warnings"] if sentence.startswith("FORM: ")]
     found = result.summary["trust"]["better_form"]
     assert said == [f"FORM: {BetterForm(found['transform'], intervals.Interval(**found['lift'])).sentence('zlog')}"]

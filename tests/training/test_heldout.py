@@ -13,11 +13,11 @@ from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import evenly_spaced
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.runs.fit import fit
 from pygrade.training import fit as fit_module
 from pygrade.training.heldout import FIGURES, HeldOut
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.tracking import read_metrics
-from pygrade.training.train import train
 from tests.correction.test_fit import world
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, folder_bytes, policy_bytes
@@ -34,12 +34,12 @@ def lines(directory):
 @pytest.fixture(scope="module")
 def with_curve(tmp_path_factory):
     directory = tmp_path_factory.mktemp("curve")
-    train(tiny_logs(80), CONFIG, directory, heldout=tiny_logs(120, seed=1))
+    fit(tiny_logs(80), CONFIG, directory, heldout=tiny_logs(120, seed=1))
     return directory
 
 
 def test_a_training_with_a_curve_ends_with_the_same_bits(with_curve, tmp_path):
-    train(tiny_logs(80), CONFIG, tmp_path)
+    fit(tiny_logs(80), CONFIG, tmp_path)
     assert policy_bytes(tmp_path) == policy_bytes(with_curve)
     assert folder_bytes(tmp_path / "stage1") == folder_bytes(with_curve / "stage1")
     before, after = (json.loads((folder / "train.json").read_text()) for folder in (tmp_path, with_curve))
@@ -66,10 +66,10 @@ def test_a_killed_training_continues_the_curve(with_curve, tmp_path):
 
     held = tiny_logs(120, seed=1)
     with pytest.raises(Killed):
-        train(tiny_logs(80), CONFIG, tmp_path, on_step=on_step, heldout=held)
-    train(tiny_logs(80), CONFIG, tmp_path, heldout=held)
+        fit(tiny_logs(80), CONFIG, tmp_path, on_step=on_step, heldout=held)
+    fit(tiny_logs(80), CONFIG, tmp_path, heldout=held)
     assert lines(tmp_path) == lines(with_curve) and policy_bytes(tmp_path) == policy_bytes(with_curve)
-    train(tiny_logs(80), CONFIG, tmp_path, resume=False, heldout=held)
+    fit(tiny_logs(80), CONFIG, tmp_path, resume=False, heldout=held)
     assert lines(tmp_path) == lines(with_curve)
 
 
@@ -122,7 +122,7 @@ def test_a_policy_of_corrected_predictions_is_judged_by_corrected_ones(tmp_path,
     monkeypatch.setattr(fit_module, "HeldOut", Watched)
     late = world(100, seed=8)
     config = replace(SMALL, trust=TrustConfig(folds=2, shares=(0.5,)))
-    result = train(world(1500, effect=1.2), config, tmp_path, heldout=late)
+    result = fit(world(1500, effect=1.2), config, tmp_path, heldout=late)
     assert result.policies[GRADE].config.corrected
     corrected = result.policy.correct(late.context, late.predictions, late.offsets)
     assert len(made) == 1 and not np.array_equal(corrected, late.predictions)

@@ -10,9 +10,9 @@ from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.console.arms import describe_arms
 from pygrade.console.trade_offs import judge_of
 from pygrade.evaluation.arms import LOGGED_ORDER
+from pygrade.runs.fit import fit
 from pygrade.training.evaluate_policy import evaluate_policy, simple_baselines
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.train import train
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
 
@@ -25,13 +25,13 @@ def without_slots(requests: int = 200):
 
 def test_nothing_is_decided_until_an_exponent_is_chosen(tmp_path):
     unknown = replace(TRUSTED, reward=replace(SMALL.reward, propensity="estimate"))
-    undecided = train(without_slots(), unknown, tmp_path / "unknown")
+    undecided = fit(without_slots(), unknown, tmp_path / "unknown")
     assert undecided.policy.mixture.verdict == "undecidable" and undecided.policy.mixture.trust == 0
     assert "(--reward.propensity 0)" in undecided.policy.mixture.sentence
     assert "the log has no slots" in undecided.policy.mixture.detail
 
     reward = replace(SMALL.reward, propensity=0.0)
-    chosen = train(without_slots(), replace(TRUSTED, reward=reward), tmp_path / "chosen")
+    chosen = fit(without_slots(), replace(TRUSTED, reward=reward), tmp_path / "chosen")
     assert "slots unknown: exponent 0 by choice, no estimate" in chosen.policy.mixture.detail
     assert "if each shown item is looked at alike: the log has no slots." in chosen.policy.mixture.sentence
     assert LOGGED_ORDER not in chosen.summary["trust"]["baselines"], "a list's order may follow the feedback"
@@ -40,7 +40,7 @@ def test_nothing_is_decided_until_an_exponent_is_chosen(tmp_path):
 
 
 def test_replay_and_console_have_no_logged_order(tmp_path):
-    policy = train(tiny_logs(80), SMALL, tmp_path).policy
+    policy = fit(tiny_logs(80), SMALL, tmp_path).policy
     for logs in (replace(without_slots(), weights=None), replace(tiny_logs(200), weights=None)):
         record = evaluate_policy(logs, logs, {"GRADE": policy}, None, RewardConfig(propensity=0.0), 5)
         simple = simple_baselines(logs, policy, None)
@@ -53,12 +53,12 @@ def test_replay_and_console_have_no_logged_order(tmp_path):
         judge_of(policy, replace(without_slots(), weights=None), SlotPropensity(0.0, "none"), 5, 0.15)
 
 
-@pytest.mark.parametrize("shard", [100_000, 60])
-def test_events_alone_train_nothing(tmp_path, shard):
+@pytest.mark.parametrize("sample", [120, 60])
+def test_events_alone_train_nothing(tmp_path, sample):
     logs = tiny_logs(120)
     feedback = np.where(logs.shown[:, None], 1.0, 0.0).astype(np.float32) * [[1, 0]] + logs.feedback * [[0, 1]]
-    with pytest.raises(ValueError, match="no log of exposures: each of the 600 shown rows has the event 'click'"):
-        train(replace(logs, feedback=feedback.astype(np.float32)), replace(SMALL, shard_requests=shard), tmp_path)
+    with pytest.raises(ValueError, match=r"no log of exposures: each of the \d+ shown rows has the event 'click'"):
+        fit(replace(logs, feedback=feedback.astype(np.float32)), replace(SMALL, sample_requests=sample), tmp_path)
     assert not (tmp_path / "policy").exists()
     with pytest.raises(ValueError, match="no log of exposures"):
         pygrade.train(replace(logs, feedback=feedback.astype(np.float32)), out_dir=tmp_path / "run")

@@ -9,13 +9,13 @@ import torch
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import Stage1Config, Stage2Config
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.runs.fit import fit
 from pygrade.training import policy_step as module
 from pygrade.training.data import TrainingData
 from pygrade.training.policy_step import FusedStep, TorchStep, concentrations, is_fused, policy_step
 from pygrade.training.reward import CompositeReward
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage1, train_stage2
-from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs
 from tests.training.test_train import SMALL
 
@@ -49,7 +49,7 @@ def test_fifty_steps_of_both_engines_agree(trade_offs):
     for engine in ENGINES:
         config = replace(SMALL.policy, hidden=(16, 16), trade_offs=trade_offs)
         policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config))
-        data = TrainingData.of(CompositeReward(SMALL.reward).build(logs, policy.spec), logs)
+        data = TrainingData.of(CompositeReward(SMALL.reward).build(logs, policy.spec))
         policy.fit_normalization(data.tensors.inputs)
         first, second = Recorder(), Recorder()
         train_stage1(data, policy, Stage1Config(steps=50, batch_size=64), first, engine=engine)
@@ -72,7 +72,7 @@ def test_an_update_that_is_not_finite_changes_nothing(kind):
     step, before = kind(policy, 1e-2), weights_of(policy).clone()
     alpha = step.concentration(torch.zeros(3, policy.num_inputs))
     with pytest.raises(FloatingPointError, match="stage 7, step 3: gradient norm nan"):
-        step.apply_gradient(step.gradient(torch.full_like(alpha, torch.nan)), 1.0, "stage 7, step 3")
+        step.descend(torch.full_like(alpha, torch.nan), 1.0, "stage 7, step 3")
     assert torch.equal(weights_of(policy), before) and not step.state()
 
 
@@ -87,7 +87,7 @@ def test_each_engine_goes_on_from_the_state_of_the_other(source, target):
     def advance(step, count: int) -> None:
         for _ in range(count):
             step.concentration(inputs)
-            step.apply_gradient(step.gradient(slope), 1.0, "step")
+            step.descend(slope, 1.0, "step")
 
     straight = policy_step(policy, 1e-2, source)
     advance(straight, 3)
@@ -132,6 +132,6 @@ def test_concentrations_have_the_bits_of_the_step(engine):
 
 
 def test_a_run_of_another_engine_is_refused(tmp_path):
-    train(tiny_logs(30), replace(SMALL, engine="fused"), tmp_path)
+    fit(tiny_logs(30), replace(SMALL, engine="fused"), tmp_path)
     with pytest.raises(ValueError, match=r'--engine is "(fused|torch)", the run has "(fused|torch)"'):
-        train(tiny_logs(30), replace(SMALL, engine="torch"), tmp_path)
+        fit(tiny_logs(30), replace(SMALL, engine="torch"), tmp_path)

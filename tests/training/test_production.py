@@ -19,10 +19,10 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, PR
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy
+from pygrade.runs.fit import fit
 from pygrade.serving.run_copy import check_proven
 from pygrade.training.production import MARGIN, find_production, page_lift
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.train import train
 from tests.cli.test_cli import result
 from tests.production_world import EXPONENT, VALUES, Shop, shop
 
@@ -111,7 +111,7 @@ def test_whole_pages_show_what_a_replay_misses(knowing, ordinary):
 
 
 def test_what_loses_against_production_is_marked_and_refused(tmp_path, capsys, knowing):
-    trained = train(knowing.logs, FAST, tmp_path / "run")
+    trained = fit(knowing.logs, FAST, tmp_path / "run")
     mixture, place = trained.policy.mixture, tmp_path / "run" / "policy"
     assert mixture is not None and "costs about" in mixture.unproven and mixture.unproven in mixture.sentence
     assert (
@@ -128,7 +128,7 @@ def test_what_loses_against_production_is_marked_and_refused(tmp_path, capsys, k
 
 def test_weights_that_make_the_pages_are_served_where_nothing_is_proven_against_them(tmp_path):
     few = shop(requests=60, weights=HAND_TUNED)
-    trained = train(few.logs, FAST, tmp_path)
+    trained = fit(few.logs, FAST, tmp_path)
     record = trained.summary["trust"]
     assert (record["verdict"], record["served_baseline"], record["unproven"]) == ("undecidable", PRODUCTION, "")
     scores = policy_scores(trained.policy, few.logs).reshape(60, -1)
@@ -138,7 +138,7 @@ def test_weights_that_make_the_pages_are_served_where_nothing_is_proven_against_
 def test_the_first_number_is_over_production(tmp_path):
     world = shop(requests=2_500, weights=(1.0, 0.0))
     options = replace(FAST, in_use={"click": 2.0}, reward=RewardConfig(propensity=EXPONENT))
-    trained = train(world.logs, options, tmp_path)
+    trained = fit(world.logs, options, tmp_path)
     mixture = trained.policy.mixture
     assert mixture is not None and mixture.sentence.startswith("Rank by expected value: +") and mixture.unproven == ""
     assert mixture.sentence.endswith(" over your pages.") and (mixture.over, mixture.baseline.name) == (
@@ -156,7 +156,7 @@ def test_no_unmarked_policy_is_below_production_by_a_hundredth(tmp_path, knows):
     for seed in range(2):
         world = shop(seed, knows=knows, members=3.0)
         for part, logs in {"order": world.logs, "score": scored(world)}.items():
-            policy = train(logs, FAST, tmp_path / f"{seed}-{part}").policy
+            policy = fit(logs, FAST, tmp_path / f"{seed}-{part}").policy
             scores = policy_scores(policy, logs).reshape(world.scores.shape)
             below += [] if policy.mixture.unproven else [world.lift(scores)]
     assert all(lift >= -MARGIN for lift in below)
@@ -165,5 +165,5 @@ def test_no_unmarked_policy_is_below_production_by_a_hundredth(tmp_path, knows):
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", [VALUES, HAND_TUNED])
 def test_ordinary_policies_are_not_marked(tmp_path, weights):
-    marks = [train(shop(seed, weights=weights).logs, FAST, tmp_path / str(seed)).policy.mixture for seed in range(2)]
+    marks = [fit(shop(seed, weights=weights).logs, FAST, tmp_path / str(seed)).policy.mixture for seed in range(2)]
     assert [mixture.unproven for mixture in marks] == [""] * 2

@@ -25,7 +25,7 @@ def built(logs, config=FAMILY):
 
 def learned(logs, config, steps=40):
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config.policy))
-    data = TrainingData.of(built(logs, config), logs)
+    data = TrainingData.of(built(logs, config))
     policy.fit_normalization(data.tensors.inputs_seen(0))
     train_stage1(data, policy, Stage1Config(steps=steps, batch_size=64, learning_rate=1e-2))
     return train_stage2(data, policy, Stage2Config(steps=steps, batch_size=64, group_size=8, learning_rate=2e-3))

@@ -18,12 +18,12 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import STAGE1
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.runs.fit import fit
 from pygrade.training.data import TrainingData
 from pygrade.training.reward import CompositeReward
 from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.steps import batch_rows, draw_seed
 from pygrade.training.tracking import read_metrics
-from pygrade.training.train import train
 from tests.learning import tiny_logs, true_value
 
 SMALL = TrainConfig(
@@ -51,7 +51,7 @@ def folder_bytes(folder: Path) -> tuple[bytes, bytes]:
 def straight(tmp_path_factory) -> Path:
     """A run that nothing interrupts."""
     directory = tmp_path_factory.mktemp("straight")
-    train(tiny_logs(80), SMALL, directory)
+    fit(tiny_logs(80), SMALL, directory)
     return directory
 
 
@@ -61,7 +61,7 @@ def test_policy_beats_best_static_weights_on_new_requests(tmp_path) -> None:
         stage1=Stage1Config(steps=150, batch_size=128),
         stage2=Stage2Config(steps=150, batch_size=128, group_size=8),
     )
-    result = train(tiny_logs(1500), config, tmp_path)
+    result = fit(tiny_logs(1500), config, tmp_path)
     test = tiny_logs(600, seed=1)
     inputs = result.policy.request_inputs(test.context, test.predictions, test.offsets)
 
@@ -91,7 +91,7 @@ def test_group_learning_alone_improves_on_where_it_starts() -> None:
     test = tiny_logs(600, seed=1)
     inputs = policy.request_inputs(test.context, test.predictions, test.offsets)
     before = true_value(test, policy.serve(inputs).numpy()).mean()
-    data = TrainingData.of(data, logs)
+    data = TrainingData.of(data)
     train_stage2(data, policy, Stage2Config(steps=200, batch_size=128, group_size=8, kl_coefficient=0.0))
     assert true_value(test, policy.serve(inputs).numpy()).mean() > 1.05 * before
 
@@ -102,14 +102,14 @@ def test_stage1_without_feedback_changes_nothing(caplog) -> None:
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
     data = CompositeReward(SMALL.reward).build(logs, policy.spec)
     version = policy.version
-    assert train_stage1(TrainingData.of(data, logs), policy, SMALL.stage1).version == version
+    assert train_stage1(TrainingData.of(data), policy, SMALL.stage1).version == version
     assert "nothing to learn" in caplog.text
 
 
 def test_same_seed_same_bytes_and_other_seed_other_bytes(straight, tmp_path) -> None:
-    train(tiny_logs(80), SMALL, tmp_path / "again")
+    fit(tiny_logs(80), SMALL, tmp_path / "again")
     assert policy_bytes(tmp_path / "again") == policy_bytes(straight)
-    train(tiny_logs(80), replace(SMALL, seed=1), tmp_path / "other")
+    fit(tiny_logs(80), replace(SMALL, seed=1), tmp_path / "other")
     assert policy_bytes(tmp_path / "other") != policy_bytes(straight)
 
 
@@ -124,7 +124,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pygrade.config.training import TrustConfig
-from pygrade.training.train import train
+from pygrade.runs.fit import fit
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
 
@@ -132,7 +132,7 @@ def on_step(stage, step):
     if (stage, step) == (sys.argv[2], int(sys.argv[3])):
         os.kill(os.getpid(), signal.SIGKILL)
 
-train(tiny_logs(80), SMALL, Path(sys.argv[1]), on_step=on_step)
+fit(tiny_logs(80), SMALL, Path(sys.argv[1]), on_step=on_step)
 """
 
 
@@ -146,7 +146,7 @@ def test_killed_and_resumed_run_ends_with_the_same_policy(straight, tmp_path, st
     killed = subprocess.run(arguments, cwd=Path(__file__).parents[2], capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "policy").exists()
-    result = train(tiny_logs(80), SMALL, tmp_path)
+    result = fit(tiny_logs(80), SMALL, tmp_path)
     assert result.summary["resumed_from"] is not None
     assert policy_bytes(tmp_path) == policy_bytes(straight)
     assert folder_bytes(tmp_path / "stage1") == folder_bytes(straight / "stage1")
@@ -173,14 +173,14 @@ def stop_at(stage: str, step: int):
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
 def test_broken_newest_checkpoint_falls_back(straight, tmp_path, caplog, name: str, damage: str) -> None:
     with pytest.raises(Stop):
-        train(tiny_logs(80), SMALL, tmp_path, on_step=stop_at("stage2", 11))
+        fit(tiny_logs(80), SMALL, tmp_path, on_step=stop_at("stage2", 11))
     assert sorted(p.name for p in (tmp_path / "checkpoints").glob("*-*")) == ["stage2-000005", "stage2-000010"]
     path = tmp_path / "checkpoints" / "stage2-000010" / name
     if damage == "truncate":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:
         path.unlink()
-    result = train(tiny_logs(80), SMALL, tmp_path)
+    result = fit(tiny_logs(80), SMALL, tmp_path)
     assert result.summary["resumed_from"] == "stage2-000005"
     assert "stage2-000010 is damaged" in caplog.text
     assert policy_bytes(tmp_path) == policy_bytes(straight)
@@ -190,7 +190,7 @@ def test_half_written_checkpoint_of_a_killed_process_is_swept_away(straight, tmp
     half = tmp_path / "checkpoints" / ".stage2-000010.partial-abc"
     half.mkdir(parents=True)
     (half / "state.json").write_text("{")
-    train(tiny_logs(80), SMALL, tmp_path)
+    fit(tiny_logs(80), SMALL, tmp_path)
     assert not half.exists() and policy_bytes(tmp_path) == policy_bytes(straight)
 
 
@@ -205,31 +205,31 @@ def test_full_disk_keeps_the_last_checkpoint(straight, tmp_path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     try:
         with pytest.raises(OSError) as error:
-            train(tiny_logs(80), SMALL, tmp_path, on_step=fill)
+            fit(tiny_logs(80), SMALL, tmp_path, on_step=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert error.value.errno == errno.EFBIG
     assert sorted(p.name for p in (tmp_path / "checkpoints").glob("*-*")) == ["stage1-000012", "stage2-000005"]
     assert metrics.exists()
-    train(tiny_logs(80), SMALL, tmp_path)
+    fit(tiny_logs(80), SMALL, tmp_path)
     assert policy_bytes(tmp_path) == policy_bytes(straight)
 
 
 def test_finished_run_is_not_trained_again(straight, tmp_path) -> None:
     steps = []
     before = policy_bytes(straight)
-    train(tiny_logs(80), SMALL, straight, on_step=lambda stage, step: steps.append(step))
+    fit(tiny_logs(80), SMALL, straight, on_step=lambda stage, step: steps.append(step))
     assert steps == [] and policy_bytes(straight) == before
 
 
 def test_checkpoints_of_another_run_are_refused_unless_told(straight, tmp_path) -> None:
-    train(tiny_logs(80), SMALL, tmp_path)
+    fit(tiny_logs(80), SMALL, tmp_path)
     with pytest.raises(ValueError, match="resume=False"):
-        train(tiny_logs(80, seed=5), SMALL, tmp_path)
+        fit(tiny_logs(80, seed=5), SMALL, tmp_path)
     with pytest.raises(ValueError, match="resume=False"):
-        train(tiny_logs(80), replace(SMALL, stage2=replace(SMALL.stage2, clip=0.3)), tmp_path)
+        fit(tiny_logs(80), replace(SMALL, stage2=replace(SMALL.stage2, clip=0.3)), tmp_path)
     assert policy_bytes(tmp_path) == policy_bytes(straight)
-    result = train(tiny_logs(80, seed=5), SMALL, tmp_path, resume=False)
+    result = fit(tiny_logs(80, seed=5), SMALL, tmp_path, resume=False)
     assert result.summary["resumed_from"] is None
     assert policy_bytes(tmp_path) != policy_bytes(straight)
 
@@ -238,9 +238,9 @@ def test_one_process_trains_in_a_directory(straight, tmp_path) -> None:
     def train_too(stage: str, step: int) -> None:
         if step == 3:
             with pytest.raises(ValueError, match="in use by another pygrade process"):
-                train(tiny_logs(80), replace(SMALL, seed=1), tmp_path)
+                fit(tiny_logs(80), replace(SMALL, seed=1), tmp_path)
 
-    train(tiny_logs(80), SMALL, tmp_path, on_step=train_too)
+    fit(tiny_logs(80), SMALL, tmp_path, on_step=train_too)
     assert policy_bytes(tmp_path) == policy_bytes(straight)
 
 
@@ -288,7 +288,7 @@ def test_options_change_what_is_learned(options: dict) -> None:
         policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
         data = CompositeReward(SMALL.reward).build(logs, policy.spec)
         config = replace(SMALL.stage2, steps=3, **{k: v for k, v in changed.items() if k != "seed"})
-        train_stage2(TrainingData.of(data, logs), policy, config, seed=changed.get("seed", 0))
+        train_stage2(TrainingData.of(data), policy, config, seed=changed.get("seed", 0))
         versions.add(policy.version)
     assert len(versions) == 2
 
@@ -296,20 +296,20 @@ def test_options_change_what_is_learned(options: dict) -> None:
 @pytest.mark.parametrize("device", ["tpu9", "meta"] + ([] if torch.cuda.is_available() else ["cuda"]))
 def test_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path, device: str) -> None:
     with pytest.raises(ValueError, match=f"device is '{device}'"):
-        train(tiny_logs(5), replace(SMALL, device=device), tmp_path / "run")
+        fit(tiny_logs(5), replace(SMALL, device=device), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_thread_count_of_the_caller_comes_back(tmp_path) -> None:
     before = torch.get_num_threads()
-    train(tiny_logs(30), replace(SMALL, threads=before + 1, stage1=Stage1Config(steps=1)), tmp_path)
+    fit(tiny_logs(30), replace(SMALL, threads=before + 1, stage1=Stage1Config(steps=1)), tmp_path)
     assert torch.get_num_threads() == before
     assert os.listdir(tmp_path / "policy")
 
 
 def test_tensorboard_scalars_are_written(tmp_path) -> None:
     pytest.importorskip("tensorboard")
-    train(tiny_logs(30), replace(SMALL, tensorboard=True), tmp_path)
+    fit(tiny_logs(30), replace(SMALL, tensorboard=True), tmp_path)
     assert any(path.stat().st_size > 500 for path in (tmp_path / "tensorboard").iterdir())
 
 
@@ -318,4 +318,4 @@ def test_a_huge_amount_in_memory_is_named_by_its_row(tmp_path, amount: float) ->
     logs = tiny_logs(30)
     logs.feedback[7, 1] = amount
     with pytest.raises(ValueError, match=r"column 'y_order', row 7: .*; want a finite amount up to 1e\+12"):
-        train(logs, SMALL, tmp_path)
+        fit(logs, SMALL, tmp_path)

@@ -22,8 +22,9 @@ from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.verdict import verdict_of
 from pygrade.policy.spec import fusion_formula
+from pygrade.runs.fit import fit
+from pygrade.runs.model import TrainedRanker
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.train import TrainResult, train
 
 LATER = 4_000  # requests that judge
 _ALONE = {"tensorboard": False, "checkpoint_every": 10_000, "trust.processes": 1}
@@ -57,7 +58,7 @@ def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int
     started = time.process_time()
     with TemporaryDirectory() as directory:
         try:
-            result = train(log.logs, config, Path(directory))
+            result = fit(log.logs, config, Path(directory))
         except Exception as error:
             return record | {"verdict": "error", "sentence": f"{type(error).__name__}: {error}"[:300]}
         seconds = time.process_time() - started
@@ -65,7 +66,7 @@ def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int
     return record | _said(result, world) | _true(ranker, result, new) | {"seconds": round(seconds, 1)}
 
 
-def _said(result: TrainResult, world: World) -> dict[str, Any]:
+def _said(result: TrainedRanker, world: World) -> dict[str, Any]:
     mixture, trust = result.policy.mixture, result.summary["trust"]
     said, license = verdict_of(mixture), trust.get("license") or {}
     claim = None if said.lift is None else [said.lift.value, said.lift.low, said.lift.high]
@@ -85,7 +86,7 @@ def _said(result: TrainResult, world: World) -> dict[str, Any]:
     }
 
 
-def _true(ranker: BlendedRanker, result: TrainResult, new: Requests) -> dict[str, Any]:
+def _true(ranker: BlendedRanker, result: TrainedRanker, new: Requests) -> dict[str, Any]:
     """True lifts of what is served: of whole pages, and of re-ordered ones of production (`within`)."""
     shown, among = new.ranking(new.production), np.zeros(new.production.shape, bool)
     np.put_along_axis(among, shown, True, 1)
@@ -104,7 +105,7 @@ def _served(ranker: BlendedRanker, new: Requests, among: Bools | None = None) ->
     return new.earned(np.asarray(page.indices, np.int64))
 
 
-def _comparator(result: TrainResult, new: Requests, among: Bools | None) -> Ints | None:
+def _comparator(result: TrainedRanker, new: Requests, among: Bools | None) -> Ints | None:
     """The page of the ranking that the verdict's lift is over; None: not one that later requests have."""
     policy, name = result.policy, verdict_of(result.policy.mixture).over
     if name == LOGGED_ORDER:

@@ -68,6 +68,7 @@ class Market(World):
             production = (1 - share) * predicted / predicted.std() + share * true / true.std()
         else:
             production = predicted / predicted.std() + 0.15 * rng.standard_normal(price.shape)
+        segment, history = self.latent.segment[visits.user], self.models.history[visits.user]
         found = assemble(
             rng,
             self.browsing,
@@ -79,7 +80,7 @@ class Market(World):
             task_values=VALUES,
             value_tasks=("order",),
             features=("segment_a", "segment_b", *(f"session_{i}" for i in range(_SESSION)), "hour", "history"),
-            context=self._context(visits),
+            context=np.concatenate([segment, visits.session, visits.hour[:, None], history], 1),
             items=("log_price",),
             item_features=np.log(price),
             item_id=visits.item,
@@ -93,10 +94,6 @@ class Market(World):
         known = visits.time[found.logs.row_request] + rng.exponential(self.delay, found.logs.num_rows) < 1.0
         feedback = np.where((np.array(TASKS) == "order") & ~known[:, None], 0, found.logs.feedback)
         return replace(found, logs=replace(found.logs, feedback=feedback))
-
-    def _context(self, visits: "_Visits") -> Floats:
-        segment, history = self.latent.segment[visits.user], self.models.history[visits.user]
-        return np.concatenate([segment, visits.session, visits.hour[:, None], history], 1)
 
     def _visits(self, rng: Rng, requests: int, number: int) -> "_Visits":
         time = moment(rng, requests, number)

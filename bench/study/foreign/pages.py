@@ -98,9 +98,9 @@ class Requests:
         truth, worth = (np.take_along_axis(part, ranking[..., None], 1) for part in (self.truth, worth))
         return self.browsing.value(truth, worth)
 
-    def predicted(self, among: Bools | None = None) -> Ints:
+    def predicted(self) -> Ints:
         """The page by expected value of the predictions."""
-        return self.ranking(self.logs.value_of(self.logs.predictions), among)
+        return self.ranking(self.logs.value_of(self.logs.predictions))
 
     def oracle(self) -> Ints:
         """The page by the true value of a look."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.study.foreign.pages import Browsing, Requests, World, assemble, fading, moment, sigmoid
-from pygrade._typing import Bools, Floats, Ints
-from pygrade.logs import Logs
+from pygrade._typing import Bools, Floats
 
 EFFECTS = {  # the task, and the columns that tell
     "segment": ("order", ("returning",)),
@@ -112,12 +111,8 @@ class Units(Shop):
         if self.unit == "cents" and logs.value is not None:
             logs = replace(logs, value=logs.value * np.float32(100), task_values=(click, order / 100, dwell))
         elif self.unit == "orphans":
-            logs = _orphaned(logs)
+            feedback = logs.feedback.copy()
+            ordered = np.flatnonzero(feedback[:, 1])
+            feedback[ordered[: -(-len(ordered) // _ORPHANS)], 0] = 0
+            logs = replace(logs, feedback=feedback)
         return replace(found, logs=logs)
-
-
-def _orphaned(logs: Logs) -> Logs:
-    feedback = logs.feedback.copy()
-    ordered: Ints = np.flatnonzero(feedback[:, 1])
-    feedback[ordered[: -(-len(ordered) // _ORPHANS)], 0] = 0
-    return replace(logs, feedback=feedback)

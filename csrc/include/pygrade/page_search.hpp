@@ -53,9 +53,10 @@ struct PageSearch {
 // Greedy takes for each slot the candidate of the highest final score (the score with its boosts, as in rank): equal
 // scores by index, NaN last. A beam keeps the prefixes of the highest Σ examination · final score, equal ones by the
 // rank of the prefix that they extend, then by index. A prefix without a candidate for its slot leaves it empty and
-// comes after those with one. Mask, boosts, groups and caps are those of rank. pins[B, k], or empty: the candidate of a
-// slot, -1 for none. Pins count as taken from the start, for the caps too; one that the mask, a cap or an earlier pin
-// excludes leaves its slot free. The result does not depend on num_threads.
+// comes after those with one. The rules are those of rank; the first n slots of cap_slots are the first n candidates of
+// the page, so that a cap also holds once the empty slots are closed. pins[B, k], or empty: the candidate of a slot, -1
+// for none. Pins count as taken from the start, for the caps of their slot too; one that the mask, a cap or an earlier
+// pin excludes leaves its slot free. The result does not depend on num_threads.
 //
 // Throws std::invalid_argument, before anything is written, on inconsistent sizes, options out of range, offsets that
 // do not ascend, a category or a pin out of range, coefficients that are not finite (or negative, where they may not

@@ -5,7 +5,6 @@
 #include <stdexcept>
 
 #include "features/feature_maker.hpp"
-#include "features/feedback.hpp"
 
 namespace pygrade::inline v0_2::detail {
 

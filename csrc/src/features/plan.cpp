@@ -190,7 +190,7 @@ void Plan::add_table(const Table& table) {
 void Plan::add_feature(const Feature& f) {
   if (f.kind == Kind::sequence) {
     const auto& recent = schema.table({"user_id"}).recent(f.source);
-    sequences.push_back({recent.place + recent.length, static_cast<std::size_t>(f.length)});
+    sequences.push_back({recent.field.place + recent.length, static_cast<std::size_t>(f.length)});
     sequence_length += sequences.back().length;
     return;
   }
@@ -218,7 +218,7 @@ void Plan::add_history(const Feature& f, std::int64_t column) {
   HistoryFeature made{HistoryKind::count, f.transform == Transform::log1p, 0, 0, 0.0, 0};
   if (f.kind == Kind::recency) {
     made.kind = HistoryKind::recency;
-    made.value = field_of(plan, {signed_size(table.last_place(f.source)), -1, true});
+    made.value = field_of(plan, {signed_size(Table::find(table.lasts, f.source).place), -1, true});
   } else {
     const bool windowed = f.window_hours > 0.0;
     const Table::Window none;
@@ -227,11 +227,11 @@ void Plan::add_history(const Feature& f, std::int64_t column) {
     const std::int64_t ring = windowed ? window_of(plan, window) : -1;
     const std::size_t first = windowed ? window.place + 1 : 0;
     const auto field = [&](std::size_t place) { return field_of(plan, {signed_size(first + place), ring, false}); };
-    made.value = field(f.source.empty() ? 0 : Table::total_place(sums, f.source));
+    made.value = field(f.source.empty() ? 0 : Table::find(sums, f.source).place);
     if (!f.source.empty()) made.kind = HistoryKind::sum;
     if (f.kind == Kind::rate) {
       made.kind = HistoryKind::rate;
-      made.known = field(Table::known_place(sums, f.source));
+      made.known = field(Table::find(sums, f.source).known_place());
       made.weight = f.smoothing;
       made.prior = prior_of(f);
     }
@@ -245,9 +245,9 @@ std::int64_t Plan::prior_of(const Feature& f) {
   std::int64_t prior = -1;
   for (const auto& key : parent_keys(f)) {
     const Table& table = schema.table(key);
-    const PriorPlan wanted{
-        static_cast<std::size_t>(&table - schema.tables.data()), signed_size(Table::total_place(table.sums, f.source)),
-        signed_size(Table::known_place(table.sums, f.source)), key.empty() ? 0.0 : f.smoothing, prior};
+    const Table::Field& sum = Table::find(table.sums, f.source);
+    const PriorPlan wanted{static_cast<std::size_t>(&table - schema.tables.data()), signed_size(sum.place),
+                           signed_size(sum.known_place()), key.empty() ? 0.0 : f.smoothing, prior};
     const auto found = std::ranges::find_if(priors, [&](const PriorPlan& p) {
       return p.table == wanted.table && p.total == wanted.total && p.weight == wanted.weight && p.prior == wanted.prior;
     });

@@ -1,6 +1,8 @@
 #include "features/record_layout.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <functional>
 #include <tuple>
 #include <utility>
@@ -15,13 +17,8 @@ using Entry = std::pair<std::int64_t, std::int64_t>;  // time, item
 
 void add_to(std::int64_t& field, std::int64_t amount) { field = wrapping_add(field, amount); }
 
-std::int64_t outcome_of(const Schema& schema, const std::string& source) {
-  if (source.empty()) return -1;
-  return std::ranges::lower_bound(schema.outcomes, source) - schema.outcomes.begin();
-}
-
-bool is_positive(std::int64_t outcome, const EventColumns& events, std::size_t event) {
-  return outcome < 0 || events.values[static_cast<std::size_t>(outcome)][event] > 0;
+bool is_positive(const Table::Field& field, const EventColumns& events, std::size_t event) {
+  return field.outcome < 0 || events.values[static_cast<std::size_t>(field.outcome)][event] > 0;
 }
 
 std::int64_t newest_step(const std::int64_t* slots, std::size_t width) {
@@ -40,97 +37,126 @@ void clear_stale(std::int64_t* slots, std::size_t width, std::int64_t newest) {
   }
 }
 
+// One event to a count and the sums after it.
+void add_sums(const Table::Fields& sums, const EventColumns& events, std::size_t event, std::int64_t* fields) {
+  add_to(fields[0], 1);
+  for (const Table::Field& sum : sums) {
+    const auto outcome = static_cast<std::size_t>(sum.outcome);
+    if (sum.measure) add_to(fields[sum.place - 1], events.known[outcome][event]);
+    add_to(fields[sum.place], events.values[outcome][event]);
+  }
+}
+
+void add_to_window(const Table::Window& window, const EventColumns& events, std::size_t event, std::int64_t* slots) {
+  const std::int64_t tag = floor_divide(events.time[event], window.step);
+  std::int64_t* slot = slots + static_cast<std::size_t>(floor_modulo(tag, window_slots)) * window.width();
+  if (*slot != tag) {
+    const std::int64_t newest = newest_step(slots, window.width());
+    if (tag <= wrapping_subtract(newest, window_slots)) return;
+    if (tag > newest) clear_stale(slots, window.width(), tag);
+    *slot = tag;  // it was empty: another step of this slot is 8 or more steps away
+  }
+  add_sums(window.sums, events, event, slot + 1);
+}
+
+void merge_window(std::size_t width, const std::int64_t* other, std::int64_t* slots) {
+  const std::int64_t newest = std::max(newest_step(slots, width), newest_step(other, width));
+  clear_stale(slots, width, newest);
+  for (std::size_t s = 0; s < window_slots; ++s, other += width, slots += width) {
+    if (*other == never || *other <= wrapping_subtract(newest, window_slots)) continue;
+    if (*slots == *other) {
+      for (std::size_t i = 1; i < width; ++i) add_to(slots[i], other[i]);
+    } else {  // empty: both are inside of one window
+      std::copy_n(other, width, slots);
+    }
+  }
+}
+
+std::string short_text(double value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, 6).ptr};
+}
+
+// The values of an outcome's column, checked.
+std::span<const double> outcome_column(const FeedbackEvents& events, std::string_view column, std::size_t count) {
+  const auto found = std::ranges::find(events.outcomes, column, &FeedbackEvents::Outcome::name);
+  const std::string name = "feedback " + std::string(column);
+  if (found == events.outcomes.end()) {
+    std::string known;
+    for (const auto& outcome : events.outcomes) known.append(known.empty() ? "" : ", ").append(outcome.name);
+    throw SchemaError("feedback lacks " + std::string(column) + "; its outcomes are " +
+                      (known.empty() ? "none" : known));
+  }
+  if (found->values.size() != count)
+    throw SchemaError(name + " has " + std::to_string(found->values.size()) + " values; want " + std::to_string(count));
+  for (const double value : found->values)
+    if (std::isinf(value)) throw SchemaError(name + " holds an infinite number; want finite ones");
+  if (!column.starts_with("y_")) return found->values;
+  for (const double value : found->values)
+    if (std::isnan(value)) throw SchemaError(name + " is null on a shown row; want a number");
+  for (const double value : found->values)
+    if (value != 0.0 && value != 1.0) throw SchemaError(name + " is " + short_text(value) + "; want 0 or 1");
+  return found->values;
+}
+
 }  // namespace
 
-RecordLayout::RecordLayout(const Schema& schema, const Table& table) : empty_(table.empty), added_(table.added()) {
-  const auto sums_of = [&](const std::vector<std::string>& sources) {
-    std::vector<Sum> sums;
-    for (const std::string& source : sources)
-      sums.push_back({static_cast<std::size_t>(outcome_of(schema, source)), is_measure(source)});
-    return sums;
-  };
-  sums_ = sums_of(table.sums);
-  for (const std::string& source : table.lasts) lasts_.push_back(outcome_of(schema, source));
-  for (const Table::Window& window : table.windows)
-    rings_.push_back({window.step, sums_of(window.sums), window.place, window.width()});
-  for (const Table::Recent& recent : table.recents)
-    recents_.push_back({outcome_of(schema, recent.source), recent.length, recent.place});
-}
-
-// One event to a count and the sums after it.
-void RecordLayout::add_sums(const std::vector<Sum>& sums, const EventColumns& events, std::size_t event,
-                            std::int64_t* fields) {
-  add_to(*fields++, 1);
-  for (const Sum& sum : sums) {
-    if (sum.measure) add_to(*fields++, events.known[sum.outcome][event]);
-    add_to(*fields++, events.values[sum.outcome][event]);
+Outcomes outcomes_of(const Schema& schema, const FeedbackEvents& events) {
+  Outcomes outcomes;
+  for (const std::string& source : schema.outcomes) {
+    const bool logarithm = source.starts_with("log1p(");
+    const std::string_view column =
+        logarithm ? std::string_view(source).substr(6, source.size() - 7) : std::string_view(source);
+    std::vector<std::int64_t> values, known_of;
+    for (const double value : outcome_column(events, column, events.user_id.size())) {
+      const bool known = value == value;
+      const double number = known ? value : 0.0;
+      values.push_back(to_fixed(logarithm ? log1p_of(from_zero(number)) : number));
+      if (is_measure(source)) known_of.push_back(known);
+    }
+    outcomes.values.push_back(std::move(values));
+    outcomes.known.push_back(std::move(known_of));
   }
+  return outcomes;
 }
 
-void RecordLayout::add(const EventColumns& events, std::size_t event, std::int64_t* record) const {
+void add_event(const Table& table, const EventColumns& events, std::size_t event, std::int64_t* record) {
   const std::int64_t time = events.time[event];
-  add_sums(sums_, events, event, record);
-  std::int64_t* last = record + added_;
-  for (const std::int64_t outcome : lasts_) {
-    if (is_positive(outcome, events, event)) *last = std::max(*last, time);
-    ++last;
-  }
-  for (const Ring& ring : rings_) add_to_ring(ring, events, event, record + ring.place);
-  for (const Recent& recent : recents_) {
-    if (!is_positive(recent.outcome, events, event)) continue;
-    std::int64_t *times = record + recent.place, *items = times + recent.length;
+  add_sums(table.sums, events, event, record);
+  for (const Table::Field& last : table.lasts)
+    if (is_positive(last, events, event)) record[last.place] = std::max(record[last.place], time);
+  for (const Table::Window& window : table.windows) add_to_window(window, events, event, record + window.place);
+  for (const auto& [field, length] : table.recents) {
+    if (!is_positive(field, events, event)) continue;
+    std::int64_t *times = record + field.place, *items = times + length;
     const Entry added{time, events.item[event]};
-    std::size_t at = recent.length;
+    std::size_t at = length;
     for (; at > 0 && added > Entry{times[at - 1], items[at - 1]}; --at) {
-      if (at == recent.length) continue;  // the last entry is dropped
+      if (at == length) continue;  // the last entry is dropped
       times[at] = times[at - 1];
       items[at] = items[at - 1];
     }
-    if (at < recent.length) std::tie(times[at], items[at]) = added;
+    if (at < length) std::tie(times[at], items[at]) = added;
   }
 }
 
-void RecordLayout::add_to_ring(const Ring& ring, const EventColumns& events, std::size_t event, std::int64_t* slots) {
-  const std::int64_t tag = floor_divide(events.time[event], ring.step);
-  std::int64_t* slot = slots + static_cast<std::size_t>(floor_modulo(tag, window_slots)) * ring.width;
-  if (*slot != tag) {
-    const std::int64_t newest = newest_step(slots, ring.width);
-    if (tag <= wrapping_subtract(newest, window_slots)) return;
-    if (tag > newest) clear_stale(slots, ring.width, tag);
-    *slot = tag;  // it was empty: another step of this slot is 8 or more steps away
-  }
-  add_sums(ring.sums, events, event, slot + 1);
-}
-
-void RecordLayout::merge(const std::int64_t* other, std::int64_t* record) const {
-  for (std::size_t i = 0; i < added_; ++i) add_to(record[i], other[i]);
-  for (std::size_t i = added_; i < added_ + lasts_.size(); ++i) record[i] = std::max(record[i], other[i]);
-  for (const Ring& ring : rings_) merge_ring(ring, other + ring.place, record + ring.place);
+void merge_records(const Table& table, const std::int64_t* other, std::int64_t* record) {
+  for (std::size_t i = 0; i < Table::added(table.sums); ++i) add_to(record[i], other[i]);
+  for (const Table::Field& last : table.lasts) record[last.place] = std::max(record[last.place], other[last.place]);
+  for (const Table::Window& window : table.windows)
+    merge_window(window.width(), other + window.place, record + window.place);
   std::vector<Entry> entries;
-  for (const Recent& recent : recents_) {
-    std::int64_t *times = record + recent.place, *items = times + recent.length;
-    const std::int64_t *more = other + recent.place, *their_items = more + recent.length;
+  for (const auto& [field, length] : table.recents) {
+    std::int64_t *times = record + field.place, *items = times + length;
+    const std::int64_t *more = other + field.place, *their_items = more + length;
     if (more[0] == never) continue;
     entries.clear();
-    for (std::size_t i = 0; i < recent.length; ++i) {
+    for (std::size_t i = 0; i < length; ++i) {
       entries.emplace_back(times[i], items[i]);
       entries.emplace_back(more[i], their_items[i]);
     }
     std::ranges::sort(entries, std::greater<>{});
-    for (std::size_t i = 0; i < recent.length; ++i) std::tie(times[i], items[i]) = entries[i];
-  }
-}
-
-void RecordLayout::merge_ring(const Ring& ring, const std::int64_t* other, std::int64_t* slots) {
-  const std::int64_t newest = std::max(newest_step(slots, ring.width), newest_step(other, ring.width));
-  clear_stale(slots, ring.width, newest);
-  for (std::size_t s = 0; s < window_slots; ++s, other += ring.width, slots += ring.width) {
-    if (*other == never || *other <= wrapping_subtract(newest, window_slots)) continue;
-    if (*slots == *other) {
-      for (std::size_t i = 1; i < ring.width; ++i) add_to(slots[i], other[i]);
-    } else {  // empty: both are inside of one window
-      std::copy_n(other, ring.width, slots);
-    }
+    for (std::size_t i = 0; i < length; ++i) std::tie(times[i], items[i]) = entries[i];
   }
 }
 

@@ -1,61 +1,35 @@
-// Where a table's records keep what, and how events change them; pygrade/features/state.py documents a record.
+// Feedback events, and how they change the records of a table; pygrade/features/state.py documents a record.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "features/schema.hpp"
+#include "pygrade/features.hpp"
 
 namespace pygrade::inline v0_2::detail {
+
+// Outcomes of events in the order of Schema::outcomes.
+struct Outcomes {
+  std::vector<std::vector<std::int64_t>> values;  // [outcomes][e] fixed point
+  std::vector<std::vector<std::int64_t>> known;   // [outcomes][e] 1 if a measure is known; of others empty
+};
+
+// SchemaError for a column that is missing, a y_ that is not 0 or 1, or anything infinite.
+Outcomes outcomes_of(const Schema& schema, const FeedbackEvents& events);
 
 // Columns of feedback events.
 struct EventColumns {
   std::span<const std::int64_t> time, item;           // [e] ms; items
-  std::vector<std::span<const std::int64_t>> values;  // [outcomes][e] in the order of Schema::outcomes, fixed point
-  std::vector<std::span<const std::int64_t>> known;   // [outcomes][e] 1 if a measure is known; of others empty
+  std::vector<std::span<const std::int64_t>> values;  // as in Outcomes
+  std::vector<std::span<const std::int64_t>> known;
 };
 
-class RecordLayout {
- public:
-  RecordLayout(const Schema& schema, const Table& table);
+// Adds one event to a record, which then depends on the set of its events, not on their order.
+void add_event(const Table& table, const EventColumns& events, std::size_t event, std::int64_t* record);
 
-  std::size_t width() const { return empty_.size(); }  // int64 of a record
-  std::span<const std::int64_t> empty() const { return empty_; }
-
-  // Adds one event. The record then depends on the set of its events, not on their order.
-  void add(const EventColumns& events, std::size_t event, std::int64_t* record) const;
-
-  // Adds the events of another record of the same key.
-  void merge(const std::int64_t* other, std::int64_t* record) const;
-
- private:
-  struct Sum {
-    std::size_t outcome;
-    bool measure;  // it may be unknown
-  };
-  struct Ring {
-    std::int64_t step;  // ms of a slot
-    std::vector<Sum> sums;
-    std::size_t place, width;  // of the first slot; of a slot
-  };
-  struct Recent {
-    std::int64_t outcome;  // -1: every event
-    std::size_t length, place;
-  };
-
-  static void add_sums(const std::vector<Sum>& sums, const EventColumns& events, std::size_t event,
-                       std::int64_t* fields);
-  static void add_to_ring(const Ring& ring, const EventColumns& events, std::size_t event, std::int64_t* slots);
-  static void merge_ring(const Ring& ring, const std::int64_t* other, std::int64_t* slots);
-
-  std::vector<std::int64_t> empty_;
-  std::vector<Sum> sums_;
-  std::vector<std::int64_t> lasts_;  // outcome, -1: every event
-  std::vector<Ring> rings_;
-  std::vector<Recent> recents_;
-  std::size_t added_;
-};
+// Adds the events of another record of the same key.
+void merge_records(const Table& table, const std::int64_t* other, std::int64_t* record);
 
 }  // namespace pygrade::inline v0_2::detail

@@ -67,8 +67,8 @@ std::vector<std::uint32_t> RecordTable::places_for(std::span<const std::int64_t>
   index_.add(keys, rows.data());
   for (; known < index_.keys().size(); ++known) {
     if (known % block_rows == 0)
-      blocks_.push_back(std::make_unique_for_overwrite<std::int64_t[]>(block_rows * layout_.width()));
-    std::ranges::copy(layout_.empty(), row(static_cast<std::uint32_t>(known)));
+      blocks_.push_back(std::make_unique_for_overwrite<std::int64_t[]>(block_rows * width()));
+    std::ranges::copy(table_.empty, row(static_cast<std::uint32_t>(known)));
   }
   return rows;
 }
@@ -76,7 +76,7 @@ std::vector<std::uint32_t> RecordTable::places_for(std::span<const std::int64_t>
 void RecordTable::prefetch(std::uint32_t number) const {
   if (number == KeyIndex::none) return;
   const std::int64_t* record = row(number);
-  for (std::size_t at = 0; at < layout_.width(); at += 8) __builtin_prefetch(record + at, 1);
+  for (std::size_t at = 0; at < width(); at += 8) __builtin_prefetch(record + at, 1);
 }
 
 void RecordTable::apply(std::span<const std::int64_t> keys, const EventColumns& events) {
@@ -89,9 +89,9 @@ void RecordTable::apply(std::span<const std::int64_t> keys, const EventColumns& 
 
 void RecordTable::merge(std::span<const std::int64_t> keys, const std::int64_t* records) {
   const auto rows = places_for(keys);
-  for (std::size_t i = 0; i < rows.size(); ++i, records += layout_.width()) {
+  for (std::size_t i = 0; i < rows.size(); ++i, records += width()) {
     if (i + records_ahead < rows.size()) prefetch(rows[i + records_ahead]);
-    if (rows[i] != KeyIndex::none) layout_.merge(records, row(rows[i]));
+    if (rows[i] != KeyIndex::none) merge_records(table_, records, row(rows[i]));
   }
 }
 
@@ -100,7 +100,7 @@ void RecordTable::get(std::span<const std::int64_t> keys, std::int64_t* records,
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (i + records_ahead < rows.size()) prefetch(rows[i + records_ahead]);
     known[i] = rows[i] != KeyIndex::none;
-    records = std::copy_n(record(rows[i]), layout_.width(), records);
+    records = std::copy_n(record(rows[i]), width(), records);
   }
 }
 

@@ -41,9 +41,9 @@ class KeyIndex {
 
 class RecordTable {
  public:
-  RecordTable(const Schema& schema, const Table& table) : layout_(schema, table) {}
+  explicit RecordTable(Table table) : table_(std::move(table)) {}
 
-  const RecordLayout& layout() const { return layout_; }
+  std::size_t width() const { return table_.width(); }                  // int64 of a record
   std::span<const std::int64_t> keys() const { return index_.keys(); }  // as they came
 
   // Adds events, in any order; those without a key (null_code) count nowhere.
@@ -62,11 +62,11 @@ class RecordTable {
 
   // The record at a place; the empty one at KeyIndex::none.
   const std::int64_t* record(std::uint32_t place) const {
-    return place == KeyIndex::none ? layout_.empty().data() : row(place);
+    return place == KeyIndex::none ? table_.empty.data() : row(place);
   }
   // Adds event number `event` to the record at a place.
   void add(const EventColumns& events, std::size_t event, std::uint32_t place) {
-    if (place != KeyIndex::none) layout_.add(events, event, row(place));
+    if (place != KeyIndex::none) add_event(table_, events, event, row(place));
   }
   void prefetch(std::uint32_t place) const;
 
@@ -74,10 +74,10 @@ class RecordTable {
   static constexpr std::size_t block_rows = 1 << 12;
 
   std::int64_t* row(std::uint32_t number) const {
-    return blocks_[number / block_rows].get() + number % block_rows * layout_.width();
+    return blocks_[number / block_rows].get() + number % block_rows * width();
   }
 
-  RecordLayout layout_;
+  Table table_;
   KeyIndex index_;
   std::vector<std::unique_ptr<std::int64_t[]>> blocks_;  // of block_rows records each: growth moves none
 };

@@ -36,10 +36,12 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
   return text;
 }
 
-std::size_t index_of(const Names& names, std::string_view name) {
-  const auto found = std::ranges::find(names, name);
-  if (found == names.end()) throw JsonError("no table has the field " + json_quote(name));
-  return static_cast<std::size_t>(found - names.begin());
+// The sums of a count, in order.
+Table::Fields sums_of(const std::set<std::string>& sources) {
+  Table::Fields sums;
+  for (const std::string& source : sources)
+    sums.push_back({source, Table::added(sums) + is_measure(source), -1, is_measure(source)});
+  return sums;
 }
 
 std::int64_t step_of(double hours) {
@@ -104,28 +106,15 @@ std::vector<Names> parent_keys(const Feature& feature) {
 
 // ---- tables
 
-std::size_t Table::added(const Names& sums) {
-  return 1 + sums.size() + static_cast<std::size_t>(std::ranges::count_if(sums, is_measure));
-}
-std::size_t Table::added() const { return added(sums); }
-
-std::size_t Table::Window::width() const { return 1 + Table::added(sums); }
-
 bool Table::per_row() const {
   return std::ranges::any_of(key, [](const std::string& part) { return part.starts_with("item"); });
 }
 
-std::size_t Table::total_place(const Names& sums, std::string_view source) {
-  const std::size_t index = index_of(sums, source);
-  const Names until(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(index) + 1);
-  return added(until) - 1;
+const Table::Field& Table::find(const Fields& fields, std::string_view source) {
+  const auto found = std::ranges::find(fields, source, &Field::source);
+  if (found == fields.end()) throw JsonError("no table has the field " + json_quote(source));
+  return *found;
 }
-
-std::size_t Table::known_place(const Names& sums, std::string_view source) {
-  return is_measure(source) ? total_place(sums, source) - 1 : 0;
-}
-
-std::size_t Table::last_place(std::string_view source) const { return added() + index_of(lasts, source); }
 
 const Table::Window& Table::window(double hours) const {
   const auto found = std::ranges::find(windows, hours, &Window::hours);
@@ -134,7 +123,7 @@ const Table::Window& Table::window(double hours) const {
 }
 
 const Table::Recent& Table::recent(std::string_view source) const {
-  const auto found = std::ranges::find(recents, source, &Recent::source);
+  const auto found = std::ranges::find(recents, source, [](const Recent& recent) { return recent.field.source; });
   if (found == recents.end()) throw JsonError("table " + json_quote(name) + " keeps no latest items");
   return *found;
 }
@@ -186,11 +175,14 @@ void Schema::make_tables() {
   }
   std::set<std::string> all_outcomes, columns, parts;
   for (const auto& [key, fields] : kept) {
-    Table table{table_name(key), key, sorted(fields.sums), sorted(fields.lasts), {}, {}, {}};
-    table.empty.assign(table.added(), 0);
-    table.empty.resize(table.empty.size() + table.lasts.size(), never);
+    Table table{table_name(key), key, sums_of(fields.sums), {}, {}, {}, {}};
+    table.empty.assign(Table::added(table.sums), 0);
+    for (const std::string& source : fields.lasts) {
+      table.lasts.push_back({source, table.empty.size()});
+      table.empty.push_back(never);
+    }
     for (const auto& [hours, sums] : fields.windows) {
-      Table::Window window{hours, step_of(hours), sorted(sums), table.empty.size()};
+      Table::Window window{hours, step_of(hours), sums_of(sums), table.empty.size()};
       for (std::int64_t slot = 0; slot < window_slots; ++slot) {
         table.empty.push_back(never);
         table.empty.resize(table.empty.size() + window.width() - 1, 0);
@@ -199,7 +191,7 @@ void Schema::make_tables() {
       table.windows.push_back(std::move(window));
     }
     for (const auto& [source, length] : fields.recents) {
-      table.recents.push_back({source, length, table.empty.size()});
+      table.recents.push_back({{source, table.empty.size()}, length});
       table.empty.resize(table.empty.size() + length, never);
       table.empty.resize(table.empty.size() + length, -1);
       all_outcomes.insert(source);
@@ -219,6 +211,15 @@ void Schema::make_tables() {
   for (const std::string& source : all_outcomes)
     columns.insert(source.starts_with("log1p(") ? source.substr(6, source.size() - 7) : source);
   outcomes = sorted(all_outcomes);
+  const auto resolve = [&](Table::Field& field) {
+    if (!field.source.empty()) field.outcome = std::ranges::lower_bound(outcomes, field.source) - outcomes.begin();
+  };
+  for (Table& table : tables) {
+    std::ranges::for_each(table.sums, resolve);
+    std::ranges::for_each(table.lasts, resolve);
+    for (Table::Window& window : table.windows) std::ranges::for_each(window.sums, resolve);
+    for (Table::Recent& recent : table.recents) resolve(recent.field);
+  }
   outcome_columns = sorted(columns);
   key_parts = sorted(parts);
 }

@@ -35,34 +35,42 @@ struct Feature {
   std::vector<std::string> columns() const;  // their names
 };
 
-// One table of records. `place` of a field is that of its first int64 in a record.
+// One table of records, and where a record keeps what: the count, sums, last times, windows, latest items. `place`: of
+// a field's first int64 in the record, of a sum from the count on. `outcome`: among Schema::outcomes, -1: every event.
 struct Table {
+  struct Field {
+    std::string source;
+    std::size_t place = 0;
+    std::int64_t outcome = -1;
+    bool measure = false;  // it may be unknown: before the total of a sum stands how many events have it
+
+    std::size_t known_place() const { return measure ? place - 1 : 0; }
+  };
+  using Fields = std::vector<Field>;
   struct Window {
     double hours = 0.0;
     std::int64_t step = 0;  // ms of one of its slots
-    std::vector<std::string> sums;
+    Fields sums;
     std::size_t place = 0;
-    std::size_t width() const;  // of a slot
+    std::size_t width() const { return 1 + Table::added(sums); }  // of a slot: its step, then the sums
   };
   struct Recent {
-    std::string source;
-    std::size_t length = 0, place = 0;  // first the times, then the items
+    Field field;
+    std::size_t length = 0;  // first the times, then the items
   };
 
   std::string name;
-  std::vector<std::string> key, sums, lasts;
+  std::vector<std::string> key;
+  Fields sums, lasts;
   std::vector<Window> windows;
   std::vector<Recent> recents;
   std::vector<std::int64_t> empty;  // the record of a key without events
 
   bool per_row() const;  // its keys name items: a request asks it once for every candidate
-  std::size_t added() const;
+  std::size_t width() const { return empty.size(); }
+  static std::size_t added(const Fields& sums) { return sums.empty() ? 1 : sums.back().place + 1; }
+  static const Field& find(const Fields& fields, std::string_view source);
   const Window& window(double hours) const;
-  // Places among the additive fields `count`, then for each sum its total, before it of a measure how many are known.
-  static std::size_t total_place(const std::vector<std::string>& sums, std::string_view source);
-  static std::size_t known_place(const std::vector<std::string>& sums, std::string_view source);
-  static std::size_t added(const std::vector<std::string>& sums);
-  std::size_t last_place(std::string_view source) const;
   const Recent& recent(std::string_view source) const;
 };
 

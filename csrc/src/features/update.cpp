@@ -1,10 +1,8 @@
 // Writes feedback into the current version of a store.
 #include <algorithm>
-#include <numeric>
 
 #include "features/center.hpp"
-#include "features/feedback.hpp"
-#include "features/record_layout.hpp"
+#include "features/record_table.hpp"
 #include "util/fpenv.hpp"
 
 namespace pygrade::inline v0_2 {
@@ -14,32 +12,36 @@ namespace {
 using detail::Plan;
 using Column = std::vector<std::int64_t>;
 
-Column sorted_distinct(std::span<const std::int64_t> ids) {
-  Column distinct(ids.begin(), ids.end());
-  std::ranges::sort(distinct);
-  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
-  return distinct;
-}
-
-// Attributes of the users or items of some events.
+// Attributes of the users or items of some events, each once.
 struct Known {
-  Column ids;   // ascending, each once
-  Column rows;  // [ids, width]
+  detail::KeyIndex index;              // of the ids
+  std::vector<std::uint32_t> numbers;  // of each event's
+  Column rows;                         // [ids, width]
   std::size_t width;
-  Column unknown;  // ids that are not remembered
+  std::vector<std::uint32_t> unknown;  // numbers of those that are not remembered
+  Column unknown_ids;
 
-  Known(std::span<const std::int64_t> of_events, std::size_t row_width)
-      : ids(sorted_distinct(of_events)), rows(ids.size() * row_width), width(row_width) {}
+  // `nothing`: the row of an id that none can have.
+  Known(std::span<const std::int64_t> of_events, const Column& nothing)
+      : numbers(of_events.size()), width(nothing.size()) {
+    index.add(of_events, numbers.data());
+    const std::size_t ids = index.keys().size();
+    rows.resize(ids * width);
+    rows.insert(rows.end(), nothing.begin(), nothing.end());
+    std::ranges::replace(numbers, detail::KeyIndex::none, static_cast<std::uint32_t>(ids));
+  }
 
   void recall(const detail::RowMemory& memory) {
     unknown.clear();
-    for (const std::int64_t id : ids)
-      if (!memory.recall(id, row(id).data())) unknown.push_back(id);
+    unknown_ids.clear();
+    for (std::uint32_t number = 0; number < index.keys().size(); ++number) {
+      if (memory.recall(index.keys()[number], row(number).data())) continue;
+      unknown.push_back(number);
+      unknown_ids.push_back(index.keys()[number]);
+    }
   }
-  std::span<std::int64_t> row(std::int64_t id) {
-    const auto place = static_cast<std::size_t>(std::ranges::lower_bound(ids, id) - ids.begin());
-    return std::span(rows).subspan(place * width, width);
-  }
+  std::span<std::int64_t> row(std::uint32_t number) { return std::span(rows).subspan(number * width, width); }
+  const std::int64_t* of_event(std::size_t event) const { return rows.data() + numbers[event] * width; }
 };
 
 class Writer {
@@ -73,19 +75,14 @@ class Writer {
   }
 
   void write(const detail::Outcomes& outcomes) {
-    Known users(events_.user_id, plan_.schema.user_width), items(events_.item_id, plan_.items.width());
+    Column no_item(plan_.items.width());
+    plan_.remember(detail::null_code, plan_.empty_item, no_item);
+    Known users(events_.user_id, plan_.empty_user), items(events_.item_id, no_item);
     ask(users, items);
-    std::vector<std::uint32_t> in_time(events_.user_id.size());
-    if (in_time.empty()) return;
-    std::iota(in_time.begin(), in_time.end(), 0u);
-    std::ranges::stable_sort(in_time, [&](std::uint32_t a, std::uint32_t b) {
-      return std::pair(events_.event_time[a], events_.item_id[a]) <
-             std::pair(events_.event_time[b], events_.item_id[b]);
-    });
     struct Run {
-      const detail::Table* table;
-      detail::KeyedEvents keyed;
-      detail::RecordLayout layout;
+      const detail::Table& table;
+      detail::KeyIndex keys;
+      std::vector<std::uint32_t> numbers;  // of each event's key
     };
     const detail::EventColumns columns{events_.event_time,
                                        events_.item_id,
@@ -95,24 +92,28 @@ class Writer {
     std::vector<StoreQuery> queries;
     runs.reserve(plan_.tables.size());
     for (const auto& table : plan_.tables) {
-      auto keyed = detail::group(keys_of(table, users, items), in_time);
-      if (keyed.keys.empty()) continue;
-      runs.push_back({table.table, std::move(keyed), detail::RecordLayout(plan_.schema, *table.table)});
-      queries.push_back({table.stored_name, runs.back().keyed.keys});
+      Run run{*table.table, {}, std::vector<std::uint32_t>(events_.user_id.size())};
+      run.keys.add(keys_of(table, users, items), run.numbers.data());
+      if (run.keys.keys().empty()) continue;
+      runs.push_back(std::move(run));
+      queries.push_back({table.stored_name, runs.back().keys.keys()});
     }
+    if (runs.empty()) return;
     center_.store->update(
         queries,
         [&](StoreValues stored, std::span<std::string> changed) {
           std::size_t at = 0;
-          Column record;
-          for (const Run& run : runs) {
-            record.resize(run.table->empty.size());
-            for (std::size_t k = 0; k < run.keyed.keys.size(); ++k, ++at) {
-              std::memcpy(record.data(), center_.record(*run.table, stored[at]), 8 * record.size());
-              for (std::size_t e = run.keyed.start[k]; e < run.keyed.start[k + 1]; ++e)
-                run.layout.add(columns, run.keyed.events[e], record.data());
-              changed[at].assign(reinterpret_cast<const char*>(record.data()), 8 * record.size());
-            }
+          Column records;
+          for (const auto& [table, keys, numbers] : runs) {
+            const std::size_t width = table.width(), count = keys.keys().size();
+            records.resize(count * width);
+            for (std::size_t k = 0; k < count; ++k)
+              std::memcpy(records.data() + k * width, center_.record(table, stored[at + k]), 8 * width);
+            for (std::size_t e = 0; e < numbers.size(); ++e)
+              if (numbers[e] != detail::KeyIndex::none)
+                detail::add_event(table, columns, e, records.data() + numbers[e] * width);
+            for (std::size_t k = 0; k < count; ++k)
+              changed[at++].assign(reinterpret_cast<const char*>(records.data() + k * width), 8 * width);
           }
         },
         center_.ttl);
@@ -128,8 +129,8 @@ class Writer {
       const bool ask_users = plan_.keys_need_users && !users.unknown.empty(),
                  ask_items = plan_.keys_need_items && !items.unknown.empty();
       std::vector<StoreQuery> queries = {{meta_table, meta_key}};
-      if (ask_users) queries.push_back({plan_.user_table_name, users.unknown});
-      if (ask_items) queries.push_back({plan_.item_table_name, items.unknown});
+      if (ask_users) queries.push_back({plan_.user_table_name, users.unknown_ids});
+      if (ask_items) queries.push_back({plan_.item_table_name, items.unknown_ids});
       bool current = false;
       center_.get(*center_.store, queries, {}, [&](StoreValues values) {
         current = center_.is_current(center_.writing, values[0], *seen);
@@ -138,15 +139,15 @@ class Writer {
         for (std::size_t i = 0; ask_users && i < users.unknown.size(); ++i) {
           const auto row = users.row(users.unknown[i]);
           center_.read_attributes(values[i], plan_.empty_user, row.data());
-          seen->users.remember(users.unknown[i], row.data());
+          seen->users.remember(users.unknown_ids[i], row.data());
         }
         values = values.last(ask_items ? items.unknown.size() : 0);
         Column stored(plan_.schema.item_width);
         for (std::size_t i = 0; i < values.size(); ++i) {
           const auto row = items.row(items.unknown[i]);
           center_.read_attributes(values[i], plan_.empty_item, stored.data());
-          plan_.remember(items.unknown[i], stored, row);
-          seen->items.remember(items.unknown[i], row.data());
+          plan_.remember(items.unknown_ids[i], stored, row);
+          seen->items.remember(items.unknown_ids[i], row.data());
         }
       });
       if (current) return;
@@ -154,14 +155,14 @@ class Writer {
     center_.fail_restless("one update");
   }
 
-  Column keys_of(const detail::TablePlan& table, Known& users, Known& items) const {
+  Column keys_of(const detail::TablePlan& table, const Known& users, const Known& items) const {
     const bool scenario = !events_.scenario.empty() && plan_.schema.counts_over("scenario");
     Column keys(events_.user_id.size());
     for (std::size_t e = 0; e < keys.size(); ++e) {
       detail::Codes codes{events_.user_id[e], events_.item_id[e]};
       if (scenario) codes.scenario = detail::scenario_code(events_.scenario[e]);
-      if (plan_.keys_need_users) codes.user = users.row(codes.user_id).data();
-      if (plan_.keys_need_items) codes.item = items.row(codes.item_id).data();
+      if (plan_.keys_need_users) codes.user = users.of_event(e);
+      if (plan_.keys_need_items) codes.item = items.of_event(e);
       keys[e] = table.key_of(codes);
     }
     return keys;

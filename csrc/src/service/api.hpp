@@ -81,6 +81,8 @@ inline constexpr Field rules_fields[] = {
     {"boost_add", numbers, text_of("boost_add")},
     {"groups", lists_by_name, text_of("groups")},
     {"caps", integers_by_name, text_of("caps")},
+    {"cap_slots", integers_by_name, text_of("cap_slots")},
+    {"decay", amounts_by_name, text_of("decay")},
     {"pins", R"(["#Pin"])", "items that take a place whatever their score; caps count them, a masked one is left out"},
     {"demote", ids, "items that come after all others, whatever their scores, in the order of these; a pin wins"},
 };

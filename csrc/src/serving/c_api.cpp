@@ -48,8 +48,6 @@ template <class Given>
 void fill(Request& request, const Given& given, const detail::FieldSizes& sizes, std::vector<std::string_view>& names) {
 #define PYGRADE_FIELD(type, name, rows, width, text) \
   if constexpr (requires { given.name; }) request.name = span_of(given.name, sizes.rows * sizes.width, names);
-#define PYGRADE_RULE(type, name, rows, width, text) \
-  request.rules.name = optional_span(given.name, sizes.rows * sizes.width);
 #include "pygrade/request.def"
 }
 
@@ -63,7 +61,6 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
           "request.features is not the number of features of the policy");
   require(given.candidates <= limit, "request.candidates is above 2^31 - 1");
   require(given.predictions != nullptr || given.candidates == 0, "request.predictions is NULL");
-  check_groups(given.groups, given.caps, given.group_columns);
   require(given.scenario == nullptr || given.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
   require(given.items == nullptr || given.item_columns <= Correction::max_variables,
           "request.item_columns is above 128");
@@ -74,10 +71,10 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
        {.candidates = given.candidates,
         .features = given.features,
         .tasks = given.tasks,
-        .group_columns = given.group_columns,
         .item_columns = given.item_columns,
         .embedding_size = given.embedding_size},
        names);
+  request.rules = rules_of(given, given.candidates);
   if (given.scenario != nullptr) request.scenario = std::string_view(given.scenario, given.scenario_size);
   request.explore = given.flags & PYGRADE_REQUEST_EXPLORE;
   if (given.flags & PYGRADE_REQUEST_DRAW) request.draw = given.draw;

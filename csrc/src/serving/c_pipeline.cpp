@@ -114,12 +114,7 @@ struct UserRequest {
       of.rules.size = sizeof of.rules;
       if (of.given->rules(of.given->user, items.data(), items.size(), &of.rules) != 0)
         throw std::runtime_error("request.rules failed");
-      const pygrade_page_rules& rules = of.rules;
-      check_groups(rules.groups, rules.caps, rules.group_columns);
-      const std::size_t rows = items.size();
-      return {optional_span(rules.mask, rows), optional_span(rules.boost_mul, rows),
-              optional_span(rules.boost_add, rows), optional_span(rules.groups, rows * rules.group_columns),
-              optional_span(rules.caps, rules.group_columns)};
+      return rules_of(of.rules, items.size());
     }
   } asking{*this};
   struct Prices {

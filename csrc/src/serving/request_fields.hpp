@@ -9,7 +9,8 @@ namespace pygrade::inline v0_2::detail {
 
 struct FieldSizes {
   std::size_t candidates = 0, places = 0, features = 0, tasks = 0;
-  std::size_t group_columns = 0, item_columns = 0, embedding_size = 0;
+  std::size_t item_columns = 0, embedding_size = 0;
+  std::size_t group_columns = 0;  // of rules, which the ops check
   std::size_t one = 1;
 };
 

@@ -15,7 +15,7 @@ from pygrade.cli.raw_events import examine_events
 from pygrade.cli.run_directory import check_out, to_toml
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions, FirstLogConfig
-from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.doctor import log_sheet, sheet_page, sheet_sections, words
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
@@ -133,7 +133,7 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
     """The contract with the columns of one kind in one row."""
     rows, folded = list[tuple[str, str, str, str]](), dict[str, list[str]]()
     for name, required, what, column in contract:
-        prefix = name[:2] if name[:2] in ("x_", "w_", "a_", "u_") and column != "none" else ""
+        prefix = name[:2] if name[:2] in ("x_", "w_", "a_", "v_") and column != "none" else ""
         if name == "left out":
             column = f"{column}: {what}"
         if prefix and prefix not in folded:
@@ -146,15 +146,9 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
 
 
 def _print_sheet(record: dict[str, Any]) -> None:
-    sheet = record["sheet"]
     terminal.text("")
-    terminal.text(words.size_sentence(sheet))
-    head, rows = words.estimate_rows(sheet)
-    terminal.table("What this log can tell", head, rows, left=True)
-    terminal.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)
-    terminal.table("What exploration would buy", *words.worth_rows(sheet), caption=words.worth_text(sheet))
-    terminal.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
+    terminal.sections(sheet_sections(record["sheet"]))
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
         train = f"pygrade train --data logs:{record['logs']} --out DIR"
-        terminal.text(f"next: {train if sheet['trainable'] else 'pygrade doctor --day0'}")
+        terminal.text(f"next: {train if record['sheet']['trainable'] else 'pygrade doctor --day0'}")

@@ -1,13 +1,12 @@
 """pygrade evaluate"""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from pygrade.cli import terminal
 from pygrade.cli.compare_runs import compare
-from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_guardrails, print_verdict, print_warnings
+from pygrade.cli.evaluation_tables import IN_SAMPLE, print_verdict
 from pygrade.cli.judged import judged_record, judging_requests, valued
 from pygrade.cli.options import workers_of
 from pygrade.cli.trade_offs import TRADE_OFFS, show
@@ -20,10 +19,14 @@ from pygrade.config.training import RewardConfig
 from pygrade.console.collect import collect
 from pygrade.console.page import write_page
 from pygrade.console.run_files import JudgedRun
-from pygrade.console.sections import off_policy_section, prediction_section, replay_section, verdict_lead
-from pygrade.console.tables import off_policy_table
+from pygrade.console.sections import (
+    guardrail_section,
+    off_policy_section,
+    prediction_section,
+    replay_section,
+    verdict_lead,
+)
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, decisive, policy_estimates
-from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.storage import Place, publishing
@@ -61,13 +64,17 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
         judged = JudgedRun(options.policy, policy, fresh, in_sample, record, propensity, reward.propensity_floor)
         _write_report(options.report, f"pygrade evaluate: {options.data}", judged)
     if not options.json:
-        heading = IN_SAMPLE if in_sample else ""
-        print_evaluation(record, heading)
-        _print_estimates(record, decisive(estimates) if not options.all_estimates else estimates, heading)
-        if record["guardrails"] is not None:
-            print_guardrails(record["guardrails"])
-        print_verdict(record["verdict"], record["later"])
-        print_warnings(record["warnings"])
+        shown = record["off_policy"]
+        if not options.all_estimates:
+            shown = {name: shown[name] for name in decisive(estimates)}
+        sections = [
+            prediction_section(record),
+            replay_section(record),
+            off_policy_section(shown, record["off_policy_note"]),
+            *([] if record["guardrails"] is None else [guardrail_section(record["guardrails"])]),
+        ]
+        terminal.sections(sections, IN_SAMPLE if in_sample else "")
+        print_verdict(record["verdict"], record["later"], record["warnings"])
     return judged_record(options, policy, in_sample, logs.num_requests - fresh.num_requests) | record
 
 
@@ -87,17 +94,6 @@ def _guardrails(
     if not state.hold:
         logger.warning(state.sentence)
     return state.to_dict()
-
-
-def _print_estimates(record: dict[str, Any], names: Iterable[str], heading: str) -> None:
-    if record["off_policy_note"]:
-        terminal.text(f"Off-policy: {record['off_policy_note']}")
-        return
-    shown, warnings = off_policy_table({name: record["off_policy"][name] for name in names})
-    title = f"{heading}Off-policy: value per request of what is served, lift over production, ± two-sided 95 %"
-    terminal.table(title, *shown, caption=judged_by(record))
-    for warning in warnings:
-        terminal.text(warning)
 
 
 def _write_report(report: Place, title: str, judged: JudgedRun) -> None:

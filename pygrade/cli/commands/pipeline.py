@@ -3,16 +3,16 @@
 from typing import Any
 
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
+from pygrade.cli.evaluation_tables import print_verdict
 from pygrade.cli.options import sub_config, workers_of
 from pygrade.cli.pipeline_check import check
 from pygrade.cli.run_directory import RECORD, check_out, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.ignored import refuse, refuse_in_training
 from pygrade.config.pipeline import PipelineConfig, PipelineOptions
-from pygrade.console.tables import model_table, recall_table, stage_table
+from pygrade.console.pipeline import model_section, prerank_section, time_section
+from pygrade.console.sections import replay_section
 from pygrade.data.events import CONFIGS, parse_spec
-from pygrade.pipeline.mtl import OWN
 from pygrade.pipeline.run import run_pipeline
 from pygrade.storage import join_path, prepare_directory, upload_directory
 from pygrade.training.mlflow_run import MlflowRun
@@ -55,13 +55,12 @@ def _print(record: dict[str, Any]) -> None:
     stages = record["stages"]
     for note in stages["events"].get("notes") or ():
         terminal.text(f"note: {note}")
-    terminal.table(f"Stages, {record['wall_seconds']:.1f} s in all", *stage_table(stages), texts=2)
-    published = f"published: {stages['prerank']['published']}"
-    terminal.table("Prerank: later positives found", *recall_table(stages["prerank"]), caption=published)
-    if stages["mtl"]["network"] != OWN:
-        rows = model_table(stages["logs"]["predictions"], stages["mtl"])
-        terminal.table("Multi-task model on later requests; log-loss and ECE before → after calibration", *rows)
     replay = stages["evaluate"]["replay"]
-    print_evaluation(replay)
-    print_verdict(replay["verdict"], replay["later"])
-    print_warnings(record["warnings"])
+    sections = [
+        time_section(stages),
+        prerank_section(stages["prerank"]),
+        model_section(stages["logs"]["predictions"], stages["mtl"], replay),
+        replay_section(replay),
+    ]
+    terminal.sections(sections)
+    print_verdict(replay["verdict"], replay["later"], record["warnings"])

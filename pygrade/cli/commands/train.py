@@ -1,25 +1,24 @@
 """pygrade train"""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import directory_lock
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import print_evaluation, print_guardrails, print_verdict, print_warnings
+from pygrade.cli.evaluation_tables import print_verdict
 from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
 from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.ignored import refuse_in_training
 from pygrade.config.training import TrainConfig, TrainOptions
-from pygrade.console.tables import tried_table, trust_table
+from pygrade.console.sections import guardrail_section, prediction_section, replay_section, trust_section
 from pygrade.correction.prior import load_prior
-from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.runs.train import check_feedback, split_holdout, train_and_judge
+from pygrade.runs.fit import fit, judge
+from pygrade.runs.train import split_holdout
 from pygrade.storage import join_path, working_directory
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.workers import Workers
@@ -39,11 +38,10 @@ def run(options: TrainOptions) -> dict[str, Any]:
     directory = log_directory(options)
     check_out(options.out, "train", directory)
     tracked = None if options.track is None else MlflowRun(options.track)
-    logs = open_log(options, config.shard_requests)
-    check_feedback(logs, options.data)
+    logs = open_log(options)
     if config.correction.prior:
         load_prior(config.correction.prior, logs.tasks)
-    early, late = split_holdout(logs, options.holdout)
+    early, late = split_holdout(logs, options.holdout, config.sample_requests)
     with (
         working_directory(options.out, "train", UNPUBLISHED) as out,
         workers_of(options.cluster, out, directory) as workers,
@@ -55,29 +53,16 @@ def run(options: TrainOptions) -> dict[str, Any]:
         version = record["train"]["version"]
         report_run(tracked, "train", options, out, out / "policy", version, out / "metrics.jsonl")
     if not options.json:
-        _print_trust(record["train"])
-        if late is not None:
-            print_evaluation(record["evaluation"], "later requests, which trained nothing: ")
-        if "guardrails" in record["train"]:
-            print_guardrails(record["train"]["guardrails"])
-        print_verdict(record["verdict"], record["evaluation"]["later"] if late is not None else None)
-        print_warnings(record["warnings"])
+        summary, evaluation = record["train"], record.get("evaluation")
+        terminal.sections(trust_section(summary["trust"]))
+        if evaluation is not None:
+            judged = [prediction_section(evaluation), replay_section(evaluation)]
+            terminal.sections(judged, "later requests, which trained nothing: ")
+        if "guardrails" in summary:
+            terminal.sections([guardrail_section(summary["guardrails"])])
+        print_verdict(record["verdict"], evaluation and evaluation["later"], record["warnings"])
         terminal.text(f"policy: {record['policy']}    report: {record['report']}")
     return record
-
-
-def _print_trust(summary: Mapping[str, Any]) -> None:
-    """Prints the result of cross-fitting: mixtures and baselines against the baseline."""
-    trust = summary["trust"]
-    tried_head, tried = tried_table(trust)
-    if tried:
-        terminal.table("Corrections that were tried: z of held-out feedback", tried_head, tried)
-    head, rows = trust_table(trust)
-    if rows:
-        title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']} (bounds two-sided 95 %)"
-        caption = f"{trust['folds']} folds of {trust['users']:,} users; {event_worth(summary)}; "
-        caption += f"slot propensities: {trust['propensity']}; {summary['trust_seconds']:.0f} s of cross-fitting"
-        terminal.table(title, head, rows, trust["served"], caption)
 
 
 def _train_and_judge(
@@ -88,7 +73,7 @@ def _train_and_judge(
     out: Path,
     workers: Workers,
 ) -> dict[str, Any]:
-    trained = train_and_judge(early, late, config, out, options.data, options.resume, None, workers)
+    trained = judge(fit(early, config, out, options.resume, None, late, workers, options.data))
     record: dict[str, Any] = {
         "data": options.data,
         "out": str(options.out),

@@ -12,15 +12,15 @@ export function reachOf(lifts) {
 
 // A lift with its interval, around 0.
 export function intervalBar(lift, reach, label = "") {
-  const known = lift && Number.isFinite(lift.value);
+  const measured = lift && Number.isFinite(lift.value);
   const at = (value) => 50 + 50 * Math.max(-1, Math.min(1, value / reach));
-  const text = known ? `${label} ${percent(lift.value)}, 95 % interval ${range(lift)}` : `${label} unknown`;
+  const text = measured ? `${label} ${percent(lift.value)}, 95 % interval ${range(lift)}` : `${label} unknown`;
   const parts = [h("i.zero")];
-  if (known && Number.isFinite(lift.low)) {
+  if (measured && Number.isFinite(lift.low)) {
     const [left, right] = [at(lift.low), at(lift.high)];
     parts.push(h("i.band", { style: { left: `${left}%`, width: `${Math.max(right - left, 0.5)}%` } }));
   }
-  if (known) parts.push(h("i.dot", { style: { left: `${at(lift.value)}%` } }));
+  if (measured) parts.push(h("i.dot", { style: { left: `${at(lift.value)}%` } }));
   return h("div", { class: `interval ${verdictOf(lift)}`, role: "img", "aria-label": text.trim() }, parts);
 }
 

@@ -24,17 +24,17 @@ export class Core {
 
   // Calls a function with arrays that are copied for the call, and other arguments; an error of the core becomes one of
   // the page.
-  #call(name, ...given) {
+  #call(name, ...args) {
     const copies = [];
     try {
-      const passed = given.map((value) => {
+      const passed = args.map((value) => {
         if (!ArrayBuffer.isView(value)) return value;
         copies.push(this.keep(value));
         return copies.at(-1);
       });
       const result = this.exports[name](...passed);
       const back = (array, at) => new array.constructor(this.exports.memory.buffer.slice(at, at + array.byteLength));
-      return { result, arrays: given.filter(ArrayBuffer.isView).map((array, i) => back(array, copies[i])) };
+      return { result, arrays: args.filter(ArrayBuffer.isView).map((array, i) => back(array, copies[i])) };
     } catch (error) {
       const memory = new Uint8Array(this.exports.memory.buffer);
       const start = this.exports.last_error();

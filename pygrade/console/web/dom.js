@@ -2,18 +2,18 @@
 
 // An element, "tag.class.class"; attributes, which may be left out, that begin with "on" are listeners, `style` is an
 // object, null and false are left out.
-export function h(kind, ...given) {
+export function h(kind, ...content) {
   const [tag, ...classes] = kind.split(".");
   const element = document.createElement(tag);
-  const attributes = given[0]?.constructor === Object ? given.shift() : {};
+  const attributes = content[0]?.constructor === Object ? content.shift() : {};
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.entries(value).forEach(([key, entry]) => element.style.setProperty(key, entry));
+    else if (name === "style") Object.entries(value).forEach(([key, text]) => element.style.setProperty(key, text));
     else element.setAttribute(name, value === true ? "" : value);
   }
   const absent = [null, undefined, false];
-  element.append(...given.flat(Infinity).filter((child) => !absent.includes(child)));
+  element.append(...content.flat(Infinity).filter((child) => !absent.includes(child)));
   element.classList.add(...classes);
   return element;
 }
@@ -79,8 +79,8 @@ export function count(value) {
 // +1.20 ± 0.30 %, as `lift_text` of pygrade/metrics/texts.py.
 export function liftText({ value, low, high }) {
   if (value === null || !Number.isFinite(value)) return "n/a";
-  const known = low !== null && high !== null && Number.isFinite(high - low);
-  return `${value < 0 ? "-" : "+"}${Math.abs(100 * value).toFixed(2)}${known ? ` ± ${(50 * (high - low)).toFixed(2)}` : ""} %`;
+  const bounded = low !== null && high !== null && Number.isFinite(high - low);
+  return `${value < 0 ? "-" : "+"}${Math.abs(100 * value).toFixed(2)}${bounded ? ` ± ${(50 * (high - low)).toFixed(2)}` : ""} %`;
 }
 
 // −0.4 to +3.6 %

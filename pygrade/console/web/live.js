@@ -127,15 +127,15 @@ function cards(status, before) {
 
 function armsTable({ arms, online }) {
   const reading = online?.arms ?? null;
-  const lifts = Object.entries(reading?.lifts ?? {}).flatMap(([arm, entry]) =>
-    Object.entries(entry).map(([task, found]) => ({ arm, task, ...found, lift: found.anytime ?? found.corrected })),
+  const lifts = Object.entries(reading?.lifts ?? {}).flatMap(([arm, byTask]) =>
+    Object.entries(byTask).map(([task, read]) => ({ arm, task, ...read, lift: read.anytime ?? read.corrected })),
   );
   const bar = ({ arm, task, lift }) => {
     const alike = lifts.filter((other) => (other.task === "value") === (task === "value"));
     return lift ? intervalBar(lift, reachOf(alike.map((other) => other.lift)), `${arm} ${task}`) : h("span");
   };
   const rows = arms.map((arm) => {
-    const own = lifts.find((entry) => entry.arm === arm.name && entry.task === "value");
+    const own = lifts.find((lift) => lift.arm === arm.name && lift.task === "value");
     const control = reading && arm.name === reading.control;
     return [
       ...[arm.name, share(arm.share, 0), arm.policy, share(arm.trust, 0), count(arm.pages), count(arm.explored)],
@@ -154,7 +154,7 @@ function armsTable({ arms, online }) {
     entry.lift ? percent(entry.lift.value) : "n/a",
     bar(entry),
   ]);
-  const said = [
+  const sentences = [
     ...arms.filter((arm) => arm.sentence).map((arm) => [`${arm.name}: `, arm.sentence]),
     ...lifts
       .filter(({ undecidable }) => undecidable)
@@ -163,7 +163,7 @@ function armsTable({ arms, online }) {
   return h(
     "div",
     table("Arms", columns, rows, { numbers: 8 }),
-    said.map(([name, text]) => note(h("b", name), text)),
+    sentences.map(([name, text]) => note(h("b", name), text)),
     taskRows.length > 0 && table("Lifts by task", ["arm", "task", "lift", interval], taskRows, { numbers: 2 }),
     note(
       reading?.reason
@@ -190,11 +190,11 @@ function driftTable({ drift = {}, weights = [], tasks = [] }) {
   const word = (index) => (index >= SHIFTED[1] ? "another distribution" : index >= SHIFTED[0] ? "moved" : "stable");
   const rows = tasks.map((task) => {
     const index = drift[task];
-    const known = Number.isFinite(index);
-    const text = known ? word(index) : "no reference, or too few predictions";
+    const measured = Number.isFinite(index);
+    const text = measured ? word(index) : "no reference, or too few predictions";
     return [
-      ...[task, known ? index.toFixed(3) : "n/a", h(index >= SHIFTED[1] ? "span.bad" : "span.note", text)],
-      shareBar(known ? Math.min(index, 0.5) : 0, "task task-1", 0.5),
+      ...[task, measured ? index.toFixed(3) : "n/a", h(index >= SHIFTED[1] ? "span.bad" : "span.note", text)],
+      shareBar(measured ? Math.min(index, 0.5) : 0, "task task-1", 0.5),
     ];
   });
   const means = weights.map(({ scenario, pages, mean, sd }) => [

@@ -89,18 +89,18 @@ export class Model {
 
   // Lifts of an arm over another one: {requests, users, events[T]} and `METRICS`; null: they cannot differ.
   lifts(arm, mode, over) {
-    const [found, base] = [this.#metrics(arm), this.#metrics(this.arm(over))];
+    const [fresh, base] = [this.#metrics(arm), this.#metrics(this.arm(over))];
     const { evaluation, judged, baseline } = this.record;
-    const known = evaluation.cannot_differ;
+    const reasons = evaluation.cannot_differ;
     // Of the served ranking the same intervals as everywhere: those that cover all rankings at once.
-    const told = mode === "served" && over === baseline && evaluation.lifts[this.served.name];
-    const lift = (metric) => (told ? told[metric] : meanLift(found[metric], base[metric], judged.users));
+    const published = mode === "served" && over === baseline && evaluation.lifts[this.served.name];
+    const lift = (metric) => (published ? published[metric] : meanLift(fresh[metric], base[metric], judged.users));
     return {
-      requests: told ? evaluation.num_requests : this.requests,
-      users: told ? evaluation.num_users : new Set(judged.users).size,
-      ...Object.fromEntries(Object.keys(METRICS).map((name) => [name, name in known ? null : lift(name)])),
-      events: found.events.map((column, t) =>
-        "value" in known ? null : meanLift(column, base.events[t], judged.users),
+      requests: published ? evaluation.num_requests : this.requests,
+      users: published ? evaluation.num_users : new Set(judged.users).size,
+      ...Object.fromEntries(Object.keys(METRICS).map((name) => [name, name in reasons ? null : lift(name)])),
+      events: fresh.events.map((column, t) =>
+        "value" in reasons ? null : meanLift(column, base.events[t], judged.users),
       ),
     };
   }

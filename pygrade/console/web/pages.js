@@ -62,14 +62,14 @@ export class Pages {
     const { timestamps, exploration, users, scenario_names: scenarios } = model.record.requests;
     const time = timestamps && new Date(timestamps[request]).toISOString().slice(0, 16).replace("T", " ");
     const explored = exploration?.[request];
-    const known = [
+    const pairs = [
       ["user", users[request]],
       ["scenario", scenarios?.[request]],
       ["time", time && `${time} UTC`],
       ["candidates", model.offsets[request + 1] - model.offsets[request]],
       ["exploration", explored === "none" ? null : explored],
     ];
-    return facts(known.filter(([, value]) => value !== null && value !== undefined));
+    return facts(pairs.filter(([, value]) => value !== null && value !== undefined));
   }
 
   page(arm) {

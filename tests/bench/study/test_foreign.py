@@ -12,7 +12,9 @@ from bench.study.foreign.judge import FAMILIES, configured, judge, read, run
 from bench.study.foreign.nulls import KINDS
 from bench.study.foreign.pages import Browsing, fading
 from bench.study.foreign.report import claimed, mean, report, share, summed, targets, total
+from bench.study.foreign.shops import UNITS
 from pygrade.logs.clusters import copied_share
+from pygrade.metrics.texts import lift_text
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,9 +52,7 @@ def test_a_world_is_what_its_seed_says(family):
 
 
 def test_units_are_of_one_log():
-    seconds, hours, cents, orphans = (
-        FAMILIES[f"units-{unit}"](2).draw(900, 10)[0] for unit in ("seconds", "hours", "cents", "orphans")
-    )
+    seconds, hours, cents, orphans = (FAMILIES[f"units-{unit}"](2).draw(900, 10)[0] for unit in UNITS)
     for other in (hours, cents):
         for amounts in ("predictions", "feedback"):
             worth = [part.logs.value_of(getattr(part.logs, amounts)) for part in (seconds, other)]
@@ -118,9 +118,9 @@ def test_the_report_compares_units_and_production():
     units = [
         line("units-seconds", 0, **better),
         line("units-seconds", 1),
-        line("units-cents", 0, verdict="better", z=5.2),
+        line("units-cents", 0, **better | {"z": 5.2}),
     ]
-    found = verdicts([*units, line("units-cents", 1), line("units-hours", 0, verdict="better", z=5.3)])
+    found = verdicts([*units, line("units-cents", 1), line("units-hours", 0, **better | {"z": 5.3})])
     assert found["units-cents: verdict and z as in units-seconds"] == ("2 of 2", True)
     assert found["units-hours: verdict and z as in units-seconds"] == ("0 of 1", False)
     strong = [line("strong", 0, over_production=-0.9), line("strong", 1, over_production=-3.0, marked=True)]
@@ -150,36 +150,31 @@ def test_the_evidence_is_what_was_found():
     rows = read(ROOT / "bench/results/foreign.jsonl")
     small, rows = ([row for row in rows if (row["requests"] == 2_000) is part] for part in (True, False))
     lift = mean(small, "lift")
-    text = f"served in {total(small, 'better')}, and what was served earned {lift.value:+.2f} ± "
-    text += f"{(lift.high - lift.low) / 2:.2f} %"
-    evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
+    evidence, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/evidence.md", "README.md"))
     words = re.sub(r"\s+", " ", evidence)
+    text = f"served in {total(small, 'better')}, and what was served earned {lift_text(lift, scale=1.0)}"
     assert text in words and f"In {total(small, 'logs')} logs of [foreign worlds]" in words
     assert report(rows).split("\n\n")[1] in evidence
     claims = claimed(rows)
     assert f"whole pages earn more than that in {total(claims, 'above')} of {total(claims, 'claims')}" in words
     nulls = [row for row in rows if row["family"].startswith("null-")]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert (
-        f"Of {total(nulls, 'logs')} logs of [foreign worlds](docs/evidence.md) with nothing to win none was" in readme
-    )
-    assert total(nulls, "better") == 0
+    text = f"Of {total(nulls, 'logs')} logs of [foreign worlds](docs/evidence.md) with nothing to win none was"
+    assert text in readme and total(nulls, "better") == 0
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
     lines = tmp_path / "lines.jsonl"
     lines.write_text(json.dumps(line("factors")) + "\n")
-    monkeypatch.setattr("sys.argv", ["foreign", "--report", str(lines)])
-    main()
-    table = capsys.readouterr().out
-    assert "| factors | 8,000 | 1 |" in table
-    monkeypatch.setattr("sys.argv", ["foreign", "--sums", str(lines)])
-    main()
-    lines.write_text(capsys.readouterr().out)
-    monkeypatch.setattr("sys.argv", ["foreign", "--report", str(lines)])
-    main()
-    assert capsys.readouterr().out == table
-    monkeypatch.setattr("sys.argv", ["foreign", "luck"])
-    with pytest.raises(SystemExit):
+
+    def output(*words):
+        monkeypatch.setattr("sys.argv", ["foreign", *map(str, words)])
         main()
+        return capsys.readouterr().out
+
+    table = output("--report", lines)
+    assert "| factors | 8,000 | 1 |" in table
+    lines.write_text(output("--sums", lines))
+    assert output("--report", lines) == table
+    with pytest.raises(SystemExit):
+        output("luck")
     assert "family is 'luck'; want some of roots-segment" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""`TrainedRanker`: the result of a training."""
+
+import re
+import shutil
+import webbrowser
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from pygrade._util.files import atomic_directory
+from pygrade._util.html_table import html_table
+from pygrade.config.training import TrainConfig
+from pygrade.console.run_files import JudgedRun
+from pygrade.console.tables import trust_table
+from pygrade.console.training import write_report
+from pygrade.evaluation.replay import event_worth
+from pygrade.evaluation.verdict import VerdictText, verdict_of
+from pygrade.logs import Logs
+from pygrade.logs.dataset import Dataset
+from pygrade.policy import Baseline, FusionPolicy
+from pygrade.serving.page import Page
+from pygrade.serving.ranker import BlendedRanker, Context
+from pygrade.training.propensity import SlotPropensity
+
+DATASET = "dataset"  # folder of a log that is mapped, while it is learned from
+UNSAVED = ("checkpoints", DATASET)
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedRanker:
+    """Result of a training: a ranker, the verdict on it, and the page that shows both."""
+
+    policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
+    policies: dict[str, FusionPolicy]  # not mixed, by arm: `stage 1` and `GRADE`, without GRADE `policy alone`
+    static_weights: Tensor  # [T] best static weights
+    baselines: tuple[Baseline, ...]
+    propensity: SlotPropensity  # of the log
+    summary: dict[str, Any]  # as ``train.json`` has it
+    directory: Path  # with the policies, figures and pages of the run; temporary if none was given
+    config: TrainConfig  # that it was trained by
+    learned_from: Dataset
+    source: str = "a log"  # name of the data
+    heldout: Logs | None = None  # later requests, which trained nothing
+    evaluation: dict[str, Any] | None = None  # `training.evaluate_policy` of them, if they judged
+
+    @property
+    def verdict(self) -> VerdictText:
+        """The recommendation as text (``str``), with its lift and reasons; the policy keeps it."""
+        return verdict_of(self.policy.mixture)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences not to miss; one that differs by its figures alone in the later requests is said once."""
+        found = [] if self.evaluation is None else self.evaluation["warnings"]
+        said: dict[str, str] = {}
+        for sentence in [*self.summary["warnings"], *found]:
+            said.setdefault(re.split(r"[\d(]", sentence)[0], sentence)
+        return list(said.values())
+
+    @cached_property
+    def ranker(self) -> BlendedRanker:
+        """The ranker of the policy."""
+        return BlendedRanker(self.policy)
+
+    def rank(self, predictions: ArrayLike | Logs, context: Context = None, k: int = 10, **more: Any) -> Page:
+        """The best ``k`` candidates of each request: of a log (`BlendedRanker.rank_log`), or of arrays of predictions
+        [B, N, T] and context [B, F] or raw values by name, with ``more`` as in `BlendedRanker.rank`."""
+        if isinstance(predictions, Logs):
+            if context is not None:
+                raise ValueError("context is given beside a log, which has its own; want None")
+            return self.ranker.rank_log(predictions, k, **more)
+        return self.ranker.rank(context, predictions, k, **more)
+
+    def report(self, path: str | Path | None = None, show: bool = False) -> Path:
+        """Write the console, one page of HTML with verdict, tables and sliders; returns its path.
+
+        path: the file; None: ``report.html`` in the run's directory. show: open it in a browser.
+        """
+        judged, floor = None, self.config.reward.propensity_floor
+        if self.heldout is not None and self.evaluation is not None:
+            place = self.directory / "policy", self.policy, self.heldout
+            judged = JudgedRun(*place, False, self.evaluation, self.propensity, floor)
+        title, options = f"pygrade train: {self.source}", (self.config, TrainConfig())
+        written = write_report(self.directory, title, judged, data=self._facts(), options=options)
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            written = Path(shutil.copyfile(written, path))
+        if show:
+            webbrowser.open(written.resolve().as_uri())
+        return written
+
+    def save(self, directory: str | Path) -> Path:
+        """Copy the run to a new directory, as ``out_dir`` would have it; ``directory/policy`` is what to serve."""
+        target = Path(directory)
+        if target.exists():
+            raise FileExistsError(f"directory is {target}, which exists; want a new one")
+        with atomic_directory(target) as partial:
+            shutil.copytree(self.directory, partial, ignore=_unsaved(self.directory), dirs_exist_ok=True)
+        return target
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Facts about the data, by name."""
+        log, late = self.learned_from.logs, self.heldout
+        parts = [("the policy learns from", _size(log)), *([("judged on", _size(late))] if late is not None else [])]
+        return [
+            ("data", self.source),
+            *parts,
+            ("tasks", ", ".join(log.tasks)),
+            ("features", ", ".join(log.features) or "none"),
+            ("values", event_worth(self.summary)),
+            ("slot propensities", self.summary["propensity"]["note"]),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<TrainedRanker {self.policy.version[:12]}: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        """The verdict and what was compared, for notebooks."""
+        verdict = self.verdict
+        parts = [html_table([], [(line,) for line in (verdict.detail, *verdict.reasons) if line], verdict.sentence)]
+        head, rows, *_ = trust_table(self.summary["trust"])
+        cells = [row[:2] for row in rows]  # without the marks, which need the page's colors
+        parts += [html_table(head[:2], cells, f"lift over {self.summary['trust']['baseline']}")] if rows else []
+        return "".join(parts)
+
+
+def _size(logs: Logs) -> str:
+    return f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates"
+
+
+def _unsaved(top: Path) -> Any:
+    """A filter of the files that a copy of a run leaves out: only a running training needs them."""
+    return lambda folder, names: [n for n in names if Path(folder) == top and (n in UNSAVED or n.startswith("."))]

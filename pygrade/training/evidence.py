@@ -1,0 +1,149 @@
+"""The stages before any policy: a log is cleaned; then come folds, slot propensities, production's ranking, and the
+correction that is licensed.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pygrade._typing import Ints
+from pygrade.config.training import TrainConfig
+from pygrade.correction.fit import Fitted, continue_fit, fit_correction
+from pygrade.correction.prior import load_prior
+from pygrade.evaluation.cautions import (
+    beyond_share,
+    caution_of_heavy_users,
+    caution_of_robots,
+    limit_amounts,
+    robots,
+    winsorized,
+)
+from pygrade.evaluation.label_leaks import leaks_of
+from pygrade.logs import Logs
+from pygrade.logs.clusters import clusters_of
+from pygrade.logs.dataset import Dataset, map_column
+from pygrade.logs.logs import check_amounts
+from pygrade.metrics.intervals import numbers_of
+from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
+from pygrade.training.data import FoldCorrections, estimate_propensity
+from pygrade.training.fit import Corrected
+from pygrade.training.license import (
+    LicensedCorrection,
+    TriedCorrection,
+    license_correction,
+    license_pages,
+    licensed_by_chance,
+)
+from pygrade.training.looks_wrong import headline, looks_wrong, positives_sentence
+from pygrade.training.page_replay import PageReplay
+from pygrade.training.production import Production, find_production
+from pygrade.training.propensity import SlotPropensity
+from pygrade.workers import Workers
+
+logger = logging.getLogger("pygrade")
+
+
+def clean(dataset: Dataset, limit: int, folder: Path) -> tuple[Dataset, list[str]]:
+    """The dataset without robots and with limited amounts, and what a reader must know of it, by a sample of ``limit``
+    requests; folder: of a mapped one.
+    """
+    logs = dataset.read()
+    if logs.incomplete:
+        explanation = "requests list only a part of their candidates; want logs.complete()"
+        raise ValueError(f"{logs.incomplete} of {logs.num_requests} {explanation}")
+    check_amounts(logs)
+    cluster = clusters_of(logs)
+    is_robot = robots(logs, cluster)
+    people = dataset.without(is_robot).laid_out(folder / "people")
+    cluster = cluster[~is_robot]
+    beyond_use = beyond_share(people.read(), cluster)
+    findings = looks_wrong(dataset.sample(limit).read())
+    logger.info(headline(findings))
+    warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
+    for sentence in (warnings := [*warnings, *caution_of_heavy_users(people.read(), beyond_use)]):
+        logger.warning(sentence)
+    kept = people.without(beyond_use).laid_out(folder / "kept")
+    logs = limit_amounts(kept.read(), cluster[~beyond_use])
+    if kept.is_mapped and logs is not kept.logs:
+        logs = replace(logs, feedback=map_column(logs.feedback, folder / "limited"))
+    return Dataset(logs), warnings
+
+
+def refuse_positives(log: Logs) -> None:
+    """ValueError if the log has events alone, and not what was shown without one."""
+    if sentence := positives_sentence(log):
+        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --day0 starts without one")
+
+
+class Evidence(NamedTuple):
+    """A log with a sample of n requests, which judges; it is the log itself if that has no more."""
+
+    dataset: Dataset
+    sample: Dataset
+    fold: Ints  # [R]; 0 where nothing is cross-fitted
+    sample_fold: Ints  # [n]
+    cluster: Ints  # [n] of dependent requests
+    propensity: SlotPropensity
+    production: Production
+    reason: str = ""  # why nothing can be decided
+    licensed: LicensedCorrection | None = None
+    tried: tuple[TriedCorrection, ...] = ()
+
+
+def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> Evidence:
+    """Licenses a correction by the sample's likelihood. The dataset has no requests that are left out."""
+    folds, logs, cluster = config.trust.folds, sample.read(), clusters_of(dataset.logs)
+    fold = fold_of_requests(cluster, folds, config.seed) if folds else np.zeros(dataset.num_requests, np.int64)
+    drawn = dataset.draw(sample.num_requests)
+    propensity = estimate_propensity(dataset, sample, config.reward)
+    fold_and_cluster = fold[drawn], numbers_of(cluster[drawn])
+    found = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, find_production(logs, config))
+    reason = ""
+    if not folds:
+        reason = "trust.folds is 0"
+    elif propensity.source == "none":
+        reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
+    elif shortage := too_little(logs, *fold_and_cluster):
+        reason = f"too little data: {shortage}"
+    elif leaks := leaks_of(logs):
+        reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
+    if reason or not config.correction.on:
+        return found._replace(reason=reason)
+    prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
+
+    def fit(some: Logs, fold: Ints, cluster: Ints) -> Fitted:
+        theta = propensity.examine(some)[some.shown]
+        return fit_correction(some, theta, fold, cluster, config.correction, prior)
+
+    fitted = fit(logs, *fold_and_cluster)
+    pages = PageReplay(logs, config.reward, winsorized(logs, found.cluster))
+    licensed, tried = license_correction(logs, fitted, *fold_and_cluster, pages, propensity)
+    if licensed is not None and (chance := licensed_by_chance(logs, *fold_and_cluster, fit, config.seed)) is not None:
+        reason = (
+            f"the same log with its feedback dealt to other pages supports a correction, too ({chance.gain.text}), so "
+            "that something else than what the columns tell makes it pass"
+        )
+        return found._replace(reason=reason, tried=tried)
+    if config.correction.pages:
+        curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
+        licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
+    return found._replace(licensed=licensed, tried=tried)
+
+
+def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Corrected | None:
+    """The licensed correction, fitted to all requests, which run as jobs of the workers; None: none is licensed."""
+    if evidence.licensed is None:
+        return None
+    candidate, dataset, sample = evidence.licensed.candidate, evidence.dataset, evidence.sample
+    correction = candidate.correction
+    if sample is not dataset and candidate.state is not None:
+        some = fold_workers(config.trust, sample.read(), workers)
+        correction = continue_fit(candidate.state, dataset, evidence.propensity.examine, some).correction()
+        if candidate.item_effects is not None:
+            correction = correction.with_item_effects(candidate.item_effects)
+    correction = replace(correction, page_terms=evidence.licensed.page_terms)
+    learns = config.correction.policy and config.grade != "off"
+    return Corrected(correction, FoldCorrections(candidate.folds, evidence.fold) if learns else None)
