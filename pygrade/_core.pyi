@@ -3,7 +3,7 @@ from os import PathLike
 from typing import Any
 
 __version__: str
-transforms: tuple[str, ...]  # by the value of the C++ enum
+transforms: dict[str, bool]  # in the order of the C++ enum; True: takes scores ≥ 0 alone
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -223,25 +223,8 @@ def describe_move(effect: float, above: int, sorted_place: int, place: int, root
     """As text: "moved down 3: 2 like it above, click × 0.62"; "" if nothing moved the item."""
 
 class UserTower:
-    """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""
+    """The user tower of `pygrade.prerank.TwoTower` in the C++ core."""
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        hidden: int,
-        field_embedding: int,
-        length: int,
-        item_id: Any,
-        item_table: Any,
-        request_mean: Any,
-        request_std: Any,
-        field_tables: Sequence[Any],
-        hidden_weight: Any,
-        hidden_bias: Any,
-        output_weight: Any,
-        output_bias: Any,
-    ) -> None: ...
     def user_vectors(self, request_dense: Any, request_ids: Any, sequences: Any, vectors: Any) -> None:
         """Vectors of requests into vectors [R, width]."""
 
@@ -255,28 +238,19 @@ class ItemIndex:
     def search(self, vectors: Any, seen: list[Any], eligible: Any, items: Any, scores: Any) -> None:
         """The best items [R, n] of vectors [R, D] and their scores [R, n], padded with -1 and -inf."""
 
-    def has(self, item_id: Any, found: Any) -> None:
-        """Which of item_id [n] are in the index, to found, bool [n]."""
-
-    def read_items(self, item_id: Any, vectors: Any = None) -> None:
-        """Copy the items to item_id [m], ascending, and vectors [m, D]."""
-
     def layout(self) -> dict[str, Any]:
         """Copies of item_id and vectors as Prerank.save writes them."""
 
 class Prerank:
     """A user tower and an item index as the C++ core serves them."""
 
-    def __init__(self, tower: UserTower, index: ItemIndex, schema_hash: str) -> None: ...
+    def __init__(self, json: bytes, tensors: bytes, name: str = "prerank") -> None: ...
     @staticmethod
     def load(path: str) -> Prerank: ...
     @property
     def tower(self) -> UserTower: ...
     @property
     def index(self) -> ItemIndex: ...
-
-def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
-    """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
 
 class StoreError(Exception): ...
 class StoreUnreachableError(StoreError): ...

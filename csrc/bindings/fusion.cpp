@@ -1,7 +1,5 @@
 #include "pygrade/fusion.hpp"
 
-#include <pybind11/stl.h>
-
 #include "dispatch.hpp"
 #include "families.hpp"
 #include "scores.hpp"
@@ -74,7 +72,9 @@ py::object fuse_topk_fast_path(const Arguments<13>& arguments) {
 }  // namespace
 
 void bind_fusion(py::module_& module) {
-  module.attr("transforms") = py::tuple(py::cast(transform_names));
+  py::dict names;  // name → whether it takes scores ≥ 0 alone, by value
+  for (const TransformTraits& traits : transforms) names[py::str(std::string(traits.name))] = traits.nonnegative;
+  module.attr("transforms") = names;
   def_positional<&transform_scores_fast_path>(module, "transform_scores_fast_path",
                                               "scores, transform, beta, epsilon, slope, offsets, layout, num_threads");
   def_positional<&fuse_scores_fast_path>(

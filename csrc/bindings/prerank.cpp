@@ -11,31 +11,6 @@ namespace {
 
 using Ids = std::span<const std::int64_t>;
 
-std::shared_ptr<UserTower> make_tower(std::size_t width, std::size_t hidden, std::size_t field_embedding,
-                                      std::size_t length, py::handle item_id, py::handle item_table,
-                                      py::handle request_mean, py::handle request_std, const py::list& field_tables,
-                                      py::handle hidden_weight, py::handle hidden_bias, py::handle output_weight,
-                                      py::handle output_bias) {
-  const Shape matrix{any_size, any_size};
-  std::vector<std::span<const float>> tables;
-  for (const py::handle table : field_tables) tables.push_back(span_of<const float>(table, "field_tables", matrix));
-  const UserTowerParameters parameters{width,
-                                       hidden,
-                                       field_embedding,
-                                       length,
-                                       span_of<const std::int64_t>(item_id, "item_id"),
-                                       span_of<const float>(item_table, "item_table", matrix),
-                                       span_of<const float>(request_mean, "request_mean"),
-                                       span_of<const float>(request_std, "request_std"),
-                                       tables,
-                                       span_of<const float>(hidden_weight, "hidden_weight", matrix),
-                                       span_of<const float>(hidden_bias, "hidden_bias"),
-                                       span_of<const float>(output_weight, "output_weight", matrix),
-                                       span_of<const float>(output_bias, "output_bias")};
-  const py::gil_scoped_release release;
-  return mutable_of(UserTower::make(parameters));
-}
-
 void user_vectors(const UserTower& tower, py::handle request_dense, py::handle request_ids, py::handle sequences,
                   py::handle vectors) {
   const Array out = array(vectors, "vectors", Dtype::float32, {any_size, tower.width()});
@@ -72,17 +47,6 @@ void search(const ItemIndex& index, py::handle vectors, const py::list& seen, py
   index.search_all(queries, drop, allowed, found.span<std::int64_t>(), values);
 }
 
-void read_items(const ItemIndex& index, py::handle item_id, py::handle vectors) {
-  index.read_items(span_of<std::int64_t>(item_id, "item_id", {index.size()}),
-                   optional_span<float>(vectors, "vectors", {index.size(), index.width()}));
-}
-
-void has(const ItemIndex& index, py::handle item_id, py::handle found) {
-  const Ids items = span_of<const std::int64_t>(item_id, "item_id");
-  const auto out = span_of<bool>(found, "found", {items.size()});
-  std::ranges::transform(items, out.begin(), [&](std::int64_t id) { return index.has(id); });
-}
-
 // Copies of what a file holds, by the names of its tensors.
 py::dict layout(const ItemIndex& index) {
   const ItemIndexLayout of = index.layout();
@@ -92,41 +56,27 @@ py::dict layout(const ItemIndex& index) {
   return result;
 }
 
-void score_rows(py::handle vector, py::handle vectors, py::handle scores) {
-  const auto query = span_of<const float>(vector, "vector");
-  const auto out = span_of<float>(scores, "scores");
-  const auto rows = span_of<const float>(vectors, "vectors", {out.size(), query.size()});
-  const py::gil_scoped_release release;
-  item_scores(query, rows, out);
-}
-
 }  // namespace
 
 void bind_prerank(py::module_& module) {
   py::class_<UserTower, std::shared_ptr<UserTower>>(module, "UserTower")
-      .def(py::init(&make_tower), py::kw_only(), "width"_a, "hidden"_a, "field_embedding"_a, "length"_a, "item_id"_a,
-           "item_table"_a, "request_mean"_a, "request_std"_a, "field_tables"_a, "hidden_weight"_a, "hidden_bias"_a,
-           "output_weight"_a, "output_bias"_a)
       .def("user_vectors", &user_vectors, "request_dense"_a, "request_ids"_a, "sequences"_a, "vectors"_a);
   py::class_<ItemIndex, std::shared_ptr<ItemIndex>>(module, "ItemIndex")
       .def(py::init(&make_index), "item_id"_a, "vectors"_a)
       .def("__len__", &ItemIndex::size)
       .def_property_readonly("width", &ItemIndex::width)
       .def("search", &search, "vectors"_a, "seen"_a, "eligible"_a, "items"_a, "scores"_a)
-      .def("has", &has, "item_id"_a, "found"_a)
-      .def("read_items", &read_items, "item_id"_a, "vectors"_a = py::none())
       .def("layout", &layout);
   py::class_<Prerank, std::shared_ptr<Prerank>>(module, "Prerank")
-      .def(
-          py::init([](const std::shared_ptr<UserTower>& tower, const std::shared_ptr<ItemIndex>& index,
-                      const std::string& schema_hash) { return mutable_of(Prerank::make(tower, index, schema_hash)); }),
-          "tower"_a, "index"_a, "schema_hash"_a)
+      .def(py::init([](const py::bytes& json, const py::bytes& tensors, const std::string& name) {
+             return mutable_of(Prerank::parse(std::string_view(json), bytes_of(tensors), name));
+           }),
+           "json"_a, "tensors"_a, "name"_a = "prerank")
       .def_static(
           "load", [](const std::string& path) { return mutable_of(Prerank::load(path)); }, "path"_a,
           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("tower", [](const Prerank& prerank) { return mutable_of(prerank.tower()); })
       .def_property_readonly("index", [](const Prerank& prerank) { return mutable_of(prerank.index()); });
-  module.def("item_scores", &score_rows, "vector"_a, "vectors"_a, "scores"_a);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

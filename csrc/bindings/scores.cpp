@@ -29,15 +29,20 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
   return Scores::jagged(s.data, type, rows, tasks, bounds, layout);
 }
 
-template <std::size_t count>
-int place_of(py::handle text, const std::array<std::string_view, count>& names, const char* name) {
-  if (PyUnicode_Check(text.ptr()))
-    for (std::size_t i = 0; i < count; ++i)
-      if (PyUnicode_CompareWithASCIIString(text.ptr(), names[i].data()) == 0) return static_cast<int>(i);
-  throw ValueMisfit(std::string(name) + " is not a known name");
+bool is_text(py::handle value, std::string_view text) {
+  return PyUnicode_Check(value.ptr()) && PyUnicode_CompareWithASCIIString(value.ptr(), text.data()) == 0;
 }
 
-constexpr std::array<std::string_view, 2> layout_names{"item-major", "task-major"};  // by the value of Layout
+bool is_task_major(py::handle layout) {
+  if (!is_text(layout, "item-major") && !is_text(layout, "task-major")) throw ValueMisfit("layout is not a known name");
+  return is_text(layout, "task-major");
+}
+
+Transform transform_of(py::handle name) {
+  for (std::size_t code = 0; code < transforms.size(); ++code)
+    if (is_text(name, transforms[code].name)) return static_cast<Transform>(code);
+  throw ValueMisfit("transform is not a known name");
+}
 
 }  // namespace
 
@@ -64,9 +69,8 @@ Weights weights_of(py::handle weights, const Scores& scores) {
 
 FusionCall::FusionCall(const Array& given, py::handle transform, py::handle beta, py::handle epsilon, py::handle slope,
                        py::handle offsets, py::handle layout, bool single)
-    : scores(scores_of(given, offsets, place_of(layout, layout_names, "layout") == 1, single)) {
-  const int code = place_of(transform, transform_names, "transform");
-  options = {static_cast<Transform>(code), not_negative(beta, "beta"), not_negative(epsilon, "epsilon")};
+    : scores(scores_of(given, offsets, is_task_major(layout), single)) {
+  options = {transform_of(transform), not_negative(beta, "beta"), not_negative(epsilon, "epsilon")};
   if (options.transform != Transform::log1p) return;
   if (PyFloat_Check(slope.ptr()) || PyLong_Check(slope.ptr())) {
     slopes_.fill(not_negative(slope, "slope"));

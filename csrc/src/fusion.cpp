@@ -57,7 +57,7 @@ void check_no_negative(const Scores& scores, int num_threads) {
   const std::int64_t found = first.load();
   if (found < 0) return;
   throw std::invalid_argument("scores is negative at " + place_of(scores, found) +
-                              "; want scores ≥ 0 under a logarithm");
+                              "; want scores ≥ 0 under this transform");
 }
 
 void check_slope(const float* slope, std::int64_t tasks) {
@@ -82,7 +82,7 @@ void check_shapes(const Scores& scores, const FusionOptions& options) {
 
 void check_scores(const Scores& scores, const FusionOptions& options, int num_threads) {
   check_shapes(scores, options);
-  if (takes_logarithm(options.transform)) check_no_negative(scores, num_threads);
+  if (traits_of(options.transform).nonnegative) check_no_negative(scores, num_threads);
 }
 
 void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples) {
@@ -114,6 +114,18 @@ void run(FusionTask task, int num_threads,
 
 }  // namespace
 }  // namespace detail
+
+std::optional<Transform> find_transform(std::string_view name) {
+  for (std::size_t code = 0; code < transforms.size(); ++code)
+    if (transforms[code].name == name) return static_cast<Transform>(code);
+  return {};
+}
+
+std::string transform_list() {
+  std::string list;
+  for (const TransformTraits& traits : transforms) list.append(list.empty() ? "" : ", ").append(traits.name);
+  return list;
+}
 
 void transform_scores(const Scores& scores, const FusionOptions& options, std::span<float> values, int num_threads) {
   detail::check_size(values.size(), scores.rows * scores.tasks, "values");

@@ -16,11 +16,6 @@ inline Request request_of(const Scores& scores, std::int64_t b) {
   return {scores.offsets[b], scores.offsets[b + 1] - scores.offsets[b]};
 }
 
-// Logarithms need scores ≥ 0.
-inline bool takes_logarithm(Transform transform) {
-  return transform == Transform::log || transform == Transform::zlog || transform == Transform::log1p;
-}
-
 // Throws std::invalid_argument if the sizes, the offsets, the slope or (under a logarithm) the scores are invalid.
 void check_scores(const Scores& scores, const FusionOptions& options, int num_threads);
 void check_shapes(const Scores& scores, const FusionOptions& options);  // everything but the scores

@@ -14,95 +14,6 @@ namespace {
 constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 using Form = Correction::Form;
 
-double cut(double x, double low, double high) { return std::isnan(x) ? x : std::min(std::max(x, low), high); }
-double logit(double p) { return std::log(p) - std::log(1 - p); }
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-
-// The formula of pygrade/reference/correction.py in plain double.
-class Expected {
- public:
-  explicit Expected(const Correction::Parts& parts) : parts_(parts), tasks_(parts.structure.parents.size()) {}
-
-  std::vector<double> corrected(std::span<const float> context, std::span<const float> predictions,
-                                std::span<const float> items) const {
-    const Correction::Structure& s = parts_.structure;
-    const std::size_t rows = predictions.size() / tasks_, columns = s.items.size(), variables = tasks_ + columns;
-    std::vector<double> p(predictions.begin(), predictions.end()), base(p.size()), result(p.size());
-    for (std::size_t row = 0; row < rows; ++row) {
-      const auto raw = predictions.subspan(row * tasks_, tasks_);
-      for (std::size_t t = 0; t < tasks_ && s.form != Form::none; ++t) p[row * tasks_ + t] = mapped(raw, t);
-      for (std::size_t t = 0; t < tasks_; ++t)
-        base[row * tasks_ + t] =
-            s.parents[t] < 0 ? log_odds(p[row * tasks_ + t], t)
-                             : logit(cut(p[row * tasks_ + t] / (p[row * tasks_ + parent(t)] + 1e-7), 1e-4, 0.95));
-    }
-    std::vector<double> l(rows * variables), z = {1.0}, mean(variables);
-    for (std::size_t row = 0; row < rows; ++row)
-      for (std::size_t v = 0; v < variables; ++v) {
-        double value = std::nan("");
-        if (v < tasks_) value = base[row * tasks_ + v];
-        if (v >= tasks_ && !items.empty()) value = items[row * columns + v - tasks_];
-        if (!std::isfinite(value)) continue;
-        value = cut((value - parts_.l_mean[v]) / parts_.l_std[v], -4, 4);
-        l[row * variables + v] = value;
-        mean[v] += l[row * variables + v] / static_cast<double>(rows);
-      }
-    const bool known = std::ranges::any_of(context, [](float v) { return std::isfinite(v); });
-    for (std::size_t i = 0; i < parts_.x_mean.size(); ++i) {
-      const std::size_t f =
-          i < parts_.median.size() ? i : static_cast<std::size_t>(s.indicators[i - parts_.median.size()]);
-      double value = 0.0;
-      if (known && i < parts_.median.size()) value = std::isfinite(context[f]) ? context[f] : parts_.median[f];
-      if (known && i >= parts_.median.size()) value = std::isfinite(context[f]) ? 0.0 : 1.0;
-      z.push_back(known ? cut((value - parts_.x_mean[i]) / parts_.x_std[i], -4, 4) : 0.0);
-    }
-    z.insert(z.end(), mean.begin(), mean.end());
-    std::vector<double> shift(p.size());
-    for (std::size_t row = 0; row < rows; ++row)
-      for (std::size_t t = 0; t < tasks_; ++t)
-        for (std::size_t i = 0; i < z.size(); ++i) {
-          const float* w = parts_.weights.data() + (t * z.size() + i) * (1 + variables);
-          double sum = w[0];
-          for (std::size_t v = 0; v < variables; ++v) sum += w[1 + v] * (l[row * variables + v] - mean[v]);
-          shift[row * tasks_ + t] += z[i] * sum;
-        }
-    for (std::size_t row = 0; row < rows; ++row)
-      for (std::size_t t = 0; t < tasks_; ++t) result[row * tasks_ + t] = given(p, base, shift, row, t);
-    return result;
-  }
-
- private:
-  std::size_t parent(std::size_t t) const { return static_cast<std::size_t>(parts_.structure.parents[t]); }
-  double log_odds(double p, std::size_t t) const {
-    return parts_.structure.amounts[t] ? std::log(std::max(p, 1e-6)) : logit(cut(p, 1e-6, 1 - 1e-6));
-  }
-  double bent(double odds, std::size_t t) const {
-    const double z = cut((odds - parts_.map_mean[t]) / parts_.map_std[t], -6, 6);
-    const float* w = parts_.map_weights.data() + 7 * t;
-    double sum = odds + w[0] + w[1] * z;
-    for (std::size_t k = 0; k < 5; ++k) sum += w[2 + k] * std::max(z - parts_.map_knots[5 * t + k], 0.0);
-    return sum;
-  }
-  double mapped(std::span<const float> raw, std::size_t t) const {
-    const Correction::Structure& s = parts_.structure;
-    if (s.amounts[t]) return std::exp(bent(log_odds(raw[t], t), t));
-    if (s.form == Form::marginal) return std::min(sigmoid(bent(log_odds(raw[t], t), t)), std::exp(-1e-3));
-    if (s.parents[t] < 0) return sigmoid(bent(log_odds(raw[t], t), t));
-    const double share = cut(raw[t] / std::max<double>(raw[parent(t)], 1e-9), 1e-4, 0.95);
-    return mapped(raw, parent(t)) * sigmoid(bent(logit(share), t));
-  }
-  double given(const std::vector<double>& p, const std::vector<double>& base, const std::vector<double>& shift,
-               std::size_t row, std::size_t t) const {
-    const std::size_t at = row * tasks_ + t;
-    if (parts_.structure.parents[t] >= 0) return sigmoid(base[at] + shift[at]) * given(p, base, shift, row, parent(t));
-    if (parts_.structure.amounts[t]) return std::max(p[at], 1e-6) * std::exp(shift[at]);
-    return std::min(cut(p[at], 1e-6, 1 - 1e-6) * std::exp(shift[at]), 1.0);
-  }
-
-  const Correction::Parts& parts_;
-  const std::size_t tasks_;
-};
-
 CorrectionShape any_shape(Draws& random) {
   const std::size_t features = random.below(7);
   return {1 + random.below(12), features, random.below(4), features == 0 ? 0 : random.below(features + 1),
@@ -134,53 +45,6 @@ Correction::Parts parts_of(Form form = Form::none) {
 }
 
 }  // namespace
-
-TEST(corrected_predictions_are_those_of_plain_double) {
-  Draws random(1);
-  for (int run = 0; run < 200; ++run) {
-    const auto shape = any_shape(random);
-    const auto parts = draw_correction(shape, random);
-    const Correction correction(parts);
-    const std::size_t rows = 1 + random.below(run % 2 == 0 ? 9 : 100);
-    const auto predictions = draw_predictions(parts, rows, random);
-    auto context = with_gaps(random.uniforms(shape.features, -3, 3), random);
-    auto items = with_gaps(random.uniforms(rows * shape.items, -6, 6), random);
-    if (run % 7 == 0) context.clear();
-    if (run % 5 == 0) items.clear();
-    const auto result = apply(correction, context, predictions, items);
-    const auto expected = Expected(parts).corrected(context, predictions, items);
-    for (std::size_t i = 0; i < result.size(); ++i) CHECK_NEAR(result[i], expected[i], 3e-5 * expected[i]);
-  }
-}
-
-TEST(without_weights_and_maps_predictions_stay) {
-  Draws random(2);
-  auto parts = draw_correction({6, 3, 2, 1, Form::none}, random, 0.0f);
-  const Correction correction(parts);
-  std::vector<float> predictions;
-  for (int i = 0; i < 50; ++i) {
-    const float p = random.uniform(0.1f, 1.0f);
-    for (std::size_t t = 0; t < 6; ++t) predictions.push_back(p);
-    for (std::size_t t = 0; t < 6; ++t)  // 0.4 to 0.9 of the parent, three generations at most
-      for (std::size_t c = 0; c < 6; ++c)
-        if (auto s = parts.structure.parents[c]; s >= 0)
-          predictions[static_cast<std::size_t>(i) * 6 + c] =
-              predictions[static_cast<std::size_t>(i) * 6 + static_cast<std::size_t>(s)] * 0.6f;
-  }
-  const auto result = apply(correction, std::vector<float>{1, 2, 3}, predictions, {});
-  for (std::size_t i = 0; i < result.size(); ++i) CHECK_NEAR(result[i], predictions[i], 1e-5 * predictions[i]);
-}
-
-TEST(an_unknown_context_and_unknown_items_are_the_mean) {
-  Draws random(4);
-  const auto parts = draw_correction({4, 3, 2, 2, Form::marginal}, random);
-  const Correction correction(parts);
-  const auto predictions = draw_predictions(parts, 30, random);
-  const std::vector<float> nothing(3, nan_value), gap = {0.5f, nan_value, nan_value}, no_items(60, nan_value);
-  const auto without = apply(correction, {}, predictions, {});
-  CHECK_EQUAL(apply(correction, nothing, predictions, no_items), without);
-  CHECK(apply(correction, gap, predictions, {}) != without);
-}
 
 TEST(a_request_has_the_same_bits_alone_in_a_batch_in_place_and_with_any_threads) {
   Draws random(5);
@@ -267,46 +131,27 @@ TEST(the_gram_matrix_is_that_of_the_products) {
   CHECK_EQUAL(result, std::vector<double>(4));
 }
 
-TEST(what_does_not_fit_is_named) {
+TEST(what_does_not_fit_is_named) {  // and the rest in tests/policy/test_correction.py
   const auto refused = [](const auto& change, const char* reason) {
     auto parts = parts_of(Form::marginal);
     change(parts);
     CHECK_THROWS(std::invalid_argument, reason, Correction(parts));
   };
-  refused([](auto& p) { p.structure.parents = {0, -1, -1}; },
-          "the parent of task 0 is 0, one of its own descendants; want no cycle");
-  refused([](auto& p) { p.structure.parents = {5, -1, -1}; },
-          "the parent of task 0 is 5, no task; want the place of one");
-  refused([](auto& p) { p.structure.parents = {-1, 2, 9}; }, "the parent of task 2 is 9, no task");
-  refused([](auto& p) { p.structure.amounts = {false}; }, "parents and amounts must have one entry");
-  refused([](auto& p) { p.structure.indicators = {3}; }, "indicators must be rising places");
-  refused([](auto& p) { p.structure.items.assign(126, "a"); }, "there are 3 tasks and 126 items; want at most 128");
-  refused([](auto& p) { p.weights.pop_back(); }, "weights has 119 numbers; want 120");
-  refused([](auto& p) { p.x_mean[0] = nan_value; }, "x_mean holds NaN");
-  refused([](auto& p) { p.map_std[0] = 0; }, "map_std is 0.0");
-  refused([](auto& p) { p.l_std[0] = 1e-42f; }, "l_std is 0.0");
-  refused([](auto& p) { p.map_knots.clear(); }, "map_knots has 0 numbers; want 15");
-  auto plain = parts_of();
-  plain.map_std.clear();
-  const Correction correction(plain);  // without maps their numbers may be any
+  refused([](auto& p) { p.structure.parents = {0, -1, -1}; }, "the parent of task 0 is 0");
+  refused([](auto& p) { p.structure.parents = {-1, 2, 9}; }, "the parent of task 2 is 9");
+  refused([](auto& p) { p.structure.amounts = {false}; }, "amounts");
+  refused([](auto& p) { p.structure.indicators = {3}; }, "indicators");
+  refused([](auto& p) { p.structure.items.assign(126, "a"); }, "126 items");
+  refused([](auto& p) { p.weights.pop_back(); }, "weights has 119");
+  refused([](auto& p) { p.l_std[0] = 1e-42f; }, "l_std");
+  refused([](auto& p) { p.map_knots.clear(); }, "map_knots has 0");
 
+  const Correction correction(parts_of());
   Correction::Workspace workspace;
-  std::vector<float> six(6, 0.5f), two(2), four(4), result(6);
-  const auto wrong = [&](std::span<const float> context, std::span<const float> predictions,
-                         std::span<const float> items, std::span<float> to, const char* reason) {
-    CHECK_THROWS(std::invalid_argument, reason, (correction.apply(context, predictions, items, workspace, to), 0));
-  };
-  wrong(six, six, {}, result, "context must have");
-  wrong({}, four, {}, result, "predictions must have");
-  wrong({}, six, six, result, "items must have");
-  wrong({}, six, {}, std::span(result).first(3), "result must have");
-  const std::vector<std::int64_t> offsets = {0, 2}, reversed = {0, 3, 2};
-  const auto batch = [&](std::span<const float> context, std::span<const std::int64_t> bounds, const char* reason) {
-    CHECK_THROWS(std::invalid_argument, reason, (correction.apply(context, six, bounds, {}, result, 1), 0));
-  };
-  batch({}, reversed, "offsets must ascend");
-  batch({}, {}, "offsets must ascend");
-  batch(six, offsets, "context must have");
-  six[4] = nan_value;
-  batch({}, offsets, "predictions is nan in row 1, column 1");
+  std::vector<float> six(6, 0.5f), four(4), result(6);
+  CHECK_THROWS(std::invalid_argument, "context", (correction.apply(six, six, {}, workspace, result), 0));
+  CHECK_THROWS(std::invalid_argument, "predictions", (correction.apply({}, four, {}, workspace, result), 0));
+  CHECK_THROWS(std::invalid_argument, "items", (correction.apply({}, six, six, workspace, result), 0));
+  const std::vector<std::int64_t> reversed = {0, 3, 2};
+  CHECK_THROWS(std::invalid_argument, "offsets", (correction.apply({}, six, reversed, {}, result, 1), 0));
 }

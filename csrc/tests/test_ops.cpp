@@ -86,7 +86,7 @@ TEST(scores_are_transformed_fused_and_ranked) {
           for (const std::int64_t samples : {1, 5}) {
             const Values weights = noise(rows.batch * samples * tasks, 3), slope = noise(tasks, 4);
             const std::vector<std::uint8_t> mask(size(count), 1);
-            for (int code = 0; code < static_cast<int>(transform_names.size()); ++code) {
+            for (int code = 0; code < static_cast<int>(transforms.size()); ++code) {
               const FusionOptions options{.transform = static_cast<Transform>(code), .slope = slope.data()};
               written(count * tasks, [&](auto out, int threads) { transform_scores(scores, options, out, threads); });
               written(count * samples,

@@ -64,6 +64,19 @@ TEST(crc32_gives_what_single_bits_give) {
   }
 }
 
+TEST(records_have_the_recorded_bytes) {
+  using namespace std::string_view_literals;
+  const std::pair<std::string_view, std::string_view> records[] = {
+      {""sv, "\x00\x8d\xef\x02\xd2"sv},
+      {"\x00\x01\xff"sv, "\x00\x00\x01\xff\xd0\x01\x5d\x15"sv},
+  };
+  for (const auto& [value, expected] : records) {
+    std::string record;
+    detail::pack_record(detail::record_header(0), value, record);
+    CHECK(record == expected && unpacked(expected) == value);
+  }
+}
+
 TEST(a_record_with_any_wrong_bit_is_an_error) {
   for (const auto ttl : {std::optional<double>(), std::optional<double>(1e9)}) {
     std::string record;

@@ -54,8 +54,8 @@ float not_negative(const char* name, double value) {
 }
 
 Transform transform_of(std::int64_t code) {
-  if (code < 0 || code >= static_cast<std::int64_t>(transform_names.size()))
-    refuse("transform", code, "0 to 5: identity, log, zscore, zlog, rank, log1p");
+  if (code < 0 || code >= static_cast<std::int64_t>(transforms.size()))
+    refuse("transform", code, "the place of a transform in the core's table");
   return static_cast<Transform>(code);
 }
 

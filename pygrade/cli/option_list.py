@@ -116,6 +116,13 @@ def fields_of(kind: type[Options]) -> Iterator[tuple[dataclasses.Field[Any], Any
                 yield fields[name], hints_of(kind)[name]
 
 
+def has_field(kind: type[Options], name: str) -> bool:
+    """True if a class, or one nested in it, has a field of this whole name, with dots and maybe dashes."""
+    first, _, rest = name.replace("-", "_").partition(".")
+    hint = {field.name: hint for field, hint in fields_of(kind)}.get(first)
+    return hint is not None and (has_field(hint, rest) if rest and is_options(hint) else not rest)
+
+
 def is_options(hint: Any) -> bool:
     """True of a nested group of options."""
     return isinstance(hint, type) and issubclass(hint, Options)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pygrade.cli.config_file import Given, Table, Word, build, near, read_options, read_table, reads_itself
-from pygrade.cli.option_list import Option, is_mapping, options_class, options_of, spoken
+from pygrade.cli.option_list import Option, has_field, is_mapping, options_class, options_of, spoken
 
 _USUAL = "pygrade.toml"  # the usual name of the file
 
@@ -69,7 +69,11 @@ def _words_of(command: str, options: Sequence[Option], arguments: Sequence[str])
             given[(names.get(flag) or off[flag]).name] = flag in names
             current = None
         else:
-            wanted = near(flag, [*names, *off]) or f"see pygrade {spoken(command)} --help-all"
+            group, _, name = flag.lstrip("-").rpartition(".")
+            in_file = (
+                has_field(options_class(command), f"{group}.{name}") and f"a file takes it: [{command}.{group}] {name}"
+            )
+            wanted = in_file or near(flag, [*names, *off]) or f"see pygrade {spoken(command)} --help-all"
             raise ValueError(f"{command} has no option {word}; {wanted}")
     for option in options:
         if given.get(option.name) == [] and not _is_list(option.hint):

@@ -11,9 +11,8 @@ import numpy as np
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.judged import judged_record, judging_requests, valued
-from pygrade.cli.options import workers_of
+from pygrade.cli.verdict import IN_SAMPLE
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import EvaluateOptions
 from pygrade.config.training import RewardConfig
@@ -74,9 +73,8 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
         search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
     judge = judged_by_log(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, fusion_formula(policy.config))
-    with workers_of(options.cluster) as workers:
-        record = front(judge, options.tasks or most_valuable(judged), expected, workers, settings).to_dict()
-        solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
+    record = front(judge, options.tasks or most_valuable(judged), expected, settings).to_dict()
+    solution = solve(search, judge, keep, options.most) if keep else None
     if options.picture is not None:
         with publishing(options.picture) as path:
             write_bytes(path, front_picture(record).encode())

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.option import default_of
 from pygrade.config.training import TrainConfig
 
@@ -18,31 +17,21 @@ def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") ->
 
 
 def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
-    """Refuse ignored options of a training."""
-    policy, flag = config.policy, "--" + prefix.replace("_", "-")
-    if not policy.trade_offs:
-        spread = ("values_spread", "plain_share")
-        refuse(config.reward, spread, f"{flag}policy.trade-offs", f"{prefix}reward.")
-    if not policy.evidence_prior:
-        evidence = ("evidence_feature", "evidence_scale")
-        refuse(policy, evidence, f"{flag}policy.evidence-prior", f"{prefix}policy.")
-    if policy.transform != "log1p":
-        refuse(policy, ("slope",), f"{flag}policy.transform log1p", f"{prefix}policy.")
-    if config.reward.prior_weight == 0.0:
-        refuse(config.reward, ("prior_calibration",), f"a {flag}reward.prior-weight", f"{prefix}reward.")
-    if config.grade == "off":
-        refuse(config.correction, ("policy",), f"{flag}grade on", f"{prefix}correction.")
-        for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
-            refuse(stage, [field.name for field in fields(stage)], f"{flag}grade on", f"{prefix}{name}.")
-    if not config.correction.on:
-        refuse(config.correction, ("maps", "policy", "prior"), f"{flag}correction.on", f"{prefix}correction.")
-    refuse_in_guardrails(config.guardrails, prefix)
-    if not config.trust.folds:  # nothing then licenses a correction
-        refuse(config.correction, ("maps", "policy", "prior"), f"{flag}trust.folds above 0", f"{prefix}correction.")
-
-
-def refuse_in_guardrails(config: GuardrailConfig, prefix: str = "") -> None:
-    """Refuse ignored options of limits."""
-    if not config.limits:
-        flag = "--" + prefix.replace("_", "-")
-        refuse(config, ("confidence", "in_use"), f"{flag}guardrails.limits", f"{prefix}guardrails.")
+    """Refuse ignored options of a training: those of a group that count only with another option."""
+    correction = ("maps", "policy", "prior")
+    rules: tuple[tuple[Any, str, tuple[str, ...], str], ...] = (
+        (config.policy.trade_offs, "reward", ("values_spread", "plain_share"), "policy.trade-offs"),
+        (config.policy.evidence_prior, "policy", ("evidence_feature", "evidence_scale"), "policy.evidence-prior"),
+        (config.policy.transform == "log1p", "policy", ("slope",), "policy.transform log1p"),
+        (config.reward.prior_weight != 0.0, "reward", ("prior_calibration",), "reward.prior-weight above 0"),
+        (config.grade == "on", "correction", ("policy",), "grade on"),
+        *((config.grade == "on", stage, (), "grade on") for stage in ("stage1", "stage2")),  # all of its options
+        (config.correction.on, "correction", correction, "correction.on"),
+        (config.guardrails.limits, "guardrails", ("confidence", "in_use"), "guardrails.limits"),
+        (config.trust.folds, "correction", correction, "trust.folds above 0"),  # nothing then licenses one
+    )
+    for counts, name, ignored, wanted in rules:
+        if not counts:
+            group = getattr(config, name)
+            names = ignored or tuple(field.name for field in fields(group))
+            refuse(group, names, f"--{prefix.replace('_', '-')}{wanted}", f"{prefix}{name}.")

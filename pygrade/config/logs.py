@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pygrade.config.option import Options, Place, option
 from pygrade.config.shared import Cluster, LogOptions, Output, Unproven, check_finite
@@ -78,7 +78,6 @@ class DoctorOptions(Output, FirstLogConfig):
         "rising map is fitted), or given:TASK (of an event that presumes it), e.g. click=logit,order=given:click. "
         "Not given: probabilities, or amounts.",
     )
-    duplicates: Literal["keep-shown", "refuse"] = option("keep-shown", "of an item listed again within a request")
     events: bool = option(
         False, "the files are raw events for pipeline (users' events, not pages), even if they are one table"
     )

@@ -2,11 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pygrade import _core
 from pygrade.config.option import Options, option
 
-Transform = Literal["identity", "log", "zscore", "zlog", "rank", "log1p"]
+if TYPE_CHECKING:
+    Transform = str
+else:
+    Transform = Literal[tuple(_core.transforms)]  # the core's table: its names are the choices
 EvidenceScale = Literal["count", "log", "log1p"]
 
 

@@ -95,8 +95,9 @@ def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int =
     local copy.
 
     ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows are sorted at a time; memory does not
-    grow with the log. The log is the same, byte for byte, for any division of the same rows into files; `event_writer`
-    says what decides between duplicates. Scratch files beside ``out`` hold the rows meanwhile, and are removed at the
+    grow with the log (``logs:`` takes as much as one of its files). The log is the same, byte for byte, for any
+    division of the same rows into files (of ``logs:``, of whole requests); `event_writer` says what decides between
+    duplicates. Scratch files beside ``out`` hold the rows meanwhile, and are removed at the
     end, also after an error.
 
     The directory appears at once and complete; it replaces an earlier log of events, never anything else. ValueError

@@ -17,10 +17,8 @@ and items that were not shown earning m · (old place / new place)^γ, with γ o
 production knows more than the predictions where those that it would move up earn less.
 """
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +29,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.evaluation.replay import ranks
@@ -45,7 +43,6 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.alone import without_boosts
 from pygrade.policy.mixture import EPSILON
 from pygrade.policy.network import Core
-from pygrade.workers import LOCAL, Workers
 
 VALUE = "value"  # of the events of all tasks, beside the tasks
 AS_TRAINED = "as trained"
@@ -67,7 +64,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Front:
+class Front(Record):
     """The trade-offs that a policy offers on a log."""
 
     num_requests: int
@@ -79,25 +76,15 @@ class Front:
     paths: list[tuple[str, str, list[Point]]]  # a, b, and points from the most of a to the most of b, others as trained
     settings: dict[str, Point]  # values that were named, each over the values as they are
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
-
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Record):
     """Values that keep some tasks' events at a level of production's and earn most of another."""
 
     values: dict[str, float]
     searched: dict[str, float]  # lifts on the requests of the search
     lacking: dict[str, float]  # task → what the search lacks to the level, of tasks whose level is out of reach
     judged: Point  # on other requests
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
 
 class RankingEvaluator:
@@ -282,10 +269,6 @@ class RankingEvaluator:
         """The policy at values [T]."""
         return self.point(self.scores(values), values)
 
-    def each(self, method: str, vectors: Sequence[Sequence[float]]) -> list[Any]:
-        """`at` or `totals` of each of several values."""
-        return [getattr(self, method)(values) for values in vectors]
-
     def totals(self, values: Sequence[float] | None) -> Array:
         """[T + 1]: debiased events of the policy at values [T], or of production (None)."""
         outcomes = self._base if values is None else self._outcomes(self.scores(values))
@@ -332,39 +315,14 @@ def _lift(new: Array, old: Array) -> Array:
     return np.asarray(np.divide(new, old, out=np.full(len(old), np.nan), where=old != 0) - 1.0)
 
 
-class _Judges:
-    """Judges that live in workers, each several times if there are workers enough, to count at many values."""
-
-    def __init__(self, judges: Sequence[RankingEvaluator], workers: Workers) -> None:
-        self._copies = max(1, workers.count // len(judges))
-        parts = [judge for judge in judges for _ in range(self._copies)]
-        self._actors = workers.actors(copy.copy, parts, "front")
-
-    def each(self, method: str, vectors: Sequence[Sequence[float]], judges: int = 1) -> list[list[Any]]:
-        """Results of the method at each of the vectors, by judge; a judge's copies share the vectors."""
-        shares = [list(vectors[number :: self._copies]) for number in range(self._copies)]
-        results = self._actors.call("each", [method] * len(shares) * judges, shares * judges)
-        result = []
-        for first in range(0, len(results), self._copies):
-            of_judge: list[Any] = [None] * len(vectors)
-            for number in range(self._copies):
-                of_judge[number :: self._copies] = results[first + number]
-            result.append(of_judge)
-        return result
-
-    def close(self) -> None:
-        self._actors.close()
-
-
 def front(
     judge: RankingEvaluator,
     tasks: Sequence[str],
     expected_value: Array,
-    workers: Workers = LOCAL,
     settings: Sequence[Mapping[str, float]] = (),
 ) -> Front:
-    """The front of the policy between these tasks; expected_value [M]: scores; workers: those that count the points;
-    settings: values by task to judge beside it.
+    """The front of the policy between these tasks; expected_value [M]: scores; settings: values by task to judge beside
+    it.
     """
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
@@ -384,8 +342,7 @@ def front(
     knobs = {f"{task} {sign}": at(**{task: u}) for task in tasks for sign, u in (("× 4", 4.0), ("/ 4", 0.25))}
     pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     paths = [(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for a, b in pairs]
-    with closing(_Judges([judge], workers)) as judges:
-        (points,) = judges.each("at", vectors)
+    points = [judge.at(values) for values in vectors]
     marks = {EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]}
     if judge.mixed:
         marks[SERVED] = judge.point(judge.scores(None))
@@ -406,14 +363,13 @@ def solve(
     keep: Mapping[str, float],
     most: str = VALUE,
     seed: int = 0,
-    workers: Workers = LOCAL,
 ) -> Solution:
     """The values that keep each task's events at ``keep[task]`` × production's or above and earn most events of
     the task ``most`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.
 
     Cross-entropy search over log u, values u times the policy's. A vector that lacks less of the levels is better than
     one that lacks more. Search on requests that the searched policies were not trained on, or levels are kept there
-    alone. workers: where the candidates are counted.
+    alone.
     """
     names = judge.names
     _check_known("keep", keep, names)
@@ -429,18 +385,16 @@ def solve(
     rng, reach = np.random.default_rng(seed), math.log(REACH)
     mean, spread = np.zeros(len(names) - 1), np.full(len(names) - 1, 0.8)
     tried: list[tuple[float, float, Array, Array]] = []  # lacking, minus what is earned, log u, lifts
-    with closing(_Judges(search, workers)) as judges:
-        for _ in range(_ITERATIONS):
-            draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
-            draws[0] = mean  # at first the policy's
-            counted = judges.each("totals", [(judge.worth * np.exp(draw)).tolist() for draw in draws], len(search))
-            for draw, *of_judges in zip(draws, *counted, strict=True):
-                lifts = _lift(np.sum(of_judges, 0), totals)
-                lacking = float(np.maximum(least - lifts[kept], 0.0).max())
-                tried.append((lacking, -float(lifts[target]), draw, lifts))
-            tried.sort(key=lambda trial: trial[:2])
-            elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
-            mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
+    for _ in range(_ITERATIONS):
+        draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
+        draws[0] = mean  # at first the policy's
+        for draw in draws:
+            lifts = _lift(np.sum([part.totals((judge.worth * np.exp(draw)).tolist()) for part in search], 0), totals)
+            lacking = float(np.maximum(least - lifts[kept], 0.0).max())
+            tried.append((lacking, -float(lifts[target]), draw, lifts))
+        tried.sort(key=lambda trial: trial[:2])
+        elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
+        mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
     _, _, best, lifts = tried[0]
     values = judge.worth * np.exp(best)
     missing = {task: float(gap) for task, gap in zip(keep, least - lifts[kept], strict=True) if gap > 0}

@@ -165,16 +165,15 @@ class LimitEvaluator:
             rows = _rows_of(knob, logs)
             if knob.share:
                 column = self.judge.exposed[:, self.judge.groups.index(knob.name)] * rows[logs.row_request]
-                boosts = (self._own_boosts() if boosts is None else boosts) + price * column
+                if boosts is None:
+                    own = self.judge.boosts
+                    boosts = np.zeros(len(column)) if own is None else own.numpy().astype(np.float64)
+                boosts = boosts + price * column
             else:
                 assert self._values is not None
                 values = self._values.copy() if values is None else values
                 values[rows, logs.tasks.index(knob.name)] *= np.float32(math.exp(price))
         return values, boosts
-
-    def _own_boosts(self) -> Array:
-        own = self.judge.boosts
-        return np.zeros(self.judge.logs.num_rows) if own is None else own.numpy().astype(np.float64)
 
 
 def _ratio(top: Array, bottom: Array) -> Estimate:

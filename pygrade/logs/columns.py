@@ -1,6 +1,33 @@
-"""The arrays of a log, in the order of their columns in Parquet."""
+"""The arrays of a log, in the order of their columns in Parquet: by a line each they are read, written, selected and
+checked.
+"""
 
 from typing import NamedTuple
+
+import numpy as np
+
+MAX_SLOT = 100_000  # arrays are as long as the last slot
+MAX_AMOUNT = 1e12  # of feedback on a row, and of a price; larger ones overflow in gradients
+FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
+_MOST = float(np.finfo(np.float32).max)
+
+
+class Values(NamedTuple):
+    """The range of a column's numbers."""
+
+    low: float
+    high: float
+    wanted: str  # for people
+    missing: bool = False  # NaN may stand for an unknown one
+
+
+_SLOT = Values(-1, MAX_SLOT - 1, f"a slot from 0 to below {MAX_SLOT:,}, or null where not shown")
+_PRICE = Values(0.0, MAX_AMOUNT, f"a finite amount from 0 to {MAX_AMOUNT:g}")
+_TIME = Values(-FINER, FINER - 1, "milliseconds since 1970 (this looks like micro- or nanoseconds)")
+_PREDICTION = Values(0.0, _MOST, "a finite prediction ≥ 0 (of a logit, take the sigmoid)")
+_FEEDBACK = Values(0.0, MAX_AMOUNT, f"feedback from 0 to {MAX_AMOUNT:g} of a shown row (harm has a negative value)")
+_ANY = Values(-_MOST, _MOST, "a finite value, or NaN where missing", True)
+_POSITIVE = Values(0.0, _MOST, "a finite value ≥ 0", True)
 
 
 class Column(NamedTuple):
@@ -8,6 +35,7 @@ class Column(NamedTuple):
 
     by_request: bool
     kind: str  # "id" (int64 or str), "str" or a dtype
+    values: Values | None = None
     labels: str = ""  # of a matrix: the field that names its columns
     prefix: str = ""  # of their names in Parquet; else the column has the name of the field
     optional: bool = True
@@ -17,28 +45,28 @@ COLUMNS = {
     "request_id": Column(True, "id", optional=False),
     "user_id": Column(True, "id", optional=False),
     "item_id": Column(False, "id", optional=False),
-    "position": Column(False, "int32", optional=False),
+    "position": Column(False, "int32", _SLOT, optional=False),
     "scenario": Column(True, "str"),
     "policy_version": Column(True, "str"),
     "exploration": Column(True, "str"),
     "baseline": Column(True, "str"),
     "verdict": Column(True, "str"),
     "arm": Column(True, "str"),
-    "value": Column(False, "float32"),
-    "production_score": Column(False, "float32"),
+    "value": Column(False, "float32", _PRICE),
+    "production_score": Column(False, "float32", Values(-_MOST, _MOST, "a finite score for every candidate")),
     "category": Column(False, "str"),
     "embedding": Column(False, "int32"),  # in Parquet lists, see `embeddings`
     "seed": Column(True, "uint64"),
-    "timestamp": Column(True, "int64"),
-    "trust": Column(True, "float32"),
+    "timestamp": Column(True, "int64", _TIME),
+    "trust": Column(True, "float32", Values(0.0, 1.0, "a number from 0 to 1", True)),
     "candidates": Column(True, "int64"),
-    "context": Column(True, "float32", "features", "x_", optional=False),
-    "predictions": Column(False, "float32", "tasks", "p_", optional=False),
-    "feedback": Column(False, "float32", "tasks", "y_", optional=False),
-    "item_features": Column(False, "float32", "items", "i_"),
-    "weights": Column(True, "float32", "tasks", "w_"),
-    "concentration": Column(True, "float32", "tasks", "a_"),
-    "request_values": Column(True, "float32", "tasks", "v_"),
+    "context": Column(True, "float32", _ANY, "features", "x_", optional=False),
+    "predictions": Column(False, "float32", _PREDICTION, "tasks", "p_", optional=False),
+    "feedback": Column(False, "float32", _FEEDBACK, "tasks", "y_", optional=False),
+    "item_features": Column(False, "float32", _ANY, "items", "i_"),
+    "weights": Column(True, "float32", _POSITIVE, "tasks", "w_"),
+    "concentration": Column(True, "float32", _POSITIVE, "tasks", "a_"),
+    "request_values": Column(True, "float32", _ANY, "tasks", "v_"),
 }
 PER_REQUEST = tuple(name for name, column in COLUMNS.items() if column.by_request)
 PER_ROW = tuple(name for name, column in COLUMNS.items() if not column.by_request)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -306,13 +306,7 @@ def item_codes(table: Table, mapping: ColumnMap) -> Ints:
     return table.codes(name) if name in table.names else numbered(ids(table, name, "item"))
 
 
-def without_copies(
-    table: Table,
-    mapping: ColumnMap,
-    slot: NDArray[np.int32],
-    duplicates: Literal["keep-shown", "refuse"],
-    notes: ImportNotes,
-) -> Bools:
+def without_copies(table: Table, mapping: ColumnMap, slot: NDArray[np.int32], notes: ImportNotes) -> Bools:
     """[M]: rows to keep. Of an item listed several times in a request the shown rows stay, and one row if none was
     shown; of rows that are the same in slot, too, the first.
     """
@@ -326,8 +320,6 @@ def without_copies(
     extra[order] = same & ((slot[order] < 0) | (slot[order] == before))
     if extra.any():
         count = f"{extra.sum():,} rows in {count_distinct(table.group[extra]):,} requests"
-        if duplicates == "refuse":
-            raise table.problem(f"{name!r}", extra, "lists an item again within a request", "it once")
         notes.changed.append(f"{name!r} lists an item again within a request ({count}): the shown row is kept")
     return ~extra
 

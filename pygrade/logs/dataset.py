@@ -119,7 +119,7 @@ class Dataset:
 def read_short(log: Logs | LogParts, limit: int) -> Logs | LogParts:
     """The log, read if it has no more requests than the limit."""
     is_short = log.num_requests <= limit
-    return log.read(0, log.num_requests) if is_short and isinstance(log, LogParts) else log
+    return log.read() if is_short and isinstance(log, LogParts) else log
 
 
 class _Mapped(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from pygrade.logs.roles import is_harm, short_name
 from pygrade.logs.table import Table, check_names, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
-Duplicates = Literal["keep-shown", "refuse"]
 _LARGE = 3.0  # mean of the amounts that are not taken for counts
 _DECISIVE = ("position", "timestamp", "scenario", "value", "exploration")
 _NUMBERS = ("position", "value", "production_score", "shown", "trust")
@@ -48,7 +47,6 @@ class _Options:
     """Options of reading a table."""
 
     scale: Mapping[str, str | PredictionScale]
-    duplicates: Duplicates
     levels: Sequence[str]
     logged: Mapping[str, PredictionScale] | None  # scales of a log of pygrade's own, whose predictions were read
 
@@ -69,7 +67,6 @@ def import_table(
     columns: Columns | None = None,
     *,
     scale: Mapping[str, str | PredictionScale] | None = None,
-    duplicates: Duplicates = "keep-shown",
     levels: Sequence[str] = (),
     fix: bool = False,
     where: str = "the table",
@@ -78,8 +75,6 @@ def import_table(
 
     ValueError says what is missing (`LogContractError`) or refused; of several problems, `TableProblems` has all.
     """
-    if duplicates not in ("keep-shown", "refuse"):
-        raise ValueError(f"duplicates is {duplicates!r}; want keep-shown or refuse")
     given = parse_map(columns)
     arrow = to_arrow(table)
     check_names(arrow, where)
@@ -89,7 +84,7 @@ def import_table(
         given["position"] = LISTED
     arrow, said, parents = unnested(arrow, where, given)
     found, requests = Table(arrow, where, parents=parents), 0
-    options = _Options(scale or {}, duplicates, levels, from_records(header.get("scales", {})) if header else None)
+    options = _Options(scale or {}, levels, from_records(header.get("scales", {})) if header else None)
     while True:
         attempt = _attempt(found, given, options)
         requests = requests or len(attempt.table.starts)
@@ -140,7 +135,7 @@ def _attempt(table: Table, given: Mapping[str, str], options: _Options) -> _Atte
             slot = conversion.slots(table, mapping, notes)
     if slot is not None and {"request_id", "item_id"} <= set(mapping.roles):
         with problems.collect():
-            keep = conversion.without_copies(table, mapping, slot, options.duplicates, notes)
+            keep = conversion.without_copies(table, mapping, slot, notes)
             if not keep.all():
                 result.table, slot = table.kept(keep), slot[keep]
         with problems.collect():
@@ -194,22 +189,12 @@ def worth_by_default(imported: ImportedTable, given: Mapping[str, float]) -> dic
     return worth
 
 
-def check_priced(imported: ImportedTable, worth: Mapping[str, float], priced: Sequence[str]) -> None:
-    """ValueError if tasks with prices have none, or a proposed one that gains too much to be known before the page."""
-    fields, mapping = imported.fields, imported.mapping
-    no_price = [f"{name!r} is {why}" for name, why in mapping.left_out.items() if why.startswith("no price: ")]
-    wanted = "a price that is known before the page is shown, named by value=COLUMN"
-    if priced and "value" not in fields and no_price:
-        raise ValueError(f"value_tasks is {tuple(priced)}, and {no_price[0]}; want {wanted}")
-    if not priced or "value" not in fields or imported.own or mapping.why["value"] == "given":
-        return
-    values = np.where(np.isin(fields["tasks"], priced), [worth[task] for task in fields["tasks"]], 0.0)
-    events = (fields["predictions"] @ values, fields["feedback"] @ values)
-    if gain := leaks.absurd_price(events, fields["value"], fields["position"], fields["offsets"]):
-        column = mapping.roles["value"]
-        raise ValueError(
-            f"{imported.where}: with {column!r} (price, by its name) the order by expected value {gain}; want {wanted}"
-        )
+def check_priced(imported: ImportedTable, priced: Sequence[str]) -> None:
+    """ValueError if tasks are to have prices, and the proposed one was left out."""
+    reasons = [f"{name!r} is {why}" for name, why in imported.mapping.left_out.items() if why.startswith("no price: ")]
+    if priced and "value" not in imported.fields and reasons:
+        wanted = "a price that is known before the page is shown, named by value=COLUMN"
+        raise ValueError(f"value_tasks is {tuple(priced)}, and {reasons[0]}; want {wanted}")
 
 
 def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:

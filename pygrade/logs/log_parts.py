@@ -2,7 +2,7 @@
 
 log = LogParts.open("logs")            # or several paths, in order
 early, late = log.split(0.8)           # of requests alone; nothing is copied
-some = log.read(0, 1000)               # `Logs` of the first thousand requests
+some = late.sample(1000)               # `Logs` of a thousand requests
 """
 
 import contextlib
@@ -91,31 +91,16 @@ class LogParts:
     def num_requests(self) -> int:
         return sum(len(part.chosen) for part in self.parts)
 
-    @property
-    def ends(self) -> NDArray[np.int64]:
-        """[n]: number of the request after each part's last."""
-        return np.cumsum([len(part.chosen) for part in self.parts])
-
-    def read(self, start: int, stop: int) -> Logs:
-        """Requests start … stop - 1; needs memory for them and one part."""
-        return concatenate(list(self._read(start, stop)))
-
-    def _read(self, start: int, stop: int) -> Iterator[Logs]:
-        if not 0 <= start < stop <= self.num_requests:
-            raise ValueError(f"requests are {start} to {stop}; want a range in 0 to {self.num_requests}")
-        before = 0
-        for part in self.parts:
-            wanted = part.chosen[max(start - before, 0) : max(stop - before, 0)]
-            before += len(part.chosen)
-            if len(wanted):
-                logs = read_logs(part.path).arranged(self.tasks, self.features, self.items)
-                whole = len(wanted) == logs.num_requests
-                logs = logs if whole else logs.select(wanted)
-                yield logs.valued(self.task_values, self.value_tasks)
+    def read(self) -> Logs:
+        """All requests."""
+        return concatenate(list(self.each_part()))
 
     def each_part(self) -> Iterator[Logs]:
-        """The log, a file at a time."""
-        return self._read(0, self.num_requests)
+        """The requests, a file at a time."""
+        for part in self.parts:
+            logs = read_logs(part.path).arranged(self.tasks, self.features, self.items)
+            logs = logs if len(part.chosen) == logs.num_requests else logs.select(part.chosen)
+            yield logs.valued(self.task_values, self.value_tasks)
 
     def valued(
         self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None
@@ -141,42 +126,38 @@ class LogParts:
 
     def select(self, keep: NDArray[np.bool_]) -> "LogParts":
         """The requests of a mask [R]."""
-        pieces = np.split(keep, self.ends[:-1])
+        pieces = np.split(keep, np.cumsum([len(part.chosen) for part in self.parts])[:-1])
         parts = [replace(part, chosen=part.chosen[piece]) for part, piece in zip(self.parts, pieces, strict=True)]
         return replace(self, parts=tuple(part for part in parts if len(part.chosen)))
 
     def sample(self, limit: int) -> Logs:
         """At most so many requests, in their order: those with the smallest hashes of their ids."""
         if self.num_requests <= limit:
-            return self.read(0, self.num_requests)
+            return self.read()
         drawn = []
         for part in self.parts:
             with parquet.ParquetParts(part.path) as source:
                 drawn.append(order_of(source.request_ids()[part.chosen]))
         keep = np.zeros(self.num_requests, bool)
         keep[np.argsort(np.concatenate(drawn), kind="stable")[:limit]] = True
-        chosen = self.select(keep)
-        return chosen.read(0, chosen.num_requests)
-
-    def column(self, name: str) -> Array | None:
-        """[R]: an integer column of the requests, such as ``timestamp``; None if a file has none."""
-        arrays = []
-        for part in self.parts:
-            with parquet.ParquetParts(part.path) as source:
-                if name not in source.names:
-                    return None
-                arrays.append(source.of_requests(name)[part.chosen])
-        return np.concatenate(arrays)
+        return self.select(keep).read()
 
     def split(self, fraction: float) -> tuple["LogParts", "LogParts"]:
         """Earlier and later requests, as `Logs.split` cuts them; times take 8 bytes a request while it runs."""
         if not 0.0 <= fraction <= 1.0:
             raise ValueError(f"fraction is {fraction}; want 0 to 1")
-        stamps = self.column("timestamp")
-        order = np.arange(self.num_requests) if stamps is None else np.argsort(stamps, kind="stable")
+        stamps = [self._timestamps(part) for part in self.parts]
+        known = [part for part in stamps if part is not None]
+        whole = len(known) == len(stamps)
+        order = np.argsort(np.concatenate(known), kind="stable") if whole else np.arange(self.num_requests)
         early = np.zeros(self.num_requests, bool)
         early[order[: round(fraction * self.num_requests)]] = True
         return self.select(early), self.select(~early)
+
+    @staticmethod
+    def _timestamps(part: LogFile) -> NDArray[np.int64] | None:
+        with parquet.ParquetParts(part.path) as source:
+            return source.of_requests("timestamp")[part.chosen] if "timestamp" in source.names else None
 
 
 def wrote_log(paths: Sequence[Place]) -> bool:

@@ -1,15 +1,10 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form.
 
-One Parquet row is one candidate of a request; the rows of a request are contiguous. Columns: `request_id`, `user_id`,
-`item_id` (integer or string), `position` (integer, 0-based slot, null where not shown; if slots are unknown, `listed`
-instead: the place among the request's shown rows as they were listed), context features `x_<feature>`, predictions
-`p_<task>`, feedback `y_<task>` (null where not shown), and optionally item columns `i_<name>` (numbers, null where
-unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numbers, see `embeddings`) of the item,
-`production_score` (what production ranked every candidate by), the logging policy's weights `w_<task>`, concentration
-`a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy
-was mixed with), `v_<task>` (what an event was worth in the request, if the page was ranked by it),
-`candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
-shown ones alone of the others) and `arm` (of a service's A/B test).
+One Parquet row is one candidate of a request; the rows of a request are contiguous. Its columns are the fields of
+`Logs` by the names in `columns.COLUMNS`: matrices as a column for each label (`p_click`), position and feedback null
+where the row was not shown. If slots are unknown, `listed` stands in the place of `position`: the place among the
+request's shown rows as they were listed. A server's log may list all candidates of a sample of its requests
+(`candidates`: how many the request had), and the shown ones alone of the others.
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -32,9 +27,9 @@ from pygrade._util.memo import once_per_object
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.categories import levels_of
-from pygrade.logs.columns import COLUMNS, PER_REQUEST, PER_ROW, PER_TASK
+from pygrade.logs.columns import COLUMNS, MAX_AMOUNT, PER_REQUEST, PER_ROW, PER_TASK
 from pygrade.logs.embeddings import MOST_NUMBERS
-from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table, worth_by_default
+from pygrade.logs.import_table import Columns, ImportedTable, check_priced, import_table, worth_by_default
 from pygrade.logs.prediction_scale import MARGIN, PredictionScale
 from pygrade.metrics.texts import rate_text
 
@@ -43,10 +38,7 @@ _Refuse = Callable[..., None]  # see `validate`
 logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
-MAX_SLOT = 100_000  # arrays are as long as the last slot
-MAX_AMOUNT = 1e12  # of feedback on a row, and of a price; larger ones overflow in gradients
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
-FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +204,6 @@ class Logs:
         values: Mapping[str, float] | None = None,
         value_tasks: Sequence[str] = (),
         scale: Mapping[str, str | PredictionScale] | None = None,
-        duplicates: Duplicates = "keep-shown",
         levels: Sequence[str] = (),
         fix: bool = False,
         where: str = "the table",
@@ -230,18 +221,17 @@ class Logs:
             scale: task → what its predictions are: probability, percent, logit, log, score (of no unit: a rising map is
                 fitted), ``given:click`` or ``percent:given:click`` (of an event that presumes a click), or what another
                 log or a policy has in ``scales``. Not given: probabilities, or amounts.
-            duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
             levels: 0/1 columns ``name=level`` of a policy or another log, which text columns get instead of those of
                 their frequent levels.
             fix: leave out requests whose rows are refused, at most 10 % of all, and read numbers with gaps where a text
                 among them is none.
             where: name of the table in messages.
 
-        Slots from 1, dates and seconds, booleans, percentages, rows out of order are converted; each change is logged
-        as a warning. ValueError: the whole contract beside what the table has, or all that is refused and why.
+        Slots from 1, dates and seconds, booleans, percentages, rows out of order are converted, and of an item listed
+        twice in a request the row that was shown is kept; each change is logged as a warning. ValueError: the whole
+        contract beside what the table has, or all that is refused and why.
         """
-        options: dict[str, Any] = {"scale": scale, "duplicates": duplicates, "levels": levels, "fix": fix}
-        imported = import_table(table, columns, **options, where=where)
+        imported = import_table(table, columns, scale=scale, levels=levels, fix=fix, where=where)
         logs = cls.from_imported(imported, values, value_tasks)
         for note in [*imported.notes.changed, *imported.notes.warned]:
             logger.warning("%s: %s", where, note)
@@ -263,7 +253,7 @@ class Logs:
                 raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
         worth = {**worth_by_default(imported, values or {}), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
-        check_priced(imported, worth, priced)
+        check_priced(imported, priced)
         logs = cls(**imported.fields, task_values=tuple(map(float, worth.values())), value_tasks=priced)
         validate(logs, imported.where, imported.row_name)
         return logs
@@ -441,15 +431,13 @@ def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
         raise TypeError(f"{name} has dtype {array.dtype}; want {wanted}")
 
 
-def check_amounts(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = str) -> None:
+def check_amounts(logs: Logs) -> None:
     """ValueError that names column and row of the first feedback or price that is not finite, or above `MAX_AMOUNT`."""
     columns = {f"y_{task}": logs.feedback[:, t] for t, task in enumerate(logs.tasks)}
     for name, values in (columns if logs.value is None else columns | {"value": logs.value}).items():
-        bad = ~(np.abs(values) <= MAX_AMOUNT)
-        if bad.any():
-            row = int(np.argmax(bad))
-            wanted = f"a finite amount up to {MAX_AMOUNT:g}"
-            raise ValueError(f"{where}: column '{name}', row {row_name(row)}: {values[row]:g}; want {wanted}")
+        _refusal(logs, "logs", str)(
+            ~(np.abs(values) <= MAX_AMOUNT), name, values, f"a finite amount up to {MAX_AMOUNT:g}"
+        )
 
 
 def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = str) -> None:
@@ -457,35 +445,67 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
 
     `where` and `row_name` name the log and its rows in the message.
     """
+    refuse = _refusal(logs, where, row_name)
+    _validate_values(logs, refuse)
+    _validate_places(logs, refuse)
+    for t, task in enumerate(logs.tasks):
+        column, feedback = logs.predictions[:, t], logs.feedback[:, t]
+        wanted = "null where position is null, as nobody saw the item"
+        refuse(~logs.shown & (feedback != 0), f"y_{task}", feedback, wanted)
+        if set(np.unique(feedback)) == {0.0, 1.0}:
+            wanted = "a probability, as feedback is 0 or 1 (of a percentage, take a hundredth)"
+            refuse(column > 1 + MARGIN, f"p_{task}", column, wanted)
+    if logs.embedding is not None and logs.embeddings is not None:
+        count = len(logs.embeddings)
+        wrong = (logs.embedding < -1) | (logs.embedding >= count)
+        refuse(wrong, "embedding", logs.embedding, f"a place in embeddings, below {count}, or -1 where unknown")
+        bad = np.append(~np.isfinite(logs.embeddings).all(1) | ~logs.embeddings.any(1), False)[logs.embedding]
+        refuse(bad, "embedding", logs.embedding, "a vector of finite numbers that are not all 0")
+    times = logs.timestamp
+    if times is not None and len(times):
+        every = bool(((times >= SECONDS[0]) & (times < SECONDS[1])).all())
+        wanted = "milliseconds since 1970 (these look like seconds)"
+        refuse(np.full(len(times), every), "timestamp", times, wanted, by_request=True)
+    if logs.candidates is not None:
+        wanted = "at least as many as the request has rows"
+        refuse(logs.candidates < np.diff(logs.offsets), "candidates", logs.candidates, wanted, by_request=True)
+    if logs.exploration is not None:
+        unknown = ~np.isin(logs.exploration, EXPLORATIONS)
+        refuse(unknown, "exploration", logs.exploration, "one of " + ", ".join(EXPLORATIONS), by_request=True)
 
+
+def _refusal(logs: Logs, where: str, row_name: logs_parquet.RowName) -> _Refuse:
     def refuse(bad: Array, column: str, values: Array, want: str, by_request: bool = False) -> None:
         if bool(bad.any()):
             at = int(np.argmax(bad))
             row = int(logs.offsets[at]) if by_request else at
             raise ValueError(f"{where}: column '{column}', row {row_name(row)}: {values[at]}; want {want}")
 
-    _validate_places(logs, refuse)
-    _validate_tasks(logs, refuse)
-    check_amounts(logs, where, row_name)
-    _validate_requests(logs, refuse)
+    return refuse
+
+
+def _validate_values(logs: Logs, refuse: _Refuse) -> None:
+    """The numbers of each column are in its range."""
+    for name, column in COLUMNS.items():
+        array, wanted = getattr(logs, name), column.values
+        if array is None or wanted is None:
+            continue
+        labels = getattr(logs, column.labels) if column.labels else ("",)
+        for number, label in enumerate(labels):
+            values = array[:, number] if column.labels else array
+            bad = ~((values >= wanted.low) & (values <= wanted.high))
+            bad &= ~np.isnan(values) if wanted.missing else True
+            refuse(bad, column.prefix + label or name, values, wanted.wanted, column.by_request)
 
 
 def _validate_places(logs: Logs, refuse: _Refuse) -> None:
     """Requests, slots and items occur once."""
     requests = numbered(logs.request_id)
     if count_distinct(requests) != logs.num_requests:
-        first = np.unique(requests, return_index=True)[1]
         repeated = np.ones(logs.num_requests, bool)
-        repeated[first] = False
-        refuse(
-            repeated,
-            "request_id",
-            logs.request_id,
-            "the rows of a request next to each other (pygrade doctor sorts them)",
-            by_request=True,
-        )
-    refuse(logs.position < -1, "position", logs.position, "a slot from 0 on, or null where not shown")
-    refuse(logs.position >= MAX_SLOT, "position", logs.position, f"a slot below {MAX_SLOT:,}")
+        repeated[np.unique(requests, return_index=True)[1]] = False
+        wanted = "the rows of a request next to each other (pygrade doctor sorts them)"
+        refuse(repeated, "request_id", logs.request_id, wanted, by_request=True)
     shown = np.flatnonzero(logs.shown)
     if len(shown) and logs.position[shown].min() > 0:
         refuse(logs.shown, "position", logs.position, "slots from 0 (no row has slot 0; counted from 1? subtract 1)")
@@ -501,63 +521,3 @@ def _validate_places(logs: Logs, refuse: _Refuse) -> None:
         twice = (np.bincount(place, ~logs.shown) > 0)[place]  # feeds do show an item in two slots
         twice[first] = False
         refuse(twice, "item_id", logs.item_id, "each item once in a request, or each time in a slot")
-
-
-def _validate_tasks(logs: Logs, refuse: _Refuse) -> None:
-    """Predictions, feedback and prices."""
-    for t, task in enumerate(logs.tasks):
-        column, feedback = logs.predictions[:, t], logs.feedback[:, t]
-        wanted = "a finite prediction ≥ 0 (of a logit, take the sigmoid)"
-        refuse(~(column >= 0) | np.isinf(column), f"p_{task}", column, wanted)
-        refuse(~np.isfinite(feedback), f"y_{task}", feedback, "finite feedback for a shown candidate")
-        refuse(
-            ~logs.shown & (feedback != 0), f"y_{task}", feedback, "null where position is null, as nobody saw the item"
-        )
-        refuse(feedback < 0, f"y_{task}", feedback, "feedback ≥ 0 (give harm a negative task value instead)")
-        if set(np.unique(feedback)) == {0.0, 1.0}:
-            wanted = "a probability, as feedback is 0 or 1 (of a percentage, take a hundredth)"
-            refuse(column > 1 + MARGIN, f"p_{task}", column, wanted)
-    if logs.embedding is not None and logs.embeddings is not None:
-        count = len(logs.embeddings)
-        wrong = (logs.embedding < -1) | (logs.embedding >= count)
-        refuse(wrong, "embedding", logs.embedding, f"a place in embeddings, below {count}, or -1 where unknown")
-        bad = np.append(~np.isfinite(logs.embeddings).all(1) | ~logs.embeddings.any(1), False)[logs.embedding]
-        refuse(bad, "embedding", logs.embedding, "a vector of finite numbers that are not all 0")
-    if logs.value is not None:
-        refuse(~((logs.value >= 0) & np.isfinite(logs.value)), "value", logs.value, "a finite value ≥ 0")
-    if logs.production_score is not None:
-        score, wanted = logs.production_score, "a finite score for every candidate"
-        refuse(~np.isfinite(score), "production_score", score, wanted)
-
-
-def _validate_requests(logs: Logs, refuse: _Refuse) -> None:
-    """Columns of requests, and item columns."""
-    times = logs.timestamp
-    if times is not None and len(times):
-        wanted = "milliseconds since 1970"
-        every = bool(((times >= SECONDS[0]) & (times < SECONDS[1])).all())
-        refuse(np.full(len(times), every), "timestamp", times, f"{wanted} (these look like seconds)", by_request=True)
-        finer = f"{wanted} (this looks like microseconds or nanoseconds)"
-        refuse(times >= FINER, "timestamp", times, finer, by_request=True)
-    if logs.trust is not None:
-        wrong = (logs.trust < 0) | (logs.trust > 1)
-        refuse(wrong, "trust", logs.trust, "a number from 0 to 1", by_request=True)
-    for name, prefix in PER_TASK.items():
-        matrix = getattr(logs, name)
-        for t, task in enumerate(logs.tasks if matrix is not None else ()):
-            column = matrix[:, t]
-            bad = np.isinf(column) if name == "request_values" else (column < 0) | np.isinf(column)
-            wanted = "a finite number" if name == "request_values" else "a finite value ≥ 0"
-            refuse(bad, prefix + task, column, wanted, by_request=True)
-    for f, feature in enumerate(logs.features):
-        column = logs.context[:, f]
-        refuse(np.isinf(column), f"x_{feature}", column, "a finite value, or NaN where missing", by_request=True)
-    for i, item in enumerate(logs.items):
-        column = logs.item_columns[:, i]
-        refuse(np.isinf(column), f"i_{item}", column, "a finite value, or NaN where missing")
-    if logs.candidates is not None:
-        wanted = "at least as many as the request has rows"
-        refuse(logs.candidates < np.diff(logs.offsets), "candidates", logs.candidates, wanted, by_request=True)
-    if logs.exploration is not None:
-        unknown = ~np.isin(logs.exploration, EXPLORATIONS)
-        refuse(unknown, "exploration", logs.exploration, "one of " + ", ".join(EXPLORATIONS), by_request=True)

@@ -36,12 +36,12 @@ _KINDS = {  # what is wanted, and kinds of Arrow types that are it
 }
 _STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
 _SINGLE = {name: column for name, column in COLUMNS.items() if not column.labels}
+_OPTIONAL = [f"{c.prefix}<{c.labels[:-1]}>" if c.labels else n for n, c in COLUMNS.items() if c.optional]
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown; slots "
     "unknown: listed, the place in the list) and for each task p_<task> (prediction) and y_<task> (feedback, null: not "
-    "shown); optional: x_<feature>, i_<item column>, scenario, value, production_score, category, embedding (a list), "
-    "w_<task>, a_<task>, v_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, "
-    "verdict, candidates (of the request), arm; `pygrade doctor FILE` makes one of a table with other names"
+    f"shown); optional: x_<feature>, {', '.join(_OPTIONAL)}; `pygrade doctor FILE` makes one of a table with other "
+    "names"
 )
 
 

@@ -12,9 +12,8 @@ The networks are ours, as those of torch-rechub 0.9 rank the KuaiRand excerpt no
 (ESMM) and time: the C++ core computes what depends on the request alone once.
 """
 
-from pygrade.mtl.artifact import load, save
 from pygrade.mtl.columns import Columns
-from pygrade.mtl.model import MtlModel, predict
+from pygrade.mtl.model import MtlModel, load, predict, save
 from pygrade.mtl.timeline import TimeCounts, Timeline, count_times
 from pygrade.mtl.training import fit_stream
 

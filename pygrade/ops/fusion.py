@@ -11,7 +11,7 @@ from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
 from pygrade.ops.fusion_gradient import fuse_gradients, transform_gradient
 
-TRANSFORMS = _core.transforms
+TRANSFORMS = tuple(_core.transforms)
 LAYOUTS = ("item-major", "task-major")
 MAX_TASKS = 64
 MAX_LENGTH = (1 << 31) - 1
@@ -51,8 +51,8 @@ class FusionOptions(NamedTuple):
                 raise ValueError(f"offsets is {bounds}; want it to ascend from 0 to {scores.shape[0]}")
         if self.slope is not None and not bool((self.slope >= 0).all()):
             raise ValueError(f"slope is {self.slope.tolist()}; want numbers ≥ 0")
-        if self.name in ("log", "zlog", "log1p") and bool((scores < 0).any()):
-            raise ValueError("scores is negative somewhere; want scores ≥ 0 under a logarithm")
+        if _core.transforms[self.name] and bool((scores < 0).any()):
+            raise ValueError(f"scores is negative somewhere; want scores ≥ 0 under {self.name}")
 
     def of_reference(self) -> dict[str, Any]:
         """As keywords of the reference."""

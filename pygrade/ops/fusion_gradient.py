@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pygrade.reference.fusion import TRANSFORMS
+
 
 def _requests_of_rows(offsets: Tensor, rows: int) -> Tensor:
     """The request of each of ``rows`` jagged rows, int64 [M]."""
@@ -45,27 +47,18 @@ def transform_gradient(
     slope: Tensor | None,
     offsets: Tensor | None,
 ) -> Tensor:
-    """The gradient to the scores, in their dtype; computed in float64 where statistics are involved."""
-    if transform == "identity":
-        return grad.to(scores.dtype)
-    if transform == "rank":
-        return torch.zeros_like(scores)
-    exact = scores.double()
+    """The gradient to the scores, in their dtype; computed in float64."""
+    function = TRANSFORMS[transform]
+    exact, constant = scores.double(), 1.0 if slope is None else slope.double()
     result = grad.double()
-    if transform in ("zscore", "zlog"):
-        values = torch.log(exact + beta) if transform == "zlog" else exact
-        mean = _request_mean(values, offsets)
-        deviation = values - mean
+    if function.standardized:
+        values = function.f(exact, beta, constant)
+        deviation = values - _request_mean(values, offsets)
         std = _request_mean(deviation * deviation, offsets).sqrt()
         scale = 1.0 / (std + epsilon)
         tilt = _request_mean(result * deviation, offsets) * scale * scale / torch.where(std > 0.0, std, 1.0)
         result = (result - _request_mean(result, offsets)) * scale - tilt * deviation
-    if transform in ("log", "zlog"):
-        result = result / (exact + beta)
-    if transform == "log1p" and slope is not None:
-        steep = slope.double()
-        result = result * steep / (1.0 + steep * exact)
-    return result.to(scores.dtype)
+    return (result * function.gradient(exact, beta, constant)).to(scores.dtype)
 
 
 def _request_mean(values: Tensor, offsets: Tensor | None) -> Tensor:

@@ -205,7 +205,7 @@ def with_candidates(
     ``find`` gives; ids of copies are below the second result (`CandidateCopies`).
 
     They are materialized as the requests knew them, ``rows`` at a time, in a directory ``scratch`` that the caller
-    removes. Actors hold ``find`` and answer for a part of the features at a time. ValueError if a period has no
+    removes. Jobs answer for a part of the features at a time. ValueError if a period has no
     request.
     """
     files: list[CandidateFile] = []

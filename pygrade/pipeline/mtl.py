@@ -98,16 +98,7 @@ def fit_mtl(
 ) -> dict[str, Any]:
     """Trains, calibrates and saves the multi-task model."""
     tasks = choose_tasks(features, timeline, config)
-    fitted = features.fitted
-    names = features.schema
-    columns = Columns(
-        (*names.request_features, *names.item_features, *names.cross_features),
-        (*names.request_id_features, *names.item_id_features),
-        (*fitted.sizes["request_ids"], *fitted.sizes["item_ids"]),
-        features.schema.hash,
-        request_dense=len(names.request_features),
-        request_ids=len(names.request_id_features),
-    )
+    columns = mtl_columns(features)
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
     job = MtlJob(features.path, tasks, timeline, options, columns)
     model = workers.train(train_mtl, job, config.ranks, out / CHECKPOINTS, "mtl")
@@ -145,6 +136,19 @@ def funnel_of(log: EventLog, tasks: tuple[str, ...]) -> tuple[tuple[str, str], .
     for chain in log.funnel:
         pairs += list(pairwise(task for task in chain if task in tasks))
     return tuple(dict.fromkeys(pairs))
+
+
+def mtl_columns(features: FeatureSet) -> Columns:
+    """Names and sizes of the columns of `mtl_rows`."""
+    names, sizes = features.schema, features.fitted.sizes
+    return Columns(
+        (*names.request_features, *names.item_features, *names.cross_features),
+        (*names.request_id_features, *names.item_id_features),
+        (*sizes["request_ids"], *sizes["item_ids"]),
+        names.hash,
+        request_dense=len(names.request_features),
+        request_ids=len(names.request_id_features),
+    )
 
 
 def mtl_rows(features: FeatureSet, tasks: tuple[str, ...], rank: int = 0, ranks: int = 1) -> mtl.stream.Batches:

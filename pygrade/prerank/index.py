@@ -21,13 +21,6 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-def scores_of(query: Floats, vectors: Floats) -> Floats:
-    """The score of each row of vectors[n, D] under query[D], [n] float32; see the module's docstring."""
-    scores = np.empty(len(vectors), np.float32)
-    _core.item_scores(np.ascontiguousarray(query), np.ascontiguousarray(vectors), scores)
-    return scores
-
-
 @dataclass(frozen=True)
 class ItemIndex:
     """Items and their vectors in the C++ core. Immutable: any number of threads may search one."""
@@ -51,22 +44,12 @@ class ItemIndex:
     @cached_property
     def item_id(self) -> Ids:
         """The items, [m], ascending."""
-        ids = np.empty(len(self), np.int64)
-        self.core.read_items(ids)
-        return ids
-
-    @property
-    def vectors(self) -> Floats:
-        """The vectors of `item_id`, [m, D]: a copy."""
-        vectors = np.empty((len(self), self.width), np.float32)
-        self.core.read_items(np.empty(len(self), np.int64), vectors)
-        return vectors
+        items: Ids = self.core.layout()["item_id"][: len(self)]
+        return items
 
     def has(self, item_id: Ids) -> NDArray[np.bool_]:
         """For item_id[n] → bool [n]: in the index."""
-        found = np.empty(len(item_id), bool)
-        self.core.has(np.ascontiguousarray(item_id, np.int64), found)
-        return found
+        return np.isin(item_id, self.item_id)
 
     def search(
         self,

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from safetensors import safe_open
 
 from pygrade import _core
-from pygrade._util.files import atomic_directory, file_hash
+from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import ArtifactError, read_json, to_json, to_safetensors
 from pygrade._util.threads import torch_threads
 from pygrade.config.prerank import PrerankConfig
@@ -53,7 +53,7 @@ class Prerank:
     @cached_property
     def core(self) -> _core.Prerank:
         """Towers and index in the C++ core."""
-        return _core.Prerank(self.towers.core(), self.index.core, self.schema_hash)
+        return _core.Prerank(*self.files())
 
     def user_vectors(self, requests: TowerInputs) -> Floats:
         """Vectors of requests [R, width]; SchemaError for a `FeatureBatch` of another schema."""
@@ -61,7 +61,15 @@ class Prerank:
             schema_hash = requests.fitted.schema.hash
             if schema_hash != self.schema_hash:
                 raise SchemaError(f"requests are of schema {schema_hash!r}; want {self.schema_hash!r}")
-        return self.towers.user_vectors(requests, self.core.tower)
+        self.towers.check_requests(requests)
+        result = np.empty((len(requests.user_id), self.towers.config.width), np.float32)
+        self.core.tower.user_vectors(
+            np.ascontiguousarray(requests.request_dense, np.float32),
+            np.ascontiguousarray(requests.request_ids, np.int64),
+            np.ascontiguousarray(requests.sequences, np.int64),
+            result,
+        )
+        return result
 
     def candidates(
         self,
@@ -78,27 +86,32 @@ class Prerank:
         """
         return self.index.search(self.user_vectors(requests), n, seen, eligible)[0]
 
-    def save(self, directory: str | Path) -> Path:
-        """Writes ``prerank.json`` and ``prerank.safetensors`` into a directory that appears complete."""
-        target = Path(directory)
+    def files(self) -> tuple[bytes, bytes]:
+        """The content of prerank.json and prerank.safetensors."""
         tensors = {f"towers.{name}": value for name, value in self.towers.state_dict().items()}
         inputs = {item.name: getattr(self.towers.inputs, item.name) for item in fields(Inputs)}
         tensors |= {f"inputs.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in inputs.items()}
         tensors |= {f"index.{name}": torch.from_numpy(value) for name, value in self.index.core.layout().items()}
-        with atomic_directory(target) as partial:
-            (partial / _TENSORS).write_bytes(_aligned(to_safetensors(tensors), "index.vectors"))
-            record: dict[str, Any] = {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "schema_hash": self.schema_hash,
-                "config": asdict(self.towers.config),
-                "task_weights": self.task_weights,
-                "items": len(self.index),
-                "sha256": {_TENSORS: file_hash(partial / _TENSORS)},
-            }
-            record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
-            (partial / "prerank.json").write_bytes(to_json(record))
-        return target
+        content = _aligned(to_safetensors(tensors), "index.vectors")
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "schema_hash": self.schema_hash,
+            "config": asdict(self.towers.config),
+            "task_weights": self.task_weights,
+            "items": len(self.index),
+            "sha256": {_TENSORS: hashlib.sha256(content).hexdigest()},
+        }
+        record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
+        return to_json(record), content
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes ``prerank.json`` and ``prerank.safetensors`` into a directory that appears complete."""
+        record, tensors = self.files()
+        with atomic_directory(Path(directory)) as partial:
+            (partial / _TENSORS).write_bytes(tensors)
+            (partial / "prerank.json").write_bytes(record)
+        return Path(directory)
 
     @classmethod
     def load(cls, directory: str | Path, schema_hash: str | None = None) -> "Prerank":
@@ -126,7 +139,9 @@ class Prerank:
             raise ArtifactError(f"{path} does not fit the files beside it: {error}") from error
         except ValueError as error:
             raise ArtifactError(str(error)) from error
-        return cls(towers, ItemIndex(core.index), tuple(record["task_weights"]), str(record.get("schema_hash", "")))
+        prerank = cls(towers, ItemIndex(core.index), tuple(record["task_weights"]), str(record.get("schema_hash", "")))
+        vars(prerank)["core"] = core
+        return prerank
 
 
 def _aligned(content: bytes, name: str) -> bytes:

@@ -12,7 +12,6 @@ and the vectors of items, which are computed once and stored, use torch.
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pygrade import _core
 from pygrade.config.prerank import PrerankConfig
 from pygrade.features.values import KeySums
 from pygrade.metrics.streamed import Moments
@@ -65,24 +63,10 @@ class Inputs:
 
     def no_pairs(self) -> Pairs:
         """A batch without positives."""
-        request, item = len(self.request_mean), len(self.item_mean)
-
-        def ids(*shape: int) -> Ids:
-            return np.zeros(shape, np.int64)
-
-        def dense(*shape: int) -> NDArray[np.float32]:
-            return np.zeros(shape, np.float32)
-
-        return Pairs(
-            user_id=ids(0),
-            request_dense=dense(0, request),
-            request_ids=ids(0, len(self.request_sizes)),
-            sequences=ids(0, self.length),
-            item_id=ids(0),
-            item_dense=dense(0, item),
-            item_ids=ids(0, len(self.item_sizes)),
-            weight=dense(0),
-        )
+        none, dense = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        request = dense.reshape(0, len(self.request_mean)), none.reshape(0, len(self.request_sizes))
+        item = dense.reshape(0, len(self.item_mean)), none.reshape(0, len(self.item_sizes))
+        return Pairs(none, *request, none.reshape(0, self.length), none, *item, dense)
 
     def item_rows(self, item_id: Ids) -> Ids:
         """Embedding row of each item id (any shape): 1 … V, 0 for items that the towers don't know."""
@@ -195,7 +179,7 @@ class TwoTower(nn.Module):
 
     def user_inputs(self, requests: TowerInputs) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of `user`; ValueError if an array does not have the fitted shape."""
-        self._check_requests(requests)
+        self.check_requests(requests)
         known = self.inputs
         return (
             _scaled(requests.request_dense, known.request_mean, known.request_std),
@@ -203,7 +187,8 @@ class TwoTower(nn.Module):
             torch.from_numpy(known.item_rows(requests.sequences)),
         )
 
-    def _check_requests(self, requests: TowerInputs) -> None:
+    def check_requests(self, requests: TowerInputs) -> None:
+        """ValueError if an array does not have the fitted shape."""
         known = self.inputs
         for name, array, width in (
             ("request_dense", requests.request_dense, len(known.request_mean)),
@@ -221,41 +206,6 @@ class TwoTower(nn.Module):
             _scaled(dense, known.item_mean, known.item_std),
             _indices(ids, known.item_sizes),
             torch.from_numpy(known.item_rows(item_id)),
-        )
-
-    def user_vectors(self, requests: TowerInputs, core: _core.UserTower | None = None) -> NDArray[np.float32]:
-        """Vectors of requests, [R, width], by the C++ core; ``core``: what `core` gave before."""
-        self._check_requests(requests)
-        result = np.empty((len(requests.user_id), self.config.width), np.float32)
-        (core or self.core()).user_vectors(
-            np.ascontiguousarray(requests.request_dense, np.float32),
-            np.ascontiguousarray(requests.request_ids, np.int64),
-            np.ascontiguousarray(requests.sequences, np.int64),
-            result,
-        )
-        return result
-
-    def core(self) -> _core.UserTower:
-        """The user tower as the C++ core serves it, with the parameters of now."""
-        hidden, output = cast(nn.Linear, self.user_tower[0]), cast(nn.Linear, self.user_tower[3])
-        parameters: list[Tensor] = [self.item_table.weight, hidden.weight, hidden.bias, output.weight, output.bias]
-        parameters += [cast(nn.Embedding, table).weight for table in self.request_fields]
-        table, *layers = (p.detach().numpy() for p in parameters)
-        known = self.inputs
-        return _core.UserTower(
-            width=self.config.width,
-            hidden=self.config.hidden,
-            field_embedding=self.config.field_embedding,
-            length=known.length,
-            item_id=known.item_id,
-            item_table=table,
-            request_mean=known.request_mean,
-            request_std=known.request_std,
-            field_tables=layers[4:],
-            hidden_weight=layers[0],
-            hidden_bias=layers[1],
-            output_weight=layers[2],
-            output_bias=layers[3],
         )
 
     def item_vectors(self, catalog: Catalog, rows: int = 8192) -> NDArray[np.float32]:

@@ -1,11 +1,38 @@
 """Reference of the `fusion` family, and the order that every op ranks by."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
+
+class Transform(NamedTuple):
+    """f of each score p with the constants beta and slope, df/dp, and whether the z-score of f(p) follows."""
+
+    f: Callable[[Tensor, float, float | Tensor], Tensor]
+    gradient: Callable[[Tensor, float, float | Tensor], Tensor]
+    standardized: bool = False
+
+
+_IDENTITY = Transform(lambda p, beta, slope: p, lambda p, beta, slope: torch.ones_like(p))
+_LOG = Transform(lambda p, beta, slope: torch.log(p + beta), lambda p, beta, slope: 1.0 / (p + beta))
+
+TRANSFORMS = {
+    "identity": _IDENTITY,
+    "log": _LOG,
+    "zscore": _IDENTITY._replace(standardized=True),
+    "zlog": _LOG._replace(standardized=True),
+    "rank": Transform(lambda p, beta, slope: _share_beaten(p), lambda p, beta, slope: torch.zeros_like(p)),
+    "log1p": Transform(lambda p, beta, slope: torch.log1p(slope * p), lambda p, beta, slope: slope / (1.0 + slope * p)),
+}
+
+
+def _share_beaten(scores: Tensor) -> Tensor:
+    position = torch.argsort(rank_order(scores.transpose(1, 2)), dim=-1).transpose(1, 2)
+    last = scores.shape[1] - 1
+    return (last - position).to(scores.dtype) / max(last, 1)
 
 
 def rank_order(scores: Tensor) -> Tensor:
@@ -45,17 +72,10 @@ def transform_scores(
         return torch.cat(parts) if parts else scores.clone()
     if transform not in TRANSFORMS:
         raise ValueError(f"transform is {transform!r}; want one of {', '.join(TRANSFORMS)}")
-    if transform == "identity" or scores.shape[1] == 0:
+    if scores.shape[1] == 0:
         return scores
-    if transform == "rank":
-        order = rank_order(scores.transpose(1, 2))  # [B, T, N]
-        position = torch.argsort(order, dim=-1).transpose(1, 2)
-        last = scores.shape[1] - 1
-        return (last - position).to(scores.dtype) / max(last, 1)
-    if transform == "log1p":
-        return torch.log1p(slope * scores)
-    values = torch.log(scores + beta) if transform in ("log", "zlog") else scores
-    if transform == "log":
+    values = TRANSFORMS[transform].f(scores, beta, slope)
+    if not TRANSFORMS[transform].standardized:
         return values
     mean = values.mean(1, keepdim=True)
     std = (values - mean).square().mean(1, keepdim=True).sqrt()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array, Floats32
-from pygrade.config.policy import Transform
 from pygrade.config.training import CemConfig
 from pygrade.evaluation.arms import (
     CORRECTED_EXPECTED_VALUE,
@@ -99,7 +98,7 @@ def fit_baselines(
     ]
     for transform, name in FORMS.items():
         if transform != own:
-            config = replace(spec.config, transform=cast(Transform, transform))
+            config = replace(spec.config, transform=transform)
             form = PolicySpec(spec.tasks, spec.features, config)
             weights = best_static_weights(of_form(form), search)
             found.append(Baseline(name, transform, tuple(weights.tolist())))

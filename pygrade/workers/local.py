@@ -5,11 +5,11 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pygrade._util.progress import track
 from pygrade.workers.jobs import JobProgress, error_context, pack_work, run_job
-from pygrade.workers.protocol import Actors, Job, Part, Result
+from pygrade.workers.protocol import Job, Result
 from pygrade.workers.spawn import WithoutScript, needs_script
 
 if TYPE_CHECKING:
@@ -73,14 +73,6 @@ class LocalWorkers:
             self._pool = ProcessPoolExecutor(self.count, mp_context=WithoutScript())
         return self._pool
 
-    def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
-        """See `Workers`; they live in this process."""
-        made = []
-        for part in parts:
-            with error_context(name, part):
-                made.append(make(part))
-        return _LocalActors(made)
-
     def train(self, loop: "Callable[[Group, Job], Result]", job: Job, ranks: int, directory: Path, name: str) -> Result:
         """See `Workers`."""
         from pygrade.workers.ranks import train_here
@@ -91,15 +83,3 @@ class LocalWorkers:
 
 LOCAL = LocalWorkers()
 """This process: the default of every ``workers`` argument."""
-
-
-class _LocalActors:
-    def __init__(self, objects: list[Any]) -> None:
-        self._objects = objects
-
-    def call(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
-        given = zip(*arguments, strict=True) if arguments else ((),) * len(self._objects)
-        return [getattr(held, method)(*one) for held, one in zip(self._objects, given, strict=True)]
-
-    def close(self) -> None:
-        self._objects.clear()

@@ -6,24 +6,13 @@ order of the jobs, so that what is added up in this order has the same bits ever
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from pygrade.workers.group import Group
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Part = TypeVar("Part")
-
-
-class Actors(Protocol):
-    """Objects that live in workers, each with its own part of the data."""
-
-    def call(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
-        """``method`` of every object, of object i with ``arguments[·][i]``; the results in the order of the objects."""
-
-    def close(self) -> None:
-        """Ends the objects."""
 
 
 class Workers(Protocol):
@@ -42,9 +31,6 @@ class Workers(Protocol):
         If jobs or results have an attribute ``rows``, progress shows the rows per second. Work that is an object is
         held by a worker between jobs with what it loads, as a model.
         """
-
-    def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
-        """One object make(part) for every part. A lost worker's objects are made again, so they keep no other state."""
 
     def train(self, loop: "Callable[[Group, Job], Result]", job: Job, ranks: int, directory: Path, name: str) -> Result:
         """loop(group, job) of rank 0 of ``ranks`` processes that train together; with 1 the group is alone.

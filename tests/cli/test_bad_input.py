@@ -51,7 +51,7 @@ CASES = {
     TRAIN + "--reward.values-spread 2": "reward.values_spread is 2.0; want it with --policy.trade-offs",
     TRAIN + "--policy.evidence-feature n": "policy.evidence_feature is n; want it with",
     TRAIN + "--policy.slope 2": "policy.slope is 2.0; want it with --policy.transform log1p",
-    TRAIN + "--reward.prior-weight 0 --reward.prior-calibration slope": "want it with a --reward.prior-weight",
+    TRAIN + "--reward.prior-weight 0 --reward.prior-calibration slope": "want it with --reward.prior-weight above 0",
     TRAIN + "--grade off --stage1.steps 5": "stage1.steps is 5; want it with --grade on alone",
     TRAIN + "--correction.no-on --prior z": "correction.prior is z; want it with --correction.on alone",
     TRAIN + "--trust.folds 0 --prior z": "prior is z; want it with --trust.folds above 0 alone",
@@ -60,7 +60,8 @@ CASES = {
     PIPELINE + "--recflow.tasks like": "options --recflow.… are for recflow: data; data is logs:x",
     PIPELINE + "--train.policy.slope 2": "train.policy.slope is 2.0; want it with --train.policy.transform",
     PIPELINE + "--train.policy.evidence-prior 2 --evidence-prior 3": "evidence_prior is 3.0; want it with",
-    PIPELINE + "--train.stage2.clip 0.3": "pipeline has no option --train.stage2.clip",  # a file has it
+    PIPELINE
+    + "--train.stage2.clip 0.3": "no option --train.stage2.clip; a file takes it: [pipeline.train.stage2] clip",
     PIPELINE + "--check-requests 3": "check_requests is 3; want it with --check alone",
     "pipeline --check x --candidates 3": "candidates is 3; want it with no --check alone",
     "pipeline --data logs:nowhere --out x": "nowhere",

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 
@@ -57,25 +56,3 @@ def die_once(shard):
 
 def die_always(_shard):
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Sum:
-    """Holds an array; can kill its process once."""
-
-    def __init__(self, shard):
-        if shard.number < 0:
-            raise ValueError("number is negative")
-        self.folder, self.values = shard.folder, np.full(4, float(shard.number))
-
-    def add(self, factor):
-        return self.values.sum() * factor
-
-    def die_once(self):
-        mark = Path(self.folder, "died")
-        if not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return float(self.values[0])
-
-    def fail(self):
-        raise KeyError("missing")

@@ -1,4 +1,4 @@
-"""`RayWorkers`: order, errors, lost workers, actors."""
+"""`RayWorkers`: order, errors, lost workers."""
 
 import logging
 
@@ -8,7 +8,7 @@ import pytest
 from pygrade.cluster import ClusterError
 from pygrade.workers import LocalWorkers
 from tests.cluster import jobs
-from tests.cluster.jobs import Shard, Sum
+from tests.cluster.jobs import Shard
 
 pytestmark = pytest.mark.slow
 
@@ -49,26 +49,6 @@ def test_a_job_that_always_kills_its_worker_is_named(cluster, shards):
     with pytest.raises(ClusterError, match="worker was lost 2 times") as caught:
         list(RayWorkers(retries=1).map(jobs.die_always, shards[5:6], "import"))
     assert caught.value.__notes__ == ["import: shard 5 of 8, part-00005.parquet"]
-
-
-def test_actors_hold_all_parts_and_are_made_again(cluster, shards):
-    held = cluster.actors(Sum, shards, "sums")
-    local = LocalWorkers().actors(Sum, shards, "sums")
-    factors = list(range(8))
-    assert held.call("add", factors) == local.call("add", factors)
-    assert list(cluster.map(jobs.square, shards, "beside")) == [number**2 for number in range(8)]  # CPUs are free
-    assert held.call("die_once") == [float(number) for number in range(8)]
-    assert held.call("add", factors) == local.call("add", factors)
-    with pytest.raises(KeyError) as caught:
-        held.call("fail")
-    assert caught.value.__notes__[0].startswith("sums: shard ")
-    held.close()
-
-
-def test_an_actor_that_cannot_be_made_says_why(cluster, shards):
-    with pytest.raises(ValueError, match="number is negative") as caught:
-        cluster.actors(Sum, [*shards, Shard(-1)], "sums")
-    assert caught.value.__notes__ == ["sums: shard -1 of 8, part--0001.parquet"]
 
 
 def test_progress_says_rows_per_second_and_memory(cluster, shards, caplog):

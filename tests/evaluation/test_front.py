@@ -124,6 +124,15 @@ def test_what_is_kept_and_earned_is_checked(policy, keep, most, named):
         solve([counts], counts, keep, most)
 
 
+def with_items(logs):
+    margin = np.random.default_rng(1).normal(size=(logs.num_rows, 2)).astype(np.float32)
+    return replace(logs, items=("other", "margin"), item_features=margin)
+
+
+def margin_of(logs):
+    return logs.item_features[:, [1]]
+
+
 def corrected(logs, trust=0.4, plain=False):
     """A policy without trade-offs, mixed with an expected value that may be of corrected predictions."""
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(corrected=not plain)))
@@ -146,15 +155,6 @@ def test_corrected_predictions_stand_in_for_feedback_that_was_not_logged():
     lifts = [entry.value for entry in point.events.values()]
     np.testing.assert_allclose(lifts, new / old - 1, rtol=1e-4, atol=1e-6)
     assert np.abs(new / old - plain).max() > 0.01
-
-
-def with_items(logs):
-    margin = np.random.default_rng(1).normal(size=(logs.num_rows, 2)).astype(np.float32)
-    return replace(logs, items=("other", "margin"), item_features=margin)
-
-
-def margin_of(logs):
-    return logs.item_features[:, [1]]
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -252,11 +252,9 @@ def covered(seed, requests, slope):
     found = judge_of(policy, logs, slot_propensity(logs, RewardConfig(page_size=5)), 5, 0.15)
     result = []
     for u in ((4, 1), (0.25, 1), (1, 8), (8, 0.125), (0.125, 8)):
-        entries = found.at(u).events
-        result += [
-            entries[t].low <= lift <= entries[t].high
-            for t, lift in zip(TASKS, truth(np.multiply(VALUES, u)), strict=True)
-        ]
+        values = np.multiply(VALUES, u)
+        entries, lifts = found.at(values).events, truth(values)
+        result += [entries[t].low <= lift <= entries[t].high for t, lift in zip(TASKS, lifts, strict=True)]
     return result
 
 
@@ -269,10 +267,8 @@ def test_nine_of_ten_intervals_of_fronts_hold_the_truth(slope):
 def test_an_interval_is_as_wide_as_its_assumptions_leave_it(policy):
     logs = replace(tiny_logs(300, seed=5), timestamp=None)
     sure, unsure = (judge(policy, logs, exponent_error=error).at([4.0, 1.0]).events["click"] for error in (0.0, 0.3))
-    steeper = RankingEvaluator(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4).at(
-        [4.0, 1.0]
-    )
-    moved = steeper.events["click"].value - sure.value
+    steeper = RankingEvaluator(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4)
+    moved = steeper.at([4.0, 1.0]).events["click"].value - sure.value
     assert unsure.value == sure.value and abs(moved) > 1e-4
     np.testing.assert_allclose(unsure.standard_error, np.hypot(sure.standard_error, moved), rtol=1e-4)
     counts = judge(policy, logs)

@@ -54,16 +54,6 @@ def test_predictions_that_were_made_after_their_page_are_refused():
         import_table({**SHOP, "predicted": late}, "scored_at=predicted")
 
 
-def test_a_price_that_gains_too_much_is_refused_if_it_was_proposed():
-    some = np.random.default_rng(0).random(len(SHOP["price"])) < 0.05
-    table = with_price(np.where(SHOP["bought"] | some, 500.0, 2.0).tolist())
-    assert Logs.from_table(table).value is not None  # nothing counts it
-    with pytest.raises(ValueError, match=r"with 'price' \(price, by its name\) .* earns .* % more.*value=COLUMN"):
-        Logs.from_table(table, value_tasks=["buy"])
-    assert Logs.from_table(table, "value=price", value_tasks=["buy"]).value_tasks == ("buy",)
-    assert Logs.from_table(SHOP, value_tasks=["buy"]).value_tasks == ("buy",)
-
-
 def test_times_are_no_features():
     loaded = [1_700_000_000 + 60 * number for number in range(len(SHOP["price"]))]
     per_request = np.repeat(np.arange(400) * 1000 + 1_700_000_000_000, len(loaded) // 400).tolist()

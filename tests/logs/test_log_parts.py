@@ -2,7 +2,7 @@
 
 import pytest
 
-from pygrade.logs import concatenate, write_logs
+from pygrade.logs import write_logs
 from pygrade.logs.log_parts import LogParts
 from tests.logs.test_logs import assert_same, make_logs
 
@@ -14,11 +14,10 @@ def test_item_columns_go_with_their_rows(tmp_path):
     write_logs(logs, tmp_path / "log", rows_per_file=40)
     parts = LogParts.open(tmp_path / "log")
     assert parts.items == logs.items == ("brand", "margin") and len(parts.parts) > 3
-    assert_same(parts.read(5, 41), logs.select(slice(5, 41)))
-    assert_same(concatenate(list(parts.chunks(0, 50, 7))), logs)
+    assert_same(parts.read(), logs)
     assert_same(parts.sample(50), logs)
     late = parts.split(0.6)[1]
-    assert_same(late.read(0, late.num_requests), logs.split(0.6)[1])
+    assert_same(late.read(), logs.split(0.6)[1])
     assert late.valued((1, 2, 3)).items == parts.complete().items == logs.items
 
 
@@ -29,7 +28,7 @@ def test_files_keep_the_item_columns_that_all_have(tmp_path):
         write_logs(part, tmp_path / name)
     parts = LogParts.open([tmp_path / "a", tmp_path / "b"])
     assert parts.items == ("margin",)
-    assert parts.read(0, 9).items == ("margin",), "whatever a file alone has"
-    assert_same(parts.read(0, 50), logs.arranged(logs.tasks, logs.features, ("margin",)))
+    assert next(parts.each_part()).items == ("margin",), "whatever a file alone has"
+    assert_same(parts.read(), logs.arranged(logs.tasks, logs.features, ("margin",)))
     write_logs(half[1].arranged(logs.tasks, logs.features, ()), tmp_path / "b")
-    assert LogParts.open([tmp_path / "a", tmp_path / "b"]).read(20, 30).item_features is None
+    assert LogParts.open([tmp_path / "a", tmp_path / "b"]).read().item_features is None

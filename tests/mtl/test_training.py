@@ -18,7 +18,7 @@ def test_learns_dense_and_id_effects_and_stays_calibrated():
     new_dense, new_ids, new_labels, _, truth = world(seed=1)
     p = predict(model, new_dense, new_ids)
     assert p.shape == (4000, 2) and p.dtype == np.float32 and p.min() > 0 and p.max() <= 1
-    for t in range(2):
+    for t in range(2):  # of eight seeds the means are off by -20 … +21 %, +2 and +6 % on average
         assert auc(new_labels[:, t], p[:, t]).value > 0.95 * auc(new_labels[:, t], truth[:, t]).value
         assert abs(p[:, t].mean() / new_labels[:, t].mean() - 1) < 0.25  # the positive weight is taken out again
     shuffled = predict(model, new_dense, np.roll(new_ids, 1, axis=0))

@@ -12,27 +12,27 @@ from devtools.tolerances import assert_close, same_bits
 from pygrade.ops import dispatch
 
 
-def tensors() -> dict[str, torch.Tensor]:
+def tensors(batch: int = 1) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     rand = partial(torch.rand, generator=generator)
-    alpha = rand(1, 3) + 0.5
+    alpha = rand(batch, 3) + 0.5
     drawn = pygrade.dirichlet_sample(alpha, 4, seed=1)
     return {
-        "scores": rand(1, 9, 3),
-        "weights": rand(1, 3),
-        "samples": rand(1, 4, 3),
-        "gains": rand(1, 9, 2),
+        "scores": rand(batch, 9, 3),
+        "weights": rand(batch, 3),
+        "samples": rand(batch, 4, 3),
+        "gains": rand(batch, 9, 2),
         "discount": torch.tensor([1.0, 0.5]),
         "alpha": alpha,
         "logs": drawn.log_weights,
         "old": drawn.log_prob,
-        "advantages": rand(1, 4) - 0.5,
-        "rewards": rand(1, 4, 2),
-        "page": rand(1, 9),
-        "labels": rand(1, 9),
-        "groups": torch.zeros(1, 9, 1, dtype=torch.int32),
-        "mask": rand(1, 9) < 0.7,
-        "masks": rand(1, 1, 9) < 0.7,
+        "advantages": rand(batch, 4) - 0.5,
+        "rewards": rand(batch, 4, 2),
+        "page": rand(batch, 9),
+        "labels": rand(batch, 9),
+        "groups": torch.zeros(batch, 9, 1, dtype=torch.int32),
+        "mask": rand(batch, 9) < 0.7,
+        "masks": rand(batch, 1, 9) < 0.7,
         "lists": torch.tensor([0, -1], dtype=torch.int32),
         "bounds": torch.tensor([[0.1, 0.2, 0.1], [0.5, 0.6, 0.4]]),
     }
@@ -43,7 +43,16 @@ OPS = {
     "fuse_scores": lambda scores, weights, **_: pygrade.fuse_scores(scores, weights, "zscore"),
     "fuse_topk": lambda scores, weights, mask, **_: pygrade.fuse_topk(scores, weights, 4, "rank", mask=mask),
     "rank": lambda scores, weights, mask, page, labels, groups, **_: pygrade.rank(
-        scores, weights, 4, mask=mask, boost_mul=page, boost_add=labels, groups=groups, caps=[2]
+        scores,
+        weights,
+        4,
+        mask=mask,
+        boost_mul=page,
+        boost_add=labels,
+        groups=groups,
+        caps=[2],
+        cap_slots=[3],
+        decay=[0.5],
     ),
     "search_page": lambda page, labels, discount, mask, groups, **_: pygrade.search_page(
         page, labels, 2, discount, discount, categories=groups[..., 0], pairs=-discount[:1, None], beam=2, mask=mask
@@ -156,6 +165,21 @@ def test_the_default_device_changes_nothing(name, backend):
             found, of_arrays = OPS[name](**arguments), OPS[name](**arrays)
     assert_equal(found, expected)
     assert_equal(of_arrays, expected)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_threads_and_the_rest_of_the_batch_change_nothing(name):
+    threads, arguments = torch.get_num_threads(), tensors(6001)
+    try:
+        torch.set_num_threads(1)
+        one = OPS[name](**arguments)
+        torch.set_num_threads(5)
+        assert_equal(OPS[name](**arguments), one)
+    finally:
+        torch.set_num_threads(threads)
+    if name not in ("dirichlet_sample", "rollout", "group_advantage"):  # rows have their draws, the batch has a scale
+        half = {key: value[3000:] if len(value) == 6001 else value for key, value in arguments.items()}
+        assert_equal(OPS[name](**half), tuple(part[3000:] for part in parts(one)))
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
@@ -341,6 +365,23 @@ REFUSED = [  # a change: a number, the name of a tensor, or what makes it of the
         r"offsets\[2\] is 8, below offsets\[1\]; want ascending offsets",
     ),
     ("rank", {"k": 3.7}, "k is 3.7; want an integer"),
+    ("rank", {"weights": lambda x: x["weights"][:, :2]}, r"weights is of shape \[1, 2\]; want \[1, 3\]"),
+    ("rank", {"scores": lambda x: x["scores"] - 2.0, "transform": "log"}, "scores is negative"),
+    ("rank", {"mask": lambda x: x["mask"][:, :7]}, r"mask is of shape \[1, 7\]; want \[1, 9\]"),
+    ("rank", {"boost_mul": lambda x: x["groups"][..., 0]}, "boost_mul is int32; want float32"),
+    ("rank", {"boost_mul": lambda x: x["page"] - 2.0}, r"boost_mul is -\d.* at 0; want a finite factor >= 0"),
+    ("rank", {"boost_mul": lambda x: x["page"] * torch.inf}, "boost_mul is inf at 0; want"),
+    ("rank", {"boost_add": lambda x: x["page"][0]}, r"boost_add is of shape \[9\]; want \[1, 9\]"),
+    ("rank", {"groups": "groups"}, "groups is given alone"),
+    ("rank", {"caps": [1]}, "caps and decay go with groups"),
+    ("rank", {"decay": [1.0]}, "caps and decay go with groups"),
+    ("rank", {"groups": "groups", "decay": [1.0], "cap_slots": [1]}, "cap_slots"),
+    ("rank", {"groups": "groups", "caps": [1], "cap_slots": [0]}, r"cap_slots\[0\] is 0"),
+    ("rank", {"groups": "groups", "decay": [0.0]}, r"decay\[0\] is 0"),
+    ("rank", {"groups": "groups", "decay": [1.5]}, r"decay\[0\] is 1.5"),
+    ("rank", {"groups": "groups", "decay": [float("nan")]}, r"decay\[0\] is nan"),
+    ("rank", {"groups": lambda x: x["groups"].long(), "caps": [1]}, "groups is int64; want int32"),
+    ("rank", {"groups": "groups", "caps": [1, 2]}, r"caps is of shape \[2\]; want \[1\]"),
     ("rank", {"k": 2**62}, "k is 4611686018427387904; want at most"),
     ("rank", {"groups": "groups", "caps": (1.7,)}, r"caps\[0\] is 1.7; want an integer"),
     ("rank", {"groups": "groups", "caps": [2**40]}, r"caps\[0\] is 1099511627776; want at most 2\^31 - 1"),

@@ -87,11 +87,6 @@ def test_permuting_candidates_changes_nothing(seed):
     assert same_bits(permuted, topk_gain(scores, weights, gains, k, discount, masks, lists))
 
 
-def test_threads_change_nothing():
-    case = case_of(64, 200, 6, 16, 10)
-    assert same_bits(topk_gain(*case, num_threads=5), topk_gain(*case, num_threads=1))
-
-
 def test_more_ranks_than_candidates_add_nothing():
     scores, weights, gains, _, _, _, _ = case_of(2, 5, 3, 2, 4)
     short = topk_gain(scores, weights, gains, 5, torch.ones(5))

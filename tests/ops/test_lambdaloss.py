@@ -104,13 +104,6 @@ def test_properties(seed, count):
     assert_close(lambda_loss(scores, gains * 4.0, None, DISCOUNT), loss.double() * 4.0)
 
 
-def test_threads_and_batch_split_change_nothing():
-    scores, gains, mask = problem(2000, 24)
-    one = lambda_loss(scores, gains, mask, DISCOUNT, num_threads=1)
-    assert same_bits(lambda_loss(scores, gains, mask, DISCOUNT, num_threads=5), one)
-    assert same_bits(lambda_loss(scores[700:900], gains[700:900], mask[700:900], DISCOUNT), one[700:900])
-
-
 def test_nan_that_nobody_checks_stays_nan():
     scores, gains, _ = problem(2, 5)
     assert torch.isnan(lambda_loss(scores * torch.nan, gains, None, DISCOUNT, validate=False)).any()

@@ -20,7 +20,7 @@ from pygrade.features.values import projected, tags_of
 from pygrade.logs import read_logs
 from pygrade.metrics.roc import auc
 from pygrade.pipeline.check import serve_check
-from pygrade.pipeline.mtl import mtl_rows
+from pygrade.pipeline.mtl import mtl_columns, mtl_rows
 from pygrade.pipeline.run import run_pipeline
 from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.serving.pipeline import Pipeline, load_models, open_artifact, store_address
@@ -95,15 +95,7 @@ def test_what_has_no_feature_is_said(log, caplog):
 
 def test_planted_effects_are_found_by_the_model(features):
     """Later items were shown some three times before, so that nothing but attributes tells of them."""
-    schema, sizes = features.schema, features.fitted.sizes
-    columns = mtl.Columns(
-        (*schema.request_features, *schema.item_features, *schema.cross_features),
-        (*schema.request_id_features, *schema.item_id_features),
-        (*sizes["request_ids"], *sizes["item_ids"]),
-        schema.hash,
-        request_dense=len(schema.request_features),
-        request_ids=len(schema.request_id_features),
-    )
+    columns = mtl_columns(features)
     assert {"user_taste_5", "item_text_0", "item_cost"} <= {*columns.dense} and "item_tags_2" in columns.ids
     times = mtl.count_times(batch.timestamp for batch in features.batches())
     config = MtlConfig(epochs=3, expert_hidden=32, refit=False)

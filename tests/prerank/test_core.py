@@ -14,7 +14,7 @@ import torch
 from devtools.tolerances import assert_close
 from pygrade import _core
 from pygrade.prerank import Prerank, fit
-from tests.prerank.world import CONFIG
+from tests.prerank.world import CONFIG, vectors_of
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def requests(world):
 
 
 def test_user_vectors_are_those_of_the_towers(fitted, requests):
-    found, towers = fitted.towers.user_vectors(requests), copy.deepcopy(fitted.towers).double()
+    found, towers = vectors_of(fitted.towers, requests), copy.deepcopy(fitted.towers).double()
     with torch.inference_mode():
         dense, *ids = towers.user_inputs(requests)
         assert_close(torch.from_numpy(found), towers.user(dense.double(), *ids))
@@ -44,30 +44,25 @@ _BITS = """
 import hashlib, sys
 import numpy as np
 from pygrade import _core
+core = _core.Prerank.load(sys.argv[1])
 rng = np.random.default_rng(5)
-f32 = lambda *shape: rng.normal(size=shape).astype(np.float32)
-V, width, hidden, narrow, Du, sizes, L = 300, 24, 37, 5, 9, (4, 11), 12
-ids = np.arange(V) * 3
-tower = _core.UserTower(
-    width=width, hidden=hidden, field_embedding=narrow, length=L, item_id=ids, item_table=f32(V + 1, width - 1),
-    request_mean=f32(Du), request_std=np.abs(f32(Du)), field_tables=[f32(size, narrow) for size in sizes],
-    hidden_weight=f32(hidden, Du + 2 * narrow + width - 1), hidden_bias=f32(hidden),
-    output_weight=f32(width - 1, hidden), output_bias=f32(width - 1),
-)
-dense, fields = f32(50, Du) * 3, rng.integers(-1, 12, (50, 2))
+dense = rng.normal(size=(50, 6)).astype(np.float32) * 3
 dense[::7, 1] = np.nan
-vectors = np.empty((50, width), np.float32)
-tower.user_vectors(dense, fields, rng.integers(-1, 3 * V, (50, L)), vectors)
+vectors = np.empty((50, core.index.width), np.float32)
+core.tower.user_vectors(dense, rng.integers(-1, 400, (50, 1)), 1000 + 7 * rng.integers(-1, 401, (50, 8)), vectors)
 found, scores = np.empty((50, 90), np.int64), np.empty((50, 90), np.float32)
-_core.ItemIndex(ids, f32(V, width)).search(vectors, [ids[r : r + 20] for r in range(50)], None, found, scores)
+seen = 1000 + 7 * rng.integers(0, 400, (50, 20))
+core.index.search(vectors, list(seen), None, found, scores)
 print(_core.active_isa(), hashlib.sha256(vectors.tobytes() + found.tobytes() + scores.tobytes()).hexdigest())
 """
 
 
-def test_every_instruction_set_gives_the_same_bits():
-    found = []
+def test_every_instruction_set_gives_the_same_bits(world, catalog, tmp_path):
+    config = replace(CONFIG, width=24, hidden=37)  # no multiples of a register
+    fitted = fit(world.batches(200, seed=1), (1.0, 0.0), config)
+    folder, found = Prerank.build(fitted, catalog).save(tmp_path / "prerank"), []
     for isa in _core.available_isas():
-        command, environment = [sys.executable, "-c", _BITS], {**os.environ, "PYGRADE_ISA": isa}
+        command, environment = [sys.executable, "-c", _BITS, str(folder)], {**os.environ, "PYGRADE_ISA": isa}
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         active, digest = run.stdout.split()
         assert active == isa
@@ -106,8 +101,6 @@ def test_arguments_are_checked_by_name():
         (lambda: index.search(one[:, :2].copy(), none, None, *out), "vectors is .* want"),
         (lambda: index.search(one, none * 2, None, *out), "vectors is .* want"),
         (lambda: index.search(one, none, None, out[0], out[1][:, :1].copy()), "scores is"),
-        (lambda: _core.item_scores(one[0], np.zeros((2, 4), np.float32), out[1][0]), "vectors is"),
-        (lambda: index.read_items(out[0][0], np.empty((2, 2), np.float32)), "vectors is"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -120,4 +113,4 @@ def test_parameters_that_are_no_numbers_are_refused(world, requests):
     with torch.no_grad():
         towers.user_tower[0].weight[1, 2] = torch.nan
     with pytest.raises(ValueError, match="hidden_weight is not finite"):
-        towers.user_vectors(requests)
+        vectors_of(towers, requests)

@@ -16,7 +16,7 @@ from pygrade.prerank.batches import positives, shuffled
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
 from pygrade.workers.group import Group
-from tests.prerank.world import World
+from tests.prerank.world import World, vectors_of
 
 WEIGHTS = (1.0, 2.0)
 SMALL = PrerankConfig(width=16, hidden=32, batch_size=128, epochs=4, refit=False, recall_at=20)
@@ -148,7 +148,7 @@ def test_the_correction_recovers_the_true_odds_of_a_popular_item():
     config = replace(SMALL, batch_size=64, epochs=6, dropout=0.0, id_dropout=0.0, weight_decay=0.0)
     towers = fit(train, WEIGHTS, config).towers
     catalog = Catalog.from_batches(train)
-    users = towers.user_vectors(next(world.batches(64, seed=5)()))
+    users = vectors_of(towers, next(world.batches(64, seed=5)()))
     chance = torch.softmax(torch.from_numpy(users @ towers.item_vectors(catalog).T), 1)[:, 7]
     assert 0.4 < float(chance.mean()) < 0.6  # uncorrected in-batch negatives would make it 1 of 40
 
@@ -210,11 +210,11 @@ def test_memory_does_not_grow_with_rows():
 def test_requests_have_the_same_vectors_alone_and_in_a_batch(learned):
     world, _, fitted = learned
     batch = next(world.batches(64, seed=8)())
-    together = fitted.towers.user_vectors(batch)
+    together = vectors_of(fitted.towers, batch)
     names = ("user_id", "request_dense", "request_ids", "sequences")
     for r in range(64):
         alone = replace(batch, **{name: getattr(batch, name)[r : r + 1] for name in names})
-        assert fitted.towers.user_vectors(alone).tobytes() == together[r : r + 1].tobytes()
+        assert vectors_of(fitted.towers, alone).tobytes() == together[r : r + 1].tobytes()
 
 
 def test_unknown_features_ids_and_constants_do_no_harm():
@@ -231,12 +231,12 @@ def test_unknown_features_ids_and_constants_do_no_harm():
     fitted = fit(holes, WEIGHTS, replace(SMALL, epochs=1))
     batch = next(holes())
     odd = replace(batch, request_ids=np.full_like(batch.request_ids, 10**9), request_dense=batch.request_dense * 1e3)
-    assert np.isfinite(fitted.towers.user_vectors(odd)).all()
-    gone = fitted.towers.user_vectors(replace(batch, request_ids=np.zeros_like(batch.request_ids)))
-    beyond = fitted.towers.user_vectors(replace(batch, request_ids=np.full_like(batch.request_ids, 99)))
+    assert np.isfinite(vectors_of(fitted.towers, odd)).all()
+    gone = vectors_of(fitted.towers, replace(batch, request_ids=np.zeros_like(batch.request_ids)))
+    beyond = vectors_of(fitted.towers, replace(batch, request_ids=np.full_like(batch.request_ids, 99)))
     assert gone.tobytes() == beyond.tobytes()
     index = ItemIndex.build(world.item_id[:3], fitted.towers.item_vectors(Catalog.from_batches(holes))[:3])
-    assert index.search(fitted.towers.user_vectors(batch), 3)[0].min() >= 0
+    assert index.search(vectors_of(fitted.towers, batch), 3)[0].min() >= 0
 
 
 def bad(**changes):
@@ -268,7 +268,7 @@ def test_wrong_shapes_and_settings_are_named(learned):
     world, _, fitted = learned
     batch = next(world.batches(64, seed=8)())
     with pytest.raises(ValueError, match=r"sequences has shape \(64, 3\); want \(64, 8\)"):
-        fitted.towers.user_vectors(replace(batch, sequences=batch.sequences[:, :3]))
+        vectors_of(fitted.towers, replace(batch, sequences=batch.sequences[:, :3]))
     with pytest.raises(ValueError, match=r"item_dense has shape .* want \(2, 6\)"):
         fitted.towers.item_vectors(Catalog(np.arange(2), np.zeros((2, 5), np.float32), np.zeros((2, 1), np.int64)))
     with pytest.raises(ValueError, match="validation batches hold no positive"):

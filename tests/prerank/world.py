@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pygrade.config.prerank import PrerankConfig
+from pygrade.prerank import ItemIndex, Prerank
 
 CONFIG = PrerankConfig(width=16, hidden=20, batch_size=128, epochs=1, refit=False)
 FACTORS, LENGTH = 6, 8
@@ -82,3 +83,8 @@ class World:
                     recent[user, 0] = self.item_id[item]
 
         return factory
+
+
+def vectors_of(towers, requests):
+    """Vectors of requests [R, width], of towers beside which there are no items."""
+    return Prerank(towers, ItemIndex.build([], np.empty((0, towers.config.width))), (1.0, 0.0)).user_vectors(requests)

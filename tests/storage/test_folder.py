@@ -133,11 +133,14 @@ def test_a_part_of_a_published_folder_is_a_folder(folder, directory):
     assert whole.name == "run" and copy == whole / "parts"
 
 
+@pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
-def test_a_publication_that_is_killed_shows_nothing(s3, directory, monkeypatch, at):
+def test_a_publication_that_is_killed_shows_nothing_new(s3, directory, monkeypatch, at, earlier):
     """Killed at the write number ``at``: 0 … 2 are files, 3 is the manifest."""
-    folder, writes = Folder.at(f"{s3}/run"), []
-    real = files.Files.write
+    folder, writes, real = Folder.at(f"{s3}/run"), [], files.Files.write
+    if earlier:
+        folder.publish(directory)
+        (directory / "a.txt").write_bytes(b"second")
 
     def write(store, path, content):
         if len(writes) == at:
@@ -149,32 +152,15 @@ def test_a_publication_that_is_killed_shows_nothing(s3, directory, monkeypatch, 
     monkeypatch.setattr(files.Files, "write", write)
     with pytest.raises(KeyboardInterrupt):
         folder.publish(directory)
-    monkeypatch.setattr(files.Files, "write", real)
-    assert not Folder.at(f"{s3}/run").exists() and contents(folder) == {}
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        download(f"{s3}/run")
+    assert contents(folder) == (CONTENT if earlier else {}) and Folder.at(f"{s3}/run").exists() == earlier
+    if not earlier:
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            download(f"{s3}/run")
     written = []
     monkeypatch.setattr(files.Files, "write", lambda *args: (written.append(args[1]), real(*args)))
     Folder.at(f"{s3}/run").publish(directory)
-    assert contents(folder) == CONTENT
+    assert contents(folder)["a.txt"] == (b"second" if earlier else b"first")
     assert len(written) == 4 - at  # what the killed one wrote is used
-
-
-def test_an_earlier_version_stays_until_the_manifest_is_replaced(s3, directory, monkeypatch):
-    folder = Folder.at(f"{s3}/run")
-    folder.publish(directory)
-    (directory / "a.txt").write_bytes(b"second")
-    real = files.Files.write
-
-    def write(store, path, content):
-        if path.endswith("manifest.json"):
-            raise KeyboardInterrupt
-        real(store, path, content)
-
-    monkeypatch.setattr(files.Files, "write", write)
-    with pytest.raises(KeyboardInterrupt):
-        folder.publish(directory)
-    assert contents(folder) == CONTENT
 
 
 def test_versions_that_nobody_reads_are_removed(s3, directory, monkeypatch):

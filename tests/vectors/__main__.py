@@ -1,4 +1,4 @@
-"""Writes the vectors of the service, the records and the correction by the core: python -m tests.vectors"""
+"""Writes the vectors of the service and the correction by the core: python -m tests.vectors"""
 
 import json
 import shutil
@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 from devtools.json_text import json_text
-from pygrade import _core
 from tests.vectors import FOLDER
 from tests.vectors.cases import corrected, exchange, page_requests, requests
 
@@ -15,9 +14,6 @@ def main() -> None:
     page = FOLDER / "policy/page.json"
     record = json.loads(page.read_text())
     page.write_text(json_text(record | {"corrected": corrected(record).tolist()}) + "\n")
-    values = ["", "value", "0001ff", "00" * 60]
-    packed = [_core.pack_records([bytes.fromhex(value)], None)[0].hex() for value in values if value != "value"]
-    (FOLDER / "records.json").write_text(json_text(packed) + "\n")
     for policy, name, asked in (("policy", "http.json", requests()), ("pages", "http_pages.json", page_requests())):
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copytree(FOLDER / policy, Path(scratch) / "policy")

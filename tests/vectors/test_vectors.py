@@ -79,9 +79,3 @@ def test_pygraded_gives_the_answers(server):
 def test_the_correction_gives_the_recorded_bits():
     record = json.loads((FOLDER / "policy/page.json").read_text())
     assert np.array_equal(corrected(record), np.array(record["corrected"], np.float32))
-
-
-def test_records_are_written_and_read():
-    records = [bytes.fromhex(text) for text in json.loads((FOLDER / "records.json").read_text())]
-    values = _core.unpack_records(records, "vectors")
-    assert len(values) >= 3 and _core.pack_records(values, None) == records

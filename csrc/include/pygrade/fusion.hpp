@@ -15,7 +15,9 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "pygrade/export.h"
@@ -26,8 +28,23 @@ enum class ScoreType { float32 = 0, float16 = 1, bfloat16 = 2 };  // widened exa
 
 enum class Transform { identity = 0, log = 1, zscore = 2, zlog = 3, rank = 4, log1p = 5 };
 
-// The transforms' names in policies and in Python, by their value.
-inline constexpr std::array<std::string_view, 6> transform_names{"identity", "log", "zscore", "zlog", "rank", "log1p"};
+struct TransformTraits {
+  std::string_view name;     // in policies and in Python
+  bool nonnegative = false;  // takes scores ≥ 0
+};
+
+// The transforms by their value. Each has a row more in csrc/src/simd/tile.hpp (transform_tile), kernels/fusion.py
+// (_changed) and pygrade/reference/fusion.py (TRANSFORMS, with its slope); all else reads these tables.
+inline constexpr std::array<TransformTraits, 6> transforms{
+    {{"identity"}, {"log", true}, {"zscore"}, {"zlog", true}, {"rank"}, {"log1p", true}}};
+
+inline constexpr const TransformTraits& traits_of(Transform transform) {
+  return transforms[static_cast<std::size_t>(transform)];
+}
+
+// The transform of a name, and all names as text.
+PYGRADE_API std::optional<Transform> find_transform(std::string_view name);
+PYGRADE_API std::string transform_list();
 
 enum class Layout { item_major = 0, task_major = 1 };
 

@@ -78,8 +78,6 @@ class PYGRADE_API ItemIndex {
   std::size_t size() const;        // items
   ItemIndexLayout layout() const;  // views of this index
   bool has(std::int64_t item_id) const;
-  // The items in ascending order: item_ids[m] and, if there is room for any, vectors[m, width].
-  void read_items(std::span<std::int64_t> item_ids, std::span<float> vectors) const;
 
   // The best items of a vector[width], at most items.size(): best first, ties by ascending id. `seen`: ids to leave
   // out, in any order; `eligible`: the only ids to return, in any order, or nothing. Ids that are not in the index mean
@@ -98,9 +96,6 @@ class PYGRADE_API ItemIndex {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// The score of each row of vectors[n, width] under a vector[width], as `ItemIndex::search` computes it: scores[n].
-PYGRADE_API void item_scores(std::span<const float> vector, std::span<const float> vectors, std::span<float> scores);
 
 // A tower and an index that belong together. Immutable: any number of threads may use one at once. Scratch memory
 // belongs to the thread and is reused.

@@ -226,20 +226,6 @@ ItemIndexLayout ItemIndex::layout() const {
   return {index.width, index.ids, {index.blocks, index.ids.size() * index.width}};
 }
 
-void ItemIndex::read_items(std::span<std::int64_t> item_ids, std::span<float> vectors) const {
-  const Impl& index = *impl_;
-  if (item_ids.size() != index.count || (!vectors.empty() && vectors.size() != index.count * index.width))
-    throw std::invalid_argument("item_ids and vectors have " + std::to_string(item_ids.size()) + " and " +
-                                std::to_string(vectors.size()) + " numbers; want " + std::to_string(index.count) +
-                                " and " + std::to_string(index.count) + " times " + std::to_string(index.width) +
-                                ", or none");
-  std::ranges::copy(index.ids.first(index.count), item_ids.begin());
-  for (std::size_t i = 0; i < item_ids.size() && !vectors.empty(); ++i) {
-    const float* const from = index.blocks + i / item_block * index.width * item_block + i % item_block;
-    for (std::size_t d = 0; d < index.width; ++d) vectors[i * index.width + d] = from[d * item_block];
-  }
-}
-
 std::size_t ItemIndex::search(Numbers vector, Ids seen, std::optional<Ids> eligible, std::span<std::int64_t> items,
                               std::span<float> scores) const {
   const Impl& index = *impl_;
@@ -267,23 +253,6 @@ void ItemIndex::search_all(Numbers vectors, std::span<const Ids> seen, std::opti
     const std::size_t found = index.search(vectors.subspan(r * index.width, index.width), seen[r], mask, to, values);
     std::ranges::fill(to.subspan(found), -1);
     std::ranges::fill(values.subspan(found), -std::numeric_limits<float>::infinity());
-  }
-}
-
-void item_scores(Numbers vector, Numbers vectors, std::span<float> scores) {
-  const std::size_t width = vector.size();
-  check_vector(vector, width);
-  if (width == 0 || vectors.size() / width != scores.size() || vectors.size() % width != 0)
-    throw std::invalid_argument("vectors has " + std::to_string(vectors.size()) + " numbers; want " +
-                                std::to_string(scores.size()) + " times " + std::to_string(width));
-  const detail::FloatEnvironment environment;
-  const auto& kernels = PYGRADE_KERNELS(prerank_kernels);
-  const detail::Scratch scratch(item_block * (width + 1));
-  float* const out = scratch.data() + item_block * width;
-  for (std::size_t first = 0; first < scores.size(); first += item_block) {
-    detail::fill_block(vectors, width, first, scratch.data());
-    kernels.scores(vector.data(), signed_size(width), scratch.data(), 1, out);
-    std::copy_n(out, std::min(item_block, scores.size() - first), scores.begin() + static_cast<std::ptrdiff_t>(first));
   }
 }
 

@@ -17,7 +17,7 @@ void write_score(const Policy& policy, const Baseline& part, double share, const
   std::vector<float> weights(part.weights.size());
   part.weights_at(change, weights);
   out.begin_object().field("name", part.name).field("share", share);
-  out.field("transform", transform_names[static_cast<std::size_t>(part.transform)]);
+  out.field("transform", traits_of(part.transform).name);
   out.known_key("weights").object(policy.tasks(), weights).known_key("priced").begin_list();
   for (std::size_t t = 0; t < part.priced.size(); ++t)
     if (part.priced[t]) out.value(policy.tasks()[t]);
@@ -112,9 +112,8 @@ Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& conte
 }  // namespace
 
 Baseline detail::network_part(const Policy& policy, std::span<const float> weights) {
-  const auto transform = std::ranges::find(transform_names, policy.transform()) - transform_names.begin();
   return {.name = "policy",
-          .transform = static_cast<Transform>(transform),
+          .transform = find_transform(policy.transform()).value(),
           .weights = {weights.begin(), weights.end()},
           .logarithm = false,
           .priced = policy.priced(),

@@ -29,7 +29,7 @@ bool Baseline::scores_as(const Baseline& other) const {
   return parts(*this) == parts(other);
 }
 
-bool Baseline::takes_logarithm() const { return logarithm || detail::takes_logarithm(transform); }
+bool Baseline::takes_logarithm() const { return logarithm || traits_of(transform).nonnegative; }
 
 Scores Baseline::amounts(std::span<const float> predictions, std::span<const float> item_values,
                          Workspace& workspace) const {

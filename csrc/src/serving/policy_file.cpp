@@ -104,10 +104,8 @@ std::vector<float> floats(std::span<const double> numbers) { return {numbers.beg
 
 Transform transform_at(const Json& table) {
   const std::string& name = table.string_at("transform");
-  const auto found = std::ranges::find(transform_names, name);
-  if (found == transform_names.end())
-    wrong("transform", "is " + detail::json_quote(name) + "; want identity, log, zscore, zlog, rank or log1p");
-  return static_cast<Transform>(found - transform_names.begin());
+  if (const auto transform = find_transform(name)) return *transform;
+  wrong("transform", "is " + detail::json_quote(name) + "; want one of " + transform_list());
 }
 
 // The entry of `calibration` of one task, [x, y].
@@ -187,7 +185,7 @@ class PolicyReader {
   // What the schema holds beside names.
   void inputs_of(const Json& schema) {
     Policy& p = *policy_;
-    p.transform_ = transform_names[static_cast<std::size_t>(transform_at(schema))];
+    p.transform_ = traits_of(transform_at(schema)).name;
     p.context_only_ = schema.boolean_at("context_only");
     p.trade_offs_ = schema.boolean_at("trade_offs");
     p.corrected_ = schema.boolean_at("corrected");

@@ -33,10 +33,6 @@ std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
   return policy;
 }
 
-Transform transform_of(const Policy& policy) {
-  return static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
-}
-
 // What makes the scores of a request.
 struct Sources {
   const Baseline* baseline = nullptr;    // null: none
@@ -67,7 +63,7 @@ struct Sources {
     return entry.corrected && entry.transform == Transform::identity && !entry.logarithm;
   }
   bool network_has_root(const Policy& policy) const {
-    return network && policy.corrected() && transform_of(policy) == Transform::identity;
+    return network && policy.corrected() && find_transform(policy.transform()) == Transform::identity;
   }
   // The page terms that count: those of a request that says something of its candidates, if a source has a root part.
   // Null: the page is in the order of the scores.
@@ -89,7 +85,7 @@ struct Sources {
   }
   // Of predictions that must not be negative: corrected ones never are.
   bool take_logarithms(const Policy& policy) const {
-    return (network && !policy.corrected() && detail::takes_logarithm(transform_of(policy))) ||
+    return (network && !policy.corrected() && traits_of(find_transform(policy.transform()).value()).nonnegative) ||
            any([](const Baseline& entry) { return !entry.corrected && entry.takes_logarithm(); });
   }
 };
@@ -463,7 +459,7 @@ struct Ranker::Prepared {
   Prepared(const Policy& used, const Request& read)
       : request(read),
         sources(used, read),
-        options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()},
+        options{find_transform(used.transform()).value(), used.beta(), used.epsilon(), used.slope().data()},
         present(read.predictions) {}
 };
 

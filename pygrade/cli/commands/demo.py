@@ -3,8 +3,8 @@
 from typing import Any
 
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import print_verdict
 from pygrade.cli.run_directory import check_out, write_options
+from pygrade.cli.verdict import print_verdict
 from pygrade.config.simulation import DemoConfig, DemoOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
 from pygrade.evaluation.arms import PRODUCTION, SERVED

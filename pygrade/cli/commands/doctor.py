@@ -54,7 +54,6 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
             table,
             options.map,
             scale=_scales(options.scale),
-            duplicates=options.duplicates,
             fix=options.fix,
             where=where,
         )

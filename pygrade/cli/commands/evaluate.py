@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pygrade.cli import terminal
 from pygrade.cli.compare_runs import compare
-from pygrade.cli.evaluation_tables import IN_SAMPLE, print_verdict
 from pygrade.cli.judged import judged_record, judging_requests, valued
 from pygrade.cli.options import workers_of
 from pygrade.cli.trade_offs import TRADE_OFFS, show
+from pygrade.cli.verdict import IN_SAMPLE, print_verdict
 from pygrade.config.console import ConsoleConfig
 from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.ignored import refuse
@@ -44,7 +44,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
         refuse(options, own - {"runs", "cluster", "json", "quiet", "traceback"}, "no runs")
         return compare(options)
     if options.trade_offs:
-        refuse(options, ("report", "all_estimates"), "no --trade-offs")
+        refuse(options, ("report", "all_estimates", "cluster"), "no --trade-offs")
         return show(options)
     refuse(options, TRADE_OFFS, "--trade-offs")
     policy = FusionPolicy.load(options.policy)

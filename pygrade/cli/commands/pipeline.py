@@ -3,11 +3,11 @@
 from typing import Any
 
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import print_verdict
 from pygrade.cli.options import sub_config, workers_of
 from pygrade.cli.pipeline_check import check
 from pygrade.cli.run_directory import RECORD, check_out, record_options
 from pygrade.cli.run_metrics import report_run
+from pygrade.cli.verdict import print_verdict
 from pygrade.config.ignored import refuse, refuse_in_training
 from pygrade.config.pipeline import PipelineConfig, PipelineOptions
 from pygrade.console.pipeline import model_section, prerank_section, time_section

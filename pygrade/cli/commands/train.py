@@ -6,10 +6,10 @@ from typing import Any
 
 from pygrade._util.files import directory_lock
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import print_verdict
 from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
 from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
+from pygrade.cli.verdict import print_verdict
 from pygrade.config.ignored import refuse_in_training
 from pygrade.config.training import TrainConfig, TrainOptions
 from pygrade.console.sections import guardrail_section, prediction_section, replay_section, trust_section
