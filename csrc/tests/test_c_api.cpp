@@ -254,7 +254,7 @@ TEST(requests_that_do_not_fit_are_refused) {
   refused([](auto& r, auto&) { r.predictions = nullptr; }, "request.predictions");
   refused([](auto& r, auto&) { r.flags = 16; }, "request.flags");
   refused([](auto& r, auto&) { r.reserved = 1; }, "request.flags");
-  refused([&](auto& r, auto&) { r.groups = &number; }, "groups");
+  refused([&](auto& r, auto&) { r.groups = &number; }, "group_columns");
   refused([&](auto& r, auto&) { r.groups = r.caps = &number, r.group_columns = 65; }, "group_columns");
   refused([](auto& r, auto&) { r.scenario = "x", r.scenario_size = SIZE_MAX; }, "scenario_size");
   refused([](auto&, auto& p) { p.k = 0; }, "page.k");
