@@ -63,6 +63,9 @@ class Correction:
     ) -> None:
         """context [R, F] or None, predictions [M, T], offsets [R + 1] and items [M, I] or None → result [M, T]."""
 
+    def shifts(self, context: Any, predictions: Any, items: Any, result: Any) -> None:
+        """context [F], predictions [N · T] and items [N · I], each or None, → result [T, 1 + V]."""
+
 def correction_gram(z: Any, u: Any, h: Any, offsets: Any, result: Any, num_threads: int = 1) -> None:
     """Σ h (z_r ⊗ u_i)(z_r ⊗ u_i)ᵀ over the rows i of the requests r, of float64 z [R, Z], u [M, U] and h [M] with
     offsets [R + 1], into result [Z · U, Z · U]; place z · U + u. The bits do not depend on the threads."""

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 
-from pygrade import _core
 from pygrade.policy import FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
 from tests.service.conftest import needs_server, serving
