@@ -63,6 +63,9 @@ class Correction:
     ) -> None:
         """context [R, F] or None, predictions [M, T], offsets [R + 1] and items [M, I] or None → result [M, T]."""
 
+    def shifts(self, context: Any, predictions: Any, items: Any, result: Any) -> None:
+        """context [F], predictions [N · T] and items [N · I], each or None, → result [T, 1 + V]."""
+
 def correction_gram(z: Any, u: Any, h: Any, offsets: Any, result: Any, num_threads: int = 1) -> None:
     """Σ h (z_r ⊗ u_i)(z_r ⊗ u_i)ᵀ over the rows i of the requests r, of float64 z [R, Z], u [M, U] and h [M] with
     offsets [R + 1], into result [Z · U, Z · U]; place z · U + u. The bits do not depend on the threads."""
@@ -215,24 +218,12 @@ class Ranker:
     @property
     def counters(self) -> dict[str, int]: ...
 
-def rank_pages(
-    ranker: Ranker, context: Any, predictions: Any, k: int, offsets: Any, scenario: str | list[str] | None, mask: Any,
-    boost_mul: Any, boost_add: Any, groups: Any, caps: Any, explore: bool, seed: int | None, values: Any,
-    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool,
-    as_logged: bool,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, tuple[Any, ...] | None]:  # fmt: skip
-    """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
-    version, the context as it was used, the tasks' values in force if there are any, the number of the
-    first request, and of searched pages which they are, effects, items above and sorted places."""
+def rank_pages(ranker: Ranker, **arguments: Any) -> dict[str, Any]:
+    """The fields of a Page that the core fills, by name. Arguments: k, offsets, seed and the fields of request.def,
+    arrays of B requests or all candidates, converted where needed; ValueError or TypeError name what is wrong."""
 
 def describe_move(effect: float, above: int, sorted_place: int, place: int, root: str) -> str:
     """As text: "moved down 3: 2 like it above, click × 0.62"; "" if nothing moved the item."""
-
-def rank_pages_fast_path(
-    ranker: Ranker, context: Any, predictions: Any, k: Any, offsets: Any, scenario: Any, mask: Any, boost_mul: Any,
-    boost_add: Any, groups: Any, caps: Any, explore: Any, seed: Any, values: Any, item_values: Any, items: Any,
-    categories: Any, embeddings: Any, page_terms: Any, as_logged: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, Any] | None: ...  # fmt: skip
 
 class UserTower:
     """The user tower of `pygrade.prerank.TwoTower` in the C++ core."""

@@ -60,14 +60,6 @@ def learn(logs: Logs, propensity: SlotPropensity | None = None) -> tuple[Fitted,
     return fitted, None if found is None else found[0]
 
 
-def _fixed(trial: Trial, options: Options) -> ArmRanking:
-    return ArmRanking(weights=PRODUCTION)
-
-
-def _baseline(trial: Trial, options: Options) -> ArmRanking:
-    return trial.baseline(trial.baselines[options["baseline"]])
-
-
 def _static(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     data = trial.build(config)
@@ -157,8 +149,8 @@ def _columns(trial: Trial, correction: Correction) -> Array | None:
 
 
 _KINDS: dict[str, Callable[[Trial, Any], ArmRanking]] = {
-    "fixed": _fixed,
-    "baseline": _baseline,
+    "fixed": lambda trial, options: ArmRanking(weights=PRODUCTION),
+    "baseline": lambda trial, options: trial.baseline(trial.baselines[options["baseline"]]),
     "static": _static,
     "grade": _grade,
     "boosted": _boosted,

@@ -40,12 +40,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     | x | 1 |
     """
     columns = [[row[i] for row in rows] for i in range(len(head))]
-    sides = ["--:" if any(column) and all(map(_is_number, column)) else ":--" for column in columns]
+    numeric = [all(not cell or cell.lstrip("+-≥≤ ")[:1].isdigit() for cell in column) for column in columns]
+    sides = ["--:" if any(column) and numbers else ":--" for column, numbers in zip(columns, numeric, strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, sides, *rows])
-
-
-def _is_number(cell: str) -> bool:
-    return not cell or cell.lstrip("+-≥≤ ")[:1].isdigit()
 
 
 def summary(units: Sequence[Record], settings: Settings) -> dict[str, Any]:

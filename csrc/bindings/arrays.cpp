@@ -2,6 +2,7 @@
 
 #include <pybind11/numpy.h>
 
+#include "families.hpp"
 #include "torch.hpp"
 
 namespace pygrade::inline v0_2::bindings {
@@ -141,6 +142,8 @@ Array from_torch(py::handle value, const char* name) {
 
 }  // namespace
 
+std::string shape_text(const Array& value) { return shape_text(value.shape.data(), value.ndim); }
+
 bool is_numpy(py::handle value) {
   return reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())) ==
          reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_);
@@ -168,6 +171,49 @@ Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape)
   const Array result = any_array(value, name);
   check(result, name, dtype, shape);
   return result;
+}
+
+namespace {
+
+// The copy, with numpy's warnings of numbers that do not fit silenced.
+py::object convert(py::object given, const py::object& type) {
+  const py::module_ numpy = py::module_::import("numpy");
+  if (py::hasattr(given, "detach")) {
+    given = given.attr("detach")().attr("cpu")();
+    if (given.attr("is_floating_point")().cast<bool>()) given = given.attr("float")();
+    given = given.attr("numpy")();
+  }
+  given = numpy.attr("asarray")(given);
+  const py::object settings = numpy.attr("seterr")("invalid"_a = "ignore", "over"_a = "ignore");
+  struct Restore {
+    const py::object set, old;
+    ~Restore() { set(**py::dict(old)); }
+  } restore{numpy.attr("seterr"), settings};
+  py::object made = numpy.attr("ascontiguousarray")(given, type);
+  if (made.attr("dtype").attr("kind").cast<char>() == 'i' && !numpy.attr("array_equal")(made, given).cast<bool>())
+    throw py::value_error("want integers of " + py::str(type).cast<std::string>());
+  return made;
+}
+
+}  // namespace
+
+py::object cast_array(py::handle value, const char* name, Dtype dtype) {
+  if (is_numpy(value)) {
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    Dtype found;
+    if ((array.flags() & py::array::c_style) && array.dtype().byteorder() != '>' &&
+        find_dtype(array.dtype().kind(), static_cast<int>(8 * array.dtype().itemsize()), found) && found == dtype)
+      return array;
+  } else if (py::isinstance(value, py::module_::import("numpy.ma").attr("MaskedArray"))) {
+    throw ValueMisfit(prefix(name) + "a masked array; want a plain one");
+  }
+  try {
+    return convert(py::reinterpret_borrow<py::object>(value), py::dtype(dtype_name(dtype)));
+  } catch (const py::error_already_set& error) {
+    throw ValueMisfit(std::string(name) + " is no array of numbers: " + error.what());
+  } catch (const py::value_error& error) {
+    throw ValueMisfit(std::string(name) + " holds another number; " + error.what());
+  }
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -98,6 +98,10 @@ std::span<T> span_of(py::handle value, const char* name, const Shape& shape = {a
   return array(value, name, dtype_of<std::remove_const_t<T>>(), shape).template span<T>();
 }
 
+// A numpy array of `dtype` that is C-contiguous: the value itself, or a copy of a list, a tensor, or another array.
+// Integers must be exact; a float may be rounded, and None is NaN.
+py::object cast_array(py::handle value, const char* name, Dtype dtype);
+
 // Nothing for None.
 template <class T>
 std::span<T> optional_span(py::handle value, const char* name, const Shape& shape = {any_size}) {
@@ -107,5 +111,6 @@ std::span<T> optional_span(py::handle value, const char* name, const Shape& shap
 // The same in two steps: an array of any dtype and shape, and the check of these.
 Array any_array(py::handle value, const char* name);
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
+std::string shape_text(const Array& value);
 
 }  // namespace pygrade::inline v0_2::bindings

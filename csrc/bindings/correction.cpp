@@ -50,6 +50,16 @@ void apply(const Correction& correction, py::handle context, py::handle predicti
   correction.apply(x, p.span<const float>(), bounds, columns, to, num_threads);
 }
 
+// What is added to the log odds of the candidates of a request, result[T, 1 + V].
+void shifts(const Correction& correction, py::handle context, py::handle predictions, py::handle items,
+            py::handle result) {
+  const std::size_t tasks = correction.num_tasks(), columns = correction.num_items();
+  const auto added = correction.shifts(optional_span<const float>(context, "context"),
+                                       optional_span<const float>(predictions, "predictions"),
+                                       optional_span<const float>(items, "items"));
+  std::ranges::copy(added, span_of<double>(result, "result", {tasks, 1 + tasks + columns}).begin());
+}
+
 void gram(py::handle z, py::handle u, py::handle h, py::handle offsets, py::handle result, int num_threads) {
   const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
   const Array zs = array(z, "z", Dtype::float64, {bounds.size() - 1, any_size});
@@ -68,6 +78,7 @@ void bind_correction(py::module_& module) {
       .def(py::init(&make), py::kw_only(), "items"_a, "parents"_a, "amounts"_a, "indicators"_a, "form"_a, "median"_a,
            "x_mean"_a, "x_std"_a, "l_mean"_a, "l_std"_a, "weights"_a, "map_mean"_a, "map_std"_a, "map_knots"_a,
            "map_weights"_a)
+      .def("shifts", &shifts, "context"_a, "predictions"_a, "items"_a, "result"_a)
       .def("apply", &apply, "context"_a, "predictions"_a, "offsets"_a, "items"_a, "result"_a, "num_threads"_a = 1);
   module.def("correction_gram", &gram, "z"_a, "u"_a, "h"_a, "offsets"_a, "result"_a, "num_threads"_a = 1);
 }

@@ -51,14 +51,11 @@ using Arguments = std::array<py::handle, count>;
 // Sets Python's error to the exception that is being handled; returns null.
 PyObject* set_error() noexcept;
 
-// Which misfits of arguments give None instead of an error: none, those of the bindings, or pybind11's, too.
-enum class LeftAlone { nothing, own, all };
-
-template <auto function, LeftAlone left>
+template <auto function>
 struct Entry;
 
-template <std::size_t count, py::object (*function)(const Arguments<count>&), LeftAlone left>
-struct Entry<function, left> {
+template <std::size_t count, py::object (*function)(const Arguments<count>&)>
+struct Entry<function> {
   static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) noexcept {
     if (size != static_cast<Py_ssize_t>(count)) {
       PyErr_Format(PyExc_TypeError, "got %zd arguments; want %zu", size, count);
@@ -68,23 +65,20 @@ struct Entry<function, left> {
     for (std::size_t i = 0; i < count; ++i) arguments[i] = given[i];
     try {
       return function(arguments).release().ptr();
-    } catch (const py::builtin_exception& error) {
-      const bool own = dynamic_cast<const Misfit*>(&error) != nullptr;
-      if (left == LeftAlone::nothing || (left == LeftAlone::own && !own)) return set_error();
+    } catch (const Misfit&) {
+      Py_RETURN_NONE;
     } catch (...) {
       return set_error();
     }
-    Py_RETURN_NONE;
   }
 };
 
 // Adds a function of positional arguments; `names` are theirs, with commas between.
-template <auto function, LeftAlone left = LeftAlone::own>
+template <auto function>
 void def_positional(py::module_& module, const char* name, std::string names) {
   for (std::size_t at = 0; (at = names.find(',', at)) != names.npos; at += 10) names.insert(at, ": object");
   static const std::string signature = std::string(name) + "(" + names + ": object) -> object";
-  static PyMethodDef definition{name,
-                                reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function, left>::call)),
+  static PyMethodDef definition{name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function>::call)),
                                 METH_FASTCALL, signature.c_str()};
   module.add_object(name, py::reinterpret_steal<py::object>(
                               PyCFunction_NewEx(&definition, nullptr, py::object(module.attr("__name__")).ptr())));

@@ -86,8 +86,8 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
   if (!item_ids.is_none()) request.item_ids = span_of<const std::int64_t>(item_ids, "item_ids");
   request.seen = optional_span<const std::int64_t>(seen, "seen");
   if (!eligible.is_none()) request.eligible = span_of<const std::int64_t>(eligible, "eligible");
-  request.explore = explore;
-  request.values = optional_span<const float>(values, "values");
+  request.page.explore = explore;
+  request.page.values = optional_span<const float>(values, "values");
   if (deadline) request.deadline = std::chrono::microseconds(*deadline);
   if (!predictions.is_none())
     request.predictions = span_of<const float>(predictions, "predictions", {any_size, any_size});
@@ -121,7 +121,7 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
     const py::gil_scoped_release unlocked;
     const Pipeline::Lease lease(*served.pipeline, workspace);
     page = served.pipeline->rank(request, buffer, workspace);
-    workspace.policy().find_values(request.values, request.user.scenario, in_force);
+    workspace.policy().find_values(request.page.values, request.user.scenario, in_force);
   }
   const FeatureBuffer& f = workspace.features();
   const std::size_t rows = workspace.item_ids().size();

@@ -13,6 +13,7 @@
 #include "counts.hpp"
 #include "families.hpp"
 #include "scores.hpp"
+#include "serving/request_fields.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
@@ -49,75 +50,84 @@ struct Server {
       : ranker(policy, options), tasks(policy->tasks().size()), features(policy->features().size()) {}
 };
 
-// The predictions, and the rows of each request.
+// The predictions [M, T], and the rows of each request.
 struct Candidates {
-  Array predictions;                     // [B, N, T], or [M, T] with offsets
+  py::object array;  // [B, N, T], or [M, T] with offsets
+  py::object offsets = py::none();
+  std::span<const float> predictions;
   std::span<const std::int64_t> bounds;  // [B + 1] if jagged
   std::size_t batch, total;
 
-  std::span<const float> rows(std::size_t first, std::size_t last, std::size_t tasks) const {
-    return predictions.span<const float>().subspan(first * tasks, (last - first) * tasks);
+  Candidates(py::handle given, py::handle jagged, std::size_t tasks)
+      : array(cast_array(given, "predictions", Dtype::float32)) {
+    const bool dense = jagged.is_none();
+    const Array p = bindings::array(array, "predictions", Dtype::float32,
+                                    dense ? Shape{any_size, any_size, tasks} : Shape{any_size, tasks});
+    predictions = p.span<const float>();
+    batch = static_cast<std::size_t>(p.shape[0]);
+    total = predictions.size() / tasks;
+    if (dense) return;
+    offsets = cast_array(jagged, "offsets", Dtype::int64);
+    bounds = span_of<const std::int64_t>(offsets, "offsets");
+    if (bounds.empty() || bounds.front() != 0 || bounds.back() != p.shape[0] || !std::ranges::is_sorted(bounds))
+      throw py::value_error("offsets must ascend from 0 to the number of prediction rows");
+    batch = bounds.size() - 1;
   }
-  std::size_t begin(std::size_t b) const { return bounds.empty() ? b * (total / batch) : at(b); }
-  std::size_t end(std::size_t b) const { return bounds.empty() ? (b + 1) * (total / batch) : at(b + 1); }
-
- private:
-  std::size_t at(std::size_t b) const { return static_cast<std::size_t>(bounds[b]); }
+  std::size_t begin(std::size_t b) const {
+    return bounds.empty() ? b * (total / batch) : static_cast<std::size_t>(bounds[b]);
+  }
 };
 
-Candidates candidates_of(py::handle predictions, py::handle offsets, std::int64_t tasks) {
-  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-  if (offsets.is_none()) {
-    const Array p = array(predictions, "predictions", Dtype::float32, {any_size, any_size, tasks});
-    return {p, {}, size(p.shape[0]), size(p.shape[0] * p.shape[1])};
-  }
-  const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
-  const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
-  if (bounds.empty() || bounds.front() != 0 || bounds.back() != p.shape[0] || !std::ranges::is_sorted(bounds))
-    throw py::value_error("offsets must ascend from 0 to the number of prediction rows");
-  return {p, bounds, bounds.size() - 1, size(p.shape[0])};
-}
-
-// An optional array with `columns` values for each candidate, in any shape.
+// An optional array of one row for each candidate or request, in any shape.
 template <class T>
 struct Rows {
+  py::object array = py::none();
   std::span<const T> values;
-  std::size_t columns = 1;
+  std::size_t width = 1;
 
-  Rows(py::handle value, const char* name, std::size_t total, std::size_t width = 1) : columns(width) {
-    if (value.is_none()) return;
-    const Array a = any_array(value, name);
-    if (a.dtype != dtype_of<T>() || a.size() != static_cast<std::int64_t>(total * width))
-      throw py::value_error(std::string(name) + " does not hold its values for each candidate");
+  // columns: 0, any number.
+  Rows(py::handle given, const char* name, std::size_t rows, std::size_t columns = 1) {
+    if (given.is_none()) return;
+    array = cast_array(given, name, dtype_of<T>());
+    const Array a = any_array(array, name);
     values = a.span<const T>();
+    width = columns == 0 && rows > 0 ? values.size() / rows : columns;
+    if (values.size() != rows * width)
+      throw py::value_error(std::string(name) + " has shape " + shape_text(a) + "; want " + std::to_string(rows) +
+                            " × " + (columns == 0 ? std::string("any number of") : std::to_string(columns)) +
+                            " values");
   }
-  std::span<const T> of(std::size_t begin, std::size_t end) const {
-    return values.empty() ? values : values.subspan(begin * columns, (end - begin) * columns);
+  std::span<const T> of(std::array<std::size_t, 2> rows) const {
+    return values.empty() ? values : values.subspan(rows[0] * width, (rows[1] - rows[0]) * width);
   }
 };
 
-// The columns of an array of any shape whose rows are candidates; the core knows how many it wants.
-std::size_t columns_of(py::handle rows, const char* name, std::size_t total) {
-  if (rows.is_none() || total == 0) return 0;
-  return static_cast<std::size_t>(any_array(rows, name).size()) / total;
-}
+// A name of each candidate, None: unknown; the list keeps the texts.
+template <>
+struct Rows<std::string_view> {
+  std::vector<std::string_view> values;
 
-// The name of each candidate, or none; the list keeps the texts.
-std::vector<std::string_view> names_of(py::handle categories, std::size_t total) {
-  std::vector<std::string_view> names;
-  if (categories.is_none()) return names;
-  if (!PyList_Check(categories.ptr()) || static_cast<std::size_t>(PyList_GET_SIZE(categories.ptr())) != total)
-    throw py::value_error("categories must be a list of one name for each candidate");
-  names.reserve(total);
-  for (std::size_t i = 0; i < total; ++i) {
-    PyObject* const name = PyList_GET_ITEM(categories.ptr(), static_cast<py::ssize_t>(i));
-    py::ssize_t size = 0;
-    const char* const text = name == Py_None ? "" : PyUnicode_AsUTF8AndSize(name, &size);
-    if (text == nullptr) throw py::error_already_set();
-    names.emplace_back(text, static_cast<std::size_t>(size));
+  Rows(py::handle given, const char* name, std::size_t rows, std::size_t) {
+    if (given.is_none()) return;
+    const auto refuse = [&] {
+      throw py::value_error(std::string(name) + " does not hold a name, or None, for each of " + std::to_string(rows) +
+                            " candidates");
+    };
+    if (!PyList_Check(given.ptr()) || static_cast<std::size_t>(PyList_GET_SIZE(given.ptr())) != rows) refuse();
+    values.reserve(rows);
+    for (std::size_t i = 0; i < rows; ++i) {
+      PyObject* const text = PyList_GET_ITEM(given.ptr(), static_cast<py::ssize_t>(i));
+      if (text != Py_None && !PyUnicode_Check(text)) refuse();
+      py::ssize_t size = 0;
+      const char* const bytes = text == Py_None ? "" : PyUnicode_AsUTF8AndSize(text, &size);
+      if (bytes == nullptr) throw py::error_already_set();
+      values.emplace_back(bytes, static_cast<std::size_t>(size));
+    }
   }
-  return names;
-}
+  std::span<const std::string_view> of(std::array<std::size_t, 2> rows) const {
+    return values.empty() ? std::span<const std::string_view>() : std::span(values).subspan(rows[0], rows[1] - rows[0]);
+  }
+};
 
 // One name for all requests, or a list of one for each.
 struct Scenarios {
@@ -140,9 +150,7 @@ struct Scenarios {
 
 std::uint64_t draw_of(py::handle seed, bool explore, Ranker& ranker, std::size_t batch) {
   if (seed.is_none()) return explore ? ranker.reserve_draws(batch) : 0;
-  const auto given = py::cast<std::int64_t>(seed);
-  if (given < 0 || given >> 31) throw py::value_error("seed must be 0 … 2^31 - 1");
-  return static_cast<std::uint64_t>(given) << 32;
+  return static_cast<std::uint64_t>(integer(seed, "seed", 0, std::numeric_limits<std::int32_t>::max())) << 32;
 }
 
 // A new array that a Page keeps.
@@ -162,16 +170,6 @@ struct Output {
         values(static_cast<T*>(py::reinterpret_borrow<py::array>(array).mutable_data()), size) {}
 };
 
-// NaN for values that are not finite; all NaN without a context.
-void copy_context(py::handle context, std::size_t batch, std::size_t features, std::span<float> to) {
-  constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
-  std::ranges::fill(to, unknown);
-  if (context.is_none()) return;
-  const auto from = span_of<const float>(context, "context", {batch, features});
-  for (std::size_t i = 0; i < to.size(); ++i)
-    if (std::isfinite(from[i])) to[i] = from[i];
-}
-
 // (searched [B], effects, items above and sorted places [B, k]), or None if no page was searched.
 py::object moves_of(std::span<const std::uint8_t> searched, std::span<const PageEffect> moved, std::size_t batch,
                     std::size_t k) {
@@ -188,66 +186,103 @@ py::object moves_of(std::span<const std::uint8_t> searched, std::span<const Page
   return py::make_tuple(found.array, effects.array, above.array, places.array);
 }
 
-// Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
-// item_values, items, categories, embeddings, page_terms, as_logged → what a Page holds, see _core.pyi.
-py::object rank(const Arguments<20>& arguments) {
-  const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-               exploring, seed, task_values, item_values, items, categories, embeddings, page_terms, logged] =
-      arguments;
-  auto& server = py::cast<Server&>(self);
-  const std::size_t tasks = server.tasks, features = server.features;
-  const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
-  const std::size_t batch = candidates.batch, total = candidates.total;
-  const auto k = static_cast<std::size_t>(list_length(length));
-  const Scenarios scenarios(scenario, batch);
-  if (groups.is_none() != caps.is_none()) throw py::value_error("groups and caps belong together");
-  const auto limits = optional_span<const std::int32_t>(caps, "caps");
-  if (std::ranges::any_of(limits, [](std::int32_t cap) { return cap < -1; }))
-    throw py::value_error("caps holds a number below -1; want -1 (no cap) or more");
-  const Rows<std::uint8_t> eligible(mask, "mask", total);
-  const Rows<float> factor(boost_mul, "boost_mul", total);
-  const Rows<float> addend(boost_add, "boost_add", total);
-  const Rows<std::int32_t> member(groups, "groups", total, limits.size());
-  const Rows<float> prices(item_values, "item_values", total);
-  const Rows<float> item_columns(items, "items", total, columns_of(items, "items", total));
-  const Rows<float> given(task_values, "values", batch, tasks);
-  const auto names = names_of(categories, total);
-  const Rows<float> vectors(embeddings, "embeddings", total, columns_of(embeddings, "embeddings", total));
-  const bool with_terms = py::cast<bool>(page_terms);
-  std::vector<PageEffect> effects(names.empty() && vectors.values.empty() ? 0 : batch * k);
-  std::vector<std::uint8_t> searched(batch, 0);
-  const bool explore = py::cast<bool>(exploring), as_logged = py::cast<bool>(logged);
+// The arguments of rank_pages, by name: None where one is not given.
+struct Call {
+  enum Place : std::size_t {
+    k,
+    offsets,
+    seed,
+#define PYGRADE_FIELD(type, name, rows, width, text) name,
+#define PYGRADE_RULE(type, name, rows, width, text) name,
+#define PYGRADE_OPTION(type, name, value, text) name,
+#include "pygrade/request.def"
+    count
+  };
+  std::array<py::handle, count> given;
 
-  const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
-  const Output<std::int32_t> indices(batch, k);
+  Call() { given.fill(Py_None); }
+  py::handle operator[](Place place) const { return given[place]; }
+  bool flag(Place place, bool otherwise) const {
+    return given[place].is_none() ? otherwise : PyObject_IsTrue(given[place].ptr()) == 1;
+  }
+  // false: there is no argument of this name, which is interned.
+  bool set(PyObject* name, PyObject* value) {
+    static const std::array<PyObject*, count> names = [] {
+      std::array<PyObject*, count> made{};
+      std::size_t at = 0;
+      for (const char* text : {
+               "k",
+               "offsets",
+               "seed",
+#define PYGRADE_FIELD(type, name, rows, width, text) #name,
+#define PYGRADE_RULE(type, name, rows, width, text) #name,
+#define PYGRADE_OPTION(type, name, value, text) #name,
+#include "pygrade/request.def"
+           })
+        made[at++] = PyUnicode_InternFromString(text);
+      return made;
+    }();
+    const auto at = std::ranges::find(names, name);
+    if (at == names.end()) return false;
+    given[static_cast<std::size_t>(at - names.begin())] = value;
+    return true;
+  }
+};
+
+// What a Page holds, by its names, see _core.pyi.
+py::dict rank(Server& server, Call call) {
+  const std::size_t tasks = server.tasks, features = server.features;
+  const Candidates candidates(call[Call::predictions], call[Call::offsets], tasks);
+  const std::size_t batch = candidates.batch, total = candidates.total;
+  const auto places = static_cast<std::size_t>(list_length(call[Call::k]));
+  const Scenarios scenarios(call[Call::scenario], batch);
+  const bool explore = call.flag(Call::explore, false), page_terms = call.flag(Call::page_terms, true),
+             as_logged = call.flag(Call::as_logged, false);
+  const Rows<std::int32_t> limits(call[Call::caps], "caps", 1, 0);
+  const Rows<float> decays(call[Call::decay], "decay", 1, 0);
+  call.given[Call::predictions] = candidates.array;
+  const detail::FieldSizes width{
+      .features = features, .tasks = tasks, .group_columns = std::max(limits.values.size(), decays.values.size())};
+  const struct {
+    std::size_t one, candidates, places;
+  } all{batch, total, batch * places}, once{1, total, 0};
+#define PYGRADE_FIELD(type, name, rows, columns, text) \
+  const Rows<type> name(call[Call::name], #name, all.rows, width.columns);
+#define PYGRADE_RULE(type, name, rows, columns, text) \
+  const Rows<type> name(call[Call::name], #name, once.rows, width.columns);
+#include "pygrade/request.def"
+
+  const Output<float> known(batch, features), scores(batch, places), weights(batch, tasks), concentration(batch, tasks);
+  const Output<std::int32_t> indices(batch, places);
   const Output<bool> fallback(batch), explored(batch);
   const Output<std::uint64_t> draws(batch);
-  copy_context(context, batch, features, known.values);
-  const std::uint64_t first = draw_of(seed, explore, server.ranker, batch);
+  if (context.values.size() > known.values.size()) throw py::value_error("context has more values than features");
+  std::ranges::fill(known.values, std::numeric_limits<float>::quiet_NaN());
+  for (std::size_t i = 0; i < context.values.size(); ++i)
+    if (std::isfinite(context.values[i])) known.values[i] = context.values[i];
+  std::vector<PageEffect> effects(categories.values.empty() && embeddings.values.empty() ? 0 : batch * places);
+  std::vector<std::uint8_t> searched(batch, 0);
+  const std::uint64_t first = draw_of(call[Call::seed], explore, server.ranker, batch);
 
   const auto request_of = [&](std::size_t b) {
-    const std::size_t begin = candidates.begin(b), end = candidates.end(b);
-    const PageRules rules{eligible.of(begin, end), factor.of(begin, end), addend.of(begin, end), member.of(begin, end),
-                          limits};
-    return Request{known.row(b, features),
-                   candidates.rows(begin, end, tasks),
-                   rules,
-                   scenarios.of(b),
-                   explore,
-                   first + b,
-                   given.of(b, b + 1),
-                   prices.of(begin, end),
-                   item_columns.of(begin, end),
-                   names.empty() ? std::span<const std::string_view>() : std::span(names).subspan(begin, end - begin),
-                   vectors.of(begin, end),
-                   with_terms,
-                   {},
-                   {},
-                   as_logged};
+    Request request{.scenario = scenarios.of(b),
+                    .explore = explore,
+                    .draw = first + b,
+                    .page_terms = page_terms,
+                    .as_logged = as_logged};
+    const struct {
+      std::array<std::size_t, 2> one, candidates, places;
+    } of_request{{b, b + 1}, {candidates.begin(b), candidates.begin(b + 1)}, {b * places, (b + 1) * places}},
+        of_all{{0, 1}, of_request.candidates, {}};
+#define PYGRADE_FIELD(type, name, rows, columns, text) request.name = name.of(of_request.rows);
+#define PYGRADE_RULE(type, name, rows, columns, text) request.rules.name = name.of(of_all.rows);
+#include "pygrade/request.def"
+    request.context = known.row(b, features);
+    return request;
   };
   const auto buffer_of = [&](std::size_t b) {
-    return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks),
-                      effects.empty() ? std::span<PageEffect>() : std::span(effects).subspan(b * k, k)};
+    return PageBuffer{scores.row(b, places), indices.row(b, places), weights.row(b, tasks), concentration.row(b, tasks),
+                      effects.empty() ? std::span<PageEffect>() : std::span(effects).subspan(b * places, places)};
   };
   const auto keep = [&](std::span<const Page> pages) {
     for (std::size_t b = 0; b < batch; ++b) {
@@ -281,19 +316,58 @@ py::object rank(const Arguments<20>& arguments) {
     keep(pages);
   }
   py::object in_force = py::none();
-  if (policy->trade_offs() || policy->valued() || !task_values.is_none()) {
+  if (policy->trade_offs() || policy->valued() || !values.values.empty()) {
     const Output<float> table(batch, tasks);
     Policy::RequestValues memory;
     for (std::size_t b = 0; b < batch; ++b) {
-      policy->find_values(given.of(b, b + 1), scenarios.of(b), memory);
+      policy->find_values(values.of({b, b + 1}), scenarios.of(b), memory);
       std::ranges::copy(memory.values, table.row(b, tasks).begin());
     }
     in_force = table.array;
   }
   const Owners& owners = owners_of(policy);
-  return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
-                        draws.array, owners.policy, owners.version, known.array, in_force,
-                        server.numbered.fetch_add(batch), moves_of(searched, effects, batch, k));
+  const std::pair<const char*, py::object> fields[] = {{"values", scores.array},
+                                                       {"indices", indices.array},
+                                                       {"weights", weights.array},
+                                                       {"concentration", concentration.array},
+                                                       {"fallback", fallback.array},
+                                                       {"explored", explored.array},
+                                                       {"seed", draws.array},
+                                                       {"policy", owners.policy},
+                                                       {"policy_version", owners.version},
+                                                       {"context", known.array},
+                                                       {"request_values", in_force},
+                                                       {"first_number", py::cast(server.numbered.fetch_add(batch))},
+                                                       {"predictions", candidates.array},
+                                                       {"bounds", candidates.offsets},
+                                                       {"item_values", item_values.array},
+                                                       {"item_columns", items.array},
+                                                       {"embeddings", embeddings.array},
+                                                       {"as_logged", py::cast(as_logged)},
+                                                       {"moves", moves_of(searched, effects, batch, places)}};
+  static const auto names = [&] {
+    std::array<PyObject*, std::size(fields)> made{};
+    std::ranges::transform(fields, made.begin(),
+                           [](const auto& entry) { return PyUnicode_InternFromString(entry.first); });
+    return made;
+  }();
+  py::dict made;
+  for (std::size_t i = 0; i < names.size(); ++i) PyDict_SetItem(made.ptr(), names[i], fields[i].second.ptr());
+  return made;
+}
+
+// rank_pages(ranker, **arguments), past pybind11's dispatcher.
+PyObject* rank_pages(PyObject*, PyObject* const* given, Py_ssize_t size, PyObject* keywords) noexcept {
+  try {
+    Call call;
+    if (size != 1) throw py::type_error("want the ranker, and all else by name");
+    for (Py_ssize_t i = 0; keywords != nullptr && i < PyTuple_GET_SIZE(keywords); ++i)
+      if (PyObject* name = PyTuple_GET_ITEM(keywords, i); !call.set(name, given[1 + i]))
+        throw py::type_error("there is no argument " + py::repr(name).cast<std::string>());
+    return rank(py::cast<Server&>(py::handle(given[0])), call).release().ptr();
+  } catch (...) {
+    return set_error();
+  }
 }
 
 // Logged requests as arrays, see FusionPolicy.scores.
@@ -303,27 +377,28 @@ struct LoggedRequests {
 
   LoggedRequests(const Server& server, py::handle context, py::handle predictions, py::handle offsets,
                  py::handle scenario, py::handle values, py::handle item_values, py::handle items)
-      : candidates(candidates_of(predictions, offsets, static_cast<std::int64_t>(server.tasks))),
+      : candidates(predictions, offsets, server.tasks),
         requests(candidates.batch),
-        scenarios_(scenario, candidates.batch) {
-    const std::size_t batch = candidates.batch, total = candidates.total;
-    const Rows<float> known(context, "context", batch, server.features), given(values, "values", batch, server.tasks),
-        prices(item_values, "item_values", total);
-    const Rows<float> columns(items, "items", total, columns_of(items, "items", total));
-    for (std::size_t b = 0; b < batch; ++b) {
-      const std::size_t begin = candidates.begin(b), end = candidates.end(b);
-      requests[b] = {.context = known.of(b, b + 1),
-                     .predictions = candidates.rows(begin, end, server.tasks),
+        scenarios_(scenario, candidates.batch),
+        context_(context, "context", candidates.batch, server.features),
+        values_(values, "values", candidates.batch, server.tasks),
+        item_values_(item_values, "item_values", candidates.total),
+        items_(items, "items", candidates.total, 0) {
+    for (std::size_t b = 0; b < candidates.batch; ++b) {
+      const std::size_t begin = candidates.begin(b), end = candidates.begin(b + 1);
+      requests[b] = {.context = context_.of({b, b + 1}),
+                     .predictions = candidates.predictions.subspan(begin * server.tasks, (end - begin) * server.tasks),
                      .scenario = scenarios_.of(b),
-                     .values = given.of(b, b + 1),
-                     .item_values = prices.of(begin, end),
-                     .items = columns.of(begin, end),
+                     .values = values_.of({b, b + 1}),
+                     .item_values = item_values_.of({begin, end}),
+                     .items = items_.of({begin, end}),
                      .as_logged = true};
     }
   }
 
  private:
   Scenarios scenarios_;
+  Rows<float> context_, values_, item_values_, items_;
 };
 
 // Scores [M] of all candidates, into result.
@@ -333,7 +408,7 @@ void score(Server& server, py::handle context, py::handle predictions, py::handl
   const auto to = span_of<float>(result, "result", {log.candidates.total});
   std::vector<std::span<float>> scores;
   for (std::size_t b = 0; b < log.requests.size(); ++b)
-    scores.push_back(to.subspan(log.candidates.begin(b), log.candidates.end(b) - log.candidates.begin(b)));
+    scores.push_back(to.subspan(log.candidates.begin(b), log.candidates.begin(b + 1) - log.candidates.begin(b)));
   const py::gil_scoped_release release;
   server.ranker.score(log.requests, scores, num_threads);
 }
@@ -351,7 +426,7 @@ py::tuple score_parts(Server& server, py::handle context, py::handle predictions
   const auto policy = server.ranker.policy();
   bool corrects = false;
   for (std::size_t b = 0; b < log.requests.size(); ++b) {
-    const auto parts = Ranker::score_parts(*policy, log.requests[b], served.of(b, b + 1));
+    const auto parts = Ranker::score_parts(*policy, log.requests[b], served.of({b, b + 1}));
     const auto to = [&](const Output<float>& output, std::size_t width) {
       return output.values.begin() + static_cast<std::ptrdiff_t>(log.candidates.begin(b) * width);
     };
@@ -366,19 +441,6 @@ py::tuple score_parts(Server& server, py::handle context, py::handle predictions
   }
   return py::make_tuple(contributions.array, baseline.array, corrects ? corrected.array : py::object(py::none()));
 }
-
-// The core's own checks don't name the request; Python's do.
-py::object pages_fast_path(const Arguments<20>& arguments) {
-  try {
-    return rank(arguments);
-  } catch (const std::invalid_argument& error) {
-    throw py::value_error(error.what());
-  }
-}
-
-constexpr auto rank_names =
-    "ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, "
-    "values, item_values, items, categories, embeddings, page_terms, as_logged";
 
 }  // namespace
 
@@ -416,8 +478,9 @@ void bind_ranker(py::module_& module) {
         return describe({effect, above, sorted_place}, place, root);
       },
       "effect"_a, "above"_a, "sorted_place"_a, "place"_a, "root"_a);
-  def_positional<&rank, LeftAlone::nothing>(module, "rank_pages", rank_names);
-  def_positional<&pages_fast_path, LeftAlone::all>(module, "rank_pages_fast_path", rank_names);
+  static PyMethodDef definition{"rank_pages", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&rank_pages)),
+                                METH_FASTCALL | METH_KEYWORDS, "rank_pages(ranker: object, **arguments) -> dict"};
+  module.attr("rank_pages") = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, nullptr));
 }
 
 }  // namespace pygrade::inline v0_2::bindings

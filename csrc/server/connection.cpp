@@ -265,7 +265,7 @@ bool Connection::check() {
     return refuse(415, "content-encoding", "the body is encoded; want it plain");
   if (!asked_.probe && reserve && shared_.full())
     return refuse(503, "", "all connections are taken; ask again in a second");
-  const std::size_t most = asked_.probe ? 0 : shared_.settings.max_body_bytes;
+  const auto most = static_cast<std::size_t>(asked_.probe ? 0 : shared_.settings.max_body_bytes);
   if (const auto bytes = parser_->content_length(); bytes && *bytes > most)
     return refuse(413, "body", "body has " + std::to_string(*bytes) + " bytes; want at most " + std::to_string(most));
   parser_->body_limit(most);
@@ -360,8 +360,7 @@ asio::awaitable<bool> Connection::answer(bool keep) {
     head += "\r\nConnection: keep-alive";
   head += "\r\n\r\n";
   const bool sent = co_await send(head, asked_.method == "HEAD" ? std::string_view() : response.body);
-  if (shared_.log != nullptr && (shared_.settings.log == Settings::Log::all || response.status >= 400))
-    write_line(arrival, span);
+  if (shared_.log != nullptr && (shared_.settings.log == "all" || response.status >= 400)) write_line(arrival, span);
   if (response.body.size() > large_read) std::string().swap(response.body);
   co_return sent;
 }

@@ -57,7 +57,7 @@ struct HttpServer::Impl {
         others(other_threads, most_others, [this, &service](const ServiceRequest& r) {
           return r.path == "/console" && r.method != "POST" ? console() : service.handle(r);
         }) {
-    if (settings.log != Settings::Log::none) log.emplace();
+    if (settings.log != "none") log.emplace();
     shared.emplace(service, settings, tokens, pages, others, log ? &*log : nullptr);
     shared->next_span = std::random_device{}() | 1u;
     raise_file_limit(settings.connections + reserve_connections + 256);
@@ -70,10 +70,10 @@ struct HttpServer::Impl {
   }
 
   Response console() const {
-    std::ifstream file(settings.console, std::ios::binary);
+    std::ifstream file(*settings.console, std::ios::binary);
     if (!file)
       return Service::error(404, "console",
-                            settings.console.filename().string() + " is not there; pygrade pipeline writes it");
+                            settings.console->filename().string() + " is not there; pygrade pipeline writes it");
     return {200, "text/html; charset=utf-8", std::string(std::istreambuf_iterator<char>(file), {}), {}};
   }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -11,8 +10,8 @@
 #include <map>
 #include <stdexcept>
 #include <thread>
+#include <variant>
 
-#include "service/json_writer.hpp"
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::server {
@@ -21,87 +20,85 @@ namespace {
 
 namespace fs = std::filesystem;
 using detail::Json;
-using detail::JsonWriter;
 
 [[noreturn]] void refuse(std::string_view name, const std::string& what, const std::string& wanted) {
   throw std::invalid_argument(std::string(name) + " is " + what + "; want " + wanted);
 }
 
-double number_of(std::string_view name, const std::string& text, double low, double high) {
-  double value = 0.0;
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec != std::errc{} || parsed.ptr != text.data() + text.size() || !(value >= low && value <= high)) {
-    char limits[64];
-    std::snprintf(limits, sizeof limits, "a number from %.10g to %.10g", low, high);
-    refuse(name, "'" + text + "'", limits);
-  }
-  return value;
-}
-
-int whole_of(std::string_view name, const std::string& text, int low, int high) {
-  const double value = number_of(name, text, low, high);
-  if (value != std::floor(value)) refuse(name, "'" + text + "'", "a whole number");
-  return static_cast<int>(value);
-}
-
-fs::path file_of(std::string_view name, const std::string& text) {
-  if (!fs::is_regular_file(text)) refuse(name, "'" + text + "'", "a file");
-  return text;
-}
-
+// An option of the server itself: its words in --help, and the member that it sets.
 struct Option {
+  using Text = std::string Settings::*;
+  using Path = fs::path Settings::*;  // of a directory, which need not be there
+  using File = std::optional<fs::path> Settings::*;
+  using Whole = int Settings::*;
+  using Number = double Settings::*;
+  using Flag = bool Settings::*;
   std::string_view name, value, help;
-  void (*set)(Settings& settings, std::string_view name, const std::string& text);
+  std::variant<Text, Path, File, Whole, Number, Flag> member;
+  double low = 0.0, high = 0.0;  // of a number
+
+  void set(Settings& settings, const std::string& text) const {
+    std::visit([&](auto to) { read(settings.*to, text); }, member);
+  }
+
+ private:
+  void read(std::string& to, const std::string& text) const {
+    if (value.find('|') != value.npos && ("|" + std::string(value) + "|").find("|" + text + "|") == value.npos)
+      refuse(name, "'" + text + "'", "one of " + std::string(value));
+    to = text;
+  }
+  void read(fs::path& to, const std::string& text) const { to = text; }
+  void read(std::optional<fs::path>& to, const std::string& text) const {
+    if (!fs::is_regular_file(text)) refuse(name, "'" + text + "'", "a file");
+    to = text;
+  }
+  void read(double& to, const std::string& text) const {
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), to);
+    if (parsed.ec != std::errc{} || parsed.ptr != text.data() + text.size() || !(to >= low && to <= high))
+      refuse(name, "'" + text + "'",
+             "a number from " + detail::plain_number(low) + " to " + detail::plain_number(high));
+  }
+  void read(int& to, const std::string& text) const {
+    double number = 0.0;
+    read(number, text);
+    if (number != std::floor(number)) refuse(name, "'" + text + "'", "a whole number");
+    to = static_cast<int>(number);
+  }
+  void read(bool& to, const std::string& text) const {
+    if (text != "true" && text != "false") refuse(name, "'" + text + "'", "true or false");
+    to = text == "true";
+  }
 };
 
 using S = Settings;
-using Name = std::string_view;
-using Text = const std::string&;
 
-// What the server takes itself, in the order of --help. All other options are the service's (docs/SERVICE.md).
-constexpr Option options[] = {
-    {"run", "RUN", "directory of the run, a pipeline's or a policy's", [](S& s, Name, Text t) { s.run = t; }},
-    {"host", "ADDRESS", "to listen on (127.0.0.1)", [](S& s, Name, Text t) { s.host = t; }},
-    {"port", "PORT", "0: a free one (8080)", [](S& s, Name n, Text t) { s.port = whole_of(n, t, 0, 65'535); }},
-    {"public", "true|false", "whether others may ask without a token (false)",
-     [](S& s, Name n, Text t) {
-       if (t != "true" && t != "false") refuse(n, "'" + t + "'", "true or false");
-       s.public_address = t == "true";
-     }},
+// In the order of --help. All other options are the service's (docs/SERVICE.md).
+const Option options[] = {
+    {"run", "RUN", "directory of the run, a pipeline's or a policy's", &S::run},
+    {"host", "ADDRESS", "to listen on (127.0.0.1)", &S::host},
+    {"port", "PORT", "0: a free one (8080)", &S::port, 0, 65'535},
+    {"public", "true|false", "whether others may ask without a token (false)", &S::public_address},
     {"token_file", "FILE", "a line for each token that clients send as \"Authorization: Bearer TOKEN\"",
-     [](S& s, Name n, Text t) { s.token_file = file_of(n, t); }},
-    {"tls_cert", "FILE", "PEM of the certificate and its chain",
-     [](S& s, Name n, Text t) { s.tls_cert = file_of(n, t); }},
-    {"tls_key", "FILE", "PEM of its key", [](S& s, Name n, Text t) { s.tls_key = file_of(n, t); }},
-    {"threads", "N", "that make pages; 0: the number of cores, at most 8 (0)",
-     [](S& s, Name n, Text t) { s.threads = whole_of(n, t, 0, 256); }},
-    {"connections", "N", "at once (512)", [](S& s, Name n, Text t) { s.connections = whole_of(n, t, 1, 65'536); }},
+     &S::token_file},
+    {"tls_cert", "FILE", "PEM of the certificate and its chain", &S::tls_cert},
+    {"tls_key", "FILE", "PEM of its key", &S::tls_key},
+    {"threads", "N", "that make pages; 0: the number of cores, at most 8 (0)", &S::threads, 0, 256},
+    {"connections", "N", "at once (512)", &S::connections, 1, 65'536},
     {"max_requests", "N", "pages in progress; more are answered with 503; 0: from the measured rate (0)",
-     [](S& s, Name n, Text t) { s.max_requests = whole_of(n, t, 0, 1 << 20); }},
-    {"max_body_bytes", "N", "of a request (1048576)",
-     [](S& s, Name n, Text t) { s.max_body_bytes = static_cast<std::size_t>(whole_of(n, t, 1024, 1 << 30)); }},
-    {"console", "FILE", "the page of /console (RUN/report.html)",
-     [](S& s, Name n, Text t) { s.console = file_of(n, t); }},
-    {"drain_seconds", "S", "from SIGTERM until it accepts no more (5)",
-     [](S& s, Name n, Text t) { s.drain_seconds = number_of(n, t, 0, 3600); }},
-    {"refresh_seconds", "S", "between looks at artifact and policies; SIGHUP looks at once (1)",
-     [](S& s, Name n, Text t) { s.refresh_seconds = number_of(n, t, 0.05, 3600); }},
-    {"log", "all|errors|none", "JSON lines on standard error, one a request (all)",
-     [](S& s, Name n, Text t) {
-       constexpr std::string_view names[] = {"all", "errors", "none"};
-       const auto found = std::ranges::find(names, t);
-       if (found == std::end(names)) refuse(n, "'" + t + "'", "all, errors or none");
-       s.log = static_cast<S::Log>(found - names);
-     }},
+     &S::max_requests, 0, 1 << 20},
+    {"max_body_bytes", "N", "of a request (1048576)", &S::max_body_bytes, 1024, 1 << 30},
+    {"console", "FILE", "the page of /console (RUN/report.html)", &S::console},
+    {"drain_seconds", "S", "from SIGTERM until it accepts no more (5)", &S::drain_seconds, 0, 3600},
+    {"refresh_seconds", "S", "between looks at artifact and policies; SIGHUP looks at once (1)", &S::refresh_seconds,
+     0.05, 3600},
+    {"log", "all|errors|none", "JSON lines on standard error, one a request (all)", &S::log},
 };
 
 std::string text_of(const Json& value, std::string_view name) {
   if (value.type == Json::Type::string) return value.string;
   if (value.type != Json::Type::number && value.type != Json::Type::boolean)
     refuse(name, "no plain value", "a text, a number, true or false");
-  JsonWriter out;
-  write_json(value, out);
-  return out.take();
+  return detail::json_text(value);
 }
 
 // The options of all sources: those of the server are set, the others kept as JSON, by name.
@@ -110,21 +107,15 @@ class Reader {
   explicit Reader(Settings& settings) : settings_(settings) {}
 
   void set(std::string_view name, const Json& value) {
-    if (const Option* option = find(name)) {
-      option->set(settings_, name, text_of(value, name));
-    } else {
-      JsonWriter out;
-      write_json(value, out);
-      core_[std::string(name)] = out.take();
-    }
+    if (const Option* option = find(name))
+      option->set(settings_, text_of(value, name));
+    else
+      core_[std::string(name)] = detail::json_text(value);
   }
 
   // Of the command line, which every user of the machine can read.
   void set(std::string_view name, const std::string& text) {
-    if (const Option* option = find(name)) {
-      option->set(settings_, name, text);
-      return;
-    }
+    if (const Option* option = find(name)) return option->set(settings_, text);
     if (name == "store" && text.find("://") != text.npos && text.find('@') != text.npos)
       throw std::invalid_argument(
           "--store has a password, which the list of processes would show; want it in --config or in PYGRADE_STORE");
@@ -161,11 +152,9 @@ class Reader {
     if (const char* store = std::getenv("PYGRADE_STORE"); store != nullptr && *store != '\0')
       core_.try_emplace("store", detail::json_quote(store));
     core_["max_body_bytes"] = std::to_string(settings_.max_body_bytes);
-    JsonWriter out;
-    out.begin_object();
-    for (const auto& [name, json] : core_) out.key(name).raw(json);
-    out.end_object();
-    return out.take();
+    std::string text;
+    for (const auto& [name, json] : core_) text += (text.empty() ? "" : ",") + detail::json_quote(name) + ":" + json;
+    return "{" + text + "}";
   }
 
  private:
@@ -228,7 +217,7 @@ Settings Settings::parse(int argc, char** argv) {
   if (settings.run.empty()) throw std::invalid_argument("run is missing; want --run with the directory of a run");
   if (settings.tls_cert.has_value() != settings.tls_key.has_value())
     throw std::invalid_argument("tls_cert and tls_key go together; one of them is missing");
-  if (settings.console.empty()) settings.console = settings.run / "report.html";
+  if (!settings.console) settings.console = settings.run / "report.html";
   if (settings.threads == 0) settings.threads = std::clamp<int>(std::thread::hardware_concurrency(), 1, 8);
   return settings;
 }

@@ -20,14 +20,13 @@ struct Settings {
   int threads = 0;        // that make pages; 0: the number of cores, at most 8
   int connections = 512;  // at once
   int max_requests = 0;   // pages in progress, waiting ones included; 0: from the measured rate
-  std::size_t max_body_bytes = std::size_t{1} << 20;
-  std::optional<std::filesystem::path> token_file, tls_cert, tls_key;
-  std::filesystem::path console;  // the page of /console
-  double drain_seconds = 5.0;     // after SIGTERM: /readyz is 503 and requests are still answered
-  double refresh_seconds = 1.0;   // between looks at the artifact and the policies
-  enum class Log { all, errors, none } log = Log::all;
-  bool public_address = false;  // an address that others reach needs no token
-  std::string core = "{}";      // JSON: what the service itself takes
+  int max_body_bytes = 1 << 20;
+  std::optional<std::filesystem::path> token_file, tls_cert, tls_key, console;  // console: the page of /console
+  double drain_seconds = 5.0;    // after SIGTERM: /readyz is 503 and requests are still answered
+  double refresh_seconds = 1.0;  // between looks at the artifact and the policies
+  std::string log = "all";       // or errors, or none: requests that are logged
+  bool public_address = false;   // an address that others reach needs no token
+  std::string core = "{}";       // JSON: what the service itself takes
 
   bool loopback() const;  // whether `host` is reached from this machine alone
 };

@@ -12,6 +12,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <sstream>
 
 #include "feature_files.hpp"
 #include "mtl_artifact.hpp"
@@ -53,45 +55,14 @@ void expect(bool good, const char* what) {
 
 // ---- mutations
 
-constexpr std::string_view tokens[] = {"{",
-                                       "}",
-                                       "[",
-                                       "]",
-                                       ",",
-                                       ":",
-                                       "\"",
-                                       "\\",
-                                       "\\u",
-                                       "\\ud800",
-                                       "\\udc00",
-                                       "null",
-                                       "true",
-                                       "NaN",
-                                       "-Infinity",
-                                       "1e999",
-                                       "-1",
-                                       "0",
-                                       "1e308",
-                                       "4294967296",
-                                       "9007199254740993",
-                                       "18446744073709551615",
-                                       "1.5",
-                                       "F32",
-                                       "F64",
-                                       "I64",
-                                       "[[[[[[[[",
-                                       "{\"a\":{\"a\":{\"a\":",
-                                       "\xff",
-                                       "\xc3\xa9",
-                                       "\xed\xa0\x80",
-                                       "\xef\xbb\xbf",
-                                       "click",
-                                       "config",
-                                       "hidden",
-                                       "tasks",
-                                       "\"key\": [\"item.author\"]",
-                                       "\"kind\": \"count\"",
-                                       "window_hours"};
+// Between blanks, and a word of features with one.
+const std::vector<std::string> tokens = [] {
+  std::istringstream words(
+      R"({ } [ ] , : " \ \u \ud800 \udc00 null true NaN -Infinity 1e999 -1 0 1e308 4294967296 9007199254740993)"
+      R"( 18446744073709551615 1.5 F32 F64 I64 [[[[[[[[ {"a":{"a":{"a": click config hidden tasks window_hours)"
+      " \xff \xc3\xa9 \xed\xa0\x80 \xef\xbb\xbf \"key\":[\"item.author\"] \"kind\":\"count\"");
+  return std::vector<std::string>{std::istream_iterator<std::string>(words), {}};
+}();
 
 void mutate(std::string& text, Random& random) {
   const std::size_t count = 1 + random.below(random.one_in(4) ? 8 : 2);
@@ -112,10 +83,10 @@ void mutate(std::string& text, Random& random) {
         text.insert(at, text.substr(random.below(text.size() + 1), length));
         break;
       case 4:
-        text.insert(at, tokens[random.below(std::size(tokens))]);
+        text.insert(at, tokens[random.below(tokens.size())]);
         break;
       case 5: {
-        const auto token = tokens[random.below(std::size(tokens))];
+        const auto& token = tokens[random.below(tokens.size())];
         text.replace(at, std::min(token.size(), text.size() - at), token);
         break;
       }
@@ -226,54 +197,62 @@ void check_page(const Ranker& ranker, const PageMemory& memory, const Page& page
   expect(ranker.policy()->version() == page.version(), "another version served");
 }
 
-// Arbitrary numbers in the tensors of a safetensors file.
-void change_numbers(std::string& file, Random& random) {
-  std::uint64_t header = 0;
-  std::memcpy(&header, file.data(), sizeof header);
-  const std::size_t numbers = (file.size() - 8 - header) / 4;
-  for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
-    const auto bits = static_cast<std::uint32_t>(random.next());
-    const std::size_t at = file.size() - 4 * (1 + random.below(numbers));
-    std::memcpy(file.data() + at, &bits, sizeof bits);
+// The two files of an artifact.
+struct Files {
+  std::string json, tensors;
+
+  // Damages both: bytes, and numbers of the tensors. Hashes are usually repaired, so that the code after their check is
+  // reached.
+  template <class Number>
+  void damage(Random& random, std::string (*seal)(std::string)) {
+    const std::string sum = Artifact::sha256(tensors);
+    std::uint64_t header = 0;
+    std::memcpy(&header, tensors.data(), sizeof header);
+    const std::size_t numbers = (tensors.size() - 8 - header) / sizeof(Number);
+    for (std::size_t i = 0, n = random.one_in(2) ? 1 + random.below(8) : 0; i < n; ++i) {
+      const auto bits =
+          static_cast<Number>(sizeof(Number) == 4 || random.one_in(2) ? random.next() : random.below(100));
+      std::memcpy(tensors.data() + tensors.size() - sizeof bits * (1 + random.below(numbers)), &bits, sizeof bits);
+    }
+    if (random.one_in(3)) mutate(tensors, random);
+    if (!random.one_in(8)) json.replace(json.find(sum), sum.size(), Artifact::sha256(tensors));
+    if (random.one_in(2)) mutate(json, random);
+    if (!random.one_in(8)) json = seal(json);
+  }
+};
+
+// Whether an artifact is accepted; what is accepted behaves.
+bool accepts(const std::function<void()>& use) {
+  try {
+    use();
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
   }
 }
 
-// The two files of a policy, damaged. Hashes are usually repaired, so that the code after their check is reached.
 bool run_policy(Random& random) {
-  struct Origin {
-    Artifact artifact;
-    std::string json, tensors, sha256;
-  };
-  static const std::vector<Origin> origins = [] {
-    std::vector<Origin> made(9);
+  static const std::vector<Files> origins = [] {
+    std::vector<Files> made(9);
     for (unsigned i = 0; i < made.size(); ++i) {
-      made[i].artifact.hidden.assign(1, 4);
-      made[i].artifact.seed = i;
-      if (i % 2 == 1) made[i].artifact.evidence_prior = "0.5";
-      if (i == 3) made[i].artifact.evidence_scale = "log1p";
-      if (i >= 4) made[i].artifact = mixed_artifact({{"logarithm", i == 4 ? "true" : "false"}});
-      if (i >= 6) made[i].artifact = corrected_artifact(i == 6 ? "1" : "0.25");
-      if (i == 7) made[i].artifact.correction->form = "\"marginal\"";
-      if (i == 8) made[i].artifact.mixture = "null";
-      made[i].artifact.draw();
-      made[i].json = made[i].artifact.json();
-      made[i].tensors = made[i].artifact.safetensors();
-      made[i].sha256 = Artifact::sha256(made[i].tensors);
+      Artifact artifact;
+      artifact.hidden.assign(1, 4);
+      artifact.seed = i;
+      if (i % 2 == 1) artifact.evidence_prior = "0.5";
+      if (i == 3) artifact.evidence_scale = "log1p";
+      if (i >= 4) artifact = mixed_artifact({{"logarithm", i == 4 ? "true" : "false"}});
+      if (i >= 6) artifact = corrected_artifact(i == 6 ? "1" : "0.25");
+      if (i == 7) artifact.correction->form = "\"marginal\"";
+      if (i == 8) artifact.mixture = "null";
+      artifact.draw();
+      made[i] = {artifact.json(), artifact.safetensors()};
     }
     return made;
   }();
-  const Origin& origin = origins[random.below(origins.size())];
-  std::string tensors = origin.tensors;
-  std::string json = origin.json;
-  if (random.one_in(2)) change_numbers(tensors, random);
-  if (random.one_in(2)) mutate(tensors, random);
-  if (!random.one_in(8)) {
-    json.replace(json.find(origin.sha256), origin.sha256.size(), Artifact::sha256(tensors));
-  }
-  if (random.one_in(2)) mutate(json, random);
-  if (!random.one_in(8)) json = Artifact::sealed(json);
-  try {
-    const auto policy = Policy::parse(json, bytes(tensors));
+  Files files = origins[random.below(origins.size())];
+  files.damage<std::uint32_t>(random, &Artifact::sealed);
+  const auto use = [&] {
+    const auto policy = Policy::parse(files.json, bytes(files.tensors));
     Ranker ranker(policy, {.seed = 1});
     const std::size_t tasks = policy->tasks().size();
     const std::vector<float> context(policy->features().size(), 0.5f);
@@ -288,19 +267,18 @@ bool run_policy(Random& random) {
                           .item_values = prices,
                           .items = items};
     check_page(ranker, memory, ranker.rank(request, memory), 5);
-    return true;
-  } catch (const ArtifactError&) {
-    return false;
+  };
+  try {
+    return accepts(use);
   } catch (const std::invalid_argument&) {  // concentrations whose sum overflows
     return false;
   }
 }
 
-// The two files of a multi-task model, damaged likewise. What is accepted predicts probabilities, whatever the rows
-// are.
+// What is accepted predicts probabilities, whatever the rows are.
 bool run_mtl(Random& random) {
-  static const std::vector<MtlArtifact> origins = [] {
-    std::vector<MtlArtifact> made(2);
+  static const std::vector<Files> origins = [] {
+    MtlArtifact made[2];
     made[0].funnel = {{0, 1}, {1, 2}};
     made[1].task_experts = 0;
     made[1].beta = {{0.5, 2.0, 0.25}, {1.0, 1.0, 0.0}, {2.0, 0.5, -1.0}};
@@ -308,17 +286,12 @@ bool run_mtl(Random& random) {
       artifact.hidden = artifact.output = artifact.tower = 2;
       artifact.draw();
     }
-    return made;
+    return std::vector<Files>{{made[0].json(), made[0].safetensors()}, {made[1].json(), made[1].safetensors()}};
   }();
-  const MtlArtifact& origin = origins[random.below(origins.size())];
-  std::string tensors = origin.safetensors(), json = origin.json();
-  const std::string sha256 = Artifact::sha256(tensors);
-  if (random.one_in(2)) change_numbers(tensors, random);
-  if (random.one_in(3)) mutate(tensors, random);
-  if (!random.one_in(8)) json.replace(json.find(sha256), sha256.size(), Artifact::sha256(tensors));
-  if (random.one_in(2)) mutate(json, random);
-  try {
-    const auto model = MultiTaskModel::parse(json, bytes(tensors));
+  Files files = origins[random.below(origins.size())];
+  files.damage<std::uint32_t>(random, [](std::string text) { return text; });
+  return accepts([&] {
+    const auto model = MultiTaskModel::parse(files.json, bytes(files.tensors));
     const std::size_t n = 5, d = model->dense_columns().size(), f = model->id_columns().size();
     const auto dense = some<float>(n * d, [&] { return any_float(random); });
     const auto ids = some<std::int64_t>(n * f, [&] { return static_cast<std::int64_t>(random.next()); });
@@ -330,48 +303,29 @@ bool run_mtl(Random& random) {
     model->predict_request(row.first(qd), row_ids.first(qf), row.subspan(qd), row_ids.subspan(qf), one);
     expect(std::memcmp(all.data(), one.data(), one.size() * sizeof(float)) == 0, "a row alone has other bits");
     for (const float p : all) expect(p >= MultiTaskModel::min_prediction && p <= 1.0f, "a prediction is out of bounds");
-    return true;
-  } catch (const ArtifactError&) {
-    return false;
-  }
+  });
 }
 
-// The files of a prerank, damaged; hashes are usually repaired, as above.
 bool run_prerank(Random& random) {
-  struct Origin {
-    PrerankFiles files;
-    std::string json, tensors;
-  };
-  static const std::vector<Origin> origins = [] {
-    std::vector<Origin> made(3);
-    for (unsigned i = 0; i < made.size(); ++i) {
-      PrerankFiles& files = made[i].files;
+  static const std::vector<Files> origins = [] {
+    std::vector<Files> made;
+    for (unsigned i = 0; i < 3; ++i) {
+      PrerankFiles files;
       if (i == 2) files.item_ids.clear(), files.sizes.clear();
       files.draw(i);
-      made[i].tensors = files.safetensors();
-      made[i].json = files.json();
+      made.push_back({files.json(), files.safetensors()});
     }
     return made;
   }();
-  const Origin& origin = origins[random.below(origins.size())];
-  std::string json = origin.json, tensors = origin.tensors;
-  if (random.one_in(3)) {  // arbitrary numbers in the tensors, the ids among them
-    for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
-      const std::uint64_t bits = random.one_in(2) ? random.next() : random.below(100);
-      std::memcpy(tensors.data() + tensors.size() - 8 * (1 + random.below(60)), &bits, sizeof bits);
-    }
-  }
-  if (random.one_in(3)) mutate(tensors, random);
-  const std::string sum = Artifact::sha256(origin.tensors);
-  if (!random.one_in(8)) json.replace(json.find(sum), sum.size(), Artifact::sha256(tensors));
-  if (random.one_in(2)) mutate(json, random);
-  if (!random.one_in(8)) json = sealed_prerank(json);
-  const std::span<const std::byte> exact = bytes(tensors);
-  try {
-    const auto prerank = Prerank::parse(
-        json, random.one_in(2) ? FileContent(exact) : FileContent(std::vector<std::byte>(exact.begin(), exact.end())));
+  Files files = origins[random.below(origins.size())];
+  files.damage<std::uint64_t>(random, [](std::string text) { return sealed_prerank(text); });  // ids among the numbers
+  const auto use = [&] {
+    const std::span<const std::byte> exact = bytes(files.tensors);
+    const auto prerank =
+        Prerank::parse(files.json, random.one_in(2) ? FileContent(exact)
+                                                    : FileContent(std::vector<std::byte>(exact.begin(), exact.end())));
     const UserTower& tower = *prerank->tower();
-    if (tower.length() > 1000) return true;  // a request of this length is not worth its time
+    if (tower.length() > 1000) return;  // a request of this length is not worth its time
     const auto any = [&] { return static_cast<std::int64_t>(random.one_in(4) ? random.next() : random.below(30)); };
     const auto dense = some<float>(tower.request_dense(), [&] { return any_float(random); });
     const auto fields = some<std::int64_t>(tower.request_ids(), any);
@@ -392,9 +346,9 @@ bool run_prerank(Random& random) {
       expect(scores[i - 1] > scores[i] || (scores[i - 1] == scores[i] && found[i - 1] < found[i]),
              "items are out of order");
     }
-    return true;
-  } catch (const ArtifactError&) {
-    return false;
+  };
+  try {
+    return accepts(use);
   } catch (const std::invalid_argument&) {  // the vector overflows
     return false;
   }
@@ -451,14 +405,11 @@ bool run_features(Random& random) {
   std::string fitted = file.content();
   if (random.one_in(2)) mutate(fitted, random);
   const std::vector<char> exact(fitted.begin(), fitted.end());
-  try {
+  return accepts([&] {
     const auto features = Features::parse(schema, std::as_bytes(std::span(exact)));
     bool defaults = false;
     use_features(features, make_store(*features), random, defaults);
-    return true;
-  } catch (const ArtifactError&) {
-    return false;
-  }
+  });
 }
 
 // The values of a store, damaged: cut, longer, or other numbers.

@@ -330,6 +330,13 @@ TEST(wrong_arguments_are_named_and_nothing_is_taken) {
   request = served.request;
   request.item_values = prices;
   CHECK_THROWS(std::invalid_argument, "item_values must have one value", append(request, served.memory));
+  const auto corrected = parse(corrected_artifact().draw());
+  const auto columns = make_predictions(30, 2), values = make_predictions(30, 1);
+  request = served.request;
+  request.item_values = values;
+  request.items = std::span(columns).first(59);
+  CHECK_THROWS(std::invalid_argument, "items must have one value for each candidate and item column",
+               log.append(*corrected, request, served.memory, served.page, ids));
   CHECK_EQUAL(log.counters().requests, 0u);
 
   const auto open = [&](auto change) {
@@ -344,31 +351,4 @@ TEST(wrong_arguments_are_named_and_nothing_is_taken) {
   CHECK_THROWS(std::invalid_argument, "queue_bytes is", open([](auto& options) { options.queue_bytes = 1; }));
   CHECK_THROWS(std::invalid_argument, "is 0", open([](auto& options) { options.group_rows = 0; }));
   CHECK_THROWS(std::invalid_argument, "is not above 0", open([](auto& options) { options.file_time = {}; }));
-}
-
-TEST(item_columns_are_in_the_files) {
-  const Directory directory;
-  const auto policy = parse(corrected_artifact().draw());
-  Ranker ranker(policy);
-  const std::vector<float> context = {0.5f, 2.0f};
-  const auto predictions = make_predictions(20), prices = make_predictions(20, 1, 3),
-             items = make_predictions(20, 2, 4);
-  PageMemory memory(5);
-  Request request{.context = context, .predictions = predictions, .item_values = prices, .items = items};
-  const Page page = ranker.rank(request, memory);
-  {
-    ExposureLog log(directory.path, {});
-    CHECK(log.append(*policy, request, memory, page, {.request_id = "a"}));
-    request.items = {};  // unknown
-    CHECK(log.append(*policy, request, memory, page, {.request_id = "b"}));
-    request.items = std::span(items).first(39);
-    CHECK_THROWS(std::invalid_argument, "items must have one value for each candidate and item column",
-                 log.append(*policy, request, memory, page, {.request_id = "c"}));
-    log.close();
-  }
-  const auto files = directory.files();
-  CHECK_EQUAL(files.size(), 1u);
-  std::ifstream stream(directory.path + "/" + files[0], std::ios::binary);
-  const std::string content(std::istreambuf_iterator<char>(stream), {});
-  for (const char* name : {"i_age", "i_stock", "value"}) CHECK(content.find(name) != content.npos);
 }

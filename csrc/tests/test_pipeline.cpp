@@ -188,9 +188,9 @@ TEST(what_does_not_fit_is_refused_before_anything_is_written) {
   request = request_of(3);
   request.user.context = context;
   refused(request, buffer, "c_nothing");
-  const float values[] = {1.0f, -1.0f, 1.0f};
+  const float values[] = {1.0f, HUGE_VALF, 1.0f};
   request = request_of(3);
-  request.values = values;
+  request.page.values = values;
   refused(request, buffer, "values");
   CHECK_EQUAL(system.pipeline->counters().ranker.requests, std::uint64_t{0});
 }
@@ -449,7 +449,7 @@ TEST(columns_and_levels_of_items_reach_the_corrections) {
   append_log_header(*models.policy, log);
   CHECK(log.find("i_stock") != log.npos && log.find("i_level") == log.npos);
   by_id.item_ids = std::span(items).first(2);
-  CHECK_THROWS(std::invalid_argument, "item_ids must have one id for each candidate", ranker.rank(by_id, page));
+  CHECK_THROWS(std::invalid_argument, "item_ids has", ranker.rank(by_id, page));
 
   request.policy = 1;  // it has other columns
   CHECK(!rank(*pipeline, request, workspace).same(given));
@@ -471,7 +471,7 @@ TEST(draws_follow_each_other_over_reloads_and_batches) {
   System system;
   system.store->put(second().version, "meta", 0, meta(second(), second().version));
   PipelineRequest request = request_of(3);
-  request.explore = true;
+  request.page.explore = true;
   const std::uint64_t start = std::uint64_t{1} << 32;
   CHECK_EQUAL(rank(*system.pipeline, request).page.page.seed, start);
   system.pipeline->publish(second());
@@ -488,7 +488,7 @@ TEST(draws_follow_each_other_over_reloads_and_batches) {
     for (std::size_t r = 0; r < 4; ++r) CHECK_EQUAL(pages[r].page.seed, next + r);
     for (std::size_t r = 0; r < 4; ++r) {
       PipelineRequest again = request;
-      again.draw = next + r;
+      again.page.draw = next + r;
       CHECK(rank(*system.pipeline, again).same(answers[r]));
     }
   }

@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
-#include <thread>
 
 #include "check.hpp"
 #include "serving.hpp"
@@ -16,17 +14,6 @@ namespace {
 constexpr float missing = std::numeric_limits<float>::quiet_NaN();
 
 std::shared_ptr<const Policy> policy_of(Artifact artifact) { return parse(artifact.draw()); }
-
-struct TemporaryFolder {
-  TemporaryFolder() { std::filesystem::create_directory(path); }
-  ~TemporaryFolder() { std::filesystem::remove_all(path); }
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("pygrade_test_policy_" + std::to_string(std::random_device{}()));
-};
-
-void write_file(const std::filesystem::path& path, const std::string& content) {
-  std::ofstream(path, std::ios::binary) << content;
-}
 
 struct Evaluation {
   std::vector<float> inputs, concentration, weights;
@@ -45,123 +32,7 @@ Evaluation evaluate(const Policy& policy, const std::vector<float>& context, con
   return result;
 }
 
-// The policy in plain double, directly from the tensors.
-std::vector<double> expected_concentration(const Artifact& artifact, const std::vector<float>& inputs) {
-  const auto& tensors = artifact.tensors;
-  std::vector<double> x(inputs.size());
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double value = (inputs[i] - tensors.at("input_mean").values[i]) / tensors.at("input_std").values[i];
-    x[i] = std::isnan(value) ? 0.0 : std::clamp(value, -5.0, 5.0);
-  }
-  const auto linear = [&](const std::string& name) {
-    const auto& weight = tensors.at(name + ".weight").values;
-    const auto& bias = tensors.at(name + ".bias").values;
-    std::vector<double> y(bias.size());
-    for (std::size_t j = 0; j < y.size(); ++j) {
-      y[j] = bias[j];
-      for (std::size_t i = 0; i < x.size(); ++i) y[j] += static_cast<double>(weight[j * x.size() + i]) * x[i];
-    }
-    x = y;
-  };
-  for (std::size_t i = 0; i < artifact.hidden.size(); ++i) {
-    linear("body." + std::to_string(2 * i));
-    for (double& v : x) v /= 1.0 + std::exp(-v);
-  }
-  linear("head");
-  double total = 0.0;
-  for (double& v : x) total += v = std::exp(v);
-  for (double& v : x) v = 0.3 / static_cast<double>(x.size()) + 10.0 * v / total;
-  return x;
-}
-
 }  // namespace
-
-TEST(the_network_is_evaluated) {
-  for (const std::vector<int>& hidden : {std::vector<int>{8, 5}, {64, 64}, {1}, {130, 17, 3}})
-    for (std::size_t tasks : {1u, 3u, 8u, 64u}) {
-      Artifact artifact;
-      artifact.hidden = hidden;
-      artifact.tasks.clear();
-      for (std::size_t t = 0; t < tasks; ++t) artifact.tasks.push_back("t" + std::to_string(t));
-      artifact.draw();
-      if (tasks == 1)
-        for (float& bound : artifact.tensors["bounds"].values) bound = 1.0f;
-      const auto policy = parse(artifact);
-      std::vector<float> predictions(37 * tasks);
-      for (std::size_t i = 0; i < predictions.size(); ++i) predictions[i] = static_cast<float>(i * 7919 % 1000) / 1000;
-      const auto result = evaluate(*policy, {0.5f, missing}, predictions);
-      const auto expected = expected_concentration(artifact, result.inputs);
-      double sum = 0.0;
-      for (std::size_t t = 0; t < tasks; ++t) {
-        CHECK_NEAR(result.concentration[t], expected[t], 1e-5 * expected[t]);
-        sum += result.weights[t];
-      }
-      CHECK_NEAR(sum, 1.0, 1e-6);
-    }
-}
-
-TEST(inputs_are_mean_and_std_of_the_logarithms) {
-  const auto policy = policy_of({});
-  for (std::size_t rows : {1u, 2u, 5u, 340u, 341u, 342u, 1500u}) {
-    std::vector<float> predictions(rows * 3);
-    for (std::size_t i = 0; i < predictions.size(); ++i)
-      predictions[i] = std::ldexp(static_cast<float>(i * 7919 % 1000), -static_cast<int>(i % 60));
-    const auto inputs = evaluate(*policy, {1, 2}, predictions).inputs;
-    for (std::size_t t = 0; t < 3; ++t) {
-      double mean = 0.0;
-      double square = 0.0;
-      const auto log_of = [&](std::size_t j) { return std::log(static_cast<double>(predictions[j * 3 + t]) + 1e-7); };
-      for (std::size_t j = 0; j < rows; ++j) mean += log_of(j) / static_cast<double>(rows);
-      for (std::size_t j = 0; j < rows; ++j) square += std::pow(log_of(j) - mean, 2) / static_cast<double>(rows);
-      CHECK_NEAR(inputs[2 + t], mean, 1e-6 * std::fabs(mean));
-      CHECK_NEAR(inputs[5 + t], std::sqrt(square), 1e-6 * std::sqrt(square) + 1e-7);
-    }
-  }
-}
-
-TEST(scenarios_scale_the_concentration_and_not_the_weights) {
-  const auto policy = policy_of({});
-  const std::vector<float> predictions = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
-  const auto plain = evaluate(*policy, {1, 2}, predictions);
-  const auto search = evaluate(*policy, {1, 2}, predictions, "search");
-  for (std::size_t t = 0; t < 3; ++t) CHECK_EQUAL(search.concentration[t], 0.5f * plain.concentration[t]);
-  CHECK_EQUAL(search.weights, plain.weights);
-  CHECK_EQUAL(evaluate(*policy, {1, 2}, predictions, "other").concentration, plain.concentration);
-  CHECK(policy->fallback("search").of_scenario && !policy->fallback("other").of_scenario);
-  CHECK(!policy->fallback({}).of_scenario);
-}
-
-TEST(little_evidence_is_served_the_scenario_s_weights) {
-  const std::vector<float> predictions = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
-  Artifact artifact;
-  artifact.draw().tensors["static_weights"].values = {0.2f, 0.3f, 0.5f};
-  artifact.tensors["scenario_table"].values = {0.6f, 0.3f, 0.1f};
-  artifact.tensors["bounds"].values = {0, 0, 0, 1, 1, 1};  // nothing to project
-  artifact.replaced = {{"lower", "0"}, {"upper", "1"}};
-  const auto plain = parse(artifact);
-  artifact.evidence_prior = "2";
-  for (const std::string scale : {"count", "log", "log1p"}) {
-    artifact.evidence_scale = scale;
-    const auto policy = parse(artifact);
-    CHECK(policy->version() != plain->version());
-    for (const float count : {0.0f, 2.0f, 6.0f, -1.0f, missing}) {
-      const float evidence = scale == "count" ? count : scale == "log" ? std::log(count) : std::log1p(count);
-      for (const std::string_view scenario : {"search", "other"}) {
-        const auto& target = artifact.tensors.at(scenario == "search" ? "scenario_table" : "static_weights").values;
-        const auto before = evaluate(*plain, {1, evidence}, predictions, scenario);
-        const auto after = evaluate(*policy, {1, evidence}, predictions, scenario);
-        const float share = 2.0f / (2.0f + (count > 0.0f ? count : 0.0f));
-        float total = 0.0f;
-        for (const float a : before.concentration) total += a;
-        for (std::size_t t = 0; t < 3; ++t) {
-          CHECK_NEAR(after.weights[t], share * target[t] + (1.0f - share) * before.weights[t], 2e-6);
-          CHECK_NEAR(after.concentration[t], share * total * target[t] + (1.0f - share) * before.concentration[t],
-                     2e-5);
-        }
-      }
-    }
-  }
-}
 
 TEST(values_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
   const auto policy = parse(mixed_artifact());  // trained with 1, 0.5 and 20
@@ -213,36 +84,6 @@ TEST(a_policy_of_the_context_alone_needs_no_predictions) {
   CHECK_THROWS(std::invalid_argument, "N ≥ 1 rows", evaluate(*policy_of({}), {1, 2}, {}));
 }
 
-TEST(a_piecewise_linear_map_has_no_ends) {
-  const std::vector<float> x = {0, 0.5f, 1}, y = {0.25f, 0.25f, 0.75f};
-  const PiecewiseLinear map(x, y);
-  std::vector<float> values = {-1, 0, 0.25f, 0.5f, 0.75f, 1, 2, missing}, result(8), every_other(4);
-  map.map(values.data(), 1, result);
-  CHECK(std::isnan(result[7]));
-  result.pop_back();
-  CHECK_EQUAL(result, (std::vector<float>{0.25f, 0.25f, 0.25f, 0.25f, 0.5f, 0.75f, 1.75f}));
-  map.map(values.data(), 2, every_other);
-  CHECK_EQUAL(every_other, (std::vector<float>{0.25f, 0.25f, 0.5f, 1.75f}));
-  CHECK_THROWS(std::invalid_argument, "K >= 2 knots", PiecewiseLinear(std::span(x).first(1), std::span(y).first(1)));
-}
-
-TEST(projection_complies_and_keeps_what_complies) {
-  const std::vector<float> low = {0.05f, 0.1f, 0.0f};
-  const std::vector<float> high = {0.5f, 0.7f, 0.3f};
-  for (const auto& given :
-       {std::vector<float>{1, 0, 0}, {0, 0, 1}, {0.3f, 0.4f, 0.3f}, {1e-30f, 1e-38f, 1}, {0, 1, 0}}) {
-    std::vector<float> weights = given;
-    project_weights(weights, low, high);
-    double sum = 0.0;
-    for (std::size_t t = 0; t < 3; ++t) {
-      CHECK(weights[t] >= low[t] && weights[t] <= high[t]);
-      sum += weights[t];
-    }
-    CHECK_NEAR(sum, 1.0, 1e-6);
-    if (given[1] == 0.4f) CHECK_EQUAL(weights, given);
-  }
-}
-
 TEST(every_instruction_set_gives_these_bits) {
   const auto policy = policy_of({});
   std::vector<float> predictions(300);
@@ -258,47 +99,6 @@ TEST(every_instruction_set_gives_these_bits) {
   shrunk.evidence_scale = "log1p";
   shrunk.evidence_prior = "0.3";
   check(evaluate(*policy_of(shrunk), {-1, 0.25f}, predictions, "search").concentration, "ee4bf218d6fafa2f");
-}
-
-TEST(files_are_read_and_told_apart) {
-  const TemporaryFolder folder;
-  CHECK_THROWS(ArtifactMissing, "policy.json does not exist", Policy::load(folder.path));
-  Artifact old, next;
-  next.seed = 2;
-  old.draw().write(folder.path);
-  CHECK_EQUAL(Policy::load(folder.path)->version(), parse(old)->version());
-  write_file(folder.path / "policy.json", next.draw().json());
-  CHECK_THROWS(ArtifactMissing, next.tensor_file() + " does not exist", Policy::load(folder.path));
-  write_file(folder.path / next.tensor_file(), old.safetensors());
-  CHECK_THROWS(ArtifactError, next.tensor_file() + " has sha256", Policy::load(folder.path));
-  write_file(folder.path / next.tensor_file(), next.safetensors());
-  CHECK_EQUAL(Policy::load(folder.path)->version(), parse(next)->version());
-}
-
-TEST(readers_see_one_save_while_others_are_made) {
-  const TemporaryFolder folder;
-  Artifact artifacts[2];
-  std::string versions[2];
-  for (unsigned i = 0; i < 2; ++i) {
-    artifacts[i].seed = i;
-    versions[i] = parse(artifacts[i].draw())->version();
-  }
-  artifacts[0].write(folder.path);
-  std::atomic<bool> done = false;
-  std::jthread saver([&] {
-    for (unsigned i = 1; i < 400; ++i) {
-      const Artifact& artifact = artifacts[i % 2];
-      write_file(folder.path / artifact.tensor_file(), artifact.safetensors());
-      write_file(folder.path / "next", artifact.json());
-      std::filesystem::rename(folder.path / "next", folder.path / "policy.json");
-      std::filesystem::remove(folder.path / artifacts[(i + 1) % 2].tensor_file());
-    }
-    done = true;
-  });
-  do {
-    const std::string version = Policy::load(folder.path)->version();
-    CHECK(version == versions[0] || version == versions[1]);
-  } while (!done);
 }
 
 TEST(no_flipped_bit_is_accepted) {

@@ -110,59 +110,9 @@ TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
 
 namespace {
 
-// The mixture's scores of mixed_artifact, made of the ops, under given weights.
-std::vector<float> mixed_scores(const Policy& policy, std::span<const float> predictions, std::span<const float> prices,
-                                std::span<const float> u, std::span<const float> weights) {
-  const std::size_t rows = prices.size();
-  const auto dense = [&](std::span<const float> data, std::size_t columns) {
-    return Scores::dense(data.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
-                         static_cast<std::int64_t>(columns));
-  };
-  std::vector<float> given(predictions.begin(), predictions.end()), base(rows), fused(rows), pair(2 * rows);
-  for (std::size_t i = 0; i < rows; ++i) {
-    for (std::size_t t = 0; t < 3; ++t)
-      policy.mixture()->baseline.calibration[t].map(&given[3 * i + t], 1, std::span(given).subspan(3 * i + t, 1));
-    given[3 * i + 2] *= prices[i];
-  }
-  fuse_scores(dense(given, 3), std::vector<float>{u[0], 0.5f * u[1], 20.0f * u[2]}, 1, {}, base);
-  transform_scores(dense(base, 1), {.transform = Transform::log}, base);
-  fuse_scores(dense(predictions, 3), weights, 1, {.transform = Transform::zlog}, fused);
-  for (std::size_t i = 0; i < rows; ++i) pair[2 * i] = base[i], pair[2 * i + 1] = fused[i];
-  std::vector<float> mixed(rows);
-  fuse_scores(dense(pair, 2), std::vector<float>{0.75f, 0.25f}, 1, {.transform = Transform::zscore, .epsilon = 1e-6f},
-              mixed);
-  return mixed;
-}
-
-const std::vector<float> multipliers = {0.5f, 1.0f, 3.0f};  // of the values of the scenario "search" and asked_values
 const std::vector<float> asked_values = {nan_value, nan_value, 60.0f};
 
 }  // namespace
-
-TEST(a_page_of_a_mixture_is_the_ranking_by_its_scores) {
-  const auto policy = parse(mixed_artifact());
-  Ranker ranker(policy);
-  const auto predictions = make_predictions(70), prices = make_predictions(70, 1, 3);
-  std::vector<float> boost(70, 0.0f);
-  boost[5] = 0.5f;
-  for (const bool known : {true, false}) {  // a fallback is mixed, too
-    Request request{.predictions = predictions, .scenario = "search"};
-    if (known) request.context = context;
-    request.rules.boost_add = boost;
-    request.values = asked_values;
-    request.item_values = prices;
-    PageMemory got(8), expected(8);
-    const Page page = ranker.rank(request, got);
-    const auto mixed = mixed_scores(*policy, predictions, prices, multipliers, got.weights);
-    rank(Scores::dense(mixed.data(), ScoreType::float32, 1, 70, 1), std::vector<float>{1}, 8, {}, request.rules,
-         expected.values, expected.indices);
-    CHECK_EQUAL(got.indices, expected.indices);
-    CHECK_EQUAL(got.values, expected.values);
-    CHECK(page.fallback == (known ? Fallback::none : Fallback::scenario) && page.verdict == Verdict::better);
-    CHECK_EQUAL(page.trust, 0.25f);
-    CHECK_EQUAL(page.baseline(), std::string_view("expected value"));
-  }
-}
 
 TEST(scores_are_what_a_page_ranks_by) {
   for (const char* name : {"zlog", "identity", "rank"}) {
@@ -180,19 +130,6 @@ TEST(scores_are_what_a_page_ranks_by) {
     const std::span<float> short_rows[] = {std::span(scores).first(99)};
     CHECK_THROWS(std::invalid_argument, "one place for each candidate", ranker.score({&request, 1}, short_rows));
   }
-}
-
-TEST(full_trust_serves_the_policy_alone) {
-  auto plain = mixed_artifact(), trusted = mixed_artifact({}, "1");
-  plain.mixture = "null";
-  const auto predictions = make_predictions(30);
-  const Request request{.context = context, .predictions = predictions, .values = asked_values};
-  PageMemory alone(5), mixed(5);
-  Ranker(parse(plain)).rank(request, alone);
-  const Page page = Ranker(parse(trusted)).rank(request, mixed);
-  CHECK_EQUAL(mixed.values, alone.values);
-  CHECK_EQUAL(mixed.indices, alone.indices);
-  CHECK(page.trust == 1.0f && page.baseline() == "expected value");
 }
 
 TEST(missing_features_fall_back_and_are_counted) {
@@ -265,30 +202,6 @@ TEST(requests_without_usable_candidates_get_what_there_is) {
     CHECK_EQUAL(unusable.indices, (std::vector<std::int32_t>{0, -1}));
     CHECK_EQUAL(ranker.counters().empty_pages, 1u);
   }
-}
-
-TEST(explored_weights_are_the_draw_that_is_named) {
-  Ranker ranker(make_policy(), {.seed = 11});
-  const auto predictions = make_predictions(20);
-  Request request{.context = context, .predictions = predictions, .scenario = "search", .explore = true};
-  for (std::uint64_t i = 0; i < 3; ++i) {
-    PageMemory memory(5);
-    const Page page = ranker.rank(request, memory);
-    CHECK(page.explored);
-    CHECK_EQUAL(page.seed, (std::uint64_t{11} << 32) + i);
-    std::vector<float> drawn(3);
-    dirichlet_sample(memory.concentration, {1, 1, 3}, page.seed >> 32, page.seed & 0xffffffff, drawn, {}, {});
-    CHECK_EQUAL(memory.weights, drawn);
-    PageMemory again(5);
-    request.draw = page.seed;
-    ranker.rank(request, again);
-    CHECK_EQUAL(again.weights, drawn);
-    request.draw.reset();
-  }
-  request.context = {};
-  PageMemory memory(5);
-  CHECK(!ranker.rank(request, memory).explored);  // a fallback never explores
-  CHECK_EQUAL(ranker.counters().explored, 6u);
 }
 
 TEST(the_stream_goes_on_under_the_next_seed) {
@@ -646,15 +559,16 @@ TEST(sizes_that_do_not_fit_are_refused_and_nothing_is_counted) {
     CHECK_THROWS(std::invalid_argument, reason, ranker.rank(request, memory));
     CHECK(memory.indices[0] == -7 && std::isnan(memory.weights[0]));
   };
-  refused({.context = predictions, .predictions = predictions}, "context must have");
-  refused({.context = context, .predictions = std::span(predictions).first(4)}, "predictions must have");
+  refused({.context = predictions, .predictions = predictions}, "context has");
+  refused({.context = context, .predictions = std::span(predictions).first(4)}, "predictions has");
   refused({.context = context, .predictions = negative}, "negative");
   const std::vector<std::uint8_t> mask(3);
   Request masked{.context = context, .predictions = predictions};
   masked.rules.mask = mask;
   refused(masked, "mask");
-  refused({.context = context, .predictions = predictions, .values = predictions}, "values is given");
-  refused({.context = context, .predictions = predictions, .item_values = context}, "item_values must have one value");
+  refused({.context = context, .predictions = predictions, .values = std::span(predictions).first(3)},
+          "values is given");
+  refused({.context = context, .predictions = predictions, .item_values = context}, "item_values has");
   Ranker mixed(parse(mixed_artifact()));
   const auto mixed_refused = [&](const std::vector<float>& values, const std::vector<float>& prices,
                                  std::span<const float> scores, const std::string& reason) {
@@ -703,88 +617,6 @@ TEST(log_rows_hold_the_request) {
   const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.33333334,0.33333334,0.33333334,,,,0,") +
                            policy->version() + ",none,99,1,,\n";
   CHECK_EQUAL(text, "r1,u1,101,1,,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,,,0.75,0.5,0.25,0,0,0" + tail);
-}
-
-TEST(log_rows_name_the_mixture_and_the_values_in_force) {
-  const auto policy = parse(mixed_artifact({{"name", "\"best, static\""}}));
-  Ranker ranker(policy);
-  const auto predictions = make_predictions(2), prices = make_predictions(2, 1);
-  const Request request{.context = context,
-                        .predictions = predictions,
-                        .scenario = "search",
-                        .values = asked_values,
-                        .item_values = prices};
-  PageMemory memory(2);
-  std::string text;
-  append_log_header(*policy, text);
-  CHECK(text.ends_with(",timestamp,trust,baseline,verdict,v_click,v_cart,v_order\n"));
-  append_log_rows(*policy, request, memory, ranker.rank(request, memory), {}, text);
-  CHECK(text.ends_with(",none,,0.25,\"best, static\",better,0.5,0.5,60\n"));
-}
-
-namespace {
-
-// Serves the expected value of these weights alone.
-std::shared_ptr<const Policy> expected_value_policy(const std::string& weights, bool logarithm) {
-  Artifact artifact;
-  const std::map<std::string, std::string> changed = {
-      {"weights", weights}, {"logarithm", logarithm ? "true" : "false"}, {"value_tasks", "[]"}};
-  artifact.mixture = mixture_json(changed, "1.0", baseline_json(changed));
-  return parse(artifact.draw());
-}
-
-}  // namespace
-
-TEST(values_rank_as_the_expected_value_of_them) {
-  const auto predictions = make_predictions(50);
-  const auto page_of = [&](const std::shared_ptr<const Policy>& policy, std::span<const float> values) {
-    Ranker ranker(policy);
-    PageMemory memory(10);
-    const Request request{.context = context, .predictions = predictions, .values = values};
-    ranker.rank(request, memory);
-    PageMemory again(10);
-    Page page;
-    const PageBuffer buffer = again;
-    ranker.rank(std::span(&request, 1), std::span(&buffer, 1), std::span(&page, 1));
-    CHECK_EQUAL(again.values, memory.values);
-    return memory;
-  };
-  const auto policy = expected_value_policy("[1, 0.5, 20]", true);
-  const std::vector<float> cost = {-3.0f, nan_value, 21.5f}, less = {0.75f, 1.0f, nan_value};
-  const PageMemory costly = page_of(policy, cost), cheaper = page_of(policy, less), plain = page_of(policy, {});
-  const PageMemory own = page_of(expected_value_policy("[-3, 0.5, 21.5]", false), {});
-  CHECK_EQUAL(costly.values, own.values);
-  CHECK_EQUAL(costly.indices, own.indices);
-  CHECK_EQUAL(cheaper.values, page_of(expected_value_policy("[0.75, 1, 20]", true), {}).values);
-  CHECK(costly.indices != plain.indices);
-  // Weights below 0 are those of an expected value, which takes other values.
-  const auto harm = expected_value_policy("[-3, 0.5, 21.5]", false);
-  const std::vector<float> back = {1.0f, nan_value, 20.0f};
-  CHECK_EQUAL(page_of(harm, back).indices, plain.indices);
-
-  Ranker ranker(policy);
-  PageMemory memory(3);
-  const auto refuses = [&](const std::vector<float>& values, const char* message) {
-    CHECK_THROWS(std::invalid_argument, message, ranker.rank({.predictions = predictions, .values = values}, memory));
-  };
-  refuses({0.0f, 0.0f}, "values must have one number for each task");
-  refuses({0.0f, 0.0f, 0.0f}, "values is 0 for every task");
-  refuses({HUGE_VALF, 0.0f, 0.0f}, "values is inf for task click");
-}
-
-TEST(a_shown_candidate_without_a_prediction_is_logged_with_the_smallest_of_the_task) {
-  const auto policy = make_policy();
-  Ranker ranker(policy);
-  for (const float missing : missing_values) {
-    const std::vector<float> predictions = {0.5f, missing, 0.125f, missing, 0.5f, 0.5f, 0.75f, 0.5f, 0.25f};
-    Request request{.context = context, .predictions = predictions};
-    PageMemory memory(3);
-    std::string text;
-    append_log_rows(*policy, request, memory, ranker.rank(request, memory), {"r\n1", "u\"1\"", {}, {}}, text);
-    const std::string ids = "\"r\n1\",\"u\"\"1\"\"\",";
-    CHECK(text.starts_with(ids + "0,1,0.5,-1,0.5,0.5,0.125,0,0,0,"));
-    CHECK(text.find(ids + "1,2,0.5,-1,0.5,0.5,0.5,0,0,0,") != std::string::npos);
-  }
 }
 
 TEST(policies_rank_the_recorded_page) {
@@ -943,40 +775,6 @@ TEST(a_page_is_of_corrected_predictions_challengers_and_prices) {
     }
 }
 
-TEST(candidates_with_a_missing_prediction_stay_out_of_corrections) {
-  Artifact alone = corrected_artifact();
-  alone.mixture = "null";
-  for (const auto& policy : {parse(alone.draw()), corrected_policy("0.25", true), corrected_policy("1", true),
-                             corrected_policy("0.5", false)}) {
-    Ranker ranker(policy);
-    Given whole = given_request(12), without{context, {}, {}, {}, {}};
-    for (std::size_t i = 0; i < 12; ++i) {
-      if (i == 4 || i == 9) continue;
-      const auto add = [&](std::vector<float>& to, const std::vector<float>& from, std::size_t width) {
-        to.insert(to.end(), from.begin() + static_cast<std::ptrdiff_t>(i * width),
-                  from.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
-      };
-      add(without.predictions, whole.predictions, 3);
-      add(without.prices, whole.prices, 1);
-      add(without.items, whole.items, 2);
-    }
-    whole.predictions[4 * 3 + 1] = nan_value;
-    whole.predictions[9 * 3] = HUGE_VALF;
-    PageMemory got(12), expected(10);
-    CHECK_EQUAL(ranker.rank(whole.request(), got).missing_predictions, 2);
-    ranker.rank(without.request(), expected);
-    CHECK_EQUAL(got.weights, expected.weights);
-    for (std::size_t i = 0; i < 10; ++i) {
-      const int j = expected.indices[i];
-      CHECK_EQUAL(got.indices[i], j < 4 ? j : j < 8 ? j + 1 : j + 2);
-      CHECK_EQUAL(got.values[i], expected.values[i]);
-    }
-    CHECK(std::isnan(got.values[10]) && std::isnan(got.values[11]));
-    whole.predictions.assign(36, nan_value);
-    CHECK_EQUAL(ranker.rank(whole.request(), got).missing_predictions, 12);
-  }
-}
-
 TEST(item_columns_and_prices_that_do_not_fit_are_refused) {
   const auto policy = corrected_policy("0.25", true);
   Ranker ranker(policy), plain(make_policy());
@@ -986,7 +784,7 @@ TEST(item_columns_and_prices_that_do_not_fit_are_refused) {
     change(given);
     CHECK_THROWS(std::invalid_argument, reason, ranker.rank(given.request(), memory));
   };
-  refused([](Given& g) { g.items.pop_back(); }, "each of the 2 item columns of the policy");
+  refused([](Given& g) { g.items.pop_back(); }, "want 4 × 2");
   refused([](Given& g) { g.prices.clear(); }, "item_values is missing; the policy or its baseline prices tasks");
   refused([](Given& g) { g.predictions[3] = -1.0f; }, "predictions is negative at candidate 1");
   refused([](Given& g) { g.values = {0, 0, 0}; }, "values is 0 for every task");

@@ -27,28 +27,7 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
 
 }  // namespace
 
-TEST(sha256_gives_the_published_digests) {
-  CHECK_EQUAL(Artifact::sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  CHECK_EQUAL(Artifact::sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  CHECK_EQUAL(Artifact::sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
-              "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  CHECK_EQUAL(Artifact::sha256(std::string(1'000'000, 'a')),
-              "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-}
-
-TEST(sha256_does_not_depend_on_the_pieces) {
-  const std::string text(1000, 'x');
-  for (std::size_t piece : {1, 3, 63, 64, 65, 127, 500}) {
-    Sha256 digest;
-    for (std::size_t at = 0; at < text.size(); at += piece)
-      digest.update(bytes(text).subspan(at, std::min(piece, text.size() - at)));
-    CHECK_EQUAL(digest.hex(), Artifact::sha256(text));
-  }
-  for (std::size_t size = 50; size < 130; ++size)
-    CHECK_EQUAL(Artifact::sha256(std::string(size, 'y')).size(), std::size_t{64});
-}
-
-// The digests of texts of all lengths, hashed together, as Python's hashlib gives them.
+// The digests of texts of all lengths in pieces, hashed together, as Python's hashlib gives them.
 TEST(sha256_gives_what_hashlib_gives_with_and_without_the_processors_instructions) {
   for (const bool plain : {true, false}) {
     Sha256 all(plain);
@@ -56,7 +35,8 @@ TEST(sha256_gives_what_hashlib_gives_with_and_without_the_processors_instruction
       std::string text(size, '\0');
       for (std::size_t i = 0; i < size; ++i) text[i] = static_cast<char>(i * 7 + size);
       Sha256 digest(plain);
-      digest.update(bytes(text));
+      for (std::size_t at = 0, piece = 1 + size % 131; at < size; at += piece)
+        digest.update(bytes(text).subspan(at, std::min(piece, size - at)));
       all.update(bytes(digest.hex()));
     }
     CHECK_EQUAL(all.hex(), "503391887e48045d1bb4dfd0afbe9ef8da76a43a16a143c3fee115f7df9cac8d");

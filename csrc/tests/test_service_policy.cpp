@@ -132,35 +132,6 @@ TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
   CHECK_EQUAL(text_at(late, "fallback"), std::string("scenario"));
 }
 
-TEST(an_arm_has_values_of_its_own_that_its_users_keep) {
-  Artifact artifact = table_policy();
-  artifact.mixture = mixture_json({{"value_tasks", "[]"}}, "0");
-  const PolicyRun run(artifact.draw());
-  const std::string options = R"({"arms": [{"name": "control", "share": 0.5}, {"name": "costly", "share": 0.5,)"
-                              R"( "values": {"click": -3, "order": 40}}]})";
-  const auto service = run.serve(options);
-  const auto other = run.serve(options);
-  const Asked asked(20);
-  int costly = 0;
-  for (int user = 0; user < 100; ++user) {
-    const auto ask = [&](const auto& from, const std::string& more) {
-      return post(*from, "/v1/rank", asked.json(R"("user": )" + std::to_string(user) + more));
-    };
-    const Json page = ask(service, "");
-    const bool has_own = text_at(page, "arm") == "costly";
-    costly += has_own;
-    CHECK_EQUAL(text_at(ask(other, R"(, "timestamp": 1796601600000)"), "arm"), text_at(page, "arm"));
-    CHECK_EQUAL(page.find("values") != nullptr, has_own);
-    if (has_own) CHECK_EQUAL(page.object_at("values").finite_at("click"), -3.0);
-    const std::string same = R"(, "arm": "control", "values": {"click": -3, "order": 40})";
-    if (has_own) CHECK_EQUAL(scores_of(page), scores_of(ask(service, same)));
-    const Json own = ask(service, R"(, "values": {"order": 60})");
-    CHECK_EQUAL(own.object_at("values").finite_at("click"), has_own ? -3.0 : 1.0);
-    CHECK_EQUAL(own.object_at("values").finite_at("order"), 60.0);
-  }
-  CHECK(costly > 30 && costly < 70);
-}
-
 TEST(names_missing_predictions_and_columns_are_read) {
   const PolicyRun run(table_policy());
   const auto service = run.serve();
@@ -313,29 +284,6 @@ TEST(rules_are_those_of_the_ranking) {
       post(*service, "/v1/rank", few.json(R"("user": 3, "rules": {"pins": [{"item": 1000, "position": 9}]})"));
   CHECK_EQUAL(shorter.integers_at("items").size(), std::size_t{3});
   CHECK_EQUAL(shorter.integers_at("items")[2], 1000);
-}
-
-TEST(item_features_reach_the_correction) {
-  Artifact artifact = corrected_artifact("1");
-  artifact.features = {"hour", "intent"};
-  artifact.correction->items = {"stock", "brand=a", "brand=b"};
-  const PolicyRun run(artifact.draw());
-  const auto service = run.serve();
-  const Asked asked(4);
-  const std::string features = R"("item_features": {"stock": [1, null, 3, 4], "brand": ["a", "b", null, "c"]})";
-  const std::string values = R"("item_values": [1, 2, 3, 4])";
-  const Json page =
-      post(*service, "/v1/rank",
-           asked.json(R"("user": 1, "context": {"hour": 1, "intent": 0.5}, )" + values + ", " + features));
-  const std::vector<float> context = {1.0f, 0.5f}, prices = {1, 2, 3, 4};
-  const std::vector<float> items = {1, 1, 0, nan_value, 0, 1, 3, 0, 0, 4, 0, 0};
-  PageMemory expected(10);
-  Ranker ranker(run.policy);
-  ranker.rank({.context = context, .predictions = asked.predictions, .item_values = prices, .items = items}, expected);
-  CHECK_EQUAL(scores_of(page), std::vector<float>(expected.values.begin(), expected.values.begin() + 4));
-  PageMemory without(10);
-  ranker.rank({.context = context, .predictions = asked.predictions, .item_values = prices}, without);
-  CHECK(scores_of(page)[0] != without.values[0]);
 }
 
 TEST(arms_and_shadows_of_a_policy_s_run) {

@@ -34,7 +34,10 @@ def check_events(frame: "pl.DataFrame") -> None:
     request = frame["request_id"].to_numpy()
 
     def refuse(bad: NDArray[np.bool_], column: str, want: str) -> None:
-        refuse_events(frame, bad, column, want)
+        if bad.any():
+            row = int(np.argmax(bad))
+            number, value = frame["request_id"][row], str(frame[column][row])[:100]
+            raise BadEvent(f"column {column!r}, request {number}: {value}; want {want}", number)
 
     for column in IDS:
         refuse(frame[column].is_null().to_numpy(), column, "a whole number")
@@ -47,9 +50,7 @@ def check_events(frame: "pl.DataFrame") -> None:
         refuse(same & differs, column, "one value in a request")
     if "scenario" in frame.columns:
         long = (frame["scenario"].str.len_chars() > _MOST_CHARACTERS).fill_null(False).to_numpy()
-        refuse(
-            long, "scenario", f"at most {_MOST_CHARACTERS} characters"
-        )  # arrays of scenarios are as wide as the longest
+        refuse(long, "scenario", f"at most {_MOST_CHARACTERS} characters")  # arrays are as wide as the longest
     refuse((frame["event_time"] < frame["timestamp"]).to_numpy(), "event_time", "the request's time, or later")
     position = frame["position"].fill_null(-1).to_numpy()
     shown = frame["position"].is_not_null().to_numpy()
@@ -65,12 +66,3 @@ def check_events(frame: "pl.DataFrame") -> None:
             refuse(shown & (~there | ((value != 0) & (value != 1))), column, "0 or 1 for a shown candidate")
         else:
             refuse(there & ~np.isfinite(frame[column].fill_null(0.0).to_numpy()), column, "a finite number or null")
-
-
-def refuse_events(frame: "pl.DataFrame", bad: "NDArray[np.bool_] | pl.Series", column: str, want: str) -> None:
-    """Raises BadEvent that names the column and the request of the first bad value."""
-    if bad.any():
-        row = int(np.argmax(bad))
-        value = str(frame[column][row])[:100]
-        request = frame["request_id"][row]
-        raise BadEvent(f"column {column!r}, request {request}: {value}; want {want}", request)

@@ -21,7 +21,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -128,12 +127,6 @@ class RankingEvaluator:
         self._model, self._looks = self._fitted(propensity), examined(logs, propensity)
         self._first = self._view(self._model, propensity, more)
         self.attention = np.cumsum(rank_discount(propensity, k))[np.minimum(np.diff(logs.offsets), k) - 1]  # [R]
-
-    def __str__(self) -> str:
-        return f"{self.logs.num_requests} requests"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_cores"}
 
     @cached_property
     def _cores(self) -> tuple[Core, Core]:

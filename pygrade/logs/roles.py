@@ -17,75 +17,62 @@ class Role(NamedTuple):
     required: bool = False
 
 
+def _role(kinds: tuple[str, ...], names: str, text: str = "", short: str = "", required: bool = False) -> Role:
+    return Role(tuple(names.split()), kinds, text, short, required)
+
+
 ROLES = {
-    "request_id": Role(
-        ("request_id", "request", "session_id", "session", "query_id", "search_id", "page_view_id"),
+    "request_id": _role(
         _IDS,
+        "request_id request session_id session query_id search_id page_view_id",
         "id that the rows of one page share",
         "request",
         True,
     ),
-    "user_id": Role(
-        ("user_id", "user", "customer_id", "customer", "visitor_id", "member_id", "client_id"),
+    "user_id": _role(
         _IDS,
+        "user_id user customer_id customer visitor_id member_id client_id",
         "who asked (no such column? user=<request's column>: each request its own user)",
         "user",
         True,
     ),
-    "item_id": Role(
-        ("item_id", "item", "product_id", "product", "sku", "article_id", "video_id", "movie_id", "document_id"),
+    "item_id": _role(
         _IDS,
+        "item_id item product_id product sku article_id video_id movie_id document_id",
         "the candidate",
         "item",
         True,
     ),
-    "position": Role(
-        ("position", "slot", "rank"),
-        _NUMBERS,
-        "slot on the page, empty where the candidate was not shown",
-        "slot",
-        True,
+    "position": _role(
+        _NUMBERS, "position slot rank", "slot on the page, empty where the candidate was not shown", "slot", True
     ),
-    "timestamp": Role(
-        ("timestamp", "time", "ts", "at", "datetime"),
-        _TIMES,
-        "when: a date, or seconds or milliseconds since 1970",
-        "time",
+    "timestamp": _role(
+        _TIMES, "timestamp time ts at datetime", "when: a date, or seconds or milliseconds since 1970", "time"
     ),
-    "scored_at": Role(("scored_at", "predicted_at"), _TIMES),
-    "scenario": Role(
-        ("scenario", "surface", "placement", "device"), ("text",), "text of the request, such as the kind of page"
+    "scored_at": _role(_TIMES, "scored_at predicted_at"),
+    "scenario": _role(("text",), "scenario surface placement device", "text of the request, such as the kind of page"),
+    "value": _role(_NUMBERS, "value price item_price", "price of the item"),
+    "production_score": _role(
+        _NUMBERS, "production_score", "what production ranked every candidate by, the higher the better", "production"
     ),
-    "value": Role(("value", "price", "item_price"), _NUMBERS, "price of the item"),
-    "production_score": Role(
-        ("production_score",),
-        _NUMBERS,
-        "what production ranked every candidate by, the higher the better",
-        "production",
-    ),
-    "category": Role(
-        ("category", "genre"), _IDS, "kind of the item: what stands above an item may satiate or help by it"
-    ),
-    "embedding": Role(
-        ("embedding", "item_embedding"),
+    "category": _role(_IDS, "category genre", "kind of the item: what stands above an item may satiate or help by it"),
+    "embedding": _role(
         ("vector",),
+        "embedding item_embedding",
         "vector of the item, a list of decimals; for likeness of items of a page",
     ),
-    "shown": Role(
-        ("shown", "is_shown", "was_shown", "displayed", "is_displayed", "was_displayed", "visible", "impression"),
-        _FLAGS,
-    ),
-    "exploration": Role(
-        ("exploration", "is_random", "randomized"),
+    "shown": _role(_FLAGS, "shown is_shown was_shown displayed is_displayed was_displayed visible impression"),
+    "exploration": _role(
         (*_FLAGS, "text"),
+        "exploration is_random randomized",
         "none, shuffle or dirichlet (or a flag: shuffled): how the page was made",
     ),
-    "seed": Role(("seed",), ("integer",)),
-    "policy_version": Role(("policy_version",), _WORDS, short="policy"),
-    "trust": Role(("trust",), _NUMBERS),
-    "baseline": Role(("baseline",), _WORDS),
-    "verdict": Role(("verdict",), _WORDS),
-    "candidates": Role(("candidates",), ("integer",)),
+    "seed": _role(("integer",), "seed"),
+    "policy_version": _role(_WORDS, "policy_version", short="policy"),
+    "trust": _role(_NUMBERS, "trust"),
+    "baseline": _role(_WORDS, "baseline"),
+    "verdict": _role(_WORDS, "verdict"),
+    "candidates": _role(("integer",), "candidates"),
 }
 SHORT = {role.short: name for name, role in ROLES.items() if role.short}
 """What people write on the command line → role."""

@@ -237,18 +237,8 @@ def search_page(
     own = {"root": root, "attention": attention, "examination": examination}
     code, weight = _checked_objective(objective, width, trade_off, own)
     c, p, e, factor = _checked_likeness(v, categories, pairs, embeddings, cosine, rows)
-    rules = RuleTensors.of(
-        rows,
-        first,
-        single,
-        mask=mask,
-        boost_mul=boost_mul,
-        boost_add=boost_add,
-        groups=groups,
-        caps=caps,
-        cap_slots=cap_slots,
-        decay=decay,
-    )
+    given = (mask, boost_mul, boost_add, groups, caps, cap_slots, decay)
+    rules = RuleTensors.of(given, rows, first, single)
 
     def in_batch(found: Tensor | None) -> Tensor | None:
         return found[None] if single and found is not None else found

@@ -35,11 +35,14 @@ class RuleTensors(NamedTuple):
     decay: Tensor | None
 
     @classmethod
-    def of(cls, rows: tuple[int, ...], first: tuple[str, Tensor], single: bool, **rules: Any) -> "RuleTensors":
-        """The rules of a call with candidates [*rows], on the device of its first argument (name and tensor).
+    def of(
+        cls, given: tuple[Any, ...], rows: tuple[int, ...], first: tuple[str, Tensor], single: bool
+    ) -> "RuleTensors":
+        """The rules as a call has them, of candidates [*rows], on the device of its first argument (name, tensor).
 
         ``single``: one request, whose tensors get a first dimension of 1.
         """
+        rules = dict(zip(cls._fields, given, strict=True))
 
         def of_candidates(name: str, dtype: torch.dtype, *last: None) -> Tensor | None:
             result = checks.optional(name, rules[name], dtype, (*rows, *last), *first)
@@ -208,18 +211,8 @@ def rank(
     w = w if own else w.expand(s.shape[0] if o is None else o.shape[0] - 1, -1).contiguous()
     code, *constants = checked_transform(transform, s, beta, epsilon, slope)
     length = checked_k(k)
-    rules = RuleTensors.of(
-        rows,
-        ("scores", s),
-        single,
-        mask=mask,
-        boost_mul=boost_mul,
-        boost_add=boost_add,
-        groups=groups,
-        caps=caps,
-        cap_slots=cap_slots,
-        decay=decay,
-    )
+    given = (mask, boost_mul, boost_add, groups, caps, cap_slots, decay)
+    rules = RuleTensors.of(given, rows, ("scores", s), single)
     threads = checks.thread_count(num_threads)
     memory = None if out is None else checks.outputs(out, (*lead, length), s)
     values, indices = _op(checks.detached(s), w, length, code, *rules, *constants, o, threads)

@@ -261,6 +261,19 @@ class Correction:
         self._in_core().apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
         return result
 
+    def shifts(
+        self, context: NDArray[Any] | None, predictions: NDArray[Any] | None, items: NDArray[Any] | None
+    ) -> NDArray[np.float64]:
+        """S [T, 1 + V] of a request with context [F] and candidates' predictions [N, T] and items [N, I]: `apply` adds
+        S_0 + Σ_v S_v u_v to a task's log odds, u the candidate's standardized variables. None: unknown.
+        """
+        variables = len(self.tasks) + len(self.items)
+        result = np.empty((len(self.tasks), 1 + variables))
+        request = {"context": context, "predictions": predictions, "items": items}
+        arrays = {name: None if a is None else np.ravel(a).astype(np.float32) for name, a in request.items()}
+        self._in_core().shifts(**arrays, result=result)
+        return result
+
     def find_cause(self, context: NDArray[np.float32], task: int, up: bool) -> str:
         """The feature of a request's context [F] that moves the log odds of a task and of those that it needs most, up
         or down: "hour 23", or "age unknown"; "" if none moves them that way.

@@ -1,5 +1,7 @@
 """Reference of the `ranking` family: top-k blended ranking."""
 
+from typing import Any
+
 from torch import Tensor
 
 from pygrade.reference.fusion import fuse_scores
@@ -30,16 +32,6 @@ def rank(
     int32, padded with -inf and -1.
     """
     fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, slope=slope, offsets=offsets)
-    return search_page(
-        fused,
-        None,
-        k,
-        mask=mask,
-        boost_mul=boost_mul,
-        boost_add=boost_add,
-        groups=groups,
-        caps=caps,
-        cap_slots=cap_slots,
-        decay=decay,
-        offsets=offsets,
-    )
+    rules: dict[str, Any] = {"mask": mask, "boost_mul": boost_mul, "boost_add": boost_add, "offsets": offsets}
+    rules |= {"groups": groups, "caps": caps, "cap_slots": cap_slots, "decay": decay}
+    return search_page(fused, None, k, **rules)

@@ -1,7 +1,7 @@
 """A policy as a ranking expression of a search engine: Vespa's rank profiles, OpenSearch's script scores.
 
 The engine evaluates one candidate at a time, so what depends on the request comes as its inputs, which
-``POST /v1/weights`` of the service answers (`request_inputs` here): the weights of the tasks, and for each task the
+``POST /v1/weights`` of the service answers (`recorded_requests` here): the weights of the tasks, and for each task the
 shift and the slopes by which the correction moves its log odds. What depends on the whole page (means of candidates,
 standard deviations of z-scores) has defaults: those of recorded requests, or of a request of which nothing is known.
 """
@@ -9,17 +9,15 @@ standard deviations of z-scores) has defaults: those of recorded requests, or of
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.correction.inputs import REACH
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.policy import FusionPolicy
-from pygrade.policy.correction import Correction
 from pygrade.serving.formula import Evaluation, Formula, Node, formula_of, walk
 from pygrade.serving.ranker import BlendedRanker
 
@@ -96,9 +94,7 @@ def express(policy: FusionPolicy) -> Expression:
     for node in nodes:
         if node.kind == "fuse" and node.simple is None:
             raise ValueError(f"transform of {node.name} is rank, which needs all candidates at once; want another one")
-    inputs: Inputs = {}
-    if formula.variables and policy.correction is not None:
-        inputs |= _shifts(policy.correction, None, np.zeros(len(formula.variables)))
+    inputs = request_shifts(policy, None, None, None)
     if policy.config.trade_offs:
         inputs["values"] = policy.spec.own_values(policy.spec.task_values, [""], 1)[0].astype(np.float64)
     if mixture is None or mixture.takes_network:
@@ -109,49 +105,14 @@ def express(policy: FusionPolicy) -> Expression:
     return Expression(formula, steps, documents, inputs)
 
 
-def _shifts(c: Correction, context: NDArray[Any] | None, means: NDArray[Any]) -> Inputs:
-    """shifts [T] and slopes [T, V] of a context [F] and the means [V] of the candidates' standardized variables."""
-    x = np.zeros(len(c.x_mean))
-    if context is not None and np.isfinite(context).any():
-        unknown = ~np.isfinite(context)
-        filled = np.concatenate([np.where(unknown, c.median, context), unknown[list(c.indicators)]])
-        x = np.clip((filled - c.x_mean) / c.x_std, -REACH, REACH)
-    b = np.einsum("z,tzu->tu", np.concatenate([[1.0], x, means]), c.weights.astype(np.float64))
-    return {"shifts": b[:, 0] - b[:, 1:] @ means, "slopes": b[:, 1:]}
-
-
-def request_inputs(
-    policy: FusionPolicy,
-    context: NDArray[np.float32] | None,
-    predictions: NDArray[np.float32] | None = None,
-    items: NDArray[np.float32] | None = None,
-    item_values: NDArray[np.float32] | None = None,
-) -> Inputs:
-    """Inputs of the expression for a request beside values: exact with the predictions [N, T] as a log has them,
-    items [N, I] and prices [N] of all candidates, else those of a page of average candidates, without weights: the
-    default, static ones count.
-    """
-    inputs: Inputs = {}
-    c = policy.correction if policy.takes_corrected else None
-    if c is not None:
-        inputs |= _shifts(c, context, _means(policy, predictions, items, item_values))
-    if (policy.mixture is None or policy.mixture.takes_network) and predictions is not None:
-        page = BlendedRanker(policy, seed=0).rank(
-            _one(context), predictions[None], 1, items=_one(items), item_values=_one(item_values), as_logged=True
-        )
-        inputs["weights"] = page.weights[0].astype(np.float64)
-    return inputs
-
-
-def _means(
-    policy: FusionPolicy, predictions: NDArray[Any] | None, items: NDArray[Any] | None, prices: NDArray[Any] | None
-) -> NDArray[np.float64]:
-    """Means of the candidates' standardized variables [V]; 0, the mean of the training's, without candidates."""
-    e = express(policy)
-    if predictions is None:
-        return np.zeros(len(e.formula.variables))
-    values = e.evaluate(_documents(policy, predictions, items, prices), {})
-    return np.array([np.mean(values[node.name]) for node in e.formula.variables])
+def request_shifts(policy: FusionPolicy, *request: NDArray[Any] | None) -> Inputs:
+    """shifts [T] and slopes [T, V] of a request's context [F], its candidates' predictions [N, T] as a log has them and
+    items [N, I], see `Correction.shifts`; without predictions those of a page of average candidates. Empty if
+    nothing reads corrected predictions."""
+    if policy.correction is None or not policy.takes_corrected:
+        return {}
+    added = policy.correction.shifts(*request)
+    return {"shifts": added[:, 0], "slopes": added[:, 1:]}
 
 
 def compare(policy: FusionPolicy, expression: Expression, logs: Logs, k: int, exact: bool = False) -> dict[str, float]:
@@ -160,72 +121,67 @@ def compare(policy: FusionPolicy, expression: Expression, logs: Logs, k: int, ex
     exact: with the inputs of the whole page; else as an engine has them, from the context alone, and `fit_defaults`.
     ``equal``: share of the pages that are equal item by item; ``kept``: mean share of a page's items.
     """
-    ranker, equal, kept, count = BlendedRanker(policy, seed=0), 0.0, 0.0, 0
-    for context, predictions, items, prices in _requests(policy, logs):
-        inputs = request_inputs(policy, context, predictions, items, prices)
-        if not exact:  # the weights of a network of the context alone are those of the page
-            inputs |= request_inputs(policy, context)
-        documents = _documents(policy, predictions, items, prices)
-        if exact:
-            _measure(expression, documents, inputs)
-        score = np.broadcast_to(expression.evaluate(documents, inputs)["score"], len(predictions))
-        page = ranker.rank(
-            context[None], predictions[None], k, items=_one(items), item_values=_one(prices), as_logged=True
+    equal, kept = [], []
+    for record in recorded_requests(policy, logs, k):
+        # The weights of a network of the context alone are those of the page.
+        inputs = record.inputs | (
+            _deviations(expression, record) if exact else request_shifts(policy, record.context, None, None)
         )
-        served = page.indices[0][page.indices[0] >= 0]
-        own = np.lexsort((np.arange(len(score)), -score))[: len(served)]
-        equal += bool((own == served).all())
-        kept += len(np.intersect1d(own, served)) / max(len(served), 1)
-        count += 1
-    return {"requests": count, "equal": equal / max(count, 1), "kept": kept / max(count, 1)}
+        score = np.broadcast_to(expression.evaluate(record.documents, inputs)["score"], record.count)
+        own = np.lexsort((np.arange(record.count), -score))[: len(record.page)]
+        equal.append(bool((own == record.page).all()))
+        kept.append(len(np.intersect1d(own, record.page)) / max(len(record.page), 1))
+    return {"requests": len(equal), "equal": float(np.mean(equal or 0)), "kept": float(np.mean(kept or 0))}
 
 
 def fit_defaults(policy: FusionPolicy, expression: Expression, logs: Logs) -> None:
     """Makes the standard deviations that only a whole page knows those of recorded requests, on average."""
-    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in expression.formula.spreads}
-    for context, predictions, items, prices in _requests(policy, logs):
-        inputs = request_inputs(policy, context, predictions, items, prices)
-        _measure(expression, _documents(policy, predictions, items, prices), inputs)
-        for name in found:
-            found[name].append(inputs[name])
-    expression.inputs |= {name: np.mean(rows, 0) for name, rows in found.items() if rows}
+    measured = [_deviations(expression, record) for record in recorded_requests(policy, logs, 1)]
+    if measured:
+        expression.inputs |= {name: np.mean([row[name] for row in measured], 0) for name in measured[0]}
 
 
-def _measure(e: Expression, documents: Mapping[str, NDArray[Any]], inputs: Inputs) -> None:
-    """Adds the deviations of one request to its inputs; those of mixed scores come last, as they read the others."""
-    for name, nodes in e.formula.spreads.items():
-        values = e.evaluate(documents, inputs)
-        inputs[name] = np.array([np.std(values[node.name]) for node in nodes])
+@dataclass
+class RecordedRequest:
+    """A logged request as an engine has it, with the inputs of its whole page, and the page that is served."""
+
+    context: NDArray[np.float32]  # [F]
+    documents: dict[str, NDArray[Any]]
+    inputs: Inputs
+    page: NDArray[np.int32]  # places
+    count: int  # of candidates
 
 
-def _documents(
-    policy: FusionPolicy, predictions: NDArray[Any], items: NDArray[Any] | None, prices: NDArray[Any] | None
-) -> dict[str, NDArray[Any]]:
-    columns = dict(zip(policy.tasks, predictions.T, strict=True))  # as a log has them, behind the scales
-    found = {f"{step}_{task}": column for step in ("p", "raw") for task, column in columns.items()}
-    if items is not None and policy.correction is not None:
-        found |= {f"i_{name}": column for name, column in zip(policy.correction.items, items.T, strict=True)}
-    found = {name.replace(" ", "_"): column for name, column in found.items()}
-    return found if prices is None else {**found, "value": prices}
-
-
-def _one(array: NDArray[Any] | None) -> NDArray[Any] | None:
-    return None if array is None else array[None]
-
-
-def _requests(policy: FusionPolicy, logs: Logs) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Context, predictions, item columns and prices of requests of a log, evenly spaced."""
+def recorded_requests(policy: FusionPolicy, logs: Logs, k: int) -> Iterator[RecordedRequest]:
+    """Requests of a log, evenly spaced, with pages of k by their scores."""
     if logs.tasks != policy.tasks or logs.features != policy.features:
         raise ValueError(f"the log has tasks {logs.tasks} and features {logs.features}; want the policy's")
+    logs = replace(logs.select(evenly_spaced(logs.num_requests, _REQUESTS)), scenario=None)
+    page = BlendedRanker(policy, seed=0).rank_log(logs, k, page_terms=False)
     items = item_inputs(policy, logs)
-    for r in evenly_spaced(logs.num_requests, _REQUESTS):
+    for r in range(logs.num_requests):
         rows = slice(int(logs.offsets[r]), int(logs.offsets[r + 1]))
-        yield (
-            logs.context[r],
-            logs.predictions[rows],
-            None if items is None else items[rows],
-            None if logs.value is None else logs.value[rows],
-        )
+        predictions, own = logs.predictions[rows], None if items is None else items[rows]
+        columns = dict(zip(policy.tasks, predictions.T, strict=True))  # as a log has them, behind the scales
+        documents = {f"{step}_{task}": column for step in ("p", "raw") for task, column in columns.items()}
+        if own is not None and policy.correction is not None:
+            documents |= {f"i_{name}": column for name, column in zip(policy.correction.items, own.T, strict=True)}
+        documents = {name.replace(" ", "_"): column for name, column in documents.items()}
+        if logs.value is not None:
+            documents["value"] = logs.value[rows]
+        inputs = request_shifts(policy, logs.context[r], predictions, own)
+        inputs["weights"] = page.weights[r].astype(np.float64)
+        served = page.indices[r][page.indices[r] >= 0]
+        yield RecordedRequest(logs.context[r], documents, inputs, served, len(predictions))
+
+
+def _deviations(e: Expression, record: RecordedRequest) -> Inputs:
+    """The standard deviations of a request's nodes; those of mixed scores come last, as they read the others."""
+    found: Inputs = {}
+    for name, nodes in e.formula.spreads.items():
+        values = e.evaluate(record.documents, record.inputs | found)
+        found[name] = np.array([np.std(values[node.name]) for node in nodes])
+    return found
 
 
 def write_vespa(e: Expression, name: str = "pygrade") -> str:

@@ -39,6 +39,10 @@ STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
 _DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
 _MAX_SEED = (1 << 31) - 1
+_PAGE = (  # what of a Page the core makes, as it is
+    *("values", "indices", "weights", "concentration", "policy_version", "predictions"),
+    *("request_values", "item_values", "item_columns"),
+)
 
 Eligible = NDArray[np.int64] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """The only items of a page: their ids, or a function of ids [n] that says which of them."""
@@ -257,22 +261,14 @@ class Pipeline:
             self.models.fitted, user_id, timestamp, scenario, request_id, made["item_ids"], named, unread
         )
         page = Page(
-            values=made["values"],
-            indices=made["indices"],
-            weights=made["weights"],
-            concentration=made["concentration"],
+            **{name: made[name] for name in _PAGE},
             fallback=np.array([made["fallback"]]),
             explored=np.array([made["explored"]]),
             seed=np.array([made["seed"]], np.uint64),
             policy=self.models.policy,
-            policy_version=made["policy_version"],
             context=np.full((1, len(self.models.policy.features)), np.nan, np.float32) if unread else made["context"],
-            predictions=made["predictions"],
             bounds=batch.offsets,
             scenario=None if scenario is None else [scenario],
-            request_values=made["request_values"],
-            item_values=made["item_values"],
-            item_columns=made["item_columns"],
             first_number=0,
             as_logged=True,
             ids=Ids(batch.request_id, batch.user_id, batch.item_id),

@@ -6,13 +6,13 @@ weights, and are counted. The C++ core does the work (Ranker of <pygrade/ranker.
 pages.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from pygrade import _core
 from pygrade._typing import Array
@@ -21,10 +21,11 @@ from pygrade.logs import Logs, encode
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import request_values
-from pygrade.serving.page import Ids, Page, missing_candidates
+from pygrade.serving.page import Ids, Page
 from pygrade.storage import Place
 
 _MAX = (1 << 31) - 1  # of k and of seeds
+_NO_IDS = Ids(None, None, None)
 Context = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 """Features of the requests, as arrays or by name."""
 
@@ -83,6 +84,8 @@ class BlendedRanker:
         boost_add: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         caps: ArrayLike | None = None,
+        cap_slots: ArrayLike | None = None,
+        decay: ArrayLike | None = None,
         scenario: str | Sequence[str] | None = None,
         explore: bool = False,
         seed: int | None = None,
@@ -106,8 +109,8 @@ class BlendedRanker:
         ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1], on the scales of the table that the policy
         learned from (``policy.scales``): percentages, say, become probabilities; ``as_logged``: they are those of a log
         already. A candidate with a missing one (NaN or infinite) ranks last, with score NaN, and leaves the others'
-        scores alone. ``mask`` bool, ``boost_mul``,
-        ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
+        scores alone. ``mask`` bool, ``boost_mul``, ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with
+        ``caps``, ``cap_slots`` and ``decay`` [A]: see `pygrade.rank`.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
         correction has item effects, which it looks up by them. ``values``: what an event of each
         task is worth, below 0: it costs; for a policy with an expected value, which then ranks alone, or with
@@ -127,28 +130,45 @@ class BlendedRanker:
 
         ValueError or TypeError name the argument of a wrong shape or value, before anything is ranked or counted.
         """
-        given = _Arguments(
-            context,
-            predictions,
-            k,
-            offsets,
-            scenario,
-            mask,
-            boost_mul,
-            boost_add,
-            groups,
-            caps,
-            explore,
-            seed,
-            values,
-            item_values,
-            items,
-            categories,
-            embeddings,
-            page_terms,
-            as_logged,
+        policy, ids = self.policy, _NO_IDS
+        if request_id is not None or user_id is not None or item_id is not None or values is not None:
+            *shape, _ = np.shape(predictions)
+            batch = shape[0] if offsets is None else np.size(offsets) - 1
+            item = _ids("item_id", item_id, math.prod(shape))
+            ids = Ids(_ids("request_id", request_id, batch), _ids("user_id", user_id, batch), item)
+            values = request_values(values, policy.tasks, batch)
+        if ids.item is not None and policy.correction is not None and policy.correction.item_effects is not None:
+            columns = None if items is None else np.ascontiguousarray(items, np.float32)
+            items = policy.item_columns(ids.item, columns)
+        if not (context is None or isinstance(context, np.ndarray)):
+            context = _encoded(context, policy.features)
+        if categories is not None:
+            categories = np.asarray(categories, object).reshape(-1).tolist()
+        page = _core.rank_pages(
+            self._core,
+            context=context,
+            predictions=predictions,
+            k=k,
+            offsets=offsets,
+            mask=mask,
+            boost_mul=boost_mul,
+            boost_add=boost_add,
+            groups=groups,
+            caps=caps,
+            cap_slots=cap_slots,
+            decay=decay,
+            scenario=scenario,
+            explore=explore,
+            seed=seed,
+            values=values,
+            item_values=item_values,
+            items=items,
+            categories=categories,
+            embeddings=embeddings,
+            page_terms=page_terms,
+            as_logged=as_logged,
         )
-        return self._rank(given, {"request_id": request_id, "user_id": user_id, "item_id": item_id})
+        return Page(**page, scenario=scenario, ids=ids, categories=categories)
 
     def rank_log(self, logs: Logs, k: int, *, explore: bool = False, seed: int | None = None, **rules: Any) -> Page:
         """The page of each request of a log, with all that the log has of it: context, predictions, scenario, ids,
@@ -174,36 +194,6 @@ class BlendedRanker:
             **rules,
         )
 
-    def _rank(self, arguments: "_Arguments", given_ids: Mapping[str, ArrayLike | None]) -> Page:
-        policy, predictions = self.policy, arguments.predictions
-        if type(predictions) is not np.ndarray or predictions.ndim != (3 if arguments.offsets is None else 2):
-            arguments = arguments.converted(policy)
-        batch, total = arguments.sizes()
-        if arguments.values is not None:
-            arguments = arguments._replace(values=request_values(arguments.values, policy.tasks, batch))
-        counts = {"request_id": batch, "user_id": batch, "item_id": total}
-        ids = Ids(*(_ids(name, given_ids[name], count) for name, count in counts.items()))
-        if ids.item is not None and policy.correction is not None and policy.correction.item_effects is not None:
-            columns = None if arguments.items is None else _array("items", arguments.items, np.float32)
-            arguments = arguments._replace(items=policy.item_columns(ids.item, columns))
-        ranked = _core.rank_pages_fast_path(self._core, *arguments)
-        if ranked is None:  # an argument has to be converted, or is wrong
-            arguments = arguments.converted(policy)
-            ranked = _core.rank_pages(self._core, *arguments)
-        return Page(
-            *ranked[:12],
-            moves=ranked[12],
-            predictions=arguments.predictions,
-            bounds=arguments.offsets,
-            scenario=arguments.scenario,
-            item_values=None if arguments.item_values is None else np.asarray(arguments.item_values),
-            ids=ids,
-            item_columns=None if arguments.items is None else np.asarray(arguments.items),
-            categories=arguments.categories,
-            embeddings=None if arguments.embeddings is None else np.asarray(arguments.embeddings),
-            as_logged=arguments.as_logged,
-        )
-
 
 def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:
     """Arguments of `rank` that page terms read of a log's candidates; none without page terms."""
@@ -219,187 +209,15 @@ def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:
     return given
 
 
-class _Arguments(NamedTuple):
-    """The arguments of `_core.rank_pages`."""
-
-    context: Any
-    predictions: Any
-    k: Any
-    offsets: Any
-    scenario: Any
-    mask: Any
-    boost_mul: Any
-    boost_add: Any
-    groups: Any
-    caps: Any
-    explore: Any
-    seed: Any
-    values: Any
-    item_values: Any
-    items: Any
-    categories: Any
-    embeddings: Any
-    page_terms: Any
-    as_logged: bool
-
-    def sizes(self) -> tuple[int, int]:
-        """The numbers of requests and of candidates."""
-        if self.offsets is None:
-            batch, count, _ = self.predictions.shape
-            return batch, batch * count
-        return np.size(self.offsets) - 1, len(self.predictions)
-
-    def converted(self, policy: FusionPolicy) -> "_Arguments":
-        """Convert the arguments to the arrays and numbers that the core takes, predictions [M, T] with offsets."""
-        rows, offsets = _candidates(self.predictions, self.offsets, len(policy.tasks))
-        batch, total = len(offsets) - 1, len(rows)
-        mixture = policy.mixture
-        raw = [] if mixture is None else [entry for entry in mixture.ranked_by if not entry.corrected]
-        transforms = {"log" if entry.logarithm else entry.transform for entry in raw}
-        if (mixture is None or mixture.takes_network) and not policy.config.corrected:
-            transforms.add(policy.config.transform)
-        if any(_core.transforms[name] for name in transforms) and not policy.scales:  # by which the core refuses others
-            _check_signs(rows, offsets)
-        groups, caps = _capped_groups(self.groups, self.caps, total)
-        return _Arguments(
-            context=None if self.context is None else _context(self.context, batch, policy.features),
-            predictions=rows,
-            k=integer("k", self.k, 1, _MAX),
-            offsets=offsets,
-            scenario=_scenarios(self.scenario, batch),
-            mask=_option("mask", self.mask, np.bool_, total),
-            boost_mul=_option("boost_mul", self.boost_mul, np.float32, total),
-            boost_add=_option("boost_add", self.boost_add, np.float32, total),
-            groups=groups,
-            caps=caps,
-            explore=bool(self.explore),
-            seed=None if self.seed is None else integer("seed", self.seed, 0, _MAX),
-            values=request_values(self.values, policy.tasks, batch),
-            item_values=_option("item_values", self.item_values, np.float32, total),
-            items=None if self.items is None else _items(self.items, total, policy),
-            categories=None if self.categories is None else _names(self.categories, total),
-            embeddings=None if self.embeddings is None else _embeddings(self.embeddings, total, policy),
-            page_terms=bool(self.page_terms),
-            as_logged=bool(self.as_logged),
-        )
-
-
-def _array(name: str, value: ArrayLike | Tensor, dtype: Any) -> Array:
-    """A contiguous array of ``dtype``. Integers must be exact; a float may be rounded, and None is NaN."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array; want a plain one")
-    try:
-        if isinstance(value, Tensor):
-            value = (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
-        given = np.asarray(value)
-        with np.errstate(invalid="ignore", over="ignore"):
-            array = np.ascontiguousarray(given, dtype)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from None
-    if array.dtype.kind == "i" and (changed := array != given).any():
-        raise ValueError(f"{name} holds {given.reshape(-1)[np.argmax(changed)]}; want integers of {array.dtype}")
-    return array
-
-
-def _candidates(
-    predictions: ArrayLike, offsets: ArrayLike | None, tasks: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    rows = _array("predictions", predictions, np.float32)
-    if rows.ndim != (3 if offsets is None else 2) or rows.shape[-1] != tasks:
-        want = f"[B, N, {tasks}]" if offsets is None else f"[M, {tasks}] with offsets"
-        raise ValueError(f"predictions has shape {rows.shape}; want {want}")
-    if offsets is None:
-        batch, count = rows.shape[:2]
-        return rows.reshape(-1, tasks), np.arange(batch + 1, dtype=np.int64) * count
-    bounds = _array("offsets", offsets, np.int64)
-    if bounds.ndim != 1 or len(bounds) < 1 or bounds[0] != 0 or bounds[-1] != len(rows) or (np.diff(bounds) < 0).any():
-        raise ValueError(f"offsets must ascend from 0 to the number of prediction rows, {len(rows)}; got {bounds}")
-    return rows, bounds
-
-
-def _check_signs(rows: NDArray[np.float32], bounds: NDArray[np.int64]) -> None:
-    negative = (rows < 0.0) & ~missing_candidates(rows)[:, None]
-    if negative.any():
-        row, task = (int(i[0]) for i in np.nonzero(negative))
-        request = int(np.searchsorted(bounds, row, side="right")) - 1
-        place = f"request {request}, candidate {row - bounds[request]}, task {task}"
-        raise ValueError(f"predictions is negative at {place}; want predictions >= 0 under a logarithm")
-
-
-def _context(context: Any, batch: int, features: Sequence[str]) -> NDArray[np.float32]:
+def _encoded(context: Any, features: Sequence[str]) -> Any:
+    """The context as an array, of raw values by name; else as it is."""
     rows = [context] if isinstance(context, Mapping) else context
-    if isinstance(rows, list | tuple) and rows and all(isinstance(row, Mapping) for row in rows):
-        known = {name.partition("=")[0] for name in features}
-        if unknown := [name for row in rows for name in row if name not in known]:
-            raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(known)) or 'no feature'}")
-        context = encode(features, rows)
-    values = _array("context", context, np.float32)
-    if values.shape != (batch, len(features)):
-        raise ValueError(f"context has shape {values.shape}; want {(batch, len(features))}")
-    return values
-
-
-def _scenarios(scenario: str | Sequence[str] | None, batch: int) -> list[str] | None:
-    if scenario is None:
-        return None
-    names = [scenario] * batch if isinstance(scenario, str) else [str(name) for name in scenario]
-    if len(names) != batch:
-        raise ValueError(f"scenario has {len(names)} names; want one, or one for each of {batch} requests")
-    return names
-
-
-def _option(name: str, value: ArrayLike | None, dtype: Any, total: int) -> Array | None:
-    """One value for each candidate, in any shape."""
-    if value is None:
-        return None
-    array = _array(name, value, dtype)
-    if array.size != total:
-        raise ValueError(f"{name} has shape {array.shape}; want one entry for each of {total} candidates")
-    return array
-
-
-def _items(items: ArrayLike, total: int, policy: FusionPolicy) -> NDArray[np.float32] | None:
-    if policy.correction is None:
-        return None
-    values: NDArray[np.float32] = _array("items", items, np.float32)
-    count = len(policy.correction.items)
-    if values.ndim not in (2, 3) or values.shape[-1] != count or values.size != total * count:
-        raise ValueError(f"items has shape {values.shape}; want {count} numbers for each of {total} candidates")
-    return values.reshape(total, count)
-
-
-def _names(categories: Any, total: int) -> list[str | None]:
-    found = np.asarray(categories, object).reshape(-1)
-    if len(found) != total or not all(name is None or isinstance(name, str) for name in found):
-        shape = np.shape(categories)
-        raise ValueError(f"categories has shape {shape}; want a name, or None, for each of {total} candidates")
-    return found.tolist()
-
-
-def _embeddings(embeddings: ArrayLike, total: int, policy: FusionPolicy) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = _array("embeddings", embeddings, np.float32)
-    terms = None if policy.correction is None else policy.correction.page_terms
-    width = values.shape[-1] if terms is None or terms.dimension == 0 else terms.dimension
-    if values.ndim not in (2, 3) or values.shape[-1] != width or values.size != total * width:
-        raise ValueError(f"embeddings has shape {values.shape}; want {width} numbers for each of {total} candidates")
-    return values.reshape(total, width)
-
-
-def _capped_groups(
-    groups: ArrayLike | None, caps: ArrayLike | None, total: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]] | tuple[None, None]:
-    if groups is None and caps is None:
-        return None, None
-    if groups is None or caps is None:
-        raise ValueError("groups and caps belong together: got only one of them")
-    limits, members = _array("caps", caps, np.int32), _array("groups", groups, np.int32)
-    if limits.ndim != 1:
-        raise ValueError(f"caps has shape {limits.shape}; want [A]")
-    if members.ndim not in (2, 3) or members.size != total * members.shape[-1]:
-        raise ValueError(f"groups has shape {members.shape}; want a row of A numbers for each of {total} candidates")
-    if len(limits) != members.shape[-1]:
-        raise ValueError(f"caps has {len(limits)} entries; want one for each of {members.shape[-1]} group columns")
-    return members.reshape(total, len(limits)), limits
+    if not (isinstance(rows, list | tuple) and rows and all(isinstance(row, Mapping) for row in rows)):
+        return context
+    known = {name.partition("=")[0] for name in features}
+    if unknown := [name for row in rows for name in row if name not in known]:
+        raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(known)) or 'no feature'}")
+    return encode(features, rows)
 
 
 def _ids(name: str, given: ArrayLike | None, count: int) -> Array | None:

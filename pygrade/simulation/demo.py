@@ -149,15 +149,11 @@ def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainedRanker, re
 
 def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
     """Keep the files of an interrupted demo with the same options; otherwise remove the demo's files."""
-    state = run / _STATE
-    unfinished = False
-    if state.exists():
-        try:
-            record = json.loads(state.read_text(encoding="utf-8"))
-            unfinished = record == {"options": _fingerprint(config), "state": "running"}
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            unfinished = False
-    if unfinished and resume:
+    try:
+        state = json.loads((run / _STATE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        state = None
+    if resume and state == {"options": _fingerprint(config), "state": "running"}:
         logger.info(f"continuing the interrupted demo in {run}")
         return
     for name in ("logs", "training", "policy"):

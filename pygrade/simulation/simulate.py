@@ -195,12 +195,10 @@ def _ratios(impressions: Array, events: Array, value: Array) -> dict[str, tuple[
 
 
 def _compare(arms: dict[str, dict[str, tuple[Array, Array]]], baseline: str, users: Array) -> dict[str, ArmResult]:
-    old = arms[baseline]
-    results = {}
-    for name, new in arms.items():
-        compared = () if name == baseline else METRICS
-        results[name] = ArmResult(
+    return {
+        name: ArmResult(
             values={m: intervals.ratio(*new[m], users) for m in METRICS},
-            lifts={m: intervals.ratio_lift(new[m], old[m], users) for m in compared},
+            lifts={m: intervals.ratio_lift(new[m], arms[baseline][m], users) for m in METRICS if name != baseline},
         )
-    return results
+        for name, new in arms.items()
+    }

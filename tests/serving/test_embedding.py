@@ -2,7 +2,9 @@
 
 import csv
 import ctypes
+import inspect
 import io
+import re
 import shutil
 import signal
 import subprocess
@@ -116,7 +118,7 @@ def struct(fields: str) -> type[ctypes.Structure]:
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
     "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size "
-    "P items N item_columns P categories P embeddings N embedding_size P item_ids"
+    "P items N item_columns P categories P embeddings N embedding_size P item_ids P cap_slots P decay"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
@@ -175,17 +177,45 @@ class CRanker:
         return buffer.raw[: length.value].decode()
 
 
+def test_the_fields_of_a_request_are_in_every_language():
+    """request.def is the list; the structs of the other languages have those of C, in its order."""
+    include = ROOT / "csrc/include/pygrade"
+    rows = re.findall(r"^PYGRADE_(FIELD|RULE|OPTION)\([\w:<>]+, (\w+),", (include / "request.def").read_text(), re.M)
+    arrays = {name for kind, name in rows if kind != "OPTION"} - {"pins", "demoted"}  # not in C
+    assert len(arrays) == 15 and {name for _, name in rows} >= inspect.signature(
+        BlendedRanker.rank
+    ).parameters.keys() - {*("self", "k", "offsets", "seed", "request_id", "user_id", "item_id")}
+    text = re.sub(r"/\*.*?\*/", "", (include / "pygrade.h").read_text(), flags=re.S)
+    members = re.findall(r"(\w+);", re.search(r"typedef struct pygrade_request \{(.*?)\}", text, re.S)[1])
+    assert arrays <= {*members} and [name for name, _ in Request._fields_] == members
+    java, rust = (ROOT / "examples/java/Pygrade.java").read_text(), (ROOT / "examples/rust/src/lib.rs").read_text()
+    layout = re.search(r"REQUEST =\s+struct\((.*?)\);", java, re.S)[1]
+    assert re.findall(r'"\w+ (\w+)"', layout) == members
+    assert re.findall(r"pub (\w+):", re.search(r"pub struct Request \{(.*?)\}", rust, re.S)[1]) == members
+    python = (ROOT / "examples/python/rank.py").read_text()
+    assert re.findall(r'\("(\w+)",', re.search(r"class Request\(.*?\n\n", python, re.S)[0]) == members
+
+
 def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path):
     ranker = CRanker(tmp_path / "policy")
     context, predictions, scenarios = requests
     boost = np.random.default_rng(1).uniform(0.5, 2, (6, 40)).astype(np.float32)
     groups = np.arange(240, dtype=np.int32).reshape(6, 40, 1) % 7
-    caps = np.array([1], np.int32)
+    caps, limits = np.array([1], np.int32), {"cap_slots": np.array([5], np.int32), "decay": np.array([0.5], np.float32)}
     more = of_mixture(policy)
     for explore in (False, True):
         draw = {"explore": True, "seed": 8} if explore else {}
         page = BlendedRanker.load(tmp_path / "policy").rank(
-            context, predictions, 9, scenario=scenarios, boost_mul=boost, groups=groups, caps=caps, **draw, **more
+            context,
+            predictions,
+            9,
+            scenario=scenarios,
+            boost_mul=boost,
+            groups=groups,
+            caps=caps,
+            **limits,
+            **draw,
+            **more,
         )
         for b in range(6):
             _, result, arrays = ranker.rank(
@@ -197,6 +227,7 @@ def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path
                 groups=groups[b],
                 caps=caps,
                 group_columns=1,
+                **limits,
                 draw=(8 << 32) + b,
                 flags=3 if explore else 0,
                 **{name: array[b] for name, array in more.items()},

@@ -80,8 +80,8 @@ def test_without_the_page_the_expected_value_of_predictions_alone_is_exact_and_o
 
 def test_the_shift_of_the_request_is_that_of_the_context():
     policy = make_policy("corrected expected value", "")
-    known = expressions.request_inputs(policy, np.array([0.3, -1.0, 2.0], np.float32))
-    unknown = expressions.request_inputs(policy, np.full(3, np.nan, np.float32))
+    known = expressions.request_shifts(policy, np.array([0.3, -1.0, 2.0], np.float32), None, None)
+    unknown = expressions.request_shifts(policy, np.full(3, np.nan, np.float32), None, None)
     default = expressions.express(policy).inputs
     assert np.array_equal(unknown["shifts"], default["shifts"]) and not np.allclose(known["shifts"], default["shifts"])
 
@@ -131,12 +131,9 @@ def painless_steps(text):
 def test_texts_of_the_engines_compute_the_expression(name):
     policy = make_policy(name, "conditional")
     expression, logs = expressions.express(policy), log_of(policy)
-    context, predictions, items, prices = next(expressions._requests(policy, logs))
-    items = items.copy()
-    items[~np.isfinite(items)] = np.nan
-    inputs = expressions.request_inputs(policy, context, predictions, items, prices)
-    documents = expressions._documents(policy, predictions, items, prices)
-    documents = {key: column.astype(np.float64) for key, column in documents.items()}
+    record = next(expressions.recorded_requests(policy, logs, 1))
+    inputs, documents = record.inputs, {key: column.astype(np.float64) for key, column in record.documents.items()}
+    documents = {key: np.where(np.isfinite(column), column, np.nan) for key, column in documents.items()}
     wanted = expression.evaluate(documents, inputs)["score"]
     for steps, defaults in (
         vespa_steps(expressions.write_vespa(expression)),

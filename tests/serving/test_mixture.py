@@ -171,8 +171,8 @@ def test_the_log_tells_how_a_page_was_made(requests, tmp_path):
         ("item_values has shape", "priced", {"item_values": np.ones(3)}),
         ("item_values is nan at candidate 1", "priced", {"item_values": np.full((4, 12), np.nan)}),
         ("item_values is -1.0", "priced", {"item_values": np.full((4, 12), -1)}),
-        ("predictions is negative at request 2, candidate 0, task 1", "log", {}),
-        ("predictions is negative at request 2, candidate 0, task 1", "expected value", {}),
+        ("request 2: predictions is negative at candidate 0, task 1", "log", {}),
+        ("request 2: predictions is negative at candidate 0, task 1", "expected value", {}),
     ],
 )
 def test_bad_input_is_named_and_counts_nothing(requests, name, baseline, change):
@@ -183,7 +183,7 @@ def test_bad_input_is_named_and_counts_nothing(requests, name, baseline, change)
     )
     if name.startswith("item_values is nan"):
         change["item_values"][0, 0] = 1.0
-    if name.startswith("predictions"):
+    if "predictions" in name:
         predictions[2, 0, 1] = -0.1
     with pytest.raises(ValueError, match=name):
         ranker.rank(context, predictions, 3, **change)

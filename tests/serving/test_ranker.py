@@ -78,7 +78,7 @@ def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
     assert page.values.tobytes() == fused.values.numpy().tobytes()
     assert np.array_equal(page.indices, fused.indices.numpy())
     np.testing.assert_allclose(page.contributions.sum(-1), page.values, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="predictions is negative at request 1, candidate 2, task 0"):
+    with pytest.raises(ValueError, match="request 1: predictions is negative at candidate 2, task 0"):
         negative = predictions.copy()
         negative[1, 2, 0] = -0.5
         ranker.rank(context, negative, 5)
@@ -96,6 +96,13 @@ def test_mask_boost_and_caps_reach_the_op(policy, requests):
     assert (page.indices[:, 0] == 9).all()
     assert (page.indices != 5).all()
     assert ((page.indices >= 0).sum(1) == 3).all()  # the boosted one, and two of the capped group
+    rules = {"groups": np.arange(48, dtype=np.int32).reshape(4, 12, 1) % 3, "cap_slots": [4], "decay": [0.25]}
+    page = BlendedRanker(policy).rank(context, predictions, 6, caps=[2], **rules)
+    tensors = torch.from_numpy(predictions), torch.from_numpy(page.weights)
+    wanted = ops.rank(*tensors, 6, "zlog", caps=[2], **rules | {"groups": torch.from_numpy(rules["groups"])})
+    assert page.values.tobytes() == wanted.values.numpy().tobytes()
+    plain = BlendedRanker(policy).rank(context, predictions, 6)
+    assert (page.indices != plain.indices).any()
 
 
 def test_explored_weights_can_be_drawn_again_from_the_log(policy, requests, tmp_path):
@@ -195,7 +202,7 @@ def test_a_policy_that_was_replaced_is_let_go(policy, requests):
         ("k", {"k": 0}),
         ("mask", {"mask": np.ones((4, 11), bool)}),
         ("groups", {"groups": np.zeros((4, 12, 1))}),
-        ("caps", {"groups": np.zeros((4, 12, 1)), "caps": [1, 2]}),
+        ("groups", {"groups": np.zeros((4, 12, 1)), "caps": [1, 2]}),
         ("scenario", {"scenario": ["a"]}),
         ("item_id", {"item_id": [1]}),
         ("seed", {"seed": -1}),

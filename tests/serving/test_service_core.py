@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load, save
 
 from pygrade import BlendedRanker, FusionPolicy, _core
 from pygrade._util.hashing import stable_id
@@ -45,26 +44,6 @@ def test_pages_are_those_of_the_pipeline(run):
         assert np.float32(page["scores"]).tobytes() == own.scores.tobytes()
         assert np.float32(list(page["weights"].values())).tobytes() == own.page.weights[0].tobytes()
     pipeline.close()
-
-
-def test_errors_name_the_argument(run):
-    service = _core.Service(str(run), '{"max_k": 20, "allow_unproven": true}')
-    status, answer = post(service, "/v1/rank", user=1, k=21)
-    assert status == 400 and answer["error"] == {
-        "argument": "k",
-        "message": "k is 21; want a whole number from 1 to 20",
-    }
-    assert service.handle("GET", "/v1/rank", b"")[0] == 405
-    with pytest.raises(ValueError, match="max_k is 0; want"):
-        _core.Service(str(run), '{"max_k": 0}')
-
-
-def test_a_drained_service_is_not_ready(run):
-    service = _core.Service(str(run), '{"allow_unproven": true}')
-    assert service.handle("GET", "/readyz", b"")[0] == 200
-    service.drain()
-    assert service.handle("GET", "/readyz", b"")[0] == 503
-    assert not service.refresh()
 
 
 def test_predictions_like_those_at_publication_are_no_drift(run):
@@ -135,7 +114,8 @@ def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
             "/v1/rank",
             **body,
             rules={name: values.tolist() for name, values in rules.items()}
-            | {"groups": {"seller": sellers.tolist()}, "caps": {"seller": 2}},
+            | {"groups": {"seller": sellers.tolist()}, "caps": {"seller": 2}}
+            | {"cap_slots": {"seller": 6}, "decay": {"seller": 0.5}},
         )
         assert status == 200, page
         own = ranker.rank(
@@ -145,6 +125,8 @@ def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
             **{name: values[None] for name, values in rules.items()},
             groups=sellers[None, :, None],
             caps=[2],
+            cap_slots=[6],
+            decay=[0.5],
         )
         filled = int((own.indices[0] >= 0).sum())
         assert page["items"] == [body["items"][i] for i in own.indices[0, :filled]]
@@ -152,25 +134,6 @@ def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
         assert scores.tobytes() == own.values[0, :filled].tobytes()
         assert np.float32(list(page["weights"].values())).tobytes() == own.weights[0].tobytes()
         assert page["user"] == ("known" if row else "unknown") and page["artifact"] is None
-
-
-def test_tensors_give_the_same_page_as_json(policy_run):
-    service = _core.Service(str(policy_run), "{}")
-    predictions, body = request_of(np.random.default_rng(1), 40, k=7, context={"hour": 1.0}, request_id="r")
-    _, wanted = post(service, "/v1/rank", **body)
-    tensors = {"items": np.array(body.pop("items"), np.int64), "predictions": predictions}
-    del body["predictions"]
-    data = save(tensors, {"request": json.dumps(body)})
-    kind = "application/safetensors"
-    status, _, content, number = service.handle("POST", "/v1/rank", data, kind)
-    page = json.loads(content)
-    assert status == 200 and number == "r"
-    assert page | {"seconds": None} == wanted | {"seconds": None}
-    status, given, content, _ = service.handle("POST", "/v1/rank", data, kind, accept=kind)
-    assert status == 200 and given == kind
-    found = load(content)
-    assert found["items"].tolist() == page["items"]
-    assert found["scores"].tobytes() == np.float32(page["scores"]).tobytes()
 
 
 def test_the_log_of_a_policy_s_run_is_one_to_train_on(policy_run, tmp_path):

@@ -79,7 +79,7 @@ def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
 def test_an_interrupted_demo_continues_with_the_same_result(finished, tmp_path, monkeypatch):
     out, _ = finished
     monkeypatch.setattr(demo_module, "write_report", lambda run, *_: run / "report.html")  # slow, and tested above
-    real = demo_module.train
+    real = demo_module.fit
 
     def interrupted(logs, config, directory, **options):
         def stop(stage, step):
@@ -89,7 +89,7 @@ def test_an_interrupted_demo_continues_with_the_same_result(finished, tmp_path, 
         return real(logs, config, directory, on_step=stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo_module, "train", interrupted)
+        patch.setattr(demo_module, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             demo(CONFIG, tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()

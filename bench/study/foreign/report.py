@@ -6,6 +6,7 @@ from typing import Any
 from bench.study.report import markdown
 from bench.study.stats import of_moments, wilson
 from pygrade.metrics.intervals import Interval
+from pygrade.metrics.texts import lift_text
 
 Record = Mapping[str, Any]  # of a log, as `judge` makes it
 Row = Mapping[str, Any]  # the sum of a family's logs of one size
@@ -112,7 +113,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row["family"],
         *counts,
-        *(f"{lift.value:+.2f} ± {(lift.high - lift.low) / 2:.2f}" if judged else "" for lift in lifts),
+        *(lift_text(lift, scale=1.0).removesuffix(" %") if judged else "" for lift in lifts),
         f"{share([row]):.0f} %" if row["gain"] > 0.05 * row["logs"] else "",
         f"{row['cover'][0]}, {row['cover'][1]} of {row['claims']}" if row["claims"] else "",
         str(row["marked"]),
@@ -121,7 +122,9 @@ def _cells(row: Row) -> list[str]:
 
 def targets(rows: Sequence[Row]) -> list[list[str]]:
     """Each target, what was wanted and found, and whether it is met."""
-    return [*_roots(rows), *_units(rows), *_nulls(rows), *_market(rows)]
+    others = [row for row in _of(rows, _UNITS) if row["family"] != _SECONDS]
+    units = [_all(f"{row['family']}: verdict and z as in {_SECONDS}", *row["alike"]) for row in others]
+    return [*_roots(rows), *units, *_nulls(rows), *_market(rows)]
 
 
 def _roots(rows: Sequence[Row]) -> list[list[str]]:
@@ -135,11 +138,6 @@ def _roots(rows: Sequence[Row]) -> list[list[str]]:
     lost = total(roots, "undecidable") + total(roots, "errors")
     result.append(_all("roots: reasons name the effect where better", total(roots, "named"), total(roots, "better")))
     return [*result, _rate("roots: not decidable", lost, total(roots, "logs"), _UNDECIDABLE)]
-
-
-def _units(rows: Sequence[Row]) -> list[list[str]]:
-    others = [row for row in _of(rows, _UNITS) if row["family"] != _SECONDS]
-    return [_all(f"{row['family']}: verdict and z as in {_SECONDS}", *row["alike"]) for row in others]
 
 
 def _nulls(rows: Sequence[Row]) -> list[list[str]]:

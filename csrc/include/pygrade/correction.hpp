@@ -76,6 +76,10 @@ class PYGRADE_API Correction {
                              std::span<const float> items) const;
 
  private:
+  // As `apply`; returns the S of `shifts`, in the workspace.
+  std::span<const float> run(std::span<const float> context, std::span<const float> predictions,
+                             std::span<const float> items, Workspace& workspace, std::span<float> result) const;
+
   Parts parts_;
   std::vector<std::int64_t> order_;             // [T] parents before their children
   std::vector<std::uint8_t> amounts_;           // [T]

@@ -138,6 +138,8 @@ typedef struct pygrade_page_rules {
   const int32_t* caps;    /* [group_columns] or NULL */
   size_t group_columns;
   const float* item_values; /* [n] prices, for a baseline that needs them; or NULL */
+  const int32_t* cap_slots; /* [group_columns] or NULL */
+  const float* decay;       /* [group_columns] or NULL */
 } pygrade_page_rules;
 /* Fills `rules`, which is all 0, for the candidates. Not 0: the request fails. */
 typedef int (*pygrade_rules)(void* user, const int64_t* item_ids, size_t count, pygrade_page_rules* rules);

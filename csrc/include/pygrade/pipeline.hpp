@@ -110,22 +110,16 @@ struct PipelineRequest {
   // cross_features, in their units: after the transform), and item columns of the policies' corrections, which are
   // else those features of items that have their names (FeatureInputs).
   std::span<const ItemColumn> item_features = {};
-  // Of item_ids, as in Request: what page terms read, pins [k] and demotions. No store has categories or embeddings:
+  // What the ranker is asked beside what the pipeline finds, of item_ids where it is of candidates: rules, values,
+  // explore, draw, prices, categories, embeddings, page_terms, pins, demoted. No store has categories or embeddings:
   // the page of a search is sorted.
-  std::span<const std::string_view> categories = {};
-  std::span<const float> embeddings = {};
-  bool page_terms = true;
-  std::span<const std::int32_t> pins = {};
-  std::span<const std::uint8_t> demoted = {};
+  Request page = {};
   void* user_data = nullptr;  // for `predict`: ModelRows::user_data
   // Of the candidates, and their prices: functions that live until `rank` returns, so no lambda in place. Without
   // prices a policy that needs them takes the item feature "item_value", 0 where it is unknown, if the schema has it.
   std::optional<StoredFunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};
   std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
-  bool explore = false;                    // serve a Dirichlet draw instead of the mean
-  std::optional<std::uint64_t> draw = {};  // its coordinates, see Page::seed
-  std::span<const float> values = {};      // [T] of the tasks, as in Request
-  std::size_t policy = 0;                  // 0: Models::policy; i: Models::alternatives[i - 1]
+  std::size_t policy = 0;  // 0: Models::policy; i: Models::alternatives[i - 1]
   // Time that the request has from `arrival` on, by default from the call on; see Degraded::deadline.
   std::optional<std::chrono::microseconds> deadline = {};
   std::optional<std::chrono::steady_clock::time_point> arrival = {};  // when it came: waiting counts, too

@@ -36,8 +36,9 @@ class PYGRADE_API PredictionScales {
   // Of a policy that states none: predictions are taken as they are.
   PredictionScales() = default;
   // One for each of the tasks; a task without one is taken as it is. std::invalid_argument if `given` names no task of
-  // probabilities or runs in a circle, or if a score has no map.
-  PredictionScales(std::vector<std::string> tasks, std::vector<std::optional<PredictionScale>> scales);
+  // probabilities or runs in a circle, or if a score has no map. json: the scales as logs hold them.
+  PredictionScales(std::vector<std::string> tasks, std::vector<std::optional<PredictionScale>> scales,
+                   std::string json);
 
   bool empty() const { return scales_.empty(); }
   // Whether predictions change; else `read` copies them.

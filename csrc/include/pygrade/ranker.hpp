@@ -37,34 +37,12 @@ class HotSwap;
 // Whether a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
 inline bool is_missing(float prediction) { return !std::isfinite(prediction); }
 
-// One request of N candidates. All spans belong to the caller.
+// One request of N candidates: arrays of the caller, an empty one is not given, and options. See request.def.
 struct Request {
-  std::span<const float> context = {};  // [F] in the order of policy.features(); empty, or NaN: unknown
-  // [N, T] in the order of policy.tasks(), on the scales of the table that it learned from, see policy.scales().
-  std::span<const float> predictions = {};
-  PageRules rules = {};                           // mask, boosts, groups and caps
-  std::optional<std::string_view> scenario = {};  // chooses fallback weights, width of exploration, values
-  bool explore = false;                           // serve a Dirichlet draw instead of the mean
-  std::optional<std::uint64_t> draw = {};         // its coordinates, see Page::seed; by default the ranker's next ones
-  // [T] what an event of each task is worth in this request, may be below 0; empty, or NaN: the policy's own. Of a
-  // policy without trade_offs() its expected_value() alone ranks by them.
-  std::span<const float> values = {};
-  std::span<const float> item_values = {};  // [N] prices ≥ 0, for what needs them
-  // [N, I] item columns in the order of the policy's correction; empty, or not finite: unknown. A policy without a
-  // correction ignores them.
-  std::span<const float> items = {};
-  // What the page terms of the policy's correction read: [N] names, "" or another one: unknown; [N, d] in any length,
-  // not finite or 0: unknown. A policy without page terms ignores them; with neither of them the page is sorted.
-  std::span<const std::string_view> categories = {};
-  std::span<const float> embeddings = {};
-  bool page_terms = true;  // false: serve the page in the order of the scores, without page terms
-  // [k] the candidate of a place, -1: none. Caps count it from the start; one that the mask, a cap or an earlier pin
-  // excludes leaves its place to others, one beyond the end of a short page comes last.
-  std::span<const std::int32_t> pins = {};
-  std::span<const std::uint8_t> demoted = {};  // [N] where not 0: placed after all others, unless it is pinned
-  bool as_logged = false;  // predictions are those of a log: probabilities and amounts, on no other scale
-  // [N] ids, `stable_id` of those with names, by which the ranker looks up levels that `items` lacks; or empty.
-  std::span<const std::int64_t> item_ids = {};
+#define PYGRADE_FIELD(type, name, rows, width, text) std::span<const type> name = {};
+#define PYGRADE_RULES PageRules rules = {};
+#define PYGRADE_OPTION(type, name, value, text) type name = value;
+#include "pygrade/request.def"
 };
 
 // What moved an item of a page that was searched by page terms.

@@ -10,16 +10,11 @@
 
 namespace pygrade::inline v0_2 {
 
-// The rules between scores and page; an empty span disables its rule. Rows are those of the scores: B · N, or M if
-// jagged.
+// The rules between fused scores and page, see request.def; an empty span disables its rule. Rows are those of the
+// scores: B · N, or M if jagged. Transforms still see every candidate; score · m is rounded before boost_add.
 struct PageRules {
-  std::span<const std::uint8_t> mask;  // [rows] eligible where nonzero; transforms still see every candidate
-  std::span<const float> boost_mul;    // [rows] factors >= 0: score · m, or score / m if score < 0, so that m > 1 never
-  std::span<const float> boost_add;    // demotes; [rows] added to that, once it is rounded
-  std::span<const std::int32_t> groups;          // [rows, A] the candidate's value of each group column; negative: none
-  std::span<const std::int32_t> caps;            // [A] maximum number of candidates with one value; -1: no cap, 0: none
-  std::span<const std::int32_t> cap_slots = {};  // [A] length of the top of the page that the cap holds for; -1: all
-  std::span<const float> decay = {};  // [A] factor in (0, 1] for each candidate above of the same value, as boost_mul's
+#define PYGRADE_RULE(type, name, rows, width, text) std::span<const type> name = {};
+#include "pygrade/request.def"
 };
 
 // weights[B, T] → values[B, k] (final scores) and indices[B, k] within the request, padded with -inf and -1. Each slot

@@ -1,4 +1,4 @@
-// Reads what pygrade/mtl/artifact.py writes. The network is laid out for its kernels, and refused if a weight is not
+// Reads what pygrade/mtl/model.py writes. The network is laid out for its kernels, and refused if a weight is not
 // finite or if any input could make a value overflow: then no output is NaN, whatever the inputs are.
 #include <algorithm>
 #include <cmath>

@@ -6,6 +6,17 @@
 
 namespace pygrade::inline v0_2::detail::api {
 
+// What request.def says of a field.
+consteval std::string_view text_of(std::string_view field) {
+#define PYGRADE_FIELD(type, name, rows, width, text) \
+  if (field == #name) return text;
+#define PYGRADE_RULE PYGRADE_FIELD
+#define PYGRADE_OPTION(type, name, value, text) \
+  if (field == #name) return text;
+#include "pygrade/request.def"
+  return {};
+}
+
 // A key of a JSON object.
 struct Field {
   std::string_view name;
@@ -62,14 +73,16 @@ inline constexpr std::string_view tensor_names[] = {
     "items", "seen",      "eligible",  "predictions", "context",   "item_values", "item_features.COLUMN",
     "mask",  "boost_mul", "boost_add", "groups.NAME", "embeddings"};
 
-// N is the number of items. Mask and caps hold always; then come pins, in the order of their positions; then scores,
-// those of demoted items last.
+// Lists have a value for each of items, null: unknown. Mask and caps hold always; then come pins, in the order of their
+// positions; then scores, those of demoted items last.
 inline constexpr Field rules_fields[] = {
-    {"mask", booleans, "[N] false: never shown"},
-    {"boost_mul", amounts, "[N] factors on the scores, by which negative ones are divided: above 1 never demotes"},
-    {"boost_add", numbers, "[N] added to the scores after the factors"},
-    {"groups", lists_by_name, "[N] whole numbers by name, such as the seller's; negative or null: of no group"},
-    {"caps", integers_by_name, "how many items of one group the page may hold, by the name in groups; -1: any"},
+    {"mask", booleans, text_of("mask")},
+    {"boost_mul", amounts, text_of("boost_mul")},
+    {"boost_add", numbers, text_of("boost_add")},
+    {"groups", lists_by_name, text_of("groups")},
+    {"caps", integers_by_name, text_of("caps")},
+    {"cap_slots", integers_by_name, text_of("cap_slots")},
+    {"decay", amounts_by_name, text_of("decay")},
     {"pins", R"(["#Pin"])", "items that take a place whatever their score; caps count them, a masked one is left out"},
     {"demote", ids, "items that come after all others, whatever their scores, in the order of these; a pin wins"},
 };
@@ -82,21 +95,19 @@ inline constexpr Field rank_fields[] = {
     {"predictions", lists_by_name,
      "a number for each of items by task, on the scale of the table that the policy learned from, null: missing; in "
      "place of the run's model"},
-    {"item_values", amounts, "a price for each of items, for a baseline that needs them"},
-    {"item_features", columns_by_name, "a value for each of items by column: what the policy's correction reads"},
-    {"categories", maybe_texts, "a name for each of items, null: unknown; what the policy's page terms read"},
-    {"embeddings", vectors, "a vector for each of items, all of one length, null: unknown; read by page terms, too"},
-    {"page_terms", boolean, "false: the page in the order of the scores, whatever stands above an item", "true"},
+    {"item_values", amounts, text_of("item_values")},
+    {"item_features", columns_by_name, text_of("items")},
+    {"categories", maybe_texts, text_of("categories")},
+    {"embeddings", vectors, text_of("embeddings")},
+    {"page_terms", boolean, text_of("page_terms"), "true"},
     {"rules", "#Rules", "mask, boosts, caps, pins and demotions of items"},
     {"seen", ids, "items that the search leaves out, at most max_ids"},
     {"eligible", ids, "the only items to search, at most max_ids"},
     {"context", context_values, "columns of the request by name: c_… of a pipeline, those of the log of a policy"},
-    {"scenario", key_text, "chooses fallback weights, width of exploration and values"},
+    {"scenario", key_text, text_of("scenario")},
     {"timestamp", integer, "milliseconds since 1970; now if absent"},
     {"explore", boolean, "true asks for drawn weights, false refuses them; absent: the arm's share decides"},
-    {"values", numbers_by_name,
-     "what an event of a task is worth, below 0: it costs; for a policy that takes values, of tasks that are left out "
-     "its own"},
+    {"values", numbers_by_name, text_of("values")},
     {"deadline_ms", amount,
      "after which the page of an unknown user is answered; deadline_ms of the service if absent"},
     {"arm", key_text, "an arm by name, instead of the user's own"},

@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "pygrade/policy.hpp"
-#include "service/json_writer.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -25,9 +24,8 @@ std::string range_text(std::int64_t low, std::int64_t high) {
 std::string text_of(const Json& value) {
   if (value.type == Json::Type::number && std::isnan(value.number)) return "NaN";
   if (value.type == Json::Type::number && std::isinf(value.number)) return value.number > 0 ? "Infinity" : "-Infinity";
-  JsonWriter out;
-  write_json(value, out);
-  return out.text().size() <= max_shown ? out.text() : out.text().substr(0, max_shown) + "…";
+  const std::string text = json_text(value);
+  return text.size() <= max_shown ? text : text.substr(0, max_shown) + "…";
 }
 
 }  // namespace

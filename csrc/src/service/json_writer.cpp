@@ -23,22 +23,4 @@ JsonWriter& JsonWriter::value(std::string_view text) {
   return *this;
 }
 
-void write_json(const Json& value, JsonWriter& out) {
-  using Type = Json::Type;
-  if (value.type == Type::null) out.null();
-  if (value.type == Type::boolean) out.value(value.boolean);
-  if (value.type == Type::number) value.whole ? out.value(value.integer) : out.value(value.number);
-  if (value.type == Type::string) out.value(value.string);
-  if (value.type == Type::array) {
-    out.begin_list();
-    for (const Json& item : value.items) write_json(item, out);
-    out.end_list();
-  }
-  if (value.type == Type::object) {
-    out.begin_object();
-    for (std::size_t i = 0; i < value.items.size(); ++i) write_json(value.items[i], out.key(value.keys[i]));
-    out.end_object();
-  }
-}
-
 }  // namespace pygrade::inline v0_2::detail

@@ -111,9 +111,4 @@ class JsonWriter {
   bool comma_ = false;
 };
 
-class Json;
-
-// The text of a document that was read.
-void write_json(const Json& value, JsonWriter& out);
-
 }  // namespace pygrade::inline v0_2::detail

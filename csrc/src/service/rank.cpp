@@ -26,7 +26,6 @@ InputError translated(const std::invalid_argument& error) {
   for (const std::string_view known : {"items", "item_values", "item_features", "predictions", "rules", "values",
                                        "context", "candidates", "categories", "embeddings"})
     if (word == known) return {known, message};
-  if (message.starts_with("scores is negative")) return {"predictions", message};
   if (message.starts_with("no candidate is left"))
     return {"items", "no candidate is left: items is empty, or every eligible item is among those seen"};
   return {"body", message};
@@ -56,6 +55,21 @@ void take_places(const RankInput& input, Context& context) {
   if (input.demoted.empty()) return;
   context.demoted_rows.assign(input.items.size(), 0);
   for (const std::int64_t item : input.demoted) context.demoted_rows[static_cast<std::size_t>(places.find(item))] = 1;
+}
+
+// What is asked of a ranker beside what describes the user and the candidates.
+Request asked(const Context& context, bool explore) {
+  const RankInput& input = context.input;
+  return {.rules = input.rules(),
+          .scenario = input.scenario,
+          .explore = explore,
+          .values = context.values,
+          .item_values = input.item_values,
+          .categories = input.categories,
+          .embeddings = input.embeddings,
+          .page_terms = input.page_terms,
+          .pins = context.pins,
+          .demoted = context.demoted_rows};
 }
 
 // Which pins were placed, in the order of their positions, and which demoted items the page holds all the same.
@@ -105,17 +119,7 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   if (input.has_items) request.item_ids = input.items;
   if (input.has_predictions) request.predictions = input.predictions;
   request.item_features = input.item_features;
-  const auto prices = [&](std::span<const std::int64_t>) { return std::span<const float>(input.item_values); };
-  if (input.has_item_values) request.item_values = prices;
-  const auto rules = [&](std::span<const std::int64_t>) { return input.rules(); };
-  if (input.has_items) request.rules = rules;
-  request.categories = input.categories;
-  request.embeddings = input.embeddings;
-  request.page_terms = input.page_terms;
-  request.pins = context.pins;
-  request.demoted = context.demoted_rows;
-  request.explore = explore;
-  request.values = context.values;
+  request.page = asked(context, explore);
   request.policy = 1 + ranked.arm;
   request.deadline = input.deadline;
   request.arrival = given.arrival;
@@ -146,20 +150,10 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   if (input.deadline && start >= given.arrival.value_or(start) + *input.deadline)
     ranked.page.degraded = Degraded::deadline;
   Request& request = ranked.request;
-  request = {};
-  if (ranked.page.degraded == Degraded::none) request.context = input.features;
+  request = asked(context, explore);
   request.predictions = input.predictions;
-  request.rules = input.rules();
-  request.categories = input.categories;
-  request.embeddings = input.embeddings;
-  request.page_terms = input.page_terms;
-  request.pins = context.pins;
-  request.demoted = context.demoted_rows;
-  request.scenario = input.scenario;
-  request.explore = explore;
+  if (ranked.page.degraded == Degraded::none) request.context = input.features;
   if (explore) request.draw = reserve_draws(stream, 1);
-  request.values = context.values;
-  if (input.has_item_values) request.item_values = input.item_values;
   if (ranked.policy->correction()) {
     ranked.unknown_items = ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
     request.items = context.item_columns;

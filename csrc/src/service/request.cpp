@@ -1,6 +1,7 @@
 #include "service/request.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -17,6 +18,7 @@ namespace {
 
 constexpr std::size_t max_text = 256, max_groups = 16, max_item_features = 256;
 constexpr std::string_view batch_key = "requests";
+constexpr std::array<std::string_view, 3> limit_names{"caps", "cap_slots", "decay"};  // of groups
 constexpr std::int64_t last_time = std::int64_t{1} << 53;
 constexpr double most = 1e30;  // of predictions, values and boosts
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -154,6 +156,7 @@ void RankInput::clear(const ServiceConfig& config) {
   unknown_keys = num_columns_ = num_groups_ = 0;
   tensor_names_.clear();
   std::apply([](auto&... list) { (list.clear(), ...); }, lists(*this));
+  for (auto& limits : limits_) limits.clear();
 }
 
 std::optional<std::vector<std::string_view>> RankInput::split(std::string_view body, const ServiceConfig& config) {
@@ -600,13 +603,17 @@ void RankInput::read_rules(Reading& reading) {
     } else if (argument.key == "groups") {
       enter_object(reader_, argument);
       for (std::string_view name; reader_.next_key(name);) read_group(rows, name);
-    } else if (argument.key == "caps") {
+    } else if (const auto limit = std::ranges::find(limit_names, argument.key); limit != limit_names.end()) {
+      auto& numbers = limits_[static_cast<std::size_t>(limit - limit_names.begin())];
+      const std::string key = argument.text();
       enter_object(reader_, argument);
       for (std::string_view name; reader_.next_key(name);) {
-        if (named_caps_.size() == max_groups)
-          throw InputError("rules.caps", "rules.caps has more than " + std::to_string(max_groups) + " caps");
-        named_caps_.emplace_back(
-            name, static_cast<std::int32_t>(read_integer(reader_, {"rules.caps.", name}, -1, 1'000'000'000)));
+        if (numbers.size() == max_groups)
+          throw InputError(key, key + " has more than " + std::to_string(max_groups) + " groups");
+        const Argument of_group(key + ".", name);
+        numbers.emplace_back(name, limit == limit_names.end() - 1
+                                       ? read_number(reader_, of_group, 0.0, 1.0)
+                                       : static_cast<double>(read_integer(reader_, of_group, -1, 1'000'000'000)));
       }
     } else if (argument.key == "pins") {
       read_pins(reading, argument);
@@ -661,7 +668,8 @@ void RankInput::finish(const Reading& reading) {
   if (page && !user) refuse_missing("user");
   if (!has_items && page) {
     const bool has_rules = !mask_.empty() || !boost_mul_.empty() || !boost_add_.empty() || num_groups_ > 0 ||
-                           !named_caps_.empty() || !pins.empty() || !demoted.empty();
+                           std::ranges::any_of(limits_, [](const auto& of) { return !of.empty(); }) || !pins.empty() ||
+                           !demoted.empty();
     for (const auto& [given, name, wanted] :
          {std::tuple(has_item_values, "item_values", "a value for each of them"),
           std::tuple(has_predictions, "predictions", "them for each of the items"),
@@ -732,13 +740,20 @@ void RankInput::finish_rules() {
     check_size("rules.groups." + std::string(name), numbers.size());
     for (std::size_t i = 0; i < rows; ++i) group_rows_[i * num_groups_ + a] = numbers[i];
   }
-  for (const auto& [name, cap] : named_caps_) {
-    std::size_t a = 0;
-    while (a < num_groups_ && groups_[a].first != name) ++a;
-    if (a == num_groups_)
-      throw InputError("rules.caps", "rules.caps names '" + std::string(name) + "', which is none of rules.groups");
-    caps_[a] = cap;
-  }
+  cap_slots_.assign(num_groups_, -1);
+  decay_.assign(num_groups_, 1.0f);
+  for (std::size_t l = 0; l < limits_.size(); ++l)
+    for (const auto& [name, number] : limits_[l]) {
+      std::size_t a = 0;
+      while (a < num_groups_ && groups_[a].first != name) ++a;
+      const std::string key = "rules." + std::string(limit_names[l]);
+      if (a == num_groups_)
+        throw InputError(key, key + " names '" + std::string(name) + "', which is none of rules.groups");
+      if (l == 2)
+        decay_[a] = static_cast<float>(number);
+      else
+        (l == 0 ? caps_ : cap_slots_)[a] = static_cast<std::int32_t>(number);
+    }
   for (const Pin& pin : pins) {
     if (pin.position >= k)
       throw InputError("rules.pins", "rules.pins names the position " + std::to_string(pin.position) +
@@ -760,6 +775,8 @@ PageRules RankInput::rules() const {
   if (num_groups_ > 0) {
     rules.groups = group_rows_;
     rules.caps = caps_;
+    if (!limits_[1].empty()) rules.cap_slots = cap_slots_;
+    if (!limits_[2].empty()) rules.decay = decay_;
   }
   return rules;
 }

@@ -1,6 +1,7 @@
 // The bodies of requests, read straight into typed arrays: no tree, and limits before memory is taken.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -93,7 +94,7 @@ struct RankInput {
     return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
                     self.values, self.item_values, self.item_features, self.categories, self.embeddings, self.pins,
                     self.demoted, self.demoted_names, self.given_, self.vector_, self.places_, self.mask_,
-                    self.boost_mul_, self.boost_add_, self.named_caps_, self.group_rows_, self.caps_);
+                    self.boost_mul_, self.boost_add_, self.group_rows_, self.caps_, self.cap_slots_, self.decay_);
   }
 
   void clear(const ServiceConfig& config);
@@ -134,8 +135,9 @@ struct RankInput {
   Floats boost_mul_, boost_add_;
   std::vector<std::pair<std::string_view, std::vector<std::int32_t>>> groups_;  // by name
   std::size_t num_groups_ = 0;
-  std::vector<std::pair<std::string_view, std::int32_t>> named_caps_;
-  std::vector<std::int32_t> group_rows_, caps_;  // [N, A], [A]
+  std::array<std::vector<std::pair<std::string_view, double>>, 3> limits_;  // caps, cap_slots and decay by name
+  std::vector<std::int32_t> group_rows_, caps_, cap_slots_;                 // [N, A], [A], [A]
+  Floats decay_;                                                            // [A]
 };
 
 // One event of /v1/update.

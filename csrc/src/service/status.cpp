@@ -235,7 +235,7 @@ std::string Service::Impl::status_body() {
   write_reloads(out.known_key("reloads"));
   out.known_key("online");
   if (const auto record = online_record(run))
-    write_json(*record, out);
+    out.raw(json_text(*record));
   else
     out.null();
   out.end_object();

@@ -112,6 +112,20 @@ std::span<T> optional_span(T* data, std::size_t count) {
   return {data, data == nullptr ? 0 : count};
 }
 
+// The rules of a caller's struct; the ranker checks what goes together.
+template <class Given>
+PageRules rules_of(const Given& given, std::size_t candidates) {
+  require(given.groups == nullptr || (given.group_columns >= 1 && given.group_columns <= 64),
+          "group_columns must be 1 … 64");
+  const struct {
+    std::size_t candidates, group_columns, one = 1;
+  } sizes{candidates, given.group_columns};
+  return {
+#define PYGRADE_RULE(type, name, rows, width, text) optional_span(given.name, sizes.rows* sizes.width),
+#include "pygrade/request.def"
+  };
+}
+
 // A text of a caller, who may say that it is longer than any is.
 constexpr std::size_t longest_text = std::numeric_limits<std::int32_t>::max();
 

@@ -6,6 +6,7 @@
 #include "pygrade/ranker.hpp"
 #include "pygrade/version.hpp"
 #include "serving/c_abi.hpp"
+#include "serving/request_fields.hpp"
 
 using namespace pygrade;
 using namespace pygrade::c_abi;
@@ -31,7 +32,25 @@ RankerOptions options_of(const pygrade_ranker_options* given) {
   return options;
 }
 
-// `names`: memory of the categories, which lives as long as the request.
+// The caller's array, or nothing; of texts in `names`, which live as long as the request.
+template <class T>
+std::span<const T> span_of(const T* given, std::size_t size, std::vector<std::string_view>&) {
+  return optional_span(given, size);
+}
+std::span<const std::string_view> span_of(const char* const* given, std::size_t size,
+                                          std::vector<std::string_view>& names) {
+  for (const char* name : optional_span(given, size)) names.emplace_back(name == nullptr ? "" : name);
+  return names;
+}
+
+// Fills the fields that both structs have.
+template <class Given>
+void fill(Request& request, const Given& given, const detail::FieldSizes& sizes, std::vector<std::string_view>& names) {
+#define PYGRADE_FIELD(type, name, rows, width, text) \
+  if constexpr (requires { given.name; }) request.name = span_of(given.name, sizes.rows * sizes.width, names);
+#include "pygrade/request.def"
+}
+
 Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, std::vector<std::string_view>& names) {
   constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
   constexpr std::uint32_t flags =
@@ -42,33 +61,23 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
           "request.features is not the number of features of the policy");
   require(given.candidates <= limit, "request.candidates is above 2^31 - 1");
   require(given.predictions != nullptr || given.candidates == 0, "request.predictions is NULL");
-  require((given.groups == nullptr) == (given.caps == nullptr), "request.groups and request.caps belong together");
-  require(given.groups == nullptr || (given.group_columns >= 1 && given.group_columns <= 64),
-          "request.group_columns must be 1 … 64");
   require(given.scenario == nullptr || given.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
   require(given.items == nullptr || given.item_columns <= Correction::max_variables,
           "request.item_columns is above 128");
   require(given.embeddings == nullptr || (given.embedding_size >= 1 && given.embedding_size <= 4096),
           "request.embedding_size must be 1 … 4096");
   Request request;
-  request.context = optional_span(given.context, given.features);
-  request.predictions = optional_span(given.predictions, given.candidates * given.tasks);
-  request.rules.mask = optional_span(given.mask, given.candidates);
-  request.rules.boost_mul = optional_span(given.boost_mul, given.candidates);
-  request.rules.boost_add = optional_span(given.boost_add, given.candidates);
-  request.rules.groups = optional_span(given.groups, given.candidates * given.group_columns);
-  request.rules.caps = optional_span(given.caps, given.group_columns);
+  fill(request, given,
+       {.candidates = given.candidates,
+        .features = given.features,
+        .tasks = given.tasks,
+        .item_columns = given.item_columns,
+        .embedding_size = given.embedding_size},
+       names);
+  request.rules = rules_of(given, given.candidates);
   if (given.scenario != nullptr) request.scenario = std::string_view(given.scenario, given.scenario_size);
   request.explore = given.flags & PYGRADE_REQUEST_EXPLORE;
   if (given.flags & PYGRADE_REQUEST_DRAW) request.draw = given.draw;
-  request.values = optional_span(given.values, given.tasks);
-  request.item_values = optional_span(given.item_values, given.candidates);
-  request.items = optional_span(given.items, given.candidates * given.item_columns);
-  request.item_ids = optional_span(given.item_ids, given.candidates);
-  for (const char* name : optional_span(given.categories, given.candidates))
-    names.emplace_back(name == nullptr ? "" : name);
-  request.categories = names;
-  request.embeddings = optional_span(given.embeddings, given.candidates * given.embedding_size);
   request.page_terms = (given.flags & PYGRADE_REQUEST_NO_PAGE_TERMS) == 0;
   request.as_logged = given.flags & PYGRADE_REQUEST_AS_LOGGED;
   return request;

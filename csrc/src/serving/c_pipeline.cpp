@@ -114,14 +114,7 @@ struct UserRequest {
       of.rules.size = sizeof of.rules;
       if (of.given->rules(of.given->user, items.data(), items.size(), &of.rules) != 0)
         throw std::runtime_error("request.rules failed");
-      const pygrade_page_rules& rules = of.rules;
-      require((rules.groups == nullptr) == (rules.caps == nullptr), "rules.groups and rules.caps belong together");
-      require(rules.groups == nullptr || (rules.group_columns >= 1 && rules.group_columns <= 64),
-              "rules.group_columns must be 1 … 64");
-      const std::size_t rows = items.size();
-      return {optional_span(rules.mask, rows), optional_span(rules.boost_mul, rows),
-              optional_span(rules.boost_add, rows), optional_span(rules.groups, rows * rules.group_columns),
-              optional_span(rules.caps, rules.group_columns)};
+      return rules_of(of.rules, items.size());
     }
   } asking{*this};
   struct Prices {
@@ -164,9 +157,9 @@ struct UserRequest {
       request.rules = asking;
       request.item_values = pricing;
     }
-    request.explore = from.flags & PYGRADE_USER_EXPLORE;
-    if (from.flags & PYGRADE_USER_DRAW) request.draw = from.draw;
-    request.values = optional_span(from.values, from.tasks);
+    request.page.explore = from.flags & PYGRADE_USER_EXPLORE;
+    if (from.flags & PYGRADE_USER_DRAW) request.page.draw = from.draw;
+    request.page.values = optional_span(from.values, from.tasks);
     if (from.deadline_us > 0) request.deadline = std::chrono::microseconds(from.deadline_us);
     if (from.waited_us > 0) {
       constexpr std::uint64_t day = 86'400'000'000;  // who waited longer is as late

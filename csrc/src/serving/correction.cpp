@@ -69,14 +69,6 @@ Float* aligned(std::vector<Float>& memory, std::size_t size) {
   return memory.data() + (64 - address % 64) % 64 / sizeof(Float);
 }
 
-void require_request(std::span<const float> context, std::size_t features, std::span<const float> predictions,
-                     std::size_t tasks, std::span<const float> items, std::size_t columns) {
-  require(context.empty() || context.size() == features, "context must have one value for each feature, or none");
-  require(predictions.size() % tasks == 0, "predictions must have one value for each candidate and task");
-  require(items.empty() || items.size() == predictions.size() / tasks * columns,
-          "items must have one value for each candidate and item column, or none");
-}
-
 // x[X] of the context and its indicators, standardized; 0 if nothing is known of the request.
 void standardize(const Correction::Parts& parts, std::span<const float> context, float* x) {
   const auto is_known = [&](std::size_t feature) { return std::isfinite(context[feature]); };
@@ -88,70 +80,6 @@ void standardize(const Correction::Parts& parts, std::span<const float> context,
     else if (known)
       value = is_known(static_cast<std::size_t>(parts.structure.indicators[i - context.size()])) ? 0.0f : 1.0f;
     x[i] = known ? std::clamp((value - parts.x_mean[i]) / parts.x_std[i], -x_clip, x_clip) : 0.0f;
-  }
-}
-
-// ---- one candidate in double, as the kernels have it in float
-
-double logit(double p) { return std::log(p) - std::log1p(-p); }
-double sigmoid(double odds) { return 1.0 / (1.0 + std::exp(-odds)); }
-
-double own_odds(double p, bool amount) {
-  constexpr double smallest = 1e-6;
-  return amount ? std::log(std::max(p, smallest)) : logit(std::clamp(p, smallest, 1.0 - smallest));
-}
-
-// The log odds of task t, mapped.
-double map_odds(const Correction::Parts& parts, std::size_t t, double odds) {
-  constexpr std::size_t knots = Correction::knots;
-  const double at =
-      std::clamp((odds - static_cast<double>(parts.map_mean[t])) / static_cast<double>(parts.map_std[t]), -6.0, 6.0);
-  const auto weight = [&](std::size_t k) { return static_cast<double>(parts.map_weights[t * (knots + 2) + k]); };
-  odds += weight(0) + weight(1) * at;
-  for (std::size_t k = 0; k < knots; ++k)
-    odds += weight(2 + k) * std::max(at - static_cast<double>(parts.map_knots[t * knots + k]), 0.0);
-  return odds;
-}
-
-// Writes the mapped predictions [T] of predictions p[T]; parents come first in the order.
-void map_row(const Correction::Parts& parts, std::span<const std::int64_t> order, std::span<const float> p,
-             std::span<double> mapped) {
-  const Correction::Structure& s = parts.structure;
-  for (const std::int64_t place : order) {
-    const auto t = static_cast<std::size_t>(place);
-    const auto above = static_cast<std::size_t>(std::max<std::int64_t>(s.parents[t], 0));
-    const double own = static_cast<double>(p[t]), parent = static_cast<double>(p[above]);
-    if (s.form == Correction::Form::none)
-      mapped[t] = own;
-    else if (s.amounts[t])
-      mapped[t] = std::exp(map_odds(parts, t, own_odds(own, true)));
-    else if (s.form == Correction::Form::marginal)
-      mapped[t] = std::min(sigmoid(map_odds(parts, t, own_odds(own, false))), std::exp(-1e-3));
-    else if (s.parents[t] < 0)
-      mapped[t] = sigmoid(map_odds(parts, t, own_odds(own, false)));
-    else
-      mapped[t] =
-          mapped[above] * sigmoid(map_odds(parts, t, logit(std::clamp(own / std::max(parent, 1e-9), 1e-4, 0.95))));
-  }
-}
-
-// Adds to mean[V] the standardized variables of a candidate with these mapped predictions [T] and item columns, each
-// over the number of candidates.
-void add_variables(const Correction::Parts& parts, std::span<const double> mapped, std::span<const float> items,
-                   double rows, std::span<double> mean) {
-  const std::size_t tasks = mapped.size();
-  for (std::size_t v = 0; v < mean.size(); ++v) {
-    double value = 0.0;
-    if (v >= tasks) {
-      if (items.empty() || !std::isfinite(items[v - tasks])) continue;
-      value = static_cast<double>(items[v - tasks]);
-    } else if (const std::int64_t s = parts.structure.parents[v]; s >= 0) {
-      value = logit(std::clamp(mapped[v] / (mapped[static_cast<std::size_t>(s)] + 1e-7), 1e-4, 0.95));
-    } else {
-      value = own_odds(mapped[v], parts.structure.amounts[v]);
-    }
-    const double standard = (value - static_cast<double>(parts.l_mean[v])) / static_cast<double>(parts.l_std[v]);
-    mean[v] += std::clamp(standard, -4.0, 4.0) / rows;
   }
 }
 
@@ -215,20 +143,23 @@ Correction::Correction(Parts given) : parts_(std::move(given)) {
                   packed_.begin() + static_cast<std::ptrdiff_t>(z * width_ + t * (1 + variables)));
 }
 
-void Correction::apply(std::span<const float> context, std::span<const float> predictions, std::span<const float> items,
-                       Workspace& workspace, std::span<float> result) const {
+std::span<const float> Correction::run(std::span<const float> context, std::span<const float> predictions,
+                                       std::span<const float> items, Workspace& workspace,
+                                       std::span<float> result) const {
   const Structure& s = parts_.structure;
   const std::size_t tasks = num_tasks(), rows = predictions.size() / tasks;
-  require_request(context, num_features(), predictions, tasks, items, num_items());
+  require(context.empty() || context.size() == num_features(), "context must have one value for each feature, or none");
+  require(predictions.size() % tasks == 0, "predictions must have one value for each candidate and task");
+  require(items.empty() || items.size() == rows * num_items(),
+          "items must have one value for each candidate and item column, or none");
   require(result.size() == predictions.size(), "result must have one place for each prediction");
-  if (rows == 0) return;
   const detail::FloatEnvironment environment;
   const std::size_t inputs = parts_.x_mean.size(), variables = tasks + num_items();
   // An odd number of cache lines, so that columns do not compete for the same part of the cache.
   const std::size_t stride = padded(rows, detail::correction_block) + 16;
   const std::size_t columns = (2 * tasks + variables + detail::spilled_columns) * stride;
   float* const memory = aligned(workspace.columns, columns + width_ + inputs);
-  float* const x = memory + columns + width_;
+  float *const row = memory + columns, *const x = row + width_;
   standardize(parts_, context, x);
   const auto number = [](std::size_t n) { return static_cast<std::int64_t>(n); };
   PYGRADE_KERNELS(correction_kernels)
@@ -253,35 +184,22 @@ void Correction::apply(std::span<const float> context, std::span<const float> pr
                 predictions.data(),
                 items.empty() ? nullptr : items.data(),
                 memory,
-                memory + columns,
+                row,
                 result.data()});
+  return {row, tasks * (1 + variables)};
+}
+
+void Correction::apply(std::span<const float> context, std::span<const float> predictions, std::span<const float> items,
+                       Workspace& workspace, std::span<float> result) const {
+  run(context, predictions, items, workspace, result);
 }
 
 std::vector<double> Correction::shifts(std::span<const float> context, std::span<const float> predictions,
                                        std::span<const float> items) const {
-  const std::size_t tasks = num_tasks(), rows = predictions.size() / tasks, columns = num_items();
-  require_request(context, num_features(), predictions, tasks, items, columns);
-  const std::size_t inputs = parts_.x_mean.size(), variables = tasks + columns;
-  std::vector<float> x(inputs);
-  standardize(parts_, context, x.data());
-  std::vector<double> z(1 + inputs + variables, 0.0), mapped(tasks);  // 1, the context, the candidates' mean
-  z[0] = 1.0;
-  std::ranges::copy(x, z.begin() + 1);
-  for (std::size_t row = 0; row < rows; ++row) {
-    map_row(parts_, order_, predictions.subspan(row * tasks, tasks), mapped);
-    add_variables(parts_, mapped, items.empty() ? items : items.subspan(row * columns, columns),
-                  static_cast<double>(rows), std::span(z).subspan(1 + inputs));
-  }
-  std::vector<double> result(tasks * (1 + variables), 0.0);
-  for (std::size_t t = 0; t < tasks; ++t)
-    for (std::size_t i = 0; i < z.size(); ++i)
-      for (std::size_t u = 0; u <= variables; ++u)
-        result[t * (1 + variables) + u] +=
-            z[i] * static_cast<double>(parts_.weights[(t * z.size() + i) * (1 + variables) + u]);
-  for (std::size_t t = 0; t < tasks; ++t)
-    for (std::size_t v = 0; v < variables; ++v)
-      result[t * (1 + variables)] -= result[t * (1 + variables) + 1 + v] * z[1 + inputs + v];
-  return result;
+  Workspace workspace;
+  std::vector<float> corrected(predictions.size());
+  const auto row = run(context, predictions, items, workspace, corrected);
+  return {row.begin(), row.end()};
 }
 
 void Correction::apply(std::span<const float> context, std::span<const float> predictions,

@@ -149,25 +149,6 @@ void explain(const PageTerms& terms, const PageCandidates& candidates, const Pag
 
 }  // namespace
 
-void detail::check_page(const PageTerms* terms, const pygrade::Request& request, std::size_t rows, std::size_t k) {
-  const auto fits = [](std::size_t size, std::size_t wanted) { return size == 0 || size == wanted; };
-  if (!fits(request.categories.size(), rows))
-    throw std::invalid_argument("categories must have one name for each candidate, or none");
-  if (rows > 0 && request.embeddings.size() % rows != 0)
-    throw std::invalid_argument("embeddings must have a vector for each candidate, or none");
-  if (terms != nullptr && terms->dimension > 0 && !fits(request.embeddings.size(), rows * terms->dimension))
-    throw std::invalid_argument("embeddings has vectors of " +
-                                std::to_string(request.embeddings.size() / std::max<std::size_t>(rows, 1)) +
-                                " numbers; want " + std::to_string(terms->dimension) + " of each candidate");
-  if (!fits(request.demoted.size(), rows))
-    throw std::invalid_argument("demoted must have one flag for each candidate, or none");
-  if (!fits(request.pins.size(), k))
-    throw std::invalid_argument("pins must have one candidate for each place, or none");
-  for (const std::int32_t pin : request.pins)
-    if (pin < -1 || (pin >= 0 && static_cast<std::size_t>(pin) >= rows))
-      throw std::invalid_argument("pins holds " + std::to_string(pin) + "; want -1 or the place of a candidate");
-}
-
 void detail::place_candidates(const PageTerms* terms, const pygrade::Request& request, PageMemory& memory,
                               const PageBuffer& buffer) {
   PageCandidates candidates;

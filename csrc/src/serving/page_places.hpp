@@ -20,9 +20,6 @@ struct PageMemory {
 // Whether a request has places that scores alone do not decide, beside page terms.
 inline bool has_places(const pygrade::Request& request) { return !request.pins.empty() || !request.demoted.empty(); }
 
-// std::invalid_argument for pins, demotions, categories and embeddings that do not fit a page of `rows` candidates.
-void check_page(const PageTerms* terms, const pygrade::Request& request, std::size_t rows, std::size_t k);
-
 // Fills the buffer with the page of the candidates whose scores are memory.value and, with terms, memory.root.
 void place_candidates(const PageTerms* terms, const pygrade::Request& request, PageMemory& memory,
                       const PageBuffer& buffer);

@@ -160,7 +160,7 @@ struct Pipeline::State {
   bool reads_items() const { return models.mtl != nullptr || options.item_features; }
   bool reads_items(const PipelineRequest& request) const;
   bool reads_prices(const PipelineRequest& request) const {
-    return price && !request.item_values && policy(request.policy).takes_prices();
+    return price && !request.item_values && request.page.item_values.empty() && policy(request.policy).takes_prices();
   }
   void take_columns(const PipelineRequest& request, PageWorkspace::Impl& work) const;
   const Policy& policy(std::size_t place) const {
@@ -245,16 +245,15 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
     throw std::invalid_argument("policy is " + std::to_string(request.policy) + "; the models have " +
                                 std::to_string(rankers.size()));
   if (!request.item_ids) {
-    if (request.predictions) throw std::invalid_argument("predictions is given without item_ids; want both");
-    if (!request.item_features.empty())
-      throw std::invalid_argument("item_features is given without item_ids; want both");
     const auto refuse_rows = [](bool given, const char* name) {
       if (given) throw std::invalid_argument(std::string(name) + " is given without item_ids; want both");
     };
-    refuse_rows(!request.categories.empty(), "categories");
-    refuse_rows(!request.embeddings.empty(), "embeddings");
-    refuse_rows(!request.pins.empty(), "pins");
-    refuse_rows(!request.demoted.empty(), "demoted");
+    refuse_rows(request.predictions.has_value(), "predictions");
+    refuse_rows(!request.item_features.empty(), "item_features");
+    refuse_rows(!request.page.categories.empty(), "categories");
+    refuse_rows(!request.page.embeddings.empty(), "embeddings");
+    refuse_rows(!request.page.pins.empty(), "pins");
+    refuse_rows(!request.page.demoted.empty(), "demoted");
     if (!searches())
       throw std::invalid_argument("item_ids is missing; the models have no prerank and options no retrieve");
   }
@@ -467,7 +466,7 @@ bool Pipeline::State::take_candidates(const PipelineRequest& request, PageWorksp
 
 // What the ranker is asked for the candidates.
 void Pipeline::State::make_request(const PipelineRequest& request, Degraded degraded, PageWorkspace::Impl& work) const {
-  work.request = {};
+  work.request = request.page;
   if (degraded == Degraded::none || degraded == Degraded::version) {
     work.context.resize(context->size());
     context->take_all(work.features.request_dense, work.features.request_ids, work.context);
@@ -491,14 +490,7 @@ void Pipeline::State::make_request(const PipelineRequest& request, Degraded degr
     }
     work.request.item_values = work.prices;
   }
-  work.request.categories = request.categories;
-  work.request.embeddings = request.embeddings;
-  work.request.page_terms = request.page_terms;
-  work.request.pins = request.pins;
-  work.request.demoted = request.demoted;
   work.request.scenario = request.user.scenario;
-  work.request.values = request.values;
-  work.request.explore = request.explore;
 }
 
 Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const PipelineOptions& options)
@@ -608,8 +600,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   work.indices.resize(k);
   work.scores.resize(k);
   state.make_request(request, served.degraded, work);
-  if (request.explore)
-    work.request.draw = request.draw ? *request.draw : draw ? *draw : detail::reserve_draws(stream_, 1);
+  if (request.page.explore)
+    work.request.draw = request.page.draw ? *request.page.draw : draw ? *draw : detail::reserve_draws(stream_, 1);
   work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration, buffer.effects};
   work.policy = request.policy;
   served.page = state.rankers[request.policy]->rank(work.request, work.buffer);
@@ -638,7 +630,7 @@ void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const P
   const auto threads = static_cast<int>(std::min<std::size_t>(workspaces.size(), 1 << 10));
   std::vector<std::optional<std::uint64_t>> draws(requests.size());  // in the order of the requests
   for (std::size_t r = 0; r < requests.size(); ++r)
-    if (requests[r].explore && !requests[r].draw) draws[r] = detail::reserve_draws(stream_, 1);
+    if (requests[r].page.explore && !requests[r].page.draw) draws[r] = detail::reserve_draws(stream_, 1);
   std::atomic<std::size_t> next{0};
   std::mutex failing;
   std::size_t first = requests.size();

@@ -52,26 +52,11 @@ std::pair<std::string, std::string> words_of(const PredictionScale& scale) {
                               number(scale.high) + ")");
 }
 
-std::string list_of(std::span<const float> numbers) {
-  std::string text;
-  for (const float number : numbers)
-    text += (text.empty() ? "" : ", ") + detail::plain_number(static_cast<double>(number));
-  return "[" + text + "]";
-}
-
-std::string json_of(const PredictionScale& scale, const std::vector<std::string>& tasks) {
-  std::string text = "{\"kind\": \"" + std::string(PredictionScale::names[static_cast<std::size_t>(scale.kind)]);
-  text += std::string("\", \"amount\": ") + (scale.amount ? "true" : "false") + ", \"given\": ";
-  text += scale.given < 0 ? "null" : detail::json_quote(tasks[static_cast<std::size_t>(scale.given)]);
-  text += ", \"column\": " + detail::json_quote(scale.column) + ", \"low\": " + detail::plain_number(scale.low);
-  text += ", \"high\": " + detail::plain_number(scale.high);
-  return text + ", \"x\": " + list_of(scale.x) + ", \"y\": " + list_of(scale.y) + "}";
-}
-
 }  // namespace
 
-PredictionScales::PredictionScales(std::vector<std::string> tasks, std::vector<std::optional<PredictionScale>> scales)
-    : tasks_(std::move(tasks)), scales_(std::move(scales)) {
+PredictionScales::PredictionScales(std::vector<std::string> tasks, std::vector<std::optional<PredictionScale>> scales,
+                                   std::string json)
+    : tasks_(std::move(tasks)), scales_(std::move(scales)), json_(std::move(json)) {
   const std::size_t count = tasks_.size();
   std::vector<bool> placed(count, false);
   const auto parent_of = [&](std::size_t t) { return scales_[t] ? scales_[t]->given : std::int64_t{-1}; };
@@ -90,11 +75,6 @@ PredictionScales::PredictionScales(std::vector<std::string> tasks, std::vector<s
         order_.push_back(t);
       }
   if (order_.size() != count) throw std::invalid_argument("scales are given each other's tasks in a circle");
-  json_.clear();
-  for (std::size_t t = 0; t < count; ++t)
-    if (scales_[t])
-      json_ += (json_.empty() ? "" : ", ") + detail::json_quote(tasks_[t]) + ": " + json_of(*scales_[t], tasks_);
-  json_ = "{" + json_ + "}";
   for (std::size_t row = 0; row < block; ++row)
     for (const auto& scale : scales_) {
       const auto [low, high] = bounds_of(scale);
@@ -186,7 +166,7 @@ PredictionScales detail::parse_scales(const Json& table, const std::vector<std::
     scale.y = floats(entry.at("y"));
   }
   try {
-    return scales.empty() ? PredictionScales() : PredictionScales(tasks, std::move(scales));
+    return scales.empty() ? PredictionScales() : PredictionScales(tasks, std::move(scales), json_text(table));
   } catch (const std::invalid_argument& error) {
     throw JsonError(std::string("'scales' is wrong: ") + error.what());
   }

@@ -15,6 +15,7 @@
 #include "serving/missing.hpp"
 #include "serving/page_places.hpp"
 #include "serving/prediction_scales.hpp"
+#include "serving/request_fields.hpp"
 #include "util/fpenv.hpp"
 #include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
@@ -103,22 +104,15 @@ void check_buffer(const Policy& policy, const PageBuffer& buffer) {
 
 // places: k, or 0 where no page is made.
 void check_sizes(const Policy& policy, const Request& request, std::size_t places) {
-  const std::size_t tasks = policy.tasks().size();
-  if (!fits(request.context.size(), policy.features().size()))
-    throw std::invalid_argument("context must have one value for each feature of the policy, or none");
-  if (request.predictions.size() % tasks != 0)
-    throw std::invalid_argument("predictions must have one value for each candidate and task of the policy");
-  const std::size_t rows = request.predictions.size() / tasks;
-  if (places > 0) detail::check_page(Sources(policy, request).page_terms(policy, request), request, rows, places);
-  if (!fits(request.item_ids.size(), rows))
-    throw std::invalid_argument("item_ids must have one id for each candidate, or none");
-  if (!fits(request.item_values.size(), rows))
-    throw std::invalid_argument("item_values must have one value for each candidate, or none");
-  if (const auto& correction = policy.correction();
-      correction && !fits(request.items.size(), rows * correction->num_items()))
-    throw std::invalid_argument("items must have one value for each candidate and each of the " +
-                                std::to_string(correction->num_items()) + " item columns of the policy, or none");
-  if (Sources(policy, request).take_prices(policy) && request.item_values.empty() && rows > 0)
+  const Sources sources(policy, request);
+  const PageTerms* terms = places > 0 ? sources.page_terms(policy, request) : nullptr;
+  detail::FieldSizes sizes{.places = places, .features = policy.features().size(), .tasks = policy.tasks().size()};
+  sizes.candidates = request.predictions.size() / sizes.tasks;
+  const std::size_t rows = std::max<std::size_t>(sizes.candidates, 1);
+  sizes.embedding_size = terms && terms->dimension > 0 ? terms->dimension : request.embeddings.size() / rows;
+  sizes.item_columns = policy.correction() ? policy.correction()->num_items() : request.items.size() / rows;
+  detail::check_fields(request, sizes);
+  if (sources.take_prices(policy) && request.item_values.empty() && sizes.candidates > 0)
     throw std::invalid_argument("item_values is missing; the policy or its baseline prices tasks by it");
   for (std::size_t i = 0; i < request.item_values.size(); ++i)
     if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
@@ -144,6 +138,19 @@ void check_signs(const Policy& policy, const Request& request) {
 }
 
 }  // namespace
+
+void detail::check_fields(const pygrade::Request& request, const FieldSizes& sizes) {
+  const auto check = [](const char* name, std::size_t size, std::size_t rows, std::size_t width) {
+    if (size != 0 && size != rows * width)
+      throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " values; want " +
+                                  std::to_string(rows) + " × " + std::to_string(width) + ", or none");
+  };
+#define PYGRADE_FIELD(type, name, rows, width, text) check(#name, request.name.size(), sizes.rows, sizes.width);
+#include "pygrade/request.def"
+  for (const std::int32_t pin : request.pins)
+    if (pin < -1 || (pin >= 0 && static_cast<std::size_t>(pin) >= sizes.candidates))
+      throw std::invalid_argument("pins holds " + std::to_string(pin) + "; want -1 or the place of a candidate");
+}
 
 void Page::set_policy(const Policy& policy) {
   policy.version().copy(policy_version.data(), policy_version.size());
@@ -616,13 +623,18 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
     const auto item_values = memory.prices_of(sources, used, request, gaps);
     const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
     const auto fused = memory.network_rows(used, rows_of_network, item_values);
-    if (gaps)
-      memory.rank_with_gaps(request, fused, options, buffer);
-    else
-      pygrade::rank(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
-                                  static_cast<std::int64_t>(tasks)),
-                    memory.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
-                    buffer.values, buffer.indices);
+    try {
+      if (gaps)
+        memory.rank_with_gaps(request, fused, options, buffer);
+      else
+        pygrade::rank(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
+                                    static_cast<std::int64_t>(tasks)),
+                      memory.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
+                      buffer.values, buffer.indices);
+    } catch (const std::invalid_argument&) {
+      check_signs(used, request);  // as the op names them scores
+      throw;
+    }
   }
 
   if (terms == nullptr) std::ranges::fill(buffer.effects, PageEffect{});

@@ -181,7 +181,7 @@ float mean_of(const float* column, std::int64_t padded, std::int64_t count) {
     for (int k = 0; k < 16; ++k) chain[k] += static_cast<double>(column[i + k]);
   double sum = 0.0;
   for (const double part : chain) sum += part;
-  return static_cast<float>(sum / static_cast<double>(count));
+  return static_cast<float>(sum / static_cast<double>(count > 0 ? count : 1));
 }
 
 // row[width] of z = [1, x, m].

@@ -251,6 +251,7 @@ class Search {
   bool fill(std::int64_t b, const SortedCandidates& sorted);
 
  private:
+  std::int64_t fill_in_order();
   void walk(std::int64_t b);
   bool holds(std::int64_t column, std::int64_t above) const;
   bool is_full(std::int64_t column, std::int32_t group, const Prefix& prefix, std::int64_t slots) const;
@@ -469,14 +470,7 @@ void Search::insert(const Extension& extension) {
 
 // Offers the extensions of a prefix; returns whether there are any.
 bool Search::extend(const Prefix& prefix, std::int32_t rank, std::int64_t slot) {
-  const bool greedy = task_.beam == 1, in_order = candidates_.sorted() && decays_ == nullptr;
-  for (std::int64_t i = 0; in_order && i < candidates_.padded(); i += lanes)
-    if (const unsigned mask = nonzero(prefix.open + i); mask != 0) {
-      const std::int64_t item = i + __builtin_ctz(mask);
-      insert({key_lowest, rank, static_cast<std::int32_t>(item), candidates_.values()[item], 0.0f});
-      return true;
-    }
-  if (in_order) return false;
+  const bool greedy = task_.beam == 1;
   candidates_.scores(prefix.state, prefix.decay, score_);
   const float examined = task_.examination == nullptr ? 1.0f : task_.examination[slot];
   const Floats weight = broadcast(examined), total = broadcast(totals_[rank]);
@@ -563,11 +557,29 @@ bool Search::fill(std::int64_t b, const SortedCandidates& sorted) {
   return true;
 }
 
+// The slots that sorted candidates fill in their order, where no rule lets one in that it turned away before.
+std::int64_t Search::fill_in_order() {
+  const Prefix page = prefix(0, 0);
+  std::int64_t slot = 0;
+  for (std::int64_t i = 0; slot < task_.k && i < candidates_.count(); ++i) {
+    bool full = false;
+    for (std::int64_t a = 0; !full && a < task_.rules.columns; ++a)
+      full = holds(a, slot) && is_full(a, candidates_.groups(a)[i], page, slot);
+    if (full) continue;
+    page.items[slot] = static_cast<std::int32_t>(i);
+    page.scores[slot] = candidates_.values()[i];
+    for (std::int64_t a = 0; a < task_.rules.columns; ++a) page.groups[a * task_.k + slot] = candidates_.groups(a)[i];
+    ++slot;
+  }
+  return slot;
+}
+
 void Search::walk(std::int64_t b) {
   start(b);
   int side = 0;
-  std::int64_t slot = 0;
-  for (; slot < task_.k; ++slot) {
+  const bool in_order = candidates_.sorted() && task_.rules.decay == nullptr && task_.rules.cap_slots == nullptr;
+  std::int64_t slot = in_order ? fill_in_order() : 0;
+  for (; !in_order && slot < task_.k; ++slot) {
     extend_all(side, slot);
     if (best_[0].item < 0 && slot > last_pin_) break;  // no prefix has a candidate for this slot, nor for a later one
     const int next = task_.beam > 1 ? 1 - side : side;

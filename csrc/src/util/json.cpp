@@ -458,6 +458,22 @@ std::string plain_number(double value) {
   return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
+std::string json_text(const Json& value) {
+  using Type = Json::Type;
+  if (value.type == Type::boolean) return value.boolean ? "true" : "false";
+  if (value.type == Type::string) return json_quote(value.string);
+  if (value.type == Type::number && value.whole) return std::to_string(value.integer);
+  if (value.type == Type::number && std::isfinite(value.number)) return plain_number(value.number);
+  if (value.type != Type::array && value.type != Type::object) return "null";
+  std::string text;
+  for (std::size_t i = 0; i < value.items.size(); ++i) {
+    text += text.empty() ? "" : ",";
+    if (value.type == Type::object) text += json_quote(value.keys[i]) + ":";
+    text += json_text(value.items[i]);
+  }
+  return value.type == Type::array ? "[" + text + "]" : "{" + text + "}";
+}
+
 std::string json_quote(std::string_view text) {
   constexpr std::string_view meanings = "\"\\\b\f\n\r\t";
   constexpr std::string_view names = "\"\\bfnrt";

@@ -124,6 +124,9 @@ class JsonReader {
 // `text` as a JSON string in ASCII, as Python's json.dumps writes it; text must be valid UTF-8.
 std::string json_quote(std::string_view text);
 
+// The text of a document that was read; null stands for numbers that are not finite.
+std::string json_text(const Json& value);
+
 // The shortest text that reads as the number: 1, 0.5, 1e+30.
 std::string plain_number(double value);
 

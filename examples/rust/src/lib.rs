@@ -66,6 +66,8 @@ mod ffi {
         pub embeddings: *const f32,
         pub embedding_size: usize,
         pub item_ids: *const i64,
+        pub cap_slots: *const i32,
+        pub decay: *const f32,
     }
 
     #[repr(C)]
@@ -283,6 +285,8 @@ impl Ranker {
             embeddings: null(),
             embedding_size: 0,
             item_ids: request.item_ids.map_or(null(), <[i64]>::as_ptr),
+            cap_slots: null(),
+            decay: null(),
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);
         let (mut weights, mut concentration) = (vec![0.0; self.tasks], vec![0.0; self.tasks]);

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from pygrade import mtl
 from pygrade.cli import terminal
 from pygrade.config.export import ExportOptions
 from pygrade.config.ignored import refuse
 from pygrade.logs import read_logs
-from pygrade.mtl import artifact
 from pygrade.policy import FusionPolicy
 from pygrade.serving.export import export_model, export_policy
 from pygrade.serving.expressions import compare, express, fit_defaults, write_opensearch, write_vespa
@@ -31,7 +31,7 @@ def run(options: ExportOptions) -> dict[str, Any]:
         else:
             assert options.model is not None
             refuse(options, ("k",), "--policy")
-            facts = export_model(artifact.load(download(options.model)), out, onnx=options.onnx)
+            facts = export_model(mtl.load(download(options.model)), out, onnx=options.onnx)
         size = out.stat().st_size
     if not options.json:
         terminal.text(f"{options.out}, {size / 1e6:.1f} MB")

@@ -74,7 +74,7 @@ def test_a_log_that_is_refused_counts(monkeypatch):
     def refuse(*_):
         raise ValueError("the log holds what it should foretell")
 
-    monkeypatch.setattr("bench.study.foreign.judge.train", refuse)
+    monkeypatch.setattr("bench.study.foreign.judge.fit", refuse)
     record = judge("null-plain", 0, 40, configured(True), 10)
     assert record["sentence"] == "ValueError: the log holds what it should foretell" and "lift" not in record
     assert "| null-plain | 40 | 1 | 0 | 0 | 1 |" in report(summed([record]))
