@@ -49,12 +49,18 @@ struct SortedCandidates {
   const std::int32_t* ids;  // by position; null: the position
 };
 
+// How far a page got with the candidates before those that are new.
+struct FilledSlots {
+  std::int64_t seen = 0, slots = 0;
+};
+
 struct PageSearchKernels {
   // Pages of requests [begin, end), with page_scratch floats of scratch.
   void (*search)(const PageSearchTask& task, std::int64_t begin, std::int64_t end, float* scratch);
-  // The greedy page of request b; false if candidates that come after these might be on it. The task has no pins, no
-  // mask, no boosts and no root.
-  bool (*fill)(const PageSearchTask& task, std::int64_t b, const SortedCandidates& candidates, float* scratch);
+  // The greedy page of request b; false if candidates that come after these might be on it: then it goes on with more
+  // of them. The task has no pins, no mask, no boosts and no root.
+  bool (*fill)(const PageSearchTask& task, std::int64_t b, const SortedCandidates& candidates, FilledSlots& filled,
+               float* scratch);
   // The first of the rows [begin, end) whose squared length is neither near 1 nor 0, or -1.
   std::int64_t (*find_unscaled)(const float* embeddings, std::int64_t width, std::int64_t begin, std::int64_t end);
 };

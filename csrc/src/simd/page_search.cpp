@@ -251,7 +251,6 @@ class Search {
   bool fill(std::int64_t b, const SortedCandidates& sorted);
 
  private:
-  std::int64_t fill_in_order();
   void walk(std::int64_t b);
   bool holds(std::int64_t column, std::int64_t above) const;
   bool is_full(std::int64_t column, std::int32_t group, const Prefix& prefix, std::int64_t slots) const;
@@ -557,29 +556,11 @@ bool Search::fill(std::int64_t b, const SortedCandidates& sorted) {
   return true;
 }
 
-// The slots that sorted candidates fill in their order, where no rule lets one in that it turned away before.
-std::int64_t Search::fill_in_order() {
-  const Prefix page = prefix(0, 0);
-  std::int64_t slot = 0;
-  for (std::int64_t i = 0; slot < task_.k && i < candidates_.count(); ++i) {
-    bool full = false;
-    for (std::int64_t a = 0; !full && a < task_.rules.columns; ++a)
-      full = holds(a, slot) && is_full(a, candidates_.groups(a)[i], page, slot);
-    if (full) continue;
-    page.items[slot] = static_cast<std::int32_t>(i);
-    page.scores[slot] = candidates_.values()[i];
-    for (std::int64_t a = 0; a < task_.rules.columns; ++a) page.groups[a * task_.k + slot] = candidates_.groups(a)[i];
-    ++slot;
-  }
-  return slot;
-}
-
 void Search::walk(std::int64_t b) {
   start(b);
   int side = 0;
-  const bool in_order = candidates_.sorted() && task_.rules.decay == nullptr && task_.rules.cap_slots == nullptr;
-  std::int64_t slot = in_order ? fill_in_order() : 0;
-  for (; !in_order && slot < task_.k; ++slot) {
+  std::int64_t slot = 0;
+  for (; slot < task_.k; ++slot) {
     extend_all(side, slot);
     if (best_[0].item < 0 && slot > last_pin_) break;  // no prefix has a candidate for this slot, nor for a later one
     const int next = task_.beam > 1 ? 1 - side : side;
@@ -604,8 +585,60 @@ void search(const PageSearchTask& task, std::int64_t begin, std::int64_t end, fl
   for (std::int64_t b = begin; b < end; ++b) search.run(b);
 }
 
-bool fill(const PageSearchTask& task, std::int64_t b, const SortedCandidates& candidates, float* scratch) {
-  return Search(task, {scratch}).fill(b, candidates);
+// Caps of whole pages turn away for good, so sorted candidates fill the slots in their order. Memory has for each
+// column the groups [k] of the page, and those that it has enough of, in whole steps: none is -1.
+bool fill_in_order(const PageSearchTask& task, std::int64_t b, const SortedCandidates& sorted, FilledSlots& filled,
+                   std::int32_t* memory) {
+  constexpr std::int64_t step = 8;
+  const RulesTask& rules = task.rules;
+  const std::int64_t end = (task.k + step - 1) / step * step, size = task.k + end;
+  float* const values = task.values + b * task.k;
+  std::int32_t* const indices = task.indices + b * task.k;
+  if (filled.seen == 0)
+    for (std::int64_t i = 0; i < rules.columns * size; ++i) memory[i] = -1;
+  const auto is_full = [&](const std::int32_t* groups) {
+    for (std::int64_t a = 0; a < rules.columns; ++a) {
+      if (rules.caps[a] < 0 || groups[a] < 0) continue;
+      if (rules.caps[a] == 0) return true;
+      const std::int32_t* const full = memory + a * size + task.k;
+      const std::int32_t group = groups[a];
+      for (std::int64_t i = 0; i < end && full[i] >= 0; i += step) {
+        std::int32_t same = 0;
+        for (std::int64_t j = 0; j < step; ++j) same |= full[i + j] == group;
+        if (same != 0) return true;
+      }
+    }
+    return false;
+  };
+  for (; filled.seen < sorted.count && filled.slots < task.k; ++filled.seen) {
+    const std::int32_t position = sorted.positions[filled.seen];
+    const std::int32_t index = sorted.ids == nullptr ? position : sorted.ids[position];
+    const std::int32_t* const groups = rules.groups + (sorted.first + index) * rules.columns;
+    if (is_full(groups)) continue;
+    values[filled.slots] = sorted.scores[position];
+    indices[filled.slots] = index;
+    for (std::int64_t a = 0; a < rules.columns; ++a) {
+      std::int32_t *const page = memory + a * size, *full = page + task.k, count = 0;
+      page[filled.slots] = groups[a];
+      for (std::int64_t slot = 0; slot <= filled.slots; ++slot) count += page[slot] == groups[a];
+      if (groups[a] < 0 || count != rules.caps[a]) continue;
+      while (*full >= 0) ++full;
+      *full = groups[a];
+    }
+    ++filled.slots;
+  }
+  for (std::int64_t slot = filled.slots; slot < task.k; ++slot) {
+    values[slot] = -__builtin_inff();
+    indices[slot] = -1;
+  }
+  return filled.slots == task.k;
+}
+
+bool fill(const PageSearchTask& task, std::int64_t b, const SortedCandidates& sorted, FilledSlots& filled,
+          float* scratch) {
+  if (task.rules.decay == nullptr && task.rules.cap_slots == nullptr)
+    return fill_in_order(task, b, sorted, filled, reinterpret_cast<std::int32_t*>(scratch));
+  return Search(task, {scratch}).fill(b, sorted);
 }
 
 std::int64_t find_unscaled(const float* embeddings, std::int64_t width, std::int64_t begin, std::int64_t end) {

@@ -15,10 +15,11 @@ void fill_page(const RankingTask& task, std::int64_t b, SortedCandidates candida
   const std::int64_t k = task.fusion.k;
   candidates.positions = select.best;
   const bool limited = task.page.rules.columns > 0;
+  FilledSlots filled;
   for (std::int64_t wanted = limited ? 2 * k : k;; wanted *= 4) {
     candidates.count = select_best(candidates.scores, count, wanted, select);
     if (!limited) break;
-    if (page_search_kernels.fill(task.page, b, candidates, page_scratch) || candidates.count == count) return;
+    if (page_search_kernels.fill(task.page, b, candidates, filled, page_scratch) || candidates.count == count) return;
   }
   float* const values = task.fusion.values + b * k;
   std::int32_t* const indices = task.fusion.indices + b * k;
