@@ -321,6 +321,10 @@ def test_docstrings_begin_with_a_subject_or_a_verb():
     for path in (p for folder in ("pygrade", "kernels", "bench", "devtools") for p in (ROOT / folder).rglob("*.py")):
         nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
         wrong += [f"{path.relative_to(ROOT)}: {d}" for n in nodes if begins.match(d := ast.get_docstring(n) or "")]
+    comment = re.compile(rf"\n(?! *// ).*\n *(?://|/\*) ({begins.pattern}.*)")  # the first line of a paragraph
+    for path in (p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".hpp", ".cpp", ".def")):
+        text = "\n\n" + path.read_text(encoding="utf-8")
+        wrong += [f"{path.relative_to(ROOT)}: {found[0]}" for found in comment.findall(text)]
     exempt = {folder for folder in not_yet for line in wrong if line.startswith(folder)}
     assert not [line for line in wrong if not line.startswith(tuple(not_yet))]
     assert exempt == not_yet, "a folder that is clean leaves the list"

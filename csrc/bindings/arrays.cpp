@@ -96,7 +96,7 @@ bool from_exchange(py::handle value, Array& result) {
   if (known == nullptr || known->api == nullptr || !known->is_tensor(value)) return false;
   DlTensor tensor;
   if (known->api->tensor_from_object(value.ptr(), &tensor) != 0) {
-    // What torch says of a tensor without plain memory, such as a sparse one; anything else is not expected.
+    // Errors that torch raises for a tensor without plain memory, such as a sparse one; anything else is not expected.
     if (!PyErr_ExceptionMatches(PyExc_RuntimeError) && !PyErr_ExceptionMatches(PyExc_BufferError))
       throw py::error_already_set();
     PyErr_Clear();

@@ -85,7 +85,7 @@ std::shared_ptr<T> mutable_of(std::shared_ptr<const T> made) {
   return std::const_pointer_cast<T>(std::move(made));
 }
 
-// Whether the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
+// True if the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
 bool is_numpy(py::handle value);
 
 // The array behind `value`. TypeMisfit if it is not a dense array of `dtype`; ValueMisfit if it is not contiguous, not
@@ -108,7 +108,7 @@ std::span<T> optional_span(py::handle value, const char* name, const Shape& shap
   return value.is_none() ? std::span<T>() : span_of<T>(value, name, shape);
 }
 
-// The same in two steps: an array of any dtype and shape, and the check of these.
+// Conversion in two steps: an array of any dtype and shape, and the check of these.
 Array any_array(py::handle value, const char* name);
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
 std::string shape_text(const Array& value);

@@ -50,7 +50,7 @@ void apply(const Correction& correction, py::handle context, py::handle predicti
   correction.apply(x, p.span<const float>(), bounds, columns, to, num_threads);
 }
 
-// What is added to the log odds of the candidates of a request, result[T, 1 + V].
+// Shifts added to the log odds of the candidates of a request, result[T, 1 + V].
 void shifts(const Correction& correction, py::handle context, py::handle predictions, py::handle items,
             py::handle result) {
   const std::size_t tasks = correction.num_tasks(), columns = correction.num_items();

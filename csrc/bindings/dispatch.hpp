@@ -12,11 +12,11 @@
 
 namespace pygrade::inline v0_2::bindings {
 
-// Whether the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
+// True if the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
 // transforms, with the core as backend. The caller checks for gradients and for tracing by dynamo.
 bool may_run(py::handle scores, py::handle weights);
 
-// Whether a gradient to one of these tensors is wanted.
+// True if a gradient to one of these tensors is wanted.
 bool wants_gradient(std::initializer_list<py::handle> values);
 
 // An integer in [low, high], read as operator.index does.

@@ -184,7 +184,7 @@ class Keys {
   detail::KeyIndex index_;
 };
 
-// Of the columns of values [q, D]: known values, their mean, and the sum of squares around it, [3, D].
+// Counts known values in each column of values [q, D], with their mean and the sum of squares around it: [3, D].
 py::array_t<double> moments(py::handle values) {
   const auto given = array(values, "values", Dtype::float32, {any_size, any_size});
   const auto all = given.span<const float>();
@@ -229,7 +229,7 @@ Matrix encode_ids(const Features& features, py::handle codes, bool of_requests) 
   return made;
 }
 
-// What a schema is read for, by name; SchemaError if it contradicts itself.
+// Parts of a schema that are used, by name; SchemaError if it contradicts itself.
 py::dict read_schema(const std::string& json) {
   try {
     const detail::Schema schema = detail::Schema::parse(json);

@@ -40,7 +40,7 @@ std::shared_ptr<const Policy> owned(std::shared_ptr<Policy> core, py::object pol
 
 const Owners& owners_of(const std::shared_ptr<const Policy>& policy) { return *std::get_deleter<Owners>(policy); }
 
-// What BlendedRanker of Python holds.
+// State of BlendedRanker of Python.
 struct Server {
   Ranker ranker;
   const std::size_t tasks, features;       // of every policy in service
@@ -229,7 +229,7 @@ struct Call {
   }
 };
 
-// What a Page holds, by its names, see _core.pyi.
+// Fields of a Page by its names, see _core.pyi.
 py::dict rank(Server& server, Call call) {
   const std::size_t tasks = server.tasks, features = server.features;
   const Candidates candidates(call[Call::predictions], call[Call::offsets], tasks);
@@ -413,7 +413,7 @@ void score(Server& server, py::handle context, py::handle predictions, py::handl
   server.ranker.score(log.requests, scores, num_threads);
 }
 
-// What they are made of with weights[B, T]: contributions[M, T], or shares of a mixed network, the baseline's share
+// Parts of these scores with weights[B, T]: contributions[M, T], or shares of a mixed network, the baseline's share
 // [M], 0 without one, and corrected predictions [M, T], None if nothing reads them.
 py::tuple score_parts(Server& server, py::handle context, py::handle predictions, py::handle offsets,
                       py::handle scenario, py::handle values, py::handle item_values, py::handle items,

@@ -34,7 +34,7 @@ void UsualTime::add(double seconds) {
   for (auto& each : bins_) count_ += each /= 2;
 }
 
-// Of requests in progress, if the last one waits for so long.
+// Limit of requests in progress if the last one waits for so long.
 std::size_t Admission::limit_of(double seconds) const {
   const double waiting = seconds * static_cast<double>(threads_) / std::max(seconds_, 1e-5);
   return threads_ + std::max(static_cast<std::size_t>(waiting), least);

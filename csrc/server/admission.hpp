@@ -1,4 +1,4 @@
-// How many requests may be in progress.
+// Limit of the requests in progress.
 #pragma once
 
 #include <array>

@@ -30,7 +30,7 @@ bool get_once(const Fields& fields, http::field name, std::string_view& value) {
   return std::next(begin) == end;
 }
 
-// Whether bytes may be the begin of a chunk's first line, after the end of the chunk before. Beast looks at a line when
+// True if bytes may be the begin of a chunk's first line, after the end of the chunk before. Beast looks at a line when
 // it is whole, and at the last one, of size 0, when the trailers are.
 bool begins_chunk(std::string_view bytes) {
   if (bytes.starts_with("\r\n")) bytes.remove_prefix(2);

@@ -34,7 +34,7 @@ using asio::ip::tcp;
 // A co_await stands alone in its statement: some compilers evaluate it in an operand that is skipped.
 inline constexpr auto wait = asio::as_tuple(asio::use_awaitable);
 
-// What a connection does. `closing`: its last answer is sent, and what the client still sends is thrown away, since
+// Phase of a connection. `closing`: its last answer is sent, and what the client still sends is thrown away, since
 // bytes that nobody read would make the kernel take the answer back. `leaving`: its end is decided.
 enum Phase : std::uint8_t { idle, head, body, working, writing, closing, leaving };
 inline constexpr std::size_t phases = 7;
@@ -46,7 +46,7 @@ struct Counters {
   std::atomic<std::size_t> connections{0};
 };
 
-// What connections share. The loop alone uses it, but for counters and `draining`.
+// State that connections share. The loop alone uses it, but for counters and `draining`.
 struct Shared {
   Service& service;
   const Settings& settings;
@@ -74,7 +74,7 @@ class Connection final : public Job {
 
   // Ends what the connection waits for: because of a deadline, or to give way. It answers 408 if a request had begun.
   void expire();
-  // Whether no byte of a next request has arrived.
+  // True if no byte of a next request has arrived.
   bool quiet() const;
   Clock::time_point since() const { return since_; }
 

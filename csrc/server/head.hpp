@@ -1,4 +1,4 @@
-// What of a request's head and an answer's is decided here, in text.
+// Checks of a request's head and an answer's, in text.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ struct Refusal {
   std::string message;
 };
 
-// Whether a whole head, its final blank line included, is within the limits and free of what programs read in two ways:
+// True if a whole head, its final blank line included, is within the limits and free of what programs read in two ways:
 // bare CR or LF, NUL and other control characters, continued lines.
 std::optional<Refusal> check_head(std::string_view head);
 
@@ -28,7 +28,7 @@ struct Trace {
 };
 std::optional<Trace> trace_of(std::string_view traceparent);
 
-// Whether a text can stand in a header: printable ASCII.
+// True if a text can stand in a header: printable ASCII.
 bool printable(std::string_view text);
 
 }  // namespace pygrade::inline v0_2::server

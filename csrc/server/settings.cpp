@@ -113,7 +113,7 @@ class Reader {
       core_[std::string(name)] = detail::json_text(value);
   }
 
-  // Of the command line, which every user of the machine can read.
+  // Sets an option of the command line, which every user of the machine can read.
   void set(std::string_view name, const std::string& text) {
     if (const Option* option = find(name)) return option->set(settings_, text);
     if (name == "store" && text.find("://") != text.npos && text.find('@') != text.npos)

@@ -28,7 +28,7 @@ struct Settings {
   bool public_address = false;   // an address that others reach needs no token
   std::string core = "{}";       // JSON: what the service itself takes
 
-  bool loopback() const;  // whether `host` is reached from this machine alone
+  bool loopback() const;  // true if `host` is reached from this machine alone
 };
 
 }  // namespace pygrade::inline v0_2::server

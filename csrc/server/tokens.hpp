@@ -19,7 +19,7 @@ class Tokens {
   // Reads the file again. std::invalid_argument if it holds no token, and the earlier ones stay.
   void reload();
 
-  // Whether a header Authorization is "Bearer TOKEN", or "Basic" with a token as password, as browsers send it.
+  // True if a header Authorization is "Bearer TOKEN", or "Basic" with a token as password, as browsers send it.
   bool accept(std::string_view authorization) const;
 
   bool required() const;

@@ -140,7 +140,7 @@ detail::RulesTask detail::rules_of(const PageRules& rules) {
   return task;
 }
 
-// What the classes of csrc/src/simd/page_search.cpp take.
+// Scratch that the classes of csrc/src/simd/page_search.cpp take.
 std::int64_t detail::page_scratch(const PageSearchTask& task) {
   const std::int64_t beam = task.beam;
   const std::int64_t components = (task.width + dot_lanes - 1) / dot_lanes * dot_lanes;

@@ -16,7 +16,7 @@
 
 namespace pygrade::inline v0_2::tests {
 
-// What policy.json says of a correction.
+// Correction in policy.json.
 struct ArtifactCorrection {
   std::vector<std::string> items = {"age", "stock"};
   std::string parents = "[-1, 0, -1]", amounts = "[false, false, true]", indicators = "[1]", form = "\"conditional\"";

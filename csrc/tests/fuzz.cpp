@@ -221,7 +221,7 @@ struct Files {
   }
 };
 
-// Whether an artifact is accepted; what is accepted behaves.
+// True if an artifact is accepted; what is accepted behaves.
 bool accepts(const std::function<void()>& use) {
   try {
     use();
@@ -275,7 +275,7 @@ bool run_policy(Random& random) {
   }
 }
 
-// What is accepted predicts probabilities, whatever the rows are.
+// An accepted model predicts probabilities, whatever the rows are.
 bool run_mtl(Random& random) {
   static const std::vector<Files> origins = [] {
     MtlArtifact made[2];
@@ -651,7 +651,7 @@ bool run_service(Random& random) {
   return response.status == 200;
 }
 
-// The same of a policy's run, in JSON and in tensors.
+// Requests to a policy's run, in JSON and in tensors.
 bool run_service_policy(Random& random) {
   static const PolicyRun run([] {
     Artifact artifact = corrected_artifact("1");

@@ -616,7 +616,7 @@ TEST(pages_under_updates_and_reloads_are_whole) {
   CHECK_EQUAL(system.pipeline->counters().ranker.requests, static_cast<std::uint64_t>(pages.load()));
 }
 
-// The same pages through C, over a store that is read from a directory or, here, from memory by way of C++.
+// Ranks the same pages through C, over a store that is read from a directory or, here, from memory by way of C++.
 TEST(the_c_abi_refuses_what_the_cpp_api_refuses) {
   pygrade_pipeline* pipeline = nullptr;
   char error[200] = "";

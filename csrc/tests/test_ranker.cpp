@@ -47,7 +47,7 @@ void release(void* memory) {
 
 const std::vector<float> context = {0.5f, -1.0f};
 
-// Whether a child process ends with `work` true, within seconds.
+// True if a child process ends with `work` true, within seconds.
 template <class Work>
 bool child_succeeds(Work&& work) {
   const pid_t child = fork();

@@ -393,7 +393,7 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   const Json status = json_of(get(*service, "/v1/status"));
   CHECK_EQUAL(status.at("reloads").items.size(), std::size_t{4});
 
-  // What is served stands there again: nothing is left to say.
+  // The link is to what is served again: nothing is left to say.
   run.link(copy);
   CHECK(!service->refresh());
   CHECK_EQUAL(text_at(json_of(get(*service, "/readyz")), "reload_error"), std::string("null"));

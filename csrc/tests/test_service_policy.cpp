@@ -530,7 +530,7 @@ TEST(some_pages_are_shuffled_and_logged_so) {
   const auto plain = run.serve(), service = run.serve(R"({"explore": {"shuffle": 0.1}, "max_explore": 0.15})");
   const Asked asked(30);
   int shuffled = 0, moved = 0;
-  std::vector<int> first(10, 0);  // how often the best item takes each place
+  std::vector<int> first(10, 0);  // times that the best item takes each place
   for (int i = 0; i < 3000; ++i) {
     const std::string body = asked.json(R"("user": 3, "request_id": "r)" + std::to_string(i) + "\"");
     const Json page = post(*service, "/v1/rank", body);
@@ -771,7 +771,7 @@ TEST(a_correction_s_closed_form_is_the_correction) {
   correction.apply(context, predictions, items, workspace, corrected);
   const auto shifts = correction.shifts(context, predictions, items);
   CHECK_EQUAL(shifts.size(), 3 * (1 + variables));
-  // Of a root without maps: odds of the corrected prediction … p · exp(shift), see the reference.
+  // Root without maps: odds of the corrected prediction … p · exp(shift), see the reference.
   const auto& parts = correction.parts();
   std::vector<double> u(n * variables);
   for (std::size_t i = 0; i < n; ++i)

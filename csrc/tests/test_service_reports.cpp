@@ -1,4 +1,4 @@
-// What a service says of itself: metrics, status, readiness.
+// Reports of a service on itself: metrics, status, readiness.
 #include <fcntl.h>
 #include <unistd.h>
 

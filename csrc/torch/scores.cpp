@@ -21,7 +21,7 @@ ScoreType type_of(const Tensor& scores) {
   throw std::invalid_argument("scores is of another dtype; want float32 or float16 or bfloat16");
 }
 
-// Whether the last two axes, swapped, are contiguous.
+// True if the last two axes, swapped, are contiguous.
 bool is_task_major(const Tensor& scores) {
   const auto sizes = sizes_of(scores);
   const auto strides = scores.strides();

@@ -1,5 +1,5 @@
-// What the console calls in its page: policies from the bytes of their files, and the pages of requests by the core's
-// own Ranker. pygrade/console/web/core.js is the other side.
+// Functions that the console calls in its page: policies from the bytes of their files, and the pages of requests by
+// the core's own Ranker. pygrade/console/web/core.js is the other side.
 #include <cstdlib>
 #include <cstring>
 #include <limits>

@@ -64,14 +64,14 @@ class PYGRADE_API Correction {
   void apply(std::span<const float> context, std::span<const float> predictions, std::span<const float> items,
              Workspace& workspace, std::span<float> result) const;
 
-  // The same of requests whose rows are offsets[r] to offsets[r + 1], of context[R, F] or none, predictions[M, T] and
+  // Applies it to requests whose rows are offsets[r] to offsets[r + 1], of context[R, F] or none, predictions[M, T] and
   // items[M, I] or none; predictions that are not finite are refused, too.
   void apply(std::span<const float> context, std::span<const float> predictions, std::span<const std::int64_t> offsets,
              std::span<const float> items, std::span<float> result, int num_threads) const;
 
-  // What `apply` adds to the conditional log odds of the candidates of such a request: S[T, 1 + V]. That of task t is
-  // S_0 + Σ_v S_v u_v of a candidate's variables u (log odds after the maps, item columns; standardized, cut to ±4).
-  // Without predictions the candidates' mean counts as that of the average request.
+  // Shifts that `apply` adds to the conditional log odds of the candidates of such a request: S[T, 1 + V]. That of task
+  // t is S_0 + Σ_v S_v u_v of a candidate's variables u (log odds after the maps, item columns; standardized, cut to
+  // ±4). Without predictions the candidates' mean counts as that of the average request.
   std::vector<double> shifts(std::span<const float> context, std::span<const float> predictions,
                              std::span<const float> items) const;
 

@@ -1,4 +1,4 @@
-// What was shown, as Parquet files that training and off-policy estimates read, written by a thread in the background.
+// Log of what was shown, as Parquet files for training and off-policy estimates, written by a thread in the background.
 //
 // `append` copies a request into a queue of fixed size and returns; a slow or full disk costs entries of the log, which
 // are counted, and never a request. Files appear under their names when they are complete: a process that is killed
@@ -71,10 +71,10 @@ class PYGRADE_API ExposureLog {
 
   // Returns when everything taken before is in complete files, or lost.
   void flush();
-  // The same, and ends the thread; later requests are dropped.
+  // Flushes, and ends the thread; later requests are dropped.
   void close();
 
-  // Whether a request of this id is logged in full.
+  // True if a request of this id is logged in full.
   bool in_full(std::string_view request_id) const;
 
   ExposureCounters counters() const;

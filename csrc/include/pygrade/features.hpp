@@ -110,7 +110,7 @@ class PYGRADE_API Features {
 // categorical or list feature, 1 where the request or item has it, 0 elsewhere.
 class PYGRADE_API FeatureInputs {
  public:
-  // Of requests, or of items.
+  // Inputs of requests, or of items.
   FeatureInputs(const Features& features, std::span<const std::string> names, bool of_requests);
 
   std::size_t size() const { return inputs_.size(); }
@@ -168,7 +168,7 @@ class PYGRADE_API FeatureCenter {
   void read(const FeatureRequest& request, std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
             std::optional<std::chrono::steady_clock::time_point> deadline = {});
 
-  // The same in two steps, for a server that finds the candidates by the user's features: first those of the user and
+  // Reads in two steps, for a server that finds the candidates by the user's features: first those of the user and
   // the context.
   void read_user(const FeatureRequest& request, FeatureBuffer& buffer,
                  std::optional<std::chrono::steady_clock::time_point> deadline = {});

@@ -18,13 +18,13 @@ class PYGRADE_API FileContent {
   FileContent(std::vector<std::byte> bytes);  // owned
   // Borrowed: the bytes must live as long as this and its copies.
   FileContent(std::span<const std::byte> bytes);
-  // Of memory that lives as long as `owner`, such as a mapping.
+  // Memory that lives as long as `owner`, such as a mapping.
   FileContent(std::shared_ptr<const void> owner, std::span<const std::byte> bytes);
 
   operator std::span<const std::byte>() const { return bytes_; }
   std::size_t size() const { return bytes_.size(); }
 
-  // What keeps the bytes alive; null: they are borrowed, or there are none.
+  // Object that keeps the bytes alive; null: they are borrowed, or there are none.
   const std::shared_ptr<const void>& owner() const { return owner_; }
 
   // 64 lower-case digits, computed by the first call for all copies. Any number of threads may call it.

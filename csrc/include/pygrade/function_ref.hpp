@@ -29,7 +29,7 @@ class FunctionRef<Result(Arguments...)> {
   Result (*call_)(void*, Arguments...);
 };
 
-// The same for members, which outlive the expression that sets them: it refers to a function object with a name.
+// FunctionRef for members, which outlive the expression that sets them: it refers to a function object with a name.
 template <class Signature>
 class StoredFunctionRef;
 

@@ -1,4 +1,4 @@
-// What a policy is mixed with: a simple baseline, and how far the log proves the policy better than it.
+// Mixture of a policy and a simple baseline, and how far the log proves the policy better than it.
 // pygrade/policy/mixture.py has the formulas; the bits are those of the ops of <pygrade/fusion.hpp>.
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace pygrade::inline v0_2 {
 
-// What the log says of the policy against its baseline; none: there is no mixture.
+// Comparison of the policy with its baseline on the log; none: there is no mixture.
 enum class Verdict : std::uint8_t { none, better, undecided, worse, undecidable, untested };
 
 // The verdicts' names in policies and in Python, by their value.
@@ -35,7 +35,7 @@ struct PYGRADE_API PiecewiseLinear {
   std::vector<float> x, y, slope;  // [K - 1] segments
 };
 
-// What stands in the place of a ranking's weights in a request. All [T], or none.
+// Replacement of a ranking's weights in a request. All [T], or none.
 struct WeightChange {
   std::span<const float> values = {};       // of the tasks, may be below 0; none: the weights
   std::span<const float> multipliers = {};  // of the weights; none: 1
@@ -50,8 +50,8 @@ struct PYGRADE_API Baseline {
     std::vector<float> weights, predictions;
   };
 
-  // What the weights count, task by task: predictions[N, T], corrected ones if it is `corrected`, calibrated and, with
-  // item_values[N], priced. In `predictions` or in the workspace.
+  // Amounts that the weights count, task by task: predictions[N, T], corrected ones if it is `corrected`, calibrated
+  // and, with item_values[N], priced. In `predictions` or in the workspace.
   Scores amounts(std::span<const float> predictions, std::span<const float> item_values, Workspace& workspace) const;
 
   // Its weights in a request, into result[T].
@@ -63,21 +63,21 @@ struct PYGRADE_API Baseline {
   void scores(std::span<const float> predictions, const WeightChange& change, std::span<const float> item_values,
               const FusionOptions& formula, Workspace& workspace, std::span<float> result) const;
 
-  // Whether it takes a logarithm, so that predictions must not be negative.
+  // True if it takes a logarithm, so that predictions must not be negative.
   bool takes_logarithm() const;
 
-  // Whether a score with these weights[T] is a logarithm: the sum of amounts ≥ 0.
+  // True if a score with these weights[T] is a logarithm: the sum of amounts ≥ 0.
   bool takes_logarithm_of(std::span<const float> at) const {
     return logarithm && std::ranges::none_of(at, [](float weight) { return weight < 0.0f; });
   }
 
-  // Whether it is an expected value, which holds for other values of the tasks: no other baseline has weights below 0.
+  // True if it is an expected value, which holds for other values of the tasks: no other baseline has weights below 0.
   bool expects() const {
     return transform == Transform::identity &&
            (logarithm || corrected || std::ranges::any_of(weights, [](float weight) { return weight < 0.0f; }));
   }
 
-  // Whether it scores as another one of the same correction, whatever they are called.
+  // True if it scores as another one of the same correction, whatever they are called.
   bool scores_as(const Baseline& other) const;
 
   std::string name;
@@ -98,11 +98,11 @@ struct PYGRADE_API Mixture {
   // Whose scores count: the challenger unless trust is 0, the baseline unless it is 1. Null: it does not.
   const Baseline* counted_challenger() const { return challenger && trust > 0.0 ? &*challenger : nullptr; }
   const Baseline* counted_baseline() const { return trust < 1.0 ? &baseline : nullptr; }
-  // Whether the scores of the policy's network count.
+  // True if the scores of the policy's network count.
   bool takes_network() const { return !challenger && trust > 0.0; }
-  // Of those that count, what alone ranks a request with values of its own if the policy has no trade-offs: an expected
-  // value, of corrected predictions rather than others, the challenger's rather than the baseline's. Null: there is
-  // none.
+  // Baseline, of those that count, that alone ranks a request with values of its own if the policy has no trade-offs:
+  // an expected value, of corrected predictions rather than others, the challenger's rather than the baseline's. Null:
+  // there is none.
   const Baseline* expected_value() const;
 
   double trust = 1.0;  // 0: the baseline alone, 1: the policy, or the challenger, alone

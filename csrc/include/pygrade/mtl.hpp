@@ -35,14 +35,14 @@ class PYGRADE_API MultiTaskModel {
   const std::vector<std::string>& id_columns() const;     // F, the request's first
   const std::string& features() const;                    // hash of the feature schema that it was trained on
   const std::string& schema_hash() const;                 // of tasks, columns and funnel
-  std::size_t request_dense() const;                      // how many of the dense columns depend on the request alone
-  std::size_t request_ids() const;                        // how many of the id columns do
+  std::size_t request_dense() const;                      // dense columns that depend on the request alone
+  std::size_t request_ids() const;                        // id columns that do
 
   // dense[n, D] (NaN: unknown), ids[n, F] → probabilities[n, T] in [1e-6, 1].
   void predict(std::span<const float> dense, std::span<const std::int64_t> ids, std::span<float> probabilities,
                bool calibrated = true, int num_threads = 1) const;
 
-  // The same, with the same bits, for rows of one request: its columns request_dense[request_dense()] and
+  // Predicts, with the same bits, for rows of one request: its columns request_dense[request_dense()] and
   // request_ids[request_ids()] once, and those of the rows, dense[n, D - request_dense()] and
   // ids[n, F - request_ids()].
   void predict_request(std::span<const float> request_dense, std::span<const std::int64_t> request_ids,

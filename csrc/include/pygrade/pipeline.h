@@ -77,7 +77,7 @@ typedef struct pygrade_file {
   const void* content;
   size_t content_size; /* bytes */
 } pygrade_file;
-/* The same from the content of manifest.json and of the files that it names. */
+/* Loads from the content of manifest.json and of the files that it names. */
 PYGRADE_API pygrade_status pygrade_pipeline_create(const pygrade_file* files, size_t count, const char* store,
                                                    const pygrade_pipeline_options* options,
                                                    pygrade_pipeline** pipeline);
@@ -92,7 +92,7 @@ PYGRADE_API pygrade_status pygrade_pipeline_reload_files(pygrade_pipeline* pipel
 /* NULL is fine. */
 PYGRADE_API void pygrade_pipeline_free(pygrade_pipeline* pipeline);
 
-/* What is served now. pygrade_pipeline_policy gives tasks, scenarios, formula and weights; to be freed. */
+/* State that is served now. pygrade_pipeline_policy gives tasks, scenarios, formula and weights; to be freed. */
 typedef struct pygrade_pipeline_info {
   size_t size;             /* sizeof(pygrade_pipeline_info) */
   char version[16];        /* of the artifact: 12 hexadecimal digits and a 0 */
@@ -216,7 +216,7 @@ typedef struct pygrade_user_page {
   char baseline[64];
   float history;    /* known events of the user; NaN if no feature says so */
   float seconds[5]; /* features of the user, prerank, features of the items, predictions, policy and ranking */
-  /* Of a request with a workspace, until its next request; else NULL: */
+  /* Candidates of a request with a workspace, until its next request; else NULL: */
   const int64_t* candidate_ids; /* [candidates] */
   const float* predictions;     /* [candidates, tasks] */
 } pygrade_user_page;

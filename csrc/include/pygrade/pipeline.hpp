@@ -56,7 +56,7 @@ struct PYGRADE_API Models {
   std::vector<std::shared_ptr<const Policy>> alternatives = {};
   std::shared_ptr<const void> attached = {};  // the owner's, such as names and prices that belong to these models
 
-  // Of an artifact that `pygrade pipeline` wrote; without mtl if its policy fuses the user's own predictions.
+  // Loads an artifact that `pygrade pipeline` wrote; without mtl if its policy fuses the user's own predictions.
   // ArtifactError names the file that is missing, damaged or of another artifact, or the part that does not fit.
   static Models load(const std::filesystem::path& directory);
   static Models parse(const ArtifactFiles& files, std::string_view name = "artifact");
@@ -110,12 +110,12 @@ struct PipelineRequest {
   // cross_features, in their units: after the transform), and item columns of the policies' corrections, which are
   // else those features of items that have their names (FeatureInputs).
   std::span<const ItemColumn> item_features = {};
-  // What the ranker is asked beside what the pipeline finds, of item_ids where it is of candidates: rules, values,
+  // Request to the ranker beside what the pipeline finds, of item_ids where it is of candidates: rules, values,
   // explore, draw, prices, categories, embeddings, page_terms, pins, demoted. No store has categories or embeddings:
   // the page of a search is sorted.
   Request page = {};
   void* user_data = nullptr;  // for `predict`: ModelRows::user_data
-  // Of the candidates, and their prices: functions that live until `rank` returns, so no lambda in place. Without
+  // Rules of the candidates, and their prices: functions that live until `rank` returns, so no lambda in place. Without
   // prices a policy that needs them takes the item feature "item_value", 0 where it is unknown, if the schema has it.
   std::optional<StoredFunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};
   std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
@@ -166,7 +166,7 @@ class PYGRADE_API PageWorkspace {
   std::size_t unknown_items() const;               // of these, without levels in a policy that has some
   std::span<const float> predictions() const;      // [n, T]
   const FeatureBuffer& features() const;
-  // What the ranker was given and gave, for a log: rows and indices are places in item_ids().
+  // Input and output of the ranker, for a log: rows and indices are places in item_ids().
   const Request& request() const;
   const PageBuffer& buffer() const;
   // Request::items of these candidates for another policy: what the request gave, features of items, levels.

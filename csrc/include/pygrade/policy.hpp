@@ -83,15 +83,15 @@ class PYGRADE_API Policy {
   // Places of the features of which it is an input that they are missing.
   const std::vector<std::size_t>& indicators() const { return indicators_; }
   const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
-  // Of predictions, for what takes corrected ones; nothing: none does.
+  // Correction of predictions, for what takes corrected ones; nothing: none does.
   const std::optional<Correction>& correction() const { return correction_; }
   std::span<const std::string> items() const;      // names of the correction's item columns
   std::span<const std::string> own_items() const;  // without levels of items, its last columns: what a log holds
-  // Of the correction; nothing: what stands above an item does not count.
+  // Page terms of the correction; nothing: what stands above an item does not count.
   const std::optional<PageTerms>& page_terms() const { return page_terms_; }
-  // Of the predictions that callers give; empty: they are taken as they are.
+  // Scales of the predictions that callers give; empty: they are taken as they are.
   const PredictionScales& scales() const { return scales_; }
-  // Whether the page terms read categories.
+  // True if the page terms read categories.
   bool takes_categories() const { return page_terms_ && !page_terms_->categories.empty(); }
 
   // Request::items of candidates with these ids[N] into `rows`[N, I]: the `given` columns by name, for those that are
@@ -105,22 +105,22 @@ class PYGRADE_API Policy {
   std::span<const float> add_levels(std::span<const std::int64_t> item_ids, std::span<const float> columns,
                                     std::vector<float>& memory) const;
 
-  // What alone ranks a request with values of its own: see Mixture::expected_value. Null with trade_offs(), and if none
-  // does.
+  // Baseline that alone ranks a request with values of its own: see Mixture::expected_value. Null with trade_offs(),
+  // and if none does.
   const Baseline* expected_value() const;
 
   // [T] what an event of a task is worth if nothing else is said: of trade_offs() in the training, else by the
   // expected_value(). Empty: requests may give no values.
   std::span<const float> task_values() const;
 
-  // Whether requests may give values of the tasks, and whether something prices tasks.
+  // True if requests may give values of the tasks; takes_prices: if something prices tasks.
   bool takes_values() const { return !task_values().empty(); }
   bool takes_prices() const;
 
-  // Whether an expected_value() ranks alone at the policy's own values: it has some, and no trade_offs().
+  // True if an expected_value() ranks alone at the policy's own values: it has some, and no trade_offs().
   bool valued() const { return valued_ && !trade_offs_; }
 
-  // What is added to the standardized score of a candidate for each of its items() columns, [I]; empty: nothing, and
+  // Boosts added to the standardized score of a candidate for each of its items() columns, [I]; empty: nothing, and
   // scores are as they are. Of the scenario, else the policy's own; an unknown column adds nothing.
   std::span<const float> boosts(std::optional<std::string_view> scenario) const;
 
@@ -133,25 +133,25 @@ class PYGRADE_API Policy {
   // std::invalid_argument names those that there are.
   std::shared_ptr<const Policy> with_ranking(std::string_view name) const;
 
-  // What is served if features are missing: the scenario's static weights [T], or the global ones.
+  // Weights served if features are missing: the scenario's static weights [T], or the global ones.
   struct Fallback {
     std::span<const float> weights;
     bool of_scenario;
   };
   Fallback fallback(std::optional<std::string_view> scenario) const;
 
-  // What the tasks are worth in a request.
+  // Values of the tasks in a request.
   struct RequestValues {
     std::vector<float> values;       // [T]; empty: what ranks counts what it counts
     std::vector<float> multipliers;  // [T] of trade_offs(): the values over task_values(); else empty
 
-    // Of what ranks: with trade_offs() all weights are multiplied, else values stand in the place of those that count.
+    // Change of the weights: with trade_offs() all are multiplied, else values stand in the place of those that count.
     WeightChange change() const {
       return multipliers.empty() ? WeightChange{.values = values} : WeightChange{.multipliers = multipliers};
     }
   };
 
-  // What is in force if a request gives `values` [T] (NaN, or empty: nothing): these, else the scenario's, the policy's
+  // Values in force if a request gives `values` [T] (NaN, or empty: nothing): these, else the scenario's, the policy's
   // own, task_values(). std::invalid_argument if a number is infinite, if every task is worth 0, if the policy takes
   // none; and of trade_offs(), whose network has seen nothing else, if a value has another sign than in the training.
   void find_values(std::span<const float> values, std::optional<std::string_view> scenario,

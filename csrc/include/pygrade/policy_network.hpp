@@ -51,7 +51,7 @@ class PYGRADE_API PolicyNetwork {
   PolicyNetwork(PolicyNetwork&&) noexcept;
   PolicyNetwork& operator=(PolicyNetwork&&) noexcept;
 
-  // Whether this processor fuses multiply-adds in its kernels. Elsewhere results are the same, but slow.
+  // True if this processor fuses multiply-adds in its kernels. Elsewhere results are the same, but slow.
   static bool is_fast();
 
   std::int64_t num_inputs() const;      // D
@@ -62,7 +62,7 @@ class PYGRADE_API PolicyNetwork {
   void concentration(std::span<const float> inputs, std::span<const float> factor, std::span<float> concentration,
                      int num_threads = 1) const;
 
-  // The same, and keeps what `gradient` needs.
+  // Runs the same, and keeps what `gradient` needs.
   void forward(std::span<const float> inputs, std::span<const float> factor, std::span<float> concentration,
                int num_threads = 1);
 

@@ -17,7 +17,7 @@
 
 namespace pygrade::inline v0_2 {
 
-// How the column of one task was read.
+// Scale on which the column of one task was read.
 struct PredictionScale {
   enum class Kind : std::uint8_t { probability, percent, logit, log, score };
   static constexpr std::array<std::string_view, 5> names{"probability", "percent", "logit", "log", "score"};
@@ -33,7 +33,7 @@ struct PredictionScale {
 
 class PYGRADE_API PredictionScales {
  public:
-  // Of a policy that states none: predictions are taken as they are.
+  // Scales of a policy that states none: predictions are taken as they are.
   PredictionScales() = default;
   // One for each of the tasks; a task without one is taken as it is. std::invalid_argument if `given` names no task of
   // probabilities or runs in a circle, or if a score has no map. json: the scales as logs hold them.
@@ -41,17 +41,17 @@ class PYGRADE_API PredictionScales {
                    std::string json);
 
   bool empty() const { return scales_.empty(); }
-  // Whether predictions change; else `read` copies them.
+  // True if predictions change; else `read` copies them.
   bool converts() const { return converts_; }
 
-  // Of predictions[N, T] as a caller gives them: whether one is missing, see is_missing. std::invalid_argument names
+  // True if one of predictions[N, T], as a caller gives them, is missing, see is_missing. std::invalid_argument names
   // the first one that the scale of its task can't have.
   bool check(std::span<const float> predictions) const;
 
   // given[N, T] → result[N, T], probabilities and amounts; NaN where a prediction is missing.
   void read(std::span<const float> given, std::span<float> result) const;
 
-  // Of policies and logs: task → scale.
+  // JSON of policies and logs: task → scale.
   const std::string& json() const { return json_; }
 
  private:

@@ -18,7 +18,7 @@
 
 namespace pygrade::inline v0_2 {
 
-// What a user tower computes with, as pygrade.prerank.TwoTower holds it. Only read while `UserTower::make` runs.
+// Parameters of a user tower, as pygrade.prerank.TwoTower holds it. Only read while `UserTower::make` runs.
 struct UserTowerParameters {
   std::size_t width = 0;                                        // numbers in a vector
   std::size_t hidden = 0;                                       // width of the hidden layer
@@ -70,7 +70,7 @@ class PYGRADE_API ItemIndex {
   // item_ids[m], ascending from 0 on, and their vectors[m, width], which are copied. std::invalid_argument for others.
   static std::shared_ptr<const ItemIndex> make(std::span<const std::int64_t> item_ids, std::span<const float> vectors,
                                                std::size_t width);
-  // What `layout()` gave, kept by `owner`; copied if owner is null or its vectors are not aligned to 64 bytes.
+  // Takes what `layout()` gave, kept by `owner`; copied if owner is null or its vectors are not aligned to 64 bytes.
   static std::shared_ptr<const ItemIndex> make(const ItemIndexLayout& layout, std::shared_ptr<const void> owner);
   ~ItemIndex();
 
@@ -85,7 +85,7 @@ class PYGRADE_API ItemIndex {
   std::size_t search(std::span<const float> vector, std::span<const std::int64_t> seen,
                      std::optional<std::span<const std::int64_t>> eligible, std::span<std::int64_t> items,
                      std::span<float> scores = {}) const;
-  // The same for vectors[R, width] with the ids `seen` of each, which share the eligible ones: items and scores [R, n],
+  // Searches for vectors[R, width] with the ids `seen` of each, which share the eligible ones: items and scores [R, n],
   // filled with -1 and -infinity past the end.
   void search_all(std::span<const float> vectors, std::span<const std::span<const std::int64_t>> seen,
                   std::optional<std::span<const std::int64_t>> eligible, std::span<std::int64_t> items,

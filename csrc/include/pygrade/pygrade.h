@@ -68,7 +68,7 @@ typedef struct pygrade_ranker_options {
 /* Makes a ranker of a policy directory (policy.json and the tensors it names). `options` may be NULL. */
 PYGRADE_API pygrade_status pygrade_ranker_load(const char* directory, const pygrade_ranker_options* options,
                                                pygrade_ranker** ranker);
-/* The same from the content of the two files. */
+/* Loads from the content of the two files. */
 PYGRADE_API pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const void* tensors,
                                                  size_t tensors_size, const pygrade_ranker_options* options,
                                                  pygrade_ranker** ranker);
@@ -127,7 +127,7 @@ enum {
   PYGRADE_POLICY_CONTEXT_ONLY = 1, /* flags: the weights depend on the context alone, not on the predictions */
   PYGRADE_POLICY_TRADE_OFFS = 2    /* flags: its weights depend on the tasks' values */
 };
-/* How scores are made of predictions p and weights w: the sum over tasks t of w_t · f(p_t). */
+/* Formula that makes scores of predictions p and weights w: the sum over tasks t of w_t · f(p_t). */
 typedef struct pygrade_formula {
   size_t size;         /* sizeof(pygrade_formula) */
   char transform[16];  /* f: "identity", "log", "zscore", "zlog", "rank" or "log1p" */
@@ -173,7 +173,7 @@ typedef struct pygrade_request {
   size_t error_size;
   const float* items; /* [candidates, item_columns] by the policy's, row-major; NaN: unknown; or NULL: all of them */
   size_t item_columns;
-  /* What the page terms of a policy read; without either the page is sorted. A policy without them ignores both. */
+  /* Inputs of a policy's page terms; without either the page is sorted. A policy without them ignores both. */
   const char* const* categories; /* [candidates] UTF-8 and a 0; NULL or "": unknown; or NULL: all of them */
   const float* embeddings;       /* [candidates, embedding_size]; not finite or 0: unknown; or NULL: all of them */
   size_t embedding_size;
@@ -188,7 +188,7 @@ typedef struct pygrade_request {
  * digits is itself, any other name 63 bits of its hash. 0 for NULL. */
 PYGRADE_API int64_t pygrade_stable_id(const char* name, size_t size);
 
-/* What the log says of the policy against the baseline that it is mixed with. */
+/* Comparison, on the log, of the policy with the baseline that it is mixed with. */
 enum {
   PYGRADE_VERDICT_NONE = 0, /* the policy has no mixture */
   PYGRADE_VERDICT_BETTER = 1,
@@ -263,7 +263,7 @@ typedef struct pygrade_log_ids {
   uint32_t reserved;      /* 0 */
 } pygrade_log_ids;
 
-/* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
+/* Writes the log rows of a request, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
  * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>,
  * i_<item column> (items), value (the item_values, if the policy needs them), category (if its page terms read them;
  * embeddings are not logged: join them by item_id), scenario, w_<task> (the served weights),

@@ -34,7 +34,7 @@ template <class Value, class Memory>
 class HotSwap;
 }  // namespace detail
 
-// Whether a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
+// True if a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
 inline bool is_missing(float prediction) { return !std::isfinite(prediction); }
 
 // One request of N candidates: arrays of the caller, an empty one is not given, and options. See request.def.
@@ -45,7 +45,7 @@ struct Request {
 #include "pygrade/request.def"
 };
 
-// What moved an item of a page that was searched by page terms.
+// Effect that moved an item of a page that was searched by page terms.
 struct PageEffect {
   float effect = 0.0f;             // E: exp(E) multiplies the part of its score that needs the root task
   std::int32_t above = 0;          // items above it whose own term has the sign of E and is 0.01 or more
@@ -90,7 +90,7 @@ struct Page {
   std::string_view baseline() const { return baseline_name.data(); }
 };
 
-// How the scores of N candidates are made, before boosts, rules and page terms; NaN where a prediction is missing.
+// Parts of the scores of N candidates, before boosts, rules and page terms; NaN where a prediction is missing.
 struct ScoreParts {
   const Baseline* lead = nullptr;      // of the policy: the challenger, what ranks by values, or the baseline alone
   bool logarithm = false;              // the scores of `lead` are logarithms of sums
@@ -136,12 +136,12 @@ class PYGRADE_API Ranker {
   void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
             int num_threads = 1);
 
-  // What each request's candidates are ranked by, scores[b][N], NaN where a prediction is missing: without rules, pins,
-  // demotions, page terms and draws. All by one policy; arguments are checked before anything is scored, and nothing
-  // is counted.
+  // Computes what each request's candidates are ranked by, scores[b][N], NaN where a prediction is missing: without
+  // rules, pins, demotions, page terms and draws. All by one policy; arguments are checked before anything is scored,
+  // and nothing is counted.
   void score(std::span<const Request> requests, std::span<const std::span<float>> scores, int num_threads = 1);
 
-  // What these scores are made of with the weights[T] that a page was ranked with.
+  // Parts of these scores with the weights[T] that a page was ranked with.
   static ScoreParts score_parts(const Policy& policy, const Request& request, std::span<const float> weights);
 
   // Requests that start after this returns are ranked by `policy`; std::invalid_argument if it has other tasks or
@@ -164,7 +164,7 @@ class PYGRADE_API Ranker {
   using Owner = std::shared_ptr<const Policy>;
   struct Memory;  // of one thread at a time
 
-  // Of requests whose sizes and predictions were checked; gaps: a prediction is missing.
+  // Inputs of requests whose sizes and predictions were checked; gaps: a prediction is missing.
   struct Prepared;
   static Prepared read(Memory& memory, const Policy& used, const Request& given, bool gaps);
   Prepared prepare(Memory& memory, const Policy& used, const Request& given, std::optional<std::uint64_t> draw,

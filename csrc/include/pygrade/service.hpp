@@ -48,7 +48,7 @@ class PYGRADE_API Service {
   // the keys of docs/SERVICE.md,
   // "{}" for the defaults. ArtifactError, StoreError, or std::invalid_argument that names the key.
   Service(const std::filesystem::path& run, std::string_view config_json);
-  // The same over a store that is open already.
+  // Serves from a store that is open already.
   Service(const std::filesystem::path& run, std::string_view config_json, std::shared_ptr<Store> store);
   ~Service();
   Service(const Service&) = delete;
@@ -60,7 +60,7 @@ class PYGRADE_API Service {
   // An error as `handle` answers it, for what a server refuses by itself. argument "": none.
   static Response error(int status, std::string_view argument, std::string_view message);
 
-  // What an operator should look at, a sentence each: arms that may rank alike and do, policies that are not
+  // Warnings for an operator, a sentence each: arms that may rank alike and do, policies that are not
   // proved.
   std::vector<std::string> warnings() const;
 

@@ -99,15 +99,15 @@ class PYGRADE_API Store {
   // Removes a version that is not current, and frees its space. StoreError if it is current.
   virtual void drop(const std::string& version);
 
-  // The same store for readers who go on with a complete version while another is current: `get` reads `version`, or,
-  // if it is gone, the current one. `update` writes to the current one, as here. StoreError if this kind of store
-  // can't.
+  // Returns the same store for readers who go on with a complete version while another is current: `get` reads
+  // `version`, or, if it is gone, the current one. `update` writes to the current one, as here. StoreError if this kind
+  // of store can't.
   virtual std::shared_ptr<Store> at(const std::string& version);
 
   // The name of the current version; nothing if there is none.
   virtual std::optional<std::string> current() = 0;
 
-  // Whether the last call reached the store. Asks nothing, so it is for probes.
+  // True if the last call reached the store. Asks nothing, so it is for probes.
   virtual bool reachable() const noexcept { return true; }
 
   // The store's address, without password.
@@ -129,8 +129,8 @@ struct StoreOptions {
 // A kind of store that open_store opens.
 struct StoreKind {
   std::string_view scheme, address;  // "lmdb", and how its addresses look: "lmdb:DIR"
-  std::string_view help;             // what it is, in a line
-  bool built;                        // whether this build has it
+  std::string_view help;             // description in a line
+  bool built;                        // true if this build has it
 };
 PYGRADE_API std::span<const StoreKind> store_kinds();
 

@@ -34,7 +34,7 @@ class RowMemory {
   Word turn_{0}, used_{0};  // rows that took the place of others; places with a row
 };
 
-// What is remembered of a version, as its table "meta" describes it; "": none was seen yet.
+// Version of the store, as its table "meta" describes it; "": none was seen yet.
 struct AttributeVersion {
   std::string description;
   bool other;  // it is not the one that was asked for, which is gone

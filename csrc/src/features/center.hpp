@@ -56,7 +56,7 @@ struct FeatureCenter::Impl {
   // DamagedRecordError if the description is damaged.
   std::string version_name(std::string_view meta) const;
 
-  // Whether the store's version, whose description is `meta`, is the one that the cache was seen with; takes the cache
+  // True if the store's version, whose description is `meta`, is the one that the cache was seen with; takes the cache
   // to it if not. Throws what version_name throws.
   bool is_current(detail::AttributeCache& cache, std::string_view meta, const detail::AttributeVersion& seen) const;
 
@@ -96,14 +96,14 @@ struct FeatureBuffer::Work {
   std::vector<double> numbers;      // of the context's columns
   std::vector<std::int64_t> codes;  // of the context's columns
 
-  // What is known of the user, in the version of the store that `version` describes; "": none.
+  // Data of the user, in the version of the store that `version` describes; "": none.
   std::string version;
   std::vector<std::int64_t> user_row;  // attributes
   std::vector<std::int64_t> records;   // of the tables that a request asks once, one after another
   std::vector<double> priors;
   bool made = false;  // the buffer and the priors hold what these say
 
-  // Of the candidates.
+  // Data of the candidates.
   std::vector<std::int64_t> item_rows;  // [n, ItemLayout::width()]
   std::vector<std::uint32_t> unknown;   // candidates whose attributes are to be read
   std::vector<std::int64_t> unknown_ids;

@@ -20,9 +20,9 @@ class FeatureMaker {
   // table that a request asks once.
   void make_request();
 
-  // Of the rows what attributes alone give, from work.item_rows.
+  // Makes what attributes alone give of the rows, from work.item_rows.
   void begin_items();
-  // Of the rows what the records work.pointers of a table give: row i has that at place[i], or at i.
+  // Makes what the records work.pointers of a table give of the rows: row i has that at place[i], or at i.
   void make_items(std::size_t table, const std::uint32_t* place);
 
   std::int64_t* item_row(std::size_t row) const { return work_.item_rows.data() + row * plan_.items.width(); }

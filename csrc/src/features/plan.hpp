@@ -1,4 +1,4 @@
-// What a schema and its fitted values mean for a request: where each feature comes from, resolved once.
+// Plan of a schema and its fitted values for a request: where each feature comes from, resolved once.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace pygrade::inline v0_2::detail {
 
 inline std::int64_t signed_size(std::size_t size) { return static_cast<std::int64_t>(size); }
 
-// How a code becomes an id.
+// Map from codes to ids.
 struct IdCoding {
   std::vector<std::int64_t> vocabulary;  // ascending; an id is the place + 1, 0 elsewhere
   bool plain = false;                    // nothing is fitted: the code itself
@@ -77,7 +77,7 @@ struct PriorPlan {
   std::int64_t prior = -1;  // -1: 0
 };
 
-// What is remembered of an item: int64 codes that keys are made of, its ids, the bits of times, then floats.
+// Layout of what is remembered of an item: int64 codes that keys are made of, its ids, the bits of times, then floats.
 struct ItemLayout {
   std::vector<std::size_t> codes;     // places in the stored row
   std::vector<IdColumn> ids;          // of item_ids; `at`: a place in the stored row
@@ -122,12 +122,12 @@ struct Plan {
 
   // SafetensorsError if the fitted values are damaged or of another schema.
   Plan(Schema schema_given, std::span<const std::byte> fitted);
-  // Of features whose ids are the codes.
+  // Plan of features whose ids are the codes.
   explicit Plan(Schema schema_given);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  // What is remembered of an item with this stored row.
+  // Fills `row` with what is remembered of an item with this stored row.
   void remember(std::int64_t item_id, std::span<const std::int64_t> stored, std::span<std::int64_t> row) const;
 
  private:

@@ -1,4 +1,4 @@
-// How a request asks the store.
+// Reads a request's features from the store.
 #include "features/reader.hpp"
 
 #include <algorithm>

@@ -20,7 +20,7 @@ class KeyIndex {
 
   // numbers[i] of keys[i], new ones included; none of null_code.
   void add(std::span<const std::int64_t> keys, std::uint32_t* numbers);
-  // The same; none of an unknown key.
+  // Finds numbers[i] of keys[i]; none of an unknown key.
   void find(std::span<const std::int64_t> keys, std::uint32_t* numbers) const;
 
  private:
@@ -57,7 +57,7 @@ class RecordTable {
 
   // Places of the records of keys, which are made if there are none; KeyIndex::none of null_code.
   std::vector<std::uint32_t> places_for(std::span<const std::int64_t> keys);
-  // The same; KeyIndex::none of an unknown key.
+  // Places of the records of keys; KeyIndex::none of an unknown key.
   std::vector<std::uint32_t> find(std::span<const std::int64_t> keys) const;
 
   // The record at a place; the empty one at KeyIndex::none.

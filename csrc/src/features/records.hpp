@@ -1,4 +1,4 @@
-// What features are made of, for kernels and their callers alike: records of the past and their arithmetic.
+// Records of the past, which features are made of, and their arithmetic, for kernels and their callers alike.
 //
 // pygrade/features/state.py documents a record, pygrade/features/feature.py the formulas. Everything here has
 // internal linkage, since it is compiled once per instruction set.

@@ -36,7 +36,7 @@ std::int64_t grain_of(const MtlNetwork& network) {
   return detail::grain_of(nanoseconds_per_weight * static_cast<double>(network.initial * network.inputs));
 }
 
-// Whether two rows have the same request, by their bits.
+// Tests if two rows have the same request, by their bits.
 struct SameRequest {
   const MtlNetwork& network;
   const float* dense;

@@ -79,7 +79,7 @@ struct MtlRows {
 };
 
 struct MtlKernels {
-  // Of a request's dense values and ids: the maps' biases with the chains over them → initial[network.initial].
+  // Adds the chains over a request's dense values and ids to the maps' biases → initial[network.initial].
   void (*request)(const MtlNetwork& network, const float* dense, const std::int64_t* ids, float* scratch,
                   float* initial);
   void (*rows)(const MtlNetwork& network, const MtlRows& rows, float* scratch);

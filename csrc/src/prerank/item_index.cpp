@@ -101,7 +101,7 @@ struct ItemIndex::Impl {
     places = detail::IdTable(ids);
   }
 
-  // What another index laid out, in place if it has an owner and is aligned. The caller has checked it.
+  // Takes what another index laid out, in place if it has an owner and is aligned. The caller has checked it.
   Impl(const ItemIndexLayout& layout, std::size_t items, std::shared_ptr<const void> owner_given)
       : Impl(layout.width, items, layout.item_ids.size()) {
     if (owner_given == nullptr || reinterpret_cast<std::uintptr_t>(layout.vectors.data()) % 64 != 0 ||

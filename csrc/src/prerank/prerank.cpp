@@ -40,7 +40,7 @@ void check_hash(const Json& record, std::string_view text) {
     throw detail::JsonError("it was changed after it was saved, or is corrupt: its checksum disagrees");
 }
 
-// What prerank.json says.
+// Content of prerank.json.
 struct Record {
   Record(std::string_view text, const std::string& given_path) : path(given_path) {
     try {

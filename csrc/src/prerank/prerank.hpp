@@ -21,7 +21,7 @@ struct PrerankKernels {
                  float* out);
   // x / (1 + exp(-x)) in place.
   void (*silu)(float* x, std::int64_t count);
-  // Of each item of blocks[count, width, item_block]: 0, then fma(vector[d], item[d], score) for d = 0 … width - 1.
+  // Scores each item of blocks[count, width, item_block]: 0, then fma(vector[d], item[d], score) for d = 0 … width - 1.
   // Never NaN for finite numbers: an infinite score stays as it is.
   void (*scores)(const float* vector, std::int64_t width, const float* blocks, std::int64_t count, float* out);
   // The positions of the k ≤ count best of row[count], best first, ties by position; NaN comes last. `memory` has

@@ -6,7 +6,7 @@
 
 namespace pygrade::inline v0_2::detail::api {
 
-// What request.def says of a field.
+// Text of a field in request.def.
 consteval std::string_view text_of(std::string_view field) {
 #define PYGRADE_FIELD(type, name, rows, width, text) \
   if (field == #name) return text;
@@ -68,7 +68,7 @@ inline constexpr Field pin_fields[] = {
     {"position", count, "its place on the page, from 0 on", {}, true},
 };
 
-// Of a body of tensors; the other keys are JSON in the metadata "request".
+// Names of a body's tensors; the other keys are JSON in the metadata "request".
 inline constexpr std::string_view tensor_names[] = {
     "items", "seen",      "eligible",  "predictions", "context",   "item_values", "item_features.COLUMN",
     "mask",  "boost_mul", "boost_add", "groups.NAME", "embeddings"};
@@ -159,7 +159,7 @@ inline constexpr Field shadow_fields[] = {
     {"alike", boolean, "whether it may rank as all arms do, or as another shadow; else that is refused", "false"},
 };
 
-// Of the core; those of pygraded follow.
+// Options of the core; those of pygraded follow.
 inline constexpr Field service_options[] = {
     {"store", text, "address of the store; the run's own if absent"},
     {"deadline_ms", number, "of requests that name none"},

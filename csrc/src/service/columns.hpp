@@ -27,7 +27,7 @@ class Columns {
 
   std::size_t size() const { return names_.size(); }
   const std::string& name(std::size_t place) const { return names_[place]; }
-  // What is put where nothing is given: NaN for numbers, 0 for levels.
+  // Values put where nothing is given: NaN for numbers, 0 for levels.
   std::span<const float> unknown() const { return unknown_; }
 
  private:

@@ -1,4 +1,4 @@
-// What shadows would have served, and what the draws of exploration tell of other policies.
+// Comparison of what shadows would have served, and estimates of other policies from the draws of exploration.
 #include <math.h>
 
 #include <algorithm>
@@ -34,7 +34,7 @@ struct Comparison {
   double replaced = 0.0, overlap = 0.0, correlation = NAN, own_score = NAN, served_score = NAN;
 };
 
-// Of the served page with the order of a shadow, which holds all candidates. `place` is scratch memory.
+// Compares the served page with the order of a shadow, which holds all candidates. `place` is scratch memory.
 Comparison compared(std::span<const std::int32_t> served, std::span<const std::int32_t> order,
                     std::span<const float> scores, std::vector<std::int32_t>& place) {
   Comparison result;

@@ -119,7 +119,7 @@ std::size_t place_among(std::span<const double> shares, double number) {
   return last;
 }
 
-// What is not given: an only arm has all users, and arms explore as `explore` says.
+// Fills in what is not given: an only arm has all users, and arms explore as `explore` says.
 void fill_in(ServiceConfig& config, double explore) {
   for (ArmConfig& arm : config.arms) {
     if (std::isnan(arm.share)) arm.share = config.arms.size() == 1 ? 1.0 : 0.0;

@@ -40,7 +40,7 @@ void write_inputs(const Policy& policy, const Request& request, const ScoreParts
   out.object(input_names(policy), inputs);
 }
 
-// What ranks, how contributions make the score, and why it is so.
+// Writes what ranks, how contributions make the score, and why it is so.
 void write_ranking(const Policy& policy, const Request& request, const ScoreParts& parts, Fallback fallback,
                    JsonWriter& out) {
   const Baseline* lead = parts.lead;
@@ -110,7 +110,7 @@ void write_item(const ScoreParts& parts, const Ranked& ranked, const Context& co
   out.field("add", add.empty() ? 0.0f : add[row]).end_object();
 }
 
-// The same candidates by the static weights: without features a policy falls back to them.
+// Writes the same candidates by the static weights: without features a policy falls back to them.
 void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Context& context, JsonWriter& out) {
   const auto& tasks = ranked.policy->tasks();
   const std::size_t k = context.items.size();

@@ -41,7 +41,7 @@ struct Context {
   std::vector<std::int32_t> pins;             // [k], or none
   std::vector<std::uint8_t> demoted_rows;     // [N], or none
   std::vector<PageEffect> effects;            // [k] of a page that is explained
-  // Of a comparison.
+  // Scratch memory of a comparison.
   std::vector<float> other_scores, other_weights, other_concentration, other_columns;
   std::vector<std::int32_t> other_indices;
   std::vector<std::int32_t> place;  // of a candidate on a page
@@ -178,7 +178,7 @@ namespace detail {
 std::size_t arm_for(const ServiceConfig& config, const Release& release, const RankInput& input);
 void set_values(const Release& release, std::size_t arm, Context& context);
 
-// Whether a header (Content-Type, Accept) names tensors in the safetensors format.
+// True if a header (Content-Type, Accept) names tensors in the safetensors format.
 bool names_tensors(std::string_view header);
 
 // JSON of an error.
@@ -192,13 +192,13 @@ std::variant<std::int64_t, std::string_view> item_of(const Ranked& ranked, const
 void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
 std::string_view unless_none(std::string_view name);  // "" in place of "none"
 
-// What adds up to the scores, beside the baseline of a mixture: the policy's network with the weights of a request, or
+// Part of the scores beside the baseline of a mixture: the policy's network with the weights of a request, or
 // what stands in its place, which is what alone ranks by the request's values, or a challenger; null: nothing does.
 Baseline network_part(const Policy& policy, std::span<const float> weights);
 const Baseline* replacement(const Policy& policy, const Request& request);
-// Whether an expected value alone ranks by the request's values.
+// True if an expected value alone ranks by the request's values.
 bool alone_by_values(const Policy& policy, const Request& request);
-// What the contributions to the scores are of: what stands in the network's place, or the baseline if it has all of the
+// Source of the contributions to the scores: what stands in the network's place, or the baseline if it has all of the
 // trust. Null: the policy's network.
 const Baseline* leading(const Policy& policy, const Request& request);
 // The mixture's baseline if it has a share beside that. Null: one ranking makes the scores.

@@ -1,4 +1,4 @@
-// What a service counts: the series, and what is computed of them. docs/SERVICE.md lists them.
+// Metrics of a service: the series, and what is computed of them. docs/SERVICE.md lists them.
 #pragma once
 
 #include <array>
@@ -34,7 +34,7 @@ enum Endpoint : std::uint8_t {
 inline constexpr std::array<std::string_view, 11> endpoint_names{
     "/v1/rank", "/v1/update", "/v1/explain",   "/v1/weights", "/livez", "/readyz",
     "/metrics", "/v1/status", "/openapi.json", "/docs",       "other"};
-// What an answer's status may be; the last one stands for all others.
+// Statuses of answers; the last one stands for all others.
 inline constexpr std::array<std::string_view, 8> statuses{"200", "400", "404", "405", "413", "500", "503", "other"};
 inline constexpr std::array<std::string_view, steps> step_names{"user", "prerank", "items", "predictions", "ranking"};
 inline constexpr std::array<std::string_view, 4> degraded_names{"none", "store", "deadline", "version"};
@@ -57,7 +57,7 @@ struct ArmCells {
   std::vector<Cell> effective_sum, effective_square;  // [1 + shadows] of the density ratios of its draws
 };
 
-// Of a shadow, over all arms' pages.
+// Counts of a shadow, over all arms' pages.
 struct ShadowCells {
   Cell pages, replaced, overlap, correlated, correlation, own_score, served_score;
 };
@@ -78,7 +78,7 @@ class Metrics {
     double seconds = 0.0;  // between them
     double total(Cell cell) const { return cell.index() < now.size() ? now[cell.index()] : 0.0; }
     double gained(Cell cell) const { return total(cell) - (cell.index() < before.size() ? before[cell.index()] : 0.0); }
-    // What the bins of a histogram gained.
+    // Gains of a histogram's bins.
     std::array<double, duration_bins> gained(const Histogram& histogram) const;
   };
   Window window();

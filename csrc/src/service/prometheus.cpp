@@ -10,7 +10,7 @@ namespace pygrade::inline v0_2::detail {
 
 namespace {
 
-// What is exported, in this order.
+// Families that are exported, in this order.
 constexpr Family family_list[] = {
     {"pygrade_info", "gauge", "Version of pygrade.", "version"},
     {"pygrade_ready", "gauge", "1 if /readyz is 200."},

@@ -57,7 +57,7 @@ void take_places(const RankInput& input, Context& context) {
   for (const std::int64_t item : input.demoted) context.demoted_rows[static_cast<std::size_t>(places.find(item))] = 1;
 }
 
-// What is asked of a ranker beside what describes the user and the candidates.
+// Request to a ranker without what describes the user and the candidates.
 Request asked(const Context& context, bool explore) {
   const RankInput& input = context.input;
   return {.rules = input.rules(),
@@ -86,7 +86,7 @@ void name_places(std::span<const std::int32_t> page, Context& context) {
 
 }  // namespace
 
-// How to explore: by drawn weights if asked for, else by a random order or drawn weights as the shares say, within
+// Exploration to use: by drawn weights if asked for, else by a random order or drawn weights as the shares say, within
 // max_explore of the pages so far.
 Exploration Service::Impl::explores(const Context& context, std::size_t arm, bool& capped) {
   const double limit = config.max_explore * static_cast<double>(pages.fetch_add(1, std::memory_order_relaxed) + 1);

@@ -58,7 +58,7 @@ class Cell {
                                        std::memory_order_relaxed)) {
     }
   }
-  // What this thread's shard has counted.
+  // Count of this thread's shard.
   std::uint64_t own_count() const { return own().load(std::memory_order_relaxed); }
 
   std::size_t index() const { return index_; }  // in what Registry::read gives

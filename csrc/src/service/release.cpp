@@ -76,7 +76,7 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
 
 bool same(const Baseline* a, const Baseline* b) { return a == nullptr || b == nullptr ? a == b : a->scores_as(*b); }
 
-// Whether the pages of any request without values of its own are the same.
+// True if the pages of any request without values of its own are the same.
 bool rank_alike(const Served& a, const Served& b) {
   const auto values = [](const Served& of) { return Request{.values = of.values}; };
   const auto equal = [](std::span<const float> p, std::span<const float> q) {
@@ -87,7 +87,7 @@ bool rank_alike(const Served& a, const Served& b) {
   if (!same(lead, leading(q, values(b))) || !same(mixed, mixed_in(q, values(b)))) return false;
   if (mixed != nullptr && a.trust != b.trust) return false;
   const bool learned = lead == nullptr || lead->corrected || (mixed != nullptr && mixed->corrected);
-  const auto own = [](const Policy& of) {  // what is of the policy beside its rankings
+  const auto own = [](const Policy& of) {  // parts of the policy beside its rankings
     return std::tuple(of.valued(), of.trade_offs(), of.boosts({}).empty(), of.page_terms().has_value());
   };
   if ((learned || p.valued() || !p.boosts({}).empty()) && p.version() != q.version()) return false;
@@ -195,7 +195,7 @@ std::vector<Reference> Sources::read_references(const std::string& version,
   return {};
 }
 
-// What arms and shadows serve; `own`: the policy of those that name none.
+// Makes what arms and shadows serve; `own`: the policy of those that name none.
 std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Policy>& own,
                                                const std::vector<std::string>& log_tasks, Metrics& metrics) const {
   auto release = std::make_shared<Release>();

@@ -1,4 +1,4 @@
-// What is served together: the models of an artifact, the policies of arms and shadows, and what belongs to them.
+// Parts served together: the models of an artifact, the policies of arms and shadows, and what belongs to them.
 #pragma once
 
 #include <array>
@@ -65,9 +65,9 @@ struct Release {
   std::vector<std::vector<Cell>> feedback;  // [arms][log_tasks]
   std::shared_ptr<const ItemNames> names;   // null: items have none
   std::optional<Columns> context;           // of a policy's run: what the policies call the request's features
-  Columns items;                            // what their corrections call those of items
+  Columns items;                            // their corrections' names for those of items
   bool needs_predictions = false;           // there is no model
-  // Of the arms' and the shadows' policies: they rank the pages of a policy's run, and all comparisons.
+  // Rankers of the arms' and the shadows' policies: they rank the pages of a policy's run, and all comparisons.
   std::vector<std::unique_ptr<Ranker>> rankers;
 
   // Arms that rank alike, shadows that do, and shadows that rank as all arms: a sentence each, of those that may or may
@@ -98,7 +98,7 @@ class Sources {
 
   // Loads what differs from `before` (null: everything). ArtifactError or std::invalid_argument names the part.
   Models load(const Models* before, bool artifact_changed, Metrics& metrics) const;
-  // The same of a policy's run.
+  // Loads a policy's run.
   std::shared_ptr<const Release> load(Metrics& metrics) const;
 
  private:

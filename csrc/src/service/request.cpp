@@ -453,7 +453,7 @@ void RankInput::take_predictions(const Reading& reading, const TensorView& tenso
   }
 }
 
-// Of a pipeline as it is given; of a policy's run as the policy's features.
+// Reads the context: of a pipeline as it is given, of a policy's run as the policy's features.
 void RankInput::read_context(Reading& reading) {
   enter_object(reader_, "context");
   const Columns* columns = reading.release.context ? &*reading.release.context : nullptr;
@@ -662,7 +662,7 @@ void RankInput::check_size(std::string_view argument, std::size_t size) const {
                                    "; want one value for each of the " + std::to_string(items.size()) + " items");
 }
 
-// What several keys say together.
+// Checks and completes what several keys say together.
 void RankInput::finish(const Reading& reading) {
   const auto& [config, naming, release, page] = reading;
   if (page && !user) refuse_missing("user");

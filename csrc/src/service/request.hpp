@@ -27,21 +27,21 @@ struct TensorView;  // util/safetensors.hpp
 // Times of feedback: from 2000-01-01, before which a time in seconds lies, to the clock of a client that is fast.
 inline constexpr std::int64_t first_time = 946'684'800'000, max_ahead = 86'400'000;
 
-// What a time of recent years is if it is not milliseconds, as a hint; "": nothing else.
+// Unit of a time of recent years if it is not milliseconds, as a hint; "": nothing else.
 std::string other_unit(std::int64_t timestamp);
 
-// What a run calls users and items.
+// Names that a run gives users and items.
 struct Naming {
   Ids users, items;
 };
 
-// Of /v1/rank, /v1/explain and /v1/weights. Texts point into the body and the reader's memory. Reused, it keeps its
-// memory.
+// Input of /v1/rank, /v1/explain and /v1/weights. Texts point into the body and the reader's memory. Reused, it keeps
+// its memory.
 struct RankInput {
   // InputError for whatever does not fit. `page`: items are ranked; else weights alone are asked for.
   void parse(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
              bool page);
-  // The same of tensors in the safetensors format, with the other keys as JSON in the metadata "request".
+  // Parses tensors in the safetensors format, with the other keys as JSON in the metadata "request".
   void parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
                      bool page);
 

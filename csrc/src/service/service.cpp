@@ -25,7 +25,7 @@ constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed,
 constexpr std::size_t kept_reloads = 20;
 constexpr std::size_t max_context = std::size_t{4} << 20;  // bytes that a context keeps for the next request
 
-// What the pipeline wrote beside the artifact.
+// Reads what the pipeline wrote beside the artifact.
 Json store_record(const fs::path& run) {
   const fs::path path = run / "store.json";
   try {

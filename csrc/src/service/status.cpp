@@ -1,4 +1,4 @@
-// What the service says of itself: /readyz, /metrics, /v1/status.
+// Reports of the service on itself: /readyz, /metrics, /v1/status.
 #include <algorithm>
 #include <cmath>
 
@@ -109,7 +109,7 @@ void write_scenario(const Metrics::Window& window, const std::vector<std::string
 
 }  // namespace
 
-// What other parts of the service count, what follows from the last hour, and the state.
+// Collects what other parts of the service count, what follows from the last hour, and the state.
 Figures Service::Impl::figures(const Metrics::Window& window, const Release& release) {
   Figures figures;
   figures.set("pygrade_info", 1.0, {{"version", PYGRADE_VERSION}});

@@ -70,7 +70,7 @@ void write_correction(const Policy& policy, const Request& request, JsonWriter& 
   out.end_object().end_object();
 }
 
-// What is added up, as the ranker does: what alone ranks by a request's values, or shares of z-scores.
+// Writes what is added up, as the ranker does: what alone ranks by a request's values, or shares of z-scores.
 void write_scores(const Policy& policy, const Request& request, std::span<const float> weights,
                   const WeightChange& change, JsonWriter& out) {
   const auto& mixture = policy.mixture();

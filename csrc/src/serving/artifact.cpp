@@ -22,7 +22,7 @@ struct Manifest {
   bool own_predictions = false;                            // there is no multi-task model: the caller predicts
 };
 
-// What the version is a hash of: the manifest without the lines of its own head.
+// Text that the version is a hash of: the manifest without the lines of its own head.
 std::string hashed_text(std::string_view text) {
   std::string kept;
   kept.reserve(text.size());

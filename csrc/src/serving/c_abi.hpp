@@ -1,4 +1,4 @@
-// What all functions of the C ABI share: errors as statuses with a text, and structs that grow at their end.
+// Parts that all functions of the C ABI share: errors as statuses with a text, and structs that grow at their end.
 #pragma once
 
 #include <cstddef>

@@ -83,7 +83,7 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
   return request;
 }
 
-// Of a page, or of a pygrade_mixture.
+// Describes the mixture in the struct of a page, or in a pygrade_mixture.
 template <class Struct>
 void describe(const Page& page, Struct& to) {
   static_assert(sizeof to.baseline == sizeof page.baseline_name);

@@ -41,7 +41,7 @@ void copy_to(std::span<const T> from, std::span<T> to) {
   if (!from.empty()) std::memcpy(to.data(), from.data(), from.size_bytes());
 }
 
-// What is logged of a request; kept by the thread.
+// Part of a request that is logged; kept by the thread.
 struct Chosen {
   bool all = false;                 // every candidate
   std::vector<std::uint32_t> rows;  // else these

@@ -14,7 +14,7 @@
 
 namespace pygrade::inline v0_2::detail {
 
-// What the columns depend on.
+// Schema that the columns depend on.
 struct ExposureSchema {
   explicit ExposureSchema(const Policy& policy);
   bool is_of(const Policy& policy) const;

@@ -44,7 +44,7 @@ class ExposureWriter {
   std::uint64_t number_ = 0;
   Written written_;
 
-  // Of the file that is open, if there is one:
+  // State of the file that is open, if there is one:
   std::unique_ptr<ParquetFile> file_;
   std::string name_;
   const ExposureSchema* schema_ = nullptr;

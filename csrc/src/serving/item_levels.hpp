@@ -1,4 +1,4 @@
-// What items get beyond the correction, by their ids: Levels of pygrade/policy/correction.py.
+// Levels that items get beyond the correction, by their ids: Levels of pygrade/policy/correction.py.
 #pragma once
 
 #include <cstdint>

@@ -36,7 +36,7 @@ void scale_embeddings(std::span<const float> given, std::size_t width, std::vect
   }
 }
 
-// What the terms read of the candidates, and the search by them.
+// Prepares what the terms read of the candidates, and the search by them.
 void prepare(const PageTerms& terms, const Request& request, std::size_t k, detail::PageMemory& memory,
              PageCandidates& candidates, PageSearch& search) {
   memory.codes.clear();
@@ -100,7 +100,7 @@ std::size_t search(const PageCandidates& candidates, const PageSearch& terms, co
   return close_gaps(buffer);
 }
 
-// What each item of the page gets from those above it, and its place by the scores alone.
+// Explains what each item of the page gets from those above it, and its place by the scores alone.
 void explain(const PageTerms& terms, const PageCandidates& candidates, const PageSearch& searched,
              const Request& request, std::size_t filled, detail::PageMemory& memory, const PageBuffer& buffer) {
   const std::size_t rows = candidates.value.size(), width = terms.dimension, count = terms.categories.size();

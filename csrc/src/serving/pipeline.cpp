@@ -23,7 +23,7 @@ constexpr std::string_view price_of_item = "item_value";  // the feature of item
 constexpr std::size_t default_items = 2000;               // that an unknown user may get when time runs out
 constexpr std::size_t block = 128;                        // candidates predicted between two looks at the clock
 
-// Of features that nothing is known of: every read fails, so that the center gives defaults.
+// Store of features that nothing is known of: every read fails, so that the center gives defaults.
 class NoStore final : public Store {
  public:
   void get(std::span<const StoreQuery>, FunctionRef<void(StoreValues)>, std::optional<Clock::time_point>) override {
@@ -66,7 +66,7 @@ void add_features(const FeatureInputs& inputs, const Policy& policy, const Featu
 }  // namespace
 
 struct PageWorkspace::Impl {
-  // Of a lease: the pipeline, its models, and what holds them.
+  // Parts of a lease: the pipeline, its models, and what holds them.
   const void* owner = nullptr;
   const void* state = nullptr;
   const Models* models = nullptr;
@@ -197,7 +197,7 @@ struct Pipeline::State {
   std::optional<std::size_t> price;      // place of `price_of_item` in the features of items
   std::vector<std::string> columns;      // item columns of all policies' corrections
 
-  // What an unknown user gets: items, best first by prerank, their predictions, and their places by ascending id.
+  // Candidates of an unknown user: items, best first by prerank, their predictions, and their places by ascending id.
   std::vector<std::int64_t> default_ids;
   std::vector<float> default_predictions;
   std::vector<std::uint32_t> by_id;
@@ -222,7 +222,7 @@ void check_items(std::span<const std::int64_t> items, std::vector<std::uint32_t>
 
 }  // namespace
 
-// Whether features of the candidates are wanted: by a model, by the policy's correction, or for their prices.
+// True if features of the candidates are wanted: by a model, by the policy's correction, or for their prices.
 bool Pipeline::State::reads_items(const PipelineRequest& request) const {
   if ((!request.predictions && reads_items()) || reads_prices(request)) return true;
   const auto names = policy(request.policy).items();
@@ -464,7 +464,7 @@ bool Pipeline::State::take_candidates(const PipelineRequest& request, PageWorksp
   return predicted;
 }
 
-// What the ranker is asked for the candidates.
+// Makes the request to the ranker for the candidates.
 void Pipeline::State::make_request(const PipelineRequest& request, Degraded degraded, PageWorkspace::Impl& work) const {
   work.request = request.page;
   if (degraded == Degraded::none || degraded == Degraded::version) {

@@ -182,7 +182,7 @@ class PolicyReader {
     if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
   }
 
-  // What the schema holds beside names.
+  // Reads what the schema holds beside names.
   void inputs_of(const Json& schema) {
     Policy& p = *policy_;
     p.transform_ = traits_of(transform_at(schema)).name;

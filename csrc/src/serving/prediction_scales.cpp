@@ -28,7 +28,7 @@ std::pair<float, float> bounds_of(const std::optional<PredictionScale>& scale) {
   return {0.0f, scale->amount ? most : one * (1.0f + margin)};
 }
 
-// What a caller should give, and what the column held.
+// Words for what a caller should give, and for what the column held.
 std::pair<std::string, std::string> words_of(const PredictionScale& scale) {
   if (scale.kind == Kind::log) return {"a logarithm up to 0", "logarithms"};
   if (scale.kind == Kind::percent)

@@ -33,7 +33,7 @@ std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
   return policy;
 }
 
-// What makes the scores of a request.
+// Sources of the scores of a request.
 struct Sources {
   const Baseline* baseline = nullptr;    // null: none
   const Baseline* challenger = nullptr;  // or what alone ranks by the request's values; null: none
@@ -58,7 +58,7 @@ struct Sources {
   const Baseline* lead() const { return challenger != nullptr ? challenger : network ? nullptr : baseline; }
   bool network_alone() const { return baseline == nullptr && challenger == nullptr && boosts.empty(); }
 
-  // Whether a source is an expected value of corrected predictions, of which page terms move a part.
+  // True if a source is an expected value of corrected predictions, of which page terms move a part.
   static bool has_root(const Baseline& entry) {
     return entry.corrected && entry.transform == Transform::identity && !entry.logarithm;
   }
@@ -83,7 +83,7 @@ struct Sources {
   bool take_prices(const Policy& policy) const {
     return (network && !policy.priced().empty()) || any([](const Baseline& entry) { return !entry.priced.empty(); });
   }
-  // Of predictions that must not be negative: corrected ones never are.
+  // True if predictions must not be negative: corrected ones never are.
   bool take_logarithms(const Policy& policy) const {
     return (network && !policy.corrected() && traits_of(find_transform(policy.transform()).value()).nonnegative) ||
            any([](const Baseline& entry) { return !entry.corrected && entry.takes_logarithm(); });
@@ -120,7 +120,7 @@ void check_sizes(const Policy& policy, const Request& request, std::size_t place
                                   "; want a finite value >= 0");
 }
 
-// Whether a prediction is missing; refuses those that their scale can't have.
+// True if a prediction is missing; refuses those that their scale can't have.
 bool check_predictions(const Policy& policy, const Request& request) {
   return request.as_logged ? any_missing(request.predictions) : policy.scales().check(request.predictions);
 }
@@ -298,7 +298,7 @@ std::span<const float> Ranker::Memory::prices_of(const Sources& sources, const P
   return gaps ? of_present(request, request.item_values, 1, prices) : request.item_values;
 }
 
-// What the policy's weights fuse: the rows, with priced tasks times the prices of the rows.
+// Rows that the policy's weights fuse: the rows, with priced tasks times the prices of the rows.
 std::span<const float> Ranker::Memory::network_rows(const Policy& used, std::span<const float> rows,
                                                     std::span<const float> values) {
   if (used.priced().empty()) return rows;
@@ -536,7 +536,7 @@ std::vector<double> share_of(double share, std::vector<float> scores) {
   return shares;
 }
 
-// The same of the summands [n, T] that add up to the scores.
+// A share of the summands [n, T] that add up to the scores.
 std::vector<double> share_of(double share, const std::vector<float>& summands, const std::vector<float>& scores) {
   const std::size_t count = scores.size(), tasks = count == 0 ? 0 : summands.size() / count;
   const auto n = static_cast<double>(count);

@@ -112,7 +112,7 @@ struct Map {
   }
 };
 
-// What log odds become.
+// Standardizes log odds.
 struct Standard {
   float mean, inverse;
 

@@ -34,7 +34,7 @@ PYGRADE_INLINE void by_form(std::int64_t tasks, double log_floor, Work work) {
     work(SomeTasks<true>{tasks});
 }
 
-// How many tasks, samples or rows from `first` on fit in one part.
+// Number of tasks, samples or rows from `first` on that fit in one part.
 PYGRADE_INLINE int part_from(std::int64_t first, std::int64_t end) {
   return static_cast<int>(end - first < part_lanes ? end - first : part_lanes);
 }

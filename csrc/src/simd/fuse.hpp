@@ -90,8 +90,8 @@ PYGRADE_INLINE void fuse_block(const Element* tile, std::int64_t stride, std::in
   }
 }
 
-// How many weight vectors share a loaded score: limited by the number of registers. Halves are read for one vector
-// only.
+// Number of weight vectors that share a loaded score: limited by the number of registers. Halves are read for one
+// vector only.
 template <int H, class Element>
 constexpr int block_weights = lanes < 16 || sizeof(Element) < sizeof(float) ? 1
                               : H <= 4                                      ? 4

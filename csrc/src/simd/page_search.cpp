@@ -31,7 +31,7 @@ class Candidates {
   Candidates(const PageSearchTask& task, Memory& memory);
   void load(Request request);
   void load(const SortedCandidates& sorted);
-  // Whether scores depend on nothing above but by the rules.
+  // True if scores depend on nothing above but by the rules.
   bool sorted() const { return sorted_; }
   bool fixed() const { return task_.objective == PageObjective::page_value && task_.root == nullptr; }
   std::int64_t count() const { return count_; }
@@ -225,7 +225,7 @@ void Candidates::scores(const float* state, const float* decay, float* score) co
   for (std::int64_t i = 0; i < end; ++i) score[i] += 0.0f;
 }
 
-// What the objective needs to know of a prefix, a number per class: the page's effect (page_value), the likeness of
+// State of a prefix that the objective needs, a number per class: the page's effect (page_value), the likeness of
 // the closest item above (mmr), the variance given the items above (log_det). A prefix also has a factor per candidate
 // (null without decay), a byte, whether it may take it, its items and their scores, and [columns, k] the groups of its
 // items and, in later slots, of the pins that the column's cap counts.
@@ -339,14 +339,14 @@ void Search::start(std::int64_t b) {
   candidates_.own_likeness(empty.state);
 }
 
-// Whether a cap holds for an item below so many others.
+// True if a cap holds for an item below so many others.
 bool Search::holds(std::int64_t column, std::int64_t above) const {
   const RulesTask& rules = task_.rules;
   if (rules.caps == nullptr || rules.caps[column] < 0) return false;
   return rules.cap_slots == nullptr || rules.cap_slots[column] < 0 || above < rules.cap_slots[column];
 }
 
-// Whether the first `slots` of a prefix and the pins of later ones leave no room for one more of a group.
+// True if the first `slots` of a prefix and the pins of later ones leave no room for one more of a group.
 bool Search::is_full(std::int64_t column, std::int32_t group, const Prefix& prefix, std::int64_t slots) const {
   const std::int32_t* const groups = prefix.groups + column * task_.k;
   const std::int64_t end = slots > last_pin_ ? slots : last_pin_ + 1;

@@ -237,7 +237,7 @@ struct RowsTask {
   const FusionOptions& options;
   const float* weights;
   FusedRows fused;
-  bool direct;  // whether the map applies to the scores as they are; else all of them go through a buffer
+  bool direct;  // true if the map applies to the scores as they are; else all of them go through a buffer
 };
 
 // Fuses the request's rows and stores their block maxima. Rows that are not mapped as they are, and the last rows, past
@@ -307,7 +307,7 @@ inline void fuse_rows(const RowsTask& task, Map map) {
 
 #endif
 
-// Whether fuse_request needs no tile.
+// True if fuse_request needs no tile.
 inline bool fuses_rows(const Scores& scores, const FusionOptions& options) {
 #if defined(__AVX2__)
   const bool alone = options.transform == Transform::identity || options.transform == Transform::log ||

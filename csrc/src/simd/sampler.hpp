@@ -17,7 +17,7 @@ inline constexpr int block = 64;         // draws at a time
 inline constexpr int philox_calls = 16;  // two attempts each; the chance that all fail is below 1e-40
 inline constexpr float lowest = -1e38f;  // lower bound of log-gammas, so that their differences stay finite
 
-// What the sampler needs from one row of concentrations.
+// Numbers that the sampler needs from one row of concentrations.
 struct SamplerRow {
   alignas(64) float alpha[max_tasks];      // 1 if the row is invalid
   alignas(64) float shape[max_tasks];      // d = α - ⅓, or α + ⅔ if α < 1
@@ -80,7 +80,7 @@ struct Block {
   alignas(64) std::uint32_t sample[block];  // 256 g
   alignas(64) float poison[block];
   alignas(64) double log_beta[block];
-  bool small[max_tasks];  // whether any α of the task is below 1
+  bool small[max_tasks];  // true if any α of the task is below 1
   float* alpha;
   float* shape;
   float* scale;

@@ -114,8 +114,8 @@ inline void select_from_all(const float* row, std::int64_t count, std::int64_t k
   if (count > 0) sort_by_key(s.all, s.spare, count, k, range_of(s.all.keys, count), s.best);
 }
 
-// How many vectors share one vector of maxima: about 3 k maxima, each of 2 to 16 vectors, give a threshold near the
-// k-th best. 0: sort all candidates instead.
+// Number of vectors that share one vector of maxima: about 3 k maxima, each of 2 to 16 vectors, give a threshold near
+// the k-th best. 0: sort all candidates instead.
 inline std::int64_t block_depth(std::int64_t count, std::int64_t k) {
   if (count <= 4 * lanes || 2 * k >= count) return 0;
   const std::int64_t depth = count / (3 * k);

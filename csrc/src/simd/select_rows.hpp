@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t few_maxima = 16;
 
-// How many vectors share one vector of the 16 maxima; 0: use another method.
+// Number of vectors that share one vector of the 16 maxima; 0: use another method.
 inline std::int64_t few_depth(std::int64_t count, std::int64_t k) {
   if (k > 12 || count < 8 * few_maxima || count > 64 * few_maxima) return 0;
   const std::int64_t vectors = vectors_of(count), blocks = few_maxima / lanes;
@@ -41,7 +41,7 @@ inline std::int32_t max_of_few(const std::int32_t* keys) {
   return max_of(result);
 }
 
-// How many vectors share one vector of maxima; 0: sort all candidates instead.
+// Number of vectors that share one vector of maxima; 0: sort all candidates instead.
 inline std::int64_t rows_depth(std::int64_t count, std::int64_t k) {
   const std::int64_t few = few_depth(count, k);
   return few > 0 ? few : block_depth(count, k);

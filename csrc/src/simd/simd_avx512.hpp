@@ -40,7 +40,7 @@ PYGRADE_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 PYGRADE_INLINE Ints max(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
-// The same bits.
+// Casts that keep the bits.
 PYGRADE_INLINE Ints as_ints(Floats a) { return _mm512_castps_si512(a); }
 PYGRADE_INLINE Floats as_floats(Ints a) { return _mm512_castsi512_ps(a); }
 // For floats that are not negative: the larger bit pattern, and the bit pattern as a number.

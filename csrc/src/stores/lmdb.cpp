@@ -262,7 +262,7 @@ class LmdbStore final : public Store {
   const std::string& url() const override { return url_; }
 
  private:
-  // Of one transaction.
+  // Cursor of one transaction.
   class Cursor {
    public:
     Cursor(const LmdbStore& store, MDB_txn* transaction) : store_(store) {
@@ -272,7 +272,7 @@ class LmdbStore final : public Store {
     Cursor& operator=(const Cursor&) = delete;
     ~Cursor() { mdb_cursor_close(cursor_); }
 
-    // Whether there is an entry there, whose key and value are then found.
+    // True if there is an entry there, whose key and value are then found.
     bool move(MDB_cursor_op where, MDB_val& key, MDB_val* value = nullptr) const {
       MDB_val unused;
       const int code = mdb_cursor_get(cursor_, &key, value == nullptr ? &unused : value, where);
@@ -361,7 +361,7 @@ class LmdbStore final : public Store {
     return entries;
   }
 
-  // Of one that was begun.
+  // Number of a version that was begun.
   LmdbVersion find_version(MDB_txn* transaction, std::string_view version) const {
     for (const Entry& entry : list_versions(transaction))
       if (entry.name == version && entry.state != dropped) return entry.number;

@@ -36,7 +36,7 @@ struct LmdbReader {
   std::vector<std::uint32_t> missing;  // in the cache
   std::vector<RecordContent> found;    // of those
 
-  // Of the commit that the transaction reads.
+  // State of the commit that the transaction reads.
   std::size_t commit = 0;
   RecordCache cache;
   std::optional<LmdbVersion> version;  // the number of the version that was read last,
@@ -66,7 +66,7 @@ class LmdbFile {
   // Calls `body` with a write transaction, which is committed unless it throws. It says whose records it changed.
   void write(FunctionRef<void(MDB_txn*, std::optional<LmdbChanges>&)> body);
 
-  // What was committed is on the disk.
+  // Puts what was committed on the disk.
   void sync();
 
   // Pages that killed readers hold can be used again.

@@ -65,7 +65,7 @@ class RecordCache {
     taken_ = 0;
   }
 
-  // Whether a record of the version may be known.
+  // True if a record of the version may be known.
   bool holds(std::string_view version) const { return std::ranges::find(versions_, version) != versions_.end(); }
 
  private:

@@ -8,7 +8,7 @@
 // comes late adds to it, is in nobody's way; `sweep` removes it. Records that expire are removed by the server, and not
 // read once the reader's clock is past their end.
 //
-// What is guaranteed, and how:
+// Guarantees, and how they are kept:
 // - A read has one version over all its tables: a transaction asks for the current version's number and for the records
 //   of the number that was current at the last read; if the numbers differ, it asks again.
 // - An update loses none: a script writes all records if they are as they were read and the number is still current,
@@ -104,7 +104,7 @@ std::vector<std::string> names_of(const std::string& prefix, std::string_view nu
   return names;
 }
 
-// What the stores of one address share.
+// State that the stores of one address share.
 struct Shared {
   Shared(const RedisAddress& address, std::chrono::milliseconds timeout, bool make)
       : url(address.url), prefix(address.prefix), store(prefix + ":store"), create(make), server(address, timeout) {}
@@ -241,7 +241,7 @@ class RedisStore final : public Store {
   bool reachable() const noexcept override { return server_.reachable(); }
   const std::string& url() const override { return shared_->url; }
 
-  // Whether it is a store of this format; makes it if it is to be made. Until it has been answered once.
+  // Checks, until it was answered once, that it is a store of this format; makes it if it is to be made.
   void check_server(const Limit& end) {
     if (shared_->checked) return;
     std::vector<RedisCommand> commands = {{"HGET", shared_->store, "format"}, {"INFO", "memory"}};
@@ -398,7 +398,7 @@ class RedisStore final : public Store {
     return removed;
   }
 
-  // Whether the end of a key is <number>:KEY:TABLE.
+  // True if the end of a key is <number>:KEY:TABLE.
   static bool is_record(std::string_view rest) {
     std::int64_t number;
     const char* const end = rest.data() + rest.size();

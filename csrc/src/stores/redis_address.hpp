@@ -24,11 +24,11 @@ struct RedisAddress {
   std::optional<RedisTls> tls;
 };
 
-// Whether a host is no name.
+// True if a host is an address, not a name.
 bool is_ip(const std::string& host);
 
-// Of user and password, what the address leaves out comes from the file `password_file`, or from PYGRADE_REDIS_USER and
-// PYGRADE_REDIS_PASSWORD. std::invalid_argument, which never shows a user or password.
+// Parses an address. A user or password that it leaves out comes from the file `password_file`, or from
+// PYGRADE_REDIS_USER and PYGRADE_REDIS_PASSWORD. std::invalid_argument, which never shows a user or password.
 RedisAddress parse_redis_address(const std::string& url);
 
 }  // namespace pygrade::inline v0_2::detail

@@ -32,7 +32,7 @@ class OpenFile {
   // the new end fail with SIGBUS: files of an artifact are replaced, never rewritten.
   FileContent map() const;
 
-  // Whether the path names another file by now.
+  // True if the path names another file by now.
   bool replaced() const;
 
  private:

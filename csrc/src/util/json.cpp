@@ -274,7 +274,7 @@ void JsonReader::enter(Json::Type type) {
   first_ = true;
 }
 
-// Whether there is another element before `end`, which is consumed.
+// True if there is another element before `end`, which is consumed.
 bool JsonReader::next(char end) {
   space();
   if (here() == end) {

@@ -19,7 +19,7 @@ struct JsonLimits {
   std::size_t bytes = std::size_t{8} << 20;
   std::size_t values = std::size_t{1} << 20;  // about 100 bytes of memory each
   int depth = 32;
-  bool infinite = true;  // whether the literals NaN, Infinity and -Infinity are numbers
+  bool infinite = true;  // true if the literals NaN, Infinity and -Infinity are numbers
 };
 
 // The message starts with the position: "byte 17 (line 2, column 5): …".
@@ -72,7 +72,7 @@ class JsonReader {
     bool whole = false;  // see Json::whole
   };
 
-  Json::Type peek();  // what comes next; JsonError if that is no value
+  Json::Type peek();  // type of the next value; JsonError if there is none
   void null();
   bool boolean();
   Number number();

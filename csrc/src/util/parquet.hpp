@@ -27,7 +27,7 @@ class ParquetColumn {
   void add(std::span<const Number> values) {
     add_plain(std::as_bytes(values), values.size());
   }
-  // The same value for so many rows; of a column with runs.
+  // Adds one value for so many rows; of a column with runs.
   template <class Number>
     requires(std::is_arithmetic_v<Number>)
   void add_run(Number value, std::size_t rows) {

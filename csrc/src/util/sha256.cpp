@@ -53,7 +53,7 @@ void add_blocks(State& state, const std::byte* data, std::size_t count) {
 }
 
 #if defined(__x86_64__)
-// The same by SHA-NI, four rounds at a time. The instructions want the state as (F, E, B, A) and (H, G, D, C).
+// Adds blocks by SHA-NI, four rounds at a time. The instructions want the state as (F, E, B, A) and (H, G, D, C).
 __attribute__((target("sha,sse4.1"))) void add_blocks_sha_ni(State& state, const std::byte* data, std::size_t count) {
   const auto load = [](const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); };
   const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
