@@ -38,12 +38,12 @@ class TrainedRanker:
     policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
     policies: dict[str, FusionPolicy]  # not mixed, by arm: `stage 1` and `GRADE`, without GRADE `policy alone`
     static_weights: Tensor  # [T] best static weights
-    baselines: tuple[Baseline, ...]
+    baselines: tuple[Baseline, ...]  # that the policy was compared with
     propensity: SlotPropensity  # of the log
     summary: dict[str, Any]  # as ``train.json`` has it
     directory: Path  # with the policies, figures and pages of the run; temporary if none was given
     config: TrainConfig  # that it was trained by
-    learned_from: Dataset
+    learned_from: Dataset  # the log without the requests that were left out
     source: str = "a log"  # name of the data
     heldout: Logs | None = None  # later requests, which trained nothing
     evaluation: dict[str, Any] | None = None  # `training.evaluate_policy` of them, if they judged

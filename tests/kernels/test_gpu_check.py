@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("where", ["cuda", "cpu"])
 def test_steps_name_what_exists(where, tmp_path):
     steps = check.steps(where, tmp_path)
-    names = "machine parity emulator device bench numeric memcheck racecheck"
+    names = "machine card parity emulator device bench numeric memcheck racecheck"
     assert [step.name for step in steps] == names.split()
     for step in steps:
         assert 0 < step.seconds < 600
@@ -29,15 +29,14 @@ def test_steps_name_what_exists(where, tmp_path):
 
 
 def test_a_step_that_fails_hangs_or_is_missing_is_reported(tmp_path):
-    def result(*command, seconds=60, skip=""):
-        return check.run(check.Step("x", command, seconds, skip), tmp_path / "x.log", {})
+    def result(*command, seconds=60):
+        return check.run(check.Step("x", command, seconds), tmp_path / "x.log", {})
 
     assert result(sys.executable, "-c", "print('fine')") == "passed"
     assert (tmp_path / "x.log").read_text() == "fine\n"
     assert result(sys.executable, "-c", "raise SystemExit(3)") == "failed: exit code 3"
     assert result(sys.executable, "-c", "while True: pass", seconds=1) == "timed out after 1 s"
-    assert result("no-such-program").startswith("failed: ")
-    assert result("no-such-program", skip="not here") == "skipped: not here"
+    assert result("no-such-program") == "skipped: no-such-program is not on the PATH"
 
 
 def test_a_failed_step_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

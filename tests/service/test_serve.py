@@ -103,7 +103,7 @@ def test_online_learning_runs_beside_the_server(own_run, tmp_path):
         eventually(lambda: (own_run / "online" / "status.json").exists())
         eventually(lambda: server.answer("/v1/status")["online"] is not None)
         record = server.answer("/v1/status")["online"]
-        assert record["learning"] and record["arms"]["control"] == "main"
+        assert record["arms"]["control"] == "main"
         assert set(record["arms"]["users"]) == {"main", "learned"}
         other = command_of(own_run, "--config", path, "--online")
         refused = subprocess.run(other, capture_output=True, text=True, timeout=120, check=False)
