@@ -77,8 +77,8 @@ def _contradicted(logs: Logs) -> list[str]:
 
 
 def _foretold(logs: Logs) -> list[str]:
-    """By task, that items' mean predictions in the earlier half of the log hold the noise of their feedback in the
-    later half; empty if not, or without timestamps.
+    """Sentence of each task whose mean predictions of items in the earlier half of the log hold the noise of the items'
+    feedback in the later half; for another task, or without timestamps, the empty text.
     """
     if logs.timestamp is None:
         return [""] * len(logs.tasks)

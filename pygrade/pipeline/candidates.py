@@ -138,7 +138,7 @@ class _Candidates:
         self._sorted = request_id[self._order]
 
     def of(self, requests: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """Those of the requests [R] that the file has, and their places in it; how many candidates, and these [n]."""
+        """Requests [R] in this file: indices, file rows, candidate counts, item ids [n]."""
         at = np.minimum(np.searchsorted(self._sorted, requests), len(self._sorted) - 1)
         chosen = np.flatnonzero(self._sorted[at] == requests)
         places = self._order[at[chosen]]

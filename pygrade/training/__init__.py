@@ -4,7 +4,7 @@ A log goes one way, whatever its size::
 
     log (Logs, or Parquet files)
      │ Dataset.open                 in memory, or mapped from a file a column
-     │ train.clean                  robots, heavy users, huge amounts
+     │ evidence.clean               robots, heavy users, huge amounts
      ▼
     Dataset ──▶ sample              a uniform sample judges; all requests are learned from
      │ evidence                     slot propensities, production, folds, the licensed correction
