@@ -16,6 +16,8 @@ from pygrade.logs import Logs
 from pygrade.policy.correction import Correction
 
 SMALLEST = 1e-6  # of a probability, and the distance of the largest one from 1
+LEAST_PARENT = 1e-9  # prediction of a parent that another is divided by
+UNSURE = 1e-9  # of a conditional probability, and of what it lacks to 1
 RATIO = (1e-4, 0.95)  # of a prediction to its parent's: separate models break p(child) ≤ p(parent) in some rows
 EPSILON = 1e-7  # added to the parent's prediction
 REACH = 4.0  # standardized inputs are cut to ± this

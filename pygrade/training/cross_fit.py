@@ -181,7 +181,7 @@ def choose_mixture(
     """
     policies = _joined(logs, fold, [ranking.policies for ranking in rankings])
     baseline_scores = _joined(logs, fold, [ranking.baselines for ranking in rankings])
-    rivals = _Rivals(logs, cluster, reward, propensity, baseline_scores, production, later)
+    rivals = _BaselineComparison(logs, cluster, reward, propensity, baseline_scores, production, later)
     baseline, anchor, arms = rivals.baseline, rivals.anchor, rivals.arms(policies, config.shares)
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
@@ -263,7 +263,7 @@ class _Arm(NamedTuple):
         return label(self.challenger, self.share, self.anchor)
 
 
-class _Standing(NamedTuple):
+class _ProductionComparison(NamedTuple):
     """A ranking's comparison with production."""
 
     arm: _Arm
@@ -290,7 +290,7 @@ class _Standing(NamedTuple):
         return self.lift if self.pages is None or self.pages.proven else self.pages.lift
 
 
-class _Rivals:
+class _BaselineComparison:
     """The simple rankings of a log's pages: what they are worth, the strongest, and lifts over them."""
 
     def __init__(
@@ -413,13 +413,13 @@ class _Rivals:
         values = self.pages.values(arm.rank, self.propensity)
         return contradicted(self.logs, values, self.worth[over], self.cluster)
 
-    def standing(self, arm: _Arm, lift: Interval | None = None) -> _Standing:
+    def standing(self, arm: _Arm, lift: Interval | None = None) -> _ProductionComparison:
         """A ranking beside production; lift: over it, of one among several."""
         options = self.propensity, self.page_size, self.share
         pages = page_lift(self.logs, self.production, arm.scores, self.cluster, *options)
-        return _Standing(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
+        return _ProductionComparison(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
 
-    def kept(self) -> _Standing:
+    def kept(self) -> _ProductionComparison:
         """The ranking to serve without anything new: expected value, or a simple ranking that is shown to be better; if
         it is not proven against production, production's own ranking where that is known.
         """
@@ -433,7 +433,7 @@ class _Rivals:
         of_production = self.standing(self.alone(PRODUCTION))
         return max((of_production, standing), key=lambda entry: (entry.proven, entry.doubtful.low))
 
-    def beats_production(self, standing: _Standing) -> bool:
+    def beats_production(self, standing: _ProductionComparison) -> bool:
         """A simple ranking other than production's is shown to be better, later requests do not say the contrary."""
         if standing.arm.name in (PRODUCTION, self.over) or not standing.proven:
             return False

@@ -36,7 +36,7 @@ from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value, known_production
 from pygrade.training.cross_fit import label
-from pygrade.training.looks_wrong import looks_wrong
+from pygrade.training.log_findings import log_findings
 from pygrade.training.propensity import SlotPropensity
 
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
@@ -194,7 +194,7 @@ def evaluate_policy(
     slots = slots if logs.slots_known else propensity.reason
     record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, slots, in_sample)
     record["later"]["serves"] = serves(policies, mixture)
-    record["warnings"] = [*map(str, looks_wrong(logs)), *cautions_of_predictions(logs, record["predictions"])]
+    record["warnings"] = [*map(str, log_findings(logs)), *cautions_of_predictions(logs, record["predictions"])]
     if any(policy.correction is not None and policy.correction.page_terms for policy in policies.values()):
         record["warnings"].append(PAGE_TERMS)
     if judge is None:

@@ -70,7 +70,7 @@ def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[s
     propensity = slot_propensity(logs, reward, warn=False)
     measure = measure_limits(policy, logs, config, reward, propensity, _production(policy, logs, None))
     found = []
-    for limit, state in zip(measure.limits, measure.at(dict.fromkeys(measure.knobs, _TURNED))[0], strict=True):
+    for limit, state in zip(measure.limits, measure.at(dict.fromkeys(measure.variables, _TURNED))[0], strict=True):
         near, reach = ((-x if limit.upper else x) for x in (_BEYOND * limit.level, abs(state.value - state.bound)))
         if (needed := state.needs(count, limit.level + near)) > count:
             found.append(

@@ -32,7 +32,7 @@ class Finding(NamedTuple):
         return f"{self.kind}: {self.text}"
 
 
-def looks_wrong(logs: Logs) -> list[Finding]:
+def log_findings(logs: Logs) -> list[Finding]:
     """The findings of a log: first those that keep it from training, then from a verdict, then what to look at."""
     found = [*_no_log(logs), *_columns(logs), *_scales(logs), *_evidence(logs)]
     return sorted(found, key=lambda finding: ("training", "verdict", "").index(finding.keeps))
