@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._typing import Array, Bools, Floats, Floats32
-from pygrade.correction.inputs import LEAST_PARENT, MIN_EVENTS, RATIO, clip, downward, logit, sigmoid
+from pygrade.correction.inputs import LEAST_PARENT, MIN_EVENTS, MOST_MAPPED_LOG, RATIO, clip, downward, logit, sigmoid
 from pygrade.logs import Logs
 
 FORMS = ("marginal", "conditional")
@@ -24,7 +24,6 @@ REACH = 6.0
 _LEAST_SLOPE = 0.05
 _LEAST, _MOST = 0.3, 1e6  # precisions
 _ROUNDS, _FOLD_ROUNDS = 10, 3
-MOST_MAPPED_LOG = -1e-3  # largest log of a mapped probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class Maps:
     def fields(self) -> dict[str, Any]:
         """The fields of a `Correction`."""
         parts = {"mean": self.mean, "std": self.std, "knots": self.knots, "weights": self.weights}
-        return {"form": self.form} | {f"map_{name}": part.astype(np.float32) for name, part in parts.items()}
+        return {"form": self.form} | {f"map_{name}": array.astype(np.float32) for name, array in parts.items()}
 
 
 def design(z: Array, knots: Floats) -> Floats:

@@ -78,8 +78,8 @@ def without_page_terms(policy: FusionPolicy) -> FusionPolicy:
 def with_columns(policy: FusionPolicy, limits: Sequence[Limit]) -> FusionPolicy:
     """The policy with the item columns that limits name among those that it reads."""
     wanted = {limit.name: None for limit in limits if limit.share}
-    known = () if policy.correction is None else policy.correction.items
-    if not wanted.keys() - set(known):
+    items = () if policy.correction is None else policy.correction.items
+    if not wanted.keys() - set(items):
         return policy
     wider = copy.deepcopy(policy)
     correction = policy.correction or Correction.identity(policy.tasks, policy.features)
@@ -114,20 +114,20 @@ class LimitEvaluator:
         judge = self.judge
         events, base, exposed = judge.counts(*self._turned(prices))
         parts = [self._part(n, rows, events, base, exposed) for n, rows in zip(self.limits, self._rows, strict=True)]
-        estimates = [_ratio(*part) for part in parts]
+        estimates = [_ratio(*sums) for sums in parts]
         signs = [-1.0 if limit.upper else 1.0 for limit in self.limits]
         signed = [Estimate(sign * e.value, sign * e.influence) for sign, e in zip(signs, estimates, strict=True)]
         if self.confidence is None:
-            found = [Interval(e.value, 0.0, e.value, e.value) for e in signed]
+            bounds = [Interval(e.value, 0.0, e.value, e.value) for e in signed]
         else:
-            found = intervals.simultaneous(signed, judge.users, one_sided=True, confidence=self.confidence)
-            found = [
-                intervals.widen(e, self._drift(*part, e.standard_error)) for e, part in zip(found, parts, strict=True)
+            bounds = intervals.simultaneous(signed, judge.users, one_sided=True, confidence=self.confidence)
+            bounds = [
+                intervals.widen(e, self._drift(*sums, e.standard_error)) for e, sums in zip(bounds, parts, strict=True)
             ]
-        margins = np.array([s.low - sign * n.level for s, sign, n in zip(found, signs, self.limits, strict=True)])
+        margins = np.array([s.low - sign * n.level for s, sign, n in zip(bounds, signs, self.limits, strict=True)])
         states = [
             LimitState(str(n), n.level, e.value, sign * s.low, bool(margin >= 0))
-            for n, e, s, sign, margin in zip(self.limits, estimates, found, signs, margins, strict=True)
+            for n, e, s, sign, margin in zip(self.limits, estimates, bounds, signs, margins, strict=True)
         ]
         return states, np.nan_to_num(margins, nan=-math.inf)
 
@@ -149,7 +149,7 @@ class LimitEvaluator:
         """
         if self._span is None or (spans := int(self._span.max()) + 1) < _DAYS:
             return 0.0
-        sums = [np.bincount(self._span, part, spans) for part in (top, bottom)]
+        sums = [np.bincount(self._span, amounts, spans) for amounts in (top, bottom)]
         if not bool((sums[1] > 0).all()):
             return 0.0
         square = float(np.square(np.diff(sums[0] / sums[1])).mean())
@@ -280,8 +280,8 @@ def _rows_of(limit: Limit | PriceVariable, logs: Logs) -> Array:
         return np.ones(logs.num_requests, bool)
     rows = np.zeros(logs.num_requests, bool) if logs.scenario is None else logs.scenario.astype(str) == limit.scenario
     if not rows.any():
-        known = "a log with scenarios" if logs.scenario is None else ", ".join(np.unique(logs.scenario.astype(str)))
-        raise ValueError(f"limits name scenario {limit.scenario!r}; want one of {known}")
+        scenarios = "a log with scenarios" if logs.scenario is None else ", ".join(np.unique(logs.scenario.astype(str)))
+        raise ValueError(f"limits name scenario {limit.scenario!r}; want one of {scenarios}")
     return np.asarray(rows)
 
 

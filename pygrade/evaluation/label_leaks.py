@@ -70,10 +70,10 @@ def _contradicted(logs: Logs) -> list[str]:
     predictions = _floats(logs.predictions[rows])
     inputs = [predictions, np.log(np.maximum(predictions, 1e-7))]
     inputs += [] if logs.value is None else [predictions * logs.value[rows, None]]
-    found = backdated_z(np.hstack(inputs), logs.feedback[rows], logs.position[rows], logs.row_request[rows])
-    worst = max(found)
+    contradictions = backdated_z(np.hstack(inputs), logs.feedback[rows], logs.position[rows], logs.row_request[rows])
+    worst = max(contradictions)
     how = f"where production's order and it disagree, it follows the feedback {worst[1]:.2g} times as much as elsewhere"
-    return [how if entry == worst and worst[0] > _SURELY else "" for entry in found]
+    return [how if strength == worst and worst[0] > _SURELY else "" for strength in contradictions]
 
 
 def _future_leaks(logs: Logs) -> list[str]:
@@ -110,7 +110,7 @@ def _item_columns(logs: Logs) -> list[str]:
         return _of_this_log(logs, t, "items", label_noise_z(_before(logs, column, item, first), halves, t)[0])
 
     columns = {name: _floats(logs.item_columns[shown, i]) for i, name in enumerate(logs.items)}
-    return [f"item column {name} {found}" for name in columns if (found := _first(why, columns[name], logs))]
+    return [f"item column {name} {reason}" for name in columns if (reason := _first(why, columns[name], logs))]
 
 
 def _first(why: Callable[[Floats, int], str], column: Floats, logs: Logs) -> str:
@@ -167,9 +167,9 @@ def _features(logs: Logs) -> tuple[list[str], list[str]]:
     for f, name in enumerate(logs.features):
         column = _floats(logs.context[:, f])
         for sentences, reason in ((refused, why), (odd, suspicion)):
-            found = "" if are_times(column) else _first(reason, column, logs)
-            if found:
-                sentences.append(f"feature {name} {found}")
+            sentence = "" if are_times(column) else _first(reason, column, logs)
+            if sentence:
+                sentences.append(f"feature {name} {sentence}")
                 break
     return refused, odd
 

@@ -13,8 +13,7 @@ from typing import Any, Union
 import numpy as np
 
 from pygrade.correction.inputs import EPSILON as RATIO_EPSILON
-from pygrade.correction.inputs import LEAST_PARENT, RATIO, REACH, SMALLEST, downward
-from pygrade.correction.maps import MOST_MAPPED_LOG
+from pygrade.correction.inputs import LEAST_PARENT, MOST_MAPPED_LOG, RATIO, REACH, SMALLEST, downward
 from pygrade.logs.prediction_scale import LARGEST_LOG, PredictionScale, parents_of
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
