@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pygrade._typing import Array, Bools, Floats, Floats32
-from pygrade.correction.inputs import InputScaling, case_of, sigmoid
+from pygrade.correction.inputs import UNSURE, InputScaling, case_of, sigmoid
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import ItemEffects
@@ -68,7 +68,7 @@ def add_item_effects(conditional: Floats, scaling: InputScaling, effects: Floats
     for t, parent in enumerate(scaling.parents):
         p, effect = conditional[:, t], effects[:, t].astype(np.float64)
         if parent >= 0:
-            p = np.clip(p, 1e-9, 1 - 1e-9)
+            p = np.clip(p, UNSURE, 1 - UNSURE)
             result[:, t] = sigmoid(np.log(p) - np.log1p(-p) + effect)
         else:
             result[:, t] = p * np.exp(effect) if scaling.amounts[t] else np.minimum(p * np.exp(effect), 1.0)

@@ -86,7 +86,7 @@ class Fitted:
     @property
     def licensed(self) -> Candidate | None:
         """The first candidate whose gain passes."""
-        return next((entry for entry in self.candidates if entry.gain.passes), None)
+        return next((candidate for candidate in self.candidates if candidate.gain.passes), None)
 
 
 def later_requests(logs: Logs) -> Bools:
@@ -122,7 +122,7 @@ def select_item_columns(logs: Logs, theta: Floats, parents: tuple[int, ...] | No
     chosen = np.sort(np.argsort(-score, kind="stable")[:room])
     assert logs.item_features is not None
     features = np.ascontiguousarray(logs.item_features[:, chosen]) if room else None
-    return replace(logs, items=tuple(logs.items[place] for place in chosen), item_features=features)
+    return replace(logs, items=tuple(logs.items[index] for index in chosen), item_features=features)
 
 
 def correct(correction: Correction, logs: Logs) -> Floats32:
@@ -170,7 +170,7 @@ def fit_correction(
     tried = [fit.corrected(chosen, base)]
     if prior is not None:
         tried += [fit.corrected(chosen, base, prior, share) for share in (True, False)]
-        tried.sort(key=lambda entry: -float(fit.gain_of(entry).mean()))
+        tried.sort(key=lambda trial: -float(fit.gain_of(trial).mean()))
     if config.items and (with_effects := fit.with_effects(chosen, tried[0])) is not None:
         tried.insert(0, with_effects)
     if chosen is not plain:
@@ -212,8 +212,8 @@ class _MappedLog:
     inputs: DesignInputs
     part_inputs: tuple[DesignInputs, ...]  # by the maps of each part; without maps: none
 
-    def inputs_of(self, part: int) -> DesignInputs:
-        return self.part_inputs[part] if self.part_inputs else self.inputs
+    def inputs_of(self, number: int) -> DesignInputs:
+        return self.part_inputs[number] if self.part_inputs else self.inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,9 +254,9 @@ class _CorrectionFit:
             maps, parts = fit_maps(form, logs, self.theta, scaling.parents, scaling.amounts, self.parts)
             predictions = maps.apply(logs.predictions)
             scaling = InputScaling.of(logs, predictions, scaling.parents)
-            inputs = tuple(scaling.inputs(logs, part.apply(logs.predictions)) for part in parts)
+            inputs = tuple(scaling.inputs(logs, maps_of.apply(logs.predictions)) for maps_of in parts)
             mapped = _MappedLog(maps, tuple(parts), scaling, scaling.inputs(logs, predictions), inputs)
-        whole, *weights = (np.stack(part) for part in zip(*self._alone(mapped), strict=True))
+        whole, *weights = (np.stack(matrices) for matrices in zip(*self._alone(mapped), strict=True))
         return _Calibrated(
             **vars(mapped), whole=whole, weights=weights, alone=self._shares(self._conditional(mapped, weights))
         )
@@ -406,12 +406,12 @@ class _CorrectionFit:
         state: State | None = None,
     ) -> _Tried:
         conditional = self._conditional(view, parts)
-        corrections = [self._correction(view, part, k) for k, part in enumerate(parts)]
+        corrections = [self._correction(view, weights, k) for k, weights in enumerate(parts)]
         candidate = Candidate(name, whole, tuple(corrections[:-1]), corrections[-1], UNJUDGED, state)
         return _Tried(candidate, conditional, self._shares(conditional), old)
 
-    def _correction(self, view: _Calibrated, weights: Floats, part: int | None = None) -> Correction:
-        maps = view.maps if part is None or not view.part_maps else view.part_maps[part]
+    def _correction(self, view: _Calibrated, weights: Floats, number: int | None = None) -> Correction:
+        maps = view.maps if number is None or not view.part_maps else view.part_maps[number]
         return view.scaling.correction(weights, None if maps is None else maps.fields())
 
     def _rows(self, t: int, scaling: InputScaling, inputs: DesignInputs, keep: Array | None = None) -> TaskRows:
@@ -460,8 +460,8 @@ class _CorrectionFit:
             held_out[rows] = self._apply(view, k, parts[k], rows)
         return held_out, self._apply(view, self.count, parts[-1], self.later_rows)
 
-    def _apply(self, view: _MappedLog, part: int, weights: Floats, rows: Array) -> Floats:
-        inputs = view.inputs_of(part)
+    def _apply(self, view: _MappedLog, number: int, weights: Floats, rows: Array) -> Floats:
+        inputs = view.inputs_of(number)
         z, u, result = inputs.z[self.request[rows]], inputs.u[rows], np.empty((len(rows), len(view.scaling.tasks)))
         for t, parent in enumerate(view.scaling.parents):
             eta = inputs.base[rows, t] + np.einsum("su,su->s", z @ weights[t], u)
@@ -562,10 +562,10 @@ def continue_fit(state: State, dataset: Dataset, examine: Callable[[Logs], Float
     return state
 
 
-def _sums_of_part(part: _Part, state: State, examine: Callable[[Logs], Floats]) -> list[_Sums]:
+def _sums_of_part(span: _Part, state: State, examine: Callable[[Logs], Floats]) -> list[_Sums]:
     """The sums of a part's requests at the state's coefficients, by task."""
     weights, total = state.weights(), list[_Sums]()
-    for logs in part.dataset.chunks(part.start, part.stop):
+    for logs in span.dataset.chunks(span.start, span.stop):
         predictions = logs.predictions if state.maps is None else state.maps.apply(logs.predictions)
         inputs, theta = state.scaling.inputs(logs, predictions), examine(logs)[logs.shown]
         sums = []

@@ -30,7 +30,7 @@ from statistics import NormalDist
 import numpy as np
 
 from pygrade._typing import Array, Floats
-from pygrade.correction.inputs import InputScaling, downward
+from pygrade.correction.inputs import UNSURE, InputScaling, downward
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 
@@ -99,7 +99,7 @@ class JointLikelihood:
 
     def shares(self, conditional: Floats) -> Floats:
         """[S, T]: of roots a row's share of its page's events, of children the probability; given [S, T]."""
-        result, total = np.clip(conditional, 1e-9, 1 - 1e-9), np.zeros(self.count)
+        result, total = np.clip(conditional, UNSURE, 1 - UNSURE), np.zeros(self.count)
         for t, y in self.events.items():
             mean = self.theta * np.maximum(conditional[:, t], 1e-30)
             result[:, t] = mean * (y.sum() / mean.sum())

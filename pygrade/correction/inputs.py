@@ -16,6 +16,8 @@ from pygrade.logs import Logs
 from pygrade.policy.correction import Correction
 
 SMALLEST = 1e-6  # of a probability, and the distance of the largest one from 1
+LEAST_PARENT, UNSURE = 1e-9, 1e-9  # of a parent's prediction that divides; of a conditional probability and 1 less it
+MOST_MAPPED_LOG = -1e-3  # largest log of a mapped probability
 RATIO = (1e-4, 0.95)  # of a prediction to its parent's: separate models break p(child) ≤ p(parent) in some rows
 EPSILON = 1e-7  # added to the parent's prediction
 REACH = 4.0  # standardized inputs are cut to ± this
@@ -30,14 +32,14 @@ def parents_of(feedback: Array, amounts: tuple[bool, ...]) -> tuple[int, ...]:
     count = happened.sum(0)
     parents = []
     for t in range(feedback.shape[1]):
-        found = -1
+        parent = -1
         if count[t] >= MIN_EVENTS and not amounts[t]:
             for s in np.argsort(count, kind="stable"):
                 stray = (happened[:, t] & ~happened[:, s]).sum()
                 if count[s] > count[t] and not amounts[s] and stray <= STRAY * count[t]:
-                    found = int(s)
+                    parent = int(s)
                     break
-        parents.append(found)
+        parents.append(parent)
     return tuple(parents)
 
 
@@ -110,7 +112,7 @@ class InputScaling:
         chain = parents_of(logs.feedback[logs.shown], amounts) if parents is None else parents
         columns = [log_odds(predictions, t, chain, amounts) for t in range(len(chain))]
         columns += [logs.item_features[:, i] for i in range(len(logs.items))] if logs.item_features is not None else []
-        known = [column[np.isfinite(column)].astype(np.float64) for column in columns]
+        finite = [column[np.isfinite(column)].astype(np.float64) for column in columns]
         missing = np.isnan(logs.context)
         with np.errstate(all="ignore"):
             seen = ~missing.all(0)
@@ -130,8 +132,8 @@ class InputScaling:
             indicators,
             x.mean(0).astype(np.float32),
             (x.std(0) + 1e-6).astype(np.float32),
-            np.array([v.mean() if len(v) else 0.0 for v in known], np.float32),
-            np.array([v.std() + 1e-6 if len(v) else 1.0 for v in known], np.float32),
+            np.array([v.mean() if len(v) else 0.0 for v in finite], np.float32),
+            np.array([v.std() + 1e-6 if len(v) else 1.0 for v in finite], np.float32),
         )
 
     @property
@@ -141,7 +143,7 @@ class InputScaling:
         first = {"1": slice(0, 1), "x": slice(1, 1 + x), "m": slice(1 + x, 1 + x + tasks)}
         first["i"] = slice(1 + x + tasks, 1 + x + tasks + items)
         second = {"1": slice(0, 1), "c": slice(1, 1 + tasks), "i": slice(1 + tasks, 1 + tasks + items)}
-        return tuple({name: part for name, part in side.items() if part.stop > part.start} for side in (first, second))  # type: ignore[return-value]
+        return tuple({name: at for name, at in side.items() if at.stop > at.start} for side in (first, second))  # type: ignore[return-value]
 
     def inputs(self, logs: Logs, predictions: Floats32) -> DesignInputs:
         """Inputs of the log's shown rows under (mapped) predictions [M, T] of all candidates."""
@@ -169,7 +171,7 @@ class InputScaling:
     def correction(self, weights: Floats, maps: dict[str, Any] | None = None) -> Correction:
         """The correction with coefficients [T, Z, U] and the fields of its maps."""
         count = len(self.tasks)
-        found = maps or {
+        map_fields = maps or {
             "form": "",
             "map_mean": np.zeros(count, np.float32),
             "map_std": np.ones(count, np.float32),
@@ -177,7 +179,7 @@ class InputScaling:
             "map_weights": np.zeros((count, 7), np.float32),
         }
         scaling = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Correction(**scaling, weights=weights.astype(np.float32), **found)
+        return Correction(**scaling, weights=weights.astype(np.float32), **map_fields)
 
 
 def log_odds(predictions: Floats32, t: int, parents: tuple[int, ...], amounts: tuple[bool, ...]) -> Floats32:
@@ -276,8 +278,8 @@ class TaskRows:
         if parts is None:
             return self._information(weight, slice(None), slice(None))[None]
         part_of_row = parts[self._compact]
-        split = [(np.flatnonzero(parts == part), np.flatnonzero(part_of_row == part)) for part in range(count)]
-        return np.stack([self._information(weight, *part) for part in split])
+        split = [(np.flatnonzero(parts == number), np.flatnonzero(part_of_row == number)) for number in range(count)]
+        return np.stack([self._information(weight, *selected) for selected in split])
 
     def _information(self, weight: Floats, some: Ints | slice, rows: Ints | slice) -> Floats:
         """Information of some requests and their rows."""
@@ -290,9 +292,9 @@ class TaskRows:
         weighted, request = weight[:, None] * extra, np.repeat(np.arange(len(z)), np.diff(starts))
         side = np.zeros((len(own), extra.shape[1]))
         for at in range(0, len(u), _BLOCK):
-            part = slice(at, at + _BLOCK)
-            columns = z[request[part], :, None] * u[part, None, :]
-            side += columns.reshape(-1, len(own)).T @ weighted[part]
+            block = slice(at, at + _BLOCK)
+            columns = z[request[block], :, None] * u[block, None, :]
+            side += columns.reshape(-1, len(own)).T @ weighted[block]
         return np.block([[own, side], [side.T, extra.T @ weighted]])
 
     def on_rows(self, values: Array) -> Array:
@@ -302,7 +304,7 @@ class TaskRows:
     def reach(self, step: Floats) -> float:
         """The largest move of a predictor by a step, of some rows."""
         moves = self._moves(step, slice(None, None, max(len(self.rows) // 2000, 1)))
-        return sum(float(np.abs(part).max(initial=0.0)) for part in moves)
+        return sum(float(np.abs(move).max(initial=0.0)) for move in moves)
 
 
 def gram(z: Floats, u: Floats, weight: Floats, offsets: Ints) -> Floats:

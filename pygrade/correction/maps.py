@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._typing import Array, Bools, Floats, Floats32
-from pygrade.correction.inputs import MIN_EVENTS, RATIO, clip, downward, logit, sigmoid
+from pygrade.correction.inputs import LEAST_PARENT, MIN_EVENTS, MOST_MAPPED_LOG, RATIO, clip, downward, logit, sigmoid
 from pygrade.logs import Logs
 
 FORMS = ("marginal", "conditional")
@@ -24,7 +24,6 @@ REACH = 6.0
 _LEAST_SLOPE = 0.05
 _LEAST, _MOST = 0.3, 1e6  # precisions
 _ROUNDS, _FOLD_ROUNDS = 10, 3
-_TOP = -1e-3  # largest log of a mapped probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ class Maps:
             elif self.form == "conditional":
                 result[:, t] = sigmoid(odds + bent)
             else:
-                result[:, t] = np.exp(np.minimum(-np.log1p(np.exp(-odds - bent)), _TOP))
+                result[:, t] = np.exp(np.minimum(-np.log1p(np.exp(-odds - bent)), MOST_MAPPED_LOG))
         return result
 
     def _bend(self, t: int, odds: Floats32) -> Floats32:
@@ -68,7 +67,7 @@ class Maps:
     def fields(self) -> dict[str, Any]:
         """The fields of a `Correction`."""
         parts = {"mean": self.mean, "std": self.std, "knots": self.knots, "weights": self.weights}
-        return {"form": self.form} | {f"map_{name}": part.astype(np.float32) for name, part in parts.items()}
+        return {"form": self.form} | {f"map_{name}": array.astype(np.float32) for name, array in parts.items()}
 
 
 def design(z: Array, knots: Floats) -> Floats:
@@ -78,7 +77,7 @@ def design(z: Array, knots: Floats) -> Floats:
 
 def conditional_logit(predictions: Floats32, t: int, parent: int) -> Floats32:
     """Conditional log odds [M]."""
-    share = predictions[:, t] / np.maximum(predictions[:, parent], 1e-9)
+    share = predictions[:, t] / np.maximum(predictions[:, parent], LEAST_PARENT)
     return np.asarray(logit(np.clip(share, *RATIO)), np.float32)
 
 

@@ -184,9 +184,9 @@ def inverse(information: Floats, precision: Floats) -> Floats:
 
 def pooled(solutions: Sequence[Solution | None], design: Design) -> dict[str, float]:
     """The precision of each block over all tasks."""
-    found = [solution for solution in solutions if solution is not None]
+    solved = [solution for solution in solutions if solution is not None]
     result = {}
     for name, places in design.blocks.items():
-        size = sum(float(entry.vector[places] @ entry.vector[places]) for entry in found)
-        result[name] = sum(entry.determined.get(name, 0.0) for entry in found) / max(size, 1e-9)
+        size = sum(float(solution.vector[places] @ solution.vector[places]) for solution in solved)
+        result[name] = sum(solution.determined.get(name, 0.0) for solution in solved) / max(size, 1e-9)
     return result

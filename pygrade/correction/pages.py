@@ -171,13 +171,13 @@ def choose_beam(terms: PageTerms, logs: Logs, corrected: Floats32, parents: tupl
     some = replace(logs, predictions=corrected).select(evenly_spaced(logs.num_requests, _CLAIMED))
     worth = some.predictions * some.event_values
     through = np.array([logs.tasks[ancestor(parents, t)] == terms.root for t in range(len(parents))])
-    value, root = (torch.from_numpy(worth[:, part].sum(1).astype(np.float32)) for part in (~through, through))
+    value, root = (torch.from_numpy(worth[:, tasks].sum(1).astype(np.float32)) for tasks in (~through, through))
     slots, examination = len(examined), torch.from_numpy(examined.astype(np.float32))
-    given: dict[str, Any] = {}
+    page_inputs: dict[str, Any] = {}
     if some.category is not None:
-        given |= {"pairs": torch.tensor(terms.pairs), "categories": torch.from_numpy(terms.codes(some.category))}
+        page_inputs |= {"pairs": torch.tensor(terms.pairs), "categories": torch.from_numpy(terms.codes(some.category))}
     if terms.cosine and some.embedding is not None and some.embeddings is not None:
-        given |= {"cosine": terms.cosine, "embeddings": torch.from_numpy(_unit(some.embeddings)[some.embedding])}
+        page_inputs |= {"cosine": terms.cosine, "embeddings": torch.from_numpy(_unit(some.embeddings)[some.embedding])}
     attention = terms.attention[np.minimum(np.arange(slots), len(terms.attention) - 1)]
     total = []
     for beam in (1, BEAM):
@@ -189,7 +189,7 @@ def choose_beam(terms: PageTerms, logs: Logs, corrected: Floats32, parents: tupl
             examination,
             beam=beam,
             offsets=torch.from_numpy(some.offsets),
-            **given,
+            **page_inputs,
         )
         total.append(float((torch.nan_to_num(scores, neginf=0.0) * examination).sum()))
     return total[1] / total[0] - 1.0 if total[0] > 0 else 0.0
@@ -224,9 +224,9 @@ class _Sums:
         names, code = np.unique(logs.category.astype(str), return_inverse=True)
         counts = np.where(names == "", 0, np.bincount(code[rows], minlength=len(names)))
         kept = np.argsort(-counts, kind="stable")[: min(int((counts > 0).sum()), MAX_CATEGORIES)]
-        place = np.full(len(names), -1)
-        place[kept] = np.arange(len(kept))
-        return tuple(names[kept].tolist()), place[code[rows]]
+        number = np.full(len(names), -1)
+        number[kept] = np.arange(len(kept))
+        return tuple(names[kept].tolist()), number[code[rows]]
 
     def back(self, values: Array) -> Array:
         """Values by page and slot in the order of the log's shown rows."""
@@ -341,17 +341,17 @@ class _PageFit:
         self, blocks: Mapping[str, Floats], null: tuple[newton.Solution, Floats]
     ) -> tuple[FittedPages, Floats]:
         """Page terms of blocks of columns over none, as gate and guard find them, and their held-out mean [S]."""
-        found, mean = self._fit(blocks, null[0].vector)
-        pairs, cosine, z_shuffled, z_helps = self._guarded(self._coefficients(found.vector, blocks), null[1])
+        solution, mean = self._fit(blocks, null[0].vector)
+        pairs, cosine, z_shuffled, z_helps = self._guarded(self._coefficients(solution.vector, blocks), null[1])
         helps = z_helps is not None and z_helps >= BACKED
         largest = max(float(np.abs(pairs).max(initial=0.0)), abs(cosine))
         gain = PageGain(*self._gate(mean, null[1]), z_shuffled, z_helps, largest < LEAST_EFFECT)
-        folds = [self._coefficients(vector, blocks) for vector in found.folds]
-        folds = folds if helps else [_without_help(*part) for part in folds]
-        terms, fold = [self._terms(*part) for part in folds], self.fold[self.request]
-        moves = np.stack([self._above(*part) for part in folds])[fold, np.arange(len(fold))]
+        folds = [self._coefficients(vector, blocks) for vector in solution.folds]
+        folds = folds if helps else [_without_help(*coefficients) for coefficients in folds]
+        terms, fold = [self._terms(*coefficients) for coefficients in folds], self.fold[self.request]
+        moves = np.stack([self._above(*coefficients) for coefficients in folds])[fold, np.arange(len(fold))]
         slots, own = self.curve.copy(), null[0].vector.size - len(self.free)
-        slots[self.free] *= np.exp(found.vector[own : own + len(self.free)])
+        slots[self.free] *= np.exp(solution.vector[own : own + len(self.free)])
         return FittedPages(self._terms(pairs, cosine), tuple(terms), gain, slots, moves), mean
 
     def _fit(self, blocks: Mapping[str, Floats], start: Floats | None) -> tuple[newton.Solution, Floats]:
@@ -369,26 +369,26 @@ class _PageFit:
         first.precision[0], first.precision[own : own + len(self.free)] = newton.LEVEL_PRECISION, _FREE
         if start is not None:
             first.vector[: len(start)] = start
-        found = newton.solve(rows, design, first, _ROUNDS, _RENEW if start is None else _RENEW[:1])
-        found.folds = newton.cross_fit(rows, design, found, self.fold[rows.request], self.count)
+        solution = newton.solve(rows, design, first, _ROUNDS, _RENEW if start is None else _RENEW[:1])
+        solution.folds = newton.cross_fit(rows, design, solution, self.fold[rows.request], self.count)
         mean, row_fold = np.empty(len(self.y)), self.fold[self.request]
-        for k, vector in enumerate(found.folds):
+        for k, vector in enumerate(solution.folds):
             mean[row_fold == k] = rows.mean(vector)[row_fold == k]
-        return found, np.maximum(mean, 1e-12)
+        return solution, np.maximum(mean, 1e-12)
 
     def _coefficients(self, vector: Floats, blocks: Mapping[str, Floats]) -> _Terms:
         """Coefficients of pairs [C, C], the most frequent category first, and of the cosine."""
         count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in blocks.values())
         pairs, cosine = np.zeros((count, count)), 0.0
         for name, block in blocks.items():
-            part = vector[at : at + block.shape[1]]
+            weights = vector[at : at + block.shape[1]]
             at += block.shape[1]
             if name == "same":
-                pairs[np.diag_indices(count)] += part[0]
+                pairs[np.diag_indices(count)] += weights[0]
             elif name == "pairs":
-                pairs[: self.sums.paired, : self.sums.paired] += part.reshape(self.sums.paired, -1)
+                pairs[: self.sums.paired, : self.sums.paired] += weights.reshape(self.sums.paired, -1)
             else:
-                cosine = float(np.clip(part[0], -MAX_COEFFICIENT, MAX_COEFFICIENT))
+                cosine = float(np.clip(weights[0], -MAX_COEFFICIENT, MAX_COEFFICIENT))
         return np.clip(pairs, -MAX_COEFFICIENT, MAX_COEFFICIENT), cosine
 
     def _terms(self, pairs: Floats, cosine: float) -> PageTerms:
@@ -408,8 +408,8 @@ class _PageFit:
         count = self.logs.num_requests
         rows = self.y * np.log(new / old) - (new - old)
         total = [np.bincount(self.request, mean, count) for mean in (new, old)]
-        given = self.y * (np.log(new / old) - np.log((total[0] / np.maximum(total[1], 1e-300))[self.request]))
-        point, page = (zscore(np.bincount(self.request, part, count), self.cluster) for part in (rows, given))
+        by_page = self.y * (np.log(new / old) - np.log((total[0] / np.maximum(total[1], 1e-300))[self.request]))
+        point, page = (zscore(np.bincount(self.request, gains, count), self.cluster) for gains in (rows, by_page))
         return point, page
 
     def _guarded(self, terms: _Terms, mean: Floats) -> tuple[Floats, float, float | None, float | None]:
@@ -437,11 +437,11 @@ class _PageFit:
         page = np.unique(self.request[rows], return_inverse=True)[1]
         above, below = self._above(*terms), 0.0 if over is None else self._above(*over)[rows]
         whole = self._whole(terms[0])
-        control = np.stack([part for part in whole if part[rows].any()], 1)[rows] if whole else np.zeros((len(rows), 0))
+        control = np.stack([like for like in whole if like[rows].any()], 1)[rows] if whole else np.zeros((len(rows), 0))
         columns = np.concatenate([self.slots[rows], control], 1)
         y, base = self.y[rows], np.log(mean[rows])
-        found = [_page_likelihood(y, page, base + move, columns) for move in (below, above[rows])]
-        return zscore(found[1] - found[0], np.unique(self.cluster[np.flatnonzero(chosen)], return_inverse=True)[1])
+        log_p = [_page_likelihood(y, page, base + move, columns) for move in (below, above[rows])]
+        return zscore(log_p[1] - log_p[0], np.unique(self.cluster[np.flatnonzero(chosen)], return_inverse=True)[1])
 
     def _above(self, pairs: Floats, cosine: float) -> Floats:
         """[S]: what the terms add to log odds."""

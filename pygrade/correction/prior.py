@@ -11,12 +11,12 @@ def load_prior(place: Place, tasks: tuple[str, ...]) -> Correction:
     has no correction, or if it shares none of the tasks.
     """
     try:
-        found = FusionPolicy.load(place).correction
+        correction = FusionPolicy.load(place).correction
     except (FileNotFoundError, ArtifactError) as error:
         raise ValueError(f"correction.prior is {place}; want the directory of a saved policy: {error}") from error
-    if found is None:
+    if correction is None:
         raise ValueError(f"correction.prior is {place}, a policy without a correction; want one with it")
-    if not set(found.tasks) & set(tasks):
-        named = ", ".join(found.tasks)
+    if not set(correction.tasks) & set(tasks):
+        named = ", ".join(correction.tasks)
         raise ValueError(f"correction.prior is {place}, which has tasks {named}; want one of {', '.join(tasks)}")
-    return found
+    return correction

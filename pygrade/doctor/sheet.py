@@ -16,7 +16,7 @@ from pygrade.logs import EXPLORATIONS, Logs, count_distinct
 from pygrade.logs.clusters import clusters_of, copied_share
 from pygrade.metrics.intervals import effective_number
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.looks_wrong import given_parent, headline, looks_wrong, mean_worth
+from pygrade.training.log_findings import given_parent, headline, log_findings, mean_worth
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -38,7 +38,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     plan, users, days = plan_of_log(logs)
     explored = _exploration(logs)
     size = _size(logs, users, days)
-    clusters, copied, findings = clusters_of(logs), copied_share(logs), looks_wrong(logs)
+    clusters, copied, findings = clusters_of(logs), copied_share(logs), log_findings(logs)
     return {
         "headline": headline(findings),
         "size": size,

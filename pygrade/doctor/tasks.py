@@ -14,7 +14,7 @@ from pygrade.metrics.by_task import ece
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
 from pygrade.metrics.texts import lift_text, value_text
-from pygrade.training.looks_wrong import FEW_EVENTS
+from pygrade.training.log_findings import FEW_EVENTS
 
 MIN_EVENTS = 100  # from which AUC and ratio are worth reading
 _RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by
@@ -77,7 +77,7 @@ def order_sentence(what: str, lift: dict[str, Any], known: bool) -> list[str]:
 
 
 def task_sentences(facts: dict[str, dict[str, Any]], given: Mapping[str, str]) -> list[str]:
-    """One loud sentence for each fault that `looks_wrong` does not name; given: task → the parent that its prediction
+    """One loud sentence for each fault that `log_findings` does not name; given: task → the parent that its prediction
     is conditional on.
     """
     result = []

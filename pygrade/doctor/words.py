@@ -6,7 +6,7 @@ from typing import Any
 from pygrade._util.html_table import Table
 from pygrade.console.html import Section
 from pygrade.metrics.texts import lift_text, rate_text, value_text
-from pygrade.training.looks_wrong import rate_sentence
+from pygrade.training.log_findings import rate_sentence
 
 Sheet = Mapping[str, Any]
 Rows = Sequence[tuple[str, ...]]

@@ -146,12 +146,12 @@ def plan_test(
     plan: dict[str, float | None] = {"cuped_gain": gain}
     names = ("users", "days", "detectable_lift", "least_lift")
     plan |= dict.fromkeys(kind + name for kind in ("", "cuped_") for name in names)
-    entry = intervals.mean(base, users)
-    mean, variance = entry.value, entry.standard_error**2 * count
-    if not (mean and entry.standard_error > 1e-12 * abs(mean) and np.isfinite(base).all()):  # NaN too
+    average = intervals.mean(base, users)
+    mean, variance = average.value, average.standard_error**2 * count
+    if not (mean and average.standard_error > 1e-12 * abs(mean) and np.isfinite(base).all()):  # NaN too
         return plan
     errors = None if day is None else daily_errors(base, users, day)
-    lasting, least = (min(part * count / variance, 1.0) for part in lasting_variance(base, users, early))
+    lasting, least = (min(between * count / variance, 1.0) for between in lasting_variance(base, users, early))
     for kind, saved in (("", 0.0), ("cuped_", gain)):
         if saved is not None:
             left = variance * (1 - saved)
@@ -205,9 +205,9 @@ def daily_errors(amounts: Array, users: Ints, day: Ints) -> Floats:
         sums += np.bincount(users[rows], amounts[rows], len(sums))
         counts += np.bincount(users[rows], minlength=len(sums))
         seen = np.flatnonzero(counts)
-        entry = intervals.ratio(sums[seen], counts[seen], seen)
-        known = len(seen) >= MIN_USERS and entry.value and entry.standard_error  # 0: no user differs yet
-        errors.append(entry.standard_error / abs(entry.value) if known else math.nan)
+        ratio = intervals.ratio(sums[seen], counts[seen], seen)
+        measured = len(seen) >= MIN_USERS and ratio.value and ratio.standard_error  # 0: no user differs yet
+        errors.append(ratio.standard_error / abs(ratio.value) if measured else math.nan)
     return np.array(errors)
 
 
@@ -217,7 +217,7 @@ def lasting_variance(amounts: Floats, users: Ints, early: Bools) -> tuple[float,
     Both at least 0. Users who differ for good do so in the early and in the later requests: Σ_u s_u t_u / (n_s n_t) of
     the sums s and t of a user's deviations in both parts, with n_s and n_t requests.
     """
-    sums = [np.bincount(users[part], amounts[part] - amounts.mean(), int(users.max()) + 1) for part in (early, ~early)]
+    sums = [np.bincount(users[half], amounts[half] - amounts.mean(), int(users.max()) + 1) for half in (early, ~early)]
     product = sums[0] * sums[1] / max(int(early.sum()) * int((~early).sum()), 1)
     total, error = float(product.sum()), float(np.linalg.norm(product))
     return max(total, 0.0), max(total - 1.96 * error, 0.0)
@@ -250,11 +250,11 @@ def covariates(numerator: Array, denominator: Array) -> Floats:
 
     denominator 0: no history, such as that of a new user.
     """
-    known = denominator > 0
-    history = np.zeros(len(known))
-    if known.any():
-        history[known] = linearized(numerator[known], denominator[known])
-    return np.stack([history, known.astype(np.float64)], 1)
+    defined = denominator > 0
+    history = np.zeros(len(defined))
+    if defined.any():
+        history[defined] = linearized(numerator[defined], denominator[defined])
+    return np.stack([history, defined.astype(np.float64)], 1)
 
 
 def cuped(values: Array, covariates: Array, group: Ints) -> tuple[Floats, int]:
@@ -347,7 +347,7 @@ def read_test(
     if planned_users is not None:
         confidence = 1 - 0.05 / len(lifts)
         ever = sequential_interval(0.0, 1.0, len(arm), planned_units=planned_users, confidence=confidence).high
-    found = iter(
+    arm_lifts = iter(
         ArmLift(
             alone=adjusted.interval(student_t(adjusted.degrees)),
             corrected=adjusted.interval(reach),
@@ -358,7 +358,7 @@ def read_test(
         )
         for raw, adjusted in lifts
     )
-    return {name: {label: next(found) for label in metrics} for name in names[1:]}
+    return {name: {label: next(arm_lifts) for label in metrics} for name in names[1:]}
 
 
 def skewed_reach(reach: float, skew: float) -> float:
@@ -397,7 +397,7 @@ class _Quotient:
     @cached_property
     def skew(self) -> float:
         """Skewness of users' values, over both arms."""
-        users = np.concatenate([part * math.sqrt(len(part) * (len(part) - 1)) for part in (self.own, self.shared)])
+        users = np.concatenate([arm * math.sqrt(len(arm) * (len(arm) - 1)) for arm in (self.own, self.shared)])
         return float(users @ users**2 / (users @ users) ** 1.5) * math.sqrt(len(users))
 
     @cached_property
@@ -439,7 +439,7 @@ def _lift(
     """The lift without and with CUPED."""
     ratios, influences = [], []
     for name, rows in zip(names, (control, treated), strict=True):
-        top, bottom = (np.asarray(part, np.float64)[rows] for part in (metric.numerator, metric.denominator))
+        top, bottom = (np.asarray(column, np.float64)[rows] for column in (metric.numerator, metric.denominator))
         if not (np.isfinite(top).all() and np.isfinite(bottom).all() and bottom.min() >= 0):
             raise ValueError(
                 f"metric {label!r} of arm {name!r} has values that are not finite, or a denominator below 0"

@@ -92,8 +92,8 @@ def fit_browsing(logs: Logs) -> Browsing:
     return Browsing(result, factor, last / np.maximum((logs.feedback[rows] > 0).sum(0), 1))
 
 
-def _ratio(part: Array, whole: Array) -> Floats:
-    return np.divide(part, whole, out=np.ones(len(part)), where=whole > 0)
+def _ratio(count: Array, whole: Array) -> Floats:
+    return np.divide(count, whole, out=np.ones(len(count)), where=whole > 0)
 
 
 def _states(request: Array, slot: Array, happened: Array, task: Ints) -> tuple[Ints, Ints]:

@@ -29,18 +29,18 @@ _LATER = (0.3, 0.15)  # last parts of the log that a lift must not contradict
 
 def cautions_of_predictions(logs: Logs, predictions: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Tasks whose predictions do not order the feedback better than chance, by ``predictions`` of an `Evaluation`."""
-    found: list[str] = []
+    noise: list[str] = []
     backwards: list[str] = []
-    for t, (task, entry) in enumerate(predictions.items()):
-        low, high = entry["auc"]["low"], entry["auc"]["high"]
-        if low is None or entry["events"] < _FEW_EVENTS or np.ptp(logs.predictions[:, t]) == 0.0 or low > 0.5:
+    for t, (task, prediction) in enumerate(predictions.items()):
+        low, high = prediction["auc"]["low"], prediction["auc"]["high"]
+        if low is None or prediction["events"] < _FEW_EVENTS or np.ptp(logs.predictions[:, t]) == 0.0 or low > 0.5:
             continue
-        text = f"{task} (AUC {entry['auc']['value']:.3f}, 95 %: {low:.3f} … {high:.3f})"
-        (backwards if high < 0.5 else found).append(text)
+        text = f"{task} (AUC {prediction['auc']['value']:.3f}, 95 %: {low:.3f} … {high:.3f})"
+        (backwards if high < 0.5 else noise).append(text)
     sentences = []
-    if found:
+    if noise:
         sentences.append(
-            f"NO SIGNAL: the predictions of {', '.join(found)} do not order this log's feedback better than chance; "
+            f"NO SIGNAL: the predictions of {', '.join(noise)} do not order this log's feedback better than chance; "
             "whatever weight they get is noise."
         )
     if backwards:
@@ -120,15 +120,15 @@ def beyond_share(logs: Logs, cluster: Array) -> Bools:
     """
     numbers, valued = intervals.numbers_of(cluster), _values(logs) > 0
     kept = np.ones(int(numbers.max(initial=-1)) + 1)
-    for part in (np.ones(len(numbers)), valued.astype(np.float64)):
-        sizes = np.bincount(numbers, part, len(kept))
+    for counted in (np.ones(len(numbers)), valued.astype(np.float64)):
+        sizes = np.bincount(numbers, counted, len(kept))
         most = max(MOST_REQUESTS, _MEANS / max(int((sizes > 0).sum()), 1))
         kept = np.minimum(kept, _capped(sizes, most, _NEVER_MANY))
     order = np.argsort(numbers, kind="stable")
     first = np.concatenate([[0], np.cumsum(np.bincount(numbers))])[numbers[order]]
-    place, share = np.arange(len(order)) - first, kept[numbers[order]]
+    index, share = np.arange(len(order)) - first, kept[numbers[order]]
     result = np.empty(len(order), bool)
-    result[order] = np.floor((place + 1) * share + 1e-9) == np.floor(place * share + 1e-9)
+    result[order] = np.floor((index + 1) * share + 1e-9) == np.floor(index * share + 1e-9)
     return result
 
 
@@ -155,28 +155,28 @@ def robots(logs: Logs, cluster: Array) -> Bools:
     events = logs.feedback[rows] > 0
     shown = np.bincount(owner, minlength=numbers.max(initial=-1) + 1)
     common = events.mean(0) < _USUAL if len(events) else np.zeros(len(logs.tasks), bool)
-    found = np.zeros(len(shown), bool)
+    is_robot = np.zeros(len(shown), bool)
     for t in np.flatnonzero(common):
-        given = np.bincount(owner, events[:, t], len(shown))
-        found |= (shown >= _ROBOT_ROWS) & (given >= _ROBOT_SHARE * shown)
+        counts = np.bincount(owner, events[:, t], len(shown))
+        is_robot |= (shown >= _ROBOT_ROWS) & (counts >= _ROBOT_SHARE * shown)
     size = np.bincount(logs.row_request[rows], minlength=logs.num_requests)
-    result = found[numbers]
+    result = is_robot[numbers]
     for t in np.flatnonzero(common):
-        given = np.bincount(logs.row_request[rows], events[:, t], logs.num_requests)
-        share = np.where(size >= _PAGE_ROWS, given / np.maximum(size, 1), 0.0)
+        counts = np.bincount(logs.row_request[rows], events[:, t], logs.num_requests)
+        share = np.where(size >= _PAGE_ROWS, counts / np.maximum(size, 1), 0.0)
         most, half = int((share >= _MOST_OF_PAGE).sum()), share >= _HALF
         if most >= _ROBOT_PAGES and most > _MODE * (int(half.sum()) - most):
             result = result | half
     return np.asarray(result)
 
 
-def caution_of_robots(logs: Logs, found: Bools) -> list[str]:
+def caution_of_robots(logs: Logs, bots: Bools) -> list[str]:
     """If requests [R] are left out as those of `robots`: how many, and what they do."""
-    if not found.any():
+    if not bots.any():
         return []
-    who = _users(logs, found, "gives", "give")
+    who = _users(logs, bots, "gives", "give")
     return [
-        f"ROBOTS: {who} feedback to nearly all that is shown, as nobody else; {int(found.sum()):,} requests of theirs "
+        f"ROBOTS: {who} feedback to nearly all that is shown, as nobody else; {int(bots.sum()):,} requests of theirs "
         "are left out."
     ]
 
@@ -209,10 +209,10 @@ def caution_of_value(logs: Logs, cluster: Array) -> list[str]:
     total = float(totals.sum())
     if not total > 0 or totals.max() <= 1.001 * _MOST_VALUE * total:
         return []
-    place, largest = int(np.argmax(values)), int(np.argmax(totals))
-    if values[place] > _MOST_VALUE * total:
-        request = printable(str(logs.request_id[place]))
-        who, share = f"request {request} alone has", values[place] / total
+    top, largest = int(np.argmax(values)), int(np.argmax(totals))
+    if values[top] > _MOST_VALUE * total:
+        request = printable(str(logs.request_id[top]))
+        who, share = f"request {request} alone has", values[top] / total
     else:
         user = printable(str(logs.user_id[np.argmax(numbers == largest)]))
         who, share = f"user {user} alone has", totals[largest] / total
@@ -234,7 +234,7 @@ def contradicted(logs: Logs, new: Floats, old: Floats, cluster: Array) -> str:
     count = logs.num_requests
     time = np.arange(count) if logs.timestamp is None else np.argsort(np.argsort(logs.timestamp, kind="stable"))
     later = [time >= round((1 - share) * count) for share in _LATER]
-    lifts = [intervals.mean_lift(np.where(part, new, np.nan), np.where(part, old, np.nan)) for part in later]
+    lifts = [intervals.mean_lift(np.where(half, new, np.nan), np.where(half, old, np.nan)) for half in later]
     for share, bound in zip(_LATER, intervals.simultaneous(lifts, cluster, one_sided=True), strict=True):
         if bound.high < 0:
             return f"the last {100 * share:.0f} % of the requests say the contrary: {percent(bound)}"

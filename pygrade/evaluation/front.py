@@ -255,7 +255,7 @@ class RankingEvaluator:
             lift = intervals.ratio_lift((new[:, t], ones), (old[:, t], ones), self.users)
             events[name] = intervals.widen(lift, math.hypot(*(other_lift[t] - lift.value for other_lift in moved)))
         named = None if values is None else dict(zip(self.logs.tasks, map(float, values), strict=True))
-        predicted = _lift(*(part[:, count : 2 * count].sum(0) for part in (new, old))).tolist()
+        predicted = _lift(*(totals[:, count : 2 * count].sum(0) for totals in (new, old))).tolist()
         return Point(named, events, dict(zip(self.names, predicted, strict=True)))
 
     def at(self, values: Sequence[float]) -> Point:
@@ -271,8 +271,8 @@ class RankingEvaluator:
 def group_columns(logs: Logs, groups: Sequence[str]) -> Array:
     """[M, G]: item columns from 0 to 1, how far an item belongs to a group; unknown: 0. ValueError names another."""
     if unknown := [name for name in groups if name not in logs.items]:
-        known = ", ".join(logs.items) or "none: the log has no item columns"
-        raise ValueError(f"limits name item column {unknown[0]!r}; want one of {known}")
+        listed = ", ".join(logs.items) or "none: the log has no item columns"
+        raise ValueError(f"limits name item column {unknown[0]!r}; want one of {listed}")
     columns = np.nan_to_num(logs.item_columns[:, [logs.items.index(name) for name in groups]])
     for g, name in enumerate(groups):
         if not bool(((columns[:, g] >= 0) & (columns[:, g] <= 1)).all()):
@@ -301,7 +301,7 @@ def _slopes(events: Array, expected: Array, moved: Array) -> Array:
 
 
 def _tensors(*parts: Array) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(np.asarray(part, np.float32)) for part in parts)
+    return tuple(torch.from_numpy(np.asarray(array, np.float32)) for array in parts)
 
 
 def _lift(new: Array, old: Array) -> Array:
@@ -371,7 +371,7 @@ def solve(
         raise ValueError(f"keep is {dict(keep)}; want a positive share of production's events for at least one task")
     kept, target = [names.index(task) for task in keep], names.index(most)
     least = np.array(list(keep.values())) - 1.0
-    totals = np.sum([part.totals(None) for part in search], 0)
+    totals = np.sum([block.totals(None) for block in search], 0)
     silent = [names[t] for t in (*kept, target) if not totals[t]]
     if silent:
         raise ValueError(f"keep and most name {silent[0]!r}, of which the log has no event")
@@ -382,7 +382,7 @@ def solve(
         draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
         draws[0] = mean  # at first the policy's
         for draw in draws:
-            lifts = _lift(np.sum([part.totals((judge.worth * np.exp(draw)).tolist()) for part in search], 0), totals)
+            lifts = _lift(np.sum([block.totals((judge.worth * np.exp(draw)).tolist()) for block in search], 0), totals)
             lacking = float(np.maximum(least - lifts[kept], 0.0).max())
             tried.append((lacking, -float(lifts[target]), draw, lifts))
         tried.sort(key=lambda trial: trial[:2])
@@ -395,7 +395,7 @@ def solve(
     return Solution(dict(zip(names, values.tolist(), strict=False)), searched, missing, judge.at(values.tolist()))
 
 
-def _check_known(option: str, named: Sequence[str] | Mapping[str, float], known: Sequence[str]) -> None:
+def _check_known(option: str, named: Sequence[str] | Mapping[str, float], names: Sequence[str]) -> None:
     for name in named:
-        if name not in known:
-            raise ValueError(f"{option} names {name!r}; want one of {', '.join(known)}")
+        if name not in names:
+            raise ValueError(f"{option} names {name!r}; want one of {', '.join(names)}")

@@ -39,7 +39,7 @@ _DAY, _DAYS, _SPANS = 86_400_000, 4, 5  # ms; days that tell how what is limited
 _SETTLED = 0.01  # a price that moves less does not move
 
 
-class Knob(NamedTuple):
+class PriceVariable(NamedTuple):
     """A setting that a price changes: the value of a task, or the boost of an item column."""
 
     scenario: str | None
@@ -52,7 +52,7 @@ class Knob(NamedTuple):
         return BOOST_REACH if self.share else math.log(REACH)
 
 
-Prices = Mapping[Knob, float]
+Prices = Mapping[PriceVariable, float]
 
 
 def without_guardrails(policy: FusionPolicy) -> FusionPolicy:
@@ -78,8 +78,8 @@ def without_page_terms(policy: FusionPolicy) -> FusionPolicy:
 def with_columns(policy: FusionPolicy, limits: Sequence[Limit]) -> FusionPolicy:
     """The policy with the item columns that limits name among those that it reads."""
     wanted = {limit.name: None for limit in limits if limit.share}
-    known = () if policy.correction is None else policy.correction.items
-    if not wanted.keys() - set(known):
+    items = () if policy.correction is None else policy.correction.items
+    if not wanted.keys() - set(items):
         return policy
     wider = copy.deepcopy(policy)
     correction = policy.correction or Correction.identity(policy.tasks, policy.features)
@@ -100,12 +100,12 @@ class LimitEvaluator:
         self._rows = [_rows_of(limit, logs) for limit in limits]
         worth = policy.task_values
         self._values = None if worth is None else policy.spec.own_values(worth, logs.scenario, logs.num_requests)
-        self.knobs = tuple(dict.fromkeys(Knob(limit.scenario, limit.share, limit.name) for limit in limits))
+        self.variables = tuple(dict.fromkeys(PriceVariable(n.scenario, n.share, n.name) for n in limits))
         _check_limits(judge, limits)
 
     def at(self, prices: Prices) -> tuple[list[LimitState], Floats]:
         """The state of each limit [L], and by how much its bound keeps it [L]; below 0: it does not."""
-        key = tuple(prices.get(knob, 0.0) for knob in self.knobs)
+        key = tuple(prices.get(variable, 0.0) for variable in self.variables)
         if key not in self._known:
             self._known[key] = self._at(prices)
         return self._known[key]
@@ -114,20 +114,20 @@ class LimitEvaluator:
         judge = self.judge
         events, base, exposed = judge.counts(*self._turned(prices))
         parts = [self._part(n, rows, events, base, exposed) for n, rows in zip(self.limits, self._rows, strict=True)]
-        estimates = [_ratio(*part) for part in parts]
+        estimates = [_ratio(*sums) for sums in parts]
         signs = [-1.0 if limit.upper else 1.0 for limit in self.limits]
         signed = [Estimate(sign * e.value, sign * e.influence) for sign, e in zip(signs, estimates, strict=True)]
         if self.confidence is None:
-            found = [Interval(e.value, 0.0, e.value, e.value) for e in signed]
+            bounds = [Interval(e.value, 0.0, e.value, e.value) for e in signed]
         else:
-            found = intervals.simultaneous(signed, judge.users, one_sided=True, confidence=self.confidence)
-            found = [
-                intervals.widen(e, self._drift(*part, e.standard_error)) for e, part in zip(found, parts, strict=True)
+            bounds = intervals.simultaneous(signed, judge.users, one_sided=True, confidence=self.confidence)
+            bounds = [
+                intervals.widen(e, self._drift(*sums, e.standard_error)) for e, sums in zip(bounds, parts, strict=True)
             ]
-        margins = np.array([s.low - sign * n.level for s, sign, n in zip(found, signs, self.limits, strict=True)])
+        margins = np.array([s.low - sign * n.level for s, sign, n in zip(bounds, signs, self.limits, strict=True)])
         states = [
             LimitState(str(n), n.level, e.value, sign * s.low, bool(margin >= 0))
-            for n, e, s, sign, margin in zip(self.limits, estimates, found, signs, margins, strict=True)
+            for n, e, s, sign, margin in zip(self.limits, estimates, bounds, signs, margins, strict=True)
         ]
         return states, np.nan_to_num(margins, nan=-math.inf)
 
@@ -149,7 +149,7 @@ class LimitEvaluator:
         """
         if self._span is None or (spans := int(self._span.max()) + 1) < _DAYS:
             return 0.0
-        sums = [np.bincount(self._span, part, spans) for part in (top, bottom)]
+        sums = [np.bincount(self._span, amounts, spans) for amounts in (top, bottom)]
         if not bool((sums[1] > 0).all()):
             return 0.0
         square = float(np.square(np.diff(sums[0] / sums[1])).mean())
@@ -159,12 +159,12 @@ class LimitEvaluator:
     def _turned(self, prices: Prices) -> tuple[Array | None, Array | None]:
         """Values [R, T] and boosts [M] at prices; None: the policy's own."""
         logs, values, boosts = self.judge.logs, None, None
-        for knob, price in prices.items():
+        for variable, price in prices.items():
             if price == 0.0:
                 continue
-            rows = _rows_of(knob, logs)
-            if knob.share:
-                column = self.judge.exposed[:, self.judge.groups.index(knob.name)] * rows[logs.row_request]
+            rows = _rows_of(variable, logs)
+            if variable.share:
+                column = self.judge.exposed[:, self.judge.groups.index(variable.name)] * rows[logs.row_request]
                 if boosts is None:
                     own = self.judge.boosts
                     boosts = np.zeros(len(column)) if own is None else own.numpy().astype(np.float64)
@@ -172,7 +172,7 @@ class LimitEvaluator:
             else:
                 assert self._values is not None
                 values = self._values.copy() if values is None else values
-                values[rows, logs.tasks.index(knob.name)] *= np.float32(math.exp(price))
+                values[rows, logs.tasks.index(variable.name)] *= np.float32(math.exp(price))
         return values, boosts
 
 
@@ -194,30 +194,30 @@ def _spans_of(logs: Logs) -> Array | None:
     return np.asarray(days * min(count, _SPANS) // count)
 
 
-def solve_prices(measure: LimitEvaluator) -> dict[Knob, float]:
+def solve_prices(measure: LimitEvaluator) -> dict[PriceVariable, float]:
     """The smallest prices that keep the limits; of limits that cannot be kept, those that lack least."""
-    prices = dict.fromkeys(measure.knobs, 0.0)
+    prices = dict.fromkeys(measure.variables, 0.0)
     for _ in range(_ROUNDS):
         before = dict(prices)
-        for knob in measure.knobs:
-            prices[knob] = _smallest(measure, prices, knob)
-        if max(abs(prices[knob] - before[knob]) for knob in prices) < _SETTLED:
+        for variable in measure.variables:
+            prices[variable] = _smallest(measure, prices, variable)
+        if max(abs(prices[variable] - before[variable]) for variable in prices) < _SETTLED:
             break
     return prices
 
 
-def _smallest(measure: LimitEvaluator, prices: Prices, knob: Knob) -> float:
-    """The smallest price of a knob that keeps its limits at the other prices, to a hundredth; else the best tried."""
-    own = [place for place, n in enumerate(measure.limits) if (n.scenario, n.share, n.name) == knob]
+def _smallest(measure: LimitEvaluator, prices: Prices, variable: PriceVariable) -> float:
+    """The smallest price that keeps a variable's limits at the other prices, to a hundredth; else the best tried."""
+    own = [index for index, n in enumerate(measure.limits) if (n.scenario, n.share, n.name) == variable]
 
     def margin(price: float) -> float:
-        return float(measure.at({**prices, knob: price})[1][own].min())
+        return float(measure.at({**prices, variable: price})[1][own].min())
 
-    margins = measure.at({**prices, knob: 0.0})[1][own]
+    margins = measure.at({**prices, variable: 0.0})[1][own]
     if margins.min() >= 0:
         return 0.0
     sign = -1.0 if measure.limits[own[int(np.argmin(margins))]].upper else 1.0
-    return sign * _bisect(lambda size: margin(sign * size), knob.reach, abs(prices[knob]))
+    return sign * _bisect(lambda size: margin(sign * size), variable.reach, abs(prices[variable]))
 
 
 def _bisect(margin: Callable[[float], float], reach: float, near: float) -> float:
@@ -259,29 +259,29 @@ def _priced(policy: FusionPolicy, prices: Prices) -> Tables:
     """Values and boosts of a policy's config at prices."""
     worth = dict(zip(policy.tasks, policy.task_values or (), strict=False))
     result: Tables = {name: copy.deepcopy(getattr(policy.config, name)) for name in TABLES}
-    for knob in sorted(prices, key=lambda knob: knob.scenario is not None):  # a scenario's own price comes on top
-        price = prices[knob]
-        name, by_scenario = ("boosts", "scenario_boosts") if knob.share else ("values", "scenario_values")
+    for variable in sorted(prices, key=lambda key: key.scenario is not None):  # a scenario's own price comes on top
+        (scenario, share, column), price = variable, prices[variable]
+        name, by_scenario = ("boosts", "scenario_boosts") if share else ("values", "scenario_values")
         if price == 0.0:
             continue
-        if knob.scenario is None:
-            tables = [result[name], *(table for table in result[by_scenario].values() if knob.name in table)]
+        if scenario is None:
+            tables = [result[name], *(table for table in result[by_scenario].values() if column in table)]
         else:
-            tables = [result[by_scenario].setdefault(knob.scenario, {})]
+            tables = [result[by_scenario].setdefault(scenario, {})]
         for table in tables:
-            own = table.get(knob.name, result[name].get(knob.name, 0.0 if knob.share else worth.get(knob.name)))
-            table[knob.name] = own + price if knob.share else own * math.exp(price)
+            own = table.get(column, result[name].get(column, 0.0 if share else worth.get(column)))
+            table[column] = own + price if share else own * math.exp(price)
     return result
 
 
-def _rows_of(limit: Limit | Knob, logs: Logs) -> Array:
+def _rows_of(limit: Limit | PriceVariable, logs: Logs) -> Array:
     """[R]: the requests that count."""
     if limit.scenario is None:
         return np.ones(logs.num_requests, bool)
     rows = np.zeros(logs.num_requests, bool) if logs.scenario is None else logs.scenario.astype(str) == limit.scenario
     if not rows.any():
-        known = "a log with scenarios" if logs.scenario is None else ", ".join(np.unique(logs.scenario.astype(str)))
-        raise ValueError(f"limits name scenario {limit.scenario!r}; want one of {known}")
+        scenarios = "a log with scenarios" if logs.scenario is None else ", ".join(np.unique(logs.scenario.astype(str)))
+        raise ValueError(f"limits name scenario {limit.scenario!r}; want one of {scenarios}")
     return np.asarray(rows)
 
 

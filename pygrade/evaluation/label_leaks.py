@@ -12,8 +12,8 @@ from pygrade.logs import Logs
 from pygrade.logs.arrays import evenly_spaced
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.leaks import absurd_price, are_times, leak_strength, price_leak
-from pygrade.logs.noise_leaks import share_told, split_groups, sum_groups, told_noise
-from pygrade.logs.order_leaks import made_afterwards
+from pygrade.logs.noise_leaks import explained_shares, label_noise_z, split_groups, sum_groups
+from pygrade.logs.order_leaks import backdated_z
 
 _SURE = 0.99  # correlation of a feature with the number of events of the request
 _SURELY = 4.0  # standard errors by which halves are contrary, or the order contradicts predictions
@@ -48,7 +48,7 @@ def _predictions(logs: Logs) -> list[str]:
     strengths = [
         leak_strength(_floats(logs.predictions[shown, t]), logs.feedback[shown, t]) for t in range(len(logs.tasks))
     ]
-    for look in (_contradicted, _foretold):
+    for look in (_contradicted, _future_leaks):
         strengths = strengths if any(strengths) else look(logs)
     return [
         f"the prediction of {task} holds its feedback ({how}): it was made afterwards, or by a model trained on these "
@@ -70,13 +70,13 @@ def _contradicted(logs: Logs) -> list[str]:
     predictions = _floats(logs.predictions[rows])
     inputs = [predictions, np.log(np.maximum(predictions, 1e-7))]
     inputs += [] if logs.value is None else [predictions * logs.value[rows, None]]
-    found = made_afterwards(np.hstack(inputs), logs.feedback[rows], logs.position[rows], logs.row_request[rows])
-    worst = max(found)
+    contradictions = backdated_z(np.hstack(inputs), logs.feedback[rows], logs.position[rows], logs.row_request[rows])
+    worst = max(contradictions)
     how = f"where production's order and it disagree, it follows the feedback {worst[1]:.2g} times as much as elsewhere"
-    return [how if entry == worst and worst[0] > _SURELY else "" for entry in found]
+    return [how if strength == worst and worst[0] > _SURELY else "" for strength in contradictions]
 
 
-def _foretold(logs: Logs) -> list[str]:
+def _future_leaks(logs: Logs) -> list[str]:
     """Sentence of each task whose mean predictions of items in the earlier half of the log hold the noise of the items'
     feedback in the later half; for another task, or without timestamps, the empty text.
     """
@@ -90,7 +90,7 @@ def _foretold(logs: Logs) -> list[str]:
     seen = np.where(seen > 0, seen, np.nan)
     result = []
     for t, column in enumerate(logs.predictions.T):
-        z = told_noise(np.bincount(item[~later], column[~later], items) / seen, halves, t)[0]
+        z = label_noise_z(np.bincount(item[~later], column[~later], items) / seen, halves, t)[0]
         result.append(f"it foretells the chance in items' later feedback, z {z:.0f}" if z > _SURELY else "")
     return result
 
@@ -107,10 +107,10 @@ def _item_columns(logs: Logs) -> list[str]:
     def why(column: Floats, t: int) -> str:
         if how := leak_strength(column, logs.feedback[shown, t]):
             return f"tells the feedback of {logs.tasks[t]} ({how}): {_BEFORE}"
-        return _of_this_log(logs, t, "items", told_noise(_before(logs, column, item, first), halves, t)[0])
+        return _of_this_log(logs, t, "items", label_noise_z(_before(logs, column, item, first), halves, t)[0])
 
     columns = {name: _floats(logs.item_columns[shown, i]) for i, name in enumerate(logs.items)}
-    return [f"item column {name} {found}" for name in columns if (found := _first(why, columns[name], logs))]
+    return [f"item column {name} {reason}" for name in columns if (reason := _first(why, columns[name], logs))]
 
 
 def _first(why: Callable[[Floats, int], str], column: Floats, logs: Logs) -> str:
@@ -149,17 +149,17 @@ def _features(logs: Logs) -> tuple[list[str], list[str]]:
     def why(column: Floats, t: int) -> str:
         if how := _counted(column, logs, t, counts):
             return f"tells {how}: {_BEFORE}"
-        z, correlation = told_noise(column, pages, t, predicted[:, t])
+        z, correlation = label_noise_z(column, pages, t, predicted[:, t])
         if z > _SURELY and correlation > _PAGE and not stops[t]:
             contrary = f"given the feature, two halves of a page are contrary, z {z:.0f}"
             return f"counts the {logs.tasks[t]} of the page itself ({contrary}): {_BEFORE}"
-        return _of_this_log(logs, t, "users", told_noise(_before(logs, column, user, first), users, t)[0])
+        return _of_this_log(logs, t, "users", label_noise_z(_before(logs, column, user, first), users, t)[0])
 
     def suspicion(column: Floats, t: int) -> str:
-        usual, told = share_told(column, total[:, t], predicted[:, t])
+        usual, told = explained_shares(column, total[:, t], predicted[:, t])
         if told < _ODD or told * requests < _ODD_SURE**2:
             return ""
-        if not stops[t] and told_noise(column, pages, t, predicted[:, t])[0] < _DOUBTFUL:
+        if not stops[t] and label_noise_z(column, pages, t, predicted[:, t])[0] < _DOUBTFUL:
             return ""
         much = f"tells {100 * told:.0f} % of how {logs.tasks[t]} differs between pages"
         return f"{much}, and the predictions {100 * usual:.0f} %: {_BEFORE}"
@@ -167,9 +167,9 @@ def _features(logs: Logs) -> tuple[list[str], list[str]]:
     for f, name in enumerate(logs.features):
         column = _floats(logs.context[:, f])
         for sentences, reason in ((refused, why), (odd, suspicion)):
-            found = "" if are_times(column) else _first(reason, column, logs)
-            if found:
-                sentences.append(f"feature {name} {found}")
+            sentence = "" if are_times(column) else _first(reason, column, logs)
+            if sentence:
+                sentences.append(f"feature {name} {sentence}")
                 break
     return refused, odd
 

@@ -87,8 +87,8 @@ def fitted(policy: FusionPolicy, logs: Logs) -> Logs:
 
 def match_policy(policy: FusionPolicy, logs: Logs) -> Logs:
     """`fitted`, and a warning about the tasks and features that the policy does not know and that are left out."""
-    for kind, own, known in (("tasks", logs.tasks, policy.tasks), ("features", logs.features, policy.features)):
-        if extra := [name for name in own if name not in known]:
+    for kind, own, learned in (("tasks", logs.tasks, policy.tasks), ("features", logs.features, policy.features)):
+        if extra := [name for name in own if name not in learned]:
             logger.warning("the policy does not know %s %s of the log: left out", kind, ", ".join(extra))
     return fitted(policy, logs)
 
@@ -122,8 +122,8 @@ def served_weights(policy: FusionPolicy, logs: Logs) -> Floats32:
 def policy_scores(policy: FusionPolicy, logs: Logs) -> Floats32:
     """[M]: what the policy ranks the candidates by, mixed with its baseline."""
     logs = fitted(policy, logs)
-    given = logs.context, logs.predictions, logs.offsets, logs.scenario
-    return policy.scores(*given, item_values=logs.value, items=item_inputs(policy, logs))
+    inputs = logs.context, logs.predictions, logs.offsets, logs.scenario
+    return policy.scores(*inputs, item_values=logs.value, items=item_inputs(policy, logs))
 
 
 def _drawn(policy: FusionPolicy, logs: Logs) -> Logs | None:

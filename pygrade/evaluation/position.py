@@ -33,11 +33,11 @@ def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: Arra
     Predictions are seldom calibrated, and θ has an arbitrary scale; unscaled, their error would enter in full for items
     that were never shown, and the interval would not cover it.
     """
-    given, discount = np.asarray(predicted, np.float64), np.asarray(logged_discount, np.float64)
-    expected = float((given * discount).sum())
+    mean, discount = np.asarray(predicted, np.float64), np.asarray(logged_discount, np.float64)
+    expected = float((mean * discount).sum())
     if not expected > 0:
         raise ValueError(f"predicted sums to {expected} over the shown rows; want a positive number")
-    return given * (float(np.asarray(rewards, np.float64).sum()) / expected)
+    return mean * (float(np.asarray(rewards, np.float64).sum()) / expected)
 
 
 def estimate(

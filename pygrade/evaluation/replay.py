@@ -150,10 +150,10 @@ class Evaluation(Record):
         """Two small tables, of the rankings and of the predictions, for notebooks."""
         names = metric_titles(self.k)
         rows = []
-        for ranker, entry in self.rankers.items():
+        for ranker, figures in self.rankers.items():
             lifts = self.lifts.get(ranker, {})
             gained = [lift_text(lifts.get(name)) for name in names]
-            rows.append([ranker, *(value_text(entry[name]) for name in names), *gained])
+            rows.append([ranker, *(value_text(figures[name]) for name in names), *gained])
         size = f"{self.num_requests:,} requests of {self.num_users:,} users"
         title = f"Replay of {size}; lift over {self.baseline}, ± 95 %"
         head = ["ranking", *names.values(), *(f"{name} lift" for name in names.values())]
@@ -189,8 +189,8 @@ def evaluate(
     predictions: a ranker that wins there and loses the others exploits the predictions' errors. The lifts' intervals of
     NDCG and value all cover at once, with 95 % confidence.
     """
-    given = {} if scores is None else scores
-    names = [*rankers, *(name for name in given if name not in rankers)]
+    scored = {} if scores is None else scores
+    names = [*rankers, *(name for name in scored if name not in rankers)]
     if not names:
         raise ValueError("rankers is empty; want at least one")
     reference = names[0] if baseline is None else baseline
@@ -207,8 +207,8 @@ def evaluate(
         if name in rankers:
             weights = broadcast_weights(name, rankers[name], logs.num_requests, len(logs.tasks))
             weight_statistics[name] = _weight_statistics(weights, logs)
-        if name in given:
-            fused = _checked_scores(name, given[name], logs.num_rows)
+        if name in scored:
+            fused = _checked_scores(name, scored[name], logs.num_rows)
         else:
             fused = _fused(logs, weights, transform if isinstance(transform, str) else transform[name])
         per_request[name] = {metric: metrics.of(metric, fused) for metric in METRICS}
@@ -308,10 +308,10 @@ def equal_metrics(record: Mapping[str, Any]) -> list[str]:
 
 def reinforcement_sentence(record: Mapping[str, Any]) -> str:
     """A sentence on stage 2 over stage 1, of a replay of both; empty if nothing was compared."""
-    entry = record.get("reinforcement")
-    if not entry or entry["lift"]["low"] is None:
+    reinforcement = record.get("reinforcement")
+    if not reinforcement or reinforcement["lift"]["low"] is None:
         return ""
-    lift, title = entry["lift"], metric_titles(record["k"])[entry["metric"]]
+    lift, title = reinforcement["lift"], metric_titles(record["k"])[reinforcement["metric"]]
     if lift["low"] > 0:
         said = "adds to stage 1"
     else:

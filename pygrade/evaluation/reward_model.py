@@ -38,18 +38,18 @@ def fit_events(logs: Logs, predictions: Floats32, logged_discount: Floats) -> Fl
     mean = (scale * base).astype(np.float32)
 
     gram, moment = np.zeros((_FOLDS, tasks, width, width)), np.zeros((_FOLDS, tasks, width))
-    for part in range(_FOLDS):
-        chosen = fold[request[shown]] == part
+    for k in range(_FOLDS):
+        chosen = fold[request[shown]] == k
         rows = shown[chosen]
         x = np.concatenate([np.ones((len(rows), 1), np.float32), scores[rows], context[request[rows]]], 1)
         for t in range(tasks):
-            gram[part, t] = (x * mean[chosen, t, None]).T @ x
-            moment[part, t] = x.T @ (logs.feedback[rows, t] - mean[chosen, t])
+            gram[k, t] = (x * mean[chosen, t, None]).T @ x
+            moment[k, t] = x.T @ (logs.feedback[rows, t] - mean[chosen, t])
 
     ridge = np.diag(np.r_[1.0, np.full(width - 1, _RIDGE)])
     result = np.zeros(scores.shape, np.float32)
-    for part in range(_FOLDS):
-        rows, others = np.flatnonzero(fold[request] == part), np.arange(_FOLDS) != part
+    for k in range(_FOLDS):
+        rows, others = np.flatnonzero(fold[request] == k), np.arange(_FOLDS) != k
         for t in range(tasks):
             beta = np.linalg.solve(gram[others, t].sum(0) + ridge, moment[others, t].sum(0)).astype(np.float32)
             of_request = 1 + beta[0] + context @ beta[1 + tasks :]

@@ -64,14 +64,14 @@ def _parsed(metric: str) -> tuple[str, tuple[str, str]]:
 
 def _earlier(arms: Mapping[str, Path], header: Mapping[str, list[str]], needed: Iterable[str]) -> list[str]:
     """The columns of which the arms' tables have the earlier values."""
-    found = []
+    earlier = []
     for column in needed:
         lacking = [name for name in arms if BEFORE + column not in header[name]]
         if not lacking:
-            found.append(column)
+            earlier.append(column)
         elif len(lacking) < len(arms):
             raise ValueError(f"{arms[lacking[0]]}: column {BEFORE + column!r} is missing, and other arms have it")
-    return found
+    return earlier
 
 
 def header_of(path: Path) -> list[str]:
@@ -94,11 +94,11 @@ def read_table(path: Path, kinds: Mapping[str, str]) -> dict[str, Array]:
 
 def _refuse_repeated(users: Array, places: Sequence[str]) -> None:
     seen: dict[str, str] = {}
-    for user, place in zip(users, places, strict=True):
+    for user, table in zip(users, places, strict=True):
         if user in seen:
-            where = f"twice in {place}" if seen[user] == place else f"in {seen[user]} and in {place}"
+            where = f"twice in {table}" if seen[user] == table else f"in {seen[user]} and in {table}"
             raise ValueError(f"user {user!r} is {where}; want a row per user, each in one arm")
-        seen[user] = place
+        seen[user] = table
 
 
 def _history(path: Path, users: Array, columns: Sequence[str]) -> dict[str, Array]:
@@ -122,6 +122,6 @@ def _metric(name: str, top: str, bottom: str, values: Mapping[str, Array]) -> Us
         raise ValueError(f"metric {name!r} has earlier values of {have[0]!r} alone; want {top!r} and {bottom!r}")
     earlier = values[BEFORE + top]
     exposure = values[BEFORE + bottom] if bottom else ones
-    known = ~np.isnan(earlier) & ~np.isnan(exposure)
-    history = covariates(np.where(known, earlier, 0.0), np.where(known, exposure, 0.0))
+    complete = ~np.isnan(earlier) & ~np.isnan(exposure)
+    history = covariates(np.where(complete, earlier, 0.0), np.where(complete, exposure, 0.0))
     return UserMetric(values[top], denominator, history)

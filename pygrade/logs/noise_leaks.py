@@ -39,7 +39,7 @@ def split_groups(excess: Floats, group: NDArray[np.int64], half: NDArray[np.bool
     return Halves(first, second, counts[0] * counts[1] / np.maximum(counts[0] + counts[1], 1))
 
 
-def told_noise(column: Floats, halves: Halves, task: int, given: Floats | None = None) -> tuple[float, float]:
+def label_noise_z(column: Floats, halves: Halves, task: int, given: Floats | None = None) -> tuple[float, float]:
     """Standard errors and correlation by which a column [n] makes the halves' feedback contrary; ≤ 0 of an honest one.
 
     z = -Σ w a b / √Σ (w a b)², a and b the residuals of A and B by weighted regression on the column, its rank and the
@@ -56,7 +56,7 @@ def told_noise(column: Floats, halves: Halves, task: int, given: Floats | None =
     return full[0] - max(plain[0], 0.0), full[1] - max(plain[1], 0.0)
 
 
-def share_told(column: Floats, total: Floats, given: Floats) -> tuple[float, float]:
+def explained_shares(column: Floats, total: Floats, given: Floats) -> tuple[float, float]:
     """Shares of the variance of a total [n] that ``given`` [n] explains, and that a column [n] explains of the rest."""
     known = ~np.isnan(column)
     if known.sum() < _MIN_GROUPS or np.ptp(column[known]) == 0:

@@ -12,7 +12,7 @@ _RATIO, _FLOOR = 3.0, 0.25  # of c to b; the least b, per standard deviation of 
 _RIDGE, _NEWTON = 1e-3, 30
 
 
-def made_afterwards(
+def backdated_z(
     inputs: Floats, feedback: Array, position: NDArray[np.int32], request: NDArray[np.int64]
 ) -> list[tuple[float, float]]:
     """By task, how surely the predictions in inputs [n, k] were made when the feedback [n, T] of pages that production
@@ -54,7 +54,7 @@ def made_afterwards(
 
 
 def _ratio(slope: Floats, inverse: Array, pages: Floats) -> tuple[float, float]:
-    """z and ratio of `made_afterwards`, by the larger of the variances of model and pages."""
+    """z and ratio of `backdated_z`, by the larger of the variances of model and pages."""
     base = max(float(slope[0]), _FLOOR)
     direction = np.array([-_RATIO if base > _FLOOR else 0.0, 1.0])
     by_pages = inverse @ (pages.T @ pages) @ inverse

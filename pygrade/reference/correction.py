@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 SMALLEST = 1e-6  # of predictions, and of what a probability lacks to 1
+LEAST_PARENT, EPSILON = 1e-9, 1e-7  # a parent's least prediction that another is divided by; what is added to it
+MOST_MAPPED_LOG = -1e-3  # largest log of a mapped probability
 RATIO = (1e-4, 0.95)  # of a child's prediction over its parent's: separate models break p(child) ≤ p(parent)
 
 
@@ -26,7 +28,7 @@ def conditional_log_odds(predictions: Tensor, parents: Sequence[int], amounts: S
     base = log_odds(predictions, amounts)
     for t, s in enumerate(parents):
         if s >= 0:
-            base[..., t] = torch.logit((predictions[..., t] / (predictions[..., s] + 1e-7)).clamp(*RATIO))
+            base[..., t] = torch.logit((predictions[..., t] / (predictions[..., s] + EPSILON)).clamp(*RATIO))
     return base
 
 
@@ -62,11 +64,11 @@ def map_predictions(
         if amounts[t]:
             mapped[..., t] = odds.exp()
         elif form == "marginal":
-            mapped[..., t] = logsigmoid(odds).clamp_max(-1e-3).exp()
+            mapped[..., t] = logsigmoid(odds).clamp_max(MOST_MAPPED_LOG).exp()
         elif s < 0:
             mapped[..., t] = torch.sigmoid(odds)
         else:
-            ratio = (predictions[..., t] / predictions[..., s].clamp_min(1e-9)).clamp(*RATIO)
+            ratio = (predictions[..., t] / predictions[..., s].clamp_min(LEAST_PARENT)).clamp(*RATIO)
             mapped[..., t] = mapped[..., s] * torch.sigmoid(bent(torch.logit(ratio), t))
     return mapped
 

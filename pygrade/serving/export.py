@@ -33,7 +33,7 @@ from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
 from pygrade.policy.correction import PREFIX, Correction
-from pygrade.serving.formula import Evaluation, Fusion, formula_of, walk
+from pygrade.serving.formula import Fusion, NodeValues, formula_of, walk
 
 logger = logging.getLogger("pygrade")
 _IDENTITY = TRANSFORMS.index("identity")
@@ -188,7 +188,7 @@ def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _evaluation(
     documents: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fuse_scores: Callable[..., Tensor]
-) -> Evaluation:
+) -> NodeValues:
     """Values [B, N] of nodes, of documents [B, N]; those of the request, of inputs [B, …], are [B, 1]."""
 
     def column(field: tuple[str, float | None]) -> Tensor:
@@ -216,7 +216,7 @@ def _evaluation(
         "fuse": fuse,
     }
     kinds["request"] = lambda leaf: inputs[leaf[0]][(slice(None), *leaf[1])][:, None]
-    return Evaluation(kinds, {})
+    return NodeValues(kinds, {})
 
 
 class _Coefficients(nn.Module):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.policy import FusionPolicy
-from pygrade.serving.formula import Evaluation, Formula, Node, formula_of, walk
+from pygrade.serving.formula import Formula, Node, NodeValues, formula_of, walk
 from pygrade.serving.ranker import BlendedRanker
 
 Inputs = dict[str, NDArray[np.float64]]
@@ -51,7 +51,7 @@ class Expression:
         kinds |= {"max": np.maximum, "min": np.minimum, "constant": float, "document": column}
         kinds["request"] = lambda place: float(values[place[0]][place[1]])
         computed = {name: np.asarray(documents[name], np.float64) for name in self.steps if name in documents}
-        value_of = Evaluation(kinds, computed)
+        value_of = NodeValues(kinds, computed)
         return {name: value_of(node) for name, node in self.steps.items()}
 
     def texts(self, leaf: Callable[[Node], str]) -> dict[str, str]:

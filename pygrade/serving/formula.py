@@ -13,7 +13,7 @@ from typing import Any, Union
 import numpy as np
 
 from pygrade.correction.inputs import EPSILON as RATIO_EPSILON
-from pygrade.correction.inputs import RATIO, REACH, SMALLEST, downward
+from pygrade.correction.inputs import LEAST_PARENT, MOST_MAPPED_LOG, RATIO, REACH, SMALLEST, downward
 from pygrade.logs.prediction_scale import LARGEST_LOG, PredictionScale, parents_of
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
@@ -113,7 +113,7 @@ def walk(*nodes: Node) -> Iterator[Node]:
         yield from visit(node)
 
 
-class Evaluation:
+class NodeValues:
     """Values of nodes, each computed once, by the functions of ``kinds``: of a node without one its simple form's."""
 
     def __init__(self, kinds: Mapping[str, Callable[..., Value]], steps: Mapping[str, Value]) -> None:
@@ -276,7 +276,7 @@ def _map(f: Formula, c: Correction, raw: Sequence[Node]) -> list[Node]:
         task, s, p = c.tasks[t], c.parents[t], raw[t]
         child = c.form == "conditional" and s >= 0  # no amount
         if child:
-            p = f.let(f"map_ratio_{task}", (p / raw[s].at_least(1e-9)).clip(*RATIO))
+            p = f.let(f"map_ratio_{task}", (p / raw[s].at_least(LEAST_PARENT)).clip(*RATIO))
         z = (_log_odds(p, c.amounts[t]) - float(c.map_mean[t])) / float(c.map_std[t])
         z = f.let(f"map_z_{task}", z.clip(-6.0, 6.0))
         level, slope, *hinges = (float(w) for w in c.map_weights[t])
@@ -286,7 +286,7 @@ def _map(f: Formula, c: Correction, raw: Sequence[Node]) -> list[Node]:
         if child:
             moved = moved * mapped[s]
         elif c.form == "marginal" and not c.amounts[t]:
-            moved = moved.at_most(float(np.exp(-1e-3)))
+            moved = moved.at_most(float(np.exp(MOST_MAPPED_LOG)))
         mapped[t] = f.let(f"mapped_{task}", moved)
     return mapped
 

@@ -46,8 +46,8 @@ def production_scores(logs: Logs, policy: FusionPolicy, production: Baseline | N
     """
     if production is None and logs.production_score is not None:
         return logs.production_score
-    if (found := production or known_production(logs, policy)) is not None:
-        return baseline_scores(found, logs, fusion_formula(policy.config))
+    if (baseline := production or known_production(logs, policy)) is not None:
+        return baseline_scores(baseline, logs, fusion_formula(policy.config))
     if not logs.slots_known:
         raise ValueError("logs have no slots and no logged weights: nothing tells production's order to compare with")
     return np.where(logs.shown, -logs.position, -np.inf)
@@ -56,9 +56,7 @@ def production_scores(logs: Logs, policy: FusionPolicy, production: Baseline | N
 def known_production(logs: Logs, policy: FusionPolicy) -> Baseline | None:
     """Production's ranking, as the policy's training knew it, else by the logged weights in the policy's form."""
     entries = () if policy.mixture is None else policy.mixture.baselines
-    return next(
-        (entry for entry in entries if entry.name == PRODUCTION), logged_baseline(logs, policy.config.transform)
-    )
+    return next((old for old in entries if old.name == PRODUCTION), logged_baseline(logs, policy.config.transform))
 
 
 def logged_baseline(logs: Logs, transform: str) -> Baseline | None:
@@ -91,7 +89,7 @@ def fit_baselines(
     if static is None:
         static = best_static_weights(of_form(spec), search, bounds=spec.bounds)
     own = spec.config.transform
-    found = [
+    baselines = [
         expected_value(logs),
         expected_value(logs, calibration(logs, data.propensity, floor)),
         Baseline(STATIC, own, tuple(static.tolist())),
@@ -101,9 +99,9 @@ def fit_baselines(
             config = replace(spec.config, transform=transform)
             form = PolicySpec(spec.tasks, spec.features, config)
             weights = best_static_weights(of_form(form), search)
-            found.append(Baseline(name, transform, tuple(weights.tolist())))
+            baselines.append(Baseline(name, transform, tuple(weights.tolist())))
     least = least_squares(logs, data.propensity, floor)
-    return (*found, *([] if least is None else [least]), *([] if production is None else [production]))
+    return (*baselines, *([] if least is None else [least]), *([] if production is None else [production]))
 
 
 def least_squares(logs: Logs, propensity: SlotPropensity, floor: float) -> Baseline | None:

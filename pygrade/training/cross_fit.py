@@ -103,7 +103,7 @@ class Trust:
 
     def mixture(self, baselines: Sequence[Baseline]) -> Mixture:
         """For the served policy; baselines: as fitted to the whole log."""
-        by_name = {entry.name: entry for entry in baselines}
+        by_name = {baseline.name: baseline for baseline in baselines}
         verdict = self.verdict
         lift = None if verdict.lift is None else (verdict.lift.value, verdict.lift.low, verdict.lift.high)
         return Mixture(
@@ -181,33 +181,33 @@ def choose_mixture(
     """
     policies = _joined(logs, fold, [ranking.policies for ranking in rankings])
     baseline_scores = _joined(logs, fold, [ranking.baselines for ranking in rankings])
-    rivals = _Rivals(logs, cluster, reward, propensity, baseline_scores, production, later)
-    baseline, anchor, arms = rivals.baseline, rivals.anchor, rivals.arms(policies, config.shares)
+    comparison = _BaselineComparison(logs, cluster, reward, propensity, baseline_scores, production, later)
+    baseline, anchor, arms = comparison.baseline, comparison.anchor, comparison.arms(policies, config.shares)
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
-    over_anchor = rivals.lifts(anchor, arms, SURE)
+    over_anchor = comparison.lifts(anchor, arms, SURE)
     claims, over_production = (
-        [*rivals.lifts(name, arms[:1]), *rivals.lifts(name, arms)[1:]] for name in (baseline, rivals.over)
+        [*comparison.lifts(name, arms[:1]), *comparison.lifts(name, arms)[1:]] for name in (baseline, comparison.over)
     )
     best = max(range(1, len(arms)), key=lambda index: _or_lowest(over_anchor[index].low), default=0)
     alone = max((index for index, arm in enumerate(arms) if arm.challenger in policies), default=0)  # the policy alone
     offered = best if over_anchor[best].low > 0 else 0
     corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
     served, contrary, new = None, "", False
-    if corrected or (offered and rivals.lifts(baseline, arms, SURE)[offered].low > 0):
-        served = rivals.standing(arms[offered], over_production[offered])
-        contrary = rivals.contradiction(served.arm, baseline) or served.doubt
-        claim = rivals.claim(served.arm, baseline, claims[offered])
+    if corrected or (offered and comparison.lifts(baseline, arms, SURE)[offered].low > 0):
+        served = comparison.standing(arms[offered], over_production[offered])
+        contrary = comparison.contradiction(served.arm, baseline) or served.doubt
+        claim = comparison.claim(served.arm, baseline, claims[offered])
         gains = min(claim.value, served.lift.value) > 0
         if license is not None and served.proven:  # replays see no page terms, and noise where the order is proven
             small = license.orders and served.lift.value > 0 and claim.value >= -claim.standard_error
             gains |= bool(license.page_line) or small
         new = gains and not contrary
     if served is None or not new:
-        served = rivals.kept()
+        served = comparison.kept()
 
-    verdict, judged_name, over, lift = "better", served.arm.name, rivals.over, served.lift
-    if not (new or rivals.beats_production(served)):
+    verdict, judged_name, over, lift = "better", served.arm.name, comparison.over, served.lift
+    if not (new or comparison.beats_production(served)):
         judged = offered if offered or corrected else best
         judged = alone if claims[alone].high < 0 and not contrary else judged
         judged_name, lift = arms[judged].name, over_production[judged]
@@ -237,15 +237,15 @@ def choose_mixture(
         policy=served.arm.challenger if served.arm.challenger in policies else next(reversed(policies), ALONE),
         trust=served.arm.share,
         lift=claim if new else None,
-        mixtures={entry.name: lift for entry, lift in zip(arms, claims, strict=True)},
-        baselines=rivals.over_baseline(),
-        production=rivals.over,
+        mixtures={arm.name: lift for arm, lift in zip(arms, claims, strict=True)},
+        baselines=comparison.over_baseline(),
+        production=comparison.over,
         pages=served.pages,
         license=license,
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
-        better_form=better_form(rivals.worth, cluster),
+        better_form=better_form(comparison.worth, cluster),
     )
 
 
@@ -263,7 +263,7 @@ class _Arm(NamedTuple):
         return label(self.challenger, self.share, self.anchor)
 
 
-class _Standing(NamedTuple):
+class _ProductionComparison(NamedTuple):
     """A ranking's comparison with production."""
 
     arm: _Arm
@@ -290,7 +290,7 @@ class _Standing(NamedTuple):
         return self.lift if self.pages is None or self.pages.proven else self.pages.lift
 
 
-class _Rivals:
+class _BaselineComparison:
     """The simple rankings of a log's pages: what they are worth, the strongest, and lifts over them."""
 
     def __init__(
@@ -311,7 +311,7 @@ class _Rivals:
         self.later, self.is_later = later.baselines | later.policies, later_requests(logs)
         self.later_logs = logs.select(self.is_later)
         self.later_pages = PageReplay(self.later_logs, reward, self.share[self.is_later])
-        self.ranks = {name: self.pages.ranks(part[logs.shown]) for name, part in scores.items()}
+        self.ranks = {name: self.pages.ranks(values[logs.shown]) for name, values in scores.items()}
         self.judged = dict(self.ranks)  # also those that nothing can serve
         if self.over == PRODUCTION_SCORE:
             self.judged[self.over] = self.pages.ranks(production.scores[logs.shown])
@@ -413,13 +413,13 @@ class _Rivals:
         values = self.pages.values(arm.rank, self.propensity)
         return contradicted(self.logs, values, self.worth[over], self.cluster)
 
-    def standing(self, arm: _Arm, lift: Interval | None = None) -> _Standing:
+    def standing(self, arm: _Arm, lift: Interval | None = None) -> _ProductionComparison:
         """A ranking beside production; lift: over it, of one among several."""
         options = self.propensity, self.page_size, self.share
         pages = page_lift(self.logs, self.production, arm.scores, self.cluster, *options)
-        return _Standing(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
+        return _ProductionComparison(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
 
-    def kept(self) -> _Standing:
+    def kept(self) -> _ProductionComparison:
         """The ranking to serve without anything new: expected value, or a simple ranking that is shown to be better; if
         it is not proven against production, production's own ranking where that is known.
         """
@@ -431,9 +431,9 @@ class _Rivals:
         if standing.proven or PRODUCTION not in self.ranks:
             return standing
         of_production = self.standing(self.alone(PRODUCTION))
-        return max((of_production, standing), key=lambda entry: (entry.proven, entry.doubtful.low))
+        return max((of_production, standing), key=lambda option: (option.proven, option.doubtful.low))
 
-    def beats_production(self, standing: _Standing) -> bool:
+    def beats_production(self, standing: _ProductionComparison) -> bool:
         """A simple ranking other than production's is shown to be better, later requests do not say the contrary."""
         if standing.arm.name in (PRODUCTION, self.over) or not standing.proven:
             return False

@@ -99,9 +99,9 @@ class TrainingData:
 
         inputs, valued = [], []
         for start in range(0, dataset.num_requests, CHUNK):
-            part = read(np.arange(start, min(start + CHUNK, dataset.num_requests)))
-            inputs.append(policy_inputs(part, spec))
-            valued.append(start + np.flatnonzero(_has_value(part, bool(spec.config.trade_offs))))
+            chunk = read(np.arange(start, min(start + CHUNK, dataset.num_requests)))
+            inputs.append(policy_inputs(chunk, spec))
+            valued.append(start + np.flatnonzero(_has_value(chunk, bool(spec.config.trade_offs))))
         return cls(tensors, torch.cat(inputs).to(device), torch.from_numpy(np.concatenate(valued)), build)
 
     @property

@@ -36,7 +36,7 @@ from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value, known_production
 from pygrade.training.cross_fit import label
-from pygrade.training.looks_wrong import looks_wrong
+from pygrade.training.log_findings import log_findings
 from pygrade.training.propensity import SlotPropensity
 
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
@@ -67,9 +67,9 @@ def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) 
     if mixture is not None:
         tried = [*mixture.baselines, mixture.baseline, *([] if mixture.challenger is None else [mixture.challenger])]
         # A corrected one needs the policy's correction; where it is served alone it is listed as `served`.
-        known = policy.correction is not None and mixture.trust > 0
-        tried = [entry for entry in tried if known or not entry.corrected]
-        simple |= {entry.name: entry for entry in tried if entry.name != EXPECTED_VALUE}
+        corrects = policy.correction is not None and mixture.trust > 0
+        tried = [baseline for baseline in tried if corrects or not baseline.corrected]
+        simple |= {baseline.name: baseline for baseline in tried if baseline.name != EXPECTED_VALUE}
     simple.setdefault(STATIC, Baseline(STATIC, policy.config.transform, tuple(policy.static_weights.tolist())))
     if (production := known_production(logs, policy)) is not None:
         simple.setdefault(PRODUCTION, production)
@@ -80,7 +80,7 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     """The simple baselines, and the policies."""
     last = list(policies.values())[-1]
     simple = simple_baselines(logs, last, mixture)
-    scores: dict[str, Array] = {name: simple_scores(entry, logs, last) for name, entry in simple.items()}
+    scores: dict[str, Array] = {name: simple_scores(baseline, logs, last) for name, baseline in simple.items()}
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if logs.slots_known and not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
@@ -110,12 +110,12 @@ def policies_of(policy: FusionPolicy, place: Place | None = None) -> dict[str, F
     place: of the artifact. `stage 1` and `GRADE` are those of its training, if this left them beside it, else the
     artifact's network stands alone. `served` is there if a mixture is.
     """
-    found = {} if place is None else _stages_beside(policy, Folder.at(place))
-    if not found:
+    policies = {} if place is None else _stages_beside(policy, Folder.at(place))
+    if not policies:
         alone = copy.copy(policy)
         alone.mixture = None
-        found = {ALONE: alone}
-    return found | ({SERVED: policy} if is_new(policy) else {})
+        policies = {ALONE: alone}
+    return policies | ({SERVED: policy} if is_new(policy) else {})
 
 
 def _stages_beside(policy: FusionPolicy, folder: Folder) -> dict[str, FusionPolicy]:
@@ -125,10 +125,10 @@ def _stages_beside(policy: FusionPolicy, folder: Folder) -> dict[str, FusionPoli
     except ValueError:  # a bucket has none
         return {}
     places = {arm: parent / folder for arm, folder in FOLDERS.items()}
-    if not all(place.has("policy.json") for place in places.values()):
+    if not all(artifact.has("policy.json") for artifact in places.values()):
         return {}
-    found = {name: FusionPolicy.load(str(place)) for name, place in places.items()}
-    return found if any(_same_network(policy, stage) for stage in found.values()) else {}
+    policies = {name: FusionPolicy.load(str(artifact)) for name, artifact in places.items()}
+    return policies if any(_same_network(policy, stage) for stage in policies.values()) else {}
 
 
 def _same_network(one: FusionPolicy, other: FusionPolicy) -> bool:
@@ -189,12 +189,12 @@ def evaluate_policy(
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     record["verdict"] = stored_verdict(mixture)
-    known = propensity.source != "none"
-    slots = "" if known else "slot propensities are unknown"
+    slots_known = propensity.source != "none"
+    slots = "" if slots_known else "slot propensities are unknown"
     slots = slots if logs.slots_known else propensity.reason
     record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, slots, in_sample)
     record["later"]["serves"] = serves(policies, mixture)
-    record["warnings"] = [*map(str, looks_wrong(logs)), *cautions_of_predictions(logs, record["predictions"])]
+    record["warnings"] = [*map(str, log_findings(logs)), *cautions_of_predictions(logs, record["predictions"])]
     if any(policy.correction is not None and policy.correction.page_terms for policy in policies.values()):
         record["warnings"].append(PAGE_TERMS)
     if judge is None:
@@ -212,7 +212,7 @@ def evaluate_policy(
     if LOGGED_ORDER in arms.scores:
         lift = lift_over(offered, LOGGED_ORDER)
         record["logged_order"] = {"name": offered, "metric": judge, "lift": lift.to_dict()}
-        record["warnings"] += caution_of_logged_order(offered, lift, metric_titles(k)[judge], known)
+        record["warnings"] += caution_of_logged_order(offered, lift, metric_titles(k)[judge], slots_known)
     return record
 
 

@@ -34,9 +34,9 @@ from pygrade.training.license import (
     TriedCorrection,
     license_correction,
     license_pages,
-    licensed_by_chance,
+    passing_permuted_control,
 )
-from pygrade.training.looks_wrong import headline, looks_wrong, positives_sentence
+from pygrade.training.log_findings import headline, log_findings, positives_sentence
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.production import Production, find_production
 from pygrade.training.propensity import SlotPropensity
@@ -56,17 +56,17 @@ def clean(dataset: Dataset, limit: int, folder: Path) -> tuple[Dataset, list[str
     check_amounts(logs)
     cluster = clusters_of(logs)
     is_robot = robots(logs, cluster)
-    people = dataset.without(is_robot).laid_out(folder / "people")
+    without_bots = dataset.without(is_robot).laid_out(folder / "people")
     cluster = cluster[~is_robot]
-    beyond_use = beyond_share(people.read(), cluster)
-    findings = looks_wrong(dataset.sample(limit).read())
+    heavy_requests = beyond_share(without_bots.read(), cluster)
+    findings = log_findings(dataset.sample(limit).read())
     logger.info(headline(findings))
     warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
-    for sentence in (warnings := [*warnings, *caution_of_heavy_users(people.read(), beyond_use)]):
+    for sentence in (warnings := [*warnings, *caution_of_heavy_users(without_bots.read(), heavy_requests)]):
         logger.warning(sentence)
-    kept = people.without(beyond_use).laid_out(folder / "kept")
-    logs = limit_amounts(kept.read(), cluster[~beyond_use])
-    if kept.is_mapped and logs is not kept.logs:
+    without_heavy_users = without_bots.without(heavy_requests).laid_out(folder / "kept")
+    logs = limit_amounts(without_heavy_users.read(), cluster[~heavy_requests])
+    if without_heavy_users.is_mapped and logs is not without_heavy_users.logs:
         logs = replace(logs, feedback=map_column(logs.feedback, folder / "limited"))
     return Dataset(logs), warnings
 
@@ -113,16 +113,16 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> E
         return evidence._replace(reason=reason)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
 
-    def fit(some: Logs, fold: Ints, cluster: Ints) -> Fitted:
+    def fit_requests(some: Logs, some_fold: Ints, some_cluster: Ints) -> Fitted:
         theta = propensity.examine(some)[some.shown]
-        return fit_correction(some, theta, fold, cluster, config.correction, prior)
+        return fit_correction(some, theta, some_fold, some_cluster, config.correction, prior)
 
-    fitted = fit(logs, *fold_and_cluster)
+    fitted = fit_requests(logs, *fold_and_cluster)
     pages = PageReplay(logs, config.reward, winsorized(logs, evidence.cluster))
     licensed, tried = license_correction(logs, fitted, *fold_and_cluster, pages, propensity)
-    if licensed is not None and (chance := licensed_by_chance(logs, *fold_and_cluster, fit, config.seed)) is not None:
+    if licensed and (control := passing_permuted_control(logs, *fold_and_cluster, fit_requests, config.seed)):
         reason = (
-            f"the same log with its feedback dealt to other pages supports a correction, too ({chance.gain.text}), so "
+            f"the same log with its feedback dealt to other pages supports a correction, too ({control.gain.text}), so "
             "that something else than what the columns tell makes it pass"
         )
         return evidence._replace(reason=reason, tried=tried)

@@ -101,11 +101,11 @@ class FeedbackJoin:
             if event.request_id in self.joined:
                 self.counters["late"] += 1
                 continue
-            known = event.request_id in self._served
-            own = (self._served if known else self._unknown).setdefault(event.request_id, {})
+            served = event.request_id in self._served
+            own = (self._served if served else self._unknown).setdefault(event.request_id, {})
             repeated = event.event_id in own
             self.counters["repeated" if repeated else "events"] += 1
-            self._num_unknown += not (known or repeated)
+            self._num_unknown += not (served or repeated)
             own[event.event_id] = event
         while self._num_unknown > self.max_pending_events:
             lost = len(self._unknown.pop(next(iter(self._unknown))))
@@ -145,10 +145,10 @@ class FeedbackJoin:
             if not own:
                 continue
             rows = range(int(logs.offsets[r]), int(logs.offsets[r + 1]))
-            place = {as_key("item_id", logs.item_id[row]): row for row in rows if logs.position[row] >= 0}
+            row_of = {as_key("item_id", logs.item_id[row]): row for row in rows if logs.position[row] >= 0}
             last = math.inf if self.delay_ms is None else int(pages.timestamp[ripe][order[r]]) + self.delay_ms
             for event in sorted(own.values(), key=lambda event: str(event.event_id)):  # sums keep one order
-                row = place.get(event.item_id)
+                row = row_of.get(event.item_id)
                 if event.timestamp is not None and event.timestamp > last:
                     counted["late"] += 1
                 elif row is None:

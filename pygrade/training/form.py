@@ -37,14 +37,14 @@ def better_form(worth: Mapping[str, Floats], cluster: Array) -> BetterForm | Non
     worth: the value [R] of each page in the order of static weights, by the names of `fit_baselines`, which are
     cross-fitted; cluster [R]: of requests that are dependent.
     """
-    found = []
+    better = []
     for transform, name in FORMS.items():
         if name in worth:
             estimate = intervals.mean_lift(worth[name], worth[STATIC])
             lift = intervals.interval(estimate.value, estimate.influence, cluster)
             if lift.value > _NEEDED * lift.standard_error > 0:
-                found.append(BetterForm(transform, lift))
-    return max(found, key=lambda entry: entry.lift.value, default=None)
+                better.append(BetterForm(transform, lift))
+    return max(better, key=lambda form: form.lift.value, default=None)
 
 
 def _name(transform: str) -> str:

@@ -69,15 +69,15 @@ def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[s
     policy.mixture = Mixture(0.0, expected_value(logs))
     propensity = slot_propensity(logs, reward, warn=False)
     measure = measure_limits(policy, logs, config, reward, propensity, _production(policy, logs, None))
-    found = []
-    for limit, state in zip(measure.limits, measure.at(dict.fromkeys(measure.knobs, _TURNED))[0], strict=True):
+    needs = []
+    for limit, state in zip(measure.limits, measure.at(dict.fromkeys(measure.variables, _TURNED))[0], strict=True):
         near, reach = ((-x if limit.upper else x) for x in (_BEYOND * limit.level, abs(state.value - state.bound)))
         if (needed := state.needs(count, limit.level + near)) > count:
-            found.append(
+            needs.append(
                 f"{limit} needs about {count_text(needed)} held-out requests to be proved by an estimate of "
                 f"{limit.level + near:.4g}; the log's {count:,} prove it by one of {limit.level + reach:.4g}"
             )
-    return found
+    return needs
 
 
 def guard(
@@ -93,14 +93,14 @@ def guard(
     the directory.
     """
     kept = keep_limits(policy, late, config.guardrails, config.reward, propensity, in_use)
-    guardrails, place = kept.guardrails, directory / "policy"
+    guardrails, artifact = kept.guardrails, directory / "policy"
     assert guardrails is not None
-    known = TrainingRecord.load(place, policy.version)
+    record = TrainingRecord.load(artifact, policy.version)
     if guardrails.kept:  # what the policy in use was trained on
-        known = TrainingRecord.load(config.guardrails.in_use, kept.version)
-    kept.save(place, extra={"trained_on": summary["requests"], "seed": config.seed, "stage": "policy"})
-    if known is not None:
-        replace(known, policy_version=kept.version).save(place)
+        record = TrainingRecord.load(config.guardrails.in_use, kept.version)
+    kept.save(artifact, extra={"trained_on": summary["requests"], "seed": config.seed, "stage": "policy"})
+    if record is not None:
+        replace(record, policy_version=kept.version).save(artifact)
     alarm = [] if guardrails.hold and not guardrails.kept else [guardrails.sentence]
     summary = summary | {"version": kept.version, "guardrails": guardrails.to_dict()}
     summary["warnings"] = [*summary["warnings"], *alarm]
@@ -125,16 +125,16 @@ def keep_limits(
     propensity = slot_propensity(logs, reward) if propensity is None else propensity
     production = _production(policy, logs, in_use)
     measure = measure_limits(policy, logs, config, reward, propensity, production)
-    found = priced(measure, solve_prices(measure), production)
-    assert found.guardrails is not None
-    if not found.guardrails.hold and in_use is not None:
+    tuned = priced(measure, solve_prices(measure), production)
+    assert tuned.guardrails is not None
+    if not tuned.guardrails.hold and in_use is not None:
         state = measured(in_use, logs, config, reward, propensity, production)
         base = state.base if in_use.guardrails is None else in_use.guardrails.base
-        found = copy.deepcopy(in_use)
-        found.guardrails = replace(state, base=base, kept=True)
-    assert found.guardrails is not None
-    (logger.info if found.guardrails.hold and not found.guardrails.kept else logger.warning)(found.guardrails.sentence)
-    return found
+        tuned = copy.deepcopy(in_use)
+        tuned.guardrails = replace(state, base=base, kept=True)
+    assert tuned.guardrails is not None
+    (logger.info if tuned.guardrails.hold and not tuned.guardrails.kept else logger.warning)(tuned.guardrails.sentence)
+    return tuned
 
 
 def measured(
@@ -176,7 +176,7 @@ def measure_limits(
 
 def _production(policy: FusionPolicy, logs: Logs, in_use: FusionPolicy | None) -> Baseline | None:
     """Production's ranking, which is known once: later logs are of the policies that took its place."""
-    for known in (in_use, policy):
-        if known is not None and known.guardrails is not None:
-            return known.guardrails.production
+    for source in (in_use, policy):
+        if source is not None and source.guardrails is not None:
+            return source.guardrails.production
     return known_production(logs, policy if in_use is None else in_use)

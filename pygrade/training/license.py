@@ -144,7 +144,7 @@ def license_correction(
     return None, tuple(tried)
 
 
-def licensed_by_chance(
+def passing_permuted_control(
     logs: Logs, fold: Ints, cluster: Ints, fit: Callable[[Logs, Ints, Ints], Fitted], seed: int
 ) -> Candidate | None:
     """The candidate that passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be."""

@@ -43,8 +43,8 @@ class MlflowRun:
             from mlflow import MlflowClient
 
             self._client = MlflowClient(self.uri, self.uri)
-            found = self._client.get_experiment_by_name(self.name)
-            self._experiment = self._client.create_experiment(self.name) if found is None else found.experiment_id
+            existing = self._client.get_experiment_by_name(self.name)
+            self._experiment = self._client.create_experiment(self.name) if existing is None else existing.experiment_id
 
     def report(
         self,
@@ -62,9 +62,9 @@ class MlflowRun:
         policy or artifact with this version; one that was registered before is left as it is.
         """
         with self._calls():
-            if (known := self._registered(version)) is not None:
-                logger.info("mlflow: %s has version %s as number %s already", self.name, version, known)
-                return known
+            if (number := self._registered(version)) is not None:
+                logger.info("mlflow: %s has version %s as number %s already", self.name, version, number)
+                return number
             run = self._client.create_run(self._experiment, run_name=title, tags={VERSION: version}).info
             try:
                 self._log(run.run_id, options, metrics, steps)
@@ -97,8 +97,8 @@ class MlflowRun:
 
     def _registered(self, version: str) -> str | None:
         """The number under which a version is in the registry."""
-        found = self._client.search_model_versions(f"name = '{self.name}'")
-        return next((str(entry.version) for entry in found if entry.tags.get(VERSION) == version), None)
+        versions = self._client.search_model_versions(f"name = '{self.name}'")
+        return next((str(model.version) for model in versions if model.tags.get(VERSION) == version), None)
 
     def _register(self, source: str, run: str, version: str) -> str:
         if not self._client.search_registered_models(f"name = '{self.name}'"):

@@ -179,37 +179,37 @@ class OnlineLearner:
             if correction is None and self.limits is None:
                 return self._report(_Judgment(), 0)
             return self._publish(_frozen(self.policy), correction, now, _Judgment(), 0)
-        found = self._judge(window, self.served)
-        if found.regressed:
-            logger.warning("version %s regressed and is rolled back: %s", self.served.version, found.estimate)
+        judgment = self._judge(window, self.served)
+        if judgment.regressed:
+            logger.warning("version %s regressed and is rolled back: %s", self.served.version, judgment.estimate)
             self._serve(self.reference)
             self._return_to(self.reference)
-            return self._report(found, 0, rolled_back=True)
-        if found.blind:
-            return self._pause(found, 0)
+            return self._report(judgment, 0, rolled_back=True)
+        if judgment.blind:
+            return self._pause(judgment, 0)
         count, figures = self._learn(window)
         candidate = _frozen(self.policy)
-        found = self._judge(window, candidate)
-        if found.regressed:
-            logger.warning("a version regressed and is refused: %s", found.estimate)
+        judgment = self._judge(window, candidate)
+        if judgment.regressed:
+            logger.warning("a version regressed and is refused: %s", judgment.estimate)
             self._return_to(self.served)
-            return self._report(found, count, figures, refused=True)
-        if found.blind or not found.judged:
+            return self._report(judgment, count, figures, refused=True)
+        if judgment.blind or not judgment.judged:
             self._return_to(self.served)
-            correction = None if found.blind else self._renew(window)  # which has a gate of its own
+            correction = None if judgment.blind else self._renew(window)  # which has a gate of its own
             if correction is None:
-                return self._pause(found, count, figures)
+                return self._pause(judgment, count, figures)
             candidate = _frozen(self.policy)
         else:
             correction = self._renew(window)
-        return self._publish(candidate, correction, now, found, count, figures)
+        return self._publish(candidate, correction, now, judgment, count, figures)
 
     def _publish(
         self,
         candidate: FusionPolicy,
         correction: Correction | None,
         now: int,
-        found: _Judgment,
+        judgment: _Judgment,
         count: int,
         figures: dict[str, float] | None = None,
     ) -> Update:
@@ -220,9 +220,9 @@ class OnlineLearner:
             self.guardrails = candidate.guardrails
             if not candidate.guardrails.hold or candidate.guardrails.kept:
                 self._return_to(self.served)
-                return self._report(found, count, figures, limits_unmet=True)
+                return self._report(judgment, count, figures, limits_unmet=True)
             if candidate.version == self.served.version:
-                return self._report(found, count, figures)
+                return self._report(judgment, count, figures)
         self._serve(candidate)
         for follower in (self.policy, self.reference):  # prices are of all versions, as a correction is
             follower.spec, follower.guardrails = candidate.spec, candidate.guardrails
@@ -231,12 +231,12 @@ class OnlineLearner:
         if correction is not None:
             self.policy.correction = self.reference.correction = correction
             self._new, self._judged_from = 0, now
-        return self._report(found, count, figures, published=True, renewed=correction is not None)
+        return self._report(judgment, count, figures, published=True, renewed=correction is not None)
 
-    def _pause(self, found: _Judgment, count: int, figures: dict[str, float] | None = None) -> Update:
+    def _pause(self, judgment: _Judgment, count: int, figures: dict[str, float] | None = None) -> Update:
         if not self._paused:
-            logger.warning("learning pauses, as its guard could not find a regression: %s", found.estimate)
-        return self._report(found, count, figures, paused=True)
+            logger.warning("learning pauses, as its guard could not find a regression: %s", judgment.estimate)
+        return self._report(judgment, count, figures, paused=True)
 
     def _take(self, until: int) -> None:
         """Move the requests served up to ``until`` into the window, with their feedback."""
@@ -258,8 +258,8 @@ class OnlineLearner:
         config, policy = self.config.step, self.policy
         logs = window
         if policy.config.corrected:
-            given = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
-            logs = replace(window, predictions=policy.correct(*given))
+            columns = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
+            logs = replace(window, predictions=policy.correct(*columns))
         data = CompositeReward(self.config.reward).build(logs, policy.spec)
         pool = torch.from_numpy(np.flatnonzero(self._learned(window)))
         reference, figures = concentrations(self.reference, self.config.engine), dict[str, float]()
@@ -358,10 +358,10 @@ class OnlineLearner:
                 raise
         self.served = policy
 
-    def _report(self, found: _Judgment, count: int, figures: dict[str, float] | None = None, **done: bool) -> Update:
+    def _report(self, judgment: _Judgment, count: int, figures: dict[str, float] | None = None, **done: bool) -> Update:
         self._paused = done.get("paused", False)
         self.counters.update(name for name, happened in done.items() if happened)
-        return Update(self.served.version, found.estimate, found.cut, count, figures or {}, **done)
+        return Update(self.served.version, judgment.estimate, judgment.cut, count, figures or {}, **done)
 
     # ---- state -------------------------------------------------------------------------------------------------------
     def save(self, directory: str | Path) -> Path:
@@ -447,16 +447,16 @@ def _limits_of(config: OnlineConfig, policy: FusionPolicy) -> GuardrailConfig | 
     """
     if not config.guardrails.limits and policy.guardrails is None:
         return None
-    known = config.guardrails
-    if policy.guardrails is not None and not known.limits:
+    guardrails = config.guardrails
+    if policy.guardrails is not None and not guardrails.limits:
         limits = tuple(state.limit for state in policy.guardrails.states)
-        known = GuardrailConfig(limits=limits, confidence=policy.guardrails.confidence)
+        guardrails = GuardrailConfig(limits=limits, confidence=policy.guardrails.confidence)
     columns = () if policy.correction is None else policy.correction.items
-    for limit in known.parsed:
+    for limit in guardrails.parsed:
         if limit.share and limit.name not in columns:
             unread = f"limits name item column {limit.name!r}, which the policy does not read"
             raise ValueError(f"{unread}; want one trained with them")
-    return known
+    return guardrails
 
 
 def _frozen(policy: FusionPolicy) -> FusionPolicy:

@@ -58,7 +58,7 @@ class TorchStep:
     def state(self) -> dict[str, Tensor]:
         """A copy of Adam's state: ``adam.<parameter>.{step,exp_avg,exp_avg_sq}``; empty before the first update."""
         entries = self._optimizer.state_dict()["state"].items()
-        return {f"{_PREFIX}{index}.{name}": part.clone() for index, entry in entries for name, part in entry.items()}
+        return {f"{_PREFIX}{index}.{name}": value.clone() for index, state in entries for name, value in state.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a `state`; other names are ignored."""

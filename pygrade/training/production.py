@@ -70,7 +70,7 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
     own = np.flatnonzero(_own_pages(logs))
     pages = int(np.clip(_SEARCHED_ROWS * logs.num_requests // (_DEPTH * logs.num_rows), 30, _SEARCHED_PAGES))
     chosen = own[evenly_spaced(len(own), pages)]
-    part, rows = logs.select(chosen), np.isin(logs.row_request, chosen)
+    chosen_logs, rows = logs.select(chosen), np.isin(logs.row_request, chosen)
     formula, ordered = fusion_formula(config.policy), logs.slots_known and bool(len(own))
     baseline = logged_baseline(logs, config.policy.transform)
     scores: Floats32 = logs.value_of(logs.predictions).astype(np.float32)
@@ -78,12 +78,12 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
         baseline = baseline_in_use(config.in_use, logs.tasks)
     if baseline is not None:
         scores = baseline_scores(baseline, logs, formula)
-    elif ordered and (found := _search(part, agreement(part, scores[rows]), formula)) is not None:
-        scores = baseline_scores(found, logs, formula)
-        baseline = found if agreement(part, scores[rows]) >= _SAME else None
+    elif ordered and (fitted := _search(chosen_logs, agreement(chosen_logs, scores[rows]), formula)) is not None:
+        scores = baseline_scores(fitted, logs, formula)
+        baseline = fitted if agreement(chosen_logs, scores[rows]) >= _SAME else None
     servable, caution = None if baseline is None else scores, ""
-    known = {PRODUCTION_SCORE: logs.production_score, PRODUCTION: servable}
-    same = {name: agreement(part, values[rows]) for name, values in known.items() if values is not None}
+    rankings = {PRODUCTION_SCORE: logs.production_score, PRODUCTION: servable}
+    same = {name: agreement(chosen_logs, values[rows]) for name, values in rankings.items() if values is not None}
     fallback = LOGGED_ORDER if ordered else EXPECTED_VALUE
     over = next((name for name, share in same.items() if share >= _MAKES or not ordered), fallback)
     if config.in_use and ordered and same[PRODUCTION] < _MAKES:
@@ -118,9 +118,9 @@ def _places(logs: Logs, scores: Array) -> Ints:
     """[M]: ranks of production: shown items by slot, if it is known, then others, by scores [M]."""
     slot = np.where(logs.shown & logs.slots_known, logs.position, 0)
     order = np.lexsort((-scores, slot, ~logs.shown, logs.row_request))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order)) - logs.offsets[:-1][logs.row_request[order]]
-    return place
+    old_rank = np.empty(len(order), np.int64)
+    old_rank[order] = np.arange(len(order)) - logs.offsets[:-1][logs.row_request[order]]
+    return old_rank
 
 
 def _search(logs: Logs, least: float, formula: Mapping[str, Any]) -> Baseline | None:
@@ -128,7 +128,7 @@ def _search(logs: Logs, least: float, formula: Mapping[str, Any]) -> Baseline | 
 
     A ranking is a choice at each slot of what was not chosen yet (Plackett-Luce), log odds Σ_t w_t f(p_t).
     """
-    best, found = least, None
+    best, fitted = least, None
     for transform in _TRANSFORMS:
         predictions, offsets = torch.from_numpy(logs.predictions), torch.from_numpy(logs.offsets)
         x = ops.transform_scores(predictions, offsets=offsets, **{**formula, "transform": transform}).double().numpy()
@@ -137,21 +137,21 @@ def _search(logs: Logs, least: float, formula: Mapping[str, Any]) -> Baseline | 
         weights = np.where(np.abs(weights) > _TINY * np.abs(weights).max(), weights, 0.0) / deviation
         if not weights.any():
             continue
-        entry = Baseline(PRODUCTION, transform, tuple((weights / np.abs(weights).sum()).tolist()))
-        if (same := agreement(logs, baseline_scores(entry, logs, formula))) > best:
-            best, found = same, entry
-    return found
+        baseline = Baseline(PRODUCTION, transform, tuple((weights / np.abs(weights).sum()).tolist()))
+        if (same := agreement(logs, baseline_scores(baseline, logs, formula))) > best:
+            best, fitted = same, baseline
+    return fitted
 
 
 def _choices(logs: Logs, x: Floats) -> Floats:
     """[T]: coefficients of x [M, T] in the choice of each of the first slots' items."""
-    place, request = _places(logs, np.zeros(logs.num_rows)), logs.row_request
+    old_rank, request = _places(logs, np.zeros(logs.num_rows)), logs.row_request
     shown = np.bincount(request, logs.shown, logs.num_requests)
     rows, events, groups = [], [], []
     for slot in range(min(int(shown.max()), _DEPTH)):
-        left = np.flatnonzero((place >= slot) & (shown > slot)[request])
+        left = np.flatnonzero((old_rank >= slot) & (shown > slot)[request])
         rows.append(left)
-        events.append(place[left] == slot)
+        events.append(old_rank[left] == slot)
         groups.append(request[left] + slot * logs.num_requests)
     group = np.concatenate(groups)
     starts, tasks = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]), x.shape[1]
@@ -205,15 +205,15 @@ def page_lift(
     chosen = own[evenly_spaced(len(own), _MAX_PAGES)]
     if not len(chosen):
         return None
-    rows, part = np.isin(logs.row_request, chosen), logs.select(chosen)
-    score, request, shown = production.scores[rows], part.row_request, part.shown
-    place, rank = _places(part, score), ranks(served[rows], part.offsets)
-    x, order = _covariates(part, score, place, rank)
-    slots = np.log1p(place) if part.slots_known else np.zeros(len(place))
+    rows, judged = np.isin(logs.row_request, chosen), logs.select(chosen)
+    score, request, shown = production.scores[rows], judged.row_request, judged.shown
+    old_rank, rank = _places(judged, score), ranks(served[rows], judged.offsets)
+    x, order = _covariates(judged, score, old_rank, rank)
+    slots = np.log1p(old_rank) if judged.slots_known else np.zeros(len(old_rank))
     x = np.hstack([x, slots[:, None]])
-    value = np.maximum(part.value_of(part.feedback), 0.0) * (1.0 if share is None else share[chosen][request])
+    value = np.maximum(judged.value_of(judged.feedback), 0.0) * (1.0 if share is None else share[chosen][request])
     value = value * value.sum() / max(float(value @ value), 1e-30)  # in events of like worth, whatever the unit
-    some = shown & (np.bincount(request, value, part.num_requests) > 0)[request]
+    some = shown & (np.bincount(request, value, judged.num_requests) > 0)[request]
     starts = np.flatnonzero(np.r_[True, np.diff(request[some]) > 0]) if some.any() else np.zeros(0, np.int64)
     mean, precision = np.zeros(x.shape[1]), np.eye(x.shape[1])
     mean[-1], precision[-1, -1] = _slot_prior(propensity)
@@ -222,11 +222,11 @@ def page_lift(
         fit = fit_conditional(x[some], value[some], starts, precision, mean)
         beta = fit.coefficients
         covariance = _covariance(fit, x[some], precision, cluster[chosen][request[some]])
-    known = covariance.copy()
-    known[-2, -2] += (_COARSE * beta[-2]) ** 2
-    depth = np.minimum(np.bincount(request, shown, part.num_requests), page_size)[request]
-    lift = _lift(x, rank, place, depth, beta, known, part.slots_known)
-    held = place < depth
+    widened = covariance.copy()
+    widened[-2, -2] += (_COARSE * beta[-2]) ** 2
+    depth = np.minimum(np.bincount(request, shown, judged.num_requests), page_size)[request]
+    lift = _lift(x, rank, old_rank, depth, beta, widened, judged.slots_known)
+    held = old_rank < depth
     toward = order @ covariance[:-1, :-1] @ order
     z = float(order @ beta[:-1] / np.sqrt(toward)) if toward > 0 else 0.0
     return PageLift(lift, float((rank < depth)[held].mean()), z)
@@ -240,14 +240,14 @@ def _slot_prior(propensity: SlotPropensity) -> tuple[float, float]:
     return -ASSUMED, 1.0
 
 
-def _covariates(logs: Logs, score: Array, place: Ints, rank: Ints) -> tuple[Floats, Floats]:
+def _covariates(logs: Logs, score: Array, old_rank: Ints, rank: Ints) -> tuple[Floats, Floats]:
     """Covariates [M, 4], and how production's order loads on the last two, [4] with 0 for the others."""
     size = np.diff(logs.offsets)[logs.row_request]
 
     def level(ranking: Ints) -> Floats:
         return np.asarray(torch.special.ndtri(torch.from_numpy((size - ranking - 0.5) / size)).numpy())
 
-    by_score = level(place) - level(ranks(score, logs.offsets))
+    by_score = level(old_rank) - level(ranks(score, logs.offsets))
     worth = _log_or_z(logs.value_of(logs.predictions), logs)
     x = np.stack([worth, level(rank), _log_or_z(score, logs), by_score], 1)
     center = np.add.reduceat(x, logs.offsets[:-1]) / np.diff(logs.offsets)[:, None]
@@ -260,7 +260,7 @@ def _covariates(logs: Logs, score: Array, place: Ints, rank: Ints) -> tuple[Floa
         scale = 1.0 / deviation if deviation > _TINY * before else 0.0
         scale = min(scale, _STEEPEST) if i == x.shape[1] - 1 else scale  # few places that differ show no more
         x[:, i], within[:, i] = x[:, i] * scale, within[:, i] * scale
-    loads = within.T @ level(place) / len(within)
+    loads = within.T @ level(old_rank) / len(within)
     loads[:2] = 0.0
     return x, np.where(np.abs(loads) > _TINY, loads, 0.0)
 
@@ -280,7 +280,7 @@ def _covariance(fit: ConditionalFit, x: Floats, precision: Floats, cluster: Ints
     return np.asarray(inverse @ (sums.T @ sums + precision) @ inverse)
 
 
-def _lift(x: Floats, rank: Ints, place: Ints, depth: Ints, beta: Floats, covariance: Floats, slots: bool) -> Interval:
+def _lift(x: Floats, rank: Ints, logged: Ints, depth: Ints, beta: Floats, covariance: Floats, slots: bool) -> Interval:
     """Value of the pages of ranks [M] over that of production's places [M], by the delta method for its logarithm."""
 
     def page(ranking: Ints) -> tuple[float, Floats]:
@@ -290,7 +290,7 @@ def _lift(x: Floats, rank: Ints, place: Ints, depth: Ints, beta: Floats, covaria
         worth = np.exp(columns @ beta)
         return float(worth.sum()), worth @ columns / worth.sum()
 
-    (new, slope), (old, old_slope) = page(rank), page(place)
+    (new, slope), (old, old_slope) = page(rank), page(logged)
     ratio, error = new / old, float(np.sqrt((slope - old_slope) @ covariance @ (slope - old_slope)))
     low, high = (ratio * math.exp(sign * _Z * error) - 1.0 for sign in (-1, 1))
     return Interval(ratio - 1.0, ratio * error, low, high)

@@ -71,8 +71,8 @@ class SlotPropensity:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "SlotPropensity":
         """The propensity that `to_dict` wrote, as ``train.json`` has it."""
-        known = {field.name: record[field.name] for field in fields(cls)}
-        return cls(**known | {"shuffled": None if record["shuffled"] is None else tuple(record["shuffled"])})
+        values = {field.name: record[field.name] for field in fields(cls)}
+        return cls(**values | {"shuffled": None if record["shuffled"] is None else tuple(record["shuffled"])})
 
     @property
     def low(self) -> float:
@@ -137,17 +137,17 @@ def slot_propensity(logs: Logs, config: RewardConfig, *, warn: bool = True) -> S
     if not isinstance(config.propensity, str):
         return SlotPropensity(float(config.propensity), "given")
     slots = config.page_size
-    found: list[SlotPropensity] = []
+    estimates: list[SlotPropensity] = []
     missing = []
     plain = np.arange(logs.num_requests) if logs.exploration is None else np.flatnonzero(logs.exploration != "shuffle")
     pages = plain[evenly_spaced(len(plain), _MAX_PAGES)]
     for estimate in (partial(_from_shuffled, logs, slots), partial(_from_production, logs, slots, pages)):
         try:
-            found.append(estimate())
+            estimates.append(estimate())
         except ValueError as error:
             missing.append(str(error))
-    if found:
-        return found[0] if len(found) == 1 else _combine(*found)
+    if estimates:
+        return estimates[0] if len(estimates) == 1 else _combine(*estimates)
     reason, needed = "; ".join(missing), _needed(logs, slots)
     if warn:
         logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
@@ -172,11 +172,11 @@ def _combine(shuffled: SlotPropensity, other: SlotPropensity) -> SlotPropensity:
     )
 
 
-def _flat(found: SlotPropensity, *estimates: float) -> SlotPropensity:
+def _flat(estimate: SlotPropensity, *estimates: float) -> SlotPropensity:
     """0 where two methods find an exponent within `_FLAT` of it, with an interval that reaches what was found."""
     if len(estimates) < 2 or max(map(abs, estimates)) > _FLAT:
-        return found
-    return replace(found, exponent=0.0, standard_error=max(found.standard_error, max(estimates) / _Z))
+        return estimate
+    return replace(estimate, exponent=0.0, standard_error=max(estimate.standard_error, max(estimates) / _Z))
 
 
 def _without_slots(config: RewardConfig, warn: bool) -> SlotPropensity:
@@ -262,18 +262,18 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
     if not estimates:
         raise ValueError("the slots' effect on production's pages could not be fitted")
     error, exponent, source = estimates[0]
-    given = " and ".join(f"exponent {_interval(value, spread)} by {name}" for spread, value, name in estimates)
+    listed = " and ".join(f"exponent {_interval(value, spread)} by {name}" for spread, value, name in estimates)
     for other, elsewhere, _ in estimates[1:]:
         if abs(exponent - elsewhere) > _DISAGREE * math.hypot(error, other):
             error = abs(exponent - elsewhere) / _Z
     if _Z * error > WIDEST:
-        raise ValueError(f"on production's pages the slots' effect cannot be separated from the items' ({given})")
-    found = SlotPropensity(exponent, source, standard_error=error)
-    if (flat := _flat(found, *(value for _, value, _ in estimates))) is not found:
+        raise ValueError(f"on production's pages the slots' effect cannot be separated from the items' ({listed})")
+    estimate = SlotPropensity(exponent, source, standard_error=error)
+    if (flat := _flat(estimate, *(value for _, value, _ in estimates))) is not estimate:
         return flat
     if exponent + _Z * error < 0 or exponent > MAX_EXPONENT:
-        raise ValueError(f"production's pages give an impossible effect of the slot ({given})")
-    return replace(found, exponent=max(exponent, 0.0))
+        raise ValueError(f"production's pages give an impossible effect of the slot ({listed})")
+    return replace(estimate, exponent=max(exponent, 0.0))
 
 
 class _Fit(NamedTuple):
@@ -322,11 +322,11 @@ def _calibrated(score: Floats, event: Array, examined: Floats) -> Floats:
     if event.sum() < _CALIBRATED:
         return score
     bins = int(np.clip(event.sum() / 20, 2, 100))
-    place = np.searchsorted(np.quantile(score, np.arange(1, bins) / bins), score, side="right")
-    place = np.unique(place, return_inverse=True)[1]
-    weight = np.bincount(place, examined)
-    events = np.bincount(place, event) + 0.5 * weight / weight.mean()  # half an event a bin: log needs some
-    x, rates = pooled_rates(np.bincount(place, score * examined), events, weight)
+    bin_of = np.searchsorted(np.quantile(score, np.arange(1, bins) / bins), score, side="right")
+    bin_of = np.unique(bin_of, return_inverse=True)[1]
+    weight = np.bincount(bin_of, examined)
+    events = np.bincount(bin_of, event) + 0.5 * weight / weight.mean()  # half an event a bin: log needs some
+    x, rates = pooled_rates(np.bincount(bin_of, score * examined), events, weight)
     return np.asarray(np.interp(score, x, np.log(rates)))
 
 

@@ -43,17 +43,17 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     options = CorrectionConfig(maps=bool(old.form))
     fitted = fit_correction(logs, theta, fold, cluster, options, prior=old, parents=old.parents)
     pages = PageReplay(logs, reward, winsorized(logs, cluster))
-    found, _ = license_correction(logs, fitted, fold, cluster, pages, propensity)
-    if found is None:
+    licensed, _ = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    if licensed is None:
         return None
-    predictions, served = found.predictions, correct(old, logs)
+    predictions, served = licensed.predictions, correct(old, logs)
     likelihood = JointLikelihood(logs, fitted.scaling, theta, fitted.cases)
-    new, before = (likelihood.shares(_given(part, old.parents, logs)) for part in (predictions, served))
+    new, before = (likelihood.shares(_given(corrected, old.parents, logs)) for corrected in (predictions, served))
     judge = PageValues(logs, theta)
-    value = judge.gain(*(judge.rank(logs.value_of(part), True) for part in (predictions, served)))
+    value = judge.gain(*(judge.rank(logs.value_of(corrected), True) for corrected in (predictions, served)))
     if min(zscore(likelihood.gain(new, before), cluster), zscore(value, cluster)) < _BETTER:
         return None
-    return replace(found.candidate.correction, page_terms=old.page_terms)
+    return replace(licensed.candidate.correction, page_terms=old.page_terms)
 
 
 def _shows(logs: Logs, old: Correction) -> bool:

@@ -37,8 +37,8 @@ def logged_weights(logs: Logs) -> Floats32 | None:
     """Mean logged weights [T] of the requests served without weight exploration; None if the log has no weights."""
     if logs.weights is None:
         return None
-    known = ~np.isnan(logs.weights).any(1)
-    plain = known if logs.exploration is None else known & (logs.exploration != "dirichlet")
+    has_weights = ~np.isnan(logs.weights).any(1)
+    plain = has_weights if logs.exploration is None else has_weights & (logs.exploration != "dirichlet")
     if not plain.any():
         return None
     mean = logs.weights[plain].astype(np.float64).mean(0)
@@ -185,16 +185,16 @@ def transformed_predictions(logs: Logs, spec: PolicySpec) -> Floats32:
     """Transformed predictions [M, T], priced as the spec says: requests of equal size go through the op together."""
     sizes = np.diff(logs.offsets)
     result = np.empty_like(logs.predictions)
-    given = logs.predictions
+    priced = logs.predictions
     if spec.config.value_tasks:
         if logs.value is None:
             raise ValueError(
                 f"value is missing in the log; the policy prices {', '.join(spec.config.value_tasks)} by it"
             )
-        given = np.where(np.isin(spec.tasks, spec.config.value_tasks), given * logs.value[:, None], given)
+        priced = np.where(np.isin(spec.tasks, spec.config.value_tasks), priced * logs.value[:, None], priced)
     for size in np.unique(sizes):
         rows = logs.offsets[:-1][sizes == size][:, None] + np.arange(size)  # [r, n]
-        block = torch.from_numpy(given[rows])
+        block = torch.from_numpy(priced[rows])
         result[rows] = ops.transform_scores(block, **fusion_formula(spec.config)).numpy()
     return result
 

@@ -131,9 +131,9 @@ class Run:
             record = self._checkpoint.record
             if record["fingerprint"] != self._fingerprint:
                 changed = _changes(record.get("options", {}), self._options)
-                found = f"a run with other options: {changed}" if changed else "a run on other logs"
+                other = f"a run with other options: {changed}" if changed else "a run on other logs"
                 raise ValueError(
-                    f"{directory / 'checkpoints'} holds {found}; want the same, another directory, or resume=False "
+                    f"{directory / 'checkpoints'} holds {other}; want the same, another directory, or resume=False "
                     "(--no-resume)"
                 )
             self._sums = record["sums"]
@@ -258,4 +258,4 @@ def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> s
         elif old != new:
             flag = f"{prefix}{name}".replace("_", "-")
             parts.append(f"--{flag} is {json.dumps(new)}, the run has {json.dumps(old)}")
-    return "; ".join(part for part in parts if part)
+    return "; ".join(text for text in parts if text)

@@ -73,7 +73,7 @@ def mean_reward(data: RequestTensors, weights: Tensor, rows: Tensor) -> Tensor:
     device = data.scores.device
     weights = weights.to(device)
     total = torch.zeros(len(weights), dtype=torch.float64, device=device)
-    for part in torch.split(rows.to(device), _ROWS):
-        rewards = data.rewards(part, weights[None].expand(len(part), -1, -1).contiguous())[..., :ranked]
+    for block in torch.split(rows.to(device), _ROWS):
+        rewards = data.rewards(block, weights[None].expand(len(block), -1, -1).contiguous())[..., :ranked]
         total += (rewards * data.component_weights[:ranked]).sum(-1).double().sum(0)
     return (total / len(rows)).cpu()

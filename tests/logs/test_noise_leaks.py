@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pygrade.logs.noise_leaks import share_told, split_groups, sum_groups, told_noise
+from pygrade.logs.noise_leaks import explained_shares, label_noise_z, split_groups, sum_groups
 
 ITEMS, USERS = 400, 300
 
@@ -23,7 +23,7 @@ def showings(seed: int, times: int = 24, spread: float = 0.7, stock: int = 0):
 
 def z_of(column, item, user, event) -> float:
     halves = split_groups((event - event.mean())[:, None], item, user % 2 == 1, ITEMS)
-    return told_noise(column, halves, 0)[0]
+    return label_noise_z(column, halves, 0)[0]
 
 
 @pytest.mark.parametrize("times", [8, 24])
@@ -57,10 +57,10 @@ def test_few_groups_and_constants_say_nothing():
     assert z_of(some, item, user, event) == 0
 
 
-def test_share_told_is_of_what_is_left():
+def test_explained_shares_is_of_what_is_left():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5000))
-    given, told = share_told(b, a + b + rng.normal(size=5000), a)
+    given, told = explained_shares(b, a + b + rng.normal(size=5000), a)
     assert given == pytest.approx(1 / 3, abs=0.03) and told == pytest.approx(1 / 2, abs=0.03)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pygrade.logs.order_leaks import made_afterwards
+from pygrade.logs.order_leaks import backdated_z
 
 PAGE = 8
 
@@ -22,7 +22,7 @@ def pages(seed: int, score, requests: int = 1000, altered: float = 0.0, informed
     slot, request = np.tile(np.arange(PAGE, dtype=np.int32), requests), np.repeat(np.arange(requests), PAGE)
     shuffle = rng.permutation(len(p))
     rows = (np.hstack([p, np.log(p)])[shuffle], y[shuffle], slot[shuffle], request[shuffle])
-    return made_afterwards(*rows)
+    return backdated_z(*rows)
 
 
 SCORES = {

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from pygrade.logs import concatenate
-from pygrade.training.looks_wrong import headline, looks_wrong, rate_sentence
+from pygrade.training.log_findings import headline, log_findings, rate_sentence
 from tests.evaluation.test_cautions import with_bot
 from tests.learning import logs_of, tiny_logs
 
 
 def sentences_of(logs) -> list[str]:
-    return [str(finding) for finding in looks_wrong(logs)]
+    return [str(finding) for finding in log_findings(logs)]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def logs():
 
 
 def test_a_sound_log_has_none(logs):
-    assert looks_wrong(logs) == [] and headline([]) == "You can train on this log."
+    assert log_findings(logs) == [] and headline([]) == "You can train on this log."
 
 
 def alone(logs):
@@ -96,7 +96,7 @@ def chain(seed=0, requests=3000, given=False):
 
 
 def test_a_prediction_that_is_conditional_on_its_parent():
-    assert looks_wrong(chain()) == []
+    assert log_findings(chain()) == []
     given, above = sentences_of(chain(given=True)), chain()
     assert len(given) == 1 and given[0].startswith("GIVEN ITS PARENT: order is predicted ")
     assert "right where click happened" in given[0] and "--scale order=given:click" in given[0]
@@ -112,7 +112,7 @@ def test_a_prediction_that_is_conditional_on_its_parent():
 def test_an_odd_exchange_rate(logs):
     price = np.random.default_rng(0).lognormal(3, 0.5, logs.num_rows).astype(np.float32)
     priced = replace(logs, value=price, value_tasks=("order",), task_values=(1.0, 1.0))
-    assert looks_wrong(priced) == []
+    assert log_findings(priced) == []
     (sentence,) = sentences_of(replace(priced, value=price * 100))
     assert sentence.startswith("EXCHANGE RATE: one order is worth 2,") and "Are prices in cents?" in sentence
     assert "of the value" in sentence and rate_sentence({"order": 2.0}) == ""
@@ -121,10 +121,10 @@ def test_an_odd_exchange_rate(logs):
 def test_what_keeps_from_training_comes_first_then_what_keeps_from_a_verdict(logs):
     told = np.add.reduceat(logs.feedback, logs.offsets[:-1])[:, 0]
     leak = replace(logs, context=np.stack([told, logs.context[:, 1]], 1), slots_known=False)
-    findings = looks_wrong(leak)
+    findings = log_findings(leak)
     assert [finding.kind for finding in findings] == ["LEAK", "NO SLOTS"]
     assert headline(findings).endswith("it supports no verdict until this is mended: LEAK.")
     feedback = logs.feedback.copy()
     feedback[logs.shown, 1] = 1
-    findings = looks_wrong(replace(leak, feedback=feedback))
+    findings = log_findings(replace(leak, feedback=feedback))
     assert findings[0].kind == "POSITIVES ONLY" and headline(findings).startswith("You can not train on this log")

@@ -32,10 +32,10 @@ class Finding(NamedTuple):
         return f"{self.kind}: {self.text}"
 
 
-def looks_wrong(logs: Logs) -> list[Finding]:
+def log_findings(logs: Logs) -> list[Finding]:
     """The findings of a log: first those that keep it from training, then from a verdict, then what to look at."""
-    found = [*_no_log(logs), *_columns(logs), *_scales(logs), *_evidence(logs)]
-    return sorted(found, key=lambda finding: ("training", "verdict", "").index(finding.keeps))
+    findings = [*_no_log(logs), *_columns(logs), *_scales(logs), *_evidence(logs)]
+    return sorted(findings, key=lambda finding: ("training", "verdict", "").index(finding.keeps))
 
 
 def headline(findings: list[Finding]) -> str:
@@ -101,10 +101,10 @@ def _scales(logs: Logs) -> Iterator[Finding]:
     """Predictions of another scale than those of their parents, and odd exchange rates."""
     shown = logs.shown
     feedback, predictions = logs.feedback[shown], logs.predictions[shown].astype(np.float64)
-    given = given_parent(logs)
+    parents = given_parent(logs)
     for t, p in enumerate(parents_of(feedback, amounts_of(logs))):
         task, parent = logs.tasks[t], logs.tasks[p]
-        if task in given:
+        if task in parents:
             ratio = predictions[:, t].sum() / feedback[:, t].sum()
             yield Finding(
                 "GIVEN ITS PARENT",
@@ -237,5 +237,5 @@ def missing_sentence(logs: Logs) -> str:
     return f"{_share(share)} of the requests lack a feature: {', '.join(parts)}{more}"
 
 
-def _share(part: float) -> str:
-    return f"{100 * part:.2g} %" if part < 0.995 else "100 %"
+def _share(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
