@@ -480,7 +480,10 @@ TEST(predictions_on_scales_rank_and_are_logged_as_those_of_a_log) {
   Artifact artifact;
   artifact.scales = scales_json;
   const auto policy = parse(artifact.draw());
-  CHECK(policy->scales().converts() && policy->scales().json() == scales_json);
+  std::string compact = scales_json;
+  std::erase(compact, ' ');
+  CHECK(policy->scales().converts());
+  CHECK_EQUAL(policy->scales().json(), compact);
   std::vector<float> raw = make_predictions(300);
   for (std::size_t i = 0; i < raw.size(); i += 3) raw[i + 1] = 8.0f * raw[i + 1] - 6.0f;
   raw[33] = nan_value;

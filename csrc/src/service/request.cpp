@@ -605,12 +605,12 @@ void RankInput::read_rules(Reading& reading) {
       for (std::string_view name; reader_.next_key(name);) read_group(rows, name);
     } else if (const auto limit = std::ranges::find(limit_names, argument.key); limit != limit_names.end()) {
       auto& numbers = limits_[static_cast<std::size_t>(limit - limit_names.begin())];
-      const std::string key = argument.text();
+      const std::string key = argument.text(), prefix = key + ".";
       enter_object(reader_, argument);
       for (std::string_view name; reader_.next_key(name);) {
         if (numbers.size() == max_groups)
           throw InputError(key, key + " has more than " + std::to_string(max_groups) + " groups");
-        const Argument of_group(key + ".", name);
+        const Argument of_group(prefix, name);
         numbers.emplace_back(name, limit == limit_names.end() - 1
                                        ? read_number(reader_, of_group, 0.0, 1.0)
                                        : static_cast<double>(read_integer(reader_, of_group, -1, 1'000'000'000)));

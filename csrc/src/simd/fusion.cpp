@@ -34,6 +34,7 @@ void transform(const FusionTask& task, std::int64_t begin, std::int64_t end, flo
   const std::int64_t tasks = task.scores.tasks;
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(task.scores, b);
+    if (request.count == 0) continue;
     float* values = task.values + request.first * tasks;
     if (task.scores.layout == Layout::task_major) {
       load_request(task.scores, task.options, request, s);

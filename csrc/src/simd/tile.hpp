@@ -40,7 +40,7 @@ PYGRADE_INLINE auto with_elements(const Scores& scores, std::int64_t element, Wo
 // Widens `count` scores; reads nothing past them.
 inline void widen(const void* from, ScoreType type, std::int64_t count, float* to) {
   if (type == ScoreType::float32) {
-    __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+    if (count > 0) __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
     return;
   }
   const auto* half = static_cast<const std::uint16_t*>(from);
