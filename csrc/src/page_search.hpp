@@ -49,7 +49,7 @@ struct SortedCandidates {
   const std::int32_t* ids;  // by position; null: the position
 };
 
-// How far a page got with the candidates before those that are new.
+// Progress of a page over the candidates before those that are new.
 struct FilledSlots {
   std::int64_t seen = 0, slots = 0;
 };
