@@ -143,7 +143,8 @@ class InputScaling:
         first = {"1": slice(0, 1), "x": slice(1, 1 + x), "m": slice(1 + x, 1 + x + tasks)}
         first["i"] = slice(1 + x + tasks, 1 + x + tasks + items)
         second = {"1": slice(0, 1), "c": slice(1, 1 + tasks), "i": slice(1 + tasks, 1 + tasks + items)}
-        return tuple({name: at for name, at in side.items() if at.stop > at.start} for side in (first, second))  # type: ignore[return-value]
+        first, second = ({name: at for name, at in side.items() if at.stop > at.start} for side in (first, second))
+        return first, second
 
     def inputs(self, logs: Logs, predictions: Floats32) -> DesignInputs:
         """Inputs of the log's shown rows under (mapped) predictions [M, T] of all candidates."""

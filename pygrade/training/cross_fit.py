@@ -372,11 +372,8 @@ class _BaselineComparison:
         logs, pages = self.later_logs, self.later_pages
         base = logged_order(logs, pages, self.propensity) if over == LOGGED_ORDER else None
         if base is None:
-            scores = (
-                self.production.scores[self.is_later[self.logs.row_request]]
-                if over == PRODUCTION_SCORE
-                else self.later[over]
-            )
+            late_rows = self.is_later[self.logs.row_request]
+            scores = self.production.scores[late_rows] if over == PRODUCTION_SCORE else self.later[over]
             base = pages.values(pages.ranks(scores[logs.shown]), self.propensity)
         mixed = (1 - arm.share) * self.later[arm.anchor]
         if arm.share:

@@ -128,16 +128,19 @@ def swap_last_into_first(columns):
         values.append(values.pop(0))
 
 
+def shift_all(name, change):
+    return lambda columns: columns.update({name: [v if v is None else change(v) for v in columns[name]]})
+
+
 FIRST_HIDDEN = int(np.argmax(make_logs().position < 0))
-SHIFTED = lambda name, change: lambda c: c.update({name: [v if v is None else change(v) for v in c[name]]})  # noqa: E731
 # what is changed, and the column and its row that the error names
 BAD = {
-    "slots from 1": (SHIFTED("position", lambda slot: slot + 1), "position", 0),
+    "slots from 1": (shift_all("position", lambda slot: slot + 1), "position", 0),
     "a slot beyond all pages": (set_value("position", 0, 2**31 - 1), "position", 0),
     "negative position": (set_value("position", 0, -3), "position", 0),
-    "timestamps in seconds": (SHIFTED("timestamp", lambda time: time // 1000), "timestamp", 0),
-    "timestamps in nanoseconds": (SHIFTED("timestamp", lambda time: time * 10**6), "timestamp", 0),
-    "predictions in percent": (SHIFTED("p_cart", lambda p: 100 * p), "p_cart", 0),
+    "timestamps in seconds": (shift_all("timestamp", lambda time: time // 1000), "timestamp", 0),
+    "timestamps in nanoseconds": (shift_all("timestamp", lambda time: time * 10**6), "timestamp", 0),
+    "predictions in percent": (shift_all("p_cart", lambda p: 100 * p), "p_cart", 0),
     "an item twice in a request": (
         lambda c: c["item_id"].__setitem__(FIRST_HIDDEN, c["item_id"][FIRST_HIDDEN - 1]),
         "item_id",
@@ -163,16 +166,19 @@ BAD = {
 }
 
 
+def refuse_changed(folder, change, error, message):
+    columns = columns_of(make_logs(), folder)
+    change(columns)
+    pq.write_table(pa.table(columns), folder / "bad.parquet")
+    with pytest.raises(error, match=message):
+        read_logs(folder / "bad.parquet")
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_values_are_named(tmp_path, name):
     change, column, row = BAD[name]
-    columns = columns_of(make_logs(), tmp_path)
-    change(columns)
-    pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
-    with pytest.raises(
-        ValueError, match=rf"column '{column}', row {chr(92) + 'd+' if row is None else row} of bad.parquet: .*want"
-    ):
-        read_logs(tmp_path / "bad.parquet")
+    where = rf"column '{column}', row {chr(92) + 'd+' if row is None else row} of bad.parquet: .*want"
+    refuse_changed(tmp_path, change, ValueError, where)
 
 
 @pytest.mark.parametrize(
@@ -191,11 +197,7 @@ def test_bad_values_are_named(tmp_path, name):
     ],
 )
 def test_columns_that_are_missing_or_of_another_type_are_named(tmp_path, change, error, message):
-    columns = columns_of(make_logs(), tmp_path)
-    change(columns)
-    pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
-    with pytest.raises(error, match=message):
-        read_logs(tmp_path / "bad.parquet")
+    refuse_changed(tmp_path, change, error, message)
 
 
 def test_what_is_unusual_is_read_with_a_warning(tmp_path, caplog):
@@ -215,11 +217,8 @@ def test_what_is_unusual_is_read_with_a_warning(tmp_path, caplog):
             item_features=make_logs().select([1]).item_features * np.array([np.nan, 1], np.float32),
         ),
     )
-    assert [
-        word
-        for word in ("color", "0 where position is null", "'x_age' has no", "'i_brand' has no")
-        if word not in caplog.text
-    ] == []
+    words = ("color", "0 where position is null", "'x_age' has no", "'i_brand' has no")
+    assert [word for word in words if word not in caplog.text] == []
 
 
 def test_one_long_id_costs_no_other_row_memory(tmp_path):
