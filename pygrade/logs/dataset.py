@@ -1,7 +1,8 @@
 """The log that a training learns from, opened once.
 
 A log of more requests than fit in memory is laid out as a file a column, which are mapped and not read: the system
-holds what is used, and takes it back where memory is short. Requests that are looked at are copied, some at a time.
+holds what is used, and takes it back where memory is short. Texts stay in memory, so that a long one costs no other
+row. Requests that are looked at are copied, some at a time.
 """
 
 import shutil
@@ -148,7 +149,7 @@ def map_columns(parts: Iterable[Logs], folder: Path) -> Logs:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    written = defaultdict[str, list[tuple[np.dtype[Any], int]]](list)
+    written = defaultdict[str, list[Array]](list)  # texts, of other columns the shape and type alone
     sizes: list[NDArray[np.int64]] = []
     tables: list[NDArray[np.float32]] = []
     first: Logs | None = None
@@ -164,31 +165,26 @@ def map_columns(parts: Iterable[Logs], folder: Path) -> Logs:
                 continue
             if name == "embedding":
                 values = np.where(values < 0, values, values + sum(map(len, tables[:-1]))).astype(np.int32)
-            values = values.astype(str) if values.dtype == object else values
-            written[name].append((values.dtype, len(values)))
-            with open(folder / name, "ab") as file:
-                np.ascontiguousarray(values).tofile(file)
+            is_text = values.dtype == object
+            written[name].append(values if is_text else np.broadcast_to(np.empty((), values.dtype), values.shape))
+            if not is_text:
+                with open(folder / name, "ab") as file:
+                    np.ascontiguousarray(values).tofile(file)
     assert first is not None
-    shapes = {name: getattr(first, name).shape[1:] for name in written}
     columns: dict[str, Any] = {name: None for name in COLUMNS if len(written[name]) < len(sizes)}
     for name in written.keys() - columns.keys():
-        columns[name] = _join(folder / name, written[name], shapes[name])
+        columns[name] = _join(folder / name, written[name])
     ends = np.cumsum(np.concatenate([[0], *sizes]), dtype=np.int64)
     whole = columns["embedding"] is not None
     columns |= {"offsets": map_column(ends, folder / "offsets"), "scales": scales}
     return replace(first, **columns, embeddings=np.concatenate(tables) if whole else None)
 
 
-def _join(path: Path, written: Sequence[tuple[np.dtype[Any], int]], shape: tuple[int, ...]) -> Array:
-    """The column of a file of segments; text is as wide as its widest segment."""
-    kinds = {dtype for dtype, _ in written}
-    if len({dtype.kind for dtype in kinds}) > 1:
-        raise ValueError(f"parts differ in {path.name}: integers and strings; want one kind")
-    widest = max(kinds, key=lambda dtype: dtype.itemsize)
+def _join(path: Path, written: Sequence[Array]) -> Array:
+    """The column of the parts: mapped from its file, or of their texts."""
+    kinds = {str(part.dtype) for part in written}
     if len(kinds) > 1:
-        narrow = path.rename(path.with_suffix(".narrow"))
-        with open(narrow, "rb") as source, open(path, "wb") as target:
-            for dtype, count in written:
-                np.fromfile(source, dtype, count).astype(widest).tofile(target)
-        narrow.unlink()
-    return _Mapped(str(path), widest, (sum(count for _, count in written), *shape)).open()
+        raise ValueError(f"parts differ in {path.name}: {' and '.join(sorted(kinds))}; want one type")
+    if written[0].dtype == object:
+        return np.concatenate(written)
+    return _Mapped(str(path), written[0].dtype, (sum(map(len, written)), *written[0].shape[1:])).open()
