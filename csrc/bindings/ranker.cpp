@@ -202,8 +202,10 @@ struct Call {
 
   Call() { given.fill(Py_None); }
   py::handle operator[](Place place) const { return given[place]; }
-  bool flag(Place place, bool otherwise) const {
-    return given[place].is_none() ? otherwise : PyObject_IsTrue(given[place].ptr()) == 1;
+  bool flag(Place place, const char* name) const {
+    py::detail::make_caster<bool> flag;
+    if (!flag.load(given[place], false)) throw py::type_error(std::string(name) + " is no bool; want True or False");
+    return flag;
   }
   // false: there is no argument of this name, which is interned.
   bool set(PyObject* name, PyObject* value) {
@@ -223,9 +225,8 @@ struct Call {
       return made;
     }();
     const auto at = std::ranges::find(names, name);
-    if (at == names.end()) return false;
-    given[static_cast<std::size_t>(at - names.begin())] = value;
-    return true;
+    if (at != names.end()) given[static_cast<std::size_t>(at - names.begin())] = value;
+    return at != names.end();
   }
 };
 
@@ -236,8 +237,8 @@ py::dict rank(Server& server, Call call) {
   const std::size_t batch = candidates.batch, total = candidates.total;
   const auto places = static_cast<std::size_t>(list_length(call[Call::k]));
   const Scenarios scenarios(call[Call::scenario], batch);
-  const bool explore = call.flag(Call::explore, false), page_terms = call.flag(Call::page_terms, true),
-             as_logged = call.flag(Call::as_logged, false);
+  const bool explore = call.flag(Call::explore, "explore"), page_terms = call.flag(Call::page_terms, "page_terms"),
+             as_logged = call.flag(Call::as_logged, "as_logged");
   const Rows<std::int32_t> limits(call[Call::caps], "caps", 1, 0);
   const Rows<float> decays(call[Call::decay], "decay", 1, 0);
   call.given[Call::predictions] = candidates.array;
@@ -430,12 +431,11 @@ py::tuple score_parts(Server& server, py::handle context, py::handle predictions
     const auto to = [&](const Output<float>& output, std::size_t width) {
       return output.values.begin() + static_cast<std::ptrdiff_t>(log.candidates.begin(b) * width);
     };
-    const auto narrow = [](double value) { return static_cast<float>(value); };
     if (parts.task_shares.empty())
       std::ranges::copy(parts.contributions, to(contributions, tasks));
     else
-      std::ranges::transform(parts.task_shares, to(contributions, tasks), narrow);
-    std::ranges::transform(parts.baseline_share, to(baseline, 1), narrow);
+      std::ranges::copy(parts.task_shares, to(contributions, tasks));
+    std::ranges::copy(parts.baseline_share, to(baseline, 1));
     std::ranges::copy(parts.corrected, to(corrected, tasks));
     corrects |= !parts.corrected.empty();
   }

@@ -106,8 +106,7 @@ def test_mask_boost_and_caps_reach_the_op(policy, requests):
 
 
 def test_explored_weights_can_be_drawn_again_from_the_log(policy, requests, tmp_path):
-    context, predictions = requests
-    context = context.copy()
+    context, predictions = requests[0].copy(), requests[1]
     context[2] = np.nan
     ranker = BlendedRanker(policy, seed=11)
     first = ranker.rank(context, predictions, 4, explore=True, item_id=np.arange(48).reshape(4, 12) + 100)
@@ -141,8 +140,7 @@ def test_a_seed_of_the_call_repeats_its_draws(policy, requests):
 
 @pytest.mark.parametrize("missing", MISSING)
 def test_shown_candidates_with_a_missing_prediction_are_logged_with_the_lowest(policy, requests, tmp_path, missing):
-    context, predictions = requests
-    predictions = predictions.copy()
+    context, predictions = requests[0], requests[1].copy()
     predictions[0, 4, 1] = missing
     predictions[2, :, 0] = missing
     log = BlendedRanker(policy).rank(context, predictions, 12).log_rows()
@@ -200,6 +198,8 @@ def test_a_policy_that_was_replaced_is_let_go(policy, requests):
         ("predictions", {"predictions": np.ones((4, 12, 2))}),
         ("context", {"context": np.ones((3, 2))}),
         ("k", {"k": 0}),
+        ("explore", {"explore": "no"}),
+        ("page_terms", {"page_terms": np.array([True, False])}),
         ("mask", {"mask": np.ones((4, 11), bool)}),
         ("groups", {"groups": np.zeros((4, 12, 1))}),
         ("groups", {"groups": np.zeros((4, 12, 1)), "caps": [1, 2]}),
