@@ -4,6 +4,7 @@
 
 #include "service/impl.hpp"
 #include "serving/prediction_scales.hpp"
+#include "serving/request_fields.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -180,6 +181,10 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   } else if (known) {
     request.context = input.features;
   }
+  if (served->arms[arm].history != nullptr && reads_history(policy, request))
+    throw InputError("arm",
+                     "arm '" + served->arms[arm].name +
+                         "' reads the history of users and items, which weights alone do not hold; want /v1/rank");
   const Page page = weigh(*served->rankers[arm], policy, request, context);
   Reading reading;
   request = as_logged(policy, request, reading);

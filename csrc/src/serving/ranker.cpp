@@ -77,6 +77,11 @@ struct Sources {
   bool any(Condition condition) const {
     return (baseline != nullptr && condition(*baseline)) || (challenger != nullptr && condition(*challenger));
   }
+  // True if scores depend on the columns of histories, in the corrected predictions or in the network's inputs.
+  bool read_corrected(const Policy& policy) const {
+    return (network && policy.corrected()) || any([](const Baseline& entry) { return entry.corrected; });
+  }
+  bool read_history(const Policy& policy) const { return policy.history() && (network || read_corrected(policy)); }
   bool take_corrected(const Policy& policy) const {
     return policy.corrected() || any([](const Baseline& entry) { return entry.corrected; });
   }
@@ -104,18 +109,17 @@ void check_buffer(const Policy& policy, const PageBuffer& buffer) {
 
 // A policy that reads history is never served without it: what was learned live does harm where it is missing.
 void check_history(const Policy& policy, const Sources& sources, const Request& request) {
-  const bool corrected = sources.take_corrected(policy);
-  if (!policy.history() || (!corrected && !sources.network)) return;
-  const auto check = [](std::span<const float> values, std::span<const std::size_t> places, std::size_t width,
-                        std::span<const std::string> names, const char* argument) {
-    for (const std::size_t place : places)
+  if (!sources.read_history(policy)) return;
+  const auto check = [](std::span<const float> values, std::span<const Policy::HistoryColumn> columns,
+                        std::size_t width, std::span<const std::string> names, const char* argument) {
+    for (const auto& [place, column] : columns)
       for (std::size_t at = place; at < std::max(values.size(), width); at += width)
         if (values.empty() || !std::isfinite(values[at]))
           throw std::invalid_argument(std::string(argument) + " lacks " + names[place] +
                                       ", which is of the user's or item's history; want the columns of History::read");
   };
   check(request.context, policy.history_features(), policy.features().size(), policy.features(), "context");
-  if (!request.predictions.empty() && corrected)
+  if (!request.predictions.empty() && sources.read_corrected(policy))
     check(request.items, policy.history_items(), policy.correction()->num_items(), policy.items(), "items");
 }
 
@@ -156,6 +160,10 @@ void check_signs(const Policy& policy, const Request& request) {
 }
 
 }  // namespace
+
+bool detail::reads_history(const Policy& policy, const pygrade::Request& request) {
+  return Sources(policy, request).read_history(policy);
+}
 
 void detail::check_fields(const pygrade::Request& request, const FieldSizes& sizes) {
   const auto check = [](const char* name, std::size_t size, std::size_t rows, std::size_t width) {
