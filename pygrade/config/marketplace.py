@@ -163,7 +163,7 @@ class MarketplaceConfig(Options):
     """The world's constants. Traits and item attributes are in standard deviations."""
 
     # not on the command line
-    PYTHON_ONLY: ClassVar = ("segment_shares", "log_history_mean", "effects", "later", "errors")
+    PYTHON_ONLY: ClassVar = ("segment_shares", "log_history_mean", "dynamics", "effects", "later", "errors")
 
     log_users: int = option(20_000, "users that appear in the log", ge=1)
     test_users: int = option(10_000, "users of test requests only", ge=1)
