@@ -24,7 +24,7 @@ from pygrade.evaluation.arms import FOLDERS, SERVED
 from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset, LogSource
-from pygrade.logs.history import History
+from pygrade.logs.history import History, without_columns
 from pygrade.logs.prediction_scale import complete_scales
 from pygrade.runs.model import DATASET, TrainedRanker
 from pygrade.training.cross_fit import Trust
@@ -81,7 +81,8 @@ def fit(
         refuse_positives(sample.read())
         evidence = gather_evidence(dataset, sample, config, history)
         if history is not None and not reads_history(evidence):
-            evidence, history = drop_history(evidence, history, directory / DATASET / "without-history"), None
+            evidence = drop_history(evidence, history, directory / DATASET / "without-history")
+            heldout, history = None if heldout is None else without_columns(heldout, history), None
         dataset, sample = evidence.dataset, evidence.sample
         if evidence.production.caution:
             logger.warning(evidence.production.caution)
