@@ -53,7 +53,8 @@ class Trial:
     """A regime's world, log and test requests, and one training seed.
 
     Test users are not in the log. In a world with a clock they are its users, in the time after it that is half as
-    long, and what they were shown before a request are production's pages, whatever an arm shows.
+    long, and what they were shown before a request are production's pages, whatever an arm shows: `later` is the log of
+    these pages, so that what makes columns of a log's history goes on in it.
     """
 
     def __init__(self, settings: Settings, regime: Regime, world_seed: int, seed: int) -> None:
@@ -62,9 +63,9 @@ class Trial:
         config = SimulateConfig(requests=regime.requests, seed=world_seed, world=regime.marketplace)
         if self.world.timeline:
             count, days = config.requests + config.requests // 2, config.days + config.days // 2
-            self.whole, requests = simulate(replace(config, requests=count, days=days), self.world)
-            self.logs = self.whole.select(slice(config.requests))
-            self.requests = requests.select(slice(config.requests, None))
+            whole, requests = simulate(replace(config, requests=count, days=days), self.world)
+            first, rest = slice(config.requests), slice(config.requests, None)
+            self.logs, self.later, self.requests = whole.select(first), whole.select(rest), requests.select(rest)
         else:
             self.logs = simulate(config, self.world).logs
             self.requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)
@@ -80,7 +81,7 @@ class Trial:
     def remember(self, frozen: bool = False) -> tuple[Logs, Logs]:
         """The log and the log of the test requests with the columns of their history. frozen: what happens after the
         log is not known."""
-        columns, later = self.history.columns(), self.whole.select(slice(self.regime.requests, None))
+        columns, later = self.history.columns(), self.later
         logs = columns.add(self.logs)
         if frozen:
             later = replace(later, position=np.full_like(later.position, -1), feedback=np.zeros_like(later.feedback))
