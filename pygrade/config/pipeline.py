@@ -54,6 +54,11 @@ class PipelineConfig(Unproven):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.train.history.on:
+            raise ValueError(
+                "train.history.on is true; a pipeline's features count what users saw (kind count, key user_id and "
+                "item_id); want false"
+            )
         shares = self.train_share + self.stop_share + self.calibrate_share + self.policy_share
         if shares >= 1.0:
             raise ValueError(f"the shares sum to {shares:g}; want less than 1, the rest judges")

@@ -223,8 +223,9 @@ def _rounded(values: Any) -> tuple[float, ...]:
 
 
 def seen_before(logs: Logs) -> Iterator[str]:
-    """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.63 of what is predicted
-    (the others: 1.13)." Nothing without timestamps, or if it is less than 1 % of the rows."""
+    """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.63 of the
+    clicks that are predicted, the others 1.13". Nothing without timestamps, or if it is less than 1 % of the rows.
+    """
     if logs.timestamp is None:
         return
     shown = np.flatnonzero(logs.shown)
