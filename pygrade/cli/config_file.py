@@ -104,7 +104,7 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def build(kind: type[Options], given: Mapping[str, Given], default: Options | None = None, prefix: str = "") -> Any:
+def build(kind: type[Options], stated: Mapping[str, Given], default: Options | None = None, prefix: str = "") -> Any:
     """An instance of a dataclass from options by their whole names, which begin with ``prefix``, else of its defaults.
     A mapping that has a default, such as the values of a data set's tasks, keeps the entries that are not given.
     """
@@ -112,15 +112,15 @@ def build(kind: type[Options], given: Mapping[str, Given], default: Options | No
     for field, hint in fields_of(kind):
         own = default_of(field) if default is None else getattr(default, field.name)
         name = prefix + field.name
-        if is_options(hint) and any(other.startswith(f"{name}.") for other in given):
-            values[field.name] = build(hint, given, own, f"{name}.")
-        elif name in given:
-            value = _value(given[name].value, hint, given[name].where + field.name)
+        if is_options(hint) and any(other.startswith(f"{name}.") for other in stated):
+            values[field.name] = build(hint, stated, own, f"{name}.")
+        elif name in stated:
+            value = _value(stated[name].value, hint, stated[name].where + field.name)
             values[field.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
     try:
         return kind(**values) if default is None else replace(default, **values)
     except ValueError as error:
-        named = given.get(prefix + str(error).partition(" ")[0])
+        named = stated.get(prefix + str(error).partition(" ")[0])
         raise ValueError(f"{named.where if named else ''}{error}") from error
 
 

@@ -60,8 +60,8 @@ class RayWorkers:
                         for reference in finished:
                             at = running.pop(reference)
                             with error_context(name, jobs[at]):
-                                given = _fetch(reference, self._retries)
-                            done[at] = progress.add(jobs[at], given)
+                                result = _fetch(reference, self._retries)
+                            done[at] = progress.add(jobs[at], result)
                     yield done.pop(number)
             finally:
                 for reference in running:

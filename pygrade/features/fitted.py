@@ -122,8 +122,8 @@ class Fitter:
         for name in IDS:
             for feature, own in self.schema.slices(name):
                 columns = arrays[name][:, own]
-                known = int((columns[:, 0] != NULL).sum())
-                self._known[feature.name] = self._known.get(feature.name, 0) + known
+                filled = int((columns[:, 0] != NULL).sum())
+                self._known[feature.name] = self._known.get(feature.name, 0) + filled
                 self._codes[feature.name].add(columns.ravel())
 
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:

@@ -87,8 +87,8 @@ class LogReader:
         names: list[str] = []
         if "scenario" in frame.columns:
             texts = heads["scenario"].fill_null("").to_numpy().astype(np.str_)
-            unique, place = np.unique(texts, return_inverse=True)
-            tensors["scenario"], names = place.astype(np.int32), unique.tolist()
+            unique, number = np.unique(texts, return_inverse=True)
+            tensors["scenario"], names = number.astype(np.int32), unique.tolist()
         return FeatureChunk(self.schema, tensors, names)
 
 

@@ -74,9 +74,9 @@ def encode(
 
     ValueError names the row and the column of what is no number.
     """
-    place = {name: f for f, name in enumerate(names)}
-    numbers = {name: f for name, f in place.items() if "=" not in name}
-    texts = {column: {x: place[f"{column}={x}"] for x in levels} for column, levels in levels_of(names).items()}
+    column_number = {name: f for f, name in enumerate(names)}
+    numbers = {name: f for name, f in column_number.items() if "=" not in name}
+    texts = {column: {x: column_number[f"{column}={x}"] for x in levels} for column, levels in levels_of(names).items()}
     result = []
     for r, row in enumerate(rows):
         values = [0.0] * len(names)

@@ -101,14 +101,14 @@ def normal(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def named(names: list[str], known: tuple[str, ...]) -> list[str]:
+def named(names: list[str], aliases: tuple[str, ...]) -> list[str]:
     """Those of the names that are known, the surest first.
 
     >>> named(["Zeit", "AT", "time"], ROLES["timestamp"].names)
     ['time', 'AT']
     """
     by_name = {normal(name): name for name in reversed(names)}
-    return [by_name[normal(name)] for name in known if normal(name) in by_name]
+    return [by_name[normal(name)] for name in aliases if normal(name) in by_name]
 
 
 def predicted_task(name: str) -> str:

@@ -141,11 +141,11 @@ class Table:
         """A row as users count it: its number in the table that they gave. The function does not keep the table."""
         return partial(_row_name, self.where, self.rows, self.parents)
 
-    def problem(self, label: str, bad: NDArray[np.bool_], found: str, wanted: str) -> TableProblem:
-        """The problem of some rows [M]: ``label`` names the column, ``found`` what is wrong in the first of them."""
+    def problem(self, label: str, bad: NDArray[np.bool_], fact: str, wanted: str) -> TableProblem:
+        """The problem of some rows [M]: ``label`` names the column, ``fact`` what is wrong in the first of them."""
         more = f" ({bad.sum():,} such rows)" if bad.sum() > 1 else ""
         row = self.row_name(int(np.argmax(bad)))
-        return TableProblem(f"{self.where}: {label} {found} in row {row}{more}; want {wanted}", self.rows[bad])
+        return TableProblem(f"{self.where}: {label} {fact} in row {row}{more}; want {wanted}", self.rows[bad])
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
@@ -205,10 +205,10 @@ class Table:
             self._parsed[name] = None
             codes = self.codes(name)
             if (read := read_numbers(self.levels(name))) is not None:
-                found, wrong = np.array([*read[0], np.nan])[codes], np.array([*read[1], False])[codes]
-                distinct = len(np.unique(found[~np.isnan(found)]))
+                numbers, wrong = np.array([*read[0], np.nan])[codes], np.array([*read[1], False])[codes]
+                distinct = len(np.unique(numbers[~np.isnan(numbers)]))
                 if wrong.sum() <= (_WRONG if distinct >= _NUMBERS else _WRONG_FEW) * (codes >= 0).sum():
-                    self._parsed[name] = found, wrong
+                    self._parsed[name] = numbers, wrong
         return self._parsed[name]
 
     def numbers(self, name: str, gaps: bool = False) -> Floats:
@@ -234,9 +234,9 @@ class Table:
             if not wrong.any():
                 return np.full(len(self), np.nan)
         else:
-            found, wrong = parsed
+            numbers, wrong = parsed
             if gaps or not wrong.any():
-                return found
+                return numbers
         problem = self.problem(f"{name!r}", wrong, f"is {self.texts(name)[int(np.argmax(wrong))]!r}", _NUMERIC)
         problem.rows = None if parsed is None else problem.rows
         raise problem
@@ -260,10 +260,10 @@ class Table:
             return self._encoded[name]
         encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
         places = require("pyarrow.compute").fill_null(encoded.indices, -1).to_numpy()
-        found = np.asarray(places, np.int32), encoded.dictionary
+        codes = np.asarray(places, np.int32), encoded.dictionary
         if self.kind(name) == "text":
-            self._encoded[name] = found
-        return found
+            self._encoded[name] = codes
+        return codes
 
     def levels(self, name: str) -> list[str]:
         """The distinct texts of a column, in the order of `codes`."""

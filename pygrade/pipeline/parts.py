@@ -79,9 +79,9 @@ def over_parts(
     name: str,
 ) -> Iterator[Found]:
     """work(batches) of every part with requests in the period, by workers that hold it; in the order of parts."""
-    for found in workers.map(OverParts(features.path, work), parts_of(features, period), name):
-        if found is not None:
-            yield found
+    for result in workers.map(OverParts(features.path, work), parts_of(features, period), name):
+        if result is not None:
+            yield result
 
 
 def features_between(

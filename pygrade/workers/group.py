@@ -151,8 +151,8 @@ class Group:
         """The state that an earlier run with as many ranks kept last, once; None: there is none."""
         if self._found is None:
             content = None if self._checkpoints is None else self._checkpoints.read()
-            found = {} if content is None else torch.load(io.BytesIO(content), weights_only=True)
-            self._found = dict(found["states"]) if found.get("size") == self.size else {}
+            saved = {} if content is None else torch.load(io.BytesIO(content), weights_only=True)
+            self._found = dict(saved["states"]) if saved.get("size") == self.size else {}
         state = cast("dict[str, Any] | None", self._found.pop(name, None))
         if state is not None:
             self._states[name] = state
