@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pygrade.cli.config_file import Given, Table, Word, build, near, read_options, read_table, reads_itself
+from pygrade.cli.config_file import Setting, Table, Word, build, near, read_options, read_table, reads_itself
 from pygrade.cli.option_list import Option, has_field, is_mapping, options_class, options_of, spoken
 
 _USUAL = "pygrade.toml"  # the usual name of the file
@@ -21,7 +21,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     path = words_of.pop("config")[0] if config and "config" in words_of else None
     hints = {option.name: option.hint for option in options}
     stated = {
-        name: Given(words if isinstance(words, bool) else from_words(words, hints[name]), f"--{_group_of(name)}")
+        name: Setting(words if isinstance(words, bool) else from_words(words, hints[name]), f"--{_group_of(name)}")
         for name, words in words_of.items()
     }
     if path is not None:
@@ -29,7 +29,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     elif "config" in stated:  # the command reads its table itself, but for what is required
         file = Path(stated["config"].value)
         table, required = read_table(file, command), {option.name for option in options if option.required}
-        stated = {n: Given(v, f"config {file}: [{command}] ") for n, v in table.items() if n in required} | stated
+        stated = {n: Setting(v, f"config {file}: [{command}] ") for n, v in table.items() if n in required} | stated
     needed = [option for option in options if option.needed and option.unless not in stated]
     if absent := [option for option in needed if option.name not in stated]:
         wanted = ", ".join(f"{option.flag} {option.kind}" for option in absent)

@@ -49,7 +49,7 @@ def make_requests(
     of_request = exposures[starts]
     named = [name for name in exposures.columns if name == "scenario" or name.startswith("c_")]
     for table in dated:
-        of_request = _as_known(of_request, table)
+        of_request = _with_values_at_time(of_request, table)
     named += [name for name in of_request.columns if name.startswith("c_") and name not in named]
     listed_slot = np.arange(len(exposures)) - np.repeat(starts, sizes)
     slot = (exposures["slot"] - first_slot) if first_slot >= 0 else polars.Series("slot", listed_slot)
@@ -161,7 +161,7 @@ def _exposure_of(feedback: "pl.DataFrame", shown: "pl.DataFrame", window_hours: 
     return result
 
 
-def _as_known(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
+def _with_values_at_time(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
     """Requests with their users' values at the time of the request."""
     polars = require("polars")
     left = of_request.with_row_index("row").sort("timestamp", maintain_order=True)

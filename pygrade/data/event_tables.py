@@ -271,7 +271,7 @@ class Batch:
         """[M] text, null where empty: whole numbers without a fraction, yes and no as in the table."""
         polars = require("polars")
         texts = polars.from_arrow(self.table.column(self.checked(column)))
-        return series_of(_known(texts.cast(polars.String), values.unknown))
+        return series_of(_or_null(texts.cast(polars.String), values.unknown))
 
     def attribute(self, attribute: Attribute, values: Values) -> "pl.Series":
         """[M] of an attribute: float32, text, lists of text, int64 ms, or lists of float32; null where unknown."""
@@ -282,7 +282,7 @@ class Batch:
             return self.optional_times(attribute.column, values).alias(attribute.name)
         if attribute.column not in self.table.names:
             series = self.number(attribute.column, values).cast(polars.String)
-            return series_of(_known(series, ())).alias(attribute.name)
+            return series_of(_or_null(series, ())).alias(attribute.name)
         series = polars.from_arrow(self.table.arrow.column(attribute.column))
         is_list = isinstance(series.dtype, polars.List | polars.Array)
         if attribute.kind == "embedding":
@@ -291,7 +291,7 @@ class Batch:
             return series_of(series.cast(polars.List(polars.Float32))).alias(attribute.name)
         if attribute.kind == "list" or attribute.first:
             series = series.cast(polars.List(polars.String)) if is_list else _split(series, values.unknown)
-            words = series.list.eval(_known(polars.element().str.strip_chars(), values.unknown).drop_nulls())
+            words = series.list.eval(_or_null(polars.element().str.strip_chars(), values.unknown).drop_nulls())
             words = where(words.list.len().fill_null(0).to_numpy() > 0, words)
             return series_of(words.list.first() if attribute.first else words).alias(attribute.name)
         if is_list:
@@ -318,8 +318,8 @@ def _missing(column: str, names: Sequence[str], where: str) -> ValueError:
     return ValueError(f"{where} has no column {column!r}{hint}")
 
 
-def _known(text: Any, unknown: Sequence[Any]) -> Any:
-    """A series or expression of texts without blanks and what stands for nothing; 9.0 is 9."""
+def _or_null(text: Any, unknown: Sequence[Any]) -> Any:
+    """A series or expression of texts, stripped; null where they are empty or unknown; 9.0 is 9."""
     polars = require("polars")
     words = {"", *(_word(value) for value in unknown)}
     text = text.str.replace(r"^(-?\d+)\.0+$", "$1")
@@ -353,7 +353,7 @@ def _word(value: Any) -> str:
 
 def _split(texts: "pl.Series", unknown: Sequence[Any]) -> "pl.Series":
     """Texts of words with commas, semicolons or bars between them, as lists."""
-    whole = series_of(_known(texts.cast(require("polars").String), unknown))
+    whole = series_of(_or_null(texts.cast(require("polars").String), unknown))
     return whole.str.replace_all(_SEPARATORS, ",").str.strip_chars("[](){} ").str.split(",")
 
 

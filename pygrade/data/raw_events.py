@@ -183,7 +183,7 @@ class _Import:
         if not self.rows.count:
             raise ValueError(f"the tables of events hold no event: {'; '.join(self.notes) or 'they are empty'}")
         for frame in self.rows.frames(["hash"], "user_id"):
-            context = [_known(table, frame["user_id"]) for table in dated]
+            context = [_dated_context(table, frame["user_id"]) for table in dated]
             events, requests, counts = make_requests(frame.drop("hash"), schema, slot, context, first)
             if not any(table.scenario for table in schema.events):
                 events = events.drop("scenario", strict=False)
@@ -212,7 +212,7 @@ class _Import:
             )
 
 
-def _known(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":
+def _dated_context(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":
     """user_id, since and the dated attributes of some users as context."""
     polars = require("polars")
     types = {a.name: polars.Float32 if a.kind == "dense" else polars.String for a in attributes.table.attributes}

@@ -126,7 +126,7 @@ class FeatureChunk:
     scenarios: list[str]
 
     @property
-    def entry(self) -> dict[str, Any]:
+    def manifest_entry(self) -> dict[str, Any]:
         """Its record in the index of a feature set."""
         time = self.tensors["timestamp"]
         counts = {"requests": len(time), "rows": len(self.tensors["item_id"])}
