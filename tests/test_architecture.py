@@ -314,8 +314,8 @@ def test_text_files_do_not_depend_on_the_locale():
 
 
 def test_docstrings_begin_with_a_subject_or_a_verb():
-    """A clause ("What …", "Whether …") or a bare "Of …" leaves a reader to guess the thing."""
-    wrong, begins = [], re.compile(r"(Of|What|Whether|How|The same)\b")
+    """A clause ("What …", "Whether …"), a question or a bare "Of …" leaves a reader to guess the thing."""
+    wrong, begins = [], re.compile(r"(Of|What|Whether|How|Why|Which|The same|Is|Are|Do|Does|Has)\b")
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for path in (p for folder in ("pygrade", "kernels", "bench", "devtools") for p in (ROOT / folder).rglob("*.py")):
         nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]

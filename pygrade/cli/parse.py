@@ -1,4 +1,4 @@
-"""From the words of a command line to the options of a command."""
+"""Parser of the words of a command line into the options of a command."""
 
 from collections.abc import Sequence
 from pathlib import Path

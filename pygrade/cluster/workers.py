@@ -77,7 +77,7 @@ class RayWorkers:
 
 
 def _run(folder: str, work: bytes, packed: bytes) -> bytes:
-    """In a worker: the result of a job."""
+    """The result of a job, computed in a worker."""
     _enter(folder)
     return pickle.dumps(run_job(work, *pickle.loads(packed)))
 

@@ -32,7 +32,7 @@ _WIDEST = 1.0  # of an exponent: an interval as wide says nothing
 
 
 def exploration_worth(logs: Logs, propensity: SlotPropensity, slots: int = 10) -> dict[str, Any]:
-    """For each of `SHARES` the half-widths of 95 % intervals and the cost, relative (0.01 = 1 %); None: unknown, as is
+    """Half-widths of 95 % intervals and the cost for each of `SHARES`, relative (0.01 = 1 %); None: unknown, as is
     all of shuffling if the log has no slots.
     """
     exponent = ASSUMED if propensity.source == "none" else propensity.exponent

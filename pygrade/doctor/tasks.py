@@ -22,7 +22,7 @@ _FAR = 2.0  # predicted over observed, or the inverse, that is called out
 
 
 def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, Any]]:
-    """By task, over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
+    """Facts by task over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
     ``auc`` with 95 % intervals over users, ``ece`` (of feedback that is 0 or 1), ``page_auc`` within requests, and
     ``over_order``: DCG of the order by prediction over that of the logged order, - 1.
 

@@ -31,7 +31,7 @@ class LogReader:
 
     @classmethod
     def of(cls, log: RawEvents, schema: FeatureSchema) -> "LogReader":
-        """With the attributes of a log's users and items."""
+        """The history with the attributes of a log's users and items."""
         return cls(schema, Attributes.of(schema, "user", log.users()), Attributes.of(schema, "item", log.items()))
 
     @property

@@ -58,7 +58,7 @@ class ColumnMap:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """In the order of the predictions."""
+        """The tasks in the order of the predictions."""
         return tuple(role[2:] for role in self.roles if role.startswith("p_"))
 
     @property
@@ -183,7 +183,7 @@ def _named(table: Table, role: str, taken: set[str]) -> list[str]:
 
 
 def _fits(table: Table, role: str, name: str) -> bool:
-    """Do the values allow the role?"""
+    """True if the values allow the role."""
     if role in ("scenario", "exploration"):
         return not table.varies(name).any()
     if role == "category":
@@ -241,7 +241,7 @@ def _hidden(table: Table, result: ColumnMap) -> NDArray[np.bool_]:
 
 
 def _is_feedback(table: Table, name: str, of_rows: Mapping[str, bool], hidden: NDArray[np.bool_]) -> bool:
-    """Is it named y_, or a flag of rows, such as true and false, that no hidden row has?"""
+    """True if it is named y_, or is a flag of rows, such as true and false, that no hidden row has."""
     if name.startswith("y_"):
         return True
     flag = table.kind(name) == "bool" or (table.kind(name) == "text" and table.is_numeric(name))
@@ -292,7 +292,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
 
 
 def _differs(table: Table, name: str) -> bool:
-    """Does the column differ within requests? Not if it does so in a few only, and differs between all others: then
+    """True if the column differs within requests; not if it does so in a few only, and differs between all others: then
     these few are refused.
     """
     inside = table.varies(name)
@@ -303,7 +303,7 @@ def _differs(table: Table, name: str) -> bool:
 
 
 def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
-    """Why a column is no number or category, or nothing."""
+    """The reason why a column is no number or category; else empty."""
     kind = table.kind(name)
     if kind == "empty" and not own:
         return "has no value"
@@ -323,5 +323,5 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
 
 
 def _has_levels(table: Table, name: str) -> bool:
-    """Has some text a 0/1 column?"""
+    """True if some text has a 0/1 column."""
     return bool(frequent_levels(table.codes(name), table.levels(name)))

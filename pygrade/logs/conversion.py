@@ -359,5 +359,5 @@ def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None
 
 
 def record_of(notes: ImportNotes, mapping: ColumnMap) -> dict[str, Any]:
-    """For JSON."""
+    """The record for JSON."""
     return {"map": mapping.words(), "left_out": mapping.left_out, **vars(notes)}

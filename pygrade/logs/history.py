@@ -162,7 +162,7 @@ def without_columns(logs: Logs, history: History) -> Logs:
 
 
 def why_not(logs: Logs, ids: bool = True) -> str:
-    """Why a log can't have a history; empty if it can. ids: also if nobody and nothing comes twice."""
+    """The reason why a log can't have a history; empty if it can. ids: also if nobody and nothing comes twice."""
     if logs.timestamp is None:
         return "the log has no timestamps"
     if (
@@ -217,8 +217,8 @@ def _rounded(values: Any) -> tuple[float, ...]:
 
 
 def seen_before(logs: Logs) -> Iterator[str]:
-    """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.63 of what is predicted
-    (the others: 1.13)." Nothing without timestamps, or if it is less than 1 % of the rows."""
+    """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.63 of what is
+    predicted (the others: 1.13)." Nothing without timestamps, or if it is less than 1 % of the rows."""
     if logs.timestamp is None:
         return
     shown = np.flatnonzero(logs.shown)

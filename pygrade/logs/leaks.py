@@ -72,7 +72,7 @@ def _separation(column: Floats, feedback: Array) -> str:
 
 
 def are_times(values: Floats) -> bool:
-    """Are they all seconds, milli-, micro- or nanoseconds since 1970, of 2000 to 2096?
+    """True if all are seconds, milli-, micro- or nanoseconds since 1970, of 2000 to 2096.
 
     >>> are_times(np.array([1.7e9, 1.71e9])), are_times(np.array([1.7e12, np.nan])), are_times(np.array([5.0, 1.7e9]))
     (True, True, False)
@@ -92,7 +92,7 @@ def price_leak(
     item: Ints,
     time: Ints,
 ) -> str:
-    """Why prices [M] are none, or are of what was bought; empty if they are not.
+    """The reason why prices [M] are none, or follow the feedback; empty if they are sound.
 
     feedback [M, T]; item [M] numbers; time [M], or the order of the rows. A price is 0 in almost all rows; or it tells
     the feedback, as an amount that is 0 unless something was bought; or an item has another price just where it has
@@ -245,7 +245,7 @@ def ordered_pages(
     offsets: Ints,
     pages: Bools,
 ) -> str:
-    """By which of the scores [M, T] pages [R] that are said to be shuffled are ordered after all; empty if by none.
+    """The first of the scores [M, T] by which pages [R] that should be shuffled are ordered after all; empty if none.
 
     The correlation of slots with the scores' ranks within pages; of n items in random order its standard error is
     1/√(n - 1) a page.
@@ -271,8 +271,8 @@ def ordered_pages(
 def backdated_z(
     inputs: Floats, feedback: Array, position: NDArray[np.int32], request: Ints
 ) -> list[tuple[float, float]]:
-    """By task, how surely the predictions in inputs [n, k] were made when the feedback [n, T] of pages that production
-    ordered was known: standard errors of c - 3 b, and how many times c is b. Rows are the shown ones.
+    """Evidence by task that the predictions in inputs [n, k] were made after the feedback [n, T] of pages that
+    production ordered: standard errors of c - 3 b, and the ratio of c to b. Rows are the shown ones.
 
     Production's order follows from what it knew. Let s be the score that explains the order of neighbors best (logistic
     regression of pairs on inputs), and ŝ of the slot the page's k-th score: s - ŝ is where predictions leave their

@@ -192,7 +192,7 @@ class Table:
         return column if column.type == target else column.cast(target)
 
     def is_numeric(self, name: str) -> bool:
-        """Is it a column of numbers or of yes and no, also written as text, but for a few rows?"""
+        """True for a column of numbers or of yes and no, also written as text, but for a few rows."""
         return self.kind(name) in ("number", "integer", "bool") or self._text_numbers(name) is not None
 
     def _text_numbers(self, name: str) -> tuple[Floats, NDArray[np.bool_]] | None:
@@ -270,19 +270,19 @@ class Table:
         return [str(value) for value in self._encode(name)[1].to_pylist()]
 
     def is_time(self, name: str) -> bool:
-        """Is the column of times, also as numbers, or by its first texts?"""
+        """True for a column of times, also as numbers, or by its first texts."""
         if self.is_numeric(name):
             return self.kind(name) != "bool" and are_times(self.numbers(name, gaps=True))
         texts = self.column(name).slice(0, 100).drop_null().combine_chunks() if self.kind(name) == "text" else ()
         return self.kind(name) == "time" or (len(texts) > 0 and are_time_texts(texts))
 
     def is_flag(self, name: str) -> bool:
-        """Are all values 0 and 1, or yes and no?"""
+        """True if all values are 0 and 1, or yes and no."""
         values = self.numbers(name, gaps=True) if self.is_numeric(name) else np.empty(0)
         return set(values[~np.isnan(values)]) == {0.0, 1.0}
 
     def has_kind(self, name: str, kinds: Sequence[str]) -> bool:
-        """Is the column of one of these kinds, or of numbers written as text?"""
+        """True for a column of one of these kinds, or of numbers written as text."""
         return self.kind(name) in kinds or ("number" in kinds and self.is_numeric(name))
 
     def codes(self, name: str) -> NDArray[np.int64]:

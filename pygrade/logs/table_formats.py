@@ -124,7 +124,7 @@ def _current_metadata(place: Place) -> str:
 
 
 def is_duckdb(path: Path) -> bool:
-    """Is it a DuckDB database, by its name or its first bytes?"""
+    """True for a DuckDB database, by its name or its first bytes."""
     if path.suffix.lower() in DUCKDB:
         return True
     with path.open("rb") as file:

@@ -13,7 +13,7 @@ _MOST = 0.6  # of the texts that are numbers, where a column's are
 
 
 def is_unknown(text: str) -> bool:
-    """Does the text say that the value is missing?"""
+    """True if the text means that the value is missing."""
     return text.strip().lower() in _UNKNOWN
 
 

@@ -76,11 +76,11 @@ class CandidateCopies(OtherChunks):
         return np.asarray(self.first_id - 1 - request_number)
 
     def is_copy(self, request_id: Ints) -> NDArray[np.bool_]:
-        """Which [R] of the requests are copies."""
+        """A mask [R] of the requests that are copies."""
         return np.asarray(request_id < self.first_id)
 
     def chunks(self, rows: int = 200_000) -> "Iterator[pl.DataFrame]":
-        """As `EventLog.chunks`, with the copies, which count: a chunk has about ``rows`` rows with them."""
+        """The chunks of `EventLog.chunks`, with the copies, which count: a chunk has about ``rows`` rows with them."""
         time, copied = require("polars", "pipeline").col("timestamp"), sum(file.candidates for file, _ in self._files)
         if copied:
             begin = min(file.first for file, _ in self._files)

@@ -249,7 +249,7 @@ def _online(
 
 
 def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator[tuple[pl.DataFrame, dict[str, Any]]]":
-    """For each request the feedback since the one before it (or since ``first``), and its raw columns."""
+    """Yields for each request the feedback since the one before it (or since ``first``), and its raw columns."""
     polars = require("polars", "pipeline")
     chunks = log.chunks(stop=int(chosen[-1].timestamp[0]) + 1)
     waiting: pl.DataFrame | None = None

@@ -182,7 +182,7 @@ class ModelPredictions(OpenPart):
 
 
 def prediction_metrics(logs: Logs, raw: NDArray[np.float32] | None, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """By task: metrics of the shown rows' predictions, and the calibration error before calibration.
+    """Metrics by task of the shown rows' predictions, and the calibration error before calibration.
 
     raw: the predictions of the shown rows [n, T] before it. ``auc_interval`` and ``gauc_interval``: with 95 %
     intervals, clustered by user.

@@ -169,7 +169,7 @@ def _is_new(file: Path, sizes: dict[str, int]) -> bool:
 
 
 def _manifest(out: Path, config: JoinConfig) -> dict[str, Any]:
-    """That of an earlier run, or an empty one."""
+    """The manifest of an earlier run, or an empty one."""
     options = asdict(config)
     fresh = {"format": _FORMAT, "options": options, "runs": 0, "newest": 0, "until": 0, "tasks": [], "counts": {}}
     fresh |= {"whole_items": True, "exposures": {}, "feedback": {}, "waiting": {"requests": 0, "events": 0}}

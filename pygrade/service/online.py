@@ -111,7 +111,7 @@ class OnlineService:
         point_to(self.run, self.learner.served)
 
     def _continue(self, base: FusionPolicy, state: Path | None) -> None:
-        """From a saved state; None, or a directory that does not exist: from the policy."""
+        """The learner of a saved state; None, or a directory that does not exist: of the policy."""
         online, planned = self.online, self.config.planned_users
         limits = online.feedback_delay_ms, online.max_amount
         self.arms = ArmReadings(base.tasks, *limits, self.shares, planned, online.single_tasks)

@@ -25,7 +25,7 @@ logger = logging.getLogger("pygrade")
 
 
 class Checkpoints(Protocol):
-    """Where the state of a training is kept. Every rank calls `write` as often as the others."""
+    """Storage of the state of a training. Every rank calls `write` as often as the others."""
 
     def write(self, content: bytes | None) -> None:
         """Keeps the content of rank 0 in place of the one before; the other ranks give None."""
