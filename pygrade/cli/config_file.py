@@ -25,7 +25,7 @@ class Word(str):
     """A value of the command line, where numbers are text."""
 
 
-class Given(NamedTuple):
+class Setting(NamedTuple):
     """The value of an option, and where it stands, as errors begin: "config FILE: [train] ", or "--stage2."."""
 
     value: Any
@@ -39,11 +39,11 @@ _SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made fro
 _NAMES = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", Path: "a path"}
 
 
-def read_options(path: Path, command: str) -> dict[str, Given]:
+def read_options(path: Path, command: str) -> dict[str, Setting]:
     """The options that a file has for a command, by their whole names. ``ValueError`` names table and key of unknown
     ones.
     """
-    tables: dict[str, dict[str, Given]] = {DEFAULTS: {}, command: {}}
+    tables: dict[str, dict[str, Setting]] = {DEFAULTS: {}, command: {}}
     for key, table in read_tables(path).items():
         name = key.replace("_", "-")
         if name not in (DEFAULTS, *COMMANDS):
@@ -61,7 +61,7 @@ def read_options(path: Path, command: str) -> dict[str, Given]:
     return tables[DEFAULTS] | tables[command]
 
 
-def _options_in(kind: type[Options], table: Table, where: str, prefix: str = "") -> Iterator[tuple[str, Given]]:
+def _options_in(kind: type[Options], table: Table, where: str, prefix: str = "") -> Iterator[tuple[str, Setting]]:
     """The options of a table and of those nested in it, with their whole names."""
     hints = {field.name: hint for field, hint in fields_of(kind) if field.name != "traceback"}  # decided before
     for key, value in table.items():
@@ -72,7 +72,7 @@ def _options_in(kind: type[Options], table: Table, where: str, prefix: str = "")
         if is_options(hint):
             yield from _options_in(hint, value, f"{where}.{key}", f"{prefix}{name}.")
         else:
-            yield prefix + name, Given(value, f"{where}] ")
+            yield prefix + name, Setting(value, f"{where}] ")
 
 
 def read_tables(path: Path) -> Table:
@@ -104,7 +104,7 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def build(kind: type[Options], given: Mapping[str, Given], default: Options | None = None, prefix: str = "") -> Any:
+def build(kind: type[Options], stated: Mapping[str, Setting], default: Options | None = None, prefix: str = "") -> Any:
     """An instance of a dataclass from options by their whole names, which begin with ``prefix``, else of its defaults.
     A mapping that has a default, such as the values of a data set's tasks, keeps the entries that are not given.
     """
@@ -112,15 +112,15 @@ def build(kind: type[Options], given: Mapping[str, Given], default: Options | No
     for field, hint in fields_of(kind):
         own = default_of(field) if default is None else getattr(default, field.name)
         name = prefix + field.name
-        if is_options(hint) and any(other.startswith(f"{name}.") for other in given):
-            values[field.name] = build(hint, given, own, f"{name}.")
-        elif name in given:
-            value = _value(given[name].value, hint, given[name].where + field.name)
+        if is_options(hint) and any(other.startswith(f"{name}.") for other in stated):
+            values[field.name] = build(hint, stated, own, f"{name}.")
+        elif name in stated:
+            value = _value(stated[name].value, hint, stated[name].where + field.name)
             values[field.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
     try:
         return kind(**values) if default is None else replace(default, **values)
     except ValueError as error:
-        named = given.get(prefix + str(error).partition(" ")[0])
+        named = stated.get(prefix + str(error).partition(" ")[0])
         raise ValueError(f"{named.where if named else ''}{error}") from error
 
 

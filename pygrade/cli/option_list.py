@@ -47,7 +47,7 @@ class Option(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """As on the command line: ``--stage2.group-size``."""
+        """The option as on the command line: ``--stage2.group-size``."""
         return "--" + self.name.replace("_", "-")
 
     @property

@@ -75,7 +75,7 @@ class CheckConfig(Options):
     """The options of `serve_check`."""
 
     requests: int = option(200, "requests, evenly over those that judged the policy", ge=1)
-    candidates: int = option(500, "candidates of each; own predictions (--mtl own): those of the log", ge=1)
+    candidates: int = option(500, "candidates of each; own predictions (--predictions own): those of the log", ge=1)
     k: int = option(10, "items a page", ge=1)
 
 
@@ -92,7 +92,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
 
     Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
 
-    Example: pygrade pipeline --data logs:runs/shop/logs --mtl own --out runs/shop_system
+    Example: pygrade pipeline --data logs:runs/shop/logs --predictions own --out runs/shop_system
 
     Example: pygrade pipeline --check runs/kuairand
     """

@@ -30,16 +30,16 @@ def drop_outcomes(table: Table, mapping: ColumnMap, shown: NDArray[np.bool_], ta
 
 
 def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> bool:
-    """Is the column known only after the page?"""
+    """True if the column became known only after the page."""
     if shown.all():
         return False
     if table.is_numeric(column):
-        known = np.nan_to_num(table.numbers(column)) != 0
+        filled = np.nan_to_num(table.numbers(column)) != 0
     elif table.kind(column) == "text":
-        known = np.array([bool(level.strip()) for level in table.levels(column)] + [False])[table.codes(column)]
+        filled = np.array([bool(level.strip()) for level in table.levels(column)] + [False])[table.codes(column)]
     else:
-        known = ~table.nulls(column)
-    return bool(known.any() and not known[~shown].any())
+        filled = ~table.nulls(column)
+    return bool(filled.any() and not filled[~shown].any())
 
 
 def read_columns(

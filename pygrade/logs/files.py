@@ -72,8 +72,12 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
     changes["scales"] = {task: scale for part in parts for task, scale in part.scales.items()}  # the last one's
-    given = [(part.embedding, part.embeddings) for part in parts]
-    tables = [(place, vectors) for place, vectors in given if place is not None and vectors is not None]
+    embeddings = [(part.embedding, part.embeddings) for part in parts]
+    tables = [
+        (vector_index, vectors)
+        for vector_index, vectors in embeddings
+        if vector_index is not None and vectors is not None
+    ]
     if len(tables) == len(parts):
         changes["embedding"], changes["embeddings"] = join_tables(tables)
     else:

@@ -168,7 +168,7 @@ def without_columns(logs: Logs, history: History | None) -> Logs:
 
 
 def why_not(logs: Logs, ids: bool = True) -> str:
-    """Why a log can't have a history; empty if it can. ids: also if nobody and nothing comes twice."""
+    """The reason why a log can't have a history; empty if it can. ids: also if nobody and nothing comes twice."""
     if logs.timestamp is None:
         return "the log has no timestamps"
     if (

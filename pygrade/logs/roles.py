@@ -101,14 +101,14 @@ def normal(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def named(names: list[str], known: tuple[str, ...]) -> list[str]:
+def named(names: list[str], aliases: tuple[str, ...]) -> list[str]:
     """Those of the names that are known, the surest first.
 
     >>> named(["Zeit", "AT", "time"], ROLES["timestamp"].names)
     ['time', 'AT']
     """
     by_name = {normal(name): name for name in reversed(names)}
-    return [by_name[normal(name)] for name in known if normal(name) in by_name]
+    return [by_name[normal(name)] for name in aliases if normal(name) in by_name]
 
 
 def predicted_task(name: str) -> str:
@@ -122,7 +122,7 @@ def predicted_task(name: str) -> str:
 
 
 def is_feedback(name: str, task: str) -> bool:
-    """Does the name mean the feedback of a task?
+    """True if the name means the feedback of a task.
 
     >>> [is_feedback(name, "tap") for name in ("y_tap", "tapped", "is_tap", "taps")]
     [True, True, True, False]
@@ -133,5 +133,5 @@ def is_feedback(name: str, task: str) -> bool:
 
 
 def is_harm(task: str) -> bool:
-    """Is the task something that users do to what they do not like, by its name?"""
+    """True for a task that users do to what they do not like, by its name."""
     return any(is_feedback(task, word) for word in HARM)

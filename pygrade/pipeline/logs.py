@@ -52,7 +52,7 @@ class LogsStage:
         config: PipelineConfig,
         workers: Workers,
     ) -> "LogsStage":
-        """With the predictions of the model's stage, and the candidates that prerank's stage finds; None: no others."""
+        """The log with the predictions of the model's stage, and the candidates of prerank's stage; None: no others."""
         tasks = tuple(model.record["tasks"])
         values = tuple(log.task_values[log.tasks.index(task)] for task in tasks)
         predict: Predict = OwnPredictions(log, tasks)

@@ -182,7 +182,7 @@ class ModelPredictions(OpenPart):
 
 
 def prediction_metrics(logs: Logs, raw: NDArray[np.float32] | None, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """By task: metrics of the shown rows' predictions, and the calibration error before calibration.
+    """Metrics by task of the shown rows' predictions, and the calibration error before calibration.
 
     raw: the predictions of the shown rows [n, T] before it. ``auc_interval`` and ``gauc_interval``: with 95 %
     intervals, clustered by user.
@@ -220,15 +220,15 @@ class OwnPredictions:
         wanted &= polars.col("timestamp").is_between(times.min(), times.max())
         position = polars.col("position").fill_null(-1)
         logged = self.log.scan().filter(wanted).select(*_KEYS[:2], position, *self.columns).collect()
-        found = rows.join(logged, on=_KEYS, how="left", maintain_order="left")
-        self._check(found)
-        return np.ascontiguousarray(found.select(self.columns).to_numpy().astype(np.float32))
+        joined = rows.join(logged, on=_KEYS, how="left", maintain_order="left")
+        self._check(joined)
+        return np.ascontiguousarray(joined.select(self.columns).to_numpy().astype(np.float32))
 
-    def _check(self, found: "pl.DataFrame") -> None:
+    def _check(self, joined: "pl.DataFrame") -> None:
         for column in self.columns:
-            values: Any = found[column]
+            values: Any = joined[column]
             if values.null_count():
-                row = found.row(int(values.is_null().arg_max()), named=True)
+                row = joined.row(int(values.is_null().arg_max()), named=True)
                 raise ValueError(
                     f"column {column!r}, request {row['request_id']}, item {row['item_id']}: null; want a prediction "
                     "of every candidate, as predictions is 'own'"

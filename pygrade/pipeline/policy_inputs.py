@@ -90,18 +90,18 @@ def _chosen(
     candidates: Iterable[Feature], counts: Counts, log: EventLog, tables: Any, features: FeatureSet, room: int
 ) -> list[str]:
     """``feature=level`` of the ``room`` levels whose share p has the largest p (1 - p), in order of features."""
-    found: list[tuple[float, str]] = []
+    spreads: list[tuple[float, str]] = []
     for feature in candidates:
         rows, count = int(counts[feature.name][0]), counts[feature.name][1:]
         names = _texts_of(feature, log, tables)
         texts = [names.get(code, "") for code in features.fitted.vocabularies[feature.name].tolist()]
         chosen = most_frequent(count, rows, texts)
-        shares = {texts[place]: count[place] / rows for place in chosen}
+        shares = {texts[level]: count[level] / rows for level in chosen}
         if feature.kind == "categorical" and len(shares) == 2 and sum(shares.values()) > _ALIKE:
             del shares[max(shares, key=lambda text: shares[text])]
-        found += [(share * (1.0 - share), f"{feature.name}={text}") for text, share in shares.items()]
-    best = {name for _, name in sorted(found, key=lambda entry: (-entry[0], entry[1]))[: max(room, 0)]}
-    return [name for _, name in found if name in best]
+        spreads += [(share * (1.0 - share), f"{feature.name}={text}") for text, share in shares.items()]
+    best = {name for _, name in sorted(spreads, key=lambda spread: (-spread[0], spread[1]))[: max(room, 0)]}
+    return [name for _, name in spreads if name in best]
 
 
 def _texts_of(feature: Feature, log: EventLog, tables: Any) -> dict[int, str]:

@@ -51,5 +51,5 @@ def baseline_alone(
 
 
 def _alone(baseline: Baseline) -> Mixture:
-    """As a challenger, whose scores are not standardized."""
+    """The ranking as a challenger, whose scores are not standardized."""
     return Mixture(1.0, baseline, challenger=baseline)

@@ -21,7 +21,7 @@ from pygrade.evaluation.cautions import (
     robots,
     winsorized,
 )
-from pygrade.evaluation.label_leaks import leaks_of
+from pygrade.evaluation.label_leaks import find_leaks
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.dataset import Dataset, map_column
@@ -110,7 +110,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif shortage := too_little(logs, *fold_and_cluster):
         reason = f"too little data: {shortage}"
-    elif leaks := leaks_of(without_columns(logs, history)):
+    elif leaks := [leak.text for leak in find_leaks(without_columns(logs, history)) if leak.kind == "LEAK"]:
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
     if reason or not config.correction.on:
         return evidence._replace(reason=reason)

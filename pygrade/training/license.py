@@ -53,7 +53,7 @@ _AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
 
 @dataclass(frozen=True)
 class License:
-    """Why corrected predictions may be served."""
+    """The evidence by which corrected predictions may be served."""
 
     name: str  # "correction", "maps and correction" or "maps"; `AS_PREDICTED`: for the page terms alone
     z: float  # of the held-out likelihood over each prediction calibrated alone

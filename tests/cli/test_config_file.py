@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.cli.config_file import Given, build, read_options, reads_itself
+from pygrade.cli.config_file import Setting, build, read_options, reads_itself
 from pygrade.cli.option_list import COMMANDS, options_class, options_of
 from pygrade.cli.parse import from_words, parse
 from pygrade.cli.run_directory import to_table, write_options
@@ -119,7 +119,7 @@ def test_the_usual_file_is_not_read_unless_it_is_named(capsys, config, tmp_path,
 
 def made(command, **table):
     """The options of values as a file has them."""
-    return build(options_class(command), {name: Given(value, "") for name, value in table.items()})
+    return build(options_class(command), {name: Setting(value, "") for name, value in table.items()})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
