@@ -128,6 +128,12 @@ def _corrected(trial: Trial, options: Options) -> ArmRanking:
     return ArmRanking(p @ trial.values, figures={"licensed": float(licensed is not None)})
 
 
+def _oracle(trial: Trial, options: Options) -> ArmRanking:
+    """Expected value of predictions times what earlier requests tell of each event in closed form: that of inputs and
+    history where predictions miss nothing else."""
+    return ArmRanking((trial.requests.p_hat * trial.requests.told) @ trial.values)
+
+
 def _served(trial: Trial, options: Options) -> ArmRanking:
     """Ranking served by `train` with all options at their defaults, but for the values of the regime."""
     requests, config = trial.requests, TrainConfig(seed=trial.seed)
@@ -155,5 +161,6 @@ _KINDS: dict[str, Callable[[Trial, Any], ArmRanking]] = {
     "grade": _grade,
     "boosted": _boosted,
     "corrected": _corrected,
+    "oracle": _oracle,
     "served": _served,
 }
