@@ -48,7 +48,7 @@ void check_buffer(const Policy& policy, const PageBuffer& buffer) {
 }
 
 // A policy that reads history is never served without it: what was learned live does harm where it is missing.
-void check_history(const Policy& policy, const Sources& sources, const Request& request) {
+void check_history(const Policy& policy, const ScoreSources& sources, const Request& request) {
   const bool corrected = sources.take_corrected(policy);
   if (!policy.history() || (!corrected && !sources.network)) return;
   const auto check = [](std::span<const float> values, std::span<const std::size_t> places, std::size_t width,
