@@ -3,10 +3,10 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from bench.study.settings import Regime, Settings, merged, override
 from pygrade.config.simulation import SimulateConfig
-from pygrade.config.training import TrainConfig
+from pygrade.config.training import HistoryConfig, TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.logs import Logs
+from pygrade.logs.history import History
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.alone import baseline_alone
 from pygrade.policy.mixture import Baseline
@@ -47,24 +48,12 @@ class ArmRanking:
     figures: dict[str, float] = field(default_factory=dict)  # from the training
 
 
-class HistoryColumns(NamedTuple):
-    """Further columns of a log: features with context [R, F], item columns with values [M, I]."""
-
-    features: tuple[str, ...]
-    context: NDArray[np.float32]
-    items: tuple[str, ...]
-    item_features: NDArray[np.float32]
-
-
-# The columns of each request and row of a log, from requests that ended before it.
-History = Callable[[Logs], HistoryColumns]
-
-
 class Trial:
     """A regime's world, log and test requests, and one training seed.
 
     Test users are not in the log. In a world with a clock they are its users, in the time after it that is half as
-    long, and what they were shown before a request are production's pages, whatever an arm shows.
+    long, and what they were shown before a request are production's pages, whatever an arm shows: `later` is the log of
+    these pages, so that what makes columns of a log's history goes on in it.
     """
 
     def __init__(self, settings: Settings, regime: Regime, world_seed: int, seed: int) -> None:
@@ -73,27 +62,29 @@ class Trial:
         config = SimulateConfig(requests=regime.requests, seed=world_seed, world=regime.marketplace)
         if self.world.timeline:
             count, days = config.requests + config.requests // 2, config.days + config.days // 2
-            self.whole, requests = simulate(replace(config, requests=count, days=days), self.world)
-            self.logs = self.whole.select(slice(config.requests))
-            self.requests = requests.select(slice(config.requests, None))
+            whole, requests = simulate(replace(config, requests=count, days=days), self.world)
+            first, rest = slice(config.requests), slice(config.requests, None)
+            self.logs, self.later, self.requests = whole.select(first), whole.select(rest), requests.select(rest)
         else:
             self.logs = simulate(config, self.world).logs
             self.requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)
         self._stage1: dict[str, FusionPolicy] = {}
 
-    def remember(self, history: History) -> tuple[Logs, Logs]:
-        """The log and the log of the test requests with the columns of a history, in a world with a clock."""
+    @cached_property
+    def history(self) -> History:
+        """The history of the log, in a world with a clock."""
         if not self.world.timeline:
             raise ValueError(f"the world of {self.regime.name} has no clock; want dynamics.clock")
-        whole, added = self.whole, history(self.whole)
-        logs = replace(
-            whole,
-            features=(*whole.features, *added.features),
-            context=np.concatenate([whole.context, added.context], 1),
-            items=(*whole.items, *added.items),
-            item_features=np.concatenate([whole.item_columns, added.item_features], 1),
-        )
-        return logs.select(slice(self.regime.requests)), logs.select(slice(self.regime.requests, None))
+        return History.fit(self.logs, HistoryConfig(on=True))
+
+    def remember(self, frozen: bool = False) -> tuple[Logs, Logs]:
+        """The log and the log of the test requests with the columns of their history. frozen: what happens after the
+        log is not known."""
+        columns, later = self.history.columns(), self.later
+        logs = columns.add(self.logs)
+        if frozen:
+            later = replace(later, position=np.full_like(later.position, -1), feedback=np.zeros_like(later.feedback))
+        return logs, columns.add(later)
 
     def config(self, options: Options) -> TrainConfig:
         """The frozen training config with the changes of the regime, then of the arm."""

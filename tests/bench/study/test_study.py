@@ -16,8 +16,10 @@ from bench.study.report import Table, digest, served, shares
 from bench.study.runner import load_unit, plan, run_units, scaled
 from bench.study.settings import load_settings, merged, override, parse_changes
 from bench.study.stats import Results, over_worlds, sign
-from bench.study.trial import HistoryColumns, Trial
+from bench.study.trial import Trial
 from pygrade.cli import main as cli
+from pygrade.config.training import HistoryConfig
+from pygrade.logs.history import History
 from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import TASK_VALUES, MarketplaceConfig
 
@@ -96,10 +98,11 @@ def clocks(tiny):
 
 def test_fatigue_is_the_null_but_for_what_earlier_requests_tell(clocks):
     fatigue, repeats = clocks
-    np.testing.assert_array_equal(fatigue.whole.position, repeats.whole.position)
-    np.testing.assert_array_equal(fatigue.whole.predictions, repeats.whole.predictions)
-    assert fatigue.logs.num_requests == 300 and len(fatigue.requests) == 150
-    assert fatigue.logs.timestamp.max() < fatigue.whole.timestamp[300:].min()
+    for one, other in ((fatigue.logs, repeats.logs), (fatigue.later, repeats.later)):
+        np.testing.assert_array_equal(one.position, other.position)
+        np.testing.assert_array_equal(one.predictions, other.predictions)
+    assert fatigue.logs.num_requests == 300 and len(fatigue.requests) == fatigue.later.num_requests == 150
+    assert fatigue.logs.timestamp.max() < fatigue.later.timestamp.min()
     np.testing.assert_array_equal(repeats.requests.p, repeats.requests.p_hat)
     np.testing.assert_allclose(fatigue.requests.p, fatigue.requests.p_hat * fatigue.requests.told, rtol=1e-5)
     oracle, expected = (
@@ -109,18 +112,16 @@ def test_fatigue_is_the_null_but_for_what_earlier_requests_tell(clocks):
     assert oracle[0] > 1.005 * expected[0] and oracle[1] == expected[1]
 
 
-def test_a_history_is_told_of_the_whole_log_and_split(clocks, trial):
-    def history(logs):
-        rows = np.arange(logs.num_rows, dtype=np.float32)[:, None]
-        return HistoryColumns(("first",), logs.offsets[:-1, None].astype(np.float32), ("row",), rows)
-
-    logs, later = clocks[0].remember(history)
-    assert (logs.features[-1], logs.items, later.items) == ("first", ("row",), ("row",))
-    assert logs.num_requests == 300 and later.num_requests == 150
-    assert later.context[0, -1] == later.item_features[0, 0] == logs.item_features[-1, 0] + 1 == logs.num_rows
-    np.testing.assert_array_equal(later.predictions.ravel(), clocks[0].requests.p_hat.ravel())
-    with pytest.raises(ValueError, match="main has no clock"):
-        trial.remember(history)
+def test_a_history_goes_on_in_the_later_requests(clocks):
+    trial = clocks[0]
+    history = History.fit(trial.logs, HistoryConfig(on=True))
+    columns = history.columns()
+    logs, later = columns.add(trial.logs), columns.add(trial.later)
+    alone = history.columns().add(trial.later)
+    place = later.items.index(history.items[-1])
+    known = (later.item_features[:, place] != 0).mean(), (alone.item_features[:, place] != 0).mean()
+    assert known[0] > 1.2 * known[1] > 0 and logs.num_requests == 300
+    np.testing.assert_array_equal(later.predictions.ravel(), trial.requests.p_hat.ravel())
 
 
 def test_what_is_not_licensed_is_not_corrected_and_orders_alone_count_where_they_judge(tiny, trial, monkeypatch):
