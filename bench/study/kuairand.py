@@ -28,7 +28,6 @@ from pygrade.logs import Logs, numbered, read_logs
 from pygrade.metrics import intervals
 from pygrade.pipeline.logs import EVALUATE, POLICY
 from pygrade.pipeline.run import run_pipeline
-from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
@@ -134,8 +133,7 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     spec = grade.spec
     data = CompositeReward(reward).build(learned, spec)
     baselines = fit_baselines(learned, spec, data, plain.static, reward.propensity_floor)
-    formula = fusion_formula(grade.config)
-    scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, formula) for entry in baselines}
+    scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, grade.config) for entry in baselines}
     scores["GRADE"] = policy_scores(grade, judged)
     fitted, licensed = learn(learned, NO_SLOTS)
     corrected = judged.predictions if licensed is None else correct(licensed.correction, judged)

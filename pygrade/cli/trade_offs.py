@@ -24,7 +24,6 @@ from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
-from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place, join_path, place_of, publishing
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
@@ -72,7 +71,7 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
         search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
     judge = judged_by_log(policy, judged)
-    expected = baseline_scores(expected_value(judged), judged, fusion_formula(policy.config))
+    expected = baseline_scores(expected_value(judged), judged, policy.config)
     record = front(judge, options.tasks or most_valuable(judged), expected, settings).to_dict()
     solution = solve(search, judge, keep, options.most) if keep else None
     if options.picture is not None:
