@@ -88,11 +88,10 @@ def _rank(
     weights: Tensor,
     k: int,
     transform: int,
-    mask: Tensor | None,
     *arguments: Any,
 ) -> Page:
-    rules = RuleTensors(mask, *arguments[:6])
-    beta, epsilon, slope, offsets, threads = arguments[6:]
+    *given, beta, epsilon, slope, offsets, threads = arguments
+    rules = RuleTensors(*given)
     options = FusionOptions(transform, beta, epsilon, slope, offsets, True, threads)
     if not scores.is_cpu:
         raise ValueError(f"scores is on {scores.device}; want it in CPU memory, where pages are ranked")
