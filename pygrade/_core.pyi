@@ -66,6 +66,48 @@ class Correction:
     def shifts(self, context: Any, predictions: Any, items: Any, result: Any) -> None:
         """context [F], predictions [N · T] and items [N · I], each or None, → result [T, 1 + V]."""
 
+class History:
+    """The rule that makes columns of history (csrc/include/pygrade/history.hpp)."""
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[str],
+        categories: bool,
+        shown_after: int,
+        feedback_after: int,
+        half_life: int,
+        expected: Sequence[float],
+        user: Sequence[float],
+        item: Sequence[float],
+        category: Sequence[float],
+    ) -> None: ...
+    @property
+    def context_columns(self) -> list[str]: ...
+    @property
+    def item_columns(self) -> list[str]: ...
+
+class HistoryPass:
+    """A pass over a log in order of time; arguments as of HistoryLog."""
+
+    def __init__(self, history: History) -> None: ...
+    def read(
+        self,
+        *,
+        user: Any,
+        time: Any,
+        request: Any,
+        offsets: Any,
+        item: Any,
+        category: Any,
+        slot: Any,
+        predictions: Any,
+        feedback: Any,
+        context: Any,
+        columns: Any,
+    ) -> None:
+        """Fills context [R, C] and columns [M, I]."""
+
 def correction_gram(z: Any, u: Any, h: Any, offsets: Any, result: Any, num_threads: int = 1) -> None:
     """Σ h (z_r ⊗ u_i)(z_r ⊗ u_i)ᵀ over the rows i of the requests r, of float64 z [R, Z], u [M, U] and h [M] with
     offsets [R + 1], into result [Z · U, Z · U]; place z · U + u. The bits do not depend on the threads."""

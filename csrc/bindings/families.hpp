@@ -20,6 +20,7 @@ void bind_correction(py::module_& module);
 void bind_policy(py::module_& module);
 void bind_ranker(py::module_& module);
 void bind_features(py::module_& module);
+void bind_history(py::module_& module);
 void bind_materialize(py::module_& module);
 void bind_prerank(py::module_& module);
 void bind_store(py::module_& module);

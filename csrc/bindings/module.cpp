@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   pygrade::bindings::bind_policy(module);
   pygrade::bindings::bind_ranker(module);
   pygrade::bindings::bind_features(module);
+  pygrade::bindings::bind_history(module);
   pygrade::bindings::bind_materialize(module);
   pygrade::bindings::bind_prerank(module);
   pygrade::bindings::bind_store(module);

@@ -145,6 +145,26 @@ class CorrectionConfig(Options):
 
 
 @dataclass(frozen=True)
+class HistoryConfig(Options):
+    """Inputs that a log holds of itself: what a user was shown before and did, what an item earned."""
+
+    PYTHON_ONLY: ClassVar = ("shown_seconds",)  # not on the command line
+
+    on: bool = option(False, "make these columns, and let their own held-out likelihood decide whether they are read")
+    shown_seconds: float = option(60.0, "after which an exposure counts", gt=0)
+    feedback_seconds: float = option(3600.0, "after which its feedback counts; what comes later never does", gt=0)
+    half_life_seconds: float = option(86_400.0, "of what an item earned lately", ge=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.feedback_seconds < self.shown_seconds:
+            raise ValueError(
+                f"history.feedback_seconds is {self.feedback_seconds}; want at least history.shown_seconds, "
+                f"{self.shown_seconds}"
+            )
+
+
+@dataclass(frozen=True)
 class TrainConfig(Options):
     """Everything that decides what `train` learns, and how it runs."""
 
@@ -162,6 +182,7 @@ class TrainConfig(Options):
     stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
     trust: TrustConfig = option(TrustConfig(), "cross-fitting, which decides what is served")
     correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
+    history: HistoryConfig = option(HistoryConfig(), "inputs that the log holds of itself")
     guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")
     in_use: dict[str, float] = option(
         {}, "Weights of the ranking in use, Σ weight · prediction, e.g. click=0.3,order=0.7; none: what the log tells."

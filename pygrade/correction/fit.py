@@ -6,6 +6,7 @@ l: the candidate's conditional log odds less the request's mean, and its item co
 these means. b and A are linear in x. No seed, no learning rate, no network.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -23,10 +24,13 @@ from pygrade.correction.maps import FORMS, Maps, fit_maps
 from pygrade.evaluation.policy_estimates import columns_of
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset
+from pygrade.logs.history import History, without_columns
 from pygrade.logs.keys import hashes
 from pygrade.metrics.intervals import numbers_of
 from pygrade.policy.correction import Correction, ItemEffects
 from pygrade.workers import Workers
+
+logger = logging.getLogger("pygrade")
 
 _ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, m_t; u: 1, c_t
 MOST_COEFFICIENTS = 1_500  # of a task
@@ -38,6 +42,7 @@ EARLIER = 0.6  # share of the requests that teach what is judged on the later on
 EFFECTS_NEED = 2.0  # standard errors of likelihood that item effects add, held out and on later requests
 CALIBRATED, MAPS = "each prediction calibrated alone", "maps"
 ALONE = (CALIBRATED, MAPS)  # they move each task by itself, which changes few orders
+HISTORY = "history"
 UNJUDGED = Gain(0.0, 0.0, 0.0)
 
 
@@ -72,6 +77,7 @@ class Candidate:
     gain: Gain
     state: State | None = None  # from which more requests move it; None: its form is fitted to the sample alone
     item_effects: ItemEffects | None = None  # of items, which it has
+    reads_history: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,7 @@ class Fitted:
     forms: dict[str, float]  # held-out z of each form of map over none
     scaling: InputScaling
     cases: Sequence[float]  # [T] what a unit of each task counts
+    shares: "_Shares"  # of the first candidate
 
     @property
     def licensed(self) -> Candidate | None:
@@ -148,14 +155,40 @@ def fit_correction(
     config: CorrectionConfig | None = None,
     prior: Correction | None = None,
     parents: tuple[int, ...] | None = None,
+    history: History | None = None,
 ) -> Fitted:
     """Corrections of a log, with the values of events that count.
 
     theta [S]: examination of the shown rows; fold [R]: from 0, each user in one; cluster [R]: of requests that are
     dependent, each in one fold; prior: of another market, whose blocks enter as one column each; parents: the chain, if
-    known.
+    known; history: whose columns the log has. They are read only where they add to the likelihood of what they did not
+    teach, as item effects are.
     """
     config = config or CorrectionConfig()
+    if history is None:
+        return _fit_candidates(logs, theta, fold, cluster, config, prior, parents)
+    bare = fit_correction(without_columns(logs, history), theta, fold, cluster, config, prior, parents)
+    fitted = _fit_candidates(logs, theta, fold, cluster, config, prior, bare.scaling.parents)
+    fit = _CorrectionFit(without_columns(logs, history), theta, fold, cluster, bare.scaling.parents)
+    held_out = zscore(fit.whole.gain(fitted.shares.held_out, bare.shares.held_out), cluster)
+    later = zscore(fit.last.gain(fitted.shares.later, bare.shares.later), fit.later_cluster)
+    logger.info("history: likelihood z %.1f held out, %.1f on later requests", held_out, later)
+    if min(held_out, later) < EFFECTS_NEED:
+        return bare
+    moved = [candidate for candidate in fitted.candidates if candidate.name not in ALONE]
+    named = (replace(candidate, name=f"{candidate.name}, {HISTORY}", reads_history=True) for candidate in moved)
+    return replace(fitted, candidates=(*named, *bare.candidates))
+
+
+def _fit_candidates(
+    logs: Logs,
+    theta: Floats,
+    fold: Array,
+    cluster: Array,
+    config: CorrectionConfig,
+    prior: Correction | None,
+    parents: tuple[int, ...] | None,
+) -> Fitted:
     fit = _CorrectionFit(select_item_columns(logs, theta, parents), theta, fold, cluster, parents)
     plain = fit.view(None)
     forms, best = dict[str, float](), (0.0, "")
@@ -177,9 +210,9 @@ def fit_correction(
         linear = fit.better(fit.view("linear").alone, plain.alone)
         tried.append(fit.mapped(chosen, fit.better(linear, raw)))
     tried.append(fit.calibrated(plain, raw))
-    fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, fit.cases)
+    fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, fit.cases, tried[0].new)
     if logs.items and prior is None and fitted.licensed is None:  # item columns may be what does not last
-        bare = fit_correction(replace(logs, items=(), item_features=None), theta, fold, cluster, config, None, parents)
+        bare = _fit_candidates(replace(logs, items=(), item_features=None), theta, fold, cluster, config, None, parents)
         fitted = replace(fitted, candidates=(*fitted.candidates, *bare.candidates))
     return fitted
 

@@ -14,6 +14,7 @@ from pygrade.evaluation.abtest import plan_of_log
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, count_distinct
 from pygrade.logs.clusters import clusters_of, copied_share
+from pygrade.logs.history import seen_before
 from pygrade.metrics.intervals import effective_number
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.log_findings import given_parent, headline, log_findings, mean_worth
@@ -161,7 +162,7 @@ def _estimates(
 
 
 def _sentences(logs: Logs, size: dict[str, Any]) -> list[str]:
-    result = []
+    result = list(seen_before(logs))
     sizes = np.diff(logs.offsets)
     if lacks := missing_shuffles(logs):
         result.append(lacks)

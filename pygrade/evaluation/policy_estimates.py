@@ -76,7 +76,10 @@ NO_ESTIMATE = (
 
 
 def fitted(policy: FusionPolicy, logs: Logs) -> Logs:
-    """The log with the policy's tasks and features in its order; ValueError names those that it lacks."""
+    """The log with the policy's tasks and features in its order; ValueError names those that it lacks. What the policy
+    reads of history and the log does not have is made from the log itself."""
+    if policy.history is not None and not {*policy.history.features} & {*logs.features}:
+        logs = policy.history.columns().add(logs)
     if (logs.tasks, logs.features) == (policy.tasks, policy.features):
         return logs
     try:

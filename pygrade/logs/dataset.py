@@ -7,7 +7,7 @@ row. Requests that are looked at are copied, some at a time.
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +103,10 @@ class Dataset:
         if self.chosen is None:
             return self
         return Dataset(map_columns(self.chunks(), folder) if self.is_mapped else self.read())
+
+    def mapped(self, change: Callable[[Logs], Logs], folder: Path) -> "Dataset":
+        """Return the dataset with a change of its columns, which takes its requests in parts where it is mapped."""
+        return Dataset(map_columns(map(change, self.chunks()), folder) if self.is_mapped else change(self.read()))
 
     def __getstate__(self) -> dict[str, Any]:
         columns = {

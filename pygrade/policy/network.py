@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from pygrade import _core
 from pygrade._util.serialization import ArtifactError
 from pygrade.config.policy import PolicyConfig
+from pygrade.logs.history import History
 from pygrade.logs.keys import hashes
 from pygrade.logs.prediction_scale import PredictionScale, from_records, read_predictions, to_records
 from pygrade.policy import file
@@ -61,12 +62,14 @@ class FusionPolicy(nn.Module):
     `static_weights` [T] and `scenario_weights` {scenario: [T]} are served to requests whose features are missing.
     `mixture`: the baseline that its scores are mixed with; None: served alone. `correction`: of the predictions, for
     what takes corrected ones. `scales`: of the predictions that callers of a ranker give; without, they are as logged.
+    `history`: what a log holds of itself, as context and item columns that whoever serves it makes alike.
     """
 
     mixture: Mixture | None = None  # with a simple ranking; None: served alone
     correction: Correction | None = None  # of the predictions; None: as they are
     guardrails: Guardrails | None = None  # limits that it keeps; None: none
     scales: Mapping[str, PredictionScale] = MappingProxyType({})  # task → how the training's table was read
+    history: History | None = None  # whose columns it reads; None: none
 
     input_mean: Tensor  # [I], subtracted from the inputs
     input_std: Tensor  # [I], by which they are divided then
@@ -151,6 +154,7 @@ class FusionPolicy(nn.Module):
             "scenarios": self.scenarios,
             "schema_hash": self.schema_hash(),
             **scales,
+            **({} if self.history is None else {"history": asdict(self.history)}),
         }
 
     @property
@@ -433,6 +437,7 @@ class FusionPolicy(nn.Module):
             if served["correction"]:
                 policy.correction = Correction.decode(served["correction"], tensors, policy.tasks, policy.features)
             policy.scales = from_records(served.get("scales", {}))
+            policy.history = History.from_dict(served["history"]) if "history" in served else None
             policy.guardrails = Guardrails.from_dict(record["guardrails"]) if "guardrails" in record else None
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{folder / 'policy.json'} does not describe a policy: {error}") from error

@@ -24,11 +24,12 @@ from pygrade.evaluation.arms import FOLDERS, SERVED
 from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset, LogSource
+from pygrade.logs.history import History, without_columns
 from pygrade.logs.prediction_scale import complete_scales
 from pygrade.runs.model import DATASET, TrainedRanker
 from pygrade.training.cross_fit import Trust
 from pygrade.training.evaluate_policy import evaluate_policy, is_new
-from pygrade.training.evidence import clean, correct_log, gather_evidence, refuse_positives
+from pygrade.training.evidence import clean, correct_log, drop_history, gather_evidence, reads_history, refuse_positives
 from pygrade.training.fit import OnStep, learn
 from pygrade.training.folds import cross_fit, mix_folds
 from pygrade.training.guardrails import check_guardrails, guard
@@ -71,11 +72,18 @@ def fit(
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
         dataset = dataset.valued(config.reward.task_values, config.reward.value_tasks)
+        history = None
+        if config.history.on:
+            dataset, heldout, history = _add_history(dataset, heldout, config, directory / DATASET)
         dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET)
         sample = dataset.sample(config.sample_requests)
         config = _complete(config, sample.read(), dataset.num_requests)
         refuse_positives(sample.read())
-        evidence = gather_evidence(dataset, sample, config)
+        evidence = gather_evidence(dataset, sample, config, history)
+        if history is not None and not reads_history(evidence):
+            evidence = drop_history(evidence, history, directory / DATASET / "without-history")
+            heldout, history = None if heldout is None else without_columns(heldout, history), None
+        dataset, sample = evidence.dataset, evidence.sample
         if evidence.production.caution:
             logger.warning(evidence.production.caution)
             warnings.append(evidence.production.caution)
@@ -88,7 +96,7 @@ def fit(
         static, policies, tensors, sampled = learned.static, learned.policies, learned.tensors, sample.read()
         scales = complete_scales(sampled.scales, sampled.tasks, sampled.predictions, sampled.feedback)
         for policy in policies.values():
-            policy.scales = scales
+            policy.scales, policy.history = scales, history
             policy.set_static_weights(static, scenario_weights(sampled, tensors, policy, static))
         summary = summary_of(tensors, config, learned.run, static, policies, sampled.scenario)
         summary |= _facts(dataset, sampled, warnings) | {"seconds": time.perf_counter() - started}
@@ -131,6 +139,16 @@ def fit(
         source,
         heldout,
     )
+
+
+def _add_history(
+    dataset: Dataset, heldout: Logs | None, config: TrainConfig, folder: Path
+) -> tuple[Dataset, Logs | None, History]:
+    """The dataset and the later requests with columns of the log's history, which goes on in the later ones."""
+    history = History.fit(dataset.sample(config.sample_requests).read(), config.history)
+    columns = history.columns()
+    dataset = dataset.mapped(columns.add, folder / "history")
+    return dataset, None if heldout is None else columns.add(heldout), history
 
 
 def judge(trained: TrainedRanker) -> TrainedRanker:

@@ -25,6 +25,7 @@ from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.dataset import Dataset, map_column
+from pygrade.logs.history import History, without_columns
 from pygrade.logs.logs import check_amounts
 from pygrade.metrics.intervals import numbers_of
 from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
@@ -92,8 +93,10 @@ class Evidence(NamedTuple):
     tried: tuple[TriedCorrection, ...] = ()
 
 
-def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> Evidence:
-    """Licenses a correction by the sample's likelihood. The dataset has no requests that are left out."""
+def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, history: History | None = None) -> Evidence:
+    """Licenses a correction by the sample's likelihood. The dataset has no requests that are left out, and the columns
+    of the history.
+    """
     folds, logs, cluster = config.trust.folds, sample.read(), clusters_of(dataset.logs)
     fold = fold_of_requests(cluster, folds, config.seed) if folds else np.zeros(dataset.num_requests, np.int64)
     drawn = dataset.draw(sample.num_requests)
@@ -115,7 +118,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> E
 
     def fit_requests(some: Logs, some_fold: Ints, some_cluster: Ints) -> Fitted:
         theta = propensity.examine(some)[some.shown]
-        return fit_correction(some, theta, some_fold, some_cluster, config.correction, prior)
+        return fit_correction(some, theta, some_fold, some_cluster, config.correction, prior, history=history)
 
     fitted = fit_requests(logs, *fold_and_cluster)
     pages = PageReplay(logs, config.reward, winsorized(logs, evidence.cluster))
@@ -130,6 +133,22 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig) -> E
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
         licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
     return evidence._replace(licensed=licensed, tried=tried)
+
+
+def reads_history(evidence: Evidence) -> bool:
+    """True if the licensed correction reads columns of the log's history."""
+    return evidence.licensed is not None and evidence.licensed.candidate.reads_history
+
+
+def drop_history(evidence: Evidence, history: History, folder: Path) -> Evidence:
+    """The evidence without the columns of a history that nothing reads; folder: of a mapped dataset."""
+
+    def drop(logs: Logs) -> Logs:
+        return without_columns(logs, history)
+
+    dataset = evidence.dataset.mapped(drop, folder)
+    is_whole = evidence.sample is evidence.dataset
+    return evidence._replace(dataset=dataset, sample=dataset if is_whole else evidence.sample.mapped(drop, folder))
 
 
 def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Corrected | None:

@@ -15,6 +15,7 @@
 
 #include "pygrade/correction.hpp"
 #include "pygrade/export.h"
+#include "pygrade/history.hpp"
 #include "pygrade/mixture.hpp"
 #include "pygrade/page_terms.hpp"
 #include "pygrade/prediction_scales.hpp"
@@ -89,6 +90,11 @@ class PYGRADE_API Policy {
   std::span<const std::string> own_items() const;  // without levels of items, its last columns: what a log holds
   // Page terms of the correction; nothing: what stands above an item does not count.
   const std::optional<PageTerms>& page_terms() const { return page_terms_; }
+  // Columns that a log holds of itself, which serving makes as training did; nothing: the policy reads none.
+  const std::optional<History>& history() const { return history_; }
+  // Places of its columns: among the features, and among the item columns, those that the correction reads.
+  std::span<const std::size_t> history_features() const { return history_features_; }
+  std::span<const std::size_t> history_items() const { return history_items_; }
   // Scales of the predictions that callers give; empty: they are taken as they are.
   const PredictionScales& scales() const { return scales_; }
   // True if the page terms read categories.
@@ -217,6 +223,8 @@ class PYGRADE_API Policy {
   std::optional<Correction> correction_;
   std::optional<PageTerms> page_terms_;
   PredictionScales scales_;
+  std::optional<History> history_;
+  std::vector<std::size_t> history_features_, history_items_;
   std::shared_ptr<const detail::ItemLevels> levels_;  // the last T item columns; null: none
   std::vector<Layer> layers_;
   std::size_t widest_ = 0;

@@ -179,6 +179,7 @@ class PolicyReader {
     values(config);
     boosts(config);
     if (served.find("scales") != nullptr) p.scales_ = detail::parse_scales(served.object_at("scales"), p.tasks_);
+    if (served.find("history") != nullptr) history(served.object_at("history"));
     if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
   }
 
@@ -257,6 +258,42 @@ class PolicyReader {
     terms.beam = whole("beam");
     terms.dimension = whole("dimension");
     terms.attention.resize(whole("slots"));
+  }
+
+  void history(const Json& record) {
+    check_keys(
+        record, "history",
+        {"tasks", "categories", "shown_after", "feedback_after", "half_life", "expected", "user", "item", "category"});
+    Policy& p = *policy_;
+    History::Spec spec;
+    spec.tasks = record.strings_at("tasks");
+    spec.categories = record.boolean_at("categories");
+    const std::pair<const char*, std::int64_t&> times[] = {
+        {"shown_after", spec.shown_after}, {"feedback_after", spec.feedback_after}, {"half_life", spec.half_life}};
+    for (const auto& [key, value] : times) {
+      const Json& stated = record.at(key);
+      if (stated.type != Json::Type::number || !stated.whole) wrong(key, "is no whole number of ms");
+      value = stated.integer;
+    }
+    for (const Json& row : record.at("expected").items)
+      for (const double value : numbers_of(row, "expected")) spec.expected.push_back(static_cast<float>(value));
+    for (const auto& [key, values] :
+         {std::pair("user", &spec.user), {"item", &spec.item}, {"category", &spec.category}})
+      *values = floats(numbers_of(record.at(key), key));
+    try {
+      p.history_.emplace(std::move(spec));
+    } catch (const std::invalid_argument& error) {
+      wrong("history", std::string("is wrong: ") + error.what());
+    }
+    const auto places = [](std::span<const std::string> names, const std::vector<std::string>& columns) {
+      std::vector<std::size_t> result;
+      for (std::size_t i = 0; i < names.size(); ++i)
+        if (std::ranges::find(columns, names[i]) != columns.end()) result.push_back(i);
+      return result;
+    };
+    for (const std::string& name : p.history_->spec().tasks) task("tasks", name);
+    p.history_features_ = places(p.features_, p.history_->context_columns());
+    p.history_items_ = places(items(), p.history_->item_columns());
   }
 
   // [T] whether a task is among these; nothing if there are none.

@@ -102,6 +102,23 @@ void check_buffer(const Policy& policy, const PageBuffer& buffer) {
     throw std::invalid_argument("effects must have k places, or none");
 }
 
+// A policy that reads history is never served without it: what was learned live does harm where it is missing.
+void check_history(const Policy& policy, const Sources& sources, const Request& request) {
+  const bool corrected = sources.take_corrected(policy);
+  if (!policy.history() || (!corrected && !sources.network)) return;
+  const auto check = [](std::span<const float> values, std::span<const std::size_t> places, std::size_t width,
+                        std::span<const std::string> names, const char* argument) {
+    for (const std::size_t place : places)
+      for (std::size_t at = place; at < std::max(values.size(), width); at += width)
+        if (values.empty() || !std::isfinite(values[at]))
+          throw std::invalid_argument(std::string(argument) + " lacks " + names[place] +
+                                      ", which is of the user's or item's history; want the columns of History::read");
+  };
+  check(request.context, policy.history_features(), policy.features().size(), policy.features(), "context");
+  if (!request.predictions.empty() && corrected)
+    check(request.items, policy.history_items(), policy.correction()->num_items(), policy.items(), "items");
+}
+
 // places: k, or 0 where no page is made.
 void check_sizes(const Policy& policy, const Request& request, std::size_t places) {
   const Sources sources(policy, request);
@@ -112,6 +129,7 @@ void check_sizes(const Policy& policy, const Request& request, std::size_t place
   sizes.embedding_size = terms && terms->dimension > 0 ? terms->dimension : request.embeddings.size() / rows;
   sizes.item_columns = policy.correction() ? policy.correction()->num_items() : request.items.size() / rows;
   detail::check_fields(request, sizes);
+  check_history(policy, sources, request);
   if (sources.take_prices(policy) && request.item_values.empty() && sizes.candidates > 0)
     throw std::invalid_argument("item_values is missing; the policy or its baseline prices tasks by it");
   for (std::size_t i = 0; i < request.item_values.size(); ++i)
