@@ -2,7 +2,7 @@
 
 ``[defaults]`` holds options of all commands that have them. Names may have dashes or underscores. ``pygrade COMMAND
 --config FILE`` reads its table, and the command line wins over it; no file is read unless it is named. A run writes all
-of its options as ``options.toml`` into its directory, from where they can be stated back.
+of its options as ``options.toml`` into its directory, from where they can be given back.
 """
 
 import difflib
@@ -111,7 +111,7 @@ def near(name: str, names: Iterable[str]) -> str:
 
 def build(kind: type[Options], stated: Mapping[str, Setting], default: Options | None = None, prefix: str = "") -> Any:
     """An instance of a dataclass from options by their whole names, which begin with ``prefix``, else of its defaults.
-    A mapping that has a default, such as the values of a data set's tasks, keeps the entries that are not stated.
+    A mapping that has a default, such as the values of a data set's tasks, keeps the entries that are not given.
     """
     values: Table = {}
     for field, hint in fields_of(kind):

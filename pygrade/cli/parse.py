@@ -21,9 +21,9 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     if file and own:  # the command reads its table itself, but for what is required
         table, required = read_table(Path(file.value), command), [option.name for option in options if option.required]
         where = f"config {file.value}: [{command}] "
-        stated = {name: Setting(value, where) for name, value in table.items() if name in required} | given
+        stated = {name: Setting(value, where) for name, value in table.items() if name in required} | stated
     elif file:
-        stated = read_options(Path(file.value), command) | given
+        stated = read_options(Path(file.value), command) | stated
     needed = [option for option in options if option.needed and option.unless not in stated]
     if absent := [option for option in needed if option.name not in stated]:
         wanted = [", ".join(f"{option.flag} {option.kind}" for option in absent)]
@@ -40,7 +40,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
     off = {option.negative: option for option in options if option.negative}
     first = next((option for option in options if option.positional), None)
     words_of: dict[str, Any] = {}  # of flags, whether they are on
-    current = first  # takes the words that come; after the options only if it is not given
+    current = first  # takes the words that come; after the options only if it is not stated
     for word in arguments:
         flag, equals, value = word.partition("=")
         flag = flag.replace("_", "-")
@@ -54,7 +54,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
         elif flag in on and on[flag].hint is not bool:
             current = on[flag]
             if current.name == "config" and "config" in words_of:
-                raise ValueError("config is stated twice; want one file")
+                raise ValueError("config is given twice; want one file")
             words_of[current.name] = [value] if equals else []
         elif (flag in on or flag in off) and not equals:
             words_of[(on.get(flag) or off[flag]).name] = flag in on
@@ -71,7 +71,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
                 raise ValueError(f"{option.flag} wants one value (see pygrade {spoken(command)} --help)")
             made = words if isinstance(words, bool) else from_words(words, option.hint)
             stated[option.name] = Setting(made, f"--{option.group}{'.' * bool(option.group)}")
-    return given
+    return stated
 
 
 def _is_list(hint: Any) -> bool:
