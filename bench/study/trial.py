@@ -15,8 +15,10 @@ from torch import Tensor
 
 from bench.study.settings import Regime, Settings, merged, override
 from pygrade.config.simulation import SimulateConfig
-from pygrade.config.training import TrainConfig
+from pygrade.config.training import HistoryConfig, TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
+from pygrade.logs import Logs
+from pygrade.logs.history import History
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.alone import baseline_alone
 from pygrade.policy.mixture import Baseline
@@ -68,6 +70,22 @@ class Trial:
             self.logs = simulate(config, self.world).logs
             self.requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)
         self._stage1: dict[str, FusionPolicy] = {}
+
+    @cached_property
+    def history(self) -> History:
+        """The history of the log, in a world with a clock."""
+        if not self.world.timeline:
+            raise ValueError(f"the world of {self.regime.name} has no clock; want dynamics.clock")
+        return History.fit(self.logs, HistoryConfig(on=True))
+
+    def remember(self, frozen: bool = False) -> tuple[Logs, Logs]:
+        """The log and the log of the test requests with the columns of their history. frozen: what happens after the
+        log is not known."""
+        columns, later = self.history.columns(), self.later
+        logs = columns.add(self.logs)
+        if frozen:
+            later = replace(later, position=np.full_like(later.position, -1), feedback=np.zeros_like(later.feedback))
+        return logs, columns.add(later)
 
     def config(self, options: Options) -> TrainConfig:
         """The frozen training config with the changes of the regime, then of the arm."""
