@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report.results import write_json
-from bench.study.report import Table, findings_table, lifts_of_arms, report_text, summary
+from bench.study.report import Table, findings_table, lifts_of_arms, report_text, shares, summary
 from bench.study.runner import StudyConfig, Unit, load_unit, plan, run_units, scaled
 from bench.study.settings import Settings, load_settings
 from bench.study.stats import Results
@@ -66,4 +66,5 @@ def tables(record: Mapping[str, Any], settings: Settings) -> list[Table]:
     """For the terminal: each regime's lifts over the simple baselines, then the verdicts."""
     results = Results(record["units"])
     verdicts = [[claim, verdict] for claim, _, measured, verdict in findings_table(results).rows if measured]
-    return [*lifts_of_arms(results, settings), Table("Findings", ["claim", "verdict"], verdicts)]
+    gains = [table for table in (shares(results, settings),) if table.rows]
+    return [*lifts_of_arms(results, settings), *gains, Table("Findings", ["claim", "verdict"], verdicts)]

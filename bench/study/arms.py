@@ -14,9 +14,10 @@ from bench.study.trial import PRODUCTION, ArmRanking, Array, Options, Trial
 from pygrade import ops
 from pygrade._util.optional_imports import require
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import Candidate, Fitted, fit_correction
+from pygrade.correction.fit import Candidate, Fitted, correct, fit_correction
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
+from pygrade.logs.history import History, without_columns
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.policy.spec import fusion_formula
@@ -48,14 +49,17 @@ def train_once(logs: Logs, config: TrainConfig) -> TrainedRanker:
         return fit(logs, config, Path(directory))
 
 
-def learn(logs: Logs, propensity: SlotPropensity | None = None) -> tuple[Fitted, Candidate | None]:
+def learn(
+    logs: Logs, propensity: SlotPropensity | None = None, history: History | None = None
+) -> tuple[Fitted, Candidate | None]:
     """The corrections of a log with the values of events that count, as `train` fits them, and the one that gate and
-    replay license, if any."""
+    replay license, if any. history: whose columns the log has."""
     config = TrainConfig()
     propensity = slot_propensity(logs, config.reward) if propensity is None else propensity
     cluster = clusters_of(logs)
     fold = fold_of_requests(cluster, config.trust.folds, 0)
-    fitted = fit_correction(logs, propensity.examine(logs)[logs.shown], fold, cluster)
+    theta = propensity.examine(logs)[logs.shown]
+    fitted = fit_correction(logs, theta, fold, cluster, history=history)
     found, _ = license_correction(logs, fitted, fold, cluster, PageReplay(logs, config.reward), propensity)
     return fitted, None if found is None else found[0]
 
@@ -116,7 +120,10 @@ def _boosted(trial: Trial, options: Options) -> ArmRanking:
 
 
 def _corrected(trial: Trial, options: Options) -> ArmRanking:
-    """Expected value of corrected predictions; where the gate licenses none, of the predictions as they are."""
+    """Expected value of corrected predictions; where the gate licenses none, of the predictions as they are. history:
+    with the columns of the log's history, live or frozen at its end."""
+    if "history" in options:
+        return _remembering(trial, options["history"] == "frozen")
     logs = trial.logs.valued(trial.config({}).reward.task_values)
     _, licensed = learn(logs, trial.data.propensity)
     p = trial.requests.p_hat
@@ -126,6 +133,23 @@ def _corrected(trial: Trial, options: Options) -> ArmRanking:
         columns = _columns(trial, correction)
         p = correction.apply(trial.requests.context, rows, np.arange(n + 1) * size, columns).reshape(p.shape)
     return ArmRanking(p @ trial.values, figures={"licensed": float(licensed is not None)})
+
+
+def _remembering(trial: Trial, frozen: bool) -> ArmRanking:
+    logs, later = trial.remember(frozen)
+    logs = logs.valued(trial.config({}).reward.task_values)
+    _, licensed = learn(logs, trial.data.propensity, trial.history)
+    p, reads = trial.requests.p_hat, licensed is not None and licensed.reads_history
+    if licensed is not None:
+        later = later if reads else without_columns(later, trial.history)
+        p = correct(licensed.correction, later).reshape(p.shape)
+    return ArmRanking(p @ trial.values, figures={"licensed": float(licensed is not None), "history": float(reads)})
+
+
+def _oracle(trial: Trial, options: Options) -> ArmRanking:
+    """Expected value of predictions times what earlier requests tell of each event in closed form: that of inputs and
+    history where predictions miss nothing else."""
+    return ArmRanking((trial.requests.p_hat * trial.requests.told) @ trial.values)
 
 
 def _served(trial: Trial, options: Options) -> ArmRanking:
@@ -155,5 +179,6 @@ _KINDS: dict[str, Callable[[Trial, Any], ArmRanking]] = {
     "grade": _grade,
     "boosted": _boosted,
     "corrected": _corrected,
+    "oracle": _oracle,
     "served": _served,
 }

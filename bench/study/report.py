@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from bench.study.findings import findings, percent
 from bench.study.settings import Settings
-from bench.study.stats import Record, Results
+from bench.study.stats import Record, Results, over_worlds
 from pygrade.metrics.intervals import Interval
 
-SERVED, GATED = "served", "gated"
+SERVED, GATED, ORACLE = "served", "gated", "oracle"
 _STATIC = ("static-linear", "static-zlinear", "static", "static-log1p")
+_NOTHING = 1e-3  # per cent that an oracle gains where there is nothing to gain
 _UNHARMED = -0.05  # per cent of expected value that no world may lose where predictions are accurate
 _LIFTS = (  # baseline, metric
     *(("ev", "value"), ("static", "value"), ("production", "value")),
@@ -52,7 +53,8 @@ def summary(units: Sequence[Record], settings: Settings) -> dict[str, Any]:
         arms.setdefault(unit["regime"], {})[unit["arm"]] = unit["fingerprint"]
     hashes = {regime: {"arms": " ".join(sorted(found)), "hash": digest(found)} for regime, found in arms.items()}
     results = Results(units)
-    tables = (served(results, settings), findings_table(results))
+    tables = [served(results, settings), findings_table(results)]
+    tables += [table for table in (shares(results, settings),) if table.rows]
     return {"settings": hashes, "tables": [table._asdict() for table in tables]}
 
 
@@ -76,7 +78,8 @@ def report_text(record: Mapping[str, Any], settings: Settings) -> str:
         "Closed-form expectations on requests of users that are not in the log. Lifts are paired on each world, "
         "training seeds are averaged within a world, and ± is half of the 95 % t-interval over the worlds."
     )
-    for table in (served(results, settings), findings_table(results), *lifts_of_arms(results, settings)):
+    tables = (served(results, settings), shares(results, settings), findings_table(results))
+    for table in (*tables, *lifts_of_arms(results, settings)):
         if table.rows:
             parts += [f"## {table.title}", str(table)]
     parts.append(
@@ -99,10 +102,7 @@ def served(results: Results, settings: Settings) -> Table:
         best = max(static, key=lambda lift: lift.value if math.isfinite(lift.value) else -math.inf)
         lifts = [best, *(results.lift(regime.name, arm, "ev", regime.judge) for arm in ("grade", *arms))]
         worst = min([*found[GATED].values(), *found[SERVED].values()])
-        licensed = [
-            results.number(regime.name, GATED, world, lambda record: record["figures"]["licensed"])
-            for world in found[GATED]
-        ]
+        licensed = [results.number(regime.name, GATED, world, _licensed) for world in found[GATED]]
         cells = [regime.of, f"{regime.requests:,}", str(len(licensed)), *map(shown, lifts), f"{worst:+.2f} %"]
         value = (lifts[-1] if found[SERVED] else lifts[-2]).value
         if regime.of == "accurate":
@@ -113,6 +113,30 @@ def served(results: Results, settings: Settings) -> Table:
     titles = [settings.arms[arm].title for arm in ("grade", *arms)]
     head = ["world", "logged requests", "worlds", "best static weights, the best form", *titles]
     return Table("What is served", [*head, "worst world", "licensed", "wanted"], rows)
+
+
+def shares(results: Results, settings: Settings) -> Table:
+    """Parts of the gain of the oracle of inputs and history over expected value, pooled over the worlds."""
+    rows = []
+    for name, regime in settings.regimes.items():
+        for arm in regime.arms:
+            if arm in ("ev", ORACLE) or not results.has(name, arm, "ev", ORACLE):
+                continue
+            worlds = results.worlds(name, arm, "ev", ORACLE)
+            found, best = (results.lifts(name, entry, "ev", regime.judge) for entry in (arm, ORACLE))
+            lifts, gains = ([lift[world] for world in worlds] for lift in (found, best))
+            share = f"{100 * sum(lifts) / sum(gains):.0f} %" if sum(gains) > _NOTHING * len(worlds) else ""
+            licensed = [results.number(name, arm, world, _licensed) for world in worlds]
+            count = f"{sum(licensed):.0f} of {len(worlds)}" if math.isfinite(sum(licensed)) else ""
+            title, size = settings.arms[arm].title, f"{regime.requests:,}"
+            rows.append([regime.of, size, title, *map(shown, map(over_worlds, (gains, lifts))), share, count])
+    head = ["world", "logged requests", "arm", "oracle over EV", "arm over EV", "share of the oracle", "licensed"]
+    return Table("Share of the oracle of inputs and history", head, rows)
+
+
+def _licensed(record: Record) -> float | None:
+    value: float | None = record["figures"].get("licensed")
+    return value
 
 
 def _goal(wanted: str, met: bool) -> str:

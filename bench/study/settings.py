@@ -71,9 +71,10 @@ def load_settings() -> Settings:
         name: Arm(name, entry.pop("title"), entry.pop("kind"), entry.pop("package", ""), entry)
         for name, entry in record["arms"].items()
     }
-    regimes = {name: _regime(record, name, **entry) for name, entry in record["paper"].items()}
+    named = record["paper"] | record["history"]
+    regimes = {name: _regime(record, name, **entry) for name, entry in named.items()}
     served = record["served"]
-    for of in record["worlds"]:
+    for of in served["of"]:
         names = [*served["arms"], *(served["more"]["arms"] if of in served["more"]["of"] else ())]
         goals = served["wanted"].get(of, [None] * len(served["requests"]))
         for requests, wanted in zip(served["requests"], goals, strict=True):
@@ -85,8 +86,10 @@ def load_settings() -> Settings:
 
 
 def _regime(record: Mapping[str, Any], name: str, of: str, requests: int, arms: Sequence[str], **more: Any) -> Regime:
-    """A regime of a kind of world; small logs have another reward."""
-    world, small = record["worlds"][of], record["small"]
+    """A regime of a kind of world, which may be like another one; small logs have another reward."""
+    world, small = merged(record["worlds"][of], {"world": more.pop("world", {})}), record["small"]
+    if "like" in world:
+        world = merged(record["worlds"][world.pop("like")], world)
     reward = merged(world.get("reward", {}), small["reward"] if requests <= small["requests"] else {})
     return Regime(name, of, requests, tuple(arms), **(world | {"reward": reward} | more))
 

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from bench.study.settings import Regime, Settings, merged, override
 from pygrade.config.simulation import SimulateConfig
-from pygrade.config.training import TrainConfig
+from pygrade.config.training import HistoryConfig, TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
+from pygrade.logs import Logs
+from pygrade.logs.history import History
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.alone import baseline_alone
 from pygrade.policy.mixture import Baseline
-from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace
-from pygrade.simulation.simulate import compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulate import compare_pages, rank_pages, simulate
 from pygrade.training.baselines import fit_baselines, logged_baseline
 from pygrade.training.data import TrainingData
 from pygrade.training.request_tensors import RequestTensors
@@ -48,15 +49,42 @@ class ArmRanking:
 
 
 class Trial:
-    """A regime's world, log and test requests, and one training seed. Test users are not in the log."""
+    """A regime's world, log and test requests, and one training seed.
+
+    Test users are not in the log. In a world with a clock they are its users, in the time after it that is half as
+    long, and what they were shown before a request are production's pages, whatever an arm shows: `later` is the log of
+    these pages, so that what makes columns of a log's history goes on in it.
+    """
 
     def __init__(self, settings: Settings, regime: Regime, world_seed: int, seed: int) -> None:
         self.settings, self.regime, self.seed = settings, regime, seed
         self.world = Marketplace(regime.marketplace, world_seed)
         config = SimulateConfig(requests=regime.requests, seed=world_seed, world=regime.marketplace)
-        self.logs = simulate_logs(config, world=self.world)
-        self.requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)
+        if self.world.timeline:
+            count, days = config.requests + config.requests // 2, config.days + config.days // 2
+            whole, requests = simulate(replace(config, requests=count, days=days), self.world)
+            first, rest = slice(config.requests), slice(config.requests, None)
+            self.logs, self.later, self.requests = whole.select(first), whole.select(rest), requests.select(rest)
+        else:
+            self.logs = simulate(config, self.world).logs
+            self.requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)
         self._stage1: dict[str, FusionPolicy] = {}
+
+    @cached_property
+    def history(self) -> History:
+        """The history of the log, in a world with a clock."""
+        if not self.world.timeline:
+            raise ValueError(f"the world of {self.regime.name} has no clock; want dynamics.clock")
+        return History.fit(self.logs, HistoryConfig(on=True))
+
+    def remember(self, frozen: bool = False) -> tuple[Logs, Logs]:
+        """The log and the log of the test requests with the columns of their history. frozen: what happens after the
+        log is not known."""
+        columns, later = self.history.columns(), self.later
+        logs = columns.add(self.logs)
+        if frozen:
+            later = replace(later, position=np.full_like(later.position, -1), feedback=np.zeros_like(later.feedback))
+        return logs, columns.add(later)
 
     def config(self, options: Options) -> TrainConfig:
         """The frozen training config with the changes of the regime, then of the arm."""
@@ -106,7 +134,7 @@ class Trial:
 
     def baseline(self, baseline: Baseline) -> ArmRanking:
         """Ranking of the test requests by a simple baseline."""
-        alone = baseline_alone(baseline, self.logs.tasks, fusion_formula(self.config({}).policy))
+        alone = baseline_alone(baseline, self.logs.tasks, self.config({}).policy)
         return ArmRanking(alone.scores(None, self.requests.p_hat))
 
     def stage1(self, config: TrainConfig) -> FusionPolicy:

@@ -1,5 +1,6 @@
 """The constants of the synthetic marketplace."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -126,11 +127,43 @@ class PageEffects(Options):
 
 
 @dataclass(frozen=True)
+class Dynamics(Options):
+    """A marketplace with a clock: requests are in the order of time, users of the log return, items die and others take
+    their places, their appeal drifts, and what a user was shown loses: the probability of each event given its parent
+    is multiplied by exp(-fatigue · Σ 2^(-hours since an earlier exposure / recovery)) over the exposures of this item
+    to this user.
+    """
+
+    clock: bool = option(False, "users return in the order of time, even if nothing below is on")
+    days: int = option(28, "that the clock runs", ge=1)
+    lifetime: float = option(
+        0.0, "mean days until an item dies and a new one takes its place; 0: items live on", ge=0, lt=math.inf
+    )
+    fatigue: PerTask = option(
+        (0.0,) * 6, "log factor lost by an exposure, of each event given its parent", ge=0, lt=math.inf
+    )
+    recovery: float = option(24.0, "hours until half of an exposure's fatigue is gone", gt=0, lt=math.inf)
+    item_drift: float = option(
+        0.0, "sd of an item's appeal, a log factor of its events that changes day by day", ge=0, lt=math.inf
+    )
+    trend: float = option(0.0, "sd of a category's appeal, likewise", ge=0, lt=math.inf)
+    half_life: float = option(3.0, "days until half of an appeal is gone", gt=0, lt=math.inf)
+    known: float = option(
+        0.0, "share of what earlier requests tell of these log factors that the predictions include", ge=0, le=1
+    )
+
+    @property
+    def on(self) -> bool:
+        """True if the world has a clock."""
+        return bool(self.clock or self.lifetime or any(self.fatigue) or self.item_drift or self.trend)
+
+
+@dataclass(frozen=True)
 class MarketplaceConfig(Options):
     """The world's constants. Traits and item attributes are in standard deviations."""
 
     # not on the command line
-    PYTHON_ONLY: ClassVar = ("segment_shares", "log_history_mean", "effects", "later", "errors")
+    PYTHON_ONLY: ClassVar = ("segment_shares", "log_history_mean", "dynamics", "effects", "later", "errors")
 
     log_users: int = option(20_000, "users that appear in the log", ge=1)
     test_users: int = option(10_000, "users of test requests only", ge=1)
@@ -148,6 +181,7 @@ class MarketplaceConfig(Options):
     session: float = option(1.0, "scales all session shifts; 0: sessions have the user's long-term traits")
 
     pages: PageEffects = option(PageEffects())
+    dynamics: Dynamics = option(Dynamics())
     drift: float = option(0.0, "0: constant effects; 1: the effects are `later` at time 1", ge=0, le=1)
     effects: Effects = option(Effects())
     later: Effects = option(LATER, "unknown to the multi-task model")

@@ -48,6 +48,9 @@ class SimulateConfig(Options):
             raise ValueError(f"{shares}; want shares that sum to at most 1")
         if any(len(row) != len(TASKS) or min(row) <= 0 for row in self.concentrations):
             raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
+        if self.world.dynamics.on and self.days > self.world.dynamics.days:
+            limit = f"at most {self.world.dynamics.days}, which world.dynamics.days says"
+            raise ValueError(f"days is {self.days}; want {limit}")
         if self.item_noise == math.inf:
             raise ValueError("item_noise is inf; want a standard deviation, or none")
 

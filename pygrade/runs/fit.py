@@ -24,7 +24,7 @@ from pygrade.evaluation.arms import FOLDERS, SERVED
 from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset, LogSource
-from pygrade.logs.history import History
+from pygrade.logs.history import History, without_columns
 from pygrade.logs.prediction_scale import complete_scales
 from pygrade.runs.model import DATASET, TrainedRanker
 from pygrade.training.cross_fit import Trust
@@ -75,13 +75,14 @@ def fit(
         history = None
         if config.history.on:
             dataset, heldout, history = _add_history(dataset, heldout, config, directory / DATASET)
-        dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET)
+        dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET, history)
         sample = dataset.sample(config.sample_requests)
         config = _complete(config, sample.read(), dataset.num_requests)
         refuse_positives(sample.read())
         evidence = gather_evidence(dataset, sample, config, history)
         if history is not None and not reads_history(evidence):
-            evidence, history = drop_history(evidence, history, directory / DATASET / "without-history"), None
+            evidence = drop_history(evidence, history, directory / DATASET / "without-history")
+            heldout, history = heldout and without_columns(heldout, history), None
         dataset, sample = evidence.dataset, evidence.sample
         if evidence.production.caution:
             logger.warning(evidence.production.caution)

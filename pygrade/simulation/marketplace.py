@@ -7,7 +7,7 @@ Personal weights can earn that gap. Everything is a function of the world's seed
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from pygrade.config.marketplace import (
     MarketplaceConfig,
     PerTask,
 )
+from pygrade.simulation.dynamics import Timeline
 from pygrade.simulation.page_effects import ItemEffects
 
 Float32 = NDArray[np.float32]
@@ -73,9 +74,14 @@ class Requests:
     leave: Float32  # [n, C] probability of leaving after viewing the item
     latent: Float32  # [n, 7] the session's true traits and 1 / √(1 + history), for oracle policies
     hidden: Float32  # [n, C] factor of p that production knows and p_hat misses; 1 without `PageEffects.hidden_taste`
+    told: Float32  # [n, C, T] factor of p that earlier requests tell and p_hat misses; [n, 1, 1] of 1 without a clock
 
     def __len__(self) -> int:
         return len(self.user_id)
+
+    def select(self, index: Array | slice) -> "Requests":
+        """The requests of an index array, a mask or a slice."""
+        return Requests(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @property
     def known_to_production(self) -> Float32:
@@ -116,15 +122,14 @@ class Marketplace:
         self.segment_guess = np.where(wrong, rng.integers(0, len(SEGMENTS), users), self.segment)
         self.mixing = _normal(rng, len(TRAITS) + 2, _MIXED_FEATURES) / np.float32(np.sqrt(len(TRAITS) + 2))
 
-        rng = np.random.default_rng([seed, 1])
-        self.item_taste = _normal(rng, c.items, world.MATCH_DIMENSIONS)
-        self.item_need = _normal(rng, c.items, world.MATCH_DIMENSIONS)
-        self.quality = _normal(rng, c.items)
-        self.hype = _correlated(rng, self.quality, world.HYPE_QUALITY_CORRELATION)
-        self.price = _correlated(rng, self.quality, world.PRICE_QUALITY_CORRELATION)
-        self.entertainment = _normal(rng, c.items)
-        self.social_appeal = _normal(rng, c.items)
-        self.item_error = _normal(rng, c.items, len(TASKS))
+        self.timeline = Timeline(c.dynamics, c.items, world.MATCH_DIMENSIONS, seed)
+        launched = len(self.timeline.launch) - c.items
+        catalogs = [_draw_items(np.random.default_rng([seed, 1]), c.items)]
+        if launched:  # what is there from the start is as in a world without launches
+            catalogs.append(_draw_items(np.random.default_rng([seed, 23]), launched))
+        columns = [np.concatenate(parts) for parts in zip(*catalogs, strict=True)]
+        self.item_taste, self.item_need, self.quality, self.hype, self.price = columns[:5]
+        self.entertainment, self.social_appeal, self.item_error = columns[5:]
         self.page_effects = ItemEffects(c.pages, self.item_taste, self.item_need)
 
         frequency = self.history.astype(np.float64) ** world.FREQUENCY_EXPONENT
@@ -141,10 +146,18 @@ class Marketplace:
         return np.asarray(true + np.float32(noise) * _normal(np.random.default_rng([self.seed, 11]), *true.shape))
 
     # ---- requests ----------------------------------------------------------------------------------------------------
-    def requests(self, n: int, seed: int, users: Literal["log", "test"] = "log", time: float = 0.0) -> Requests:
+    def requests(
+        self,
+        n: int,
+        seed: int,
+        users: Literal["log", "test"] = "log",
+        time: float = 0.0,
+        hours: Array | None = None,
+    ) -> Requests:
         """n requests of log or test users; the same arguments give the same requests.
 
-        ``time`` (0 to 1) is the progress of a drifting world; nothing else depends on it.
+        ``time`` (0 to 1) is the progress of a drifting world; nothing else depends on it. ``hours`` [n], rising: of the
+        requests since the start, in a world with a clock; fatigue is up to those who know the pages (`simulate`).
         """
         if users not in self.users:
             raise ValueError(f"users is {users!r}; want 'log' or 'test'")
@@ -152,13 +165,24 @@ class Marketplace:
             raise ValueError(f"n is {n}; want at least 1")
         if not 0 <= time <= 1:
             raise ValueError(f"time is {time}; want 0 to 1")
-        effects = self.config.effects_at(time)
+        effects, moments = self.config.effects_at(time), self.timeline.check(hours, n)
         stream = 2 if users == "log" else 3
         starts = range(0, n, _BLOCK)
-        blocks = [self._block((stream, seed, start), min(_BLOCK, n - start), users, effects) for start in starts]
+        blocks = [
+            self._block(
+                (stream, seed, start),
+                min(_BLOCK, n - start),
+                users,
+                effects,
+                None if moments is None else moments[start : start + _BLOCK],
+            )
+            for start in starts
+        ]
         return Requests(**{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
 
-    def _block(self, stream: tuple[int, int, int], n: int, users: str, effects: Effects) -> dict[str, Array]:
+    def _block(
+        self, stream: tuple[int, int, int], n: int, users: str, effects: Effects, hours: Floats | None
+    ) -> dict[str, Array]:
         c, rng = self.config, np.random.default_rng([self.seed, *stream])
         user = rng.choice(self.users[users], n, p=self.frequency[users])
         specificity = rng.random(n, dtype=np.float32)
@@ -169,7 +193,7 @@ class Marketplace:
         shift += np.array(world.SESSION_SPREAD, np.float32) * _normal(rng, n, len(TRAITS))
         traits = long_term + np.float32(c.session) * shift
 
-        item, taste, need = self._prerank(rng, user)
+        item, taste, need = self._prerank(rng, user, hours)
         p = _chain(self._logits(traits, item, taste, need, effects))
         leave = _sigmoid(
             np.float32(world.LEAVE_INTERCEPT)
@@ -182,9 +206,17 @@ class Marketplace:
         guess = self._logits(long_term, item, taste, need, c.effects, e.shrink)
         for t in range(len(TASKS)):
             noise = (e.pair[t] + e.cold[t] * self.cold[user])[:, None] * _normal(rng, *item.shape)
-            known = guess[t] + np.float32(e.hype[t]) * self.hype[item]
-            guess[t] = e.bias[t] + e.slope[t] * known + e.item[t] * self.item_error[item, t] + noise
+            hyped = guess[t] + np.float32(e.hype[t]) * self.hype[item]
+            guess[t] = e.bias[t] + e.slope[t] * hyped + e.item[t] * self.item_error[item, t] + noise
         hour = 24 * rng.random(n, dtype=np.float32)
+        p_hat, told = _chain(guess), np.ones((n, 1, 1), np.float32)
+        if hours is not None:
+            hour = (hours % 24).astype(np.float32)
+            true, expected = self.timeline.appeal(item, self.page_effects.category[item], hours)
+            share = np.float32(c.dynamics.known)
+            p = np.minimum(p * true[..., None], MOST_LIKELY)
+            p_hat = np.minimum(p_hat * (expected**share)[..., None], MOST_LIKELY)
+            told = np.repeat((expected ** (1 - share))[..., None], len(TASKS), 2)
         hidden = np.ones(item.shape, np.float32)
         if c.pages.hidden_taste:
             hidden = self.page_effects.hidden_taste(np.random.default_rng([self.seed, 20, *stream]), item)
@@ -197,16 +229,21 @@ class Marketplace:
             "context": self._context(rng, user, traits, specificity, hour),
             "item_id": item,
             "p": p,
-            "p_hat": _chain(guess),
+            "p_hat": p_hat,
             "leave": leave,
             "latent": np.concatenate([traits, self.cold[user][:, None]], 1),
             "hidden": hidden,
+            "told": told,
         }
 
-    def _prerank(self, rng: np.random.Generator, user: Array) -> tuple[NDArray[np.int32], Float32, Float32]:
+    def _prerank(
+        self, rng: np.random.Generator, user: Array, hours: Floats | None
+    ) -> tuple[NDArray[np.int32], Float32, Float32]:
         """Candidates of each request, best prerank score first, and their taste and need matches: [n, C] each."""
         c = self.config
         pool = np.sort(rng.integers(0, c.items, (len(user), c.pool), dtype=np.int32), axis=1)
+        if hours is not None:
+            pool = self.timeline.items(pool, hours)
         scale = np.float32(1 / np.sqrt(world.MATCH_DIMENSIONS))
         taste = np.matmul(self.item_taste[pool], self.user_taste[user][:, :, None])[..., 0] * scale
         need = np.matmul(self.item_need[pool], self.user_need[user][:, :, None])[..., 0] * scale
@@ -327,9 +364,9 @@ class Marketplace:
                 p = p.copy()
                 p[..., 0] *= self.page_effects.sampled(shown, attended)
             for t, parent in enumerate(PARENT):
-                given = p[..., t] if parent < 0 else p[..., t] / alone[..., parent]
+                conditional = p[..., t] if parent < 0 else p[..., t] / alone[..., parent]
                 happened = attended if parent < 0 else feedback[rows, :, parent] > 0
-                feedback[rows, :, t] = happened & (draws[..., 2 + t] < given)
+                feedback[rows, :, t] = happened & (draws[..., 2 + t] < conditional)
         return viewed, feedback
 
 
@@ -352,6 +389,16 @@ def _check_pages(requests: Requests, pages: Array) -> None:
 
 def _normal(rng: np.random.Generator, *shape: int) -> Float32:
     return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _draw_items(rng: np.random.Generator, count: int) -> tuple[Float32, ...]:
+    """Taste, need, quality, hype, price, entertainment, social appeal and the model's errors of so many items."""
+    taste, need = _normal(rng, count, world.MATCH_DIMENSIONS), _normal(rng, count, world.MATCH_DIMENSIONS)
+    quality = _normal(rng, count)
+    hype = _correlated(rng, quality, world.HYPE_QUALITY_CORRELATION)
+    price = _correlated(rng, quality, world.PRICE_QUALITY_CORRELATION)
+    entertainment, social_appeal, error = _normal(rng, count), _normal(rng, count), _normal(rng, count, len(TASKS))
+    return taste, need, quality, hype, price, entertainment, social_appeal, error
 
 
 def _correlated(rng: np.random.Generator, base: Float32, correlation: float) -> Float32:

@@ -1,16 +1,16 @@
 """The marketplace's production log and its A/B tests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
-from pygrade._typing import Array
+from pygrade._typing import Array, Floats, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import Record
 from pygrade.config.simulation import SimulateConfig
@@ -19,6 +19,7 @@ from pygrade.logs import Logs, write_logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
+from pygrade.simulation.dynamics import Exposures, visits
 from pygrade.simulation.marketplace import (
     FEATURES,
     ITEM_ATTRIBUTES,
@@ -51,12 +52,27 @@ def rank_pages(
     return np.asarray(page.indices.numpy(), np.int64)
 
 
+class Simulation(NamedTuple):
+    """A log and the requests that it is of."""
+
+    logs: Logs
+    requests: Requests
+
+
 def simulate_logs(
     config: SimulateConfig | None = None,
     out: str | Path | None = None,
     world: Marketplace | None = None,
 ) -> Logs:
-    """Production's log of a marketplace, also written to the directory `out` if given.
+    """`simulate`'s log, also written to the directory `out` if given."""
+    logs = simulate(config, world).logs
+    if out is not None:
+        write_logs(logs, out)
+    return logs
+
+
+def simulate(config: SimulateConfig | None = None, world: Marketplace | None = None) -> Simulation:
+    """Production's log of a marketplace and its requests, as they were after the pages before them.
 
     The log has every candidate of each request, its page, the users' feedback, and how the page was made: weights,
     exploration, and the concentration and seed of drawn weights, which
@@ -69,7 +85,8 @@ def simulate_logs(
         raise ValueError(f"world has seed {world.seed}; want the config's seed {c.seed} and its constants")
     n, tasks, slots, candidates = c.requests, len(TASKS), c.world.page_size, c.world.candidates
     seed = c.seed % (1 << 31)
-    requests = world.requests(n, seed, "log")
+    hours = _moments(n, c.days, seed) if world.timeline else None
+    requests = world.requests(n, seed, "log", hours=hours)
     rng = np.random.default_rng([seed, 5])
     draw = rng.random(n)
     drawn, shuffled = draw < c.dirichlet_share, draw >= 1 - c.shuffle_share
@@ -82,16 +99,22 @@ def simulate_logs(
     weights[drawn] = sample.weights[drawn, 0]
     concentration = np.where(drawn[:, None], components[component], np.float32(np.nan))
 
-    pages = rank_pages(requests.known_to_production, weights, slots)
-    shuffle = np.argsort(rng.random((int(shuffled.sum()), slots)), axis=1)
-    pages[shuffled] = np.take_along_axis(pages[shuffled], shuffle, 1)
+    shuffle = np.tile(np.arange(slots), (n, 1))
+    shuffle[shuffled] = np.argsort(rng.random((int(shuffled.sum()), slots)), axis=1)
+    if hours is not None and any(c.world.dynamics.fatigue):
+        pages, requests = _show_in_order(world, requests, hours, weights, shuffle)
+    else:
+        pages = np.take_along_axis(rank_pages(requests.known_to_production, weights, slots), shuffle, 1)
     _, shown_feedback = world.sample(requests, pages, seed)
 
     position = np.full((n, candidates), -1, np.int32)
     np.put_along_axis(position, pages, np.broadcast_to(np.arange(slots, dtype=np.int32), pages.shape), 1)
     feedback = np.zeros((n, candidates, tasks), np.float32)
     np.put_along_axis(feedback, pages[:, :, None], shown_feedback, 1)
-    day = np.arange(n) * c.days // n
+    if hours is None:
+        elapsed = np.arange(n) * c.days // n * _DAY + (requests.hour * _HOUR).astype(np.int64)
+    else:
+        elapsed = (hours * _HOUR).astype(np.int64)
     items = None if c.item_noise is None else world.observe_items(c.item_noise)[requests.item_id.ravel()]
     likeness = c.likeness or bool(world.page_effects)
     logs = Logs(
@@ -112,14 +135,39 @@ def simulate_logs(
         seed=np.where(drawn, (np.uint64(seed) << np.uint64(32)) + np.arange(n, dtype=np.uint64), np.uint64(0)),
         policy_version=np.full(n, "production"),
         exploration=np.where(drawn, "dirichlet", np.where(shuffled, "shuffle", "none")),
-        timestamp=_LOG_START + day * _DAY + (requests.hour * _HOUR).astype(np.int64),
+        timestamp=_LOG_START + elapsed,
         items=() if items is None else ITEM_ATTRIBUTES,
         item_features=items,
         **(world.page_effects.columns(requests.item_id.ravel()) if likeness else {}),
     )
-    if out is not None:
-        write_logs(logs, out)
-    return logs
+    return Simulation(logs, requests)
+
+
+def _moments(n: int, days: int, seed: int) -> Floats:
+    """[n]: rising hours of requests, spread evenly over the days, no two within a hundredth of their distance."""
+    return (np.arange(n) + 0.99 * np.random.default_rng([seed, 13]).random(n)) * (24 * days / n)
+
+
+def _show_in_order(
+    world: Marketplace, requests: Requests, hours: Floats, weights: NDArray[np.float32], shuffle: Ints
+) -> tuple[Ints, Requests]:
+    """Production's pages [n, K], in the order of each user's requests, and the requests with what was lost by them.
+
+    shuffle: [n, K] order of production's choice.
+    """
+    known, exposures = np.float32(world.config.dynamics.known), Exposures(world.config.dynamics.recovery)
+    pages = np.empty(shuffle.shape, np.int64)
+    requests = replace(requests, p=requests.p.copy(), p_hat=requests.p_hat.copy(), told=requests.told.copy())
+    for rows in visits(requests.user_id):
+        user, item = requests.user_id[rows], requests.item_id[rows]
+        factor = world.timeline.fatigue(exposures.dose(user, item, hours[rows]))
+        requests.p[rows] *= factor
+        requests.p_hat[rows] *= factor**known
+        requests.told[rows] *= factor ** (1 - known)
+        ranked = rank_pages(requests.select(rows).known_to_production, weights[rows], shuffle.shape[1])
+        pages[rows] = np.take_along_axis(ranked, shuffle[rows], 1)
+        exposures.add(user, np.take_along_axis(item, pages[rows], 1), hours[rows])
+    return pages, requests
 
 
 def hide_values(context: NDArray[np.float32], share: float, seed: int) -> NDArray[np.float32]:
@@ -151,7 +199,7 @@ class AbTest(Record):
 
     def _repr_html_(self) -> str:
         """A small table of the expected lifts, for notebooks."""
-        rows = [[arm, *(lift_text(entry.lifts.get(m)) for m in METRICS)] for arm, entry in self.expected.items()]
+        rows = [[arm, *(lift_text(outcome.lifts.get(m)) for m in METRICS)] for arm, outcome in self.expected.items()]
         title = f"Expected lift over {self.baseline}, {self.num_requests:,} requests of {self.num_users:,} users"
         return html_table(["arm", *METRICS], rows, title)
 

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "service/impl.hpp"
-#include "serving/request_fields.hpp"
+#include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -122,7 +122,7 @@ void Service::Impl::compare(const Ranked& ranked, Context& context, const Servic
         shadow.policy->item_columns(ranked.item_ids, context.input.item_features, context.other_columns);
       request.items = context.other_columns;
     }
-    if (shadow.history != nullptr && reads_history(*shadow.policy, request)) {
+    if (shadow.history != nullptr && ScoreSources(*shadow.policy, request).read_history(*shadow.policy)) {
       auto& features = context.other_context;
       features.assign(shadow.policy->features().size(), NAN);
       std::ranges::copy(request.context, features.begin());

@@ -17,7 +17,4 @@ struct FieldSizes {
 // std::invalid_argument names a field that is given in another size, and a pin that is no candidate.
 void check_fields(const pygrade::Request& request, const FieldSizes& sizes);
 
-// True if what ranks a request reads columns of the policy's history.
-bool reads_history(const Policy& policy, const pygrade::Request& request);
-
 }  // namespace pygrade::inline v0_2::detail

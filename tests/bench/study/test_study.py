@@ -12,16 +12,19 @@ from bench.study import StudyConfig, arms, reproduce, runner
 from bench.study import command as study_command
 from bench.study.arms import run_arm
 from bench.study.findings import Difference, findings, verdict
-from bench.study.report import Table, digest, served
+from bench.study.report import Table, digest, served, shares
 from bench.study.runner import load_unit, plan, run_units, scaled
 from bench.study.settings import load_settings, merged, override, parse_changes
 from bench.study.stats import Results, over_worlds, sign
 from bench.study.trial import Trial
 from pygrade.cli import main as cli
+from pygrade.config.training import HistoryConfig
+from pygrade.logs.history import History
 from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import TASK_VALUES, MarketplaceConfig
 
 ROOT = Path(__file__).parents[3]
+NOT_RUN = {"fatigue-5k", "fatigue-20k", "repeats-5k", "repeats-20k"}  # regimes without committed results
 TINY = ("log_users=300", "test_users=150", "items=300")
 
 
@@ -48,9 +51,10 @@ def trial(tiny):
 
 def test_the_frozen_settings_keep_judging_worlds_apart():
     settings = load_settings()
-    own = {world for regime in settings.regimes.values() for world in regime.worlds}
+    own = {world for name, regime in settings.regimes.items() for world in regime.worlds if name not in NOT_RUN}
+    clock = {world for name in NOT_RUN for world in settings.regimes[name].worlds}
     assert len(settings.judging_worlds) >= 5 and len(settings.training_seeds) >= 2 and min(own) == 9701
-    groups = [set(settings.development_worlds), set(settings.judging_worlds), own]
+    groups = [set(settings.development_worlds), set(settings.judging_worlds), own, clock]
     assert len(set.union(*groups)) == sum(map(len, groups))
     quick = StudyConfig(quick=True, full=True)
     assert {unit.world for unit in plan(scaled(settings, quick), quick)} <= set(settings.development_worlds)
@@ -83,6 +87,41 @@ def test_expected_value_sorts_by_value_times_probability_and_trees_start_there(t
     trees = {"min_data_in_leaf": 10**6}  # nothing to split
     options = {"objective": "tweedie", "rounds": 1, "small_rounds": 1, "trees": trees}
     assert (trial.pages(run_arm(trial, "boosted", options)) == pages).mean() > 0.999
+
+
+@pytest.fixture(scope="module")
+def clocks(tiny):
+    """Trials of a world with fatigue and of the same world without."""
+    regimes = [tiny.regimes[name] for name in ("fatigue-5k", "repeats-5k")]
+    return [Trial(tiny, replace(regime, world=regime.world | {"log_users": 20}), 0, 0) for regime in regimes]
+
+
+def test_fatigue_is_the_null_but_for_what_earlier_requests_tell(clocks):
+    fatigue, repeats = clocks
+    for one, other in ((fatigue.logs, repeats.logs), (fatigue.later, repeats.later)):
+        np.testing.assert_array_equal(one.position, other.position)
+        np.testing.assert_array_equal(one.predictions, other.predictions)
+    assert fatigue.logs.num_requests == 300 and len(fatigue.requests) == fatigue.later.num_requests == 150
+    assert fatigue.logs.timestamp.max() < fatigue.later.timestamp.min()
+    np.testing.assert_array_equal(repeats.requests.p, repeats.requests.p_hat)
+    np.testing.assert_allclose(fatigue.requests.p, fatigue.requests.p_hat * fatigue.requests.told, rtol=1e-5)
+    oracle, expected = (
+        [trial.measure(run_arm(trial, kind, {"baseline": "expected value"}))["expected"]["value"] for trial in clocks]
+        for kind in ("oracle", "baseline")
+    )
+    assert oracle[0] > 1.005 * expected[0] and oracle[1] == expected[1]
+
+
+def test_a_history_goes_on_in_the_later_requests(clocks):
+    trial = clocks[0]
+    history = History.fit(trial.logs, HistoryConfig(on=True))
+    columns = history.columns()
+    logs, later = columns.add(trial.logs), columns.add(trial.later)
+    alone = history.columns().add(trial.later)
+    place = later.items.index("seen")
+    known = (later.item_features[:, place] != 0).mean(), (alone.item_features[:, place] != 0).mean()
+    assert known[0] > 1.2 * known[1] > 0 and logs.num_requests == 300
+    np.testing.assert_array_equal(later.predictions.ravel(), trial.requests.p_hat.ravel())
 
 
 def test_what_is_not_licensed_is_not_corrected_and_orders_alone_count_where_they_judge(tiny, trial, monkeypatch):
@@ -203,6 +242,18 @@ def test_what_is_served_is_judged(lift, met):
     assert accurate[-1] == "worst ≥ -0.05 %: **missed**" and accurate[-3] == f"{-0.04 * lift:+.2f} %"
 
 
+def test_the_share_of_the_oracle_is_pooled_over_worlds():
+    units = []
+    for world, (best, gain, licensed) in enumerate([(4.0, 3.0, 1.0), (6.0, 1.0, 0.0)]):
+        for arm, value in (("ev", 100.0), ("oracle", 100.0 + best), ("gated", 100.0 + gain)):
+            units.append(unit("fatigue-5k", world, 0, arm, value, figures={"licensed": licensed}))
+            units.append(unit("repeats-5k", world, 0, arm, 100.0, figures={"licensed": 0.0}))
+    fatigue, repeats = shares(Results(units), load_settings()).rows
+    assert fatigue[:2] == ["fatigue", "5,000"] and fatigue[-2:] == ["40 %", "1 of 2"]
+    assert fatigue[3].startswith("+5.00") and fatigue[4].startswith("+2.00")
+    assert repeats[-2:] == ["", "0 of 2"]
+
+
 def test_changes_of_nested_constants():
     config = override(MarketplaceConfig(), {"session": 0.5, "errors.bias": [0, 0, 0, 0, 0, 0], "errors.slope": [1] * 6})
     assert config.session == 0.5 and config.errors.bias == (0,) * 6 and config.errors.slope == (1,) * 6
@@ -250,7 +301,7 @@ def test_without_a_clone_the_command_says_where_the_study_is(tmp_path, monkeypat
 def test_committed_results_are_of_the_frozen_settings_and_on_the_page():
     found, settings = json.loads((ROOT / "bench/results/study.json").read_text(encoding="utf-8")), load_settings()
     known = {(unit.regime.name, unit.arm.name): unit for unit in plan(settings, StudyConfig(full=True))}
-    assert set(found["settings"]) == set(settings.regimes)
+    assert set(settings.regimes) - set(found["settings"]) == NOT_RUN and set(found["settings"]) <= set(settings.regimes)
     for regime, entry in found["settings"].items():
         fingerprints = {arm: known[regime, arm].fingerprint(settings) for arm in entry["arms"].split()}
         assert fingerprints and entry["hash"] == digest(fingerprints), regime
