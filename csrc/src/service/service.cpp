@@ -112,8 +112,9 @@ void ContextPool::publish(std::uint64_t generation) {
 }
 
 std::size_t Context::memory() const {
-  std::size_t bytes = input.memory() + items.capacity() * sizeof items[0];
-  for (const auto* memory : {&scores, &other_scores, &item_columns, &other_columns})
+  std::size_t bytes = input.memory();
+  for (const auto* memory : {&items, &item_keys, &category_keys}) bytes += memory->capacity() * sizeof(std::int64_t);
+  for (const auto* memory : {&scores, &other_scores, &item_columns, &other_columns, &history.columns})
     bytes += memory->capacity() * sizeof(float);
   for (const auto* memory : {&indices, &other_indices, &place}) bytes += memory->capacity() * sizeof(std::int32_t);
   return bytes;

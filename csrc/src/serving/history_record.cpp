@@ -1,8 +1,8 @@
 #include "serving/history_record.hpp"
 
 #include <bit>
-#include <cmath>
 #include <cstring>
+#include <limits>
 #include <tuple>
 
 #include "pygrade/features.hpp"
@@ -112,9 +112,10 @@ void read_record(std::string_view record, std::string_view table, std::size_t ta
     take(from, group);
     row.events = events;
     row.group = group;
-    std::memcpy(row.predicted.data(), from, 4 * tasks);
-    from += 4 * tasks;
-    for (std::size_t t = 0; t < tasks; ++t) good &= row.predicted[t] >= 0.0f && std::isfinite(row.predicted[t]);
+    for (std::size_t t = 0; t < tasks; ++t) {
+      take(from, row.predicted[t]);
+      good &= row.predicted[t] >= 0.0f && row.predicted[t] <= std::numeric_limits<float>::max();
+    }
     good &= group < History::groups && events >> tasks == 0;
     if (i > 0) {
       const History::Exposure& before = user.shown[i - 1];

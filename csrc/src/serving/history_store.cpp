@@ -130,7 +130,7 @@ struct StoredHistory::Impl {
         layout(layout_of(history.spec())),
         user_table(user_table_of(layout)),
         item_table("history_item_" + layout),
-        words(1 + (history.own_columns() + 1) / 2),
+        words(1 + history.own_columns() / 2),
         columns(words, items) {}
 
   const History history;
@@ -516,7 +516,9 @@ void HistoryStore::read(StoredHistory& stored, std::int64_t user, std::int64_t n
     for (std::size_t i = 0; i < items.size(); ++i) {
       if (i + prefetched < items.size()) known.columns.prefetch(items[i + prefetched]);
       if (known.columns.recall(items[i], work.row.data()) && work.row[0] == step) {
-        std::memcpy(buffer.columns.data() + i * width, work.row.data() + 1, own * sizeof(float));
+        float* const columns = buffer.columns.data() + i * width;  // an even number of them
+        for (std::size_t w = 1; w < known.words; ++w)
+          std::memcpy(columns + 2 * (w - 1), &work.row[w], sizeof work.row[w]);
         continue;
       }
       work.missing.push_back(i);
