@@ -19,8 +19,8 @@ def describe_arms(
 ) -> list[dict[str, Any]]:
     """Production (else the logged order, if there are slots), expected value, best static, the ``named`` ones of the
     simple baselines, and the policies: ``name``; ``policy``, None: the logged order; ``weights`` [T], where they rank
-    each request; ``weighs``: the weights that the policy serves rank alone; ``alone``: the part of its mixture that
-    does, "baseline", "challenger" or None; and ``ranks`` [M] of the C++ library, which the page compares with its own.
+    each request; ``weighs``: the weights that the policy serves rank alone; and ``ranks`` [M] of the C++ library, which
+    the page compares with its own.
 
     simple: the baselines by name, `evaluate_policy.simple_baselines`; policies: `evaluate_policy.policies_of`.
     """
@@ -44,11 +44,7 @@ def _arm(
 ) -> dict[str, Any]:
     mixture = None if policy is None else policy.mixture
     weighs = policy is not None and (mixture is None or (mixture.trust == 1 and mixture.challenger is None))
-    alone = None
-    if mixture is not None and len(mixture.ranked_by) == 1 and not mixture.takes_network:
-        alone = "baseline" if mixture.trust == 0 else "challenger"
-    record = {"name": name, "policy": policy, "ranks": order, "weights": weights}
-    return record | {"weighs": weighs, "alone": alone}
+    return {"name": name, "policy": policy, "ranks": order, "weights": weights, "weighs": weighs}
 
 
 def _static_weights(baseline: Baseline, policy: FusionPolicy) -> NDArray[np.float32] | None:

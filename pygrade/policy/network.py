@@ -341,6 +341,7 @@ class FusionPolicy(nn.Module):
             "scenario": scenario if scenario is None or isinstance(scenario, str) else [str(name) for name in scenario],
             "values": request_values(values, self.tasks, count),
             **{name: None if a is None else np.ascontiguousarray(a, np.float32) for name, a in arrays.items()},
+            "as_logged": True,
         }
 
     def refuse_prices(self, where: str) -> None:

@@ -102,7 +102,7 @@ class Trust:
         return label(self.challenger, self.trust, self.served_baseline)
 
     def mixture(self, baselines: Sequence[Baseline]) -> Mixture:
-        """For the served policy; baselines: as fitted to the whole log."""
+        """The record for the served policy; baselines: as fitted to the whole log."""
         by_name = {baseline.name: baseline for baseline in baselines}
         verdict = self.verdict
         lift = None if verdict.lift is None else (verdict.lift.value, verdict.lift.low, verdict.lift.high)
@@ -139,7 +139,7 @@ def fold_of_requests(cluster: Ints, folds: int, seed: int) -> Ints:
 
 
 def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
-    """Why the log is too small to cross-fit; empty if it is not."""
+    """The reason why the log is too small to cross-fit; empty if it is not."""
     valued = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
     users = len(np.unique(cluster[valued]))
     if users < MIN_USERS:

@@ -139,7 +139,7 @@ def _fold_directory(directory: Path, number: int, folds: int) -> Path:
 
 
 def mix_folds(directory: Path, trust: Trust, mixture: Mixture) -> None:
-    """In each fold's directory, the policy that is served as learned from the other folds: its requests are fresh."""
+    """Writes to each fold's directory the policy that the other folds taught: its requests are fresh."""
     for old in (directory / "folds").glob("*/policy"):  # of an earlier training, maybe with another number of folds
         shutil.rmtree(old)
     for number in range(trust.folds if trust.mixtures else 0):  # none were trained if nothing could be decided

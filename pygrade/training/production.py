@@ -182,7 +182,7 @@ class PageLift:
 
     @property
     def text(self) -> str:
-        """For engineers."""
+        """The text for engineers."""
         low, high = (100 * end for end in (self.lift.low, self.lift.high))
         return (
             f"whole pages over production {100 * self.lift.value:+.1f} % ({low:.1f} to {high:.1f}), "

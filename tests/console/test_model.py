@@ -1,5 +1,6 @@
 """What the page ranks, replays and saves is what Python says and serves."""
 
+import hashlib
 import io
 import zipfile
 from dataclasses import replace
@@ -166,7 +167,7 @@ def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, 
     assert served["lifts"]["value"] == pytest.approx(
         {name: record["evaluation"]["lifts"]["served"]["value"][name] for name in served["lifts"]["value"]}
     )
-    assert [parts is None for parts in served["contributions"][-2:]] == [corrected, " + " in serves]
+    assert_contributions(served, found, record, tmp_path)
     assert not np.array_equal(served["pages"], moved["pages"])
     policy = FusionPolicy.load(unpacked(moved["zip"], tmp_path / "saved"))  # the sliders correct nothing
     assert policy.correction is None and not policy.config.corrected and policy.config.value_tasks == ("order",)
@@ -174,9 +175,25 @@ def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, 
     assert np.array_equal(pages.reshape(-1), moved["pages"])
 
 
+def assert_contributions(result, found, record, folder):
+    """Those of the first request are `Page.contributions` of all of its candidates, centered."""
+    first = shown_by(found, record).select(slice(0, 1))
+    for arm, shown in zip(record["arms"], result["contributions"], strict=True):
+        tensors = record["tensors"][arm["policy"]["tensors"]].tobytes()
+        place = folder / f"arm {arm['name']}"
+        place.mkdir()
+        (place / "policy.json").write_text(arm["policy"]["json"], encoding="utf-8")
+        (place / f"policy-{hashlib.sha256(tensors).hexdigest()[:16]}.safetensors").write_bytes(tensors)
+        served = BlendedRanker.load(place).rank_log(first, first.num_rows, page_terms=False)
+        expected = served.contributions[0][np.argsort(served.indices[0])]
+        assert np.abs(expected).max() > 0
+        assert np.allclose(shown, expected - expected.mean(0), atol=1e-5 * np.abs(expected).max()), arm["name"]
+
+
 @needs_node
-def test_contributions_are_centered_and_add_up_to_the_score(tmp_path, found, record):
+def test_contributions_are_those_of_a_served_page_and_add_up_to_the_score(tmp_path, found, record):
     (result,) = call(tmp_path, page(record, sliders()))
+    assert_contributions(result, found, record, tmp_path)
     first = shown_by(found, record).select(slice(0, 1))
     simple = simple_baselines(found.held_out, found.policy, found.policy.mixture)
     scores = baseline_scores(simple["best static"], first, found.policy.config)
@@ -185,7 +202,7 @@ def test_contributions_are_centered_and_add_up_to_the_score(tmp_path, found, rec
     assert np.allclose(parts.sum(1), scores - scores.mean(), atol=1e-4)
     simple = baseline_scores(simple["expected value"], first, found.policy.config)
     values = np.array(result["contributions"][1]).sum(1)
-    assert np.argsort(-values).tolist() == np.argsort(-simple).tolist() and result["contributions"][-1] is None
+    assert np.argsort(-values).tolist() == np.argsort(-simple).tolist()
 
 
 @needs_node

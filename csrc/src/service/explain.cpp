@@ -1,4 +1,4 @@
-// Why a page is as it is.
+// The reasons for a page.
 #include <algorithm>
 #include <cmath>
 #include <tuple>
