@@ -360,13 +360,12 @@ template <class T>
 void RankInput::take_column(const Reading& reading, const TensorView& tensor, std::string_view prefix,
                             std::string_view json, std::vector<T>& out) {
   if (!is_tensor(json)) return ignore_tensor(reading, tensor);
-  if (json == api::vectors) {
-    if constexpr (std::is_same_v<T, float>) return take_vectors(reading, tensor, out);
-  }
-  if constexpr (std::is_same_v<T, float>)
+  if constexpr (std::is_same_v<T, float>) {
+    if (json == api::vectors) return take_vectors(reading, tensor, out);
     copy_floats(tensor, reading.max_rows(), json == api::amounts ? 0.0 : -most, false, out);
-  else if constexpr (std::is_same_v<T, std::uint8_t>)
+  } else if constexpr (std::is_same_v<T, std::uint8_t>) {
     copy_values(tensor, reading.max_rows(), out);
+  }
   lengths_.push_back({{prefix, tensor.name}, out.size()});
 }
 
