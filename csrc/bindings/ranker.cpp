@@ -15,6 +15,7 @@
 #include "families.hpp"
 #include "scores.hpp"
 #include "serving/request_fields.hpp"
+#include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
@@ -51,6 +52,12 @@ struct Server {
       : ranker(policy, options), tasks(policy->tasks().size()), features(policy->features().size()) {}
 };
 
+// Refuses offsets[B + 1] that are no rows of B requests, one after the other.
+void check_offsets(std::span<const std::int64_t> offsets, std::int64_t rows) {
+  if (offsets.empty() || offsets.front() != 0 || offsets.back() != rows || !std::ranges::is_sorted(offsets))
+    throw py::value_error("offsets must ascend from 0 to the number of rows, " + std::to_string(rows));
+}
+
 // The rows of each request of the predictions.
 struct Candidates {
   py::object array;  // [B, N, T], or [M, T] with offsets
@@ -68,8 +75,7 @@ struct Candidates {
     if (dense) return;
     offsets = cast_array(jagged, "offsets", Dtype::int64);
     bounds = span_of<const std::int64_t>(offsets, "offsets");
-    if (bounds.empty() || bounds.front() != 0 || bounds.back() != p.shape[0] || !std::ranges::is_sorted(bounds))
-      throw py::value_error("offsets must ascend from 0 to the number of prediction rows");
+    check_offsets(bounds, p.shape[0]);
     batch = bounds.size() - 1;
   }
   std::size_t begin(std::size_t b) const {
@@ -456,6 +462,33 @@ py::tuple score_parts(Server& server, py::handle weights, const py::kwargs& name
   return py::make_tuple(contributions.array, baseline.array, corrects ? corrected.array : py::object(py::none()));
 }
 
+// Scores result[M] of a mixture from those of its parts, base[M] and other[M], in the requests of offsets[B + 1].
+void mix_scores(py::handle base, py::handle other, double trust, py::handle offsets, py::handle result,
+                int num_threads) {
+  const auto bases = span_of<const float>(base, "base");
+  const auto others = span_of<const float>(other, "other", {bases.size()});
+  const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
+  const auto to = span_of<float>(result, "result", {bases.size()});
+  check_offsets(bounds, static_cast<std::int64_t>(bases.size()));
+  if (!(trust >= 0.0 && trust <= 1.0))
+    throw py::value_error("trust is " + std::to_string(trust) + "; want a number from 0 to 1");
+  const auto batch = static_cast<std::int64_t>(bounds.size() - 1);
+  const double mean = static_cast<double>(bases.size()) / static_cast<double>(std::max<std::int64_t>(batch, 1));
+  const Mixture mixture{.trust = trust};
+  const py::gil_scoped_release release;
+  detail::parallel_for(batch, num_threads, detail::grain_of(200.0 + mean), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> pair;
+    for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b) {
+      const auto first = static_cast<std::size_t>(bounds[b]), rows = static_cast<std::size_t>(bounds[b + 1]) - first;
+      if (rows == 0) continue;
+      pair.resize(2 * rows);
+      std::ranges::copy(bases.subspan(first, rows), pair.begin());
+      std::ranges::copy(others.subspan(first, rows), pair.begin() + static_cast<std::ptrdiff_t>(rows));
+      mixture.mix(pair, to.subspan(first, rows));
+    }
+  });
+}
+
 }  // namespace
 
 void bind_ranker(py::module_& module) {
@@ -484,6 +517,7 @@ void bind_ranker(py::module_& module) {
         add_counts(counts, server.ranker.counters(), detail::ranker_counts);
         return counts;
       });
+  module.def("mix_scores", &mix_scores, "base"_a, "other"_a, "trust"_a, "offsets"_a, "result"_a, "num_threads"_a);
   module.def(
       "describe_move",
       [](float effect, std::int32_t above, std::int32_t sorted_place, std::int32_t place, const std::string& root) {

@@ -10,8 +10,7 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, ST
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy
-from pygrade.policy.alone import baseline_alone
-from pygrade.policy.spec import fusion_formula
+from pygrade.policy.alone import rank_by
 from pygrade.serving.ranker import BlendedRanker
 
 
@@ -26,14 +25,13 @@ def describe_arms(
     simple: the baselines by name, `evaluate_policy.simple_baselines`; policies: `evaluate_policy.policies_of`.
     """
     last = list(policies.values())[-1]
-    formula = fusion_formula(last.config)
     arms: list[dict[str, Any]] = []
     if PRODUCTION not in simple and logs.slots_known:
         order = np.where(logs.shown, -logs.position.astype(np.float64), -np.inf)
         arms.append(_arm(LOGGED_ORDER, None, ranks(order, logs.offsets).astype(np.int32)))
     for name in dict.fromkeys((PRODUCTION, EXPECTED_VALUE, STATIC, *named)):
         if name in simple:
-            policy = baseline_alone(simple[name], last.tasks, formula, last.features, last.correction)
+            policy = rank_by(last, simple[name])
             arms.append(_arm(name, policy, _ranks(policy, logs), _static_weights(simple[name], last)))
     for name, policy in policies.items():
         if name != STAGE1:

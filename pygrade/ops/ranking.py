@@ -77,7 +77,7 @@ class RuleTensors(NamedTuple):
         _core.check_page_rules(rows, *(None if rule is None else rule.cpu() for rule in self))
 
     def of_reference(self) -> dict[str, Any]:
-        """As keywords of the reference."""
+        """The arguments as keywords of the reference."""
         floats = ("boost_mul", "boost_add", "decay")
         rules = self._asdict()
         return rules | {name: rules[name].double() for name in floats if rules[name] is not None}

@@ -189,13 +189,13 @@ def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:
     terms = None if policy.correction is None else policy.correction.page_terms
     if terms is None:
         return {}
-    given: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if logs.category is not None and terms.categories:
-        given["categories"] = logs.category.astype(str).tolist()
+        inputs["categories"] = logs.category.astype(str).tolist()
     if logs.embedding is not None and logs.embeddings is not None and terms.dimension:
         unknown = np.zeros((1, logs.embeddings.shape[1]), np.float32)
-        given["embeddings"] = np.concatenate([logs.embeddings, unknown])[logs.embedding]
-    return given
+        inputs["embeddings"] = np.concatenate([logs.embeddings, unknown])[logs.embedding]
+    return inputs
 
 
 def _encoded(context: Any, features: Sequence[str]) -> Any:
@@ -203,18 +203,18 @@ def _encoded(context: Any, features: Sequence[str]) -> Any:
     rows = [context] if isinstance(context, Mapping) else context
     if not (isinstance(rows, list | tuple) and rows and all(isinstance(row, Mapping) for row in rows)):
         return context
-    known = {name.partition("=")[0] for name in features}
-    if unknown := [name for row in rows for name in row if name not in known]:
-        raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(known)) or 'no feature'}")
+    columns = {name.partition("=")[0] for name in features}
+    if unknown := [name for row in rows for name in row if name not in columns]:
+        raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(columns)) or 'no feature'}")
     return encode(features, rows)
 
 
-def _ids(name: str, given: ArrayLike | None, count: int) -> Array | None:
-    if given is None:
+def _ids(name: str, values: ArrayLike | None, count: int) -> Array | None:
+    if values is None:
         return None
-    if isinstance(given, np.ma.MaskedArray):
+    if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array; want a plain one")
-    ids = np.asarray(given).reshape(-1)
+    ids = np.asarray(values).reshape(-1)
     if len(ids) != count:
         raise ValueError(f"{name} has {len(ids)} entries; want {count}")
     return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str)

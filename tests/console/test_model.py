@@ -54,13 +54,12 @@ def assert_equal(actual, expected, logs):
 def replayed(found, logs, over, monkeypatch, **scores):
     """The evaluation of scores or weights beside a baseline, with corrections fitted to all that is judged."""
     simple = simple_baselines(logs, found.policy, found.policy.mixture)
-    formula = fusion_formula(found.policy.config)
-    scores[over] = baseline_scores(simple[over], logs, formula)
+    scores[over] = baseline_scores(simple[over], logs, found.policy.config)
     rows = np.isin(found.held_out.request_id, logs.request_id)[found.held_out.row_request]
     factor = browsing_factor(found.held_out)[rows]
     monkeypatch.setattr("pygrade.evaluation.value.browsing_factor", lambda _: factor)
     weights = {} if "yours" in scores else {"yours": WEIGHTS}
-    curve = found.propensity.known(10)
+    curve, formula = found.propensity.known(10), fusion_formula(found.policy.config)
     return evaluate(logs, weights, over, scores=scores, k=CONFIG.k, transform={"yours": formula}, propensity=curve)
 
 
@@ -73,7 +72,7 @@ def test_a_baseline_that_is_served_is_compared_with_production(tmp_path, monkeyp
     (result,) = call(tmp_path, page(record, sliders(mode="served")))
     logs = shown_by(found, record)
     simple = simple_baselines(logs, found.policy, found.policy.mixture)
-    own = baseline_scores(simple["expected value"], logs, fusion_formula(found.policy.config))
+    own = baseline_scores(simple["expected value"], logs, found.policy.config)
     expected = replayed(found, logs, "production", monkeypatch, yours=own)
     assert_equal(result["lifts"]["value"], expected.lifts["yours"]["value"], logs)
     assert result["lifts"]["value"]["value"] != 0
@@ -197,11 +196,11 @@ def test_contributions_are_those_of_a_served_page_and_add_up_to_the_score(tmp_pa
     assert_contributions(result, found, record, tmp_path)
     first = shown_by(found, record).select(slice(0, 1))
     simple = simple_baselines(found.held_out, found.policy, found.policy.mixture)
-    scores = baseline_scores(simple["best static"], first, fusion_formula(found.policy.config))
+    scores = baseline_scores(simple["best static"], first, found.policy.config)
     parts = np.array(result["contributions"][2])
     assert np.allclose(parts.mean(0), 0, atol=1e-6)
     assert np.allclose(parts.sum(1), scores - scores.mean(), atol=1e-4)
-    simple = baseline_scores(simple["expected value"], first, fusion_formula(found.policy.config))
+    simple = baseline_scores(simple["expected value"], first, found.policy.config)
     values = np.array(result["contributions"][1]).sum(1)
     assert np.argsort(-values).tolist() == np.argsort(-simple).tolist()
 

@@ -73,7 +73,7 @@ Request asked(const Context& context, bool explore) {
   return request;
 }
 
-// Which pins were placed, in the order of their positions, and which demoted items the page holds all the same.
+// The pins that were placed, in the order of their positions, and the demoted items that the page holds all the same.
 void name_places(std::span<const std::int32_t> page, Context& context) {
   context.pinned.clear();
   context.demoted.clear();

@@ -72,7 +72,7 @@ std::string shape_text(std::span<const std::int64_t> shape) {
   return text + "]";
 }
 
-// Why numbers of a tensor are refused, if they are. Not a number: missing, where that may be.
+// The reason why numbers of a tensor are refused, if they are. Not a number: missing, where that may be.
 void check_floats(const TensorView& tensor, std::span<const float> numbers, double low, bool missing) {
   for (const float number : numbers)
     if (!(static_cast<double>(number) >= low && static_cast<double>(number) <= most) &&
