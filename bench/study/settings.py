@@ -87,7 +87,7 @@ def load_settings() -> Settings:
 
 def _regime(record: Mapping[str, Any], name: str, of: str, requests: int, arms: Sequence[str], **more: Any) -> Regime:
     """A regime of a kind of world, which may be like another one; small logs have another reward."""
-    world, small = dict(record["worlds"][of]), record["small"]
+    world, small = merged(record["worlds"][of], {"world": more.pop("world", {})}), record["small"]
     if "like" in world:
         world = merged(record["worlds"][world.pop("like")], world)
     reward = merged(world.get("reward", {}), small["reward"] if requests <= small["requests"] else {})

@@ -29,9 +29,12 @@ class PipelineConfig(Unproven):
     policy_share: float = option(0.20, "share after it that the policy learns from; the rest judges", gt=0, lt=1)
     schema: Path | None = option(None, "JSON file of a feature schema; none: one that fits the columns of the events")
     leak_checks: int = option(2, "moments from which the log is altered, to find features of the future; 0: none", ge=0)
-    tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all that are frequent enough")
+    tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all, see min_events")
     min_events: int = option(
-        10, "events that a kind of feedback needs in each of train, stop, calibrate and rest", ge=1
+        10,
+        "events that a kind of feedback needs in each of train, stop, calibrate and rest to be valued and judged. Of a "
+        "rarer one the prediction alone is read, by the correction and the policy; an event of it is worth 0.",
+        ge=1,
     )
     policy_requests: int = option(0, "most requests that the policy learns from, a uniform sample; 0: all", ge=0)
     candidates: int = option(_CANDIDATES, "items that prerank adds to each request of both logs; 0: none", ge=0)

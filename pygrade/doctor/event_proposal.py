@@ -233,7 +233,7 @@ def attribute_kind(table: Sampled, name: str) -> tuple[str, str]:
         return "time", "times"
     if table.is_flag(name) or kind == "bool":
         return "categorical", "yes and no"
-    if table.is_numeric(name):
+    if table.is_numeric(name) and not table.has_levels(name):
         if kind == "integer" and normal(name).endswith("id"):
             return ("categorical" if distinct <= MANY else "hashed"), "ids, by its name"
         return "dense", "numbers"

@@ -47,7 +47,8 @@ def read_columns(
 ) -> tuple[Names, NDArray[np.float32]]:
     """The context features (x_) and their values [R, F], or the item columns (i_) and theirs [M, I].
 
-    levels: ``column=level`` of a policy: the 0/1 columns that text gets; of other texts, the frequent levels.
+    levels: ``column=level`` of a policy: the 0/1 columns that text gets; of other texts, the frequent levels. A column
+    of digits that is named without a level stays a number.
     """
     of_request = prefix == "x_"
     rows = table.starts if of_request else np.arange(len(table))
@@ -55,7 +56,7 @@ def read_columns(
     arrays: list[NDArray[np.float32]] = []
     for role in [role for role in mapping.roles if role.startswith(prefix)]:
         with problems.collect():
-            if table.kind(mapping.roles[role]) != "text" or table.is_numeric(mapping.roles[role]):
+            if role[2:] in levels or not table.has_levels(mapping.roles[role]):
                 own, block = [role[2:]], _number(table, mapping.roles[role], of_request, notes)
             else:
                 own, block = _text(table, mapping, role, levels_of(levels).get(role[2:]), notes)

@@ -221,10 +221,11 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
         result.take(f"p_{task}", lone.pop(), ONLY)
     _order_tasks(table, result)
     for name in lone:
-        result.odd.append(f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN")
+        result.odd.append(
+            f"{name!r} looks like a prediction, but no feedback goes with it: an input alone; TASK=COLUMN names its "
+            "feedback"
+        )
         result.alone.add("p_")
-        if name.startswith("p_"):
-            result.left_out[name] = "a prediction without feedback"
     for name in flags:
         result.left_out[name] = "feedback without a prediction"
         result.alone.add("y_")
@@ -281,11 +282,11 @@ def _rest(table: Table, result: ColumnMap) -> None:
             result.left_out[name] = "differs within a request"
         elif varies or (own and name.startswith("i_")):
             if sum(role.startswith("i_") for role in result.roles) < _MAX_ITEM_COLUMNS:
-                what = "number" if table.is_numeric(name) else "text"
+                what = "text" if table.has_levels(name) else "number"
                 result.take(name if own else f"i_{name}", name, f"{what} of the candidate")
             else:
                 result.left_out[name] = f"more than {_MAX_ITEM_COLUMNS} item columns; i_{name}={name} takes it"
-        elif kind != "text" or own or table.is_numeric(name):
+        elif own or not table.has_levels(name):
             result.take(name if own else f"x_{name}", name, "number of the request")
         else:
             result.take(f"x_{name}", name, f"text of the request with {distinct:,} values")
@@ -317,11 +318,11 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "the same value everywhere"
     if table.is_time(name):
         return "times: nothing to learn from"
-    if kind == "text" and distinct > MANY and not table.is_numeric(name) and not _has_levels(table, name):
+    if distinct > MANY and table.has_levels(name) and not _has_frequent_levels(table, name):
         return f"text with {distinct:,} values"
     return ""
 
 
-def _has_levels(table: Table, name: str) -> bool:
+def _has_frequent_levels(table: Table, name: str) -> bool:
     """True if some text has a 0/1 column."""
     return bool(frequent_levels(table.codes(name), table.levels(name)))

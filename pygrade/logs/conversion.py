@@ -351,7 +351,7 @@ def embeddings(table: Table, column: str, item: Ints) -> tuple[NDArray[np.int32]
 def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None:
     """Notes which of the columns hold numbers, or yes and no, as text."""
     for column in dict.fromkeys(columns):
-        if column in table.names and table.kind(column) == "text" and table.is_numeric(column):
+        if column in table.names and table.kind(column) == "text" and not table.has_levels(column):
             values = table.numbers(column)
             row = int(np.argmax(~np.isnan(values)))
             text = table.column(column)[row].as_py()

@@ -48,7 +48,7 @@ class LogParts:
     features: tuple[str, ...]
     task_values: tuple[float, ...]
     value_tasks: tuple[str, ...]
-    items: tuple[str, ...] = ()  # item columns that every file has
+    items: tuple[str, ...] = ()  # item columns that a file has, which are unknown in others
 
     @classmethod
     def open(cls, paths: Place | Sequence[Place]) -> "LogParts":
@@ -80,7 +80,7 @@ class LogParts:
                 if len(slot_kinds) > 1:
                     raise ValueError(f"{place}/{name} and {parts[0].name}: one has slots (position), the other none")
                 facts = facts or now
-                facts = (*facts[:4], tuple(name for name in facts[4] if name in now[4]))
+                facts = (*facts[:4], tuple(dict.fromkeys((*facts[4], *now[4]))))
                 parts.append(LogFile(str(folder), name, np.arange(len(ids), dtype=np.int64)))
                 id_hashes.append(hashes(ids))
         assert facts is not None
@@ -98,7 +98,7 @@ class LogParts:
     def each_part(self) -> Iterator[Logs]:
         """The requests, a file at a time."""
         for part in self.parts:
-            logs = read_logs(part.path).arranged(self.tasks, self.features, self.items)
+            logs = read_logs(part.path).arranged(self.tasks, self.features).with_items(self.items)
             logs = logs if len(part.chosen) == logs.num_requests else logs.select(part.chosen)
             yield logs.valued(self.task_values, self.value_tasks)
 

@@ -297,6 +297,19 @@ class Logs:
         changes["scales"] = {task: scale for task, scale in self.scales.items() if task in tasks}
         return replace(self, **changes)
 
+    def with_items(self, items: Sequence[str]) -> "Logs":
+        """Return the log with these item columns in this order: NaN of those that it lacks, 0 of a further level of a
+        text that it has.
+        """
+        if tuple(items) == self.items:
+            return self
+        log = self._with_levels("items", items)
+        width = len(log.items)
+        columns = np.concatenate([log.item_columns, np.full((log.num_rows, 1), np.nan, np.float32)], 1)
+        place = [log.items.index(name) if name in log.items else width for name in items]
+        features = np.ascontiguousarray(columns[:, place]) if place else None
+        return replace(log, items=tuple(items), item_features=features)
+
     def _with_levels(self, kind: Literal["features", "items"], wanted: Sequence[str]) -> "Logs":
         """The log with columns of 0 for levels of a text that it does not have."""
         own = self.features if kind == "features" else self.items

@@ -84,6 +84,7 @@ EXPOSURES = ("impression", "exposure", "shown", "view")  # and the kind that is 
 HARM = ("hide", "dislike", "report", "return", "refund", "unsubscribe")  # tasks that are worth -1, unless one says more
 
 _PREDICTION = re.compile(r"(?:p|pred|predicted|prob)_(\w+)|(\w+)_(?:score|pred|prediction|prob|probability|model)")
+_CATEGORY = re.compile(r"(?:.*[\W_]|.*[a-z](?=[A-Z]))?(?i:(?:sub_?)?(?:category|brand|class|genre)(?:_?(?:id|code))?)")
 _FEEDBACK = re.compile(r"(?:y|is|has|was|did)_(\w+)")
 
 
@@ -130,6 +131,15 @@ def is_feedback(name: str, task: str) -> bool:
     match = _FEEDBACK.fullmatch(name.lower())
     bare, word = normal(match[1] if match else name), normal(task)
     return bare in (word, f"{word}ed", f"{word}d", f"{word}{word[-1:]}ed")
+
+
+def is_category(name: str) -> bool:
+    """Are texts of the column categories by its name, also where they are digits?
+
+    >>> [is_category(name) for name in ("category", "itemClass", "sub_category", "brand_id", "world_class_rating")]
+    [True, True, True, True, False]
+    """
+    return _CATEGORY.fullmatch(name) is not None
 
 
 def is_harm(task: str) -> bool:

@@ -14,6 +14,7 @@ from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.leaks import are_times
 from pygrade.logs.problems import TableProblem
+from pygrade.logs.roles import is_category
 from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 from pygrade.logs.text_times import are_time_texts
@@ -194,6 +195,12 @@ class Table:
     def is_numeric(self, name: str) -> bool:
         """True for a column of numbers or of yes and no, also written as text, but for a few rows."""
         return self.kind(name) in ("number", "integer", "bool") or self._text_numbers(name) is not None
+
+    def has_levels(self, name: str) -> bool:
+        """Is it text of categories: words, or codes by the name of the column, which are no amounts?"""
+        if self.kind(name) != "text" or self.is_flag(name):
+            return False
+        return is_category(name) or not self.is_numeric(name)
 
     def _text_numbers(self, name: str) -> tuple[Floats, NDArray[np.bool_]] | None:
         """[M] numbers, NaN for null and blank, and which rows have another text; None if the column is no text, or has

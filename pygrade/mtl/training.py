@@ -42,7 +42,7 @@ def fit_stream(
 
     Training runs on one thread (a second one gains nothing at this size), so the same arguments give the same model on
     one machine; torch's global generator is left as it was. Each pass is logged. ValueError for shapes that
-    disagree, labels outside [0, 1], and a task that has only positives or only negatives in a part; the error names
+    disagree, labels outside [0, 1], and a task of one class alone in a part that makes the model; the error names
     part and task.
 
     group: the ranks that train together; ``batches()`` gives this rank's share of the rows, and every rank gets the

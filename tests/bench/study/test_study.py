@@ -118,7 +118,7 @@ def test_a_history_goes_on_in_the_later_requests(clocks):
     columns = history.columns()
     logs, later = columns.add(trial.logs), columns.add(trial.later)
     alone = history.columns().add(trial.later)
-    place = later.items.index(history.items[-1])
+    place = later.items.index("seen")
     known = (later.item_features[:, place] != 0).mean(), (alone.item_features[:, place] != 0).mean()
     assert known[0] > 1.2 * known[1] > 0 and logs.num_requests == 300
     np.testing.assert_array_equal(later.predictions.ravel(), trial.requests.p_hat.ravel())
