@@ -62,6 +62,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
             group, _, name = flag.removeprefix("--").rpartition(".")
             in_file = any(option.file_only and option.flag == flag for option in table_of(command))
             wanted = f"a file takes it: [{command}.{group}] {name}" if in_file else near(flag, [*on, *off])
+            wanted = "a flag has no value" if flag in on or flag in off else wanted
             raise ValueError(f"{command} has no option {word}; {wanted or f'see pygrade {spoken(command)} --help-all'}")
     stated: dict[str, Setting] = {}
     for option in options:
