@@ -134,7 +134,7 @@ def is_feedback(name: str, task: str) -> bool:
 
 
 def is_category(name: str) -> bool:
-    """True if texts of the column are categories by its name, also where they are digits.
+    """True if the texts of a column are categories by its name, also where they are digits.
 
     >>> [is_category(name) for name in ("category", "itemClass", "sub_category", "brand_id", "world_class_rating")]
     [True, True, True, True, False]
