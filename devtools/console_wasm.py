@@ -20,8 +20,9 @@ OUT = ROOT / "pygrade/console/web"
 UNITS = (
     "csrc/wasm/console.cpp",
     *(f"csrc/src/{name}.cpp" for name in ("fusion", "page_search", "ranking")),
-    *(f"csrc/src/serving/{name}.cpp" for name in ("correction", "item_levels", "mixture", "page_places", "page_terms")),
-    *(f"csrc/src/serving/{name}.cpp" for name in ("policy", "policy_file", "prediction_scales", "ranker")),
+    *(f"csrc/src/serving/{name}.cpp" for name in ("correction", "history", "item_levels", "mixture")),
+    *(f"csrc/src/serving/{name}.cpp" for name in ("page_places", "page_terms", "policy", "policy_file")),
+    *(f"csrc/src/serving/{name}.cpp" for name in ("prediction_scales", "ranker")),
     *(f"csrc/src/simd/{name}.cpp" for name in ("correction", "fusion", "page_search", "policy", "ranking")),
     *(f"csrc/src/util/{name}.cpp" for name in ("artifact_record", "blake2b", "json", "safetensors", "sha256")),
 )

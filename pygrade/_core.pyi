@@ -31,10 +31,8 @@ def rank_fast_path(
     groups: Any, caps: Any, cap_slots: Any, decay: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any,
     layout: str, out: Any, num_threads: Any,
 ) -> Any: ...  # fmt: skip
-def check_page_rules(
-    rows: int, mask: Any, boost_mul: Any, boost_add: Any, groups: Any, caps: Any, cap_slots: Any, decay: Any
-) -> None:
-    """ValueError for rules that do not fit ``rows`` candidates: the checks of the core."""
+def check_page_rules(rows: int, *rules: Any) -> None:
+    """ValueError for rules, in the order of request.def, that do not fit ``rows`` candidates."""
 
 class Correction:
     """A correction of predictions in the C++ core (csrc/include/pygrade/correction.hpp); copies its arrays, float32."""
@@ -236,16 +234,10 @@ class Ranker:
     def swap(self, core: Policy, policy: Any) -> None:
         """Serve another policy. Returns when no thread ranks with the old one any more."""
 
-    def score(
-        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any,
-        item_values: Any, items: Any, result: Any, num_threads: int,
-    ) -> None:  # fmt: skip
-        """What each candidate of predictions [R, N, T], or [M, T] with offsets, is ranked by, into result [M]."""
+    def score(self, result: Any, num_threads: int, **arguments: Any) -> None:
+        """What each candidate is ranked by, into result [M]; arguments: see `rank_pages`."""
 
-    def score_parts(
-        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any,
-        item_values: Any, items: Any, weights: Any,
-    ) -> tuple[Any, Any, Any]:  # fmt: skip
+    def score_parts(self, weights: Any, **arguments: Any) -> tuple[Any, Any, Any]:
         """Each task's part [M, T] of these scores with weights [R, T], the baseline's [M], see `Page.contributions`,
         and corrected predictions [M, T], None if nothing reads them. NaN where a prediction is missing.
         """
@@ -263,6 +255,9 @@ class Ranker:
 def rank_pages(ranker: Ranker, **arguments: Any) -> dict[str, Any]:
     """The fields of a Page that the core fills, by name. Arguments: k, offsets, seed and the fields of request.def,
     arrays of B requests or all candidates, converted where needed; ValueError or TypeError name what is wrong."""
+
+def mix_scores(base: Any, other: Any, trust: float, offsets: Any, result: Any, num_threads: int) -> None:
+    """Scores of two rankings base and other [M] of requests [R + 1] → those of their mixture, result [M]."""
 
 def describe_move(effect: float, above: int, sorted_place: int, place: int, root: str) -> str:
     """As text: "moved down 3: 2 like it above, click × 0.62"; "" if nothing moved the item."""

@@ -112,7 +112,7 @@ def group_topk(scores: list[Any], weights: Any, k: int) -> dict[str, Contender]:
 
 
 def policy(network: FusionPolicy, contexts: list[Any], predictions: list[Any], k: int) -> dict[str, Contender]:
-    """From features and predictions to a page, as BlendedRanker does for a request without missing values.
+    """A graph from features and predictions to a page, as BlendedRanker makes it for a request without missing values.
 
     The graph leaves out NaN features and weight constraints, because the timed requests need neither.
     """

@@ -31,7 +31,7 @@ class Step:
         self.discount = torch.arange(1, k + 1, dtype=torch.float32) ** -0.45
 
     def run(self, i: int) -> None:
-        """As `pygrade.training.stages`, without the figures of a step."""
+        """A step of `pygrade.training.stages`, without its figures."""
         inputs, scores, gains = self.batches[i % len(self.batches)]
         anchor = self.anchor(inputs, None)
         alpha = self.learner.concentration(inputs)

@@ -7,11 +7,13 @@ text around it is written by hand. docs/BENCH.md has a paragraph for each missed
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.report import results
-from bench.report.summary import FACTS, OPS, Summary, read_summary, update
+from bench.report.age import commits_of, stale
+from bench.report.summary import FACTS, OPS, Summary, merge, read_summary
 from bench.report.targets import AT_LEAST, MEANING, TARGETS, Target, reached
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +35,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--full", type=Path, default=results.FULL, help="directory of the runs' full results")
     parser.add_argument("--results", type=Path, default=results.RESULTS, help="directory of the summaries")
     parser.add_argument("--root", type=Path, default=ROOT, help="directory of README.md and docs/")
+    parser.add_argument("--stale-ok", action="store_true", help="also write results of sources of long ago")
     options = parser.parse_args(arguments)
-    update(options.results, results.read_all(options.full))
+    ops = merge(read_summary(options.results / OPS), results.read_all(options.full))
+    old = stale(options.root, commits_of(options.results, ops))
+    if old is None:
+        print("no history of commits here: the age of the results is not checked", file=sys.stderr)
+    elif old and not options.stale_ok:
+        print("\n".join([*old, "measure anew, or give --stale-ok; nothing is written"]), file=sys.stderr)
+        return 1
+    results.write_json(options.results / OPS, ops)
     found = load(options.results)
     for path in PAGES:
         page = options.root / path

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.cpu.harness import OURS
-from bench.report.results import write_json
 from bench.report.targets import CALL, CORE, TIME, Results, Verdict, judge
 
 OPS = "ops.json"
@@ -21,15 +20,13 @@ def read_summary(path: Path) -> Summary:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def update(directory: Path, measured: Results) -> None:
-    """Write what the full results have into the summaries; the rest of them stays."""
-    ops = read_summary(directory / OPS)
+def merge(ops: Summary, measured: Results) -> Summary:
+    """The summary with what the full results have; the rest of it stays."""
     for isa, found in summarize(measured).items():
         entry = ops.setdefault(isa, {"machine": {}, "commits": {}, "targets": {}})
         for name, value in found.items():
             entry[name] |= value
-    if ops:
-        write_json(directory / OPS, ops)
+    return ops
 
 
 def summarize(measured: Results) -> Summary:

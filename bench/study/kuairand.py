@@ -8,6 +8,7 @@ import csv
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,16 +20,15 @@ from numpy.typing import NDArray
 from bench.report.results import write_json
 from bench.study.arms import fit_trees, learn, train_once
 from bench.study.settings import load_settings
-from pygrade.config.data import KUAIRAND_TASK_VALUES
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.correction.fit import correct
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs, numbered, read_logs
+from pygrade.logs.columns import PER_REQUEST, PER_ROW
 from pygrade.metrics import intervals
 from pygrade.pipeline.logs import EVALUATE, POLICY
 from pygrade.pipeline.run import run_pipeline
-from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
@@ -81,20 +81,11 @@ def lists_of(logs: Logs, days: int) -> Logs:
     _, starts, counts = np.unique(key[order], return_index=True, return_counts=True)
     request = logs.row_request[order[starts]]  # the first one gives the context
     offsets = np.append(starts, len(order)).astype(np.int64)
-    return Logs(
-        tasks=logs.tasks,
-        features=logs.features,
-        request_id=np.arange(len(starts)),
-        user_id=logs.user_id[request],
-        offsets=offsets,
-        context=np.ascontiguousarray(logs.context[request]),
-        item_id=logs.item_id[order],
-        position=(np.arange(len(order)) - np.repeat(starts, counts)).astype(np.int32),
-        predictions=np.ascontiguousarray(logs.predictions[order]),
-        feedback=np.ascontiguousarray(logs.feedback[order]),
-        task_values=tuple(KUAIRAND_TASK_VALUES.get(task, 1.0) for task in logs.tasks),
-        timestamp=logs.timestamp[request],
-    )
+    columns = {name: getattr(logs, name)[request] for name in PER_REQUEST if getattr(logs, name) is not None}
+    columns |= {name: getattr(logs, name)[order] for name in PER_ROW if getattr(logs, name) is not None}
+    position = (np.arange(len(order)) - np.repeat(starts, counts)).astype(np.int32)
+    columns |= {"request_id": np.arange(len(starts)), "position": position, "scenario": None}
+    return replace(logs, offsets=offsets, **columns)
 
 
 def compare(first: Logs, second: Logs, days: int) -> dict[str, Any]:
@@ -134,8 +125,7 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     spec = grade.spec
     data = CompositeReward(reward).build(learned, spec)
     baselines = fit_baselines(learned, spec, data, plain.static, reward.propensity_floor)
-    formula = fusion_formula(grade.config)
-    scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, formula) for entry in baselines}
+    scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, grade.config) for entry in baselines}
     scores["GRADE"] = policy_scores(grade, judged)
     fitted, licensed = learn(learned, NO_SLOTS)
     corrected = judged.predictions if licensed is None else correct(licensed.correction, judged)
@@ -157,11 +147,11 @@ def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
 
 
 def _table(logs: Logs) -> Array:
-    """[M, features]: log predictions, their deviations from the list's mean, the list's mean ones, context."""
+    """[M, features]: log predictions, their deviations from the list's mean, the list's mean ones, context, items."""
     logs_of = np.log(np.maximum(logs.predictions, 1e-6))
     mean = np.add.reduceat(logs_of, logs.offsets[:-1]) / np.diff(logs.offsets)[:, None]
     row = logs.row_request
-    return np.concatenate([logs_of, logs_of - mean[row], mean[row], logs.context[row]], 1)
+    return np.concatenate([logs_of, logs_of - mean[row], mean[row], logs.context[row], logs.item_columns], 1)
 
 
 def main(out: Path, run: Path | None) -> None:

@@ -22,7 +22,6 @@ from pygrade.logs.history import History
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.alone import baseline_alone
 from pygrade.policy.mixture import Baseline
-from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace
 from pygrade.simulation.simulate import compare_pages, rank_pages, simulate
 from pygrade.training.baselines import fit_baselines, logged_baseline
@@ -135,7 +134,7 @@ class Trial:
 
     def baseline(self, baseline: Baseline) -> ArmRanking:
         """Ranking of the test requests by a simple baseline."""
-        alone = baseline_alone(baseline, self.logs.tasks, fusion_formula(self.config({}).policy))
+        alone = baseline_alone(baseline, self.logs.tasks, self.config({}).policy)
         return ArmRanking(alone.scores(None, self.requests.p_hat))
 
     def stage1(self, config: TrainConfig) -> FusionPolicy:

@@ -9,11 +9,13 @@
 #include <limits>
 #include <optional>
 #include <stdexcept>
+#include <type_traits>
 
 #include "counts.hpp"
 #include "families.hpp"
 #include "scores.hpp"
 #include "serving/request_fields.hpp"
+#include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
@@ -50,11 +52,16 @@ struct Server {
       : ranker(policy, options), tasks(policy->tasks().size()), features(policy->features().size()) {}
 };
 
-// The predictions [M, T], and the rows of each request.
+// Refuses offsets[B + 1] that are no rows of B requests, one after the other.
+void check_offsets(std::span<const std::int64_t> offsets, std::int64_t rows) {
+  if (offsets.empty() || offsets.front() != 0 || offsets.back() != rows || !std::ranges::is_sorted(offsets))
+    throw py::value_error("offsets must ascend from 0 to the number of rows, " + std::to_string(rows));
+}
+
+// The rows of each request of the predictions.
 struct Candidates {
   py::object array;  // [B, N, T], or [M, T] with offsets
   py::object offsets = py::none();
-  std::span<const float> predictions;
   std::span<const std::int64_t> bounds;  // [B + 1] if jagged
   std::size_t batch, total;
 
@@ -63,14 +70,12 @@ struct Candidates {
     const bool dense = jagged.is_none();
     const Array p = bindings::array(array, "predictions", Dtype::float32,
                                     dense ? Shape{any_size, any_size, tasks} : Shape{any_size, tasks});
-    predictions = p.span<const float>();
     batch = static_cast<std::size_t>(p.shape[0]);
-    total = predictions.size() / tasks;
+    total = static_cast<std::size_t>(p.size()) / tasks;
     if (dense) return;
     offsets = cast_array(jagged, "offsets", Dtype::int64);
     bounds = span_of<const std::int64_t>(offsets, "offsets");
-    if (bounds.empty() || bounds.front() != 0 || bounds.back() != p.shape[0] || !std::ranges::is_sorted(bounds))
-      throw py::value_error("offsets must ascend from 0 to the number of prediction rows");
+    check_offsets(bounds, p.shape[0]);
     batch = bounds.size() - 1;
   }
   std::size_t begin(std::size_t b) const {
@@ -85,6 +90,7 @@ struct Rows {
   std::span<const T> values;
   std::size_t width = 1;
 
+  Rows() = default;
   // columns: 0, any number.
   Rows(py::handle given, const char* name, std::size_t rows, std::size_t columns = 1) {
     if (given.is_none()) return;
@@ -107,6 +113,7 @@ template <>
 struct Rows<std::string_view> {
   std::vector<std::string_view> values;
 
+  Rows() = default;
   Rows(py::handle given, const char* name, std::size_t rows, std::size_t) {
     if (given.is_none()) return;
     const auto refuse = [&] {
@@ -148,11 +155,6 @@ struct Scenarios {
   }
 };
 
-std::uint64_t draw_of(py::handle seed, bool explore, Ranker& ranker, std::size_t batch) {
-  if (seed.is_none()) return explore ? ranker.reserve_draws(batch) : 0;
-  return static_cast<std::uint64_t>(integer(seed, "seed", 0, std::numeric_limits<std::int32_t>::max())) << 32;
-}
-
 // A new array that a Page keeps.
 template <class T>
 struct Output {
@@ -186,89 +188,102 @@ py::object moves_of(std::span<const std::uint8_t> searched, std::span<const Page
   return py::make_tuple(found.array, effects.array, above.array, places.array);
 }
 
-// The arguments of rank_pages, by name: None where one is not given.
+// The arguments of a call by name, of which request.def has a row each: None, or its default, where one is not given.
 struct Call {
   enum Place : std::size_t {
     k,
     offsets,
     seed,
 #define PYGRADE_FIELD(type, name, rows, width, text) name,
-#define PYGRADE_RULE(type, name, rows, width, text) name,
+#define PYGRADE_RULE(type, name, rows, width, json, text) name,
 #define PYGRADE_OPTION(type, name, value, text) name,
 #include "pygrade/request.def"
     count
   };
   std::array<py::handle, count> given;
 
-  Call() { given.fill(Py_None); }
+  Call() {
+    given.fill(Py_None);
+#define PYGRADE_OPTION(type, name, value, text) \
+  if constexpr (std::is_same_v<type, bool>) given[name] = type(value) ? Py_True : Py_False;
+#include "pygrade/request.def"
+  }
   py::handle operator[](Place place) const { return given[place]; }
-  bool flag(Place place, const char* name) const {
+  bool flag(Place place) const {
     py::detail::make_caster<bool> flag;
-    if (!flag.load(given[place], false)) throw py::type_error(std::string(name) + " is no bool; want True or False");
+    if (!flag.load(given[place], false)) throw py::type_error(text_of(place) + " is no bool; want True or False");
     return flag;
   }
-  // false: there is no argument of this name, which is interned.
-  bool set(PyObject* name, PyObject* value) {
-    static const std::array<PyObject*, count> names = [] {
-      std::array<PyObject*, count> made{};
+  void set(PyObject* name, PyObject* value) {
+    auto at = std::ranges::find(names(), name);  // most are interned
+    if (at == names().end())
+      at = std::ranges::find_if(names(), [&](PyObject* known) { return PyUnicode_Compare(known, name) == 0; });
+    if (at == names().end()) throw py::type_error("there is no argument " + py::repr(name).cast<std::string>());
+    given[static_cast<std::size_t>(at - names().begin())] = value;
+  }
+
+ private:
+  static const std::array<PyObject*, count>& names() {
+    static const std::array<PyObject*, count> made = [] {
+      std::array<PyObject*, count> texts{};
       std::size_t at = 0;
       for (const char* text : {
                "k",
                "offsets",
                "seed",
 #define PYGRADE_FIELD(type, name, rows, width, text) #name,
-#define PYGRADE_RULE(type, name, rows, width, text) #name,
+#define PYGRADE_RULE(type, name, rows, width, json, text) #name,
 #define PYGRADE_OPTION(type, name, value, text) #name,
 #include "pygrade/request.def"
            })
-        made[at++] = PyUnicode_InternFromString(text);
-      return made;
+        texts[at++] = PyUnicode_InternFromString(text);
+      return texts;
     }();
-    const auto at = std::ranges::find(names, name);
-    if (at != names.end()) given[static_cast<std::size_t>(at - names.begin())] = value;
-    return at != names.end();
+    return made;
   }
+  static std::string text_of(Place place) { return py::cast<std::string>(names()[place]); }
 };
 
-// Fields of a Page by its names, see _core.pyi.
-py::dict rank(Server& server, Call call) {
-  const std::size_t tasks = server.tasks, features = server.features;
-  const Candidates candidates(call[Call::predictions], call[Call::offsets], tasks);
-  const std::size_t batch = candidates.batch, total = candidates.total;
-  const auto places = static_cast<std::size_t>(list_length(call[Call::k]));
-  const Scenarios scenarios(call[Call::scenario], batch);
-  const bool explore = call.flag(Call::explore, "explore"), page_terms = call.flag(Call::page_terms, "page_terms"),
-             as_logged = call.flag(Call::as_logged, "as_logged");
-  const Rows<std::int32_t> limits(call[Call::caps], "caps", 1, 0);
-  const Rows<float> decays(call[Call::decay], "decay", 1, 0);
-  call.given[Call::predictions] = candidates.array;
-  const detail::FieldSizes width{
-      .features = features, .tasks = tasks, .group_columns = std::max(limits.values.size(), decays.values.size())};
-  const struct {
-    std::size_t one, candidates, places;
-  } all{batch, total, batch * places}, once{1, total, 0};
-#define PYGRADE_FIELD(type, name, rows, columns, text) \
-  const Rows<type> name(call[Call::name], #name, all.rows, width.columns);
-#define PYGRADE_RULE(type, name, rows, columns, text) \
-  const Rows<type> name(call[Call::name], #name, once.rows, width.columns);
+// The requests of a call: arrays of B requests or of all candidates, see request.def.
+struct Requests {
+  const Candidates candidates;
+  const std::size_t batch, total, places;  // places of each page
+  const Scenarios scenarios;
+  const bool explore, page_terms, as_logged;
+  std::uint64_t draw = 0;  // of the first request
+#define PYGRADE_FIELD(type, name, rows, width, text) Rows<type> name;
+#define PYGRADE_RULE PYGRADE_COLUMN
 #include "pygrade/request.def"
 
-  const Output<float> known(batch, features), scores(batch, places), weights(batch, tasks), concentration(batch, tasks);
-  const Output<std::int32_t> indices(batch, places);
-  const Output<bool> fallback(batch), explored(batch);
-  const Output<std::uint64_t> draws(batch);
-  if (context.values.size() > known.values.size()) throw py::value_error("context has more values than features");
-  std::ranges::fill(known.values, std::numeric_limits<float>::quiet_NaN());
-  for (std::size_t i = 0; i < context.values.size(); ++i)
-    if (std::isfinite(context.values[i])) known.values[i] = context.values[i];
-  std::vector<PageEffect> effects(categories.values.empty() && embeddings.values.empty() ? 0 : batch * places);
-  std::vector<std::uint8_t> searched(batch, 0);
-  const std::uint64_t first = draw_of(call[Call::seed], explore, server.ranker, batch);
+  Requests(const Server& server, Call call, std::size_t page_length)
+      : candidates(call[Call::predictions], call[Call::offsets], server.tasks),
+        batch(candidates.batch),
+        total(candidates.total),
+        places(page_length),
+        scenarios(call[Call::scenario], batch),
+        explore(call.flag(Call::explore)),
+        page_terms(call.flag(Call::page_terms)),
+        as_logged(call.flag(Call::as_logged)) {
+    call.given[Call::predictions] = candidates.array;
+    const struct {
+      std::size_t one, candidates, places;
+    } all{batch, total, batch * places}, once{1, total, 0};
+    detail::FieldSizes sizes{.features = server.features, .tasks = server.tasks};
+#define PYGRADE_RULE(type, name, rows, columns, json, text)   \
+  if (#rows == std::string_view("one") && sizes.columns == 0) \
+    sizes.columns = Rows<type>(call[Call::name], #name, 1, 0).values.size();
+#include "pygrade/request.def"
+#define PYGRADE_FIELD(type, name, rows, columns, text) \
+  name = Rows<type>(call[Call::name], #name, all.rows, sizes.columns);
+#define PYGRADE_RULE(type, name, rows, columns, json, text) \
+  name = Rows<type>(call[Call::name], #name, once.rows, sizes.columns);
+#include "pygrade/request.def"
+  }
 
-  const auto request_of = [&](std::size_t b) {
+  Request of(std::size_t b) const {
     Request request{.scenario = scenarios.of(b),
                     .explore = explore,
-                    .draw = first + b,
+                    .draw = draw + b,
                     .page_terms = page_terms,
                     .as_logged = as_logged};
     const struct {
@@ -276,8 +291,40 @@ py::dict rank(Server& server, Call call) {
     } of_request{{b, b + 1}, {candidates.begin(b), candidates.begin(b + 1)}, {b * places, (b + 1) * places}},
         of_all{{0, 1}, of_request.candidates, {}};
 #define PYGRADE_FIELD(type, name, rows, columns, text) request.name = name.of(of_request.rows);
-#define PYGRADE_RULE(type, name, rows, columns, text) request.rules.name = name.of(of_all.rows);
+#define PYGRADE_RULE(type, name, rows, columns, json, text) request.rules.name = name.of(of_all.rows);
 #include "pygrade/request.def"
+    return request;
+  }
+};
+
+// Fields of a Page by its names, see _core.pyi.
+py::dict rank(Server& server, const Call& call) {
+  const std::size_t tasks = server.tasks, features = server.features;
+  Requests given(server, call, static_cast<std::size_t>(list_length(call[Call::k])));
+  const std::size_t batch = given.batch, places = given.places;
+  const Output<float> known(batch, features), scores(batch, places), weights(batch, tasks), concentration(batch, tasks);
+  const Output<std::int32_t> indices(batch, places);
+  const Output<bool> fallback(batch), explored(batch);
+  const Output<std::uint64_t> draws(batch);
+  const std::span<const float> context = given.context.values;
+  if (context.size() > known.values.size()) throw py::value_error("context has more values than features");
+  std::ranges::fill(known.values, std::numeric_limits<float>::quiet_NaN());
+  for (std::size_t i = 0; i < context.size(); ++i)
+    if (std::isfinite(context[i])) known.values[i] = context[i];
+  std::vector<PageEffect> effects(given.categories.values.empty() && given.embeddings.values.empty() ? 0
+                                                                                                     : batch * places);
+  std::vector<std::uint8_t> searched(batch, 0);
+  constexpr std::int64_t last_seed = std::numeric_limits<std::int32_t>::max();
+  if (!call[Call::draw].is_none())
+    given.draw =
+        static_cast<std::uint64_t>(integer(call[Call::draw], "draw", 0, std::numeric_limits<std::int64_t>::max()));
+  else if (!call[Call::seed].is_none())
+    given.draw = static_cast<std::uint64_t>(integer(call[Call::seed], "seed", 0, last_seed)) << 32;
+  else if (given.explore)
+    given.draw = server.ranker.reserve_draws(batch);
+
+  const auto request_of = [&](std::size_t b) {
+    Request request = given.of(b);
     request.context = known.row(b, features);
     return request;
   };
@@ -317,11 +364,11 @@ py::dict rank(Server& server, Call call) {
     keep(pages);
   }
   py::object in_force = py::none();
-  if (policy->trade_offs() || policy->valued() || !values.values.empty()) {
+  if (policy->trade_offs() || policy->valued() || !given.values.values.empty()) {
     const Output<float> table(batch, tasks);
     Policy::RequestValues memory;
     for (std::size_t b = 0; b < batch; ++b) {
-      policy->find_values(values.of({b, b + 1}), scenarios.of(b), memory);
+      policy->find_values(given.values.of({b, b + 1}), given.scenarios.of(b), memory);
       std::ranges::copy(memory.values, table.row(b, tasks).begin());
     }
     in_force = table.array;
@@ -339,12 +386,12 @@ py::dict rank(Server& server, Call call) {
                                                        {"context", known.array},
                                                        {"request_values", in_force},
                                                        {"first_number", py::cast(server.numbered.fetch_add(batch))},
-                                                       {"predictions", candidates.array},
-                                                       {"bounds", candidates.offsets},
-                                                       {"item_values", item_values.array},
-                                                       {"item_columns", items.array},
-                                                       {"embeddings", embeddings.array},
-                                                       {"as_logged", py::cast(as_logged)},
+                                                       {"predictions", given.candidates.array},
+                                                       {"bounds", given.candidates.offsets},
+                                                       {"item_values", given.item_values.array},
+                                                       {"item_columns", given.items.array},
+                                                       {"embeddings", given.embeddings.array},
+                                                       {"as_logged", py::cast(given.as_logged)},
                                                        {"moves", moves_of(searched, effects, batch, places)}};
   static const auto names = [&] {
     std::array<PyObject*, std::size(fields)> made{};
@@ -363,83 +410,83 @@ PyObject* rank_pages(PyObject*, PyObject* const* given, Py_ssize_t size, PyObjec
     Call call;
     if (size != 1) throw py::type_error("want the ranker, and all else by name");
     for (Py_ssize_t i = 0; keywords != nullptr && i < PyTuple_GET_SIZE(keywords); ++i)
-      if (PyObject* name = PyTuple_GET_ITEM(keywords, i); !call.set(name, given[1 + i]))
-        throw py::type_error("there is no argument " + py::repr(name).cast<std::string>());
+      call.set(PyTuple_GET_ITEM(keywords, i), given[1 + i]);
     return rank(py::cast<Server&>(py::handle(given[0])), call).release().ptr();
   } catch (...) {
     return set_error();
   }
 }
 
-// Logged requests as arrays, see FusionPolicy.scores.
-struct LoggedRequests {
-  Candidates candidates;
-  std::vector<Request> requests;
-
-  LoggedRequests(const Server& server, py::handle context, py::handle predictions, py::handle offsets,
-                 py::handle scenario, py::handle values, py::handle item_values, py::handle items)
-      : candidates(predictions, offsets, server.tasks),
-        requests(candidates.batch),
-        scenarios_(scenario, candidates.batch),
-        context_(context, "context", candidates.batch, server.features),
-        values_(values, "values", candidates.batch, server.tasks),
-        item_values_(item_values, "item_values", candidates.total),
-        items_(items, "items", candidates.total, 0) {
-    for (std::size_t b = 0; b < candidates.batch; ++b) {
-      const std::size_t begin = candidates.begin(b), end = candidates.begin(b + 1);
-      requests[b] = {.context = context_.of({b, b + 1}),
-                     .predictions = candidates.predictions.subspan(begin * server.tasks, (end - begin) * server.tasks),
-                     .scenario = scenarios_.of(b),
-                     .values = values_.of({b, b + 1}),
-                     .item_values = item_values_.of({begin, end}),
-                     .items = items_.of({begin, end}),
-                     .as_logged = true};
-    }
-  }
-
- private:
-  Scenarios scenarios_;
-  Rows<float> context_, values_, item_values_, items_;
-};
+// Requests that are scored, by name as those of rank_pages.
+Requests requests_of(const Server& server, const py::kwargs& named) {
+  Call call;
+  for (const auto& [name, value] : named) call.set(name.ptr(), value.ptr());
+  return {server, call, 0};
+}
 
 // Scores [M] of all candidates, into result.
-void score(Server& server, py::handle context, py::handle predictions, py::handle offsets, py::handle scenario,
-           py::handle values, py::handle item_values, py::handle items, py::handle result, int num_threads) {
-  const LoggedRequests log(server, context, predictions, offsets, scenario, values, item_values, items);
-  const auto to = span_of<float>(result, "result", {log.candidates.total});
+void score(Server& server, py::handle result, int num_threads, const py::kwargs& named) {
+  const Requests given = requests_of(server, named);
+  const auto to = span_of<float>(result, "result", {given.total});
+  std::vector<Request> requests;
   std::vector<std::span<float>> scores;
-  for (std::size_t b = 0; b < log.requests.size(); ++b)
-    scores.push_back(to.subspan(log.candidates.begin(b), log.candidates.begin(b + 1) - log.candidates.begin(b)));
+  for (std::size_t b = 0; b < given.batch; ++b) {
+    const std::size_t begin = given.candidates.begin(b);
+    requests.push_back(given.of(b));
+    scores.push_back(to.subspan(begin, given.candidates.begin(b + 1) - begin));
+  }
   const py::gil_scoped_release release;
-  server.ranker.score(log.requests, scores, num_threads);
+  server.ranker.score(requests, scores, num_threads);
 }
 
 // Parts of these scores with weights[B, T]: contributions[M, T], or shares of a mixed network, the baseline's share
 // [M], 0 without one, and corrected predictions [M, T], None if nothing reads them.
-py::tuple score_parts(Server& server, py::handle context, py::handle predictions, py::handle offsets,
-                      py::handle scenario, py::handle values, py::handle item_values, py::handle items,
-                      py::handle weights) {
-  const LoggedRequests log(server, context, predictions, offsets, scenario, values, item_values, items);
-  const std::size_t tasks = server.tasks, total = log.candidates.total;
-  const Rows<float> served(weights, "weights", log.requests.size(), tasks);
+py::tuple score_parts(Server& server, py::handle weights, const py::kwargs& named) {
+  const Requests given = requests_of(server, named);
+  const std::size_t tasks = server.tasks, total = given.total;
+  const Rows<float> served(weights, "weights", given.batch, tasks);
   const Output<float> contributions(total, tasks), baseline(total), corrected(total, tasks);
   std::ranges::fill(baseline.values, 0.0f);
   const auto policy = server.ranker.policy();
   bool corrects = false;
-  for (std::size_t b = 0; b < log.requests.size(); ++b) {
-    const auto parts = Ranker::score_parts(*policy, log.requests[b], served.of({b, b + 1}));
+  for (std::size_t b = 0; b < given.batch; ++b) {
+    const auto parts = Ranker::score_parts(*policy, given.of(b), served.of({b, b + 1}));
     const auto to = [&](const Output<float>& output, std::size_t width) {
-      return output.values.begin() + static_cast<std::ptrdiff_t>(log.candidates.begin(b) * width);
+      return output.values.begin() + static_cast<std::ptrdiff_t>(given.candidates.begin(b) * width);
     };
-    if (parts.task_shares.empty())
-      std::ranges::copy(parts.contributions, to(contributions, tasks));
-    else
-      std::ranges::copy(parts.task_shares, to(contributions, tasks));
+    std::ranges::copy(parts.of_tasks(), to(contributions, tasks));
     std::ranges::copy(parts.baseline_share, to(baseline, 1));
     std::ranges::copy(parts.corrected, to(corrected, tasks));
     corrects |= !parts.corrected.empty();
   }
   return py::make_tuple(contributions.array, baseline.array, corrects ? corrected.array : py::object(py::none()));
+}
+
+// Scores result[M] of a mixture from those of its parts, base[M] and other[M], in the requests of offsets[B + 1].
+void mix_scores(py::handle base, py::handle other, double trust, py::handle offsets, py::handle result,
+                int num_threads) {
+  const auto bases = span_of<const float>(base, "base");
+  const auto others = span_of<const float>(other, "other", {bases.size()});
+  const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
+  const auto to = span_of<float>(result, "result", {bases.size()});
+  check_offsets(bounds, static_cast<std::int64_t>(bases.size()));
+  if (!(trust >= 0.0 && trust <= 1.0))
+    throw py::value_error("trust is " + std::to_string(trust) + "; want a number from 0 to 1");
+  const auto batch = static_cast<std::int64_t>(bounds.size() - 1);
+  const double mean = static_cast<double>(bases.size()) / static_cast<double>(std::max<std::int64_t>(batch, 1));
+  const Mixture mixture{.trust = trust};
+  const py::gil_scoped_release release;
+  detail::parallel_for(batch, num_threads, detail::grain_of(200.0 + mean), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> pair;
+    for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b) {
+      const auto first = static_cast<std::size_t>(bounds[b]), rows = static_cast<std::size_t>(bounds[b + 1]) - first;
+      if (rows == 0) continue;
+      pair.resize(2 * rows);
+      std::ranges::copy(bases.subspan(first, rows), pair.begin());
+      std::ranges::copy(others.subspan(first, rows), pair.begin() + static_cast<std::ptrdiff_t>(rows));
+      mixture.mix(pair, to.subspan(first, rows));
+    }
+  });
 }
 
 }  // namespace
@@ -458,10 +505,8 @@ void bind_ranker(py::module_& module) {
             server.ranker.swap(std::move(next));
           },
           "core"_a, "policy"_a)
-      .def("score", &score, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a, "item_values"_a,
-           "items"_a, "result"_a, "num_threads"_a)
-      .def("score_parts", &score_parts, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a,
-           "item_values"_a, "items"_a, "weights"_a)
+      .def("score", &score, "result"_a, "num_threads"_a)
+      .def("score_parts", &score_parts, "weights"_a)
       .def_property_readonly("policy", [](const Server& server) { return owners_of(server.ranker.policy()).policy; })
       .def_property_readonly("version", [](const Server& server) { return owners_of(server.ranker.policy()).version; })
       .def(
@@ -472,6 +517,7 @@ void bind_ranker(py::module_& module) {
         add_counts(counts, server.ranker.counters(), detail::ranker_counts);
         return counts;
       });
+  module.def("mix_scores", &mix_scores, "base"_a, "other"_a, "trust"_a, "offsets"_a, "result"_a, "num_threads"_a);
   module.def(
       "describe_move",
       [](float effect, std::int32_t above, std::int32_t sorted_place, std::int32_t place, const std::string& root) {

@@ -71,28 +71,20 @@ py::object rank_fast_path(const Arguments<19>& arguments) {
   return may_run(arguments[1], arguments[2]) ? rank_of(arguments) : py::none();
 }
 
-// The core's checks of the rules of so many candidates, for other backends.
-void check_page_rules(std::int64_t rows, py::handle mask, py::handle boost_mul, py::handle boost_add, py::handle groups,
-                      py::handle caps, py::handle cap_slots, py::handle decay) {
-  const auto floats = [](py::handle values, const char* name) {
-    return values.is_none() ? std::span<const float>() : any_array(values, name).span<const float>();
-  };
-  const auto integers = [](py::handle values, const char* name) {
-    return values.is_none() ? std::span<const std::int32_t>() : any_array(values, name).span<const std::int32_t>();
-  };
-  const auto eligible =
-      mask.is_none() ? std::span<const std::uint8_t>() : any_array(mask, "mask").span<const std::uint8_t>();
-  detail::check_rules(
-      {eligible, floats(boost_mul, "boost_mul"), floats(boost_add, "boost_add"), integers(groups, "groups"),
-       integers(caps, "caps"), integers(cap_slots, "cap_slots"), floats(decay, "decay")},
-      rows);
+// The core's checks of the rules of so many candidates, for other backends; given: in the order of request.def.
+void check_page_rules(std::int64_t rows, const py::args& given) {
+  PageRules rules;
+  std::size_t at = 0;
+#define PYGRADE_RULE(type, name, size, width, json, text) \
+  if (const py::object value = given[at++]; !value.is_none()) rules.name = any_array(value, #name).span<const type>();
+#include "pygrade/request.def"
+  detail::check_rules(rules, rows);
 }
 
 }  // namespace
 
 void bind_ranking(py::module_& module) {
-  module.def("check_page_rules", &check_page_rules, "rows"_a, "mask"_a, "boost_mul"_a, "boost_add"_a, "groups"_a,
-             "caps"_a, "cap_slots"_a, "decay"_a);
+  module.def("check_page_rules", &check_page_rules, "rows"_a);
   def_positional<&rank_fast_path>(module, "rank_fast_path",
                                   "type, scores, weights, k, transform, mask, boost_mul, boost_add, groups, caps, "
                                   "cap_slots, decay, beta, epsilon, slope, offsets, layout, out, num_threads");

@@ -196,6 +196,9 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
   rules(R"({"groups": {"seller": [1, 2, 2.5]}})", "rules.groups.seller[2]", "want a whole number");
   rules(R"({"caps": {"seller": 1}})", "rules.caps", "names 'seller', which is none of rules.groups");
   rules(R"({"caps": {"seller": -2}})", "rules.caps.seller", "want a whole number from -1");
+  const std::string sellers = R"({"groups": {"seller": [1, 2, 2]}, )";
+  rules(sellers + R"("cap_slots": {"seller": 0}})", "rules.cap_slots", "rules.cap_slots[0] is 0; want -1");
+  rules(sellers + R"("decay": {"seller": 0}})", "rules.decay", "want a factor in (0, 1]");
   rules(R"({"pins": [{"item": 1000}]})", "rules.pins[0].position", "is missing");
   rules(R"({"pins": [{"position": 1}]})", "rules.pins[0].item", "is missing");
   rules(R"({"pins": [{"item": 5, "position": 1}]})", "rules.pins", "names 5, which is none of items");
@@ -698,6 +701,17 @@ TEST(wrong_tensors_are_named) {
           "predictions", "lacks the task 'cart'");
   refuses(Tensors().add("items", "I64", {2}, items).add("mask", "F32", {2}, std::vector<float>{0.5f, 0.5f}).file(user),
           "mask", "want U8 or BOOL");
+  const auto more = [&](const char* name, const std::vector<std::int64_t>& shape) {
+    return Tensors()
+        .add("items", "I64", {2}, items)
+        .add("predictions", "F32", {2, 3}, six)
+        .add(name, "F32", shape, six)
+        .file(user);
+  };
+  refuses(more("embeddings", {3, 2}), "embeddings", "a list of 3; want one value for each of the 2 items");
+  refuses(more("boost_add", {6}), "boost_add", "want one dimension of at most 4");
+  check_error(post_tensors(*run.serve(R"({"strict": true})"), more("decay", {6})), "decay",
+              "boost_mul, boost_add, item_values");
 }
 
 TEST(a_batch_is_its_requests) {

@@ -14,13 +14,15 @@ void check_together(bool one, bool other, const char* names, const char* found) 
   if (one != other) throw std::invalid_argument(std::string(names) + " go together; got " + found + " alone");
 }
 
-std::tuple<Tensor, Tensor> search_page_of(
-    const Tensor& value, const MaybeTensor& root, std::int64_t k, const MaybeTensor& attention,
-    const MaybeTensor& examination, const MaybeTensor& categories, const MaybeTensor& pairs,
-    const MaybeTensor& embeddings, double cosine, std::int64_t objective, std::int64_t beam, double trade_off,
-    const MaybeTensor& mask, const MaybeTensor& boost_mul, const MaybeTensor& boost_add, const MaybeTensor& groups,
-    const MaybeTensor& caps, const MaybeTensor& cap_slots, const MaybeTensor& decay, const MaybeTensor& pins,
-    const MaybeTensor& offsets, bool, std::int64_t num_threads) {
+std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor& root, std::int64_t k,
+                                          const MaybeTensor& attention, const MaybeTensor& examination,
+                                          const MaybeTensor& categories, const MaybeTensor& pairs,
+                                          const MaybeTensor& embeddings, double cosine, std::int64_t objective,
+                                          std::int64_t beam, double trade_off,
+#define PYGRADE_RULE(type, name, rows, width, json, text) const MaybeTensor &name,
+#include "pygrade/request.def"
+                                          const MaybeTensor& pins, const MaybeTensor& offsets, bool,
+                                          std::int64_t num_threads) {
   const Input<std::int64_t> bounds(offsets, "offsets", {any_size});
   const bool jagged = offsets.has_value();
   const auto sizes = sizes_of(value);
@@ -39,7 +41,10 @@ std::tuple<Tensor, Tensor> search_page_of(
   const Input<float> p(pairs, "pairs", {any_size, any_size});
   if (p && p.size(0) != p.size(1)) throw std::invalid_argument("pairs is not square; want [C, C]");
   const Input<float> a(attention, "attention", {k}), q(examination, "examination", {k});
-  const RulesInput rules(rows, mask, boost_mul, boost_add, groups, caps, cap_slots, decay);
+  const RulesInput rules(
+#define PYGRADE_RULE(type, name, size, width, json, text) name,
+#include "pygrade/request.def"
+      rows);
   const Input<std::int32_t> placed(pins, "pins", {batch, k});
 
   const PageCandidates candidates{batch,    jagged ? 0 : sizes[1],         bounds.span(), b.span(), r.span(), c.span(),
@@ -66,9 +71,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
   m.def(
       "search_page(Tensor value, Tensor? root, int k, Tensor? attention=None, Tensor? examination=None, Tensor? "
       "categories=None, Tensor? pairs=None, Tensor? embeddings=None, float cosine=0.0, int objective=0, int beam=1, "
-      "float trade_off=0.5, Tensor? mask=None, Tensor? boost_mul=None, Tensor? boost_add=None, Tensor? groups=None, "
-      "Tensor? caps=None, Tensor? cap_slots=None, Tensor? decay=None, Tensor? pins=None, Tensor? offsets=None, bool "
-      "validate=True, int num_threads=0) -> (Tensor values, Tensor indices)");
+      "float trade_off=0.5, "
+#define PYGRADE_RULE(type, name, rows, width, json, text) "Tensor? " #name "=None, "
+#include "pygrade/request.def"
+      "Tensor? pins=None, Tensor? offsets=None, bool validate=True, int num_threads=0) -> (Tensor values, Tensor "
+      "indices)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("search_page", TORCH_BOX(&search_page_of)); }

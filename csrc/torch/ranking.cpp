@@ -9,14 +9,17 @@ namespace pygrade::inline v0_2::torch_ops {
 namespace {
 
 std::tuple<Tensor, Tensor> rank_of(const Tensor& scores, const Tensor& weights, std::int64_t k, std::int64_t transform,
-                                   const MaybeTensor& mask, const MaybeTensor& boost_mul, const MaybeTensor& boost_add,
-                                   const MaybeTensor& groups, const MaybeTensor& caps, const MaybeTensor& cap_slots,
-                                   const MaybeTensor& decay, double beta, double epsilon, const MaybeTensor& slope,
-                                   const MaybeTensor& offsets, std::int64_t num_threads) {
+#define PYGRADE_RULE(type, name, rows, width, json, text) const MaybeTensor &name,
+#include "pygrade/request.def"
+                                   double beta, double epsilon, const MaybeTensor& slope, const MaybeTensor& offsets,
+                                   std::int64_t num_threads) {
   const FusionInput call(scores, transform, beta, epsilon, slope, offsets);
   const Scores& s = call.scores;
   const Input<float> w(weights, "weights", {s.batch, s.tasks});
-  const RulesInput rules(rows_of(s), mask, boost_mul, boost_add, groups, caps, cap_slots, decay);
+  const RulesInput rules(
+#define PYGRADE_RULE(type, name, rows, width, json, text) name,
+#include "pygrade/request.def"
+      rows_of(s));
   const std::int64_t sizes[] = {s.batch, list_length(k)};
   Tensor values = fresh(sizes, Dtype::float32, true), indices = fresh(sizes, Dtype::int32, true);
   rank(s, w.span(), k, call.options, rules.rules(), memory_of(values), memory_of<std::int32_t>(indices),
@@ -28,10 +31,11 @@ std::tuple<Tensor, Tensor> rank_of(const Tensor& scores, const Tensor& weights, 
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
   m.def(
-      "rank(Tensor scores, Tensor weights, int k, int transform=0, Tensor? mask=None, Tensor? boost_mul=None, Tensor? "
-      "boost_add=None, Tensor? groups=None, Tensor? caps=None, Tensor? cap_slots=None, Tensor? decay=None, float "
-      "beta=1e-7, float epsilon=1e-3, Tensor? slope=None, Tensor? offsets=None, int num_threads=0) -> (Tensor values, "
-      "Tensor indices)");
+      "rank(Tensor scores, Tensor weights, int k, int transform=0, "
+#define PYGRADE_RULE(type, name, rows, width, json, text) "Tensor? " #name "=None, "
+#include "pygrade/request.def"
+      "float beta=1e-7, float epsilon=1e-3, Tensor? slope=None, Tensor? offsets=None, int num_threads=0) -> (Tensor "
+      "values, Tensor indices)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("rank", TORCH_BOX(&rank_of)); }

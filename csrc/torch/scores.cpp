@@ -77,21 +77,30 @@ Weights::Weights(const Tensor& given, const Scores& scores)
                   : Input<float>(given, "weights", {scores.batch, scores.tasks})),
       samples(group ? input.size(1) : 1) {}
 
-RulesInput::RulesInput(const Rows& rows, const MaybeTensor& mask, const MaybeTensor& boost_mul,
-                       const MaybeTensor& boost_add, const MaybeTensor& groups, const MaybeTensor& caps,
-                       const MaybeTensor& cap_slots, const MaybeTensor& decay)
-    : mask_(of_candidates<std::uint8_t>(mask, "mask", rows)),
-      boost_mul_(of_candidates<float>(boost_mul, "boost_mul", rows)),
-      boost_add_(of_candidates<float>(boost_add, "boost_add", rows)),
-      groups_(of_candidates<std::int32_t>(groups, "groups", rows, any_size)),
-      columns_(groups_ ? groups_.size(rows.jagged ? 1 : 2) : any_size),
-      caps_(caps, "caps", {columns_}),
-      cap_slots_(cap_slots, "cap_slots", {columns_}),
-      decay_(decay, "decay", {columns_}) {}
+template <class T>
+Input<T> RulesInput::read(const MaybeTensor& given, const char* name, const Rows& rows, Size size, Size width) {
+  if (size == one) return {given, name, {columns_}};
+  if (width == one) return of_candidates<T>(given, name, rows);
+  auto input = of_candidates<T>(given, name, rows, columns_);
+  if (input) columns_ = input.size(rows.jagged ? 1 : 2);
+  return input;
+}
+
+RulesInput::RulesInput(
+#define PYGRADE_RULE(type, name, size, width, json, text) const MaybeTensor &name,
+#include "pygrade/request.def"
+    const Rows& rows)
+    : columns_(any_size)
+#define PYGRADE_RULE(type, name, size, width, json, text) , name##_(read<type>(name, #name, rows, size, width))
+#include "pygrade/request.def"
+{
+}
 
 PageRules RulesInput::rules() const {
-  return {mask_.span(), boost_mul_.span(), boost_add_.span(), groups_.span(),
-          caps_.span(), cap_slots_.span(), decay_.span()};
+  return {
+#define PYGRADE_RULE(type, name, size, width, json, text) name##_.span(),
+#include "pygrade/request.def"
+  };
 }
 
 std::int64_t list_length(std::int64_t k) {

@@ -60,20 +60,23 @@ Input<T> of_candidates(const MaybeTensor& given, const char* name, const Rows& r
                      : Input<T>(given, name, {rows.batch, rows.candidates, last});
 }
 
-// The rules of a page.
-struct RulesInput {
-  RulesInput(const Rows& rows, const MaybeTensor& mask, const MaybeTensor& boost_mul, const MaybeTensor& boost_add,
-             const MaybeTensor& groups, const MaybeTensor& caps, const MaybeTensor& cap_slots,
-             const MaybeTensor& decay);
+// The rules of a page, see <pygrade/request.def>.
+class RulesInput {
+ public:
+  RulesInput(
+#define PYGRADE_RULE(type, name, rows, width, json, text) const MaybeTensor &name,
+#include "pygrade/request.def"
+      const Rows& rows);
   PageRules rules() const;
 
  private:
-  Input<std::uint8_t> mask_;
-  Input<float> boost_mul_, boost_add_;
-  Input<std::int32_t> groups_;
+  enum Size : std::uint8_t { one, candidates, group_columns };
+  template <class T>
+  Input<T> read(const MaybeTensor& given, const char* name, const Rows& rows, Size size, Size width);
+
   std::int64_t columns_;
-  Input<std::int32_t> caps_, cap_slots_;
-  Input<float> decay_;
+#define PYGRADE_RULE(type, name, rows, width, json, text) Input<type> name##_;
+#include "pygrade/request.def"
 };
 
 // k, from 1 to 2^31 - 1.

@@ -1,5 +1,7 @@
 // Functions that the console calls in its page: policies from the bytes of their files, and the pages of requests by
 // the core's own Ranker. pygrade/console/web/core.js is the other side.
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -9,6 +11,7 @@
 
 #include "pygrade/dirichlet.hpp"
 #include "pygrade/ranker.hpp"
+#include "serving/request_fields.hpp"
 #include "util/forks.hpp"
 #include "util/parallel.hpp"
 #include "util/sha256.hpp"
@@ -28,21 +31,80 @@ std::vector<std::string_view> names_of(const char* text, std::int32_t count) {
   return names;
 }
 
-// R requests of M candidates in all, as the page writes them; columns but the first three may be null.
+// A column as the page writes it: values, or null; of texts the places of names, -1: none, and the names.
+struct Column {
+  const void* values;
+  std::int32_t count;
+  const char* names;
+};
+
+// R requests of M candidates in all, as the page writes them, in the order of `fields`.
 struct Batch {
   std::int32_t requests;
-  const std::int32_t* offsets;   // [R + 1]
-  const float* predictions;      // [M, T]
-  const float* context;          // [R, F]
-  const float* prices;           // [M]
-  const float* items;            // [M, I]
-  const float* embeddings;       // [M, d]
-  const std::int32_t* scenario;  // [R] places of names, -1: none
-  std::int32_t scenarios;
-  const char* scenario_names;
-  const std::int32_t* category;  // [M] the same
-  std::int32_t categories;
-  const char* category_names;
+  const std::int32_t* offsets;  // [R + 1]
+  Column scenario;              // [R]
+#define PYGRADE_FIELD(type, name, rows, width, text) Column name;
+#include "pygrade/request.def"
+};
+
+// Rows [first, count] of a column of a width.
+using Rows = std::array<std::size_t, 2>;
+
+template <class T>
+struct Values {
+  explicit Values(const Column& column) : values(static_cast<const T*>(column.values)) {}
+  std::span<const T> of(Rows rows, std::size_t width) {
+    return values == nullptr ? std::span<const T>() : std::span(values + rows[0] * width, rows[1] * width);
+  }
+  const T* values;
+};
+
+template <>
+struct Values<std::string_view> {
+  explicit Values(const Column& column)
+      : places(static_cast<const std::int32_t*>(column.values)), names(names_of(column.names, column.count)) {}
+  std::span<const std::string_view> of(Rows rows, std::size_t) {
+    texts.clear();
+    for (std::size_t row = rows[0]; places != nullptr && row < rows[0] + rows[1]; ++row)
+      texts.push_back(places[row] < 0 ? "" : names[static_cast<std::size_t>(places[row])]);
+    return texts;
+  }
+  const std::int32_t* places;
+  std::vector<std::string_view> names, texts;
+};
+
+// The requests of a batch; each lives until the next is made.
+class Requests {
+ public:
+  Requests(const Batch& batch, const Policy& policy)
+      : offsets_(batch.offsets),
+        sizes_{.features = policy.features().size(),
+               .tasks = policy.tasks().size(),
+               .item_columns = policy.items().size(),
+               .embedding_size = policy.page_terms() ? policy.page_terms()->dimension : 0},
+#define PYGRADE_FIELD(type, name, rows, width, text) name##_(batch.name),
+#include "pygrade/request.def"
+        scenario_(batch.scenario) {
+  }
+
+  Request of(std::size_t b, bool search) {
+    const auto first = static_cast<std::size_t>(offsets_[b]), end = static_cast<std::size_t>(offsets_[b + 1]);
+    const struct {
+      Rows one, candidates, places;
+    } of{{b, 1}, {first, end - first}, {}};
+    Request request{.page_terms = search, .as_logged = true};
+#define PYGRADE_FIELD(type, name, rows, width, text) request.name = name##_.of(of.rows, sizes_.width);
+#include "pygrade/request.def"
+    if (const auto name = scenario_.of(of.one, 1); !name.empty() && !name[0].empty()) request.scenario = name[0];
+    return request;
+  }
+
+ private:
+  const std::int32_t* offsets_;
+  detail::FieldSizes sizes_;
+#define PYGRADE_FIELD(type, name, rows, width, text) Values<type> name##_;
+#include "pygrade/request.def"
+  Values<std::string_view> scenario_;
 };
 
 }  // namespace
@@ -90,6 +152,14 @@ Ranker* make_ranker(const char* json, std::size_t json_size, const std::byte* te
 }
 PYGRADE_EXPORT(delete_ranker) void delete_ranker(Ranker* ranker) { delete ranker; }
 
+// Names of a batch's columns.
+PYGRADE_EXPORT(fields) const char* fields() {
+  return "scenario"
+#define PYGRADE_FIELD(type, name, rows, width, text) " " #name
+#include "pygrade/request.def"
+      ;
+}
+
 // A page of k for each request: indices[R, k] within it, -1 after the last, their scores, and the policy's
 // weights[R, T]. search: by the page terms, if it has them.
 PYGRADE_EXPORT(rank)
@@ -97,31 +167,19 @@ void rank(Ranker* ranker, const Batch* batch, std::int32_t k, bool search, std::
           float* weights) {
   const auto policy = ranker->policy();
   const std::size_t tasks = policy->tasks().size(), places = static_cast<std::size_t>(k);
-  const std::size_t dimension = policy->page_terms() ? policy->page_terms()->dimension : 0;
-  const auto scenarios = names_of(batch->scenario_names, batch->scenarios);
-  const auto categories = names_of(batch->category_names, batch->categories);
-  std::vector<std::string_view> named;
-  for (std::size_t b = 0; b < static_cast<std::size_t>(batch->requests); ++b) {
-    const auto first = static_cast<std::size_t>(batch->offsets[b]);
-    const auto rows = static_cast<std::size_t>(batch->offsets[b + 1]) - first;
-    const auto part = [](const float* column, std::size_t start, std::size_t count, std::size_t width) {
-      return column == nullptr ? std::span<const float>() : std::span(column + start * width, count * width);
-    };
-    Request request{.context = part(batch->context, b, 1, policy->features().size()),
-                    .predictions = part(batch->predictions, first, rows, tasks),
-                    .item_values = part(batch->prices, first, rows, 1),
-                    .items = part(batch->items, first, rows, policy->items().size()),
-                    .embeddings = part(batch->embeddings, first, rows, dimension),
-                    .page_terms = search,
-                    .as_logged = true};
-    if (batch->scenario != nullptr && batch->scenario[b] >= 0)
-      request.scenario = scenarios[static_cast<std::size_t>(batch->scenario[b])];
-    named.clear();
-    for (std::size_t row = first; batch->category != nullptr && row < first + rows; ++row)
-      named.push_back(batch->category[row] < 0 ? "" : categories[static_cast<std::size_t>(batch->category[row])]);
-    request.categories = named;
-    ranker->rank(request, {.values = {scores + b * places, places},
-                           .indices = {indices + b * places, places},
-                           .weights = {weights + b * tasks, tasks}});
-  }
+  Requests requests(*batch, *policy);
+  for (std::size_t b = 0; b < static_cast<std::size_t>(batch->requests); ++b)
+    ranker->rank(requests.of(b, search), {.values = {scores + b * places, places},
+                                          .indices = {indices + b * places, places},
+                                          .weights = {weights + b * tasks, tasks}});
+}
+
+// What each task gives to the scores of a request's candidates by weights[T]: contributions[N, T].
+PYGRADE_EXPORT(contributions)
+void contributions(Ranker* ranker, const Batch* batch, std::int32_t request, const float* weights,
+                   float* contributions) {
+  const auto policy = ranker->policy();
+  Requests requests(*batch, *policy);
+  const Request given = requests.of(static_cast<std::size_t>(request), false);
+  std::ranges::copy(Ranker::score_parts(*policy, given, {weights, policy->tasks().size()}).of_tasks(), contributions);
 }

@@ -6,8 +6,8 @@
         pygrade.fuse_topk(scores, weights, 10)
     print(*findings)  # races, bounds, diverged barriers, with source lines
 
-`instructions` is the table of mnemonics, `program` the parser, ``engine.cpp`` with ``shadow.hpp`` the machine,
-`compile` what records and compiles launches, `emulate` what joins them to the ops.
+`instructions` is the table of mnemonics, `program` the parser, ``engine.cpp`` the machine, `compile` what records and
+compiles launches, `emulate` what joins them to the ops.
 
 What is exact: integers, float32 and float64 arithmetic, conversions, packed pairs, predicates, shuffles, reductions of
 a warp, ``ldmatrix``, ``stmatrix``, barriers. A mnemonic, modifier or operand that is not in the table is an error. What

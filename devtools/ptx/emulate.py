@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 import os
-import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from devtools.ptx.compile import Launch, compiled, launches_to, signature_of
+from devtools.ptx.compile import Launch, compiled, launches_to
 from devtools.ptx.instructions import enumeration, generated
-from devtools.ptx.program import Program, parse
+from devtools.ptx.program import parse
 
 HERE = Path(__file__).parent
 ENGINES = HERE.parents[1] / "build" / "ptx"  # compiled ones
@@ -26,9 +25,8 @@ KINDS = (
     "barrier in a diverged warp", "barrier after the exit of threads", "warps at different barriers",
     "members of a warp instruction", "too long",
 )  # fmt: skip
+_FINDING = np.dtype("i4, i4, i4, i4, i4, i4, u8", align=True)  # as the engine's
 _MOST_FINDINGS = 256
-
-
 FILL = 0xFF  # of unwritten memory: NaN in every type of float, -1 of integers
 LIMIT = 10**9  # of instructions of a program
 
@@ -52,37 +50,20 @@ class Finding:
         return f"{self.kernel}: {self.kind} at {self.where}{against}; {thread}"
 
 
-# ---- the engine ------------------------------------------------------------------------------------------------------
-_PLACES = ("kind", "place", "other_place", "program", "thread", "other_thread")
-_COUNTS = ("instructions", "registers", "constant_count", "buffer_count", "warps", "shared_bytes")
-_FINDING = np.dtype([(name, "i4") for name in _PLACES] + [("count", "u8")], align=True)
-_LAUNCH = np.dtype(
-    [(name, "u8") for name in ("code", "constants", "buffers", "findings", "limit")]
-    + [(name, "i4") for name in (*_COUNTS, "fill", "capacity", "found")]
-    + [("grid", "u4", 3)],
-    align=True,
-)
-
-
 @cache
 def engine() -> ctypes.CDLL:
     """The compiled engine; kept in the build folder."""
-    sources = {name: (HERE / name).read_text() for name in ("engine.cpp", "shadow.hpp")}
-    sources["generated.inc"] = f"{enumeration('Kind', KINDS)}\n{generated()}"
-    flags = "-O2 -std=c++20 -march=native -ffp-contract=off -shared -fPIC"
+    table = f"{enumeration('Kind', KINDS)}\n{generated()}"
+    text = (HERE / "engine.cpp").read_text().replace('#include "generated.inc"', table)
+    flags = "-O2 -std=c++20 -march=native -ffp-contract=off -shared -fPIC -x c++ -"
     command = [os.environ.get("CXX", "c++"), *flags.split()]
-    folder = ENGINES / hashlib.sha256(repr((command, sources)).encode()).hexdigest()[:16]
-    if not (folder / "engine.so").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in sources.items():
-            (folder / name).write_text(text)
-        made = folder / f"engine-{os.getpid()}.so"
-        subprocess.run([*command, str(folder / "engine.cpp"), "-o", str(made)], check=True)
-        made.rename(folder / "engine.so")
-    return ctypes.CDLL(str(folder / "engine.so"))
-
-
-_parsed = cache(parse)  # by PTX
+    made = ENGINES / f"{hashlib.sha256(repr((command, text)).encode()).hexdigest()[:16]}.so"
+    if not made.exists():
+        ENGINES.mkdir(parents=True, exist_ok=True)
+        partial = made.with_suffix(f".{os.getpid()}")
+        subprocess.run([*command, "-o", str(partial)], input=text, text=True, check=True)
+        partial.rename(made)
+    return ctypes.CDLL(str(made))
 
 
 def execute(
@@ -92,27 +73,19 @@ def execute(
 
     ``fill`` is each byte of unwritten shared memory, ``limit`` the most instructions of a program.
     """
-    program = _parsed(text)
+    program = parse(text)
     constants = program.constants | {r: _bits(arguments[place]) for r, place in program.parameters.items()}
     storages = [value.untyped_storage() for value in arguments if isinstance(value, Tensor) and value.numel()]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
     pairs, buffers = (np.array(list(given.items()), np.uint64).reshape(-1, 2) for given in (constants, sizes))
-    findings, launch = np.zeros(_MOST_FINDINGS, _FINDING), np.zeros((), _LAUNCH)
-    given = dict(
-        code=program.code.ctypes.data, constants=pairs.ctypes.data, buffers=buffers.ctypes.data,
-        findings=findings.ctypes.data, limit=limit, instructions=len(program.code), registers=len(program.registers),
-        constant_count=len(pairs), buffer_count=len(buffers), warps=program.threads // 32, shared_bytes=shared_bytes,
-        fill=fill, capacity=len(findings), grid=(*grid, 1, 1)[:3],
-    )  # fmt: skip
-    for name, value in given.items():
-        launch[name] = value
-    engine().run(ctypes.c_void_p(launch.ctypes.data))
-    return [_finding(program, *finding) for finding in findings[: int(launch["found"])].tolist()]
-
-
-def _finding(program: Program, kind: int, place: int, other: int, *numbers: int) -> Finding:
-    where, against = (program.where[number] if number >= 0 else "" for number in (place, other))
-    return Finding(program.name, KINDS[kind], where, against, *numbers)
+    findings = np.zeros(_MOST_FINDINGS, _FINDING)
+    tables = (program.code, pairs, buffers, findings)
+    numbers = (limit, len(program.registers), program.threads // 32, shared_bytes, fill, *(*grid, 1, 1)[:3])
+    launch = [*(table.ctypes.data for table in tables), *map(len, tables), *numbers]  # as `Launch` of the engine
+    count = engine().run((ctypes.c_uint64 * len(launch))(*launch))
+    where = [*program.where, ""]  # no other: -1
+    found = findings[:count].tolist()
+    return [Finding(program.name, KINDS[kind], where[at], where[other], *rest) for kind, at, other, *rest in found]
 
 
 def _bits(value: Any) -> int:
@@ -120,24 +93,8 @@ def _bits(value: Any) -> int:
     if isinstance(value, Tensor):
         return int(value.data_ptr())
     if isinstance(value, float):
-        return int(struct.unpack("<I", struct.pack("<f", value))[0])
+        return int(np.float32(value).view(np.uint32))
     return int(value or 0) & (2**64 - 1)
-
-
-# ---- launches of ops -------------------------------------------------------------------------------------------------
-def _arguments(launch: Launch) -> Iterator[Any]:
-    """The numbers and tensors that the compiled kernel takes, in its order."""
-    types = {**signature_of(launch)[0], "global_scratch": "*i8", "profile_scratch": "*i8"}
-
-    def flat(kind: Any, value: Any) -> Iterator[Any]:
-        if isinstance(kind, tuple):
-            for own, part in zip(kind, value, strict=True):
-                yield from flat(own, part)
-        elif kind != "constexpr":
-            yield float(value or 0) if kind == "fp32" else value
-
-    for name, kind in types.items():
-        yield from flat(kind, launch.arguments.get(name))
 
 
 @contextmanager
@@ -149,8 +106,8 @@ def emulated(arch: str = "sm_90", fill: int = FILL) -> Iterator[list[Finding]]:
     found: list[Finding] = []
 
     def take(launch: Launch) -> None:
-        binary = compiled(launch, arch)
-        found.extend(execute(binary.asm["ptx"], [*_arguments(launch)], launch.grid, binary.metadata.shared, fill))
+        binary, arguments = compiled(launch, arch)
+        found.extend(execute(binary.asm["ptx"], arguments, launch.grid, binary.metadata.shared, fill))
 
     with launches_to(take):
         yield found

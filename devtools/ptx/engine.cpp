@@ -13,15 +13,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "shadow.hpp"
-
-namespace {
-
-constexpr int LANES = 32;
-constexpr uint32_t ALL = ~0u;
-using Lanes = std::array<uint64_t, LANES>;
-
-// ---- one lane's arithmetic ------------------------------------------------------------------------------------------
 using u8 = uint8_t;
 using u16 = uint16_t;
 using u32 = uint32_t;
@@ -30,6 +21,13 @@ using s16 = int16_t;
 using s32 = int32_t;
 using s64 = int64_t;
 
+namespace {
+
+constexpr int LANES = 32;
+constexpr u32 ALL = ~0u;
+using Lanes = std::array<u64, LANES>;
+
+// ---- one lane's arithmetic ------------------------------------------------------------------------------------------
 float f32(u64 x) { return std::bit_cast<float>(u32(x)); }
 double f64(u64 x) { return std::bit_cast<double>(x); }
 float f16(u64 x) { return float(std::bit_cast<_Float16>(u16(x))); }
@@ -37,7 +35,7 @@ float bf16(u64 x) { return f32(x << 16); }
 u64 bits(float x) { return std::isnan(x) ? 0x7fffffffu : std::bit_cast<u32>(x); }
 u64 bits(double x) { return std::isnan(x) ? 0x7fffffffffffffffull : std::bit_cast<u64>(x); }
 bool ordered(auto x, auto y) { return !std::isunordered(x, y); }
-
+u64 pred(u64 x) { return x & 1; }
 s64 wide(s32 x) { return x; }
 u64 wide(u32 x) { return x; }
 
@@ -81,25 +79,26 @@ u64 permute(u64 x, u64 y, u64 selector) {
 
 // The first 20 bits of 1 / x; denormals count as 0.
 u64 gross_reciprocal(double x) {
-  if (std::fpclassify(x) == FP_SUBNORMAL) x = std::copysign(0.0, x);
-  const double result = 1 / x;
-  if (std::isnan(result) || std::isinf(result) || result == 0) return bits(result);
-  if (std::fpclassify(result) == FP_SUBNORMAL) return bits(std::copysign(0.0, result));
-  return bits(result) & ~u64(ALL);
+  const auto flushed = [](double y) { return std::fpclassify(y) == FP_SUBNORMAL ? std::copysign(0.0, y) : y; };
+  const double result = flushed(1 / flushed(x));
+  return std::isnormal(result) ? bits(result) & ~u64(ALL) : bits(result);
+}
+
+bool has(u32 mask, int lane) { return mask >> lane & 1; }
+int first_of(u32 mask) { return std::countr_zero(mask); }
+void each(u32 mask, auto act) {  // of its lanes
+  for (; mask; mask &= mask - 1) act(first_of(mask));
 }
 
 using Operation = void (*)(Lanes&, const Lanes&, const Lanes&, const Lanes&, u32);
-#define OPERATION(number, expression)                                                                    \
-  void operation_##number(Lanes& to, [[maybe_unused]] const Lanes& as, [[maybe_unused]] const Lanes& bs, \
-                          [[maybe_unused]] const Lanes& cs, u32 mask) {                                  \
-    for (int lane = 0; lane < LANES; lane++) {                                                           \
-      [[maybe_unused]] const u64 a = as[lane], b = bs[lane], c = cs[lane];                               \
-      if (mask >> lane & 1) to[lane] = (expression);                                                     \
-    }                                                                                                    \
+#define OPERATION(number, expression)                                                               \
+  void operation_##number(Lanes& to, const Lanes& as, const Lanes& bs, const Lanes& cs, u32 mask) { \
+    for (int lane = 0; lane < LANES; lane++) {                                                      \
+      const u64 a = as[lane], b = bs[lane], c = cs[lane];                                           \
+      if (has(mask, lane)) to[lane] = (expression);                                                 \
+    }                                                                                               \
   }
 #include "generated.inc"
-
-}  // namespace
 
 // ---- what Python gives and gets ------------------------------------------------------------------------------------
 struct Instruction {
@@ -127,18 +126,74 @@ struct Launch {
   const u64* constants;  // pairs: register, value
   const Buffer* buffers;
   Finding* findings;
-  u64 limit;  // of steps of a program
-  s32 instructions, registers, constant_count, buffer_count, warps, shared_bytes;
-  s32 fill;  // each byte of shared memory that is not written yet
-  s32 capacity, found;
-  u32 grid[3];
+  u64 instructions, constant_count, buffer_count, capacity;  // of these
+  u64 limit;                                                 // of steps of a program
+  u64 registers, warps, shared_bytes;
+  u64 fill;  // each byte of shared memory that is not written yet
+  u64 grid[3];
 };
 
-namespace {
+// ---- memory
+// ----------------------------------------------------------------------------------------------------------
+struct Access {
+  s32 program = -1;  // none yet
+  s32 place = 0;     // of the instruction
+  u32 epoch = 0;     // barriers of all programs before it
+  u32 sync = 0;      // barriers of the warp alone before it
+  s32 thread = 0;
 
-bool has(u32 mask, int lane) { return mask >> lane & 1; }
-int first_of(u32 mask) { return std::countr_zero(mask); }
+  int warp() const { return thread / LANES; }
+};
 
+enum Conflict { NO_CONFLICT, BETWEEN_PROGRAMS, BETWEEN_WARPS, BETWEEN_LANES };
+
+Conflict conflict(const Access& before, const Access& now) {
+  if (before.program < 0) return NO_CONFLICT;
+  if (before.program != now.program) return BETWEEN_PROGRAMS;
+  if (before.thread == now.thread || before.epoch != now.epoch) return NO_CONFLICT;
+  if (before.warp() != now.warp()) return BETWEEN_WARPS;
+  return before.sync == now.sync ? BETWEEN_LANES : NO_CONFLICT;
+}
+
+struct Race {
+  Conflict conflict;
+  Access before;
+  bool both_stores;
+};
+
+// The last accesses to a byte of memory. Two accesses by different threads of which one is a store are a race if no
+// barrier stands between them, in whatever order they were executed here.
+struct Shadow {
+  Access written;
+  Access read;          // by one thread since the last barrier
+  Access other_read;    // by another thread since then
+  Access foreign_read;  // by an earlier program
+
+  Race load(const Access& now) {
+    if (read.program >= 0 && read.program != now.program) foreign_read = read;
+    if (read.program != now.program || read.epoch != now.epoch) {
+      read = now;
+      other_read = {};
+    } else if (read.thread == now.thread) {
+      read = now;
+    } else if (other_read.program < 0 || other_read.warp() == read.warp() || now.warp() != read.warp()) {
+      other_read = now;  // a reader of another warp is worth more than one of the same
+    }
+    return {conflict(written, now), written, false};
+  }
+
+  Race store(const Access& now) {
+    Race race{conflict(written, now), written, true};
+    for (const Access* before : {&read, &other_read, &foreign_read}) {
+      if (race.conflict == NO_CONFLICT) race = {conflict(*before, now), *before, false};
+    }
+    written = now;
+    return race;
+  }
+};
+
+// ---- warps
+// -----------------------------------------------------------------------------------------------------------
 struct Warp {
   int number = 0, place = 0, barrier = -1;
   u32 alive = ALL, sync = 0;
@@ -147,9 +202,7 @@ struct Warp {
   std::vector<Lanes> values;        // of each register
 
   void set(int r, u32 mask, auto value) {  // value: of a lane
-    for (int lane = 0; lane < LANES; lane++) {
-      if (has(mask, lane)) values[r][lane] = value(lane);
-    }
+    each(mask, [&](int lane) { values[r][lane] = value(lane); });
   }
   u32 predicate(int r) const {
     u32 result = 0;
@@ -158,9 +211,7 @@ struct Warp {
   }
   void advance(u32 mask, int to) {
     if (!diverged) place = to;
-    for (int lane = 0; diverged && lane < LANES; lane++) {
-      if (has(mask, lane)) places[lane] = to;
-    }
+    if (diverged) each(mask, [&](int lane) { places[lane] = to; });
   }
 };
 
@@ -173,17 +224,23 @@ struct Step {  // of a warp: an instruction, the lanes that are there, and those
   const Lanes& in(int k) const { return warp.values[i.in[k]]; }
 };
 
-class Machine {
- public:
-  explicit Machine(Launch& launch) : launch(launch) {}
+struct Machine {
+  const Launch& launch;
+  int program = 0;
+  u32 epoch = 0;
+  u64 steps = 0, found = 0;
+  bool failed = false;
+  std::vector<Warp> warps;
+  std::vector<u8> shared;
+  std::unordered_map<const u8*, Shadow> shared_shadow, global_shadow;  // of each byte
 
-  void run() {
+  // ---- programs and warps
+  int run() {  // the number of findings
     const int count = launch.grid[0] * launch.grid[1] * launch.grid[2];
     for (int number = 0; number < count && !failed; number++) run_program(number);
+    return found;
   }
 
- private:
-  // ---- programs and warps
   void run_program(int number) {
     program = number;
     epoch++;
@@ -191,30 +248,27 @@ class Machine {
     shared.assign(launch.shared_bytes, launch.fill);
     shared_shadow.clear();
     warps.assign(launch.warps, Warp{});
-    for (int w = 0; w < launch.warps; w++) start(warps[w], w);
-    const auto count = [&](auto is) { return std::count_if(warps.begin(), warps.end(), is); };
-    const auto ended = [&] { return count([](const Warp& w) { return !w.alive; }); };
-    while (!failed && ended() < launch.warps) {
-      for (Warp& warp : warps) take_turn(warp);
-      const auto waiting = count([](const Warp& w) { return w.waiting; });
-      if (waiting && ended() + waiting == launch.warps) release();
+    for (Warp& warp : warps) start(warp, int(&warp - warps.data()));
+    const auto any = [&](auto is) { return std::any_of(warps.begin(), warps.end(), is); };
+    while (!failed && any([](const Warp& w) { return w.alive; })) {
+      for (Warp& warp : warps) take_turn(warp);  // until each waits or has ended
+      if (!failed && any([](const Warp& w) { return w.waiting; })) release();
     }
   }
 
   void start(Warp& warp, int number) {
     warp.number = number;
     warp.values.assign(launch.registers, Lanes{});
-    const u32 x = launch.grid[0], y = launch.grid[1], z = launch.grid[2], at = program;
+    const u64 x = launch.grid[0], y = launch.grid[1], z = launch.grid[2], at = program;
     const auto fill = [&](int r, auto value) { warp.set(r, ALL, value); };
     int r = 0;  // in the order of SPECIAL_REGISTERS
     fill(r++, [&](int lane) { return LANES * number + lane; });
     fill(r++, [](int lane) { return lane; });
-    for (u32 value : {u32(number), at % x, at / x % y, at / x / y, x, y, z, u32(LANES * launch.warps)}) {
+    for (u64 value : {u64(number), at % x, at / x % y, at / x / y, x, y, z, LANES * launch.warps}) {
       fill(r++, [&](int) { return value; });
     }
-    for (int k = 0; k < launch.constant_count; k++) {
-      const u64* constant = launch.constants + 2 * k;
-      fill(int(constant[0]), [&](int) { return constant[1]; });
+    for (u64 k = 0; k < launch.constant_count; k++) {
+      fill(int(launch.constants[2 * k]), [&](int) { return launch.constants[2 * k + 1]; });
     }
   }
 
@@ -222,8 +276,6 @@ class Machine {
     const Warp& first = *std::find_if(warps.begin(), warps.end(), [](const Warp& w) { return w.waiting; });
     for (const Warp& warp : warps) {
       if (!warp.alive) return fail(BARRIER_AFTER_THE_EXIT_OF_THREADS, first.barrier, first, 0);
-    }
-    for (const Warp& warp : warps) {
       if (warp.barrier != first.barrier) report(WARPS_AT_DIFFERENT_BARRIERS, warp.barrier, warp, 0, 0, first.barrier);
     }
     epoch++;
@@ -234,13 +286,11 @@ class Machine {
   // if all wait, those at the lowest.
   u32 choose(Warp& warp) {
     std::map<int, u32> lanes_at;
-    for (int lane = 0; lane < LANES; lane++) {
-      if (has(warp.alive, lane)) lanes_at[warp.places[lane]] |= 1u << lane;
-    }
-    const auto goes = [&](const auto& at) { return lanes_at.size() == 1 || !of_the_warp(launch.code[at.first]); };
+    each(warp.alive, [&](int lane) { lanes_at[warp.places[lane]] |= 1u << lane; });
+    warp.diverged = lanes_at.size() > 1;
+    const auto goes = [&](const auto& at) { return !warp.diverged || !of_the_warp(launch.code[at.first]); };
     auto next = std::find_if(lanes_at.begin(), lanes_at.end(), goes);
     if (next == lanes_at.end()) next = lanes_at.begin();
-    warp.diverged = lanes_at.size() > 1;
     warp.place = next->first;
     return next->second;
   }
@@ -255,15 +305,13 @@ class Machine {
       if (++steps > launch.limit) return fail(TOO_LONG, place, warp, 0);
       u32 mask = here;
       if (i.guard >= 0) mask &= i.negated ? ~warp.predicate(i.guard) : warp.predicate(i.guard);
-      execute({warp, i, place, here, mask});
+      const Step s{warp, i, place, here, mask};
+      warp.advance(here, place + 1);
+      if (mask && i.operation < ROUTINE_COUNT) (this->*ROUTINES[i.operation])(s);
+      if (mask && i.operation >= ROUTINE_COUNT) {
+        OPERATIONS[i.operation](warp.values[i.out[0]], s.in(0), s.in(1), s.in(2), mask);
+      }
     }
-  }
-
-  void execute(const Step& s) {
-    s.warp.advance(s.here, s.place + 1);
-    if (s.mask == 0) return;
-    if (s.i.operation < ROUTINE_COUNT) return (this->*ROUTINES[s.i.operation])(s);
-    OPERATIONS[s.i.operation](s.warp.values[s.i.out[0]], s.in(0), s.in(1), s.in(2), s.mask);
   }
 
   // ---- control
@@ -312,8 +360,7 @@ class Machine {
     enum { IDX, UP, DOWN, BFLY };
     check_members(s, 3);
     Lanes result{};
-    for (int lane = 0; lane < LANES; lane++) {
-      if (!has(s.mask, lane)) continue;
+    each(s.mask, [&](int lane) {
       const int by = s.in(1)[lane] & 31, control = int(s.in(2)[lane]), segment = control >> 8 & 31;
       const int last = (lane & segment) | (control & 31 & ~segment),
                 choices[] = {(lane & segment) | (by & ~segment), lane - by, lane + by, lane ^ by};
@@ -321,7 +368,7 @@ class Machine {
       if (s.i.target == UP ? from < last : from > last) from = lane;
       if (!has(s.mask, from)) report(MEMBERS_OF_A_WARP_INSTRUCTION, s, lane, LANES * s.warp.number + from);
       result[lane] = u32(s.in(0)[from]);
-    }
+    });
     s.warp.set(s.i.out[0], s.mask, [&](int lane) { return result[lane]; });
   }
 
@@ -329,10 +376,10 @@ class Machine {
     check_members(s, 1);
     Lanes result{}, next{};
     result[0] = u32(s.in(0)[first_of(s.mask)]);
-    for (int lane = first_of(s.mask) + 1; lane < LANES; lane++) {
+    each(s.mask & (s.mask - 1), [&](int lane) {
       next[0] = u32(s.in(0)[lane]);
-      if (has(s.mask, lane)) OPERATIONS[s.i.target](result, result, next, next, 1);
-    }
+      OPERATIONS[s.i.target](result, result, next, next, 1);
+    });
     s.warp.set(s.i.out[0], s.mask, [&](int) { return result[0]; });
   }
 
@@ -345,11 +392,10 @@ class Machine {
   void memory(const Step& s) {
     Lanes address;  // a load may overwrite its own
     for (int lane = 0; lane < LANES; lane++) address[lane] = address_of(s, lane);
-    for (int lane = 0; lane < LANES; lane++) {
-      if (!has(s.mask, lane)) continue;
+    each(s.mask, [&](int lane) {
       u8* const at = locate(s, lane, address[lane], s.i.bytes * s.i.count());
       for (int v = 0; at && v < s.i.count(); v++) move(s, lane, at + s.i.bytes * v, s.i.data()[v], 0);
-    }
+    });
   }
 
   // Matrices of 8 rows of 16 bytes, whose addresses the lanes give: lane l holds the elements 2 (l mod 4) and the next
@@ -372,18 +418,10 @@ class Machine {
   u8* locate(const Step& s, int lane, u64 address, int bytes) {
     if (address % bytes) return report(MISALIGNED, s, lane), nullptr;
     if (s.i.shared() && u64(bytes) <= shared.size() && address <= shared.size() - bytes) return &shared[address];
-    if (!s.i.shared() && buffer_at(address, bytes) >= 0) return reinterpret_cast<u8*>(address);
+    const auto holds = [&](const Buffer& b) { return u64(bytes) <= b.size && address - b.base <= b.size - bytes; };
+    const bool known = std::any_of(launch.buffers, launch.buffers + launch.buffer_count, holds);
+    if (!s.i.shared() && known) return reinterpret_cast<u8*>(address);
     return report(OUT_OF_BOUNDS, s, lane), nullptr;
-  }
-
-  int buffer_at(u64 address, int bytes) {
-    for (int k = 0; k < launch.buffer_count; k++) {
-      const int b = (last_buffer + k) % launch.buffer_count;
-      const Buffer& buffer = launch.buffers[b];
-      const bool holds = u64(bytes) <= buffer.size && address - buffer.base <= buffer.size - bytes;  // wraps below
-      if (holds) return last_buffer = b;
-    }
-    return -1;
   }
 
   // Moves i.bytes between the bits of a register from a shift on, and memory.
@@ -404,23 +442,22 @@ class Machine {
     const Access now{program, s.place, epoch, s.warp.sync, LANES * s.warp.number + lane};
     for (int k = 0; k < s.i.bytes; k++) {
       Shadow& shadow = (s.i.shared() ? shared_shadow : global_shadow)[data + k];
-      const Shadow::Race race = s.i.stores() ? shadow.store(now) : shadow.load(now);
-      if (race.conflict == NO_CONFLICT) continue;
-      if (race.both_stores && same) continue;  // layouts hold some values in several lanes
+      const Race race = s.i.stores() ? shadow.store(now) : shadow.load(now);
+      if (race.conflict == NO_CONFLICT || (race.both_stores && same)) continue;  // layouts repeat some values in lanes
       report(Kind(RACE_BETWEEN_PROGRAMS + int(race.conflict) - 1), s, lane, race.before.thread, race.before.place);
     }
   }
 
   // ---- findings
   void report(Kind kind, int place, const Warp& warp, int lane, int other_thread = 0, int other_place = -1) {
-    Finding* const end = launch.findings + launch.found;
-    const auto known = [&](const Finding& f) {
+    Finding* const end = launch.findings + found;
+    const auto same = [&](const Finding& f) {
       return f.kind == kind && f.place == place && f.other_place == other_place;
     };
-    if (Finding* const found = std::find_if(launch.findings, end, known); found != end) {
-      found->count++;
-    } else if (launch.found < launch.capacity) {
-      launch.found++;
+    if (Finding* const known = std::find_if(launch.findings, end, same); known != end) {
+      known->count++;
+    } else if (found < launch.capacity) {
+      found++;
       *end = {kind, place, other_place, program, LANES * warp.number + lane, other_thread, 1};
     }
   }
@@ -435,17 +472,8 @@ class Machine {
   }
 
   static constexpr void (Machine::* ROUTINES[])(const Step&) = {MACHINE_ROUTINES};
-
-  Launch& launch;
-  int program = 0, last_buffer = 0;
-  u32 epoch = 0;
-  u64 steps = 0;
-  bool failed = false;
-  std::vector<Warp> warps;
-  std::vector<u8> shared;
-  std::unordered_map<const u8*, Shadow> shared_shadow, global_shadow;  // of each byte
 };
 
 }  // namespace
 
-extern "C" void run(Launch* launch) { Machine(*launch).run(); }
+extern "C" int run(const Launch* launch) { return Machine{*launch}.run(); }

@@ -20,27 +20,17 @@ _REDUCTIONS = (
     "min.s32", "min.u32", "min.f32", "max.s32", "max.u32", "max.f32",
 )  # fmt: skip
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-
 _PAIRED = {"add": "+", "sub": "-", "mul": "*"}
-_LOGIC = {"and": "&", "or": "|", "xor": "^"}
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """An entry of the table.
-
-    ``bytes`` and ``target`` are what a routine wants to know.
-    """
+    """An entry of the table."""
 
     operation: str  # an expression, or one of `ROUTINES`
     outputs: int = 1
-    bytes: int = 0
+    bytes: int = 0  # this and the next are what a routine wants to know
     target: int = 0
-
-    @property
-    def number(self) -> int:
-        """Number of the operation in the engine."""
-        return OPERATIONS.index(self.operation)
 
 
 # Mnemonic, types, expression. In an expression, T is the type and U the unsigned one of its size.
@@ -61,12 +51,9 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("shr", _ALL, "U(shift_right(T(a), u32(b)))"),
     ("bfe", "s32 u32", "u32(bit_field(T(a), b, c))"),
     ("popc", "b32", "std::popcount(u32(a))"),
-    *((name, _BITS, f"U(a {symbol} b)") for name, symbol in _LOGIC.items()),
-    *((name, "pred", f"a {symbol} b") for name, symbol in _LOGIC.items()),
-    ("not", _BITS, "U(~a)"),
-    ("not", "pred", "~a & 1"),
-    ("mov", "pred", "a & 1"),
-    ("mov", f"{_BITS} {_ALL} {_FLOATS}", "U(a)"),
+    *((name, f"{_BITS} pred", f"U(a {symbol} b)") for name, symbol in {"and": "&", "or": "|", "xor": "^"}.items()),
+    ("not", f"{_BITS} pred", "U(~a)"),
+    ("mov", f"{_BITS} {_ALL} {_FLOATS} pred", "U(a)"),
     ("selp", f"{_BITS} {_ALL} {_FLOATS}", "U(c & 1 ? a : b)"),
     ("ld.param", "b8 b32 u32 s32 b64 u64", "U(a)"),
     ("prmt", "b32", "permute(a, b, c)"),
@@ -84,8 +71,6 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("abs.ftz", "f32", "a & 0x7f800000 ? a & 0x7fffffff : 0"),
     ("min", _FLOATS, "bits(minimum(T(a), T(b)))"),
     ("max", _FLOATS, "bits(-minimum(-T(a), -T(b)))"),
-    ("min", _FLOATS, "bits(minimum(minimum(T(a), T(b)), T(c)))"),
-    ("max", _FLOATS, "bits(-minimum(minimum(-T(a), -T(b)), -T(c)))"),
     ("rcp.approx.ftz", "f64", "gross_reciprocal(f64(a))"),
     # Pairs of float32 in 64 bits, and 16-bit floats beside float32: both of sm_100.
     *((f"{name}.rn", "f32x2", f"bits(f32(a) {s} f32(b)) | bits(f32(a >> 32) {s} f32(b >> 32)) << 32")
@@ -95,8 +80,7 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("add.rn.f32", "f16 bf16", "bits(T(a) + f32(b))"),
     ("sub.rn.f32", "f16 bf16", "bits(T(a) - f32(b))"),
     # Conversions: a register has at least 16 bits.
-    *((f"cvt.{to}", _ALL, f"u{to[1:]}({to}(T(a)))")
-      for to in _ALL.split()),
+    *((f"cvt.{to}", _ALL, f"u{to[1:]}({to}(T(a)))") for to in _ALL.split()),
     *((f"cvt.rn.{to}", "s32 u32", f"bits({kind}(T(a)))") for to, kind in (("f32", "float"), ("f64", "double"))),
     ("cvt.rzi.s32", "f32", "u32(truncated(f32(a)))"),
     ("cvt.f64", "f32", "bits(double(T(a)))"),
@@ -106,48 +90,45 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
 )  # fmt: skip
 
 
-def _sources(expression: str) -> int:
-    return max(place for place, name in enumerate(" abc") if re.search(rf"\b{name}\b", expression) or not place)
-
-
 def _arithmetic() -> dict[str, Instruction]:
     table = {}
     for mnemonic, types, expression in _FAMILIES:
         for kind in types.split():
             unsigned = kind if kind == "pred" else f"u{re.sub('[^0-9]', '', kind)}"
             operation = re.sub(r"\bU\b", unsigned, re.sub(r"\bT\b", kind, expression))
-            operands = "[]" if mnemonic == "ld.param" else " ".join("1" * _sources(expression))
+            sources = ["1" for name in "abc" if re.search(rf"\b{name}\b", expression)]
+            operands = "[]" if mnemonic == "ld.param" else " ".join(sources)
             table[f"{mnemonic}.{kind} 1 {operands}"] = Instruction(operation)
     return table
 
 
-def _others(arithmetic: dict[str, Instruction]) -> dict[str, Instruction]:
-    """The target is 1 for shared memory, of a shuffle where a lane reads, of a reduction what joins two lanes."""
+def _others() -> dict[str, Instruction]:
+    """Target is 1 for shared memory, of a shuffle where a lane reads, of a reduction the operation that joins two."""
     table = {"ret": Instruction("exit", 0), "bar.warp.sync 1": Instruction("wait_in_warp", 0)}
     table |= dict.fromkeys(("bra 1", "bra.uni 1"), Instruction("branch", 0))
     table |= dict.fromkeys(("bar.sync 1", "bar.sync 1 1"), Instruction("wait", 0))
     spaces, kinds = (("global", 0), ("shared", 1), ("shared::cta", 1)), product("bsuf", (8, 16, 32, 64))
-    for (space, target), (kind, bits), size in product(spaces, kinds, (1, 2, 4)):
-        suffix = f"{space}{f'.v{size}' if size > 1 else ''}.{kind}{bits}"
-        table[f"ld.{suffix} {size} []"] = Instruction("memory", size, bits // 8, target)
-        table[f"st.{suffix} [] {size}"] = Instruction("memory", 0, bits // 8, target)
-    for size in (1, 2, 4):
-        suffix = f"matrix.sync.aligned.m8n8.x{size}.shared.b16"
-        table[f"ld{suffix} {size} []"] = Instruction("matrix", size, 2, 1)
-        table[f"st{suffix} [] {size}"] = Instruction("matrix", 0, 2, 1)
+    moves = [
+        ("memory", f".{space}{f'.v{size}' if size > 1 else ''}.{kind}{bits}", size, bits // 8, target)
+        for (space, target), (kind, bits), size in product(spaces, kinds, (1, 2, 4))
+    ] + [("matrix", f"matrix.sync.aligned.m8n8.x{size}.shared.b16", size, 2, 1) for size in (1, 2, 4)]
+    for routine, suffix, size, width, target in moves:
+        table[f"ld{suffix} {size} []"] = Instruction(routine, size, width, target)
+        table[f"st{suffix} [] {size}"] = Instruction(routine, 0, width, target)
     for bits in (32, 64):
         table[f"mov.b{bits} 1 2"] = Instruction("pack", 1, bits // 16)
         table[f"mov.b{bits} 2 1"] = Instruction("unpack", 2, bits // 16)
     for target, name in enumerate(("idx", "up", "down", "bfly")):
         table[f"shfl.sync.{name}.b32 1 1 1 1 1"] = Instruction("shuffle", target=target)
     for name in _REDUCTIONS:
-        table[f"redux.sync.{name} 1 1 1"] = Instruction("reduce", target=arithmetic[f"{name} 1 1 1"].number)
+        joins = OPERATIONS.index(ARITHMETIC[f"{name} 1 1 1"].operation)
+        table[f"redux.sync.{name} 1 1 1"] = Instruction("reduce", target=joins)
     return table
 
 
 ARITHMETIC = _arithmetic()
 OPERATIONS = (*ROUTINES, *dict.fromkeys(entry.operation for entry in ARITHMETIC.values()))
-TABLE = ARITHMETIC | _others(ARITHMETIC)
+TABLE = ARITHMETIC | _others()
 
 
 def generated() -> str:

@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devtools.ptx.instructions import TABLE
+from devtools.ptx.instructions import OPERATIONS, TABLE
 
 RECORD = np.dtype(
     [(name, "i4") for name in ("operation", "guard", "negated", "outputs", "inputs", "bytes", "target")]
@@ -18,9 +19,9 @@ SPECIAL_REGISTERS = (
 )  # fmt: skip
 _TOKEN = re.compile(r"//[^\n]*|\.loc[^\n]*|[\w$]+:|[{}]|[^\s{};][^;]*;")  # braces within a statement belong to operands
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^]]*\]|[^,\s]+")
+_ADDRESS = re.compile(r"\[\s*([%\w$]+)\s*(?:\+\s*(-?\d+))?\s*\]")
 _REGISTER = re.compile(r"[%=&][\w.-]+|\w+@\d+|_")
-_FLOAT = re.compile(r"0[fF]([0-9a-fA-F]{8})|0[dD]([0-9a-fA-F]{16})")  # by its bits
-_INTEGER = re.compile(r"(-?(?:0x[0-9a-fA-F]+|\d+))U?")
+_NUMBER = re.compile(r"0[fFdD]([0-9a-fA-F]{8}|[0-9a-fA-F]{16})|(-?(?:0x[0-9a-fA-F]+|\d+))U?")  # a float by its bits
 _OF_TRITON = ("standard.py", "random.py", "core.py")
 
 
@@ -45,6 +46,7 @@ class Program:
     where: list[str] = field(default_factory=list)
 
 
+@cache
 def parse(text: str) -> Program:
     """Parses the one kernel of a module. `Unsupported` names what is not known."""
     head = re.search(r"\.entry\s+(\w+)\s*\((.*?)\)(.*?)\n\{(.*?)\n\}", text, re.S)
@@ -52,20 +54,21 @@ def parse(text: str) -> Program:
         raise Unsupported("the text has no kernel; want one .entry")
     name, parameters, attributes, body = head.groups()
     threads = re.search(r"\.reqntid\s+(\d+)", attributes)
-    parser = _Parser(Program(name, int(threads[1]) if threads else 32))
-    parser.parameters = {name: place for place, name in enumerate(re.findall(r"\w+_param_\d+", parameters))}
-    parser.symbols = set(re.findall(r"\.extern\s+\.shared[^;]*?\b(\w+)\[\]", text))
     files = re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"(?:\s+"([^"]*)")?', text, re.M)  # number, folder if any, name
-    parser.files = {number: (second or first).rsplit("/", 1)[-1] for number, first, second in files}
-    return parser.parse(body)
+    return _Parser(
+        Program(name, int(threads[1]) if threads else 32),
+        {name: place for place, name in enumerate(re.findall(r"\w+_param_\d+", parameters))},
+        set(re.findall(r"\.extern\s+\.shared[^;]*?\b(\w+)\[\]", text)),
+        {number: (second or first).rsplit("/", 1)[-1] for number, first, second in files},
+    ).parse(body)
 
 
 @dataclass
 class _Parser:
     program: Program
-    parameters: dict[str, int] = field(default_factory=dict)  # places by name
-    symbols: set[str] = field(default_factory=set)  # where shared memory begins
-    files: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, int]  # places by name
+    symbols: set[str]  # where shared memory begins
+    files: dict[str, str]  # names by number
     labels: dict[str, int] = field(default_factory=dict)
     branches: list[tuple[int, str]] = field(default_factory=list)  # instruction, label
     records: list[tuple[object, ...]] = field(default_factory=list)
@@ -78,39 +81,33 @@ class _Parser:
         for token in _TOKEN.findall(body):
             if token.startswith("//"):
                 self.inline = "begin inline asm" in token or (self.inline and "end inline asm" not in token)
-            elif token.startswith(".loc"):
+            elif token.startswith(".loc") and not self.inline:
                 self._location(token)
             elif token.endswith(":"):
                 self.labels[token[:-1]] = len(self.records)
             elif token in "{}":
                 self.scopes = [*self.scopes, {}] if token == "{" else self.scopes[:-1]
             elif token.startswith(".reg"):
-                self._declare(token[:-1])
-            elif not token.startswith(".pragma"):
-                self._statement(" ".join(token[:-1].split()))
+                if self.scopes:
+                    self.declared += 1
+                    names = _OPERAND.findall(token[:-1].split(None, 2)[2])
+                    self.scopes[-1] |= {name: f"{name}@{self.declared}" for name in names}
+            elif not token.startswith((".loc", ".pragma")):
+                text = " ".join(token[:-1].split())
+                try:
+                    self._instruction(text)
+                except (Unsupported, KeyError) as error:
+                    raise Unsupported(f"{self.line}: {text} is not known ({error})") from None
         self.program.code = np.array(self.records, RECORD)
         for place, label in self.branches:
             self.program.code[place]["target"] = self.labels[label]
         return self.program
 
-    def _declare(self, text: str) -> None:
-        if self.scopes:
-            self.declared += 1
-            self.scopes[-1] |= {name: f"{name}@{self.declared}" for name in _OPERAND.findall(text.split(None, 2)[2])}
-
     def _location(self, text: str) -> None:
         """The innermost line that is not Triton's own."""
-        if self.inline:
-            return
         chain = [(self.files.get(a, "?"), int(b)) for a, b in re.findall(r"(?:\.loc|inlined_at)\s+(\d+)\s+(\d+)", text)]
         ours = [place for place in chain if place[0] not in _OF_TRITON and place[1]]
         self.line = "{}:{}".format(*(ours or chain)[0])
-
-    def _statement(self, text: str) -> None:
-        try:
-            self._instruction(text)
-        except (Unsupported, KeyError) as error:
-            raise Unsupported(f"{self.line}: {text} is not known ({error})") from None
 
     def _instruction(self, text: str) -> None:
         found = re.fullmatch(r"(?:@(!?)(%?\w+) )?([\w.:]+) ?(.*)", text)
@@ -128,10 +125,11 @@ class _Parser:
             operands = []
         out = [self._register(name) for name in operands[: entry.outputs]]
         sources = [self._source(name) for name in operands[entry.outputs :]]
+        operation, guarded = OPERATIONS.index(entry.operation), -1 if guard is None else self._register(guard)
         self.records.append(
             (
-                entry.number, -1 if guard is None else self._register(guard), negated == "!", len(out), len(sources),
-                entry.bytes, entry.target, sum(offset for _, offset, _ in groups),
+                operation, guarded, negated == "!", len(out), len(sources), entry.bytes, entry.target,
+                sum(offset for _, offset, _ in groups),
                 tuple((*out, 0, 0, 0, 0)[:4]), tuple((*sources, 0, 0, 0, 0, 0, 0)[:6]),
             )
         )  # fmt: skip
@@ -139,14 +137,9 @@ class _Parser:
 
     def _operand(self, text: str) -> tuple[list[str], int, bool]:
         """The registers of an operand; if it is an address, its offset, and True."""
-        if text.startswith("{"):
-            return _OPERAND.findall(text[1:-1]), 0, False
-        if not text.startswith("["):
-            return [text], 0, False
-        found = re.fullmatch(r"\[\s*([%\w$]+)\s*(?:\+\s*(-?\d+))?\s*\]", text)
-        if found is None:
-            raise Unsupported(f"address {text}")
-        return [found[1]], int(found[2] or 0), True
+        if found := _ADDRESS.fullmatch(text):
+            return [found[1]], int(found[2] or 0), True
+        return _OPERAND.findall(text[1:-1]) if text.startswith("{") else [text], 0, False
 
     def _register(self, name: str) -> int:
         for scope in reversed(self.scopes):
@@ -163,12 +156,9 @@ class _Parser:
             return number
         if text in self.symbols:
             text = "0"  # shared memory begins there
-        if found := _FLOAT.fullmatch(text):
-            value = int(found[1] or found[2], 16)
-        elif found := _INTEGER.fullmatch(text):
-            value = int(found[1], 0)
-        else:
+        if not (found := _NUMBER.fullmatch(text)):
             return self._register(text)
+        value = int(found[1], 16) if found[1] else int(found[2], 0)
         number = self._register(f"={value}")
         self.program.constants[number] = value & (2**64 - 1)
         return number

@@ -7,14 +7,14 @@ of its options as ``options.toml`` into its directory, from where they can be gi
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pygrade.cli.option_list import COMMANDS, fields_of, is_mapping, is_options, options_class
+from pygrade.cli.option_list import COMMANDS, Option, fields_of, is_mapping, is_options, table_of
 from pygrade.config.option import Options, default_of
 
 DEFAULTS = "defaults"  # the table of options of several commands
@@ -25,7 +25,7 @@ class Word(str):
     """A value of the command line, where numbers are text."""
 
 
-class Given(NamedTuple):
+class Setting(NamedTuple):
     """The value of an option, and where it stands, as errors begin: "config FILE: [train] ", or "--stage2."."""
 
     value: Any
@@ -39,63 +39,68 @@ _SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made fro
 _NAMES = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", Path: "a path"}
 
 
-def read_options(path: Path, command: str) -> dict[str, Given]:
+def read_options(path: Path, command: str) -> dict[str, Setting]:
     """The options that a file has for a command, by their whole names. ``ValueError`` names table and key of unknown
     ones.
     """
-    tables: dict[str, dict[str, Given]] = {DEFAULTS: {}, command: {}}
+    stated: dict[str, dict[str, Setting]] = {DEFAULTS: {}, command: {}}
     for key, table in read_tables(path).items():
         name = key.replace("_", "-")
         if name not in (DEFAULTS, *COMMANDS):
             wanted = near(key, [*COMMANDS, DEFAULTS]) or f"want a command or {DEFAULTS}"
             raise ValueError(f"config {path}: [{key}] is not a command; {wanted}")
-        if not isinstance(table, dict):
-            raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
         if name == DEFAULTS:  # those that this command has, if the others are of another one
-            every = {field.name for other in COMMANDS for field, _ in fields_of(options_class(other))}
-            own = {field.name for field, _ in fields_of(options_class(command))}
+            own, every = _names(command), set().union(*map(_names, COMMANDS))
             table = {key: value for key, value in table.items() if key.replace("-", "_") not in every - own}
         if name in (DEFAULTS, command) or not reads_itself(name):
-            kind = options_class(command if name == DEFAULTS else name)
-            tables[name] = dict(_options_in(kind, table, f"config {path}: [{key}"))
-    return tables[DEFAULTS] | tables[command]
+            options = table_of(command if name == DEFAULTS else name)
+            stated[name] = dict(_options_in(options, table, f"config {path}: [{key}"))
+    return stated[DEFAULTS] | stated[command]
 
 
-def _options_in(kind: type[Options], table: Table, where: str, prefix: str = "") -> Iterator[tuple[str, Given]]:
-    """The options of a table and of those nested in it, with their whole names."""
-    hints = {field.name: hint for field, hint in fields_of(kind) if field.name != "traceback"}  # decided before
+def _names(command: str) -> set[str]:
+    return {option.name for option in table_of(command)}
+
+
+def _options_in(options: Sequence[Option], table: Table, where: str, group: str = "") -> Iterator[tuple[str, Setting]]:
+    """The options of a group's table and of those nested in it, with their whole names."""
+    own = {
+        o.name.rpartition(".")[2]: o for o in options if o.group == group and o.name != "traceback"
+    }  # decided before
     for key, value in table.items():
-        name = key.replace("-", "_")
-        hint = hints.get(name)
-        if hint is None or (is_options(hint) and not isinstance(value, dict)):
-            raise ValueError(f"{where}] {key} is not an option; {near(name, hints) or 'see --help-all'}")
-        if is_options(hint):
-            yield from _options_in(hint, value, f"{where}.{key}", f"{prefix}{name}.")
+        option = own.get(name := key.replace("-", "_"))
+        if option is None or (is_options(option.hint) and not isinstance(value, dict)):
+            raise ValueError(f"{where}] {key} is not an option; {near(name, own) or 'see --help-all'}")
+        if is_options(option.hint):
+            yield from _options_in(options, value, f"{where}.{key}", option.name)
         else:
-            yield prefix + name, Given(value, f"{where}] ")
+            yield option.name, Setting(value, f"{where}] ")
 
 
-def read_tables(path: Path) -> Table:
-    """The whole file; ``ValueError`` if it is not TOML, ``FileNotFoundError`` if it is not there."""
+def read_tables(path: Path) -> dict[str, Table]:
+    """The tables of a file; ``ValueError`` if it is not TOML or has other keys, ``FileNotFoundError`` if it is not
+    there.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"config {path} does not exist") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path}: {error}") from error
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
+    return tables
 
 
 def read_table(path: Path, command: str) -> Table:
     """A command's table as it is, names as fields; {} if the file has none."""
-    table = read_tables(path).get(command, {})
-    if not isinstance(table, dict):
-        raise ValueError(f"config {path}: {command} is {table!r}; want a table [{command}]")
-    return {key.replace("-", "_"): value for key, value in table.items()}
+    return {key.replace("-", "_"): value for key, value in read_tables(path).get(command, {}).items()}
 
 
 def reads_itself(command: str) -> bool:
     """True if a command reads its table by itself, as it may hold more than the command line can say."""
-    return any(field.name == "config" for field, _ in fields_of(options_class(command)))
+    return "config" in _names(command)
 
 
 def near(name: str, names: Iterable[str]) -> str:
@@ -104,7 +109,7 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def build(kind: type[Options], given: Mapping[str, Given], default: Options | None = None, prefix: str = "") -> Any:
+def build(kind: type[Options], stated: Mapping[str, Setting], default: Options | None = None, prefix: str = "") -> Any:
     """An instance of a dataclass from options by their whole names, which begin with ``prefix``, else of its defaults.
     A mapping that has a default, such as the values of a data set's tasks, keeps the entries that are not given.
     """
@@ -112,15 +117,15 @@ def build(kind: type[Options], given: Mapping[str, Given], default: Options | No
     for field, hint in fields_of(kind):
         own = default_of(field) if default is None else getattr(default, field.name)
         name = prefix + field.name
-        if is_options(hint) and any(other.startswith(f"{name}.") for other in given):
-            values[field.name] = build(hint, given, own, f"{name}.")
-        elif name in given:
-            value = _value(given[name].value, hint, given[name].where + field.name)
+        if is_options(hint) and any(other.startswith(f"{name}.") for other in stated):
+            values[field.name] = build(hint, stated, own, f"{name}.")
+        elif name in stated:
+            value = _value(stated[name].value, hint, stated[name].where + field.name)
             values[field.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
     try:
         return kind(**values) if default is None else replace(default, **values)
     except ValueError as error:
-        named = given.get(prefix + str(error).partition(" ")[0])
+        named = stated.get(prefix + str(error).partition(" ")[0])
         raise ValueError(f"{named.where if named else ''}{error}") from error
 
 

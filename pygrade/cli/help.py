@@ -3,9 +3,8 @@
 import inspect
 import shutil
 import textwrap
-from collections.abc import Sequence
 
-from pygrade.cli.option_list import Option, groups_of, in_words, options_class, options_of, spoken
+from pygrade.cli.option_list import Option, in_words, is_options, options_class, options_of, spoken, table_of
 
 MAX_LINES = 40  # of the short help at 80 columns
 COMMON = ("json", "quiet", "traceback")  # in one line instead of one each
@@ -17,55 +16,43 @@ _FOOTER = (
 )
 
 
-def short_help(command: str, width: int | None = None) -> str:
-    """A command's required options and the dozen that decide most, with the beginnings of their texts."""
-    head, examples, width = _head(command, width, 4)
-    essential = getattr(options_class(command), "ESSENTIAL", ())
-    options = _flat(command, essential)[: max(_DOZEN, len(essential))]
-    tail = ["", *(line for text in (*examples[:2], _FOOTER) for line in _wrapped(text, width, 2))]
-    shown: list[str] = []
-    left = len(options_of(command)) - len(COMMON)
-    for option in options:
-        lines = _lines(option, width, 2)
-        if len(head) + len(shown) + len(lines) + len(tail) + 3 > MAX_LINES:
-            break
-        shown += lines
-        left -= 1
-    groups = ", ".join(f"--{prefix}.…" for prefix, *_ in groups_of(options_class(command)) if "." not in prefix)
-    more = f"  {left} more{groups and f', also {groups}'}: pygrade {spoken(command)} --help-all"
-    return "\n".join([*head, *shown, *(_wrapped(more, width, 2) if left else []), *tail])
+def help_text(command: str, full: bool = False, width: int | None = None) -> str:
+    """A command, its required options and the dozen that decide most, with the beginnings of their texts.
 
-
-def full_help(command: str, width: int | None = None) -> str:
-    """Everything about a command and each of its options."""
-    lines, examples, width = _head(command, width)
-    lines += [line for text in examples for line in (*_wrapped(text, width), "")]
-    lines += [line for option in _flat(command) for line in _lines(option, width)]
-    for prefix, _, text in groups_of(options_class(command)):
-        nested = [option for option in options_of(command) if option.name.rpartition(".")[0] == prefix]
-        lines += ["", *_wrapped(f"{prefix}: {text}", width)] if nested or "." not in prefix else []
-        lines += [line for option in nested for line in _lines(option, width)]
-    return "\n".join([*lines, "", *_wrapped(_FOOTER, width, 2)])
-
-
-def _head(command: str, width: int | None, most: int | None = None) -> tuple[list[str], list[str], int]:
-    """Usage and docstring without its examples (``most``: lines of its first paragraph); the examples; the width."""
+    full: everything about it and each of its options. width: in columns; None: of the terminal.
+    """
     width = min(max(shutil.get_terminal_size().columns if width is None else width, 60), 100)
-    text = inspect.cleandoc(options_class(command).__doc__ or "").replace("\nExample:", "\n\nExample:")
+    kind, options = options_class(command), options_of(command)
+    own = [option for option in options if not option.group and option.name not in COMMON]
+    rank = {name: number for number, name in enumerate(() if full else getattr(kind, "ESSENTIAL", ()))}
+    own.sort(key=lambda o: (not o.needed, not o.positional and o.needed, rank.get(o.name, len(rank))))
+    needed = [o.kind if o.positional else f"{o.flag} {o.kind}" for o in own if o.needed]
+    lines = [*_wrapped(" ".join([f"usage: pygrade {spoken(command)}", *needed, "[options]"]), width, 7), ""]
+    text = inspect.cleandoc(kind.__doc__ or "").replace("\nExample:", "\n\nExample:")
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
     examples = [paragraph for paragraph in paragraphs if paragraph.startswith("Example:")]
-    about = [paragraph for paragraph in paragraphs if paragraph not in examples][: None if most is None else 1]
-    words = [o.kind if o.positional else f"{o.flag} {o.kind}" for o in _flat(command) if o.needed]
-    lines = [*_wrapped(" ".join([f"usage: pygrade {spoken(command)}", *words, "[options]"]), width, 7), ""]
-    lines += [line for paragraph in about for line in (*_wrapped(paragraph, width, most=most), "")]
-    return lines, examples, width
-
-
-def _flat(command: str, first: Sequence[str] = ()) -> list[Option]:
-    """The options of no group, required ones first, then these, without those that all commands have."""
-    flat = [option for option in options_of(command) if "." not in option.name and option.name not in COMMON]
-    rank = {name: number for number, name in enumerate(first)}
-    return sorted(flat, key=lambda o: (not o.needed, not o.positional and o.needed, rank.get(o.name, len(rank))))
+    about = [paragraph for paragraph in paragraphs if paragraph not in examples]
+    groups = [option for option in table_of(command) if is_options(option.hint)]
+    if full:
+        lines += [line for text in (*about, *examples) for line in (*_wrapped(text, width), "")]
+        lines += [line for option in own for line in _lines(option, width)]
+        for group in groups:
+            nested = [option for option in options if option.group == group.name]
+            title = f"{group.name}: {group.text or (group.hint.__doc__ or '').splitlines()[0]}"
+            lines += ["", *_wrapped(title, width)] if nested or not group.group else []
+            lines += [line for option in nested for line in _lines(option, width)]
+        return "\n".join([*lines, "", *_wrapped(_FOOTER, width, 2)])
+    lines += [*_wrapped(about[0], width, most=4), ""]
+    footer = ["", *(line for text in (*examples[:2], _FOOTER) for line in _wrapped(text, width, 2))]
+    shown = [_lines(option, width, 2) for option in own[: max(_DOZEN, len(rank))]]
+    while len(lines) + sum(map(len, shown)) + len(footer) + 3 > MAX_LINES:
+        shown.pop()
+    lines += [line for option_lines in shown for line in option_lines]
+    if left := len(options) - len(COMMON) - len(shown):
+        also = ", ".join(f"--{group.name}.…" for group in groups if not group.group)
+        more = f"  {left} more{also and f', also {also}'}: pygrade {spoken(command)} --help-all"
+        lines += _wrapped(more, width, 2)
+    return "\n".join(lines + footer)
 
 
 def _lines(option: Option, width: int, most: int | None = None) -> list[str]:

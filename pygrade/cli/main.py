@@ -15,7 +15,7 @@ from pathlib import Path
 from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.text import printable
 from pygrade.cli import completion
-from pygrade.cli.help import full_help, short_help
+from pygrade.cli.help import help_text
 from pygrade.cli.option_list import COMMANDS, spoken
 from pygrade.cli.parse import parse
 
@@ -82,10 +82,8 @@ def _answer(args: list[str]) -> str | None:
         return "\n".join(completion.complete_line(line, args[2] if len(args) > 2 else None))
     if args[0] == "--print-completion":
         return completion.script(args[1] if len(args) > 1 else "")
-    if args[0] in COMMANDS and "--help-all" in args:
-        return full_help(args[0])
-    if args[0] in COMMANDS and ("--help" in args or "-h" in args):
-        return short_help(args[0])
+    if args[0] in COMMANDS and not {"-h", "--help", "--help-all"}.isdisjoint(args):
+        return help_text(args[0], full="--help-all" in args)
     return None
 
 

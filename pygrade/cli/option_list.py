@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -35,7 +35,7 @@ _KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
 class Option(NamedTuple):
-    """An option of a command."""
+    """An option of a command, or a group of options."""
 
     name: str  # as the field: k, or stage2.group_size if nested
     hint: Any  # its type
@@ -44,17 +44,23 @@ class Option(NamedTuple):
     positional: bool = False  # may come first, without its name
     alias: str = ""  # another name: --mtl
     unless: str = ""  # required, too, but where the option of this name is given
+    file_only: bool = False  # too rare for the command line
+
+    @property
+    def group(self) -> str:
+        """The name of its group; "": it is the command's own."""
+        return self.name.rpartition(".")[0]
 
     @property
     def flag(self) -> str:
-        """As on the command line: ``--stage2.group-size``."""
+        """The option as on the command line: ``--stage2.group-size``."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def negative(self) -> str:
         """The word that turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
-        groups, dot, name = self.flag.removeprefix("--").rpartition(".")
-        return f"--{groups}{dot}no-{name}" if self.hint is bool else ""
+        group, dot, name = self.flag.removeprefix("--").rpartition(".")
+        return f"--{group}{dot}no-{name}" if self.hint is bool else ""
 
     @property
     def required(self) -> bool:
@@ -91,36 +97,40 @@ def options_class(command: str) -> type[Options]:
 
 
 @cache
+def table_of(command: str) -> tuple[Option, ...]:
+    """Every option of a command, those of a file alone and the groups included: its own before inherited ones."""
+    return tuple(_walk(options_class(command)))
+
+
+@cache
 def options_of(command: str) -> tuple[Option, ...]:
-    """The options of a command: its own, then inherited ones, then nested ones."""
-    return tuple(sorted(_walk(options_class(command)), key=lambda option: "." in option.name))
+    """The options that the command line takes; nested ones last."""
+    taken = [option for option in table_of(command) if not option.file_only and not is_options(option.hint)]
+    return tuple(sorted(taken, key=lambda option: bool(option.group)))
 
 
-def groups_of(kind: type[Options], prefix: str = "") -> Iterator[tuple[str, type[Options], str]]:
-    """The dataclasses nested in one: prefix of their options, class, and what they are about."""
+def _walk(kind: type[Options], prefix: str = "", owner: Options | None = None) -> Iterator[Option]:
+    """The options of a dataclass, each group before its own; of a group that ``FLAGS`` has, the others are file_only.
+
+    owner: the instance that has their defaults.
+    """
     for field, hint in fields_of(kind):
+        name, default = prefix + field.name, default_of(field) if owner is None else getattr(owner, field.name)
+        yield Option(name, hint, default, **{k: v for k, v in field.metadata.items() if k in Option._fields})
         if is_options(hint):
-            name = f"{prefix}{field.name}"
-            yield name, hint, field.metadata.get("text") or (hint.__doc__ or "").split("\n")[0]
-            yield from groups_of(hint, f"{name}.")
+            flags = getattr(kind, "FLAGS", {}).get(field.name)
+            for option in _walk(hint, f"{name}.", default):
+                hidden = flags is not None and option.name.removeprefix(f"{name}.") not in flags
+                yield option._replace(file_only=hidden or option.file_only)
 
 
 def fields_of(kind: type[Options]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     """The fields of a dataclass with their types, its own before those of its bases; without those of Python alone."""
-    hidden, seen = getattr(kind, "PYTHON_ONLY", ()), set[str]()
+    hidden = getattr(kind, "PYTHON_ONLY", ())
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in hidden}
-    for base in kind.__mro__:
-        for name in inspect.get_annotations(base):
-            if name in fields and name not in seen:
-                seen.add(name)
-                yield fields[name], hints_of(kind)[name]
-
-
-def has_field(kind: type[Options], name: str) -> bool:
-    """True if a class, or one nested in it, has a field of this whole name, with dots and maybe dashes."""
-    first, _, rest = name.replace("-", "_").partition(".")
-    hint = {field.name: hint for field, hint in fields_of(kind)}.get(first)
-    return hint is not None and (has_field(hint, rest) if rest and is_options(hint) else not rest)
+    for name in dict.fromkeys(name for base in kind.__mro__ for name in inspect.get_annotations(base)):
+        if name in fields:
+            yield fields[name], hints_of(kind)[name]
 
 
 def is_options(hint: Any) -> bool:
@@ -144,19 +154,6 @@ def in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={in_words(number)}" for key, number in value.items())
     return str(value)
-
-
-def _walk(kind: type[Options]) -> Iterator[Option]:
-    """Its options; of a group that ``FLAGS`` has only those named there, as the rest is for a file."""
-    for field, hint in fields_of(kind):
-        if is_options(hint):
-            flags = getattr(kind, "FLAGS", {}).get(field.name)
-            for option in (option for option in _walk(hint) if flags is None or option.name in flags):
-                own = reduce(getattr, option.name.split("."), default_of(field))
-                yield option._replace(name=f"{field.name}.{option.name}", default=own)
-        else:
-            more = {name: value for name, value in field.metadata.items() if name in Option._fields}
-            yield Option(field.name, hint, default_of(field), **more)
 
 
 def _kind(hint: Any) -> str:

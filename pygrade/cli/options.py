@@ -29,7 +29,7 @@ def workers_of(cluster: str | None, *paths: Place) -> Iterator[Workers]:
 
 
 def log_directory(options: LogOptions) -> Place:
-    """Where the log is."""
+    """The log's address."""
     return parse_spec(options.data, ["logs"])[1]
 
 
@@ -44,7 +44,7 @@ def load_log(options: LogOptions) -> Logs:
 
 
 def open_log(options: LogOptions) -> LogParts:
-    """As `load_log`; the log is not read yet."""
+    """The log of `load_log`, not read yet."""
     return with_values(LogParts.open(log_directory(options)).complete(), options.values, options.value_tasks)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pygrade.cli.config_file import Given, Table, Word, build, near, read_options, read_table, reads_itself
-from pygrade.cli.option_list import Option, has_field, is_mapping, options_class, options_of, spoken
+from pygrade.cli.config_file import Setting, Table, Word, build, near, read_options, read_table, reads_itself
+from pygrade.cli.option_list import Option, is_mapping, options_class, options_of, spoken, table_of
 
 _USUAL = "pygrade.toml"  # the usual name of the file
 
@@ -15,70 +15,63 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
 
     ``ValueError`` for a word that is no option, a value of another type, and a required option that is absent.
     """
-    options = options_of(command)
-    config = None if reads_itself(command) else Option("config", Path, None, "")
-    words_of = _words_of(command, [*options, *([config] if config else [])], arguments)
-    path = words_of.pop("config")[0] if config and "config" in words_of else None
-    hints = {option.name: option.hint for option in options}
-    given = {
-        name: Given(words if isinstance(words, bool) else from_words(words, hints[name]), f"--{_group_of(name)}")
-        for name, words in words_of.items()
-    }
-    if path is not None:
-        given = read_options(Path(path), command) | given
-    elif "config" in given:  # the command reads its table itself, but for what is required
-        file = Path(given["config"].value)
-        table, required = read_table(file, command), {option.name for option in options if option.required}
-        given = {n: Given(v, f"config {file}: [{command}] ") for n, v in table.items() if n in required} | given
-    needed = [option for option in options if option.needed and option.unless not in given]
-    if absent := [option for option in needed if option.name not in given]:
-        wanted = ", ".join(f"{option.flag} {option.kind}" for option in absent)
-        wanted += "".join(f", or --{name}" for name in dict.fromkeys(o.unless for o in absent if o.unless))
-        here = path is None and "config" not in given and Path(_USUAL).is_file()
+    options, own = options_of(command), reads_itself(command)
+    stated = _read_words(command, options if own else [*options, Option("config", Path, None)], arguments)
+    file = stated.get("config") if own else stated.pop("config", None)
+    if file and own:  # the command reads its table itself, but for what is required
+        table, required = read_table(Path(file.value), command), [option.name for option in options if option.required]
+        where = f"config {file.value}: [{command}] "
+        stated = {name: Setting(value, where) for name, value in table.items() if name in required} | stated
+    elif file:
+        stated = read_options(Path(file.value), command) | stated
+    needed = [option for option in options if option.needed and option.unless not in stated]
+    if absent := [option for option in needed if option.name not in stated]:
+        wanted = [", ".join(f"{option.flag} {option.kind}" for option in absent)]
+        wanted += [f"or --{name}" for name in dict.fromkeys(option.unless for option in absent) if name]
+        here = not file and Path(_USUAL).is_file()
         hint = f"; {_USUAL} is here: it is read if it is named, --config {_USUAL}" if here else ""
-        raise ValueError(f"{command} wants {wanted} (see pygrade {spoken(command)} --help){hint}")
-    return build(options_class(command), given)
+        raise ValueError(f"{command} wants {', '.join(wanted)} (see pygrade {spoken(command)} --help){hint}")
+    return build(options_class(command), stated)
 
 
-def _group_of(name: str) -> str:
-    return name[: name.rfind(".") + 1]
-
-
-def _words_of(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any]:
-    """Name → words of each option that is given; of flags, whether they are on."""
-    names = {word: option for option in options for word in (option.flag, option.alias) if word}
+def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Setting]:
+    """The options that words give, by name."""
+    on = {word: option for option in options for word in (option.flag, option.alias) if word}
     off = {option.negative: option for option in options if option.negative}
     first = next((option for option in options if option.positional), None)
-    given: dict[str, Any] = {}
-    current = first  # takes the words that come; after the options only if it is not given
+    words_of: dict[str, Any] = {}  # of flags, whether they are on
+    current = first  # takes the words that come; after the options only if it is not stated
     for word in arguments:
         flag, equals, value = word.partition("=")
         flag = flag.replace("_", "-")
         if not word.startswith("--"):
-            if current is None or (len(given.get(current.name, ())) == 1 and not _is_list(current.hint)):
-                current = first if first is not None and first.name not in given else None
+            taken = words_of.get(current.name) if current else None
+            if current is None or (taken and not _is_list(current.hint)):
+                current = None if first is None or first.name in words_of else first
             if current is None:
                 raise ValueError(f"{command} has no option {word}; see pygrade {spoken(command)} --help-all")
-            given.setdefault(current.name, []).append(word)
-        elif flag in names and names[flag].hint is not bool:
-            current = names[flag]
-            if current.name == "config" and "config" in given:
+            words_of[current.name] = [*(taken or ()), word]
+        elif flag in on and on[flag].hint is not bool:
+            current = on[flag]
+            if current.name == "config" and "config" in words_of:
                 raise ValueError("config is given twice; want one file")
-            given[current.name] = [value] if equals else []
-        elif (flag in names or flag in off) and not equals:
-            given[(names.get(flag) or off[flag]).name] = flag in names
+            words_of[current.name] = [value] if equals else []
+        elif (flag in on or flag in off) and not equals:
+            words_of[(on.get(flag) or off[flag]).name] = flag in on
             current = None
         else:
-            group, _, name = flag.lstrip("-").rpartition(".")
-            in_file = (
-                has_field(options_class(command), f"{group}.{name}") and f"a file takes it: [{command}.{group}] {name}"
-            )
-            wanted = in_file or near(flag, [*names, *off]) or f"see pygrade {spoken(command)} --help-all"
-            raise ValueError(f"{command} has no option {word}; {wanted}")
+            group, _, name = flag.removeprefix("--").rpartition(".")
+            in_file = any(option.file_only and option.flag == flag for option in table_of(command))
+            wanted = f"a file takes it: [{command}.{group}] {name}" if in_file else near(flag, [*on, *off])
+            raise ValueError(f"{command} has no option {word}; {wanted or f'see pygrade {spoken(command)} --help-all'}")
+    stated: dict[str, Setting] = {}
     for option in options:
-        if given.get(option.name) == [] and not _is_list(option.hint):
-            raise ValueError(f"{option.flag} wants one value (see pygrade {spoken(command)} --help)")
-    return given
+        if (words := words_of.get(option.name)) is not None:
+            if words == [] and not _is_list(option.hint):
+                raise ValueError(f"{option.flag} wants one value (see pygrade {spoken(command)} --help)")
+            made = words if isinstance(words, bool) else from_words(words, option.hint)
+            stated[option.name] = Setting(made, f"--{option.group}{'.' * bool(option.group)}")
+    return stated
 
 
 def _is_list(hint: Any) -> bool:
@@ -91,8 +84,7 @@ def from_words(words: Sequence[str], hint: Any) -> Any:
     >>> from_words(["app.click=2,web.click=1"], dict[str, dict[str, float]])
     {'app': {'click': '2'}, 'web': {'click': '1'}}
     """
-    kinds = (hint, *get_args(hint)) if get_origin(hint) not in (tuple, dict) else (hint,)
-    for kind in kinds:
+    for kind in (hint,) if get_origin(hint) in (tuple, dict) else (hint, *get_args(hint)):
         if is_mapping(kind):
             return _pairs(words, get_args(kind)[1])
         if get_origin(kind) is tuple and (len(words) != 1 or kind is hint):

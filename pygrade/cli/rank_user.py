@@ -17,8 +17,8 @@ from pygrade.serving.run_copy import check_proven, local_run, policy_of
 def rank_user(options: RankOptions) -> dict[str, Any]:
     """Prints the page of a user, and where the time goes."""
     if options.run is None or options.user is None:
-        given = "run" if options.user is None else "user"
-        raise ValueError(f"{given} is given alone; want --run and --user, a pipeline and for whom it ranks")
+        alone = "run" if options.user is None else "user"
+        raise ValueError(f"{alone} is given alone; want --run and --user, a pipeline and for whom it ranks")
     refuse(options, ("policy", "requests", "values", "value_tasks"), "no --run")
     folder = local_run(options.run)
     check_proven(policy_of(folder), options.allow_unproven)
@@ -61,7 +61,7 @@ def rank_user(options: RankOptions) -> dict[str, Any]:
         write_logs(served.page.log_rows(), options.log)
     if not options.json:
         terminal.page(page)
-        rows = [[name, f"{entry['p50_ms']:.2f}", f"{entry['max_ms']:.2f}"] for name, entry in times.items()]
+        rows = [[name, f"{stage['p50_ms']:.2f}", f"{stage['max_ms']:.2f}"] for name, stage in times.items()]
         terminal.table(f"Where the time goes, of {len(made)} times", ["milliseconds", "p50", "max"], rows, "in all")
     return {
         "version": system.version,

@@ -25,9 +25,9 @@ SCHEMA = "events.toml"
 def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], out: Path | None) -> dict[str, Any]:
     """Proposes a schema, prints and writes it, and imports the events once, to say what they hold and lose."""
     refuse(options, ("scale", "fix", "query"), "one table of pages")
-    given = parse_map(options.map)
-    tables = [sample(group, given.get("item_id", "")) for group in groups]
-    proposal = propose_schema(tables, given, options.values, options.value_tasks)
+    stated_roles = parse_map(options.map)
+    tables = [sample(group, stated_roles.get("item_id", "")) for group in groups]
+    proposal = propose_schema(tables, stated_roles, options.values, options.value_tasks)
     if not options.json:
         _print(proposal)
     with tempfile.TemporaryDirectory(prefix="pygrade-", dir=out) as scratch:

@@ -61,9 +61,9 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_table(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
+        return [_plain(item) for item in value]
     if isinstance(value, str):
         return without_secret(value)
     return str(value) if isinstance(value, Path) else value

@@ -20,8 +20,8 @@ def report_run(
     """Report a finished run in ``out``; model: directory of the policy or artifact with this version."""
     judged = command == "pipeline" or options.holdout > 0
     metrics: dict[str, float | None] = {}
-    for name, entry in (metrics_of(command, out) if judged else {}).items():
-        metrics |= {name: entry["value"], f"{name}.low": entry["low"], f"{name}.high": entry["high"]}
+    for name, interval in (metrics_of(command, out) if judged else {}).items():
+        metrics |= {name: interval["value"], f"{name}.low": interval["low"], f"{name}.high": interval["high"]}
     files = [out / name for name in _FILES if (out / name).is_file()]
     tracked.report(f"{command} {out.name}", dict(flat(to_table(options))), metrics, steps, files, model, version)
 
@@ -31,14 +31,14 @@ def metrics_of(command: str, path: Path) -> Metrics:
     if command == "train":
         return _of_replay(_read(path / "evaluation.json"))
     stages = _read(path / "summary.json")["stages"]
-    metrics: Metrics = {f"recall@{entry['n']}": entry["recall"] for entry in stages["prerank"]["recall"]}
+    metrics: Metrics = {f"recall@{row['n']}": row["recall"] for row in stages["prerank"]["recall"]}
     return metrics | _of_replay(stages["evaluate"]["replay"])
 
 
 def _of_replay(record: Mapping[str, Any]) -> Metrics:
-    metrics: Metrics = {f"AUC {task}": entry["auc"] for task, entry in record["predictions"].items()}
+    metrics: Metrics = {f"AUC {task}": row["auc"] for task, row in record["predictions"].items()}
     for key, label in metric_titles(record["k"]).items():
-        metrics |= {f"{label}, {name}": entry[key] for name, entry in record["rankers"].items()}
+        metrics |= {f"{label}, {name}": row[key] for name, row in record["rankers"].items()}
     return metrics
 
 

@@ -92,14 +92,14 @@ def table(
 
 def sections(parts: Iterable[Section], heading: str = "") -> None:
     """Sections of a report, without what a page alone has; ``heading`` before their titles."""
-    for part in parts:
-        title = f"{heading}{part.title}"
-        for shown in part.tables:
-            caption = part.text if shown is part.tables[-1] else ""
+    for section in parts:
+        title = f"{heading}{section.title}"
+        for shown in section.tables:
+            caption = section.text if shown is section.tables[-1] else ""
             left = shown.texts == len(shown.head)
             table(title, shown.head, shown.rows, shown.strong, caption, shown.texts, left)
             title = ""
-        for line in part.notes if part.tables else (f"{title}: {part.text}", *part.notes):
+        for line in section.notes if section.tables else (f"{title}: {section.text}", *section.notes):
             text(line)
 
 
@@ -113,7 +113,7 @@ def _that_fit(cells: Sequence[Sequence[str]], texts: int, width: int) -> list[li
     for index in range(len(first), len(sizes)):
         if used + sizes[index] > free:
             groups.append([*first])
-            used = sum(sizes[place] for place in first)
+            used = sum(sizes[number] for number in first)
         groups[-1].append(index)
         used += sizes[index]
     return groups or [first]

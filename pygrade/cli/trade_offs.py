@@ -24,7 +24,6 @@ from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
-from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place, join_path, place_of, publishing
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
@@ -60,10 +59,10 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
     chosen = _of_scenario(logs, options.scenario)
     fresh, in_sample = judging_requests(chosen, trained)
 
-    def judged_by_log(part: FusionPolicy, requests: Logs) -> RankingEvaluator:
-        return judge_of(part, requests, propensity, options.k, reward.propensity_floor)
+    def judged_by_log(evaluator: FusionPolicy, requests: Logs) -> RankingEvaluator:
+        return judge_of(evaluator, requests, propensity, options.k, reward.propensity_floor)
 
-    search = [judged_by_log(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []
+    search = [judged_by_log(*fold) for fold in _folds(options.policy, policy, trained, chosen)] if keep else []
     judged = fresh
     if keep and not search:
         logger.warning("no folds/ beside the policy: half of the users search for the values, half judge them")
@@ -72,7 +71,7 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
         search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
     judge = judged_by_log(policy, judged)
-    expected = baseline_scores(expected_value(judged), judged, fusion_formula(policy.config))
+    expected = baseline_scores(expected_value(judged), judged, policy.config)
     record = front(judge, options.tasks or most_valuable(judged), expected, settings).to_dict()
     solution = solve(search, judge, keep, options.most) if keep else None
     if options.picture is not None:
@@ -84,7 +83,7 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
         basis = _basis(judged, propensity, options.k)
         _print(record, solution, keep, options, IN_SAMPLE if in_sample else "", basis)
     return judged_record(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | {
-        "searched_on": sum(part.logs.num_requests for part in search),
+        "searched_on": sum(evaluator.logs.num_requests for evaluator in search),
         "front": record,
         "solution": None if solution is None else solution.to_dict(),
     }
@@ -121,8 +120,8 @@ def _of_scenario(logs: Logs, scenario: str | None) -> Logs:
     if scenario is None:
         return logs
     if logs.scenario is None or scenario not in logs.scenario:
-        known = "a log with scenarios" if logs.scenario is None else "one of " + ", ".join(np.unique(logs.scenario))
-        raise ValueError(f"scenario is {scenario!r}; want {known}")
+        wanted = "a log with scenarios" if logs.scenario is None else "one of " + ", ".join(np.unique(logs.scenario))
+        raise ValueError(f"scenario is {scenario!r}; want {wanted}")
     return logs.select(np.flatnonzero(logs.scenario == scenario))
 
 
@@ -133,13 +132,17 @@ def _folds(
     beside = Folder.at(directory).parent
     for name in beside.names("folds/*/policy/policy.json"):
         path = join_path(place_of(str(beside)), name.removesuffix("/policy.json"))
-        part = FusionPolicy.load(path)
-        record = TrainingRecord.load(path, part.version)
+        fold_policy = FusionPolicy.load(path)
+        record = TrainingRecord.load(path, fold_policy.version)
         if trained is None or record is None or not bool(np.isin(record.keys, trained.keys).all()):
             continue  # of another training
         rows = trained.seen(logs) & ~record.seen(logs)
-        if part.schema_hash() == policy.schema_hash() and _expected(part) == _expected(policy) and bool(rows.any()):
-            yield part, logs.select(rows)
+        if (
+            fold_policy.schema_hash() == policy.schema_hash()
+            and _expected(fold_policy) == _expected(policy)
+            and bool(rows.any())
+        ):
+            yield fold_policy, logs.select(rows)
 
 
 def _expected(policy: FusionPolicy) -> Baseline | None:

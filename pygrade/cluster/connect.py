@@ -66,21 +66,21 @@ def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None
     processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use that.
     `ClusterError` if the cluster does not answer, if a node has another pygrade, or if it does not see a path.
     """
-    place = parse_address(text)
+    cluster = parse_address(text)
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)  # read when Ray is imported
     ray = require("ray", "cluster")
     mine = not ray.is_initialized()
     if mine:
         _quiet()
-        _start(ray, place, object_store_mib) if place.processes is not None else _join(ray, place.address)
-    elif place.address not in ("", _AUTO):
+        _start(ray, cluster, object_store_mib) if cluster.processes is not None else _join(ray, cluster.address)
+    elif cluster.address not in ("", _AUTO):
         raise ClusterError(f"cluster is {text}; this process is connected to Ray already: want ray.shutdown() first")
     try:
         from pygrade.cluster.nodes import check_nodes
         from pygrade.cluster.workers import RayWorkers
 
-        if place.processes is None:
+        if cluster.processes is None:
             check_nodes(paths)
         workers = RayWorkers()
         logger.info("cluster: %s, %d workers", text, workers.count)
@@ -108,11 +108,11 @@ def _debug(data: dict[str, Any], *_: Any, **__: Any) -> None:
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
 
 
-def _start(ray: Any, place: ClusterAddress, object_store_mib: int | None) -> None:
+def _start(ray: Any, cluster: ClusterAddress, object_store_mib: int | None) -> None:
     options = _SILENT | ({} if object_store_mib is None else {"object_store_memory": object_store_mib * 2**20})
     for left in reversed(range(START_TRIES)):
         try:
-            ray.init("local", num_cpus=place.processes or None, include_dashboard=False, **options)
+            ray.init("local", num_cpus=cluster.processes or None, include_dashboard=False, **options)
             return
         except Exception as error:
             ray.shutdown()

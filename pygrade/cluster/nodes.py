@@ -26,15 +26,15 @@ def check_nodes(paths: Sequence[Place] = ()) -> None:
     """`ClusterError` that names the nodes which have another pygrade or none, or do not see a path of this one."""
     with ExitStack() as stack:
         wanted = [stack.enter_context(_mark(path)) for path in paths]
-        found = _ask(wanted)
-    other = [f"{node} has {_version(facts)}" for node, facts in found if facts["code"] != code_hash()]
+        answers = _ask(wanted)
+    other = [f"{node} has {_version(facts)}" for node, facts in answers if facts["code"] != code_hash()]
     if other:
         raise ClusterError(
             f"this process has pygrade {__version__} ({code_hash()[:12]}); {'; '.join(other)}; "
             "want the same code on every node"
         )
     for path, mark in zip(paths, wanted, strict=True):
-        blind = {node: facts["unseen"][mark] for node, facts in found if mark in facts["unseen"]}
+        blind = {node: facts["unseen"][mark] for node, facts in answers if mark in facts["unseen"]}
         if blind:
             reasons = "; ".join(f"{node} ({reason})" for node, reason in blind.items())
             wanted_path = "a path that all nodes share, or a URL such as s3://BUCKET/…"
@@ -82,14 +82,14 @@ def _ask(wanted: list[str]) -> list[tuple[str, dict[str, Any]]]:
     if late:
         names = [nodes[node] for node, reference in answers.items() if reference in late]
         raise ClusterError(f"{', '.join(names)} did not answer within {PROBE_SECONDS:.0f} s")
-    found = []
+    facts = []
     for node, reference in answers.items():
         try:
-            found.append((nodes[node], ray.get(reference)))
+            facts.append((nodes[node], ray.get(reference)))
         except RayError as error:
             if not _has_died(node):
                 raise ClusterError(f"{nodes[node]} cannot run Python tasks: {one_line(error, 500)}") from error
-    return found
+    return facts
 
 
 def _alive() -> dict[str, str]:

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class _Failed(NamedTuple):
-    """In place of a result: an error that every rank raised, and would raise again."""
+    """A result that is an error that every rank raised, and would raise again."""
 
     error: Exception
 
@@ -43,7 +43,7 @@ class Alone:
     gpu: bool
 
     def __call__(self, job: Any) -> Any:
-        """In a worker. If it is lost, the next one goes on from the last checkpoint."""
+        """Runs in a worker. If it is lost, the next one goes on from the last checkpoint."""
         checkpoints = FileCheckpoints(self.directory / CHECKPOINT)
         return self.loop(Group(checkpoints, "cuda" if self.gpu else "cpu"), job)
 
@@ -134,7 +134,7 @@ def _release() -> None:
 
 
 def _loop(config: dict[str, Any]) -> Any:
-    """In a worker."""
+    """Runs in a worker."""
     logging.getLogger("pygrade").setLevel(config["level"])
     if os.path.isdir(config["folder"]):
         os.chdir(config["folder"])

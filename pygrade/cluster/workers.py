@@ -60,8 +60,8 @@ class RayWorkers:
                         for reference in finished:
                             at = running.pop(reference)
                             with error_context(name, jobs[at]):
-                                given = _fetch(reference, self._retries)
-                            done[at] = progress.add(jobs[at], given)
+                                result = _fetch(reference, self._retries)
+                            done[at] = progress.add(jobs[at], result)
                     yield done.pop(number)
             finally:
                 for reference in running:
@@ -77,7 +77,7 @@ class RayWorkers:
 
 
 def _run(folder: str, work: bytes, packed: bytes) -> bytes:
-    """In a worker: the result of a job."""
+    """The result of a job, computed in a worker."""
     _enter(folder)
     return pickle.dumps(run_job(work, *pickle.loads(packed)))
 

@@ -67,7 +67,7 @@ RECFLOW_TASK_VALUES: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class RecFlowConfig(Options):
-    """Which candidates and which kinds of feedback to read."""
+    """Candidates and kinds of feedback to read."""
 
     stages: tuple[str, ...] = option(RECFLOW_STAGES, "candidates to keep, by their last stage; always with realshow")
     tasks: tuple[str, ...] = option(tuple(RECFLOW_TASK_VALUES), "kinds of feedback")

@@ -28,6 +28,8 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
         *((config.grade == "on", stage, (), "grade on") for stage in ("stage1", "stage2")),  # all of its options
         (config.correction.on, "correction", correction, "correction.on"),
         (config.guardrails.limits, "guardrails", ("confidence", "in_use"), "guardrails.limits"),
+        (config.history.on, "history", ("shown_seconds", "feedback_seconds", "half_life_seconds"), "history.on"),
+        (config.correction.on and config.trust.folds, "history", ("on",), "correction.on and trust.folds above 0"),
         (config.trust.folds, "correction", correction, "trust.folds above 0"),  # nothing then licenses one
     )
     for counts, name, ignored, wanted in rules:

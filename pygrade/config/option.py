@@ -28,7 +28,7 @@ class Range(NamedTuple):
         )
 
     def __str__(self) -> str:
-        """In words: from 0 to 1, from 0 to below 1, above 0 and up to 1, above 0, at least 1."""
+        """The range in words: from 0 to 1, from 0 to below 1, above 0 and up to 1, above 0, at least 1."""
         upper = self.le is not None or self.lt not in (None, math.inf)
         high = f"below {self.lt}" if self.le is None else f"{self.le}"
         if self.ge is None:

@@ -29,9 +29,12 @@ class PipelineConfig(Unproven):
     policy_share: float = option(0.20, "share after it that the policy learns from; the rest judges", gt=0, lt=1)
     schema: Path | None = option(None, "JSON file of a feature schema; none: one that fits the columns of the events")
     leak_checks: int = option(2, "moments from which the log is altered, to find features of the future; 0: none", ge=0)
-    tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all that are frequent enough")
+    tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all, see min_events")
     min_events: int = option(
-        10, "events that a kind of feedback needs in each of train, stop, calibrate and rest", ge=1
+        10,
+        "events that a kind of feedback needs in each of train, stop, calibrate and rest to be valued and judged. Of a "
+        "rarer one the prediction alone is read, by the correction and the policy; an event of it is worth 0.",
+        ge=1,
     )
     policy_requests: int = option(0, "most requests that the policy learns from, a uniform sample; 0: all", ge=0)
     candidates: int = option(_CANDIDATES, "items that prerank adds to each request of both logs; 0: none", ge=0)
@@ -54,6 +57,11 @@ class PipelineConfig(Unproven):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.train.history.on:
+            raise ValueError(
+                "train.history.on is true; a pipeline's features count what users saw (kind count, key user_id and "
+                "item_id); want false"
+            )
         shares = self.train_share + self.stop_share + self.calibrate_share + self.policy_share
         if shares >= 1.0:
             raise ValueError(f"the shares sum to {shares:g}; want less than 1, the rest judges")
@@ -70,7 +78,7 @@ class CheckConfig(Options):
     """The options of `serve_check`."""
 
     requests: int = option(200, "requests, evenly over those that judged the policy", ge=1)
-    candidates: int = option(500, "candidates of each; own predictions (--mtl own): those of the log", ge=1)
+    candidates: int = option(500, "candidates of each; own predictions (--predictions own): those of the log", ge=1)
     k: int = option(10, "items a page", ge=1)
 
 
@@ -87,7 +95,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
 
     Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
 
-    Example: pygrade pipeline --data logs:runs/shop/logs --mtl own --out runs/shop_system
+    Example: pygrade pipeline --data logs:runs/shop/logs --predictions own --out runs/shop_system
 
     Example: pygrade pipeline --check runs/kuairand
     """

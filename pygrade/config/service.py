@@ -100,7 +100,7 @@ class OnlineOptions(Output, Unproven, ServiceConfig):
         )
     }
 
-    run: Path = required("directory of pygrade pipeline")
+    run: Path = required("directory of pygrade train, demo or pipeline")
     exposures: Path = required("directory of Parquet files that the service writes")
     feedback: tuple[Path, ...] = required("directories of JSON lines that the service writes")
     arms: dict[str, float] = option({}, "planned shares of the service's arms, the control first; none: one arm, main")

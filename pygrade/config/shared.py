@@ -25,7 +25,7 @@ class Output(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster(Options):
-    """Where the work of a command runs."""
+    """The machines that run a command's work."""
 
     cluster: str | None = option(
         None,
@@ -36,7 +36,7 @@ class Cluster(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking(Options):
-    """Where a run is reported."""
+    """The tracker that a run is reported to."""
 
     track: str | None = option(
         None,
@@ -54,7 +54,7 @@ class Unproven(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LogOptions(Options):
-    """Where requests come from, and what events are worth."""
+    """The source of requests, and the worth of events."""
 
     data: str = required("logs:DIR or logs:URL, e.g. logs:runs/demo/logs")
     values: dict[str, float] = option(

@@ -10,8 +10,7 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, ST
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy
-from pygrade.policy.alone import baseline_alone
-from pygrade.policy.spec import fusion_formula
+from pygrade.policy.alone import rank_by
 from pygrade.serving.ranker import BlendedRanker
 
 
@@ -20,20 +19,19 @@ def describe_arms(
 ) -> list[dict[str, Any]]:
     """Production (else the logged order, if there are slots), expected value, best static, the ``named`` ones of the
     simple baselines, and the policies: ``name``; ``policy``, None: the logged order; ``weights`` [T], where they rank
-    each request; ``weighs``: the weights that the policy serves rank alone; ``alone``: the part of its mixture that
-    does, "baseline", "challenger" or None; and ``ranks`` [M] of the C++ library, which the page compares with its own.
+    each request; ``weighs``: the weights that the policy serves rank alone; and ``ranks`` [M] of the C++ library, which
+    the page compares with its own.
 
     simple: the baselines by name, `evaluate_policy.simple_baselines`; policies: `evaluate_policy.policies_of`.
     """
     last = list(policies.values())[-1]
-    formula = fusion_formula(last.config)
     arms: list[dict[str, Any]] = []
     if PRODUCTION not in simple and logs.slots_known:
         order = np.where(logs.shown, -logs.position.astype(np.float64), -np.inf)
         arms.append(_arm(LOGGED_ORDER, None, ranks(order, logs.offsets).astype(np.int32)))
     for name in dict.fromkeys((PRODUCTION, EXPECTED_VALUE, STATIC, *named)):
         if name in simple:
-            policy = baseline_alone(simple[name], last.tasks, formula, last.features, last.correction)
+            policy = rank_by(last, simple[name])
             arms.append(_arm(name, policy, _ranks(policy, logs), _static_weights(simple[name], last)))
     for name, policy in policies.items():
         if name != STAGE1:
@@ -46,11 +44,7 @@ def _arm(
 ) -> dict[str, Any]:
     mixture = None if policy is None else policy.mixture
     weighs = policy is not None and (mixture is None or (mixture.trust == 1 and mixture.challenger is None))
-    alone = None
-    if mixture is not None and len(mixture.ranked_by) == 1 and not mixture.takes_network:
-        alone = "baseline" if mixture.trust == 0 else "challenger"
-    record = {"name": name, "policy": policy, "ranks": order, "weights": weights}
-    return record | {"weighs": weighs, "alone": alone}
+    return {"name": name, "policy": policy, "ranks": order, "weights": weights, "weighs": weighs}
 
 
 def _static_weights(baseline: Baseline, policy: FusionPolicy) -> NDArray[np.float32] | None:

@@ -35,9 +35,9 @@ def _lifted(value: Any, parts: list[bytes]) -> Any:
         parts.append(content + bytes(-len(content) % 8))
         return {"array": value.dtype.name, "at": start, "length": int(value.size)}
     if isinstance(value, dict):
-        return {name: _lifted(entry, parts) for name, entry in value.items()}
+        return {name: _lifted(item, parts) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_lifted(entry, parts) for entry in value]
+        return [_lifted(item, parts) for item in value]
     return value
 
 

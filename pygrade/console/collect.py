@@ -1,11 +1,11 @@
 """The record of a console: everything that its page shows, of one run."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pygrade.config.console import ConsoleConfig
 from pygrade.console.arms import describe_arms
@@ -53,7 +53,6 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         "over_note": _FAVORED if over == LOGGED_ORDER and run.propensity.source == "none" else "",
         "arms": [arm | {"policy": files.of(arm["policy"])} for arm in arms],
         "presets": presets,
-        "plain": not policy.config.corrected,  # the policies weigh what the sliders weigh
         "floor": policy.spec.concentration_floor,
         "total": policy.config.total_concentration,
         "templates": {"weights": files.of(static_policy(policy)), "tradeoffs": files.of(turned)},
@@ -93,7 +92,7 @@ def _spaced(logs: Logs, count: int) -> NDArray[np.int64]:
 
 
 def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
-    """The requests that the page ranks, with all of their candidates."""
+    """The requests that the page ranks, with all of their candidates; inputs of the core as request.def names them."""
     names: list[str | None] = [None] * logs.num_rows if run.names is None else run.names.items(logs.item_id)
     items = [str(item) if name is None else name for item, name in zip(logs.item_id.tolist(), names, strict=True)]
     distinct, item_codes = np.unique(np.array(items), return_inverse=True)
@@ -107,10 +106,9 @@ def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
         "offsets": logs.offsets.astype(np.int32),
         "predictions": logs.predictions,
         "context": logs.context,
-        "prices": logs.value,
+        "item_values": logs.value,
         "items": item_inputs(run.policy, logs),
-        "scenarios": list(scenarios),
-        "scenario": None if labels is None else np.array([scenarios.get(name, -1) for name in labels], np.int32),
+        "scenario": None if labels is None else _coded([scenarios.get(name, -1) for name in labels], scenarios),
         "scenario_names": labels,
         "item_names": distinct.tolist(),
         "item": item_codes.astype(np.int32),
@@ -120,15 +118,20 @@ def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
 
 
 def _likeness(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
-    """Inputs of page terms: indices of categories [M], distinct vectors, the index of each row's vector."""
+    """Inputs of page terms: categories, distinct vectors, the index of each row's vector."""
     terms = None if policy.correction is None else policy.correction.page_terms
     names, vector_codes, vectors = logs.category, logs.embedding, logs.embeddings
-    record: dict[str, Any] = {"categories": [], "category": None, "embeddings": None}
+    record: dict[str, Any] = {"categories": None, "embeddings": None}
     if terms is not None and names is not None and terms.categories:
-        record |= {"categories": list(terms.categories), "category": terms.codes(names)}
+        record["categories"] = _coded(terms.codes(names), terms.categories)
     if terms is not None and vector_codes is not None and vectors is not None and terms.dimension == vectors.shape[1]:
-        record["embeddings"] = {"place": vector_codes, "vectors": vectors, "dimension": terms.dimension}
+        record["embeddings"] = {"places": vector_codes, "vectors": vectors, "dimension": terms.dimension}
     return record
+
+
+def _coded(places: ArrayLike, names: Iterable[str]) -> dict[str, Any]:
+    """Texts as places [M] of names, -1: none of them."""
+    return {"places": np.asarray(places, np.int32), "names": list(names)}
 
 
 def _judged(run: JudgedRun, late: Logs, chosen: NDArray[np.int64]) -> dict[str, Any]:

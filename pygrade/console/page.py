@@ -54,7 +54,7 @@ def page(
         "sections": "".join(section.html(f"s{i}") for i, section in enumerate(sections)),
         "scripts": _SCRIPTS.format(core=_source("core.txt").strip(), data=data, script=script) if scripted else "",
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], _source("console.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _source("console.html"))
 
 
 def _content_policy(script: str, style: str) -> str:

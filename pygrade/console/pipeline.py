@@ -27,6 +27,7 @@ from pygrade.evaluation.replay import event_worth
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
+_RARE = {"unvalued": "too rare to be valued: predictions are read, events are worth 0", "left_out": "not predicted"}
 CHECK = "serve-check.json"  # written to the run by `pygrade pipeline --check`
 
 
@@ -79,6 +80,7 @@ def _data(stages: Json) -> Section:
         ("requests", f"{events['num_requests']:,}"),
         ("candidates", f"{events['num_rows']:,}, {events['num_shown']:,} of them shown"),
         ("kinds of feedback", ", ".join(events["tasks"])),
+        *((words, ", ".join(stages["mtl"][name])) for name, words in _RARE.items() if stages["mtl"][name]),
         ("predictions", "of your own model" if stages["mtl"]["network"] == "own" else "of a multi-task model"),
         ("values", event_worth(stages["policy"])),
         ("slot propensities", stages["evaluate"]["propensity"]),

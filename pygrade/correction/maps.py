@@ -174,7 +174,7 @@ class _Problem:
         return (self.y - mean) * (1 - q), mean * np.square(1 - q)
 
     def monotone(self, vector: Floats) -> Floats:
-        """With slopes of the log odds of at least 0.05; where one was less, the level is fitted anew."""
+        """The map with slopes of the log odds of at least 0.05; where one was less, the level is fitted anew."""
         slopes = np.cumsum(vector[1:]) + self.std
         cut = np.maximum(slopes, _LEAST_SLOPE * self.std)
         if np.allclose(cut, slopes):

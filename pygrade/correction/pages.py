@@ -87,7 +87,7 @@ class FittedPages:
 
 
 def can_fit(logs: Logs) -> str:
-    """Why page terms cannot be fitted to a log; "": they can."""
+    """The reason why page terms can't be fitted to a log; "": they can."""
     if logs.category is None and logs.embedding is None:
         return "the log has no category and no embedding of items"
     if not logs.slots_known:

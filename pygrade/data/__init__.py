@@ -1,1 +1,1 @@
-"""Data sets as raw events, one importer each."""
+"""Importers of event logs, one for each data set, and the log of raw events that they write."""

@@ -33,7 +33,7 @@ class Attributes:
         self.spill.add(polars.DataFrame([ids.alias("id"), *since, *columns]).unique(maintain_order=True))
 
     def read(self, entity: str, schema: EventSchema, values: Values, writer: EventWriter) -> Iterator[str]:
-        """Adds the rows of the table's files; yields what is left out."""
+        """Adds the rows of the table's files; yields sentences on rows that are left out."""
         lost: dict[str, int] = {"no id": 0, "no time": 0}
         for batch in (batch for file in self.table.files for batch in read_batches(schema.place(file))):
             there = batch.present(self.table.id, values)
@@ -76,8 +76,8 @@ def join_ids(entity: str, tables: Sequence[Attributes], events: Spill, writer: E
                 why, source = "several rows that differ, and no time: the smallest counts", f"distinct{number}"
             else:
                 early = f"select 1 from {rows} e where e.id = seen.id and since <= first"
-                known = f"id in (select id from {rows})"
-                (count,) = counts(f"select count(*) from seen where {known} and not exists ({early})")
+                has_rows = f"id in (select id from {rows})"
+                (count,) = counts(f"select count(*) from seen where {has_rows} and not exists ({early})")
                 why = "no row before their first event: unknown"
                 source = f"{rows} left join seen using (id) where first is null or since <= first"
                 order = ", ".join(["since desc", *(f"{name} desc nulls first" for name in names)])

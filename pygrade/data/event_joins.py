@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DAY = 86_400_000
 FEEDBACK, HIDDEN, SHOWN = 0, 1, 2
-"""What a row is: an event of an item that was shown before; a candidate that was not shown; an exposure."""
+"""Roles of a row: an event of an item that was shown before; a candidate that was not shown; an exposure."""
 
 
 def make_requests(
@@ -49,10 +49,10 @@ def make_requests(
     of_request = exposures[starts]
     named = [name for name in exposures.columns if name == "scenario" or name.startswith("c_")]
     for table in dated:
-        of_request = _as_known(of_request, table)
+        of_request = _with_values_at_time(of_request, table)
     named += [name for name in of_request.columns if name.startswith("c_") and name not in named]
-    place = np.arange(len(exposures)) - np.repeat(starts, sizes)
-    slot = (exposures["slot"] - first_slot) if first_slot >= 0 else polars.Series("slot", place)
+    listed_slot = np.arange(len(exposures)) - np.repeat(starts, sizes)
+    slot = (exposures["slot"] - first_slot) if first_slot >= 0 else polars.Series("slot", listed_slot)
     shown = exposures["role"] == SHOWN
     start = of_request["timestamp"].to_numpy()[request]
     events = exposures.with_columns(
@@ -98,8 +98,8 @@ def _request_starts(frame: "pl.DataFrame", schema: EventSchema, by_slot: bool) -
         slot = frame["slot"].to_numpy().astype(np.float64)  # NaN: not shown
         ends |= np.diff(slot) <= 0
     begin = np.flatnonzero(np.append(True, ends))
-    place = np.arange(len(time)) - np.repeat(begin, np.diff(np.append(begin, len(time))))
-    return np.flatnonzero(place % schema.max_rows == 0)
+    index = np.arange(len(time)) - np.repeat(begin, np.diff(np.append(begin, len(time))))
+    return np.flatnonzero(index % schema.max_rows == 0)
 
 
 def _joined(
@@ -115,10 +115,10 @@ def _joined(
             "row", "user_id", "item_id", "request_id", "timestamp"
         )
         shown = shown.sort("timestamp", maintain_order=True)
-        found = _exposure_of(feedback, shown, window_hours)
-        counts["lost"] = len(feedback) - len(found)
+        pairs = _exposure_of(feedback, shown, window_hours)
+        counts["lost"] = len(feedback) - len(pairs)
         counts["feedback"] = len(feedback)
-        events = found.join(feedback, "event")
+        events = pairs.join(feedback, "event")
         summed = events.group_by("row").agg(
             polars.col("event_time").max(),
             *(polars.col(name).max() for name in outcomes if name[0] == "y"),
@@ -140,12 +140,12 @@ def _joined(
 
 def _sum(a: str, b: str) -> Any:
     polars = require("polars")
-    known = polars.col(a).is_not_null() | polars.col(b).is_not_null()
-    return polars.when(known).then(polars.sum_horizontal(a, b)).alias(a)
+    present = polars.col(a).is_not_null() | polars.col(b).is_not_null()
+    return polars.when(present).then(polars.sum_horizontal(a, b)).alias(a)
 
 
 def _exposure_of(feedback: "pl.DataFrame", shown: "pl.DataFrame", window_hours: float) -> "pl.DataFrame":
-    """``event`` and ``row`` of the feedback that has an exposure."""
+    """Pairs of feedback (``event``) and its exposure (``row``)."""
     polars, pair = require("polars"), ["user_id", "item_id"]
     left = feedback.select("event", *pair, "request_id", "timestamp").sort("timestamp", maintain_order=True)
     window: dict[str, Any] = {"tolerance": round(window_hours * 3_600_000)}
@@ -161,8 +161,8 @@ def _exposure_of(feedback: "pl.DataFrame", shown: "pl.DataFrame", window_hours: 
     return result
 
 
-def _as_known(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
-    """Requests with the values of their users that held at their time."""
+def _with_values_at_time(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
+    """Requests with their users' values at the time of the request."""
     polars = require("polars")
     left = of_request.with_row_index("row").sort("timestamp", maintain_order=True)
     order = ["since", *(name for name in table.columns if name != "since")]

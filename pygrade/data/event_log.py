@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 KINDS = ("dense", "categorical", "hashed", "list", "time", "embedding")
-"""Of an attribute or context column: a number; few distinct values; many; a list of ids or words, or a text of tags
-("red, cotton"); ms since 1970; of users and items alone, a list of float32 that is as long in every row, null if
-unknown."""
+"""Kinds of attribute and context columns, in this order: a number; few distinct values; many; a list of ids or words,
+or a text of tags ("red, cotton"); ms since 1970; of users and items alone, a list of float32 that is as long in every
+row, null if unknown."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class EventSource:
 
 @dataclass(frozen=True)
 class ChunkPlace:
-    """Where the rows of one of the log's chunks lie."""
+    """Row groups, and their rows, of one of the log's chunks."""
 
     pieces: tuple[tuple[int, int, int, int], ...]  # (part, row group, first row in it, the row after the last) each
     rows: int
@@ -112,7 +112,7 @@ class EventLog:
 
     @classmethod
     def open(cls, path: str | Path) -> "EventLog":
-        """FileNotFoundError if there is no log; ValueError that names the file if it is damaged or incomplete."""
+        """Opens the log. FileNotFoundError if there is none; ValueError names a file that is damaged or incomplete."""
         path = Path(path)
         file = path / "source.json"
         if not file.is_file():
@@ -124,11 +124,11 @@ class EventLog:
             raise ValueError(f"{file}: not the description of a log of events ({error})") from error
         if version != FORMAT_VERSION:
             raise ValueError(f"{file}: format version {version}; this pygrade reads version {FORMAT_VERSION}")
-        found = sorted((path / "events").glob("part-*.parquet"))
-        if len(found) != len(parts):
-            raise ValueError(f"{path / 'events'} holds {len(found)} parts; source.json says {len(parts)}")
-        log = cls(path, source, found)
-        for part, rows in zip(found, parts, strict=True):
+        files = sorted((path / "events").glob("part-*.parquet"))
+        if len(files) != len(parts):
+            raise ValueError(f"{path / 'events'} holds {len(files)} parts; source.json says {len(parts)}")
+        log = cls(path, source, files)
+        for part, rows in zip(files, parts, strict=True):
             with open_parquet(part) as parquet:
                 if parquet.metadata.num_rows != rows:
                     raise ValueError(f"{part}: {parquet.metadata.num_rows} rows; source.json says {rows}")
@@ -151,26 +151,26 @@ class EventLog:
 
     @property
     def predictions(self) -> tuple[str, ...]:
-        """Tasks that the user's own model predicted."""
+        """Tasks whose predictions are in the log."""
         return tuple(self.source.get("predictions", ()))
 
     @property
     def slots_known(self) -> bool:
-        """Positions are slots, and not the order of a list."""
+        """True if positions are slots of the page, False if they are the order of a list."""
         return bool(self.source["slots_known"])
 
     @property
     def num_requests(self) -> int:
-        """Requests of the whole log."""
+        """Number of requests."""
         return int(self.source["num_requests"])
 
     @property
     def num_rows(self) -> int:
-        """Rows of the whole log, shown or not."""
+        """Number of rows, shown or not."""
         return int(self.source["num_rows"])
 
     def scan(self) -> "pl.LazyFrame":
-        """All events, lazily."""
+        """All events as a lazy frame."""
         frame: pl.LazyFrame = require("polars").scan_parquet(self.parts)
         return frame
 
@@ -189,21 +189,21 @@ class EventLog:
             return [None] * len(ids)
         table = polars.scan_parquet(self.path / "ids.parquet").filter(polars.col("kind") == kind)
         wanted = polars.DataFrame({"id": np.asarray(ids, np.int64)})
-        known = table.filter(polars.col("id").is_in(wanted["id"].implode())).collect()
-        names: list[str | None] = wanted.join(known, "id", "left", maintain_order="left")["name"].to_list()
+        listed = table.filter(polars.col("id").is_in(wanted["id"].implode())).collect()
+        names: list[str | None] = wanted.join(listed, "id", "left", maintain_order="left")["name"].to_list()
         return names
 
     def name_ids(self, sentence: str) -> str:
-        """The sentence with names in the place of ids, such as "user 7", that the source gave a name."""
+        """The sentence, with ids such as "user 7" replaced by the names that they have in the source."""
 
-        def named(found: re.Match[str]) -> str:
-            (name,) = self.names(found[1], [int(found[2])])
-            return found[0] if name is None else f"{found[1]} {printable(name)}"
+        def named(match: re.Match[str]) -> str:
+            (name,) = self.names(match[1], [int(match[2])])
+            return match[0] if name is None else f"{match[1]} {printable(name)}"
 
         return re.sub(r"\b(request|user|item) (-?\d{1,19})\b", named, sentence)
 
     def has_names(self, kind: str) -> bool:
-        """Whether ids of a ``kind`` (request, user, item) are hashes of names that the source gave."""
+        """True if ids of a ``kind`` (request, user, item) are hashes of names in the source."""
         polars = require("polars")
         path = self.path / "ids.parquet"
         if not path.is_file():
@@ -238,9 +238,9 @@ class EventLog:
         polars = require("polars")
         held: tuple[int, int] | None = None
         frame = None
-        for place in places:
+        for chunk in places:
             frames = []
-            for part, group, begin, end in place.pieces:
+            for part, group, begin, end in chunk.pieces:
                 if held != (part, group):
                     frame, held = self._row_group(self.parts[part], group, columns), (part, group)
                 assert frame is not None

@@ -149,9 +149,9 @@ class EventSchema:
 
     @property
     def context(self) -> dict[str, str]:
-        """Name → kind of what requests know: columns of events, and attributes of users that have a time."""
-        found = {a.name: a.kind for table in self.events for a in table.context}
-        return found | kinds_of([table for table in self.users if table.time])
+        """Name → kind of context: columns of events, and attributes of users that have a time."""
+        kinds = {a.name: a.kind for table in self.events for a in table.context}
+        return kinds | kinds_of([table for table in self.users if table.time])
 
     def source(self, notes: Sequence[str] = ()) -> EventSource:
         """The description of the log of events. ValueError names a key that contradicts others."""
@@ -174,7 +174,7 @@ class EventSchema:
 
     @property
     def places(self) -> list[Place]:
-        """Every file and directory, each once."""
+        """All files and directories that the schema names, each once."""
         files = [table.files for table in self.events] + [table.files for table in (*self.users, *self.items)]
         return list(dict.fromkeys(self.place(name) for names in files for name in names))
 
@@ -186,7 +186,7 @@ class EventSchema:
 
 
 def _keys(table: type) -> dict[str, Key]:
-    return {entry.name: entry.metadata["key"] for entry in fields(table) if "key" in entry.metadata}
+    return {option.name: option.metadata["key"] for option in fields(table) if "key" in option.metadata}
 
 
 KEYS = {"": _keys(EventSchema), "events": _keys(EventTable)} | dict.fromkeys(("users", "items"), _keys(AttributeTable))
@@ -228,13 +228,13 @@ def _refusal(path: Path, problems: Sequence[str]) -> ValueError:
     return ValueError(f"{path}: {problems[0] if len(problems) == 1 else listed}")
 
 
-def _tables(found: Any, name: str, problems: list[str]) -> list[dict[str, Any]]:
-    listed = [found] if isinstance(found, dict) else found
+def _tables(value: Any, name: str, problems: list[str]) -> list[dict[str, Any]]:
+    listed = [value] if isinstance(value, dict) else value
     if not isinstance(listed, list) or not all(isinstance(table, dict) for table in listed):
-        problems.append(f"{name} is {found!r}; want [[{name}]]")
+        problems.append(f"{name} is {value!r}; want [[{name}]]")
         return []
-    place = "[[{}]]" if len(listed) == 1 else "[[{}]] {}"
-    return [_checked(dict(t), name, place.format(name, n), problems) for n, t in enumerate(listed, 1)]
+    header = "[[{}]]" if len(listed) == 1 else "[[{}]] {}"
+    return [_checked(dict(t), name, header.format(name, n), problems) for n, t in enumerate(listed, 1)]
 
 
 def _checked(table: dict[str, Any], name: str, where: str, problems: list[str]) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def _number(value: Any) -> float:
 
 def _texts(value: Any) -> tuple[str, ...]:
     listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(entry, str) and entry for entry in listed):
+    if not isinstance(listed, list) or not all(isinstance(text, str) and text for text in listed):
         raise ValueError("a text or a list of texts")
     return tuple(listed)
 
@@ -281,13 +281,13 @@ def _texts(value: Any) -> tuple[str, ...]:
 def _names(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
         raise ValueError("{NAME = …}")
-    return {name: _texts(entry) for name, entry in value.items()}
+    return {name: _texts(columns) for name, columns in value.items()}
 
 
 def _numbers(value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
         raise ValueError("{TASK = number}")
-    return {name: _number(entry) for name, entry in value.items()}
+    return {name: _number(number) for name, number in value.items()}
 
 
 def _chains(value: Any) -> tuple[tuple[str, ...], ...]:
@@ -297,7 +297,7 @@ def _chains(value: Any) -> tuple[tuple[str, ...], ...]:
 
 
 def _values(value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, list) or not all(isinstance(entry, str | int | float) for entry in value):
+    if not isinstance(value, list) or not all(isinstance(item, str | int | float) for item in value):
         raise ValueError("a list of numbers and texts")
     return tuple(value)
 
@@ -306,8 +306,8 @@ def _attributes(value: Any) -> tuple[Attribute, ...]:
     if not isinstance(value, dict):
         raise ValueError("{NAME = kind}")
     result = []
-    for name, entry in value.items():
-        spec = {"kind": entry} if isinstance(entry, str) else entry
+    for name, description in value.items():
+        spec = {"kind": description} if isinstance(description, str) else description
         if not isinstance(spec, dict) or spec.get("kind") not in KINDS or set(spec) - {"column", "kind", "first"}:
             raise ValueError(f"a kind of {name!r}, one of {', '.join(KINDS)}")
         result.append(Attribute(name, _text(spec.get("column", name)), spec["kind"], bool(spec.get("first", False))))
@@ -327,43 +327,43 @@ _READERS = {
 
 
 def _contradictions(schema: EventSchema) -> list[str]:
-    """What the keys say against each other."""
-    found = []
+    """Contradictions between keys, in sentences."""
+    problems = []
     if schema.requests not in REQUESTS:
-        found.append(f"requests is {schema.requests!r}; want one of {', '.join(REQUESTS)}")
+        problems.append(f"requests is {schema.requests!r}; want one of {', '.join(REQUESTS)}")
     if schema.max_rows < 1 or schema.gap_minutes < 0 or schema.window_hours <= 0:
-        found.append("want max_rows from 1, gap_minutes from 0 and window_hours above 0 on")
+        problems.append("want max_rows from 1, gap_minutes from 0 and window_hours above 0 on")
     names = [*schema.tasks, *schema.measures, *(a.name for t in (*schema.users, *schema.items) for a in t.attributes)]
     names += [a.name for table in schema.events for a in (*table.context, *table.item_attributes)]
-    found += [f"{name!r} is no name; want letters, digits and _" for name in names if not re.fullmatch(r"\w+", name)]
+    problems += [f"{name!r} is no name; want letters, digits and _" for name in names if not re.fullmatch(r"\w+", name)]
     kinds = {name: kind for name, kind in schema.context.items() if kind not in CONTEXT_KINDS}
-    found += [
+    problems += [
         f"{name!r} is context (of an event, or of users with a time), and {kind}; want {', '.join(CONTEXT_KINDS)}"
         for name, kind in kinds.items()
     ]
     for number, table in enumerate(schema.events, 1):
         at = "[[events]]" if len(schema.events) == 1 else f"[[events]] {number}"
-        found += [f"{at} {text}" for text in _contradictions_of(table, schema.requests)]
+        problems += [f"{at} {text}" for text in _contradictions_of(table, schema.requests)]
     if not any(table.has_exposures for table in schema.events):
-        found.append(
+        problems.append(
             "no table of events has exposures, so nobody knows what users passed over: name the kinds of events that "
             f'are (exposure = ["view"]), or say that each row counts as one (exposure = "{EVERY}"), if feedback tells '
             "them apart, such as ratings"
         )
     if unknown := sorted(set(schema.values) - set(schema.tasks)):
-        found.append(f"values names {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}")
+        problems.append(f"values names {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}")
     if not kinds:
         try:
             schema.source()
         except ValueError as error:
-            found.append(str(error))
+            problems.append(str(error))
     for entity, tables in (("users", schema.users), ("items", (*schema.items, *schema.dated_items))):
         names = [attribute.name for table in tables for attribute in table.attributes]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            found.append(
+            problems.append(
                 f'two tables of {entity} have an attribute {twice[0]!r}; rename one: {{column = "{twice[0]}"}}'
             )
-    return found
+    return problems
 
 
 def kinds_of(tables: Sequence[AttributeTable]) -> dict[str, str]:
@@ -372,7 +372,7 @@ def kinds_of(tables: Sequence[AttributeTable]) -> dict[str, str]:
 
 
 def column_uses(table: EventTable | AttributeTable) -> Iterator[tuple[str, str]]:
-    """(key, column or expression) of everything that a table's rows are read for."""
+    """(key, column or expression) of all that is read of a table's rows."""
     if isinstance(table, AttributeTable):
         yield from [("id", table.id), *([("time", table.time)] if table.time else [])]
         yield from ((f"attributes {a.name}", a.column) for a in table.attributes)
@@ -389,26 +389,26 @@ def column_uses(table: EventTable | AttributeTable) -> Iterator[tuple[str, str]]
 
 
 def _contradictions_of(table: EventTable, requests: str) -> list[str]:
-    found = []
+    problems = []
     if table.form not in FORMS:
         return [f"form is {table.form!r}; want one of {', '.join(FORMS)}"]
     if table.form == "wide":
         if table.kind:
-            found.append('is wide and has a kind; want form = "long", or no kind')
+            problems.append('is wide and has a kind; want form = "long", or no kind')
         if len(table.exposure) != 1:
-            found.append(f'lacks exposure: "{EVERY}" if each row was shown, or the column that is 1 where it was')
+            problems.append(f'lacks exposure: "{EVERY}" if each row was shown, or the column that is 1 where it was')
         if several := [task for task, names in table.tasks.items() if len(names) != 1]:
-            found.append(f"tasks has {several[0]!r} with several columns; want one column or condition")
+            problems.append(f"tasks has {several[0]!r} with several columns; want one column or condition")
     elif not table.kind:
         kinds = [table.exposure, *table.tasks.values()]
         if any(kind not in ((), (EVERY,)) for kind in kinds) or not any(kinds):
-            found.append(
+            problems.append(
                 f'lacks kind, the column that says what happened; without one want exposure or one task = "{EVERY}"'
             )
     elif EVERY in table.exposure or any(EVERY in kinds for kinds in table.tasks.values()):
-        found.append(f'has the kind {table.kind!r} and "{EVERY}"; want kinds')
+        problems.append(f'has the kind {table.kind!r} and "{EVERY}"; want kinds')
     if several := [name for name, columns in table.measures.items() if len(columns) != 1]:
-        found.append(f"measures has {several[0]!r} with several columns; want one")
+        problems.append(f"measures has {several[0]!r} with several columns; want one")
     if table.has_exposures and requests == "column" and not table.request:
-        found.append('lacks request, the column of its requests; or set requests = "session"')
-    return found
+        problems.append('lacks request, the column of its requests; or set requests = "session"')
+    return problems

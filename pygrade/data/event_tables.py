@@ -103,7 +103,7 @@ def left_out(table: EventTable | AttributeTable, rows: Mapping[str, int]) -> Ite
 # ---- values ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Values:
-    """How columns are read: what stands for nothing, hours of the clocks without a zone, kinds of ids that are text."""
+    """Rules to read columns: values that mean nothing, hours of clocks without a zone, kinds of ids that are text."""
 
     unknown: tuple[Any, ...] = ()
     utc_offset_hours: float = 0.0
@@ -177,12 +177,12 @@ class Batch:
         """[M]: an id or time is there; of several columns joined by +, all of them."""
         table = self.table
         if column not in table.names and "+" in column:
-            parts: NDArray[np.bool_] = np.all([self.present(part, values) for part in column.split("+")], axis=0)
+            parts: NDArray[np.bool_] = np.all([self.present(name, values) for name in column.split("+")], axis=0)
             return parts
         there = ~table.nulls(self.checked(column))
         if table.kind(column) == "text":
-            known = np.array([bool(level.strip()) and level not in values.unknown for level in table.levels(column)])
-            there &= np.append(known, False)[table.codes(column)]
+            filled = np.array([bool(level.strip()) and level not in values.unknown for level in table.levels(column)])
+            there &= np.append(filled, False)[table.codes(column)]
         elif values.unknown and table.kind(column) in ("integer", "number"):
             there &= ~np.isin(table.numbers(column), _numbers_of(values.unknown))
         return there
@@ -196,26 +196,26 @@ class Batch:
     def ids(self, column: str, kind: str, values: Values, writer: EventWriter) -> "pl.Series":
         """int64 of a column without holes: the numbers, or those of the names if ids of this kind are text."""
         polars = require("polars")
-        found = conversion.ids(self.table, column, kind)
+        keys = conversion.ids(self.table, column, kind)
         if kind not in values.named:
-            if found.dtype.kind == "i":
-                return series_of(found)
-            texts = polars.Series(found.tolist(), dtype=polars.String)
+            if keys.dtype.kind == "i":
+                return series_of(keys)
+            texts = polars.Series(keys.tolist(), dtype=polars.String)
             if bool((~texts.str.contains(WHOLE)).any()):
                 row = int((~texts.str.contains(WHOLE)).arg_max() or 0)
                 raise ValueError(
-                    f"{self.table.where}: {column!r} ({kind}) is {found[row]!r} in row {self.table.row_name(row)}, and "
+                    f"{self.table.where}: {column!r} ({kind}) is {keys[row]!r} in row {self.table.row_name(row)}, and "
                     f"a number elsewhere; want numbers, or text in every file"
                 )
             return series_of(texts.cast(polars.Int64))
-        whole = found.dtype.kind == "i"
-        series = polars.Series(found) if whole else polars.Series(found.tolist(), dtype=polars.String)
+        whole = keys.dtype.kind == "i"
+        series = polars.Series(keys) if whole else polars.Series(keys.tolist(), dtype=polars.String)
         return writer.number(kind, series.cast(polars.String))
 
     def times(self, column: str, values: Values) -> NDArray[np.int64]:
         """[M] ms since 1970 of a column without holes; those without a zone are of the users' clocks."""
-        found: NDArray[np.int64] = self.optional_times(column, values).to_numpy()
-        return found
+        millis: NDArray[np.int64] = self.optional_times(column, values).to_numpy()
+        return millis
 
     def optional_times(self, column: str, values: Values) -> "pl.Series":
         """[M], null where the column is empty; also of an expression of ms."""
@@ -226,11 +226,11 @@ class Batch:
         if not there.all():  # what stands for nothing is no time
             millis = np.full(len(table), conversion.NEVER)
             if there.any():
-                found = self.take(there).optional_times(column, values)
-                millis[there] = found.fill_null(conversion.NEVER).to_numpy()
+                parsed = self.take(there).optional_times(column, values)
+                millis[there] = parsed.fill_null(conversion.NEVER).to_numpy()
             return where(millis != conversion.NEVER, series_of(millis))
         millis = conversion.row_times(table, column, ImportNotes())
-        known = millis != conversion.NEVER
+        timed = millis != conversion.NEVER
         local = np.zeros(len(table), bool)
         if table.kind(column) == "time":
             local[:] = getattr(table.type_of(column), "tz", None) is None
@@ -238,7 +238,7 @@ class Batch:
             levels = read_times(require("pyarrow").array(table.levels(column)))
             local = np.append(levels.local, False)[table.codes(column)]
         millis = millis - np.where(local, round(values.utc_offset_hours * 3_600_000), 0)
-        return where(known, series_of(millis))
+        return where(timed, series_of(millis))
 
     def number(self, text: str, values: Values, times: bool = False) -> "pl.Series":
         """[M] float64 of a column or of an expression over columns, null where unknown."""
@@ -248,10 +248,10 @@ class Batch:
         expression, columns = parse_expression(text, self.table.names, self.table.where)
         frame = polars.DataFrame({name: self._operand(name, values, times) for name in columns})
         try:
-            found = frame.select(expression.cast(polars.Float64)).to_series()
+            numbers = frame.select(expression.cast(polars.Float64)).to_series()
         except polars.exceptions.PolarsError as error:
             raise ValueError(f"{self.table.where}: {text!r}: {one_line(error)}") from error
-        return series_of(found.fill_nan(None))
+        return series_of(numbers.fill_nan(None))
 
     def _plain(self, column: str, values: Values) -> "pl.Series":
         polars = require("polars")
@@ -270,8 +270,8 @@ class Batch:
     def text(self, column: str, values: Values) -> "pl.Series":
         """[M] text, null where empty: whole numbers without a fraction, yes and no as in the table."""
         polars = require("polars")
-        found = polars.from_arrow(self.table.column(self.checked(column)))
-        return series_of(_known(found.cast(polars.String), values.unknown))
+        texts = polars.from_arrow(self.table.column(self.checked(column)))
+        return series_of(_or_null(texts.cast(polars.String), values.unknown))
 
     def attribute(self, attribute: Attribute, values: Values) -> "pl.Series":
         """[M] of an attribute: float32, text, lists of text, int64 ms, or lists of float32; null where unknown."""
@@ -281,17 +281,17 @@ class Batch:
         if attribute.kind == "time":
             return self.optional_times(attribute.column, values).alias(attribute.name)
         if attribute.column not in self.table.names:
-            found = self.number(attribute.column, values).cast(polars.String)
-            return series_of(_known(found, ())).alias(attribute.name)
-        found = polars.from_arrow(self.table.arrow.column(attribute.column))
-        is_list = isinstance(found.dtype, polars.List | polars.Array)
+            series = self.number(attribute.column, values).cast(polars.String)
+            return series_of(_or_null(series, ())).alias(attribute.name)
+        series = polars.from_arrow(self.table.arrow.column(attribute.column))
+        is_list = isinstance(series.dtype, polars.List | polars.Array)
         if attribute.kind == "embedding":
             if not is_list:
                 raise ValueError(f"{self.table.where}: {attribute.column!r} is no list of numbers; want an embedding")
-            return series_of(found.cast(polars.List(polars.Float32))).alias(attribute.name)
+            return series_of(series.cast(polars.List(polars.Float32))).alias(attribute.name)
         if attribute.kind == "list" or attribute.first:
-            found = found.cast(polars.List(polars.String)) if is_list else _split(found, values.unknown)
-            words = found.list.eval(_known(polars.element().str.strip_chars(), values.unknown).drop_nulls())
+            series = series.cast(polars.List(polars.String)) if is_list else _split(series, values.unknown)
+            words = series.list.eval(_or_null(polars.element().str.strip_chars(), values.unknown).drop_nulls())
             words = where(words.list.len().fill_null(0).to_numpy() > 0, words)
             return series_of(words.list.first() if attribute.first else words).alias(attribute.name)
         if is_list:
@@ -318,8 +318,8 @@ def _missing(column: str, names: Sequence[str], where: str) -> ValueError:
     return ValueError(f"{where} has no column {column!r}{hint}")
 
 
-def _known(text: Any, unknown: Sequence[Any]) -> Any:
-    """A series or expression of texts without blanks and what stands for nothing; 9.0 is 9."""
+def _or_null(text: Any, unknown: Sequence[Any]) -> Any:
+    """A series or expression of texts, stripped; null where they are empty or unknown; 9.0 is 9."""
     polars = require("polars")
     words = {"", *(_word(value) for value in unknown)}
     text = text.str.replace(r"^(-?\d+)\.0+$", "$1")
@@ -330,8 +330,8 @@ def _known(text: Any, unknown: Sequence[Any]) -> Any:
 
 def series_of(values: Any) -> "pl.Series":
     """A polars series of an array or series."""
-    found: pl.Series = require("polars").Series(values)
-    return found
+    series: pl.Series = require("polars").Series(values)
+    return series
 
 
 def nothing(rows: int, dtype: str = "Int64") -> "pl.Series":
@@ -343,8 +343,8 @@ def nothing(rows: int, dtype: str = "Int64") -> "pl.Series":
 def where(keep: NDArray[np.bool_], values: "pl.Series") -> "pl.Series":
     """The values that are kept, null elsewhere."""
     polars = require("polars")
-    found: pl.Series = polars.select(polars.when(polars.Series(keep)).then(values).alias(values.name)).to_series()
-    return found
+    kept: pl.Series = polars.select(polars.when(polars.Series(keep)).then(values).alias(values.name)).to_series()
+    return kept
 
 
 def _word(value: Any) -> str:
@@ -353,7 +353,7 @@ def _word(value: Any) -> str:
 
 def _split(texts: "pl.Series", unknown: Sequence[Any]) -> "pl.Series":
     """Texts of words with commas, semicolons or bars between them, as lists."""
-    whole = series_of(_known(texts.cast(require("polars").String), unknown))
+    whole = series_of(_or_null(texts.cast(require("polars").String), unknown))
     return whole.str.replace_all(_SEPARATORS, ",").str.strip_chars("[](){} ").str.split(",")
 
 

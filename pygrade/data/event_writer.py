@@ -117,8 +117,8 @@ class EventWriter:
             parts = _write_parts(self.directory / "events", self._checked(events, arrange, totals))
         except BadEvent as error:
             where = f"from {events.table} where request_id = {error.request}"
-            found = events.rows_of(f"select distinct filename {where}") if error.request is not None else []
-            for origin in sorted({events.origins[int(Path(name).stem)] for (name,) in found} - {""})[:5]:
+            files = events.rows_of(f"select distinct filename {where}") if error.request is not None else []
+            for origin in sorted({events.origins[int(Path(name).stem)] for (name,) in files} - {""})[:5]:
                 error.add_note(f"request {error.request} is in {origin}")
             raise
         if totals.repeated:
@@ -132,11 +132,11 @@ class EventWriter:
         (self.directory / "source.json").write_text(text, encoding="utf-8")
 
     def _checked(self, events: Spill, arrange: Arrange | None, totals: "_Totals") -> "Iterator[pl.DataFrame]":
-        for found in events.frames(ORDER, "request_id"):
-            frame = found.unique(maintain_order=True)
-            totals.repeated += len(found) - len(frame)
+        for batch in events.frames(ORDER, "request_id"):
+            frame = batch.unique(maintain_order=True)
+            totals.repeated += len(batch) - len(frame)
             if arrange is not None:
-                frame = arrange(frame).select(found.columns).sort(ORDER, nulls_last=True, maintain_order=True)
+                frame = arrange(frame).select(batch.columns).sort(ORDER, nulls_last=True, maintain_order=True)
             check_events(frame)
             totals.add(frame)
             yield frame

@@ -38,8 +38,8 @@ _OWN: dict[str, Callable[..., None]] = {"logs": import_logs, "events": import_ra
 
 
 def schemes() -> list[str]:
-    """The schemes that there are importers of."""
-    return [*_OWN, *sorted({entry.name for entry in entry_points(group=GROUP)} - set(_OWN))]
+    """Names of the schemes that have an importer."""
+    return [*_OWN, *sorted({point.name for point in entry_points(group=GROUP)} - set(_OWN))]
 
 
 def importer_of(scheme: str) -> Callable[..., None]:
@@ -76,11 +76,11 @@ def parse_spec(spec: str, accepted: Sequence[str] | None = None) -> tuple[str, P
     StorageError if the store of a URL refuses or can't be reached.
     """
     scheme, _, path = spec.partition(":")
-    known = schemes()
-    accepted = known if accepted is None else accepted
+    importable = schemes()
+    accepted = importable if accepted is None else accepted
     wanted = ", ".join(f"{name}:{'SCHEMA.toml' if name == 'events' else 'DIR'}" for name in accepted)
     if scheme not in accepted or not path:
-        raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in known and scheme not in accepted else ""
+        raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in importable and scheme not in accepted else ""
         there = not path and place_exists(place_of(spec))
         table = f"; logs:{spec} if it is a log, else `pygrade doctor {spec} --out DIR` makes one of a table"
         raise ValueError(f"data is {spec!r}; want one of {wanted}{raw}{table if there else ''}")

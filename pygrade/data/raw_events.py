@@ -129,19 +129,25 @@ class _Import:
         schema, values, rows, writer = self.schema, self._values(table), len(batch), self.writer
         user, item = batch.ids(table.user, "user", values, writer), batch.ids(table.item, "item", values, writer)
         time = polars.Series(batch.times(table.time, values))
-        known = time if table.event_time is None else batch.optional_times(table.event_time, values).fill_null(time)
+        event_time = (
+            time if table.event_time is None else batch.optional_times(table.event_time, values).fill_null(time)
+        )
         columns = {"hash": polars.Series(hash_ids(user.to_numpy())), "user_id": user, "item_id": item}
         columns |= {"request_id": _requests(batch, table, values, writer), "timestamp": time}
-        columns |= {"event_time": known, "role": polars.Series(role), "slot": self._slots(batch, role, table, values)}
+        columns |= {
+            "event_time": event_time,
+            "role": polars.Series(role),
+            "slot": self._slots(batch, role, table, values),
+        }
         columns["scenario"] = _scenarios(batch, table, values)
         context, empty = {a.name: a for a in table.context}, nothing(rows, "Float64")
         for name, kind in {a.name: a.kind for t in schema.events for a in t.context}.items():
             dtype = polars.Float64 if kind == "dense" else polars.String
-            found = batch.attribute(context[name], values) if name in context else empty
-            columns[f"c_{name}"] = found.cast(dtype)
+            column_values = batch.attribute(context[name], values) if name in context else empty
+            columns[f"c_{name}"] = column_values.cast(dtype)
         for name in schema.measures:
-            found = batch.number(table.measures[name][0], values) if name in table.measures else empty
-            columns[f"m_{name}"] = found.cast(polars.Float32)
+            column_values = batch.number(table.measures[name][0], values) if name in table.measures else empty
+            columns[f"m_{name}"] = column_values.cast(polars.Float32)
         for task in schema.tasks:
             flags = feedback.get(task, np.zeros(rows, bool))
             columns[f"y_{task}"] = polars.Series(flags.astype(np.float32))
@@ -150,7 +156,7 @@ class _Import:
             own.add(batch, item, values)
 
     def _slots(self, batch: Batch, role: NDArray[np.int8], table: EventTable, values: Values) -> "pl.Series":
-        """int32 as in the table, null where nothing was shown."""
+        """Slots [M] int32 as in the table, null where nothing was shown."""
         if table.slot is None:
             return nothing(len(batch), "Int32")
         polars = require("polars")
@@ -165,8 +171,8 @@ class _Import:
             )
         self.first_slot = int(min(self.first_slot, numbers[shown].min(initial=_NO_SLOT)))
         slots = polars.Series(np.where(shown, numbers, 0).astype(np.int32))
-        found: pl.Series = polars.select(polars.when(polars.Series(shown)).then(slots)).to_series()
-        return found
+        result: pl.Series = polars.select(polars.when(polars.Series(shown)).then(slots)).to_series()
+        return result
 
     # ---- requests ----------------------------------------------------------------------------------------------------
     def _make_events(self, dated: Sequence[Attributes]) -> None:
@@ -177,8 +183,8 @@ class _Import:
         if not self.rows.count:
             raise ValueError(f"the tables of events hold no event: {'; '.join(self.notes) or 'they are empty'}")
         for frame in self.rows.frames(["hash"], "user_id"):
-            known = [_known(table, frame["user_id"]) for table in dated]
-            events, requests, counts = make_requests(frame.drop("hash"), schema, slot, known, first)
+            context = [_dated_context(table, frame["user_id"]) for table in dated]
+            events, requests, counts = make_requests(frame.drop("hash"), schema, slot, context, first)
             if not any(table.scenario for table in schema.events):
                 events = events.drop("scenario", strict=False)
             if requests:
@@ -188,7 +194,7 @@ class _Import:
         self._count_joins(joins)
 
     def _count_joins(self, counts: Counter[str]) -> None:
-        """Notes what `make_requests` counted."""
+        """Adds sentences on the counts of `make_requests` to the notes."""
         if counts["repeated"]:
             self.notes.append(f"{counts['repeated']:,} events repeat others in every column: each is counted once")
         alone, requests, lost, events = (counts[name] for name in ("alone", "requests", "lost", "feedback"))
@@ -206,14 +212,14 @@ class _Import:
             )
 
 
-def _known(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":
+def _dated_context(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":
     """user_id, since and the dated attributes of some users as context."""
     polars = require("polars")
     types = {a.name: polars.Float32 if a.kind == "dense" else polars.String for a in attributes.table.attributes}
     frames = attributes.spill.frames(["id", "since"], "id", users.unique())
     frame = polars.concat([polars.DataFrame(schema={"id": polars.Int64, "since": polars.Int64, **types}), *frames])
-    found: pl.DataFrame = frame.rename({"id": "user_id", **{name: f"c_{name}" for name in types}})
-    return found
+    renamed: pl.DataFrame = frame.rename({"id": "user_id", **{name: f"c_{name}" for name in types}})
+    return renamed
 
 
 def _complete(batch: Batch, table: EventTable, values: Values, lost: Counter[str]) -> Batch | None:
@@ -231,7 +237,7 @@ def _complete(batch: Batch, table: EventTable, values: Values, lost: Counter[str
 def _roles(
     batch: Batch, table: EventTable, values: Values, lost: Counter[str], kinds: Counter[str]
 ) -> tuple[NDArray[np.int8], dict[str, NDArray[np.bool_]]]:
-    """What each row is (-1: nothing), and its feedback."""
+    """Each row's role (`event_joins`; -1: none) [n], and its feedback by task [n]."""
     rows = len(batch)
     if table.form == "wide":
         (column,) = table.exposure
@@ -259,11 +265,11 @@ def _roles(
 def _flags(
     batch: Batch, task: str, column: str, shown: NDArray[np.bool_], values: Values, lost: Counter[str]
 ) -> NDArray[np.bool_]:
-    """Feedback of exposures. ValueError if it is no flag, or given where nothing was shown."""
-    found = batch.number(column, values)
-    empty = int((found.is_null().to_numpy() & shown).sum())
+    """Feedback [M] of exposures. ValueError if it is no flag, or there where nothing was shown."""
+    series = batch.number(column, values)
+    empty = int((series.is_null().to_numpy() & shown).sum())
     lost[f"have nothing in {column!r} ({task}): taken as no event"] += empty
-    numbers = found.fill_null(0.0).to_numpy()
+    numbers = series.fill_null(0.0).to_numpy()
     for bad, want in (
         ((numbers != 0) & (numbers != 1), f'0 and 1, or a condition: {task} = "{column} > 0"'),
         (~shown & (numbers != 0), "nothing where the row was not shown: nobody saw the item"),
@@ -279,7 +285,7 @@ def _flags(
 
 
 def _requests(batch: Batch, table: EventTable, values: Values, writer: EventWriter) -> "pl.Series":
-    """int64, null where there is none."""
+    """Request ids [M] int64, null where there is none."""
     polars = require("polars")
     if table.request is None:
         return nothing(len(batch))
@@ -288,16 +294,16 @@ def _requests(batch: Batch, table: EventTable, values: Values, writer: EventWrit
     if not there.any():
         return nothing(len(batch))
     ids = batch.take(there).ids(table.request, "request", values, writer)
-    found: pl.Series = polars.select(polars.when(polars.Series(there)).then(ids.gather(result))).to_series()
-    return found
+    requests: pl.Series = polars.select(polars.when(polars.Series(there)).then(ids.gather(result))).to_series()
+    return requests
 
 
 def _scenarios(batch: Batch, table: EventTable, values: Values) -> "pl.Series":
-    """Text; a number n of a column is COLUMNn, which can be read in reports."""
+    """Scenarios [M] as text; a number n of a column becomes COLUMNn, which reports can show."""
     polars = require("polars")
     if table.scenario is None:
         return nothing(len(batch), "String")
-    found = batch.text(table.scenario, values)
-    number = found.str.contains(r"^\d+$")
-    text: pl.Series = polars.select(polars.when(number).then(table.scenario + found).otherwise(found)).to_series()
+    texts = batch.text(table.scenario, values)
+    number = texts.str.contains(r"^\d+$")
+    text: pl.Series = polars.select(polars.when(number).then(table.scenario + texts).otherwise(texts)).to_series()
     return text

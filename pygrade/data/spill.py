@@ -92,8 +92,8 @@ class Spill:
     def rows_of(self, query: str) -> list[tuple[Any, ...]]:
         """The few rows of a query, in which ``{table}`` stands for the rows."""
         with self.connect() as connection:
-            found: list[tuple[Any, ...]] = connection.execute(query.format(table=self.table)).fetchall()
-            return found
+            rows: list[tuple[Any, ...]] = connection.execute(query.format(table=self.table)).fetchall()
+            return rows
 
 
 def whole_runs(batches: Any, key: str, rows: int, schema: dict[str, Any]) -> "Iterator[pl.DataFrame]":

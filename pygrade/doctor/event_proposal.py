@@ -49,16 +49,16 @@ def sample(places: Sequence[Place], item: str = "") -> Sampled:
 
     ValueError names a file that cannot be read, or has no rows.
     """
-    found, rows = list[Any](), 0
+    tables, rows = list[Any](), 0
     for batch in (batch for place in places for batch in read_batches(place, item)):
         if rows < SAMPLE:
-            found.append(batch.table.arrow)
+            tables.append(batch.table.arrow)
         rows += len(batch)
     names = [str(place).rstrip("/").rpartition("/")[2] for place in places]
     where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    if not found:
+    if not tables:
         raise ValueError(f"{where}: no rows")
-    arrow = require("pyarrow").concat_tables(found, promote_options="permissive").slice(0, SAMPLE)
+    arrow = require("pyarrow").concat_tables(tables, promote_options="permissive").slice(0, SAMPLE)
     return Sampled(arrow, where, places, rows)
 
 
@@ -89,8 +89,12 @@ class TableProposal:
 
     def attributes(self) -> Iterator[tuple[str, str, str]]:
         """Name, column and kind of each attribute."""
-        for name, entry in self.keys.get("attributes", {}).items():
-            yield (name, entry["column"], entry["kind"]) if isinstance(entry, dict) else (name, name, entry)
+        for name, description in self.keys.get("attributes", {}).items():
+            yield (
+                (name, description["column"], description["kind"])
+                if isinstance(description, dict)
+                else (name, name, description)
+            )
 
 
 @dataclass
@@ -113,14 +117,17 @@ def slug(name: str) -> str:
 
 
 def propose_schema(
-    tables: Sequence[Sampled], given: Mapping[str, str], values: Mapping[str, float], value_tasks: Sequence[str] = ()
+    tables: Sequence[Sampled],
+    stated_roles: Mapping[str, str],
+    values: Mapping[str, float],
+    value_tasks: Sequence[str] = (),
 ) -> SchemaProposal:
     """Args: given: role → column(s), as `parse_map` reads them; values: worth of the tasks; value_tasks: those that the
     price multiplies.
     """
-    _check_given(tables, given)
-    ids = [[_id(table, role, given) for role in ("user_id", "item_id")] for table in tables]
-    lacking = [table for table, found in zip(tables, ids, strict=True) if not any(found)]
+    _check_given(tables, stated_roles)
+    ids = [[_id(table, role, stated_roles) for role in ("user_id", "item_id")] for table in tables]
+    lacking = [table for table, pair in zip(tables, ids, strict=True) if not any(pair)]
     said = "{0.where} has no column known for ids of users or items; it has {1}"
     if problems := [said.format(table, ", ".join(table.names)) for table in lacking]:
         raise ValueError(f"{'; '.join(problems)}; name them, --map user=COLUMN,item=COLUMN, or leave the table out")
@@ -128,7 +135,7 @@ def propose_schema(
     for table, (user, item) in zip(tables, ids, strict=True):
         entity = "users" if user else "items"
         both = user and item
-        proposals.append(_events(table, user, item, given) if both else _attributes(table, entity, user or item))
+        proposals.append(_events(table, user, item, stated_roles) if both else _attributes(table, entity, user or item))
     events = [proposal for proposal in proposals if proposal.entity == "events"]
     if not events:
         raise ValueError(
@@ -145,14 +152,14 @@ def propose_schema(
     harm = [task for task in tasks if is_harm(task) and task not in values]
     notes += [f"{task!r} is harm, by its name: worth -1 (key values)" for task in harm]
     _rename_twins(proposals)
-    attributes = [entry for p in proposals if p.entity == "items" for entry in p.attributes()]
+    attributes = [attribute for p in proposals if p.entity == "items" for attribute in p.attributes()]
     stated = {column: name for name, column, _ in attributes}
     categories = [name for name, _, kind in attributes if kind in ("categorical", "hashed")]
     dense = [name for name, _, kind in attributes if kind == "dense"]
     carried = ["price"] if any("price" in p.keys for p in events) else []
     only = categories if len(categories) == 1 else []
     for key, role, names, more in (("category", "category", categories, only), ("price", "value", dense, carried)):
-        chosen = [stated[given[role]]] if given.get(role) in stated else []
+        chosen = [stated[stated_roles[role]]] if stated_roles.get(role) in stated else []
         if chosen := [*chosen, *named(names, ROLES[role].names), *more]:
             top[key] = chosen[0]
     if value_tasks:
@@ -167,26 +174,26 @@ def propose_schema(
 
 
 # ---- users and items -------------------------------------------------------------------------------------------------
-def _check_given(tables: Sequence[Sampled], given: Mapping[str, str]) -> None:
+def _check_given(tables: Sequence[Sampled], stated_roles: Mapping[str, str]) -> None:
     """ValueError names a column or kind that no table has."""
     names = {name for table in tables for name in table.names}
     texts = {level for t in tables for n in t.names if t.kind(n) == "text" for level in t.levels(n)[:MANY]}
-    for role, column in given.items():
+    for role, column in stated_roles.items():
         parts = [column] if column in names else column.split("+")
         wanted, what = (names | texts, "kind or column") if role.startswith("y_") else (names | {"none", ""}, "column")
-        if bad := [part for part in parts if part not in wanted]:
+        if bad := [single for single in parts if single not in wanted]:
             near = difflib.get_close_matches(bad[0], sorted(wanted), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"map names {bad[0]!r}, and no table has such a {what}{hint}")
 
 
-def _id(table: Sampled, role: str, given: Mapping[str, str]) -> str:
+def _id(table: Sampled, role: str, stated_roles: Mapping[str, str]) -> str:
     """The column of ids of a table, or nothing."""
     names = table.names
-    if role in given and all(part in names for part in given[role].split("+")):
-        return given[role]
-    known = (*ROLES[role].names, *(("id",) if _IDS.get(table.stem.lower()) == role else ()))
-    return next((n for n in named(names, known) if table.kind(n) in ("integer", "text", "number")), "")
+    if role in stated_roles and all(name in names for name in stated_roles[role].split("+")):
+        return stated_roles[role]
+    aliases = (*ROLES[role].names, *(("id",) if _IDS.get(table.stem.lower()) == role else ()))
+    return next((n for n in named(names, aliases) if table.kind(n) in ("integer", "text", "number")), "")
 
 
 def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
@@ -226,7 +233,7 @@ def attribute_kind(table: Sampled, name: str) -> tuple[str, str]:
         return "time", "times"
     if table.is_flag(name) or kind == "bool":
         return "categorical", "yes and no"
-    if table.is_numeric(name):
+    if table.is_numeric(name) and not table.has_levels(name):
         if kind == "integer" and normal(name).endswith("id"):
             return ("categorical" if distinct <= MANY else "hashed"), "ids, by its name"
         return "dense", "numbers"
@@ -248,27 +255,27 @@ def _rename_twins(proposals: Sequence[TableProposal]) -> None:
 
 
 # ---- events ----------------------------------------------------------------------------------------------------------
-def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> TableProposal:
+def _events(table: Sampled, user: str, item: str, stated_roles: Mapping[str, str]) -> TableProposal:
     proposal = TableProposal(table, "events", {"files": list(table.places), "form": "wide"})
-    proposal.take("user", user, "given" if "user_id" in given else "by its name")
-    proposal.take("item", item, "given" if "item_id" in given else "by its name")
-    proposal.left_out |= {name: "as you say" for name in given.get("skip", "").split("+") if name in table.names}
+    proposal.take("user", user, "given" if "user_id" in stated_roles else "by its name")
+    proposal.take("item", item, "given" if "item_id" in stated_roles else "by its name")
+    proposal.left_out |= {name: "as you say" for name in stated_roles.get("skip", "").split("+") if name in table.names}
     times = [name for name in named(proposal.free(), ROLES["timestamp"].names) if table.is_time(name)]
     times = times or [name for name in proposal.free() if table.is_time(name)]
-    if given.get("timestamp") in table.names:
-        proposal.take("time", given["timestamp"], "given")
+    if stated_roles.get("timestamp") in table.names:
+        proposal.take("time", stated_roles["timestamp"], "given")
     elif times and (len(times) == 1 or normal(times[0]) in map(normal, ROLES["timestamp"].names)):
         proposal.take("time", times[0], "times")
     else:
         raise ValueError(f"{table.where} has no column known for the time; want one: --map time=COLUMN")
     for key, role in (("request", "request_id"), ("slot", "position"), ("scenario", "scenario"), ("price", "value")):
-        if given.get(role) in table.names:
-            proposal.take(key, given[role], "given")
-        elif role not in given:
+        if stated_roles.get(role) in table.names:
+            proposal.take(key, stated_roles[role], "given")
+        elif role not in stated_roles:
             kinds = (*ROLES[role].kinds, "integer")  # a scenario may have a number
-            if found := [n for n in named(proposal.free(), ROLES[role].names) if table.has_kind(n, kinds)][:1]:
-                proposal.take(key, found[0], "by its name")
-    _feedback(proposal, given)
+            if columns := [n for n in named(proposal.free(), ROLES[role].names) if table.has_kind(n, kinds)][:1]:
+                proposal.take(key, columns[0], "by its name")
+    _feedback(proposal, stated_roles)
     for name in named(proposal.free(), _AMOUNTS):
         if table.is_numeric(name):
             proposal.enter("measures", slug(name), name, name, "an amount, by its name")
@@ -278,10 +285,10 @@ def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> T
     return proposal
 
 
-def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
+def _feedback(proposal: TableProposal, stated_roles: Mapping[str, str]) -> None:
     """Kinds of long events; else the flags of wide ones, or a rating."""
     table = proposal.table
-    stated = {role[2:]: column for role, column in given.items() if role.startswith("y_")}
+    stated = {role[2:]: column for role, column in stated_roles.items() if role.startswith("y_")}
     exposure, kind = stated.pop("exposure", ""), stated.pop("kind", "")
     texts = [name for name in proposal.free() if table.kind(name) == "text" and not table.is_numeric(name)]
     holding = [n for n in texts if exposure and {*exposure.split("+")} <= {*table.levels(n)}]
@@ -355,8 +362,8 @@ def _requests(events: Sequence[TableProposal], notes: list[str]) -> str:
         if "slot" not in proposal.keys or "+" in proposal.keys["request"]:
             continue
         request, slot = table.codes(proposal.keys["request"]), table.numbers(proposal.keys["slot"], gaps=True)
-        known = ~np.isnan(slot) & (request >= 0)
-        pairs = np.stack([request[known], slot[known].astype(np.int64)], 1)
+        listed = ~np.isnan(slot) & (request >= 0)
+        pairs = np.stack([request[listed], slot[listed].astype(np.int64)], 1)
         if len(pairs) and 1 - len(np.unique(pairs, axis=0)) / len(pairs) > _SLOTS_TWICE:
             notes.append(
                 f"{proposal.keys['request']!r} covers several pages, as slots come again: a request ends where slots "

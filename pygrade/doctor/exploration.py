@@ -32,7 +32,7 @@ _WIDEST = 1.0  # of an exponent: an interval as wide says nothing
 
 
 def exploration_worth(logs: Logs, propensity: SlotPropensity, slots: int = 10) -> dict[str, Any]:
-    """For each of `SHARES` the half-widths of 95 % intervals and the cost, relative (0.01 = 1 %); None: unknown, as is
+    """Half-widths of 95 % intervals and the cost for each of `SHARES`, relative (0.01 = 1 %); None: unknown, as is
     all of shuffling if the log has no slots.
     """
     exponent = ASSUMED if propensity.source == "none" else propensity.exponent
@@ -49,12 +49,12 @@ def exploration_worth(logs: Logs, propensity: SlotPropensity, slots: int = 10) -
     rows = []
     for share in SHARES:
         error = shuffled_error(logs, slots, share * logs.num_requests) if logs.slots_known else None
-        known = error is not None and _Z * error <= _WIDEST
+        narrow = error is not None and _Z * error <= _WIDEST
         rows.append(
             {
                 "share": share,
                 "exponent": _Z * error if error is not None else None,
-                "lift": lift(error) if known and error is not None else None,
+                "lift": lift(error) if narrow and error is not None else None,
                 "shuffled_cost": None if shuffled_cost is None else share * shuffled_cost,
                 "value": _Z * noise / math.sqrt(share * size)
                 if size and share * logs.num_requests * size >= 30
@@ -137,10 +137,10 @@ def _drawn_cost(logs: Logs, center: Floats, exponent: float) -> float | None:
     draws = np.random.default_rng(0).dirichlet(np.maximum(center * _CONCENTRATION, 0.1), (some.num_requests, _DRAWS))
     predicted = some.value_of(some.predictions)
 
-    def value(found: Any) -> float:
-        filled = found >= 0
-        rows = (found + some.offsets[:-1].reshape(-1, *[1] * (found.ndim - 1)))[filled]
-        return float((predicted[rows] * np.broadcast_to(curve, found.shape)[filled]).sum())
+    def value(indices: Any) -> float:
+        filled = indices >= 0
+        rows = (indices + some.offsets[:-1].reshape(-1, *[1] * (indices.ndim - 1)))[filled]
+        return float((predicted[rows] * np.broadcast_to(curve, indices.shape)[filled]).sum())
 
     usual = value(pages(some, np.tile(center.astype(np.float32), (some.num_requests, 1)), slots, formula))
     if not usual > 0:

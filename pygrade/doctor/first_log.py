@@ -45,10 +45,10 @@ def plan_first_log(
 
     shares = sorted({*SHARES, *([] if shuffle is None else [shuffle])})
     rows = [row(share) for share in shares]
-    soon = [entry["share"] for entry in rows if entry["days"] is not None and entry["days"] <= DAYS]
+    soon = [option["share"] for option in rows if option["days"] is not None and option["days"] <= DAYS]
     if shuffle is None:
         shuffle = USUAL if rows[0]["days"] is None else min(soon, default=SHARES[-1])
-    chosen = next(entry for entry in rows if entry["share"] == shuffle)
+    chosen = next(option for option in rows if option["share"] == shuffle)
     plan = {"k": k, "exponent": ASSUMED, "target": TARGET, "events": events, "pages": pages, "full": full}
     return plan | {"shuffle": shuffle, "chosen": chosen, "rows": rows}
 

@@ -23,12 +23,12 @@ def group_tables(places: Sequence[Place]) -> list[list[Place]]:
     groups: list[tuple[set[str], list[Place]]] = []
     for place in [inner for outer in places for inner in _tables_in(outer)]:
         names = set(schema_of(place).names)
-        group = next((found for found in groups if _alike(names, found[0])), None)
+        group = next((other for other in groups if _alike(names, other[0])), None)
         if group is None:
             groups.append((names, [place]))
         else:
             group[1].append(place)
-    return [found for _, found in groups]
+    return [other for _, other in groups]
 
 
 def _alike(a: set[str], b: set[str]) -> bool:
@@ -41,15 +41,15 @@ def _tables_in(place: Place) -> list[Place]:
     if is_url(place) or not path.is_dir() or format_of(path):
         return [place]
     inside = sorted(p for p in path.iterdir() if p.name[0] not in "._")
-    known = [*PARQUET, *CSV, *JSON, *ARROW]
-    if len(inside) < 2 or not all(p.is_file() and set(p.suffixes) & set(known) for p in inside):
+    suffixes = [*PARQUET, *CSV, *JSON, *ARROW]
+    if len(inside) < 2 or not all(p.is_file() and set(p.suffixes) & set(suffixes) for p in inside):
         return [place]
     names = [set(schema_of(p).names) for p in inside]
     return [place] if all(_alike(a, b) for a, b in combinations(names, 2)) else [*inside]
 
 
-def schema_text(proposal: SchemaProposal, place: Callable[[Place], str]) -> str:
-    """The file: keys with what they mean, those that are not used as comments; ``place``: a file's name in it."""
+def schema_text(proposal: SchemaProposal, file_name: Callable[[Place], str]) -> str:
+    """The file: keys with what they mean, those that are not used as comments; ``file_name``: a file's name there."""
     lines = [
         "# Raw events of one's own: pygrade pipeline --data events:THIS_FILE --out DIR",
         '# Where a column is wanted, a number may also be an expression of SQL: rating >= 4, "play ms" / 1000',
@@ -59,7 +59,7 @@ def schema_text(proposal: SchemaProposal, place: Callable[[Place], str]) -> str:
         *_keys(proposal.top, KEYS[""], {}),
     ]
     for table in proposal.tables:
-        keys = {**table.keys, "files": [place(file) for file in table.keys["files"]]}
+        keys = {**table.keys, "files": [file_name(file) for file in table.keys["files"]]}
         plain = {key: value for key, value in keys.items() if key not in _GROUPS}
         lines += ["", f"[[{table.entity}]]", *_keys(plain, KEYS[table.entity], table.why)]
         lines += [f"# left out: {_text(column)}: {why}" for column, why in table.left_out.items()]
@@ -92,9 +92,9 @@ def _name(name: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_name(name)} = {_value(entry)}" for name, entry in value.items()) + " }"
+        return "{ " + ", ".join(f"{_name(name)} = {_value(item)}" for name, item in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(entry) for entry in value) + "]"
+        return "[" + ", ".join(_value(item) for item in value) + "]"
     return str(value) if isinstance(value, int | float) else _text(str(value))
 
 

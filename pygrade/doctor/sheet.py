@@ -122,7 +122,7 @@ def _estimates(
 ) -> dict[str, dict[str, Any]]:
     """Judgment → whether it is possible, and what it says or why it is not."""
     shown = np.bincount(logs.row_request, logs.shown, logs.num_requests)
-    known = propensity.source != "none"
+    slots_known = propensity.source != "none"
     probe = logs.select(np.arange(min(_PROBE, logs.num_requests)))
     told = logging_policy(probe, fusion_formula(PolicyConfig())) is not None
     drawn = explored["drawn"]
@@ -133,7 +133,7 @@ def _estimates(
             "no request shows two items, or nothing has feedback",
         ),
         "value by position": (
-            known,
+            slots_known,
             f"value of any order of the candidates; {propensity.origin}",
             f"slot propensities are unknown: {propensity.reason}; {propensity.needed}",
         ),
@@ -143,7 +143,7 @@ def _estimates(
             "no request has drawn weights: columns w_<task> and a_<task>, exploration dirichlet",
         ),
         "cascade and whole page": (
-            told and known,
+            told and slots_known,
             "check for policies close to production",
             "the log does not tell how its pages came about: columns exploration and w_<task> that explain the order",
         ),

@@ -22,7 +22,7 @@ _FAR = 2.0  # predicted over observed, or the inverse, that is called out
 
 
 def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, Any]]:
-    """By task, over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
+    """Facts by task over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
     ``auc`` with 95 % intervals over users, ``ece`` (of feedback that is 0 or 1), ``page_auc`` within requests, and
     ``over_order``: DCG of the order by prediction over that of the logged order, - 1.
 
@@ -63,46 +63,50 @@ def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) ->
     if not logs.slots_known:
         return UNKNOWN
     gains, discount = gains_of(gains, logs, curve, _FLOOR), rank_discount(None, _RANKS)
-    found = [value_at_k(order, gains, logs.offsets, discount, logs.shown) for order in (scores, -logs.position)]
-    return intervals.simultaneous([intervals.mean_lift(*found)], logs.user_number)[0]
+    values = [value_at_k(order, gains, logs.offsets, discount, logs.shown) for order in (scores, -logs.position)]
+    return intervals.simultaneous([intervals.mean_lift(*values)], logs.user_number)[0]
 
 
-def order_sentence(what: str, lift: dict[str, Any], known: bool) -> list[str]:
-    """That an order is worse than the logged one, if it is."""
+def order_sentence(what: str, lift: dict[str, Any], slots_known: bool) -> list[str]:
+    """A sentence if an order is worse than the logged one."""
     if lift["high"] is None or lift["high"] >= 0:
         return []
     size = f"DCG {lift_text(lift, 1)}"
-    why = "the slots' effect is allowed for" if known else "the slots' effect is not known, and speaks for that order"
+    why = (
+        "the slots' effect is allowed for"
+        if slots_known
+        else "the slots' effect is not known, and speaks for that order"
+    )
     return [f"{what} orders a page worse than the logged order itself ({size}; {why})"]
 
 
-def task_sentences(facts: dict[str, dict[str, Any]], given: Mapping[str, str]) -> list[str]:
-    """One loud sentence for each fault that `log_findings` does not name; given: task → the parent that its prediction
-    is conditional on.
+def task_sentences(facts: dict[str, dict[str, Any]], parents: Mapping[str, str]) -> list[str]:
+    """One loud sentence for each fault that `log_findings` does not name; parents: task → the parent that its
+    prediction presumes.
     """
     result = []
-    for task, entry in facts.items():
-        found, ratio = entry["auc"], entry["ratio"]["value"]
-        examined = ratio if entry["examined_ratio"] is None else entry["examined_ratio"]["value"]
-        if entry["constant"] or entry["events"] < FEW_EVENTS:
+    for task, fact in facts.items():
+        area, ratio = fact["auc"], fact["ratio"]["value"]
+        examined = ratio if fact["examined_ratio"] is None else fact["examined_ratio"]["value"]
+        if fact["constant"] or fact["events"] < FEW_EVENTS:
             continue
-        if entry["events"] < MIN_EVENTS:
-            result.append(f"{task} has {entry['events']} events: too few to say whether its prediction is any good")
-        elif found["high"] is not None and found["high"] < 0.5:
+        if fact["events"] < MIN_EVENTS:
+            result.append(f"{task} has {fact['events']} events: too few to say whether its prediction is any good")
+        elif area["high"] is not None and area["high"] < 0.5:
             result.append(
-                f"the prediction of {task} orders the wrong way (AUC {value_text(found, 3)}): "
+                f"the prediction of {task} orders the wrong way (AUC {value_text(area, 3)}): "
                 "is it the chance of *no* event?"
             )
-        elif found["low"] is not None and found["low"] <= 0.5:
-            result.append(f"the prediction of {task} has no signal: its AUC {value_text(found, 3)} is that of chance")
+        elif area["low"] is not None and area["low"] <= 0.5:
+            result.append(f"the prediction of {task} has no signal: its AUC {value_text(area, 3)} is that of chance")
         else:
             result += order_sentence(
-                f"the prediction of {task}", entry["over_order"], entry["examined_ratio"] is not None
+                f"the prediction of {task}", fact["over_order"], fact["examined_ratio"] is not None
             )
         far = min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR
-        if entry["events"] >= MIN_EVENTS and far and task not in given:
+        if fact["events"] >= MIN_EVENTS and far and task not in parents:
             result.append(
-                f"{task} is predicted {ratio:.2g} times as {'much' if entry['amount'] else 'often'} as it happens: an "
+                f"{task} is predicted {ratio:.2g} times as {'much' if fact['amount'] else 'often'} as it happens: an "
                 "expected value is off by that factor, so calibrate it or let the weights do it"
             )
     return result + _twins(facts)
@@ -112,9 +116,9 @@ def _twins(facts: dict[str, dict[str, Any]]) -> list[str]:
     """Tasks with the same predictions have equal figures."""
     seen: dict[tuple[Any, ...], str] = {}
     result = []
-    for task, entry in facts.items():
-        key = (entry["mean_prediction"], entry["events"], entry["auc"]["value"])
-        if entry["events"] and key in seen:
+    for task, fact in facts.items():
+        key = (fact["mean_prediction"], fact["events"], fact["auc"]["value"])
+        if fact["events"] and key in seen:
             result.append(f"{task} and {seen[key]} have the same events and predictions: one of them is enough")
         seen.setdefault(key, task)
     return result

@@ -29,9 +29,11 @@ WORTH_TEXT = "What the log can tell before anything is trained on it, and what w
 def support_sentences(sheet: Sheet) -> list[str]:
     """Sentences on the uses that the log supports, the least difference that it shows, and the worth of an event."""
     entries = {text: sheet["estimates"][name] for name, text in _SUPPORTS.items()}
-    can = [text for text, entry in entries.items() if entry["possible"]]
+    can = [text for text, support in entries.items() if support["possible"]]
     sentences = [f"With this log you can {', '.join(can)}."] if can else []
-    sentences += [f"You can not {text}: {entry['why']}." for text, entry in entries.items() if not entry["possible"]]
+    sentences += [
+        f"You can not {text}: {support['why']}." for text, support in entries.items() if not support["possible"]
+    ]
     lift = sheet["expected_value_over_order"]
     if lift["high"] is not None and lift["low"] is not None:
         half = f"{50 * (lift['high'] - lift['low']):.2g} %"
@@ -47,12 +49,12 @@ def size_sentence(sheet: Sheet) -> str:
     shares = [f"{100 * explored['shares'][kind]:.3g} % {kind}" for kind in ("shuffle", "dirichlet")]
     told = ", ".join(shares) if explored["logged"] else "no exploration column"
     slots = sheet["propensity"]
-    known = "unknown" if slots["source"] == "none" else slots["note"]
+    propensity = "unknown" if slots["source"] == "none" else slots["note"]
     where = "unknown slots" if size["slots"] is None else f"{size['slots']} slots"
     lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
     return (
         f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {where}; "
-        f"{size['items']:,} items; exploration: {told}. Slot propensity: {known}."
+        f"{size['items']:,} items; exploration: {told}. Slot propensity: {propensity}."
     )
 
 
@@ -87,17 +89,17 @@ def task_rows(sheet: Sheet) -> Rows:
     rows = [
         (
             task,
-            f"{entry['events']:,}",
-            rate_text(entry["rate"], entry["amount"]),
-            rate_text(entry["mean_prediction"], entry["amount"]),
-            value_text(entry["ratio"], 2),
-            "n/a" if entry["examined_ratio"] is None else value_text(entry["examined_ratio"], 2),
-            "n/a" if entry["ece"] is None else f"{entry['ece']:.4f}",
-            value_text(entry["auc"]),
-            value_text(entry["page_auc"]),
-            lift_text(entry["over_order"], 1),
+            f"{fact['events']:,}",
+            rate_text(fact["rate"], fact["amount"]),
+            rate_text(fact["mean_prediction"], fact["amount"]),
+            value_text(fact["ratio"], 2),
+            "n/a" if fact["examined_ratio"] is None else value_text(fact["examined_ratio"], 2),
+            "n/a" if fact["ece"] is None else f"{fact['ece']:.4f}",
+            value_text(fact["auc"]),
+            value_text(fact["page_auc"]),
+            lift_text(fact["over_order"], 1),
         )
-        for task, entry in sheet["tasks"].items()
+        for task, fact in sheet["tasks"].items()
     ]
     return [*rows, ("expected value", *[""] * 8, lift_text(sheet["expected_value_over_order"], 1))]
 
@@ -105,27 +107,27 @@ def task_rows(sheet: Sheet) -> Rows:
 def plan_rows(sheet: Sheet) -> Rows:
     """A row for each metric of an A/B test."""
 
-    def known(value: float | None, form: str) -> str:
+    def or_unknown(value: float | None, form: str) -> str:
         return "n/a" if value is None else form.format(value)
 
     return [
         (
             name,
-            value_text(entry["baseline"]),
-            known(entry["users"], "{:,}"),
-            known(entry["cuped_users"], "{:,}"),
-            known(entry["detectable_lift"], "{:.2%}").replace("%", " %"),
+            value_text(metric["baseline"]),
+            or_unknown(metric["users"], "{:,}"),
+            or_unknown(metric["cuped_users"], "{:,}"),
+            or_unknown(metric["detectable_lift"], "{:.2%}").replace("%", " %"),
         )
-        for name, entry in sheet["plan"].items()
+        for name, metric in sheet["plan"].items()
     ]
 
 
 def worth_text(sheet: Sheet) -> str:
     worth = sheet["exploration_worth"]
-    known = "an assumed exponent" if worth["assumed"] else "the estimated exponent"
+    exponent = "an assumed exponent" if worth["assumed"] else "the estimated exponent"
     shuffled = (
-        f"± of the slots' exponent (now {known} of {worth['exponent']:.2f}), and ± of the lift of an order by expected "
-        "value, estimated from all pages."
+        f"± of the slots' exponent (now {exponent} of {worth['exponent']:.2f}), and ± of the lift of an order by "
+        "expected value, estimated from all pages."
     )
     if sheet["size"]["slots"] is None:
         shuffled = "of no use until the slots are logged."

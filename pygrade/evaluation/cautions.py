@@ -52,7 +52,7 @@ def cautions_of_predictions(logs: Logs, predictions: Mapping[str, Mapping[str, A
 
 
 def caution_of_predicted_value(name: str, judged: Mapping[str, Any], predicted: Mapping[str, Any]) -> list[str]:
-    """If a ranking promises more by the predictions and delivers less by the feedback: lifts over one baseline."""
+    """A caution if a ranking promises more by the predictions than the feedback delivers: lifts over one baseline."""
     if judged["high"] is None or predicted["low"] is None or judged["high"] >= 0.0 or predicted["low"] <= 0.0:
         return []
     return [
@@ -63,7 +63,7 @@ def caution_of_predicted_value(name: str, judged: Mapping[str, Any], predicted: 
 
 
 def caution_of_logged_order(name: str, lift: Interval, metric: str, known_slots: bool) -> list[str]:
-    """If ``name``, which is or would be served, is worse than the order in which production showed the items."""
+    """A caution if ``name``, which is or would be served, is worse than the order that production showed."""
     if not lift.high < 0.0:
         return []
     bias = "" if known_slots else "; slot propensities are unknown, and feedback without them favors the logged order"
@@ -74,7 +74,7 @@ def caution_of_logged_order(name: str, lift: Interval, metric: str, known_slots:
 
 
 def one_user(logs: Logs, cluster: Array, least: float) -> str:
-    """Why the requests of clusters [R] count as fewer than ``least`` users; empty if they do not.
+    """The reason why requests of clusters [R] count as fewer than ``least`` users; empty if they do not.
 
     Counted by the effective number of clusters, of all requests and of those with feedback of value.
     """
@@ -133,7 +133,7 @@ def beyond_share(logs: Logs, cluster: Array) -> Bools:
 
 
 def caution_of_heavy_users(logs: Logs, left_out: Bools) -> list[str]:
-    """If requests [R] are left out as those of `beyond_share`: how many users have too many, and what is done."""
+    """A caution if requests [R] are left out by `beyond_share`: how many users have too many, and what is done."""
     if not left_out.any():
         return []
     who = _users(logs, left_out, "has", "have")
@@ -171,7 +171,7 @@ def robots(logs: Logs, cluster: Array) -> Bools:
 
 
 def caution_of_robots(logs: Logs, bots: Bools) -> list[str]:
-    """If requests [R] are left out as those of `robots`: how many, and what they do."""
+    """A caution if requests [R] are left out by `robots`: how many, and what they do."""
     if not bots.any():
         return []
     who = _users(logs, bots, "gives", "give")
@@ -203,7 +203,7 @@ def limit_amounts(logs: Logs, cluster: Array) -> Logs:
 
 
 def caution_of_value(logs: Logs, cluster: Array) -> list[str]:
-    """If one cluster [R] has more than a tenth of the log's value: whose, and what is done about it."""
+    """A caution if one cluster [R] has more than a tenth of the log's value: whose, and what is done about it."""
     values, numbers = _values(logs), intervals.numbers_of(cluster)
     totals = np.bincount(numbers, values)
     total = float(totals.sum())
@@ -226,7 +226,7 @@ def caution_of_value(logs: Logs, cluster: Array) -> list[str]:
 
 
 def contradicted(logs: Logs, new: Floats, old: Floats, cluster: Array) -> str:
-    """Why the later requests speak against a ranking worth ``new`` [R] instead of ``old`` [R]; empty if they do not.
+    """A text if the later requests speak against a ranking worth ``new`` [R] instead of ``old`` [R]; else empty.
 
     They do if the upper bound of the lift lies below 0 in the last 30 % or the last 15 % of the requests, by time (one-
     sided at 95 %, for both at once): a ranking that was better while a taste lasted may be worse from now on.

@@ -39,8 +39,6 @@ from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
-from pygrade.policy.alone import without_boosts
-from pygrade.policy.mixture import EPSILON
 from pygrade.policy.network import Core
 
 VALUE = "value"  # of the events of all tasks, beside the tasks
@@ -119,7 +117,6 @@ class RankingEvaluator:
         self.mixed = not trade_offs and not served
         requests, items = (logs.context, logs.predictions, logs.offsets), item_inputs(policy, logs)
         self._corrected = policy.correct(*requests, items) if policy.takes_corrected else None
-        self.boosts = policy.boosts_of(logs.scenario, items, logs.predictions, logs.offsets)
         self._items = items
         self.groups, self.exposed = tuple(groups), group_columns(logs, groups)
         self._judged, self._production = (propensity, k, floor, exponent_error), production
@@ -129,9 +126,8 @@ class RankingEvaluator:
         self.attention = np.cumsum(rank_discount(propensity, k))[np.minimum(np.diff(logs.offsets), k) - 1]  # [R]
 
     @cached_property
-    def _cores(self) -> tuple[Core, Core]:
-        """C++ cores of the policy, and of the policy without its boosts."""
-        return self.policy.in_core(), without_boosts(self.policy).in_core()
+    def _core(self) -> Core:
+        return self.policy.in_core()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -215,25 +211,20 @@ class RankingEvaluator:
             raise ValueError("values is for a policy with trade_offs or an expected value; this one takes none")
         return np.array(values)
 
-    def counts(self, values: Array | None = None, boosts: Array | None = None) -> tuple[Array, Array, Array]:
-        """Debiased events [R, T + 1] of the policy at values [R, T] and boosts [M] (None: its own), those of
-        production, and the attention [R, G] that the groups get of `attention` [R].
+    def counts(self, scores: Array) -> tuple[Array, Array, Array]:
+        """Debiased events [R, T + 1] of ranking by scores [M], those of production, and the attention [R, G] that the
+        groups get of `attention` [R].
         """
-        outcomes, count = self._outcomes(self.scores(values, boosts=boosts)), len(self.names)
+        outcomes, count = self._outcomes(scores), len(self.names)
         return outcomes[:, :count], self._base[:, :count], outcomes[:, 2 * count :]
 
     def scores(
-        self, values: Sequence[float] | Mapping[str, float] | Array | None, boosts: Array | None = None
+        self, values: Sequence[float] | Mapping[str, float] | Array | None, priced: FusionPolicy | None = None
     ) -> Array:
-        """[M]: `FusionPolicy.scores` at values by task, [T] or [R, T] and boosts [M] (None: the policy's)."""
+        """[M]: `FusionPolicy.scores` at values by task, [T] or [R, T], of the policy or of a copy with prices."""
         logs = self.logs
         arguments = logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value, self._items
-        if boosts is None:
-            return self.policy.scores(*arguments, core=self._cores[0])
-        rows = torch.from_numpy(self.policy.scores(*arguments, core=self._cores[1]))
-        offsets = torch.from_numpy(logs.offsets)
-        z = ops.transform_scores(rows[:, None], "zscore", epsilon=EPSILON, offsets=offsets)[:, 0]
-        return np.asarray((z + torch.from_numpy(np.asarray(boosts, np.float32))).numpy())
+        return (priced or self.policy).scores(*arguments, core=self._core if priced is None else None)
 
     def named(self, values: Mapping[str, float]) -> Point:
         """The point of values by task: lifts over the values as they are."""

@@ -94,12 +94,10 @@ class LimitEvaluator:
         """judge: of a policy without guardrails, with the groups that the limits name. confidence: None: the estimates
         are the bounds."""
         self.judge, self.limits, self.confidence = judge, tuple(limits), confidence
-        logs, policy = judge.logs, judge.policy
+        logs = judge.logs
         self._known: dict[tuple[float, ...], tuple[list[LimitState], Floats]] = {}
         self._span = _spans_of(logs)
         self._rows = [_rows_of(limit, logs) for limit in limits]
-        worth = policy.task_values
-        self._values = None if worth is None else policy.spec.own_values(worth, logs.scenario, logs.num_requests)
         self.variables = tuple(dict.fromkeys(PriceVariable(n.scenario, n.share, n.name) for n in limits))
         _check_limits(judge, limits)
 
@@ -112,7 +110,7 @@ class LimitEvaluator:
 
     def _at(self, prices: Prices) -> tuple[list[LimitState], Floats]:
         judge = self.judge
-        events, base, exposed = judge.counts(*self._turned(prices))
+        events, base, exposed = judge.counts(judge.scores(None, _at_prices(judge.policy, prices)))
         parts = [self._part(n, rows, events, base, exposed) for n, rows in zip(self.limits, self._rows, strict=True)]
         estimates = [_ratio(*sums) for sums in parts]
         signs = [-1.0 if limit.upper else 1.0 for limit in self.limits]
@@ -155,25 +153,6 @@ class LimitEvaluator:
         square = float(np.square(np.diff(sums[0] / sums[1])).mean())
         step = max(square - 2 * spans * error**2, square / 4)
         return math.sqrt(step * (spans + 1) * (2 * spans + 1) / (6 * spans))
-
-    def _turned(self, prices: Prices) -> tuple[Array | None, Array | None]:
-        """Values [R, T] and boosts [M] at prices; None: the policy's own."""
-        logs, values, boosts = self.judge.logs, None, None
-        for variable, price in prices.items():
-            if price == 0.0:
-                continue
-            rows = _rows_of(variable, logs)
-            if variable.share:
-                column = self.judge.exposed[:, self.judge.groups.index(variable.name)] * rows[logs.row_request]
-                if boosts is None:
-                    own = self.judge.boosts
-                    boosts = np.zeros(len(column)) if own is None else own.numpy().astype(np.float64)
-                boosts = boosts + price * column
-            else:
-                assert self._values is not None
-                values = self._values.copy() if values is None else values
-                values[rows, logs.tasks.index(variable.name)] *= np.float32(math.exp(price))
-        return values, boosts
 
 
 def _ratio(top: Array, bottom: Array) -> Estimate:
@@ -249,14 +228,13 @@ def priced(measure: LimitEvaluator, prices: Prices, production: Baseline | None)
     policy, (states, _) = measure.judge.policy, measure.at(prices)
     base = {name: getattr(policy.config, name) for name in TABLES}
     facts = tuple(states), measure.confidence or 0.0, measure.judge.logs.num_requests
-    kept = copy.deepcopy(policy)
-    kept.spec = replace(policy.spec, config=replace(policy.config, **_priced(policy, prices)))
+    kept = copy.deepcopy(_at_prices(policy, prices))
     kept.guardrails = Guardrails(*facts, base, production)
     return kept
 
 
-def _priced(policy: FusionPolicy, prices: Prices) -> Tables:
-    """Values and boosts of a policy's config at prices."""
+def _at_prices(policy: FusionPolicy, prices: Prices) -> FusionPolicy:
+    """A policy with the values and boosts of its config at prices; it shares all else with the one given."""
     worth = dict(zip(policy.tasks, policy.task_values or (), strict=False))
     result: Tables = {name: copy.deepcopy(getattr(policy.config, name)) for name in TABLES}
     for variable in sorted(prices, key=lambda key: key.scenario is not None):  # a scenario's own price comes on top
@@ -271,7 +249,9 @@ def _priced(policy: FusionPolicy, prices: Prices) -> Tables:
         for table in tables:
             own = table.get(column, result[name].get(column, 0.0 if share else worth.get(column)))
             table[column] = own + price if share else own * math.exp(price)
-    return result
+    priced = copy.copy(policy)
+    priced.spec = replace(policy.spec, config=replace(policy.config, **result))
+    return priced
 
 
 def _rows_of(limit: Limit | PriceVariable, logs: Logs) -> Array:
@@ -301,5 +281,5 @@ def _check_limits(judge: RankingEvaluator, limits: Sequence[Limit]) -> None:
             )
         if policy.task_values[t] == 0:
             raise ValueError(f"limits name task {limit.name!r}, whose events are worth 0; want a value for it")
-        if not judge.counts()[1][:, t].sum() > 0:
+        if not judge.totals(None)[t] > 0:
             raise ValueError(f"limits name task {limit.name!r}, of which production earns nothing in the log")

@@ -255,7 +255,7 @@ def _traffic(days: int | None, longest: int) -> str:
 
 
 def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
-    """Why nothing is decided, and how many more requests would decide it."""
+    """The reason why nothing is decided, and the number of further requests that would decide."""
     name = plain_name(baseline)
     if lift is None or not math.isfinite(lift.low):
         return f"The log can't compare the new ranking with {name}."
@@ -295,5 +295,5 @@ def _detail(
 
 
 def _closed(text: str) -> str:
-    """With a full stop."""
+    """The text with a full stop."""
     return text if text.endswith(".") else f"{text}."

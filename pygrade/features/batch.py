@@ -89,8 +89,8 @@ class FeatureBatch:
             if name in names:
                 values: NDArray[Any] = getattr(self, group)[:, names.index(name)]
                 return values
-        known = ", ".join(column for names in self.names.values() for column in names)
-        raise SchemaError(f"there is no feature {name!r}; the schema has {known}")
+        listed = ", ".join(column for names in self.names.values() for column in names)
+        raise SchemaError(f"there is no feature {name!r}; the schema has {listed}")
 
     def normalized(self) -> "FeatureBatch":
         """A copy with (x − mean) / std of the training window in the dense arrays, limited to ±10, 0 where unknown."""

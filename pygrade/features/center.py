@@ -83,8 +83,8 @@ class FeatureCenter:
         for name, records in state.records.items():
             self._put_rows(name, records.keys, records.all(), version, self.ttl)
         for entity, frame in attributes.items():
-            known = Attributes.of(self.schema, entity, frame)
-            self._put_rows(ATTRIBUTE_TABLES[entity], known.ids, known.values, version)
+            encoded = Attributes.of(self.schema, entity, frame)
+            self._put_rows(ATTRIBUTE_TABLES[entity], encoded.ids, encoded.values, version)
         meta = json.dumps({"schema": self.schema.hash, "version": version}).encode()
         self.store.put_many(META, META_KEY, [meta], version)
         self.store.switch(version)
@@ -125,8 +125,8 @@ class FeatureCenter:
         and the counters say so. Raises `SchemaError` for context that the schema does not know or has in another type.
         """
         items = _item_ids(item_ids)
-        known = check_request(user_id, context or {}, timestamp, scenario, request_id)
-        *made, defaults = self.core.read(int(user_id), items, int(timestamp), scenario, known)
+        request = check_request(user_id, context or {}, timestamp, scenario, request_id)
+        *made, defaults = self.core.read(int(user_id), items, int(timestamp), scenario, request)
         named = dict(zip(FEATURE_ARRAYS, made, strict=True))
         return FeatureBatch.of_request(self.fitted, user_id, timestamp, scenario, request_id, items, named, defaults)
 

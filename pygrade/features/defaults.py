@@ -78,16 +78,16 @@ def _context(events: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]
 
 def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str], frame: Any) -> Iterator[Feature]:
     yield Feature(f"{entity}_id", entity, "categorical", f"{entity}_id", min_count=2)
-    for place, dtype in dtypes.items():
-        owner, column = place.split(".", 1)
+    for path, dtype in dtypes.items():
+        owner, column = path.split(".", 1)
         if owner != f"{entity}s" or column == f"{entity}_id":
             continue
         name, kind = f"{entity}_{column.removeprefix(f'{entity}_')}", kinds.get(column, "")
         if kind in _TYPES and dtype not in _TYPES[kind]:
-            raise SchemaError(f"{place} is of the kind {kind!r}, and {frame[column].dtype}; want {_TYPES[kind][-1]}")
+            raise SchemaError(f"{path} is of the kind {kind!r}, and {frame[column].dtype}; want {_TYPES[kind][-1]}")
         if dtype == "other" or frame[column].null_count() == len(frame):
             what = f"it is {frame[column].dtype}" if dtype == "other" else "it has no value"
-            logger.warning("features: %s is left out: %s", place, what)
+            logger.warning("features: %s is left out: %s", path, what)
         elif dtype == "list[float]":
             size = int(lists_of(frame[column]).list.len().max())
             length = min(size, VECTOR)
@@ -114,12 +114,12 @@ def _categories(source: dict[str, Any], dtypes: dict[str, str]) -> list[str]:
     stated += [name for name, kind in source.get("items", {}).items() if kind == "hashed"][:1]
     if not stated:
         stated = [
-            place.removeprefix("items.")
-            for place, dtype in dtypes.items()
-            if place.startswith("items.")
-            and place != "items.item_id"
+            path.removeprefix("items.")
+            for path, dtype in dtypes.items()
+            if path.startswith("items.")
+            and path != "items.item_id"
             and dtype in ("int", "str")
-            and source.get("items", {}).get(place.removeprefix("items.")) not in ("list", "dense", "time")
+            and source.get("items", {}).get(path.removeprefix("items.")) not in ("list", "dense", "time")
         ]
     return list(dict.fromkeys(stated))[:2]
 

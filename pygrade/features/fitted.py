@@ -97,7 +97,7 @@ class Fitter:
         self._mean = {name: np.zeros(width) for name, width in widths.items()}
         self._square = {name: np.zeros(width) for name, width in widths.items()}
         self._rows = dict.fromkeys((*DENSE, *IDS), 0)
-        self._known: dict[str, int] = {}
+        self._filled: dict[str, int] = {}
         self._codes = {f.name: KeySums() for f in self._id_features}
 
     @property
@@ -122,8 +122,8 @@ class Fitter:
         for name in IDS:
             for feature, own in self.schema.slices(name):
                 columns = arrays[name][:, own]
-                known = int((columns[:, 0] != NULL).sum())
-                self._known[feature.name] = self._known.get(feature.name, 0) + known
+                filled = int((columns[:, 0] != NULL).sum())
+                self._filled[feature.name] = self._filled.get(feature.name, 0) + filled
                 self._codes[feature.name].add(columns.ravel())
 
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ class Fitter:
                     record |= {"known": count / rows, "std": float(spread)}
                     record["mean"] = float(self._mean[name][own].mean())
                 else:
-                    record["known"] = self._known.get(feature.name, 0) / rows
+                    record["known"] = self._filled.get(feature.name, 0) / rows
                     record["values"] = len(fitted.vocabularies[feature.name])
                 records.append(record)
         return records

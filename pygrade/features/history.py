@@ -31,7 +31,7 @@ class LogReader:
 
     @classmethod
     def of(cls, log: RawEvents, schema: FeatureSchema) -> "LogReader":
-        """With the attributes of a log's users and items."""
+        """The history with the attributes of a log's users and items."""
         return cls(schema, Attributes.of(schema, "user", log.users()), Attributes.of(schema, "item", log.items()))
 
     @property
@@ -87,8 +87,8 @@ class LogReader:
         names: list[str] = []
         if "scenario" in frame.columns:
             texts = heads["scenario"].fill_null("").to_numpy().astype(np.str_)
-            unique, place = np.unique(texts, return_inverse=True)
-            tensors["scenario"], names = place.astype(np.int32), unique.tolist()
+            unique, number = np.unique(texts, return_inverse=True)
+            tensors["scenario"], names = number.astype(np.int32), unique.tolist()
         return FeatureChunk(self.schema, tensors, names)
 
 
@@ -126,7 +126,7 @@ class FeatureChunk:
     scenarios: list[str]
 
     @property
-    def entry(self) -> dict[str, Any]:
+    def manifest_entry(self) -> dict[str, Any]:
         """Its record in the index of a feature set."""
         time = self.tensors["timestamp"]
         counts = {"requests": len(time), "rows": len(self.tensors["item_id"])}

@@ -117,8 +117,8 @@ class _Altered(OtherChunks):
                     changes.append(pl.when(late).then(1 - pl.col(name)).otherwise(name).alias(name))
                 elif name.startswith("m_"):
                     noise = pl.Series(random.exponential(100.0, len(kept)), dtype=kept[name].dtype)
-                    known = late & pl.col(name).is_not_null()
-                    changes.append(pl.when(known).then(noise).otherwise(name).alias(name))
+                    measured = late & pl.col(name).is_not_null()
+                    changes.append(pl.when(measured).then(noise).otherwise(name).alias(name))
             if len(kept):
                 yield kept.with_columns(changes)
             if len(kept) < len(frame):

@@ -43,7 +43,7 @@ def materialize(
     with atomic_directory(out) as folder:
         for number, chunk in enumerate(history.chunks(event_log.chunks(rows))):
             chunk.write(folder / PART.format(number))
-            parts.append(chunk.entry)
+            parts.append(chunk.manifest_entry)
             fitter.add(*chunk.inside(window))
             logger.info("features: %s rows", f"{sum(part['rows'] for part in parts):,}")
         if not fitter.requests:

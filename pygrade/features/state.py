@@ -48,8 +48,8 @@ class Records:
 
     def get(self, keys: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """Records [q, width] of the keys, empty without events, and which of them [q] have events."""
-        records, known = self.core.get(keys)
-        return records, known
+        records, present = self.core.get(keys)
+        return records, present
 
     def merge(self, keys: Ints, records: Ints) -> None:
         """Adds the records [q, width] of distinct keys, which have other events than these."""

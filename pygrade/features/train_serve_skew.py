@@ -57,7 +57,7 @@ class Skew:
         return bool(self._features) and all(values == same for values, same, _ in self._features.values())
 
     def features(self) -> list[FeatureSkew]:
-        """Every feature, those that differ most often first."""
+        """All features, those that differ most often first."""
         skews = [
             FeatureSkew(name, values, same / max(values, 1), largest)
             for name, (values, same, largest) in self._features.items()

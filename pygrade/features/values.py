@@ -98,7 +98,7 @@ def code_lists_of(column: Any, length: int) -> NDArray[np.int64]:
     """Codes [n, length] of the first elements of a polars list column, or tags of a text column; NULL if there are
     fewer."""
     column = lists_of(column)
-    return np.stack([codes_of(column.list.get(place, null_on_oob=True)) for place in range(length)], 1)
+    return np.stack([codes_of(column.list.get(index, null_on_oob=True)) for index in range(length)], 1)
 
 
 def lists_of(column: Any) -> Any:
@@ -122,15 +122,15 @@ def vectors_of(column: Any, length: int, table: str, ids: Any) -> NDArray[np.flo
     list has another length."""
     pl = require("polars", "pipeline")
     lists = column.cast(pl.List(pl.Float32))
-    known = lists.is_not_null().to_numpy()
+    present = lists.is_not_null().to_numpy()
     sizes = lists.drop_nulls().list.len().to_numpy()
     if (sizes != length).any():
-        row = int(np.flatnonzero(known)[np.argmax(sizes != length)])
+        row = int(np.flatnonzero(present)[np.argmax(sizes != length)])
         size = len(lists[row])
         raise SchemaError(f"{table}: {column.name!r} of {ids.name} {ids[row]} has {size} numbers; want {length}")
     vectors = np.full((len(lists), length), np.nan, np.float32)
-    if known.any():
-        vectors[known] = lists.drop_nulls().explode().to_numpy().reshape(-1, length)
+    if present.any():
+        vectors[present] = lists.drop_nulls().explode().to_numpy().reshape(-1, length)
     return vectors
 
 

@@ -11,8 +11,8 @@ def numbered(ids: Array) -> NDArray[np.int64]:
     if ids.dtype.kind != "O":
         return np.asarray(np.unique(ids, return_inverse=True)[1], np.int64)
     values = ids.tolist()
-    places = {value: place for place, value in enumerate(sorted(set(values)))}  # faster than sorting all objects
-    return np.fromiter(map(places.__getitem__, values), np.int64, len(values))
+    numbers = {value: number for number, value in enumerate(sorted(set(values)))}  # faster than sorting all objects
+    return np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
 
 
 def count_distinct(numbers: Array) -> int:
@@ -48,7 +48,7 @@ def pad(values: Array, offsets: NDArray[np.int64], length: int = 0) -> tuple[Arr
 
 def column_moments(values: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation [n] of the entries of columns [m, n] that are not NaN; 0 without any."""
-    known = ~np.isnan(values)
-    count = np.maximum(known.sum(0), 1)
-    mean = np.where(known, values, 0).sum(0, dtype=np.float64) / count
-    return mean, np.sqrt(np.square(np.where(known, values - mean, 0)).sum(0) / count)
+    present = ~np.isnan(values)
+    count = np.maximum(present.sum(0), 1)
+    mean = np.where(present, values, 0).sum(0, dtype=np.float64) / count
+    return mean, np.sqrt(np.square(np.where(present, values - mean, 0)).sum(0) / count)

@@ -30,16 +30,16 @@ def drop_outcomes(table: Table, mapping: ColumnMap, shown: NDArray[np.bool_], ta
 
 
 def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> bool:
-    """Is the column known only after the page?"""
+    """True if the column became known only after the page."""
     if shown.all():
         return False
     if table.is_numeric(column):
-        known = np.nan_to_num(table.numbers(column)) != 0
+        filled = np.nan_to_num(table.numbers(column)) != 0
     elif table.kind(column) == "text":
-        known = np.array([bool(level.strip()) for level in table.levels(column)] + [False])[table.codes(column)]
+        filled = np.array([bool(level.strip()) for level in table.levels(column)] + [False])[table.codes(column)]
     else:
-        known = ~table.nulls(column)
-    return bool(known.any() and not known[~shown].any())
+        filled = ~table.nulls(column)
+    return bool(filled.any() and not filled[~shown].any())
 
 
 def read_columns(
@@ -47,7 +47,8 @@ def read_columns(
 ) -> tuple[Names, NDArray[np.float32]]:
     """The context features (x_) and their values [R, F], or the item columns (i_) and theirs [M, I].
 
-    levels: ``column=level`` of a policy: the 0/1 columns that text gets; of other texts, the frequent levels.
+    levels: ``column=level`` of a policy: the 0/1 columns that text gets; of other texts, the frequent levels. A column
+    of digits that is named without a level stays a number.
     """
     of_request = prefix == "x_"
     rows = table.starts if of_request else np.arange(len(table))
@@ -55,7 +56,7 @@ def read_columns(
     arrays: list[NDArray[np.float32]] = []
     for role in [role for role in mapping.roles if role.startswith(prefix)]:
         with problems.collect():
-            if table.kind(mapping.roles[role]) != "text" or table.is_numeric(mapping.roles[role]):
+            if role[2:] in levels or not table.has_levels(mapping.roles[role]):
                 own, block = [role[2:]], _number(table, mapping.roles[role], of_request, notes)
             else:
                 own, block = _text(table, mapping, role, levels_of(levels).get(role[2:]), notes)

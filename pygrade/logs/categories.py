@@ -35,7 +35,7 @@ def most_frequent(counts: NDArray[np.int64], values: int, texts: Sequence[str]) 
 
 
 def is_frequent(count: int, size: int) -> bool:
-    """Are so many of ``size`` values enough for a column of their own?"""
+    """True if so many of ``size`` values are enough for a column of their own."""
     return count >= max(_COUNT, _SHARE * size)
 
 
@@ -74,9 +74,9 @@ def encode(
 
     ValueError names the row and the column of what is no number.
     """
-    place = {name: f for f, name in enumerate(names)}
-    numbers = {name: f for name, f in place.items() if "=" not in name}
-    texts = {column: {x: place[f"{column}={x}"] for x in levels} for column, levels in levels_of(names).items()}
+    column_number = {name: f for f, name in enumerate(names)}
+    numbers = {name: f for name, f in column_number.items() if "=" not in name}
+    texts = {column: {x: column_number[f"{column}={x}"] for x in levels} for column, levels in levels_of(names).items()}
     result = []
     for r, row in enumerate(rows):
         values = [0.0] * len(names)

@@ -44,10 +44,10 @@ def clusters_of(logs: Logs) -> NDArray[np.int64]:
     """[R]: each request's cluster, numbered from 0 in the order of first appearance: users, joined by copies."""
     users, pairs = logs.user_number, _copies(logs)
     joined = _components(int(users.max(initial=-1)) + 1, users[pairs.first], users[pairs.second])[users]
-    _, first, place = np.unique(joined, return_index=True, return_inverse=True)
+    _, first, number = np.unique(joined, return_index=True, return_inverse=True)
     order = np.empty(len(first), np.int64)
     order[np.argsort(first)] = np.arange(len(first))
-    return order[place]
+    return order[number]
 
 
 def copied_share(logs: Logs) -> float:
@@ -67,8 +67,8 @@ class _Pairs(NamedTuple):
 def _copies(logs: Logs) -> _Pairs:
     """Pairs that are likelier copies than chance, by the items or the predictions of their pages."""
     bits = _bits_hashes(logs.predictions)
-    found = [_alike(logs, what, bits) for what in (hashes(logs.item_id, logs.item_number), bits)]
-    return _Pairs(*(np.concatenate(side) for side in zip(*found, strict=True)))
+    pairs = [_alike(logs, what, bits) for what in (hashes(logs.item_id, logs.item_number), bits)]
+    return _Pairs(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
 
 
 def _alike(logs: Logs, what: _Hashes, bits: _Hashes) -> _Pairs:
@@ -143,9 +143,9 @@ def _events_of(
     """The pairs that each event belongs to, on one side, and the events; each request is in one pair of a side."""
     pair = np.full(requests, -1)
     pair[side] = np.arange(len(side))
-    found = pair[request]
-    events = np.flatnonzero(found >= 0)
-    return found[events], events
+    event_pair = pair[request]
+    events = np.flatnonzero(event_pair >= 0)
+    return event_pair[events], events
 
 
 def _components(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

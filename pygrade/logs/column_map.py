@@ -58,7 +58,7 @@ class ColumnMap:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """In the order of the predictions."""
+        """The tasks in the order of the predictions."""
         return tuple(role[2:] for role in self.roles if role.startswith("p_"))
 
     @property
@@ -84,10 +84,12 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
     else:
         pairs = []
         for text in [columns] if isinstance(columns, str) else columns:
-            for entry in filter(str.strip, re.split(r",(?=[^,]*=)", text)):  # a column's own name may hold a comma
-                key, equals, value = _split(entry)
+            for assignment in filter(str.strip, re.split(r",(?=[^,]*=)", text)):  # a column's own name may hold a comma
+                key, equals, value = _split(assignment)
                 if not (equals and key.strip() and value.strip(" ,")):
-                    raise ValueError(f"columns has {entry!r}; want ROLE=COLUMN, e.g. request=session_id,click=clicked")
+                    raise ValueError(
+                        f"columns has {assignment!r}; want ROLE=COLUMN, e.g. request=session_id,click=clicked"
+                    )
                 pairs.append((key.strip(), value.strip(" ,")))
     result: dict[str, str] = {}
     for key, value in pairs:
@@ -104,33 +106,35 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
     return result
 
 
-def _split(entry: str) -> tuple[str, str, str]:
+def _split(assignment: str) -> tuple[str, str, str]:
     """Role, "=" and column; at the middle "=" for a 0/1 column of a log of pygrade's own, ``x_a=b=x_a=b``."""
-    parts = entry.split("=")
+    parts = assignment.split("=")
     middle = len(parts) // 2 if parts[0][:2] in ("x_", "i_") and len(parts) % 2 == 0 else 1
     return "=".join(parts[:middle]), "=" * (len(parts) > 1), "=".join(parts[middle:])
 
 
-def find_request(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
+def find_request(table: Table, stated_roles: Mapping[str, str], result: ColumnMap) -> None:
     """The column whose rows make a request: needed before anything else can be said."""
-    _given(table, given, result, ["request_id"])
-    if "request_id" not in result.roles and (found := _named(table, "request_id", {*given.values(), *_skipped(given)})):
-        result.take("request_id", found[0], BY_NAME)
+    _take_stated(table, stated_roles, result, ["request_id"])
+    if "request_id" not in result.roles and (
+        matches := _named(table, "request_id", {*stated_roles.values(), *_skipped(stated_roles)})
+    ):
+        result.take("request_id", matches[0], BY_NAME)
 
 
-def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
+def propose(table: Table, stated_roles: Mapping[str, str], result: ColumnMap) -> None:
     """Fills in the map: what is given, then what names and types say, then what is left. The table is grouped by
     request.
     """
-    _given(table, given, result, [role for role in given if role not in (SKIP, "request_id")])
-    for name in _skipped(given):
+    _take_stated(table, stated_roles, result, [role for role in stated_roles if role not in (SKIP, "request_id")])
+    for name in _skipped(stated_roles):
         if name in table.names:
             result.left_out[name] = "as you say"
     for name in named(table.names, ROLES["position"].names) if result.no_slots else ():
         result.left_out[name] = "named like a slot, and slot=none"  # what was shown where is no attribute of an item
     for role in ROLES:
-        if role not in result.roles and (found := _named(table, role, _taken(result))):
-            result.take(role, found[0], BY_NAME)
+        if role not in result.roles and (matches := _named(table, role, _taken(result))):
+            result.take(role, matches[0], BY_NAME)
     times = [name for name in table.names if table.kind(name) == "time" and name not in _taken(result)]
     if "timestamp" not in result.roles and len(times) == 1:
         result.take("timestamp", times[0], "the only one of its type")
@@ -142,8 +146,8 @@ def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
     _rest(table, result)
 
 
-def _skipped(given: Mapping[str, str]) -> list[str]:
-    return [given[SKIP], *given[SKIP].split("+")] if SKIP in given else []
+def _skipped(stated_roles: Mapping[str, str]) -> list[str]:
+    return [stated_roles[SKIP], *stated_roles[SKIP].split("+")] if SKIP in stated_roles else []
 
 
 def _taken(result: ColumnMap) -> set[str]:
@@ -157,11 +161,11 @@ def _check_column(table: Table, name: str) -> None:
         raise ValueError(f"{table.where} has no column {name!r}{hint} It has {', '.join(table.names)}")
 
 
-def _given(table: Table, given: Mapping[str, str], result: ColumnMap, roles: Iterable[str]) -> None:
+def _take_stated(table: Table, stated_roles: Mapping[str, str], result: ColumnMap, roles: Iterable[str]) -> None:
     for role in roles:
-        if role not in given:
+        if role not in stated_roles:
             continue
-        column = given[role]
+        column = stated_roles[role]
         if role == "position" and column == NO_SLOTS and column not in table.names:
             result.take(role, column, "given")
             result.no_slots = True
@@ -179,7 +183,7 @@ def _named(table: Table, role: str, taken: set[str]) -> list[str]:
 
 
 def _fits(table: Table, role: str, name: str) -> bool:
-    """Do the values allow the role?"""
+    """True if the values allow the role."""
     if role in ("scenario", "exploration"):
         return not table.varies(name).any()
     if role == "category":
@@ -198,10 +202,10 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
     predictions = {name: predicted_task(name) for name in free if predicted_task(name)}
     stated = result.tasks_alone
     for task in [*stated, *dict.fromkeys(predictions.values())]:
-        found = [name for name, other in predictions.items() if other == task and name not in result.used]
+        prediction_columns = [name for name, other in predictions.items() if other == task and name not in result.used]
         events = [name for name in free if name not in predictions and name not in result.used]
         events = sorted((n for n in events if is_feedback(n, task)), key=lambda name: name != f"y_{task}")
-        roles = {f"p_{task}": found, f"y_{task}": events}
+        roles = {f"p_{task}": prediction_columns, f"y_{task}": events}
         lacking = {role: names for role, names in roles.items() if role not in result.roles}
         if all(lacking.values()):
             for role, names in lacking.items():
@@ -217,10 +221,11 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
         result.take(f"p_{task}", lone.pop(), ONLY)
     _order_tasks(table, result)
     for name in lone:
-        result.odd.append(f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN")
+        result.odd.append(
+            f"{name!r} looks like a prediction, but no feedback goes with it: an input alone; TASK=COLUMN names its "
+            "feedback"
+        )
         result.alone.add("p_")
-        if name.startswith("p_"):
-            result.left_out[name] = "a prediction without feedback"
     for name in flags:
         result.left_out[name] = "feedback without a prediction"
         result.alone.add("y_")
@@ -237,7 +242,7 @@ def _hidden(table: Table, result: ColumnMap) -> NDArray[np.bool_]:
 
 
 def _is_feedback(table: Table, name: str, of_rows: Mapping[str, bool], hidden: NDArray[np.bool_]) -> bool:
-    """Is it named y_, or a flag of rows, such as true and false, that no hidden row has?"""
+    """True if it is named y_, or is a flag of rows, such as true and false, that no hidden row has."""
     if name.startswith("y_"):
         return True
     flag = table.kind(name) == "bool" or (table.kind(name) == "text" and table.is_numeric(name))
@@ -246,9 +251,9 @@ def _is_feedback(table: Table, name: str, of_rows: Mapping[str, bool], hidden: N
 
 def _order_tasks(table: Table, result: ColumnMap) -> None:
     """Tasks in the order of their predictions in the table; given ones in the order given."""
-    given = [r for r in result.roles if r[:2] == "p_" and result.why[r] == "given"]
-    found = [r for r in result.roles if r[:2] == "p_" and r not in given]
-    ordered = given + sorted(found, key=lambda role: table.names.index(result.roles[role]))
+    stated = [r for r in result.roles if r[:2] == "p_" and result.why[r] == "given"]
+    proposed = [r for r in result.roles if r[:2] == "p_" and r not in stated]
+    ordered = stated + sorted(proposed, key=lambda role: table.names.index(result.roles[role]))
     others = {role: column for role, column in result.roles.items() if role[:2] != "p_"}
     result.roles = others | {role: result.roles[role] for role in ordered}
 
@@ -257,7 +262,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
     """The columns that are left: features and the scenario if they are of the request, else item columns. A scenario is
     a feature, and a category an item column, too, but in a log of pygrade's own.
     """
-    joined = {part for column in result.roles.values() for part in column.split("+")}
+    joined = {single for column in result.roles.values() for single in column.split("+")}
     native = METADATA_KEY in (table.arrow.schema.metadata or {})
     for name in table.names:
         if name == result.roles.get("scenario") and name != "scenario" and f"x_{name}" not in result.roles:
@@ -277,18 +282,18 @@ def _rest(table: Table, result: ColumnMap) -> None:
             result.left_out[name] = "differs within a request"
         elif varies or (own and name.startswith("i_")):
             if sum(role.startswith("i_") for role in result.roles) < _MAX_ITEM_COLUMNS:
-                what = "number" if table.is_numeric(name) else "text"
+                what = "text" if table.has_levels(name) else "number"
                 result.take(name if own else f"i_{name}", name, f"{what} of the candidate")
             else:
                 result.left_out[name] = f"more than {_MAX_ITEM_COLUMNS} item columns; i_{name}={name} takes it"
-        elif kind != "text" or own or table.is_numeric(name):
+        elif own or not table.has_levels(name):
             result.take(name if own else f"x_{name}", name, "number of the request")
         else:
             result.take(f"x_{name}", name, f"text of the request with {distinct:,} values")
 
 
 def _differs(table: Table, name: str) -> bool:
-    """Does the column differ within requests? Not if it does so in a few only, and differs between all others: then
+    """True if the column differs within requests; not if it does so in a few only, and differs between all others: then
     these few are refused.
     """
     inside = table.varies(name)
@@ -299,7 +304,7 @@ def _differs(table: Table, name: str) -> bool:
 
 
 def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
-    """Why a column is no number or category, or nothing."""
+    """The reason why a column is no number or category; else empty."""
     kind = table.kind(name)
     if kind == "empty" and not own:
         return "has no value"
@@ -313,11 +318,11 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "the same value everywhere"
     if table.is_time(name):
         return "times: nothing to learn from"
-    if kind == "text" and distinct > MANY and not table.is_numeric(name) and not _has_levels(table, name):
+    if distinct > MANY and table.has_levels(name) and not _has_frequent_levels(table, name):
         return f"text with {distinct:,} values"
     return ""
 
 
-def _has_levels(table: Table, name: str) -> bool:
-    """Has some text a 0/1 column?"""
+def _has_frequent_levels(table: Table, name: str) -> bool:
+    """True if some text has a 0/1 column."""
     return bool(frequent_levels(table.codes(name), table.levels(name)))

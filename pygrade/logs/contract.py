@@ -54,15 +54,15 @@ def contract_rows(mapping: ColumnMap) -> list[tuple[str, str, str, str]]:
     for prefix, text in (("x_", _FEATURES), ("i_", _ITEMS)):
         named = [role for role in mapping.roles if role.startswith(prefix)] or [f"{prefix}<name>"]
         rows += [row(role, role, "" if number else text) for number, role in enumerate(named)]
-    known = {SHORT.get(name, name) for name, *_ in rows} | {f"y_{task}" for task in tasks}
-    rows += [row(role, role) for role in mapping.roles if role not in known]
+    listed = {SHORT.get(name, name) for name, *_ in rows} | {f"y_{task}" for task in tasks}
+    rows += [row(role, role) for role in mapping.roles if role not in listed]
     return rows + [("left out", "", why, column) for column, why in mapping.left_out.items()]
 
 
 def text_of(rows: list[tuple[str, str, str, str]], where: str) -> str:
     """The rows as aligned text."""
     table = [("column", "required", "what it is", where), *rows]
-    widths = [max(len(row[place]) for row in table) for place in (0, 1)]
+    widths = [max(len(row[cell]) for row in table) for cell in (0, 1)]
     last = max(len(row[3]) for row in table)
     return "\n".join(
         f"{name:<{widths[0]}}  {required:<{widths[1]}}  {column:<{last}}  {what}".rstrip()

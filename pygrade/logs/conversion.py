@@ -31,10 +31,10 @@ class ImportNotes:
     warned: list[str] = field(default_factory=list)
 
 
-def refuse(table: Table, label: str, bad: Bools, values: Array, wanted: str, found: str = "") -> None:
-    """TableProblem that names the first bad row, what is there (or ``found``) and what is wanted."""
+def refuse(table: Table, label: str, bad: Bools, values: Array, wanted: str, fact: str = "") -> None:
+    """TableProblem that names the first bad row, what is there (or ``fact``) and what is wanted."""
     if bad.any():
-        raise table.problem(label, bad, found or f"is {values[int(np.argmax(bad))]:g}", wanted)
+        raise table.problem(label, bad, fact or f"is {values[int(np.argmax(bad))]:g}", wanted)
 
 
 def _objects(values: Sequence[Any]) -> Array:
@@ -88,8 +88,8 @@ def of_request(table: Table, column: str, values: Array) -> Array:
     if changed.any():
         row = int(np.argmax(changed))
         wanted = f"one value a request (if its id is not unique, join columns: request=ITS_COLUMN+{column})"
-        found = f"has several values in {count_distinct(table.group[changed]):,} requests, e.g. {values[row - 1]} and"
-        raise table.problem(f"{column!r}", changed, f"{found} {values[row]}", wanted)
+        fact = f"has several values in {count_distinct(table.group[changed]):,} requests, e.g. {values[row - 1]} and"
+        raise table.problem(f"{column!r}", changed, f"{fact} {values[row]}", wanted)
     return values[table.starts]
 
 
@@ -204,15 +204,15 @@ def check_scored(table: Table, column: str, page: NDArray[np.int64], notes: Impo
 def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
     """[M] milliseconds since 1970, NEVER where they are missing."""
     if table.kind(column) == "text" and not table.is_numeric(column):
-        millis, known = _times_of_text(table, column, notes)
+        millis, timed = _times_of_text(table, column, notes)
     elif table.kind(column) == "time":
         pa, stamps = require("pyarrow"), table.arrow.column(column)
         stamps = stamps.cast(pa.timestamp("ms", getattr(stamps.type, "tz", None)), safe=False)
-        millis, known = _integers(stamps), ~table.nulls(column)
+        millis, timed = _integers(stamps), ~table.nulls(column)
         notes.changed.append(f"{column!r} (time): dates, now milliseconds since 1970 (UTC if they name no zone)")
     else:
-        millis, known = _times_of_numbers(table, column, notes)
-    return np.where(known, millis, NEVER)
+        millis, timed = _times_of_numbers(table, column, notes)
+    return np.where(timed, millis, NEVER)
 
 
 def _integers(column: Any) -> NDArray[np.int64]:
@@ -223,36 +223,36 @@ def _integers(column: Any) -> NDArray[np.int64]:
 def _times_of_text(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], Bools]:
     """[M] milliseconds, and where they are known."""
     codes, read = table.codes(column), read_times(require("pyarrow").array(table.levels(column)))
-    wrong, known, local = (np.append(mask, False)[codes] for mask in (read.wrong, read.known, read.local))
+    wrong, timed, local = (np.append(mask, False)[codes] for mask in (read.wrong, read.timed, read.local))
     if wrong.any():
         wanted = "dates as in ISO 8601" + (": day or month may be first" if read.form.endswith("?") else "")
         text = table.texts(column)[int(np.argmax(wrong))]
         problem = table.problem(f"{column!r} (time)", wrong, f"is {text!r}", wanted)
-        problem.rows = problem.rows if known.any() else None
+        problem.rows = problem.rows if timed.any() else None
         raise problem
     zone = "UTC if they name no zone"
-    if 0 < local.sum() < known.sum():
-        zone = f"{local.sum():,} of {known.sum():,} rows name no zone: taken as UTC"
+    if 0 < local.sum() < timed.sum():
+        zone = f"{local.sum():,} of {timed.sum():,} rows name no zone: taken as UTC"
     form = f" ({read.form})" if read.form else ""
     notes.changed.append(f"{column!r} (time): dates{form}, now milliseconds since 1970 ({zone})")
-    return np.append(read.millis, 0)[codes], known
+    return np.append(read.millis, 0)[codes], timed
 
 
 def _times_of_numbers(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], Bools]:
     values = table.numbers(column)
-    known = ~np.isnan(values)
+    timed = ~np.isnan(values)
     fits = {name: (values * factor >= _FIRST) & (values * factor < _LAST) for name, factor in _UNITS.items()}
     unit = max(fits, key=lambda name: int(fits[name].sum()))
-    if known.any() and not fits[unit].any():
+    if timed.any() and not fits[unit].any():
         low, high = np.nanmin(values), np.nanmax(values)
         wanted = "dates, or seconds, milli-, micro- or nanoseconds since 1970"
         raise ValueError(f"{table.where}: {column!r} (time) goes from {low:g} to {high:g}; want {wanted}")
-    refuse(table, f"{column!r} (time)", known & ~fits[unit], values, f"{unit} since 1970, as in most rows")
+    refuse(table, f"{column!r} (time)", timed & ~fits[unit], values, f"{unit} since 1970, as in most rows")
     if unit == "milliseconds" and table.kind(column) == "integer":
-        return _integers(table.column(column)), known
+        return _integers(table.column(column)), timed
     if unit != "milliseconds":
         notes.changed.append(f"{column!r} (time): {unit} since 1970, now milliseconds")
-    return np.round(np.nan_to_num(values) * _UNITS[unit]).astype(np.int64), known
+    return np.round(np.nan_to_num(values) * _UNITS[unit]).astype(np.int64), timed
 
 
 def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
@@ -351,7 +351,7 @@ def embeddings(table: Table, column: str, item: Ints) -> tuple[NDArray[np.int32]
 def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None:
     """Notes which of the columns hold numbers, or yes and no, as text."""
     for column in dict.fromkeys(columns):
-        if column in table.names and table.kind(column) == "text" and table.is_numeric(column):
+        if column in table.names and table.kind(column) == "text" and not table.has_levels(column):
             values = table.numbers(column)
             row = int(np.argmax(~np.isnan(values)))
             text = table.column(column)[row].as_py()
@@ -359,5 +359,5 @@ def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None
 
 
 def record_of(notes: ImportNotes, mapping: ColumnMap) -> dict[str, Any]:
-    """For JSON."""
+    """The record for JSON."""
     return {"map": mapping.words(), "left_out": mapping.left_out, **vars(notes)}

@@ -26,76 +26,81 @@ def read_lists(column: Any, item: NDArray[np.int64]) -> tuple[Places, Vectors]:
     item: [M] number of each row's item. ValueError ``row N: …`` if lists differ in length, or are no vectors.
     """
     pa, pc = require("pyarrow"), require("pyarrow.compute")
-    given = np.flatnonzero(np.asarray(column.is_valid()))
+    filled_rows = np.flatnonzero(np.asarray(column.is_valid()))
     sizes = np.asarray(pc.list_value_length(column.drop_null()), np.int64)
     size = int(sizes[0]) if len(sizes) else 1
     odd = np.asarray((sizes != size) | (sizes < 1) | (sizes > MOST_NUMBERS))
-    _refuse(odd, given, lambda at: f"{sizes[at]} numbers", size)
+    _refuse(odd, filled_rows, lambda at: f"{sizes[at]} numbers", size)
     flat = pc.list_flatten(column).combine_chunks().cast(pa.float32(), safe=False)
-    vectors = np.asarray(pc.fill_null(flat, np.nan), np.float32).reshape(len(given), size)
+    vectors = np.asarray(pc.fill_null(flat, np.nan), np.float32).reshape(len(filled_rows), size)
     wrong = ~np.isfinite(vectors).all(1) | ~vectors.any(1)
-    _refuse(wrong, given, lambda at: "a vector that is 0 or has a number that is not finite", size)
-    first = np.arange(len(given))  # of equal vectors in a row of the same item
-    order = np.lexsort((given, item[given]))
-    alike = (item[given[order[1:]]] == item[given[order[:-1]]]) & (vectors[order[1:]] == vectors[order[:-1]]).all(1)
+    _refuse(wrong, filled_rows, lambda at: "a vector that is 0 or has a number that is not finite", size)
+    first = np.arange(len(filled_rows))  # of equal vectors in a row of the same item
+    order = np.lexsort((filled_rows, item[filled_rows]))
+    alike = (item[filled_rows[order[1:]]] == item[filled_rows[order[:-1]]]) & (
+        vectors[order[1:]] == vectors[order[:-1]]
+    ).all(1)
     first[order] = order[np.maximum.accumulate(np.where(np.append(False, alike), 0, np.arange(len(order))))]
-    kept, place = np.unique(first, return_inverse=True)
+    kept, vector_index = np.unique(first, return_inverse=True)
     own = np.full(len(item), -1, np.int64)
-    own[given] = place
+    own[filled_rows] = vector_index
     return _filled(own, item).astype(np.int32), np.ascontiguousarray(vectors[kept])
 
 
-def write_lists(place: Places, vectors: Vectors, item: NDArray[np.int64]) -> Any:
+def write_lists(vector_index: Places, vectors: Vectors, item: NDArray[np.int64]) -> Any:
     """The Arrow column of rows [M]: a list where the vector is not that of the item's row before."""
     pa = require("pyarrow")
     order = np.argsort(item, kind="stable")
     changed = np.ones(len(item), bool)
-    changed[order[1:]] = (item[order[1:]] != item[order[:-1]]) | (place[order[1:]] != place[order[:-1]])
-    written = changed & (place >= 0)
+    changed[order[1:]] = (item[order[1:]] != item[order[:-1]]) | (vector_index[order[1:]] != vector_index[order[:-1]])
+    written = changed & (vector_index >= 0)
     offsets = np.concatenate([[0], np.cumsum(written)]) * vectors.shape[1]
-    values = pa.array(np.ascontiguousarray(vectors[place[written]]).reshape(-1))
+    values = pa.array(np.ascontiguousarray(vectors[vector_index[written]]).reshape(-1))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=pa.array(~written))
 
 
 def join_tables(parts: Sequence[tuple[Places, Vectors]]) -> tuple[Places, Vectors]:
     """One table of several, of the vectors that rows have, each once."""
     if all(vectors is parts[0][1] for _, vectors in parts):
-        return np.concatenate([place for place, _ in parts]), parts[0][1]
+        return np.concatenate([vector_index for vector_index, _ in parts]), parts[0][1]
     sizes = {vectors.shape[1] for _, vectors in parts}
     if len(sizes) > 1:
         raise ValueError(f"parts have embeddings of {' and '.join(map(str, sorted(sizes)))} numbers; want one length")
     starts = np.cumsum([0, *(len(vectors) for _, vectors in parts)])
-    moved = [np.where(place < 0, -1, place + start) for (place, _), start in zip(parts, starts, strict=False)]
-    place, vectors = np.concatenate(moved), np.concatenate([vectors for _, vectors in parts])
-    used = np.unique(place[place >= 0])
+    moved = [
+        np.where(vector_index < 0, -1, vector_index + start)
+        for (vector_index, _), start in zip(parts, starts, strict=False)
+    ]
+    vector_index, vectors = np.concatenate(moved), np.concatenate([vectors for _, vectors in parts])
+    used = np.unique(vector_index[vector_index >= 0])
     bits = np.ascontiguousarray(vectors[used]).view(np.dtype((np.void, vectors.itemsize * vectors.shape[1])))[:, 0]
     _, first, number = np.unique(bits, return_index=True, return_inverse=True)
     renamed = np.full(len(vectors) + 1, -1, np.int32)  # the last: of -1
     renamed[used] = number
-    return renamed[place], vectors[used[first]]
+    return renamed[vector_index], vectors[used[first]]
 
 
 def _filled(own: Array, item: NDArray[np.int64]) -> Array:
     """Places with that of the item's row before, or else of the first after it, where there is none."""
     order = np.argsort(item, kind="stable")
-    sorted_item, given = item[order], own[order] >= 0
-    place = np.arange(len(order))
-    before = np.maximum.accumulate(np.where(given, place, 0))
-    after = np.minimum.accumulate(np.where(given, place, len(order) - 1)[::-1])[::-1]
-    found = np.full(len(order), -1, np.int64)
+    sorted_item, has_vector = item[order], own[order] >= 0
+    row = np.arange(len(order))
+    before = np.maximum.accumulate(np.where(has_vector, row, 0))
+    after = np.minimum.accumulate(np.where(has_vector, row, len(order) - 1)[::-1])[::-1]
+    nearest = np.full(len(order), -1, np.int64)
     for at in (after, before):
-        known = given[at] & (sorted_item[at] == sorted_item)
-        found[known] = own[order[at[known]]]
+        same_item = has_vector[at] & (sorted_item[at] == sorted_item)
+        nearest[same_item] = own[order[at[same_item]]]
     result = np.empty_like(own)
-    result[order] = found
+    result[order] = nearest
     return result
 
 
-def _refuse(bad: Any, rows: Array, found: Any, size: int) -> None:
+def _refuse(bad: Any, rows: Array, fact: Any, size: int) -> None:
     if bad.any():
         at = int(np.argmax(bad))
         wanted = f"{size} finite numbers, as in the first row that has some, and at most {MOST_NUMBERS}, not all 0"
-        raise EmbeddingError(int(rows[at]), f"{found(at)}; want {wanted}")
+        raise EmbeddingError(int(rows[at]), f"{fact(at)}; want {wanted}")
 
 
 class EmbeddingError(ValueError):

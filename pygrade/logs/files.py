@@ -54,13 +54,13 @@ def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000, *, check
 
 
 def concatenate(parts: Sequence[Logs]) -> Logs:
-    """One log of several with the same tasks, features and values; optional columns that all have are kept, also of
-    items."""
+    """One log of several with the same tasks, features and values; optional columns that all have are kept, and the
+    item columns of each, which are unknown in the others."""
     if not parts:
         raise ValueError("parts is empty; want at least one log")
     if any(part.items != parts[0].items for part in parts):
-        common = [name for name in parts[0].items if all(name in part.items for part in parts)]
-        parts = [part.arranged(part.tasks, part.features, common) for part in parts]
+        every = tuple(dict.fromkeys(name for part in parts for name in part.items))
+        parts = [part.with_items(every) for part in parts]
     first = parts[0]
     for part in parts[1:]:
         for name in ("tasks", "features", "task_values", "value_tasks", "slots_known"):
@@ -72,8 +72,12 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
     changes["scales"] = {task: scale for part in parts for task, scale in part.scales.items()}  # the last one's
-    given = [(part.embedding, part.embeddings) for part in parts]
-    tables = [(place, vectors) for place, vectors in given if place is not None and vectors is not None]
+    embeddings = [(part.embedding, part.embeddings) for part in parts]
+    tables = [
+        (vector_index, vectors)
+        for vector_index, vectors in embeddings
+        if vector_index is not None and vectors is not None
+    ]
     if len(tables) == len(parts):
         changes["embedding"], changes["embeddings"] = join_tables(tables)
     else:

@@ -8,7 +8,7 @@ same. Columns are made in one pass over the requests in order of time, by the co
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,11 +84,10 @@ class History:
         history.core  # noqa: B018  refuses what can't be
         return history
 
-    @cached_property
+    @property
     def core(self) -> _core.History:
         """The core's, which makes the columns."""
-        fields = vars(self) | {"expected": [value for row in self.expected for value in row]}
-        return _core.History(**{name: fields[name] for name in self.__dataclass_fields__})
+        return _in_core(self)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -103,6 +102,11 @@ class History:
     def columns(self) -> "HistoryPass":
         """Begin a pass over a log."""
         return HistoryPass(self)
+
+
+@lru_cache(16)
+def _in_core(history: History) -> _core.History:
+    return _core.History(**vars(history) | {"expected": [value for row in history.expected for value in row]})
 
 
 class HistoryPass:
@@ -155,14 +159,16 @@ def with_columns(logs: Logs, context: Floats32, columns: Floats32, history: Hist
     )
 
 
-def without_columns(logs: Logs, history: History) -> Logs:
+def without_columns(logs: Logs, history: History | None) -> Logs:
     """The log without the history's columns."""
+    if history is None:
+        return logs
     features = [name for name in logs.features if name not in history.features]
     return logs.arranged(logs.tasks, features, [name for name in logs.items if name not in history.items])
 
 
 def why_not(logs: Logs, ids: bool = True) -> str:
-    """Why a log can't have a history; empty if it can. ids: also if nobody and nothing comes twice."""
+    """The reason why a log can't have a history; empty if it can. ids: also if nobody and nothing comes twice."""
     if logs.timestamp is None:
         return "the log has no timestamps"
     if (
@@ -217,8 +223,9 @@ def _rounded(values: Any) -> tuple[float, ...]:
 
 
 def seen_before(logs: Logs) -> Iterator[str]:
-    """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.63 of what is predicted
-    (the others: 1.13)." Nothing without timestamps, or if it is less than 1 % of the rows."""
+    """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.63 of the
+    clicks that are predicted, the others 1.13". Nothing without timestamps, or if it is less than 1 % of the rows.
+    """
     if logs.timestamp is None:
         return
     shown = np.flatnonzero(logs.shown)

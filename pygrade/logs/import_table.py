@@ -75,26 +75,26 @@ def import_table(
 
     ValueError says what is missing (`LogContractError`) or refused; of several problems, `TableProblems` has all.
     """
-    given = parse_map(columns)
+    stated_roles = parse_map(columns)
     arrow = to_arrow(table)
     check_names(arrow, where)
     header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
-    own_list = bool(header) and given.get("position", LISTED) == LISTED and LISTED in arrow.column_names
+    own_list = bool(header) and stated_roles.get("position", LISTED) == LISTED and LISTED in arrow.column_names
     if own_list:  # a log of pygrade's own without slots
-        given["position"] = LISTED
-    arrow, said, parents = unnested(arrow, where, given)
-    found, requests = Table(arrow, where, parents=parents), 0
+        stated_roles["position"] = LISTED
+    arrow, said, parents = unnested(arrow, where, stated_roles)
+    grouped, requests = Table(arrow, where, parents=parents), 0
     options = _Options(scale or {}, levels, from_records(header.get("scales", {})) if header else None)
     while True:
-        attempt = _attempt(found, given, options)
+        attempt = _attempt(grouped, stated_roles, options)
         requests = requests or len(attempt.table.starts)
-        bad, gaps, left_out = _cure(found, attempt, requests, fix)
+        bad, gaps, left_out = _cure(grouped, attempt, requests, fix)
         if not (fix and (left_out or gaps)):
             break
         said += [f"fixed: {text}" for text in attempt.problems.texts(where)]
         said += [f"fixed: what is no number in {name!r} is missing" for name in sorted(gaps)]
         said += [f"fixed: left out {left_out}"] if left_out else []
-        found = found.mended(~bad, gaps)
+        grouped = grouped.mended(~bad, gaps)
     if not fix and (left_out or gaps):
         attempt.problems.hint = f"--fix {f'leaves out {left_out}' if left_out else 'takes them as missing'}"
     contract.check(attempt.table, attempt.mapping, attempt.problems.texts(where))
@@ -116,11 +116,11 @@ def import_table(
     return ImportedTable(fields, mapping, notes, rows, where, attempt.table.row_name, values, priced, bool(header))
 
 
-def _attempt(table: Table, given: Mapping[str, str], options: _Options) -> _Attempt:
+def _attempt(table: Table, stated_roles: Mapping[str, str], options: _Options) -> _Attempt:
     """The fields of a log, as far as they can be made."""
     result = _Attempt(table)
     mapping, notes, problems = result.mapping, result.notes, result.problems
-    find_request(table, given, mapping)
+    find_request(table, stated_roles, mapping)
     if "request_id" in mapping.roles:
         with problems.collect():
             conversion.ids(table, mapping.roles["request_id"], "request")
@@ -128,7 +128,7 @@ def _attempt(table: Table, given: Mapping[str, str], options: _Options) -> _Atte
     else:  # nothing can be said of what differs within a request
         table = table.grouped(np.arange(len(table)))[0]
     result.table = table
-    propose(table, given, mapping)
+    propose(table, stated_roles, mapping)
     slot: NDArray[np.int32] | None = None
     if "position" in mapping.roles:
         with problems.collect():
@@ -165,18 +165,18 @@ def _cure(table: Table, attempt: _Attempt, requests: int, fix: bool) -> tuple[ND
     if left_out > MOST_LEFT_OUT * requests:
         if fix:
             text = f"a fix would leave out {words}: too many, it may leave out {MOST_LEFT_OUT:.0%}"
-            attempt.problems.found.append(ValueError(text))
+            attempt.problems.errors.append(ValueError(text))
         return np.zeros(len(table), bool), set(), ""
     return bad, gaps, words
 
 
-def worth_by_default(imported: ImportedTable, given: Mapping[str, float]) -> dict[str, float]:
+def worth_by_default(imported: ImportedTable, stated: Mapping[str, float]) -> dict[str, float]:
     """Default worth of one event of each task: 1, -1 of harm, of large amounts 1 on average. A worth other than 1 is
     added to the notes.
     """
     worth = dict.fromkeys(imported.fields["tasks"], 1.0)
     for t, task in enumerate(worth):
-        if imported.own or task in {**imported.values, **given}:
+        if imported.own or task in {**imported.values, **stated}:
             continue
         events = imported.fields["feedback"][:, t]
         mean = float(events[events > 0].mean()) if (events > 0).any() else 1.0
@@ -298,7 +298,7 @@ def _events(
     """Feedback and predictions [M, T]; without slots, they are only checked, as if rows with feedback were shown."""
     table, roles, notes, tasks = attempt.table, attempt.mapping.roles, attempt.notes, attempt.mapping.tasks
     feedback: list[NDArray[np.float32]] = []
-    found: list[RawPredictions] = []
+    raw_predictions: list[RawPredictions] = []
     for task in tasks:
         column, events = roles.get(f"y_{task}"), None
         if column is not None:
@@ -310,17 +310,17 @@ def _events(
                 feedback.append(events)
         if events is not None:
             with attempt.problems.collect():
-                found.append(RawPredictions.of(table, roles[f"p_{task}"], task, events, seen))
+                raw_predictions.append(RawPredictions.of(table, roles[f"p_{task}"], task, events, seen))
     finder = ScaleReader(table, None if attempt.mapping.no_slots else slot, notes)
-    for raw in sorted(found, key=lambda raw: -int((raw.events > 0).sum())):  # parents first
+    for raw in sorted(raw_predictions, key=lambda raw: -int((raw.events > 0).sum())):  # parents first
         with attempt.problems.collect():
             finder.read(raw, stated.get(raw.task, None if logged is None else PredictionScale()))
     if feedback:
         result["feedback"] = np.stack(feedback, 1)
     scales = finder.scales
     if len(scales) == len(tasks):
-        values = np.stack([raw.values for raw in found], 1)
-        result["predictions"] = read_predictions(scales, [raw.task for raw in found], values)
+        values = np.stack([raw.values for raw in raw_predictions], 1)
+        result["predictions"] = read_predictions(scales, [raw.task for raw in raw_predictions], values)
         if logged is not None:
             kept = {task: scale for task, scale in logged.items() if task in tasks}
             scales = kept | {task: scales[task] for task in stated}

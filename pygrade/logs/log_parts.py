@@ -48,7 +48,7 @@ class LogParts:
     features: tuple[str, ...]
     task_values: tuple[float, ...]
     value_tasks: tuple[str, ...]
-    items: tuple[str, ...] = ()  # item columns that every file has
+    items: tuple[str, ...] = ()  # item columns that a file has, which are unknown in others
 
     @classmethod
     def open(cls, paths: Place | Sequence[Place]) -> "LogParts":
@@ -62,29 +62,29 @@ class LogParts:
         if not places:
             raise ValueError("paths is empty; want at least one Parquet file or directory")
         parts: list[LogFile] = []
-        found: list[NDArray[np.uint64]] = []
+        id_hashes: list[NDArray[np.uint64]] = []
         facts: parquet.Facts | None = None
-        known: set[bool] = set()
+        slot_kinds: set[bool] = set()
         for place in places:
             folder, names = _files(place)
             for name in names:
                 with parquet.ParquetParts(folder.fetch(name)) as source:
                     now, ids = source.facts(), source.request_ids()
-                    known.add(source.slots_known)
+                    slot_kinds.add(source.slots_known)
                     if (wanted := source.header.get("parts", len(names))) != len(names) and len(names) > 1:
                         raise ValueError(f"{place}: {len(names)} parts; {name} says the log has {wanted}")
                 if facts is not None and now[:2] != facts[:2]:
                     raise ValueError(
                         f"{place}/{name} has tasks and features {now[:2]}; {parts[0].name} has {facts[:2]}"
                     )
-                if len(known) > 1:
+                if len(slot_kinds) > 1:
                     raise ValueError(f"{place}/{name} and {parts[0].name}: one has slots (position), the other none")
                 facts = facts or now
-                facts = (*facts[:4], tuple(name for name in facts[4] if name in now[4]))
+                facts = (*facts[:4], tuple(dict.fromkeys((*facts[4], *now[4]))))
                 parts.append(LogFile(str(folder), name, np.arange(len(ids), dtype=np.int64)))
-                found.append(hashes(ids))
+                id_hashes.append(hashes(ids))
         assert facts is not None
-        _check_distinct(parts, found)
+        _check_distinct(parts, id_hashes)
         return cls(tuple(parts), *facts)
 
     @property
@@ -98,7 +98,7 @@ class LogParts:
     def each_part(self) -> Iterator[Logs]:
         """The requests, a file at a time."""
         for part in self.parts:
-            logs = read_logs(part.path).arranged(self.tasks, self.features, self.items)
+            logs = read_logs(part.path).arranged(self.tasks, self.features).with_items(self.items)
             logs = logs if len(part.chosen) == logs.num_requests else logs.select(part.chosen)
             yield logs.valued(self.task_values, self.value_tasks)
 
@@ -147,9 +147,9 @@ class LogParts:
         if not 0.0 <= fraction <= 1.0:
             raise ValueError(f"fraction is {fraction}; want 0 to 1")
         stamps = [self._timestamps(part) for part in self.parts]
-        known = [part for part in stamps if part is not None]
-        whole = len(known) == len(stamps)
-        order = np.argsort(np.concatenate(known), kind="stable") if whole else np.arange(self.num_requests)
+        dated = [part for part in stamps if part is not None]
+        whole = len(dated) == len(stamps)
+        order = np.argsort(np.concatenate(dated), kind="stable") if whole else np.arange(self.num_requests)
         early = np.zeros(self.num_requests, bool)
         early[order[: round(fraction * self.num_requests)]] = True
         return self.select(early), self.select(~early)
@@ -192,14 +192,14 @@ def _files(place: Place) -> tuple[Folder, list[str]]:
     return folder, names
 
 
-def _check_distinct(parts: Sequence[LogFile], found: Sequence[NDArray[np.uint64]]) -> None:
+def _check_distinct(parts: Sequence[LogFile], id_hashes: Sequence[NDArray[np.uint64]]) -> None:
     """Each request in one file alone."""
-    every = np.concatenate(found)
+    every = np.concatenate(id_hashes)
     order = np.argsort(every, kind="stable")
     twice = np.flatnonzero(every[order[1:]] == every[order[:-1]])
     if not len(twice):
         return
-    ends = np.cumsum([len(ids) for ids in found])
+    ends = np.cumsum([len(ids) for ids in id_hashes])
     one, other = (parts[int(np.searchsorted(ends, order[twice[0] + i], side="right"))] for i in (0, 1))
     where = f"{one.name} twice" if one is other else f"{one.name} and in {other.name}"
     if one is not other and one.folder != other.folder:

@@ -94,8 +94,8 @@ class Logs:
         if taken := [name for name in self.items if name in (*self.tasks, *self.features)]:
             raise ValueError(f"items has {taken[0]!r}, which is the name of a task or feature; want another name")
         if (self.item_features is None) != (not self.items):
-            found = "None" if self.item_features is None else f"of shape {self.item_features.shape}"
-            raise ValueError(f"items are {self.items}, item_features is {found}; want both or none of them")
+            shape = "None" if self.item_features is None else f"of shape {self.item_features.shape}"
+            raise ValueError(f"items are {self.items}, item_features is {shape}; want both or none of them")
         if not self.tasks:
             raise ValueError("tasks is empty; want at least one task")
         if (self.embedding is None) != (self.embeddings is None):
@@ -248,8 +248,8 @@ class Logs:
     ) -> "Logs":
         """The checked log of an imported table."""
         tasks = imported.fields["tasks"]
-        for name, given in (("values", values or ()), ("value_tasks", value_tasks)):
-            if unknown := [task for task in given if task not in tasks]:
+        for name, named_tasks in (("values", values or ()), ("value_tasks", value_tasks)):
+            if unknown := [task for task in named_tasks if task not in tasks]:
                 raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
         worth = {**worth_by_default(imported, values or {}), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
@@ -284,18 +284,31 @@ class Logs:
         for kind, own, wanted in kinds:
             if missing := [name for name in wanted if name not in own]:
                 raise ValueError(f"the log has no {kind} {', '.join(missing)}; it has {', '.join(own) or 'none'}")
-        place, feature = [self.tasks.index(t) for t in tasks], [self.features.index(f) for f in features]
+        task_numbers, feature_numbers = [self.tasks.index(t) for t in tasks], [self.features.index(f) for f in features]
         for name in ("predictions", "feedback", *PER_TASK):
             if getattr(self, name) is not None:
-                changes[name] = np.ascontiguousarray(getattr(self, name)[:, place])
-        changes["context"] = np.ascontiguousarray(self.context[:, feature])
+                changes[name] = np.ascontiguousarray(getattr(self, name)[:, task_numbers])
+        changes["context"] = np.ascontiguousarray(self.context[:, feature_numbers])
         if self.item_features is not None and tuple(items) != self.items:
             column = [self.items.index(name) for name in items]
             changes["item_features"] = np.ascontiguousarray(self.item_features[:, column]) if column else None
-        changes["task_values"] = tuple(self.task_values[t] for t in place)
+        changes["task_values"] = tuple(self.task_values[t] for t in task_numbers)
         changes["value_tasks"] = tuple(task for task in self.value_tasks if task in tasks)
         changes["scales"] = {task: scale for task, scale in self.scales.items() if task in tasks}
         return replace(self, **changes)
+
+    def with_items(self, items: Sequence[str]) -> "Logs":
+        """Return the log with these item columns in this order: NaN of those that it lacks, 0 of a further level of a
+        text that it has.
+        """
+        if tuple(items) == self.items:
+            return self
+        log = self._with_levels("items", items)
+        width = len(log.items)
+        columns = np.concatenate([log.item_columns, np.full((log.num_rows, 1), np.nan, np.float32)], 1)
+        place = [log.items.index(name) if name in log.items else width for name in items]
+        features = np.ascontiguousarray(columns[:, place]) if place else None
+        return replace(log, items=tuple(items), item_features=features)
 
     def _with_levels(self, kind: Literal["features", "items"], wanted: Sequence[str]) -> "Logs":
         """The log with columns of 0 for levels of a text that it does not have."""
@@ -414,9 +427,9 @@ def _some(names: Sequence[str]) -> str:
 
 def _span(column: NDArray[np.float32]) -> str:
     """Least and greatest value, and the share that is missing."""
-    known = column[~np.isnan(column)]
-    span = f"{known.min():g} to {known.max():g}" if len(known) else "no value"
-    return span + (f", {np.isnan(column).mean():.0%} missing" if len(known) < len(column) else "")
+    present = column[~np.isnan(column)]
+    span = f"{present.min():g} to {present.max():g}" if len(present) else "no value"
+    return span + (f", {np.isnan(column).mean():.0%} missing" if len(present) < len(column) else "")
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
@@ -517,7 +530,7 @@ def _validate_places(logs: Logs, refuse: _Refuse) -> None:
     numbers = logs.item_number
     items = logs.row_request * (int(numbers.max(initial=0)) + 1) + numbers
     if count_distinct(items) != len(items):
-        _, first, place = np.unique(items, return_index=True, return_inverse=True)
-        twice = (np.bincount(place, ~logs.shown) > 0)[place]  # feeds do show an item in two slots
+        _, first, number = np.unique(items, return_index=True, return_inverse=True)
+        twice = (np.bincount(number, ~logs.shown) > 0)[number]  # feeds do show an item in two slots
         twice[first] = False
         refuse(twice, "item_id", logs.item_id, "each item once in a request, or each time in a slot")

@@ -17,19 +17,19 @@ _LOOK = 100  # rows that decide what a column of text is
 
 
 def unnested(
-    arrow: Any, where: str, given: Mapping[str, str] | None = None
+    arrow: Any, where: str, stated_roles: Mapping[str, str] | None = None
 ) -> tuple[Any, list[str], NDArray[np.int64] | None]:
     """The table with a row a candidate, without structures; what was done, for people; and the row [M] of the table
     given that each row comes from, None if they are the same.
 
     JSON in text is read. Lists of one length a row are laid out, the other columns repeated; a list of some of the
     items, such as those clicked, becomes a flag of each. Fields of a structure become columns of their own names, or
-    ``column_field`` if the name is taken. Lists in rows of one item each stay as they are. ``given``: role → column.
-    ValueError if two lists of a row differ in length.
+    ``column_field`` if the name is taken. Lists in rows of one item each stay as they are. ``stated_roles``: role →
+    column. ValueError if two lists of a row differ in length.
     """
-    given, notes, parents = given or {}, list[str](), None
-    skipped = {*given.get(SKIP, "").split("+"), given.get(SKIP, "")}
-    items = {normal(given["item_id"])} if "item_id" in given else set(map(normal, ROLES["item_id"].names))
+    stated_roles, notes, parents = stated_roles or {}, list[str](), None
+    skipped = {*stated_roles.get(SKIP, "").split("+"), stated_roles.get(SKIP, "")}
+    items = {normal(stated_roles["item_id"])} if "item_id" in stated_roles else set(map(normal, ROLES["item_id"].names))
     nested = [name for name in _columns(arrow, *_LISTS, "struct") if name in skipped]
     arrow = flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
     while lists := _columns(arrow, *_LISTS):
@@ -72,10 +72,10 @@ def _head(arrow: Any, name: str) -> list[str]:
 def _value(text: str) -> Any:
     """A list or a dict, or None if the text is neither in JSON."""
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except ValueError:
         return None
-    return found if isinstance(found, list | dict) else None
+    return parsed if isinstance(parsed, list | dict) else None
 
 
 def _checked(text: str | None, name: str, row: int, where: str) -> Any:
@@ -144,10 +144,10 @@ def _flags(items: Any, some: Any) -> Any | None:
     rows = []
     for own, chosen in zip(items.to_pylist(), some.to_pylist(), strict=True):
         try:
-            found = set(chosen or ())
+            chosen_items = set(chosen or ())
         except TypeError:
             return None
-        if not found <= set(own or ()):
+        if not chosen_items <= set(own or ()):
             return None
-        rows.append([item in found for item in own or ()])
+        rows.append([item in chosen_items for item in own or ()])
     return require("pyarrow").array(rows)

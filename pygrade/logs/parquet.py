@@ -86,8 +86,8 @@ class ParquetParts:
 
     def row_name(self, row: int) -> str:
         """A row of the log as users see it: its number within its file."""
-        part = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return f"{row - int(self.starts[part])} of {self.files[part].name}"
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"{row - int(self.starts[number])} of {self.files[number].name}"
 
     def fail(self, column: str, row: int, reason: str) -> ValueError:
         return ValueError(f"{self.path}: column '{column}', row {self.row_name(row)}: {reason}")
@@ -218,9 +218,9 @@ class ParquetParts:
                 result[field] = values_of(field, column)
                 continue
             result[field] = np.zeros((len(starts) if column.by_request else self.num_rows, len(names)), np.float32)
-            for place, name in enumerate(names):
+            for number, name in enumerate(names):
                 if predicted or name in self.names:
-                    result[field][:, place] = values_of(name, column)
+                    result[field][:, number] = values_of(name, column)
         feedback, hidden = result["feedback"], (result["position"] < 0)[:, None]
         if bool((hidden & (feedback == 0)).any()):
             self.notes.append("feedback is 0 where position is null: taken as not shown (null)")
@@ -332,8 +332,8 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
             table[name] = write_lists(columns[name][rows], columns["embeddings"], numbered(columns["item_id"][rows]))
             continue
         mask = hidden if name in ("position", "feedback") else None
-        for place, label in enumerate(columns[column.labels] if column.labels else ("",)):
-            values = columns[name][:, place] if column.labels else columns[name]
+        for number, label in enumerate(columns[column.labels] if column.labels else ("",)):
+            values = columns[name][:, number] if column.labels else columns[name]
             array = pa.array(np.ascontiguousarray(values[start:stop] if column.by_request else values[rows]), mask=mask)
             title = LISTED if name == "position" and not columns["slots_known"] else name
             table[column.prefix + label or title] = array.take(request) if column.by_request else array

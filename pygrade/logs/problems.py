@@ -35,7 +35,7 @@ class Problems:
     """The problems found so far: conversions go on behind one that failed."""
 
     def __init__(self) -> None:
-        self.found: list[ValueError] = []
+        self.errors: list[ValueError] = []
         self.hint = ""  # what a fix would do
 
     @contextmanager
@@ -44,28 +44,28 @@ class Problems:
         try:
             yield
         except ValueError as error:
-            if str(error) not in map(str, self.found):
-                self.found.append(error)
+            if str(error) not in map(str, self.errors):
+                self.errors.append(error)
 
     def texts(self, where: str) -> list[str]:
         """Each problem without the table's name in front."""
-        return [one_line(error, 1000).removeprefix(f"{where}: ") for error in self.found]
+        return [one_line(error, 1000).removeprefix(f"{where}: ") for error in self.errors]
 
     def check(self, where: str) -> None:
         """ValueError with all problems, if there are any; one is raised as it is."""
-        if not self.found:
+        if not self.errors:
             return
-        error = self.found[0]
-        if len(self.found) > 1:
-            error = TableProblems(f"{where} has {len(self.found)} problems", self.texts(where))
+        error = self.errors[0]
+        if len(self.errors) > 1:
+            error = TableProblems(f"{where} has {len(self.errors)} problems", self.texts(where))
         if self.hint:
             error.add_note(self.hint)
         raise error
 
     def cures(self) -> tuple[NDArray[np.int64], set[str]] | None:
         """Rows whose requests to leave out and columns to read with gaps, if that solves every problem; else None."""
-        problems = [error for error in self.found if isinstance(error, TableProblem)]
-        if not problems or len(problems) < len(self.found):
+        problems = [error for error in self.errors if isinstance(error, TableProblem)]
+        if not problems or len(problems) < len(self.errors):
             return None
         if not all(problem.column or problem.rows is not None for problem in problems):
             return None

@@ -84,6 +84,7 @@ EXPOSURES = ("impression", "exposure", "shown", "view")  # and the kind that is 
 HARM = ("hide", "dislike", "report", "return", "refund", "unsubscribe")  # tasks that are worth -1, unless one says more
 
 _PREDICTION = re.compile(r"(?:p|pred|predicted|prob)_(\w+)|(\w+)_(?:score|pred|prediction|prob|probability|model)")
+_CATEGORY = re.compile(r"(?:.*[\W_]|.*[a-z](?=[A-Z]))?(?i:(?:sub_?)?(?:category|brand|class|genre)(?:_?(?:id|code))?)")
 _FEEDBACK = re.compile(r"(?:y|is|has|was|did)_(\w+)")
 
 
@@ -101,14 +102,14 @@ def normal(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def named(names: list[str], known: tuple[str, ...]) -> list[str]:
+def named(names: list[str], aliases: tuple[str, ...]) -> list[str]:
     """Those of the names that are known, the surest first.
 
     >>> named(["Zeit", "AT", "time"], ROLES["timestamp"].names)
     ['time', 'AT']
     """
     by_name = {normal(name): name for name in reversed(names)}
-    return [by_name[normal(name)] for name in known if normal(name) in by_name]
+    return [by_name[normal(name)] for name in aliases if normal(name) in by_name]
 
 
 def predicted_task(name: str) -> str:
@@ -122,7 +123,7 @@ def predicted_task(name: str) -> str:
 
 
 def is_feedback(name: str, task: str) -> bool:
-    """Does the name mean the feedback of a task?
+    """True if the name means the feedback of a task.
 
     >>> [is_feedback(name, "tap") for name in ("y_tap", "tapped", "is_tap", "taps")]
     [True, True, True, False]
@@ -132,6 +133,15 @@ def is_feedback(name: str, task: str) -> bool:
     return bare in (word, f"{word}ed", f"{word}d", f"{word}{word[-1:]}ed")
 
 
+def is_category(name: str) -> bool:
+    """Are texts of the column categories by its name, also where they are digits?
+
+    >>> [is_category(name) for name in ("category", "itemClass", "sub_category", "brand_id", "world_class_rating")]
+    [True, True, True, True, False]
+    """
+    return _CATEGORY.fullmatch(name) is not None
+
+
 def is_harm(task: str) -> bool:
-    """Is the task something that users do to what they do not like, by its name?"""
+    """True for a task that users do to what they do not like, by its name."""
     return any(is_feedback(task, word) for word in HARM)

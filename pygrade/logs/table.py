@@ -14,6 +14,7 @@ from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.leaks import are_times
 from pygrade.logs.problems import TableProblem
+from pygrade.logs.roles import is_category
 from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 from pygrade.logs.text_times import are_time_texts
@@ -141,11 +142,11 @@ class Table:
         """A row as users count it: its number in the table that they gave. The function does not keep the table."""
         return partial(_row_name, self.where, self.rows, self.parents)
 
-    def problem(self, label: str, bad: NDArray[np.bool_], found: str, wanted: str) -> TableProblem:
-        """The problem of some rows [M]: ``label`` names the column, ``found`` what is wrong in the first of them."""
+    def problem(self, label: str, bad: NDArray[np.bool_], fact: str, wanted: str) -> TableProblem:
+        """The problem of some rows [M]: ``label`` names the column, ``fact`` what is wrong in the first of them."""
         more = f" ({bad.sum():,} such rows)" if bad.sum() > 1 else ""
         row = self.row_name(int(np.argmax(bad)))
-        return TableProblem(f"{self.where}: {label} {found} in row {row}{more}; want {wanted}", self.rows[bad])
+        return TableProblem(f"{self.where}: {label} {fact} in row {row}{more}; want {wanted}", self.rows[bad])
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
@@ -192,8 +193,14 @@ class Table:
         return column if column.type == target else column.cast(target)
 
     def is_numeric(self, name: str) -> bool:
-        """Is it a column of numbers or of yes and no, also written as text, but for a few rows?"""
+        """True for a column of numbers or of yes and no, also written as text, but for a few rows."""
         return self.kind(name) in ("number", "integer", "bool") or self._text_numbers(name) is not None
+
+    def has_levels(self, name: str) -> bool:
+        """Is it text of categories: words, or codes by the name of the column, which are no amounts?"""
+        if self.kind(name) != "text" or self.is_flag(name):
+            return False
+        return is_category(name) or not self.is_numeric(name)
 
     def _text_numbers(self, name: str) -> tuple[Floats, NDArray[np.bool_]] | None:
         """[M] numbers, NaN for null and blank, and which rows have another text; None if the column is no text, or has
@@ -205,10 +212,10 @@ class Table:
             self._parsed[name] = None
             codes = self.codes(name)
             if (read := read_numbers(self.levels(name))) is not None:
-                found, wrong = np.array([*read[0], np.nan])[codes], np.array([*read[1], False])[codes]
-                distinct = len(np.unique(found[~np.isnan(found)]))
+                numbers, wrong = np.array([*read[0], np.nan])[codes], np.array([*read[1], False])[codes]
+                distinct = len(np.unique(numbers[~np.isnan(numbers)]))
                 if wrong.sum() <= (_WRONG if distinct >= _NUMBERS else _WRONG_FEW) * (codes >= 0).sum():
-                    self._parsed[name] = found, wrong
+                    self._parsed[name] = numbers, wrong
         return self._parsed[name]
 
     def numbers(self, name: str, gaps: bool = False) -> Floats:
@@ -234,9 +241,9 @@ class Table:
             if not wrong.any():
                 return np.full(len(self), np.nan)
         else:
-            found, wrong = parsed
+            numbers, wrong = parsed
             if gaps or not wrong.any():
-                return found
+                return numbers
         problem = self.problem(f"{name!r}", wrong, f"is {self.texts(name)[int(np.argmax(wrong))]!r}", _NUMERIC)
         problem.rows = None if parsed is None else problem.rows
         raise problem
@@ -260,29 +267,29 @@ class Table:
             return self._encoded[name]
         encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
         places = require("pyarrow.compute").fill_null(encoded.indices, -1).to_numpy()
-        found = np.asarray(places, np.int32), encoded.dictionary
+        codes = np.asarray(places, np.int32), encoded.dictionary
         if self.kind(name) == "text":
-            self._encoded[name] = found
-        return found
+            self._encoded[name] = codes
+        return codes
 
     def levels(self, name: str) -> list[str]:
         """The distinct texts of a column, in the order of `codes`."""
         return [str(value) for value in self._encode(name)[1].to_pylist()]
 
     def is_time(self, name: str) -> bool:
-        """Is the column of times, also as numbers, or by its first texts?"""
+        """True for a column of times, also as numbers, or by its first texts."""
         if self.is_numeric(name):
             return self.kind(name) != "bool" and are_times(self.numbers(name, gaps=True))
         texts = self.column(name).slice(0, 100).drop_null().combine_chunks() if self.kind(name) == "text" else ()
         return self.kind(name) == "time" or (len(texts) > 0 and are_time_texts(texts))
 
     def is_flag(self, name: str) -> bool:
-        """Are all values 0 and 1, or yes and no?"""
+        """True if all values are 0 and 1, or yes and no."""
         values = self.numbers(name, gaps=True) if self.is_numeric(name) else np.empty(0)
         return set(values[~np.isnan(values)]) == {0.0, 1.0}
 
     def has_kind(self, name: str, kinds: Sequence[str]) -> bool:
-        """Is the column of one of these kinds, or of numbers written as text?"""
+        """True for a column of one of these kinds, or of numbers written as text."""
         return self.kind(name) in kinds or ("number" in kinds and self.is_numeric(name))
 
     def codes(self, name: str) -> NDArray[np.int64]:

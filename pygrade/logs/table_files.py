@@ -28,15 +28,15 @@ def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
     ValueError names a file that cannot be read, and why.
     """
     pa = require("pyarrow")
-    found = [part for path in paths for part in _tables(path, query, len(paths) == 1)]
-    if not found:
+    named_tables = [named_table for path in paths for named_table in _tables(path, query, len(paths) == 1)]
+    if not named_tables:
         raise ValueError("files is empty; want at least one file")
-    tables = [table for table, _ in found]
+    tables = [table for table, _ in named_tables]
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ValueError(f"the files' columns differ in type: {one_line(error)}") from error
-    names = list(dict.fromkeys(name for _, name in found))
+    names = list(dict.fromkeys(name for _, name in named_tables))
     return table, names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
@@ -47,7 +47,7 @@ def _tables(place: Place, query: str, alone: bool) -> list[tuple[Any, str]]:
     if kind:
         read = table_formats.read_delta if kind == "Delta" else table_formats.read_iceberg
         table, version = read(base, version)
-        found = [(table, f"{Path(base).name}@v{version}")]
+        named_tables = [(table, f"{Path(base).name}@v{version}")]
     elif version is not None:
         raise ValueError(f"{base} is no Delta or Iceberg table; want one, as @v{version} is a version of it")
     else:
@@ -59,21 +59,21 @@ def _tables(place: Place, query: str, alone: bool) -> list[tuple[Any, str]]:
             if query and not alone:
                 raise ValueError(f"query is {query!r} on several files; want one DuckDB database")
             return [table_formats.read_duckdb(path, query)]
-        found = [(table, path.name or str(path)) for table in _directory_or_file(path)]
+        named_tables = [(table, path.name or str(path)) for table in _directory_or_file(path)]
     if query:
         raise ValueError(f"query is {query!r}, and {place} is no DuckDB database; want one, such as shop.duckdb")
-    return found
+    return named_tables
 
 
 def _directory_or_file(path: Path) -> list[Any]:
     """The tables of a file, or of the files in and below a directory, with the columns that its directories name."""
     if path.is_file():
         return [_read(path)]
-    known = [*PARQUET, *CSV, *JSON, *ARROW]
+    suffixes = [*PARQUET, *CSV, *JSON, *ARROW]
     files = [path / name for name in visible_files(path) if not any(part[0] == "_" for part in Path(name).parts)]
-    files = [file for file in files if _kind(file) in known]
+    files = [file for file in files if _kind(file) in suffixes]
     if not files:
-        raise ValueError(f"{path} holds no file of a kind that is read: {', '.join(known)}")
+        raise ValueError(f"{path} holds no file of a kind that is read: {', '.join(suffixes)}")
     for folder in {parent for file in files for parent in file.relative_to(path).parents} - {Path()}:
         if kind := table_formats.format_of(path / folder):
             raise ValueError(f"{path} holds the {kind} table {path / folder}; want its own path")
@@ -87,15 +87,15 @@ def _partitioned(tables: list[Any], folders: list[Path]) -> list[Any]:
     if not keys:
         return tables
     scheme = ds.HivePartitioning(pa.schema([(key, pa.string()) for key in keys]))
-    found = [ds.get_partition_keys(scheme.parse(f"{folder.as_posix()}/")) for folder in folders]
+    folder_keys = [ds.get_partition_keys(scheme.parse(f"{folder.as_posix()}/")) for folder in folders]
     for key in keys:
-        values = pa.array([values.get(key) for values in found], pa.string())
+        values = pa.array([values.get(key) for values in folder_keys], pa.string())
         with suppress(pa.ArrowInvalid):
             values = values.cast(pa.int64())
-        for place, table in enumerate(tables):
+        for number, table in enumerate(tables):
             if key not in table.column_names:
-                column = pa.repeat(values[place], len(table))
-                tables[place] = table.append_column(
+                column = pa.repeat(values[number], len(table))
+                tables[number] = table.append_column(
                     key, column.dictionary_encode() if pa.types.is_string(column.type) else column
                 )
     return tables
@@ -125,5 +125,5 @@ def _read(path: Path) -> Any:
         if str(error).startswith(f"{path}, line "):
             raise
         raise ValueError(f"{path} is not a complete {kind} file: {one_line(error)}") from error
-    known = ", ".join((*PARQUET, *CSV, *JSON, *ARROW, *table_formats.DUCKDB))
-    raise ValueError(f"{path}: want a file ending in {known}, or a directory of such, a Delta or an Iceberg table")
+    suffixes = ", ".join((*PARQUET, *CSV, *JSON, *ARROW, *table_formats.DUCKDB))
+    raise ValueError(f"{path}: want a file ending in {suffixes}, or a directory of such, a Delta or an Iceberg table")

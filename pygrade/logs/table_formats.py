@@ -27,10 +27,10 @@ def split_version(place: Place) -> tuple[Place, int | None]:
     >>> split_version("s3://shop/log@v12"), split_version("s3://shop/log")
     (('s3://shop/log', 12), ('s3://shop/log', None))
     """
-    found = _VERSION.fullmatch(str(place))
-    if found is None or (not is_url(place) and Path(place).exists()):
+    match = _VERSION.fullmatch(str(place))
+    if match is None or (not is_url(place) and Path(place).exists()):
         return place, None
-    return (found[1] if is_url(place) else Path(found[1])), int(found[2])
+    return (match[1] if is_url(place) else Path(match[1])), int(match[2])
 
 
 def format_of(place: Place) -> str:
@@ -89,18 +89,20 @@ def read_iceberg(place: Place, snapshot: int | None = None) -> tuple[Any, int]:
         "s3.endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
         "s3.region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     }
-    found = {name: [os.environ[v] for v in variables if os.environ.get(v)] for name, variables in settings.items()}
+    credentials = {
+        name: [os.environ[v] for v in variables if os.environ.get(v)] for name, variables in settings.items()
+    }
     with _errors(place, require("pyarrow").ArrowException, OSError, ValueError):
         location = str(file) if is_url(file) else str(Path(file).absolute())
         table = tables.StaticTable.from_metadata(
-            location, {name: values[0] for name, values in found.items() if values}
+            location, {name: values[0] for name, values in credentials.items() if values}
         )
         current = table.current_snapshot()
         if current is None:
             raise ValueError("the table has no snapshot, so no rows")
-        known = [str(entry.snapshot_id) for entry in table.snapshots()]
-        if snapshot is not None and str(snapshot) not in known:
-            raise ValueError(f"{place} has no snapshot {snapshot}; want one of {', '.join(known[-5:])}")
+        snapshots = [str(version.snapshot_id) for version in table.snapshots()]
+        if snapshot is not None and str(snapshot) not in snapshots:
+            raise ValueError(f"{place} has no snapshot {snapshot}; want one of {', '.join(snapshots[-5:])}")
         return table.scan(snapshot_id=snapshot).to_arrow(), snapshot or int(current.snapshot_id)
 
 
@@ -108,7 +110,7 @@ def _current_metadata(place: Place) -> str:
     """The metadata file of the latest version: that of ``version-hint.text``, else the one with the highest number."""
     folder = Folder.at(place) / _METADATA
     names = folder.names(f"*{_METADATA_FILE}")
-    numbers = {name: int(found[0]) if (found := re.search(r"\d+", name)) else -1 for name in names}
+    numbers = {name: int(match[0]) if (match := re.search(r"\d+", name)) else -1 for name in names}
     last = max(numbers.values())
     if folder.has("version-hint.text"):
         hint = folder.read("version-hint.text").decode().strip()
@@ -122,7 +124,7 @@ def _current_metadata(place: Place) -> str:
 
 
 def is_duckdb(path: Path) -> bool:
-    """Is it a DuckDB database, by its name or its first bytes?"""
+    """True for a DuckDB database, by its name or its first bytes."""
     if path.suffix.lower() in DUCKDB:
         return True
     with path.open("rb") as file:
@@ -136,16 +138,16 @@ def read_duckdb(path: Path, query: str = "") -> tuple[Any, str]:
         listed = (
             "select table_schema, table_name from information_schema.tables where table_catalog = current_database()"
         )
-        quoted = [".".join(f'"{part}"' for part in row) for row in connection.execute(listed).fetchall()]
+        quoted = [".".join(f'"{identifier}"' for identifier in row) for row in connection.execute(listed).fetchall()]
         names = sorted(name.replace('"main".', "").replace('"', "") for name in quoted)
         if not query and len(names) != 1:
             has = f"the tables {', '.join(names)}" if names else "no table"
             raise ValueError(f"{path} has {has}; want a query, e.g. --query 'select * from {(names or ['feed'])[0]}'")
         what = "query" if query else f"table {names[0]}"
-        found = connection.sql(query or f"select * from {quoted[0]}")
-        if found is None:
+        relation = connection.sql(query or f"select * from {quoted[0]}")
+        if relation is None:
             raise ValueError(f"{path}: query is {query!r}, which has no rows; want a select")
-        return found.to_arrow_table(), f"{path.name}, {what}"
+        return relation.to_arrow_table(), f"{path.name}, {what}"
 
 
 def kind_of(dtype: Any) -> str:
@@ -175,16 +177,16 @@ def kind_of(dtype: Any) -> str:
 def plain_texts(arrow: Any) -> Any:
     """String views (of polars and DataFusion) as strings: pyarrow can neither take nor decode views."""
     pa = require("pyarrow")
-    for place, field in enumerate(arrow.schema):
-        kind, column = field.type, arrow.column(place)
+    for number, field in enumerate(arrow.schema):
+        kind, column = field.type, arrow.column(number)
         if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
             kind = pa.dictionary(kind.index_type, pa.string())
             parts = [(chunk.indices, chunk.dictionary.cast(pa.string())) for chunk in column.chunks]
-            column = pa.chunked_array([pa.DictionaryArray.from_arrays(*part) for part in parts], type=kind)
+            column = pa.chunked_array([pa.DictionaryArray.from_arrays(*piece) for piece in parts], type=kind)
         elif pa.types.is_string_view(kind):
             column = column.cast(pa.string())
         if column.type != field.type:
-            arrow = arrow.set_column(place, field.name, column)
+            arrow = arrow.set_column(number, field.name, column)
     return arrow
 
 

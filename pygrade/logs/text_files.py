@@ -90,17 +90,17 @@ class TextTable:
 
     def _typed(self) -> str:
         nulls = ", ".join(map(sql_text, _NULLS))
-        known = {name: f"case when {quoted(name)} not in ({nulls}) then {quoted(name)} end" for name in self.names}
+        filled = {name: f"case when {quoted(name)} not in ({nulls}) then {quoted(name)} end" for name in self.names}
         tests = [
             f"coalesce(bool_and(regexp_full_match({value}, {sql_text(form)})), false)"
-            for value in known.values()
+            for value in filled.values()
             for form in (_WHOLE, f"(?i){_DECIMAL}")
         ]
-        (found,) = self._read(f"select [{', '.join(tests)}] from {self.source}", 1)
-        fits = found.column(0)[0].as_py()
+        (batch,) = self._read(f"select [{', '.join(tests)}] from {self.source}", 1)
+        fits = batch.column(0)[0].as_py()
         pairs = zip(fits[::2], fits[1::2], strict=True)
         types = ["bigint" if whole else "double" if decimal else "varchar" for whole, decimal in pairs]
-        casts = [f"({value})::{t} as {quoted(name)}" for (name, value), t in zip(known.items(), types, strict=True)]
+        casts = [f"({value})::{t} as {quoted(name)}" for (name, value), t in zip(filled.items(), types, strict=True)]
         return f"select {', '.join(casts)} from {self.source}"
 
     def _read(self, query: str, rows: int) -> Iterator[Any]:
@@ -112,19 +112,19 @@ class TextTable:
             raise self._named(error) from None
 
     def _named(self, error: Exception) -> ValueError:
-        found = _FAULT.search(str(error))
-        if found is None:
+        match = _FAULT.search(str(error))
+        if match is None:
             return ValueError(f"{self.path} is not a complete {self.path.suffix} file: {one_line(error)}")
-        if found[3] == "Invalid":
+        if match[3] == "Invalid":
             _refuse_bytes(self.path)
-        text = f"{found[3]}{found[4]}".rstrip(". ").lower()
+        text = f"{match[3]}{match[4]}".rstrip(". ").lower()
         if "unterminated quote" in text:
             text = "a quote is opened and not closed"
         if cut := re.search(r"columns: (\d+) found: (\d+)", text):
             why = "is a text with the delimiter not quoted?" if int(cut[2]) > int(cut[1]) else "is the file cut off?"
             text = f"{cut[2]} columns, want {cut[1]} as in line 1 ({why})"
-        line = f": {shortened(found[2].strip())!r}" if found[2] else ""
-        return ValueError(f"{self.path}, line {found[1]}: {text}{line}")
+        line = f": {shortened(match[2].strip())!r}" if match[2] else ""
+        return ValueError(f"{self.path}, line {match[1]}: {text}{line}")
 
     def _check_quotes(self, batch: Any, first: int) -> None:
         """ValueError if a quote that is opened and not closed has made one cell of several lines.
@@ -157,9 +157,9 @@ def read_csv(path: Path) -> Any:
     if not (batches := list(text.typed_batches(1 << 16))):
         return pa.table({name: pa.nulls(0) for name in text.names})
     table = pa.Table.from_batches(batches)
-    for place, column in enumerate(table.columns):
+    for number, column in enumerate(table.columns):
         if column.null_count == len(column):  # of any type in other files
-            table = table.set_column(place, table.column_names[place], pa.nulls(len(column)))
+            table = table.set_column(number, table.column_names[number], pa.nulls(len(column)))
     return table
 
 
@@ -213,12 +213,12 @@ def _refuse_object(path: Path) -> None:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            record = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {shortened(line.decode())!r} is no JSON ({error})") from None
-        if not isinstance(found, dict):
+        if not isinstance(record, dict):
             raise ValueError(f"{path}, line {number}: {shortened(line.decode())!r}; want an object with names")
-        for name, value in found.items():
+        for name, value in record.items():
             kind = "number" if type(value) in (int, float) else type(value).__name__
             if value is not None and kinds.setdefault(name, kind) != kind:
                 raise ValueError(f"{path}, line {number}: {name!r} is a {kind}, and a {kinds[name]} in lines before")

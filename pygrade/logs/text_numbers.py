@@ -13,7 +13,7 @@ _MOST = 0.6  # of the texts that are numbers, where a column's are
 
 
 def is_unknown(text: str) -> bool:
-    """Does the text say that the value is missing?"""
+    """True if the text means that the value is missing."""
     return text.strip().lower() in _UNKNOWN
 
 
@@ -33,29 +33,29 @@ def read_numbers(texts: Sequence[str]) -> tuple[list[float], list[bool]] | None:
     (None, None)
     """
     words = [text.strip().lower() for text in texts]
-    known = [word for word in words if word not in _UNKNOWN]
-    if not known:
+    filled = [word for word in words if word not in _UNKNOWN]
+    if not filled:
         return None
-    found: list[float | None] = [_FLAGS.get(word) for word in words]
-    if sum(number is not None for number in found) < min(2, len(known)):
+    numbers: list[float | None] = [_FLAGS.get(word) for word in words]
+    if sum(number is not None for number in numbers) < min(2, len(filled)):
         sign = ","  # that stands for a decimal point, or for nothing
-        if any(map(_THOUSANDS.search, known)):
+        if any(map(_THOUSANDS.search, filled)):
             words = [word.replace(sign, "") for word in words]
-        elif any(map(_DECIMAL_COMMA.fullmatch, known)):
+        elif any(map(_DECIMAL_COMMA.fullmatch, filled)):
             words = [word.replace(sign, ".") for word in words]
-        percent = sum(word.endswith("%") for word in known) > len(known) / 2
-        found = [_number(word, percent) for word in words]
-        if sum(number is not None for number in found) < _MOST * len(known):
+        percent = sum(word.endswith("%") for word in filled) > len(filled) / 2
+        numbers = [_number(word, percent) for word in words]
+        if sum(number is not None for number in numbers) < _MOST * len(filled):
             return None
-    wrong = [number is None and word not in _UNKNOWN for number, word in zip(found, words, strict=True)]
-    return [math.nan if number is None else number for number in found], wrong
+    wrong = [number is None and word not in _UNKNOWN for number, word in zip(numbers, words, strict=True)]
+    return [math.nan if number is None else number for number in numbers], wrong
 
 
 def _number(word: str, percent: bool) -> float | None:
-    found = _NUMBER.fullmatch(word)
-    if found is None or percent != (found[2] == "%"):
+    match = _NUMBER.fullmatch(word)
+    if match is None or percent != (match[2] == "%"):
         return None
-    return float(found[1]) * (0.01 if percent else 1.0)
+    return float(match[1]) * (0.01 if percent else 1.0)
 
 
 def parse_number(text: str) -> float:
@@ -64,7 +64,7 @@ def parse_number(text: str) -> float:
     """
     if is_unknown(text):
         return math.nan
-    found = read_numbers([text.replace(",", ".") if text.count(",") == 1 and "." not in text else text])
-    if found is None or found[1][0]:
+    parsed = read_numbers([text.replace(",", ".") if text.count(",") == 1 and "." not in text else text])
+    if parsed is None or parsed[1][0]:
         raise ValueError(f"{text!r} is no number")
-    return found[0][0]
+    return parsed[0][0]

@@ -24,7 +24,7 @@ class TextTimes(NamedTuple):
     """Times of texts [n]."""
 
     millis: NDArray[np.int64]  # since 1970; 0 where there is none
-    known: NDArray[np.bool_]
+    timed: NDArray[np.bool_]
     wrong: NDArray[np.bool_]  # neither a time nor a word for a missing one
     local: NDArray[np.bool_]  # names no zone, and is taken as UTC
     form: str  # of dates by country: the order of day and month
@@ -41,19 +41,19 @@ def read_times(texts: Any) -> TextTimes:
         texts = pc.replace_substring_regex(texts, written, iso)
     zoned, local = (np.asarray(pc.match_substring_regex(texts, form)) for form in (_ZONED, _LOCAL))
     unknown = np.array([is_unknown(text) for text in texts.to_pylist()], bool)
-    millis, known, form = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool), ""
+    millis, timed, form = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool), ""
     for rows, zone in ((zoned, "UTC"), (local, None)):
-        millis[rows], known[rows] = _iso(texts.filter(pa.array(rows)), zone)
+        millis[rows], timed[rows] = _iso(texts.filter(pa.array(rows)), zone)
     others = ~(zoned | local | unknown)
     if others.any():
-        form, millis[others], known[others] = _by_country(texts.filter(pa.array(others)))
-    return TextTimes(millis, known, ~known & ~unknown, known & ~zoned, form)
+        form, millis[others], timed[others] = _by_country(texts.filter(pa.array(others)))
+    return TextTimes(millis, timed, ~timed & ~unknown, timed & ~zoned, form)
 
 
 def are_time_texts(texts: Any) -> bool:
-    """Are most of these texts times, or dates that could be of two days?"""
-    found = read_times(texts)
-    return found.form.endswith("?") or bool(found.known.sum() > found.wrong.sum() * 4)
+    """True if most of these texts are times, or dates that could be of two days."""
+    times = read_times(texts)
+    return times.form.endswith("?") or bool(times.timed.sum() > times.wrong.sum() * 4)
 
 
 def _iso(texts: Any, zone: str | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -73,14 +73,14 @@ def _iso(texts: Any, zone: str | None) -> tuple[NDArray[np.int64], NDArray[np.bo
 def _by_country(texts: Any) -> tuple[str, NDArray[np.int64], NDArray[np.bool_]]:
     """Order of day and month, times, and which are known: of the order in which most are, if there is one only."""
     pc = require("pyarrow.compute")
-    found = {}
+    readings = {}
     for name, day in _DAYS.items():
         clocks = [pc.strptime(texts, format=day + clock, unit="ms", error_is_null=True) for clock in _CLOCKS]
-        found[name] = _millis(pc.coalesce(*clocks))
-    most = max(known.sum() for _, known in found.values())
-    best = [name for name, (_, known) in found.items() if known.sum() == most]
+        readings[name] = _millis(pc.coalesce(*clocks))
+    most = max(timed.sum() for _, timed in readings.values())
+    best = [name for name, (_, timed) in readings.items() if timed.sum() == most]
     if most and len(best) == 1:
-        return (best[0], *found[best[0]])
+        return (best[0], *readings[best[0]])
     return "day or month first?" if most else "", np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
 
 

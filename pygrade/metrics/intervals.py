@@ -110,7 +110,7 @@ def ratio_lift(new: tuple[ArrayLike, ArrayLike], old: tuple[ArrayLike, ArrayLike
 
 
 def widen(found: Interval, more: float) -> Interval:
-    """With a standard deviation of something else beside the sampling's, ends as many of both away as before."""
+    """The interval widened by a standard deviation beside the sampling's: ends as many of both away as before."""
     if not more or not found.standard_error:
         return found
     error = math.hypot(found.standard_error, more)

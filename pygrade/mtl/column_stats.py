@@ -72,8 +72,7 @@ def stats_of_parts(
 ) -> dict[str, ColumnStats]:
     """Stats of the labeled rows of each part, of all ranks, in one pass that checks every row.
 
-    Every task must have a positive and a negative in every part, except in one of no length and in a part to be
-    predicted that has no rows.
+    Every task must have a positive and a negative in every part that makes the model, except in one of no length.
     """
     parents = parents_of(tasks, config.funnel)
     by_part = {part: ColumnStats(len(columns.dense), len(tasks)) for part in timeline.parts}
@@ -96,7 +95,7 @@ def stats_of_parts(
         for part in by_part:
             by_part[part].merge_stats(stats[part])
     for part, (start, stop) in timeline.parts.items():
-        if start < stop and (by_part[part].rows or part != "predict"):
+        if start < stop and part != "predict":
             _check_classes(by_part[part], part, tasks)
     for child, parent in enumerate(parents):
         if orphans[child] > _MAX_ORPHANS * sum(part.positives[child] for part in by_part.values()):

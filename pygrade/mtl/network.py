@@ -125,6 +125,6 @@ def table_entries(ids: Ints, columns: Columns) -> NDArray[np.int32]:
     (unknown) if it is outside the vocabulary.
     """
     sizes = np.array(columns.vocabulary, np.int64)
-    known = np.where((ids >= 0) & (ids < sizes), ids, 0)
-    entries: NDArray[np.int32] = (known + (np.cumsum(sizes) - sizes)).astype(np.int32)
+    valid = np.where((ids >= 0) & (ids < sizes), ids, 0)
+    entries: NDArray[np.int32] = (valid + (np.cumsum(sizes) - sizes)).astype(np.int32)
     return entries

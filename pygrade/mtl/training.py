@@ -42,7 +42,7 @@ def fit_stream(
 
     Training runs on one thread (a second one gains nothing at this size), so the same arguments give the same model on
     one machine; torch's global generator is left as it was. Each pass is logged. ValueError for shapes that
-    disagree, labels outside [0, 1], and a task that has only positives or only negatives in a part; the error names
+    disagree, labels outside [0, 1], and a task of one class alone in a part that makes the model; the error names
     part and task.
 
     group: the ranks that train together; ``batches()`` gives this rank's share of the rows, and every rank gets the
@@ -57,8 +57,8 @@ def fit_stream(
         span = (spans[names[0]][0], spans[names[-1]][1])
         return Window(batches, columns, span, group.share(rows), config.memory_rows, len(tasks))
 
-    def train(part: Window, stop: Window | None, epochs: int, name: str) -> MtlModel:
-        return _train(part, by_part["train"], stop, tasks, config, columns, epochs, group, name)
+    def train(window: Window, stop: Window | None, epochs: int, name: str) -> MtlModel:
+        return _train(window, by_part["train"], stop, tasks, config, columns, epochs, group, name)
 
     if "stop" not in spans:
         model = train(window("train"), None, config.epochs, "mtl")
@@ -154,7 +154,7 @@ def _pass(
     shift, loss = positive_weight.log(), torch.zeros(())
     module.train()
     for batch in group.steps(window.shuffled(group.share(config.batch_size)), window.empty):
-        dense, entries, labels = (part.to(group.device) for part in batch)
+        dense, entries, labels = (tensor.to(group.device) for tensor in batch)
         observed = ~torch.isnan(labels)
         losses = functional.binary_cross_entropy_with_logits(
             module(module.inputs(dense, entries)) + shift,
@@ -195,7 +195,7 @@ def _histogram(
     module.eval()
     with group.agreeing(), torch.no_grad():
         for dense, entries, labels in window:
-            for rows in zip(*(torch.split(part, _CHUNK) for part in (dense, entries, labels)), strict=True):
+            for rows in zip(*(torch.split(tensor, _CHUNK) for tensor in (dense, entries, labels)), strict=True):
                 logits = module(module.inputs(rows[0].to(group.device), rows[1].to(group.device)))
                 _check_finite(logits, config)
                 seen.add(logits.cpu().numpy(), rows[2].numpy())

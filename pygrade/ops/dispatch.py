@@ -68,7 +68,7 @@ def _chosen_now() -> str:
 
 
 def is_reference(tensor: Tensor) -> bool:
-    """Which of the two backends in Python runs an op on ``tensor``: the reference, else Triton."""
+    """The backend in Python that runs an op on ``tensor``: the reference, else Triton."""
     name = backend(tensor)
     if name == "cpu":
         raise ValueError(f"backend is 'cpu', and the tensors are on {tensor.device}; want them in CPU memory")

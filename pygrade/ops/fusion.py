@@ -55,13 +55,13 @@ class FusionOptions(NamedTuple):
             raise ValueError(f"scores is negative somewhere; want scores ≥ 0 under {self.name}")
 
     def of_reference(self) -> dict[str, Any]:
-        """As keywords of the reference."""
+        """The arguments as keywords of the reference."""
         slope = 1.0 if self.slope is None else self.slope.double()
         constants = {"beta": self.beta, "epsilon": self.epsilon, "slope": slope}
         return {"transform": self.name, "offsets": self.offsets, **constants}
 
     def of_kernel(self) -> tuple[str, float, float, Tensor | None, Tensor | None]:
-        """As the launch functions take them."""
+        """The arguments as the launch functions take them."""
         return self.name, self.beta, self.epsilon, self.slope, self.offsets
 
 

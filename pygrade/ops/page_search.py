@@ -56,7 +56,8 @@ def _check_values(
 
 def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) -> tuple[Tensor, Tensor]:
     attention, examination, categories, pairs, embeddings, cosine, objective, beam, trade_off, *rest = arguments
-    rules, (pins, offsets, validate, _) = RuleTensors(*rest[:7]), rest[7:]
+    *given, pins, offsets, validate, _ = rest
+    rules = RuleTensors(*given)
     rows = {"value": value, "root": root, "categories": categories, "embeddings": embeddings}
     terms = {"attention": attention, "examination": examination, "pairs": pairs}
     if validate:
@@ -98,7 +99,7 @@ def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) ->
 
 
 def _fake(value: Tensor, _root: Tensor | None, k: int, *arguments: Any) -> tuple[Tensor, Tensor]:
-    offsets = arguments[17]
+    *_, offsets, _, _ = arguments
     shape = (value.shape[0] if offsets is None else offsets.shape[0] - 1, k)
     return value.new_empty(shape), value.new_empty(shape, dtype=torch.int32)
 

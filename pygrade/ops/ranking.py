@@ -77,7 +77,7 @@ class RuleTensors(NamedTuple):
         _core.check_page_rules(rows, *(None if rule is None else rule.cpu() for rule in self))
 
     def of_reference(self) -> dict[str, Any]:
-        """As keywords of the reference."""
+        """The arguments as keywords of the reference."""
         floats = ("boost_mul", "boost_add", "decay")
         rules = self._asdict()
         return rules | {name: rules[name].double() for name in floats if rules[name] is not None}
@@ -88,11 +88,10 @@ def _rank(
     weights: Tensor,
     k: int,
     transform: int,
-    mask: Tensor | None,
     *arguments: Any,
 ) -> Page:
-    rules = RuleTensors(mask, *arguments[:6])
-    beta, epsilon, slope, offsets, threads = arguments[6:]
+    *given, beta, epsilon, slope, offsets, threads = arguments
+    rules = RuleTensors(*given)
     options = FusionOptions(transform, beta, epsilon, slope, offsets, True, threads)
     if not scores.is_cpu:
         raise ValueError(f"scores is on {scores.device}; want it in CPU memory, where pages are ranked")

@@ -71,16 +71,16 @@ class CandidateCopies(OtherChunks):
         if self.first_id - starts[-1] < -(2**63):
             raise ValueError(f"request_id of the log goes down to {self.first_id}; want larger ones: copies go below")
 
-    def copy_id(self, place: Ints) -> Ints:
-        """The ids of the copies of the requests at these places among those of all files."""
-        return np.asarray(self.first_id - 1 - place)
+    def copy_id(self, request_number: Ints) -> Ints:
+        """The ids of the copies of the requests with these numbers among those of all files."""
+        return np.asarray(self.first_id - 1 - request_number)
 
     def is_copy(self, request_id: Ints) -> NDArray[np.bool_]:
-        """Which [R] of the requests are copies."""
+        """A mask [R] of the requests that are copies."""
         return np.asarray(request_id < self.first_id)
 
     def chunks(self, rows: int = 200_000) -> "Iterator[pl.DataFrame]":
-        """As `EventLog.chunks`, with the copies, which count: a chunk has about ``rows`` rows with them."""
+        """The chunks of `EventLog.chunks`, with the copies, which count: a chunk has about ``rows`` rows with them."""
         time, copied = require("polars", "pipeline").col("timestamp"), sum(file.candidates for file, _ in self._files)
         if copied:
             begin = min(file.first for file, _ in self._files)
@@ -100,9 +100,9 @@ class CandidateCopies(OtherChunks):
             held = {file.path: held.get(file.path) or _Candidates(file.path) for file, _ in files}
             copies = [self._copies(heads, held[file.path], start) for file, start in files]
             if any(map(len, copies)):
-                place = frame["request_id"].rle_id().cast(polars.Int64).alias("place")
-                both = polars.concat([frame.with_columns(place), *copies])
-                yield both.sort("place", maintain_order=True).drop("place")
+                request_number = frame["request_id"].rle_id().cast(polars.Int64).alias("request_number")
+                both = polars.concat([frame.with_columns(request_number), *copies])
+                yield both.sort("request_number", maintain_order=True).drop("request_number")
             else:
                 yield frame
 
@@ -125,7 +125,7 @@ class CandidateCopies(OtherChunks):
                 columns.append(polars.col(name))
             else:
                 columns.append(polars.lit(None, kind).alias(name))
-        return frame.select(columns).with_columns(polars.Series("place", np.repeat(chosen, sizes)))
+        return frame.select(columns).with_columns(polars.Series("request_number", np.repeat(chosen, sizes)))
 
 
 class _Candidates:
@@ -151,21 +151,21 @@ class _Candidates:
 class Finder(OpenPart):
     """The ``count`` best items [R, count] of each request of a batch, -1: none; a saved prerank, read when needed.
 
-    known: a file of the items that may be candidates, those of the time before.
+    catalog: a file of the items that may be candidates, those of the time before.
     """
 
     prerank: Path
-    known: Path
+    catalog: Path
     schema_hash: str
     count: int
 
     @cached_property
     def _loaded(self) -> tuple[Prerank, Ints]:
-        return Prerank.load(self.prerank, self.schema_hash), np.load(self.known)
+        return Prerank.load(self.prerank, self.schema_hash), np.load(self.catalog)
 
     def __call__(self, batch: FeatureBatch) -> Ints:
-        prerank, known = self._loaded
-        return prerank.candidates(batch, self.count, np.split(batch.item_id, batch.offsets[1:-1]), known)
+        prerank, eligible = self._loaded
+        return prerank.candidates(batch, self.count, np.split(batch.item_id, batch.offsets[1:-1]), eligible)
 
 
 @dataclass(frozen=True)
@@ -178,17 +178,17 @@ class CandidateWriter(PartWork):
 
     def __call__(self, part: RequestRange) -> CandidateFile | None:
         """The part's file; None if it has none of the requests."""
-        asked, found = [], []
+        asked, chosen_items = [], []
         for batch in self.batches(part):
             chosen = batch.take(np.flatnonzero(self.wanted.among(batch)))
             if len(chosen):
                 asked.append((chosen.request_id, chosen.timestamp))
-                found.append(self.find(chosen))
+                chosen_items.append(self.find(chosen))
         if not asked:
             return None
         request_id, timestamp = map(np.concatenate, zip(*asked, strict=True))
         path = self.folder / f"part-{part.number:05d}.npz"
-        items = np.concatenate(found)
+        items = np.concatenate(chosen_items)
         return write_candidates(path, request_id, timestamp, (items >= 0).sum(1), items[items >= 0])
 
 
@@ -211,10 +211,10 @@ def with_candidates(
     files: list[CandidateFile] = []
     for number, requests in enumerate(wanted):
         writer = CandidateWriter(features.path, find, requests, scratch / f"candidates-{number}")
-        found = list(workers.map(writer, parts_of(features, requests.period), "candidates"))
-        if not any(found):
+        written = list(workers.map(writer, parts_of(features, requests.period), "candidates"))
+        if not any(written):
             raise ValueError(NO_REQUEST)
-        files += [file for file in found if file is not None]
+        files += [file for file in written if file is not None]
     made, copies = materialize_copies(log, features, files, scratch / "set", rows)
     return made, copies.first_id
 

@@ -84,12 +84,12 @@ def compare(offline: list[Offline], online: list[tuple[ServedPage, FeatureBatch]
         "equal_predictions": same["predictions"],
         "different": different[:_NAMED],
         "skew": {
-            entry.feature: {
-                "values": entry.values,
-                "equal": entry.equal,
-                "max_difference": entry.max_difference if np.isfinite(entry.max_difference) else None,
+            difference.feature: {
+                "values": difference.values,
+                "equal": difference.equal,
+                "max_difference": difference.max_difference if np.isfinite(difference.max_difference) else None,
             }
-            for entry in skew.features()
+            for difference in skew.features()
         },
         "latency": {
             name: {"p50_ms": 1e3 * float(np.percentile(times, 50)), "p99_ms": 1e3 * float(np.percentile(times, 99))}
@@ -166,14 +166,14 @@ def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
 def _offline(
     log: EventLog, features: FeatureSet, models: Models, chosen: list[FeatureBatch], config: CheckConfig
 ) -> list[Offline]:
-    own, candidates, given = OwnPredictions(log, models.policy.tasks), list[Ints](), list[Floats32 | None]()
+    own, candidates, logged = OwnPredictions(log, models.policy.tasks), list[Ints](), list[Floats32 | None]()
     for request in chosen:
         if models.mtl is None:
             items, first = np.unique(request.item_id, return_index=True)
-            given.append(own(request)[first])
+            logged.append(own(request)[first])
         else:
             items = models.prerank.candidates(request, config.candidates)[0]
-            given.append(None)
+            logged.append(None)
         candidates.append(items[items >= 0])
     request_id, timestamp = (np.concatenate([getattr(r, name) for r in chosen]) for name in ("request_id", "timestamp"))
     sizes = np.array([len(items) for items in candidates])
@@ -184,7 +184,7 @@ def _offline(
         file = write_candidates(path, request_id, timestamp, sizes, np.concatenate(candidates))
         made, copies = materialize_copies(log, features, [file], Path(scratch) / "set")
         numbers = copies.copy_id(np.arange(len(chosen))).tolist()
-        predicted = dict(zip(numbers, given, strict=True))
+        predicted = dict(zip(numbers, logged, strict=True))
         for batch in made.batches(file.first):
             for row in np.flatnonzero(copies.is_copy(batch.request_id)):
                 one = batch.take(np.array([row]))
@@ -249,7 +249,7 @@ def _online(
 
 
 def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator[tuple[pl.DataFrame, dict[str, Any]]]":
-    """For each request the feedback since the one before it (or since ``first``), and its raw columns."""
+    """Yields for each request the feedback since the one before it (or since ``first``), and its raw columns."""
     polars = require("polars", "pipeline")
     chunks = log.chunks(stop=int(chosen[-1].timestamp[0]) + 1)
     waiting: pl.DataFrame | None = None

@@ -52,9 +52,9 @@ class LogsStage:
         config: PipelineConfig,
         workers: Workers,
     ) -> "LogsStage":
-        """With the predictions of the model's stage, and the candidates that prerank's stage finds; None: no others."""
-        tasks = tuple(model.record["tasks"])
-        values = tuple(log.task_values[log.tasks.index(task)] for task in tasks)
+        """The log with the predictions of the model's stage, and the candidates of prerank's stage; None: no others."""
+        tasks, unvalued = tuple(model.record["tasks"]), model.record["unvalued"]
+        values = tuple(0.0 if task in unvalued else log.task_values[log.tasks.index(task)] for task in tasks)
         predict: Predict = OwnPredictions(log, tasks)
         raw: Predict | None = None
         if model.record["network"] != OWN:
@@ -63,7 +63,7 @@ class LogsStage:
         if prerank is not None:
             folder = prerank.path
             find = Finder(folder / "prerank", folder / KNOWN, features.schema.hash, config.candidates)
-        priced = tuple(task for task in log.source.get("value_tasks", ()) if task in tasks)
+        priced = tuple(t for t in log.source.get("value_tasks", ()) if t in tasks and t not in unvalued)
         return cls(log, features, find, predict, raw, tasks, values, priced, config, workers)
 
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,25 +33,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pygrade")
 
 OWN = "own"  # in place of a network: the user's own model predicts
+FEWEST = 2  # events of a task whose prediction is an input alone, in each part that makes the model
 
 
-def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfig) -> tuple[str, ...]:
-    """The tasks to predict: those asked for, or all with enough events and non-events in every part.
+@dataclass(frozen=True)
+class TaskChoice:
+    """The tasks of a system."""
 
-    ValueError if one that was asked for has too few, or none is left.
+    tasks: tuple[str, ...]  # that are predicted
+    unvalued: tuple[str, ...]  # those of them that are too rare to be judged: inputs alone, worth 0
+    left_out: tuple[str, ...]  # that nothing predicts
+
+    @property
+    def valued(self) -> tuple[str, ...]:
+        return tuple(task for task in self.tasks if task not in self.unvalued)
+
+
+def choose_tasks(
+    features: FeatureSet, timeline: Timeline, config: PipelineConfig, given: Collection[str] | None = None
+) -> TaskChoice:
+    """Choose the tasks that were asked for, or all that can be predicted; `min_events` in every part make one valued.
+
+    given: the tasks with predictions of somebody else, whatever their events; None: a model predicts, which needs
+    `FEWEST` events and as many rows without one in each part that it is made of. ValueError if a task that was asked
+    for has too few events, or none is left.
     """
     names = features.schema.tasks
     unknown = [task for task in config.tasks if task not in names]
     if unknown:
         raise ValueError(f"tasks names {unknown[0]!r}; the data has {', '.join(names)}")
-    fewest = np.full(len(names), np.inf)
+    counts = []
     for start, stop in timeline.parts.values():
         events, rows = np.zeros(len(names)), 0
         for batch in features.batches(start, stop, requests=REQUESTS):
             shown = batch.position >= 0
             events += batch.feedback[shown].sum(0, dtype=np.float64)
             rows += int(shown.sum())
-        fewest = np.minimum(fewest, np.minimum(events, rows - events))
+        counts.append(np.minimum(events, rows - events))
+    fewest, learned = np.min(counts, 0), np.min(counts[:-1], 0)  # the last part is predicted
     enough = {task: bool(count >= config.min_events) for task, count in zip(names, fewest, strict=True)}
     for task in config.tasks:
         if not enough[task]:
@@ -59,13 +78,19 @@ def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfi
                 f"tasks names {task!r}, which has {fewest[names.index(task)]:.0f} events in one of train, stop, "
                 f"calibrate and what follows; want at least {config.min_events}"
             )
-    chosen = config.tasks or tuple(task for task in names if enough[task])
-    if not chosen:
-        raise ValueError(f"no task has {config.min_events} events in each part of the time; want more data")
-    rare = [task for task in names if not enough[task]]
-    if rare and not config.tasks:
-        logger.info("mtl: too rare to predict, left out: %s", ", ".join(rare))
-    return tuple(chosen)
+    if not any(enough[task] for task in names if given is None or task in given):
+        which = "task" if given is None else "task with a column p_<task>"
+        raise ValueError(f"no {which} has {config.min_events} events in each part of the time; want more data")
+    can = {task for task, count in zip(names, learned, strict=True) if enough[task] or count >= FEWEST}
+    tasks = config.tasks or tuple(task for task in names if task in (can if given is None else given))
+    unvalued = tuple(task for task in tasks if not enough[task])
+    left_out = () if config.tasks else tuple(task for task in names if task not in tasks)
+    if unvalued:
+        few = f"fewer than {config.min_events} events in a part"
+        logger.info("mtl: too rare to be valued (%s), inputs alone: %s", few, ", ".join(unvalued))
+    if left_out and given is None:
+        logger.info("mtl: too rare to predict, left out: %s", ", ".join(left_out))
+    return TaskChoice(tasks, unvalued, left_out)
 
 
 @dataclass(frozen=True)
@@ -97,15 +122,15 @@ def fit_mtl(
     workers: Workers = LOCAL,
 ) -> dict[str, Any]:
     """Trains, calibrates and saves the multi-task model."""
-    tasks = choose_tasks(features, timeline, config)
+    choice = choose_tasks(features, timeline, config)
     columns = mtl_columns(features)
-    options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
-    job = MtlJob(features.path, tasks, timeline, options, columns)
+    options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, choice.valued))
+    job = MtlJob(features.path, choice.tasks, timeline, options, columns)
     model = workers.train(train_mtl, job, config.ranks, out / CHECKPOINTS, "mtl")
     mtl.save(model, out / "mtl")
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return {
-        "tasks": list(tasks),
+        **asdict(choice),
         "network": "PLE" if options.task_experts else "MMoE",
         "funnel": [list(pair) for pair in options.funnel],
         "inputs": {"dense": len(columns.dense), "ids": len(columns.ids)},
@@ -118,20 +143,17 @@ def own_tasks(features: FeatureSet, log: EventLog, timeline: Timeline, config: P
     """The tasks that the log predicts itself, in place of `fit_mtl`; ValueError if it predicts none."""
     if not log.predictions:
         raise ValueError("predictions is 'own', and the data has no column p_<task>; want predictions, or 'mtl'")
-    tasks = choose_tasks(features, timeline, config)
-    missing = [task for task in tasks if task not in log.predictions]
+    missing = [task for task in config.tasks or log.tasks if task not in log.predictions]
     if config.tasks and missing:
         raise ValueError(f"tasks names {missing[0]!r}, and the log has no column p_{missing[0]} (predictions is 'own')")
+    choice = choose_tasks(features, timeline, config, log.predictions)
     if missing:
         logger.warning("own predictions: the log has no column p_%s; the task is left out", ", p_".join(missing))
-    chosen = [task for task in tasks if task in log.predictions]
-    if not chosen:
-        raise ValueError(f"no task with a column p_<task> has {config.min_events} events in each part; want more data")
-    return {"tasks": chosen, "network": OWN}
+    return {**asdict(choice), "network": OWN}
 
 
 def funnel_of(log: EventLog, tasks: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Parent and child of the data's funnels, over the tasks that are predicted."""
+    """Parent and child of the data's funnels, over some tasks: the valued ones, as few events prove no order."""
     pairs = []
     for chain in log.funnel:
         pairs += list(pairwise(task for task in chain if task in tasks))
@@ -182,7 +204,7 @@ class ModelPredictions(OpenPart):
 
 
 def prediction_metrics(logs: Logs, raw: NDArray[np.float32] | None, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """By task: metrics of the shown rows' predictions, and the calibration error before calibration.
+    """Metrics by task of the shown rows' predictions, and the calibration error before calibration.
 
     raw: the predictions of the shown rows [n, T] before it. ``auc_interval`` and ``gauc_interval``: with 95 %
     intervals, clustered by user.
@@ -220,15 +242,15 @@ class OwnPredictions:
         wanted &= polars.col("timestamp").is_between(times.min(), times.max())
         position = polars.col("position").fill_null(-1)
         logged = self.log.scan().filter(wanted).select(*_KEYS[:2], position, *self.columns).collect()
-        found = rows.join(logged, on=_KEYS, how="left", maintain_order="left")
-        self._check(found)
-        return np.ascontiguousarray(found.select(self.columns).to_numpy().astype(np.float32))
+        joined = rows.join(logged, on=_KEYS, how="left", maintain_order="left")
+        self._check(joined)
+        return np.ascontiguousarray(joined.select(self.columns).to_numpy().astype(np.float32))
 
-    def _check(self, found: "pl.DataFrame") -> None:
+    def _check(self, joined: "pl.DataFrame") -> None:
         for column in self.columns:
-            values: Any = found[column]
+            values: Any = joined[column]
             if values.null_count():
-                row = found.row(int(values.is_null().arg_max()), named=True)
+                row = joined.row(int(values.is_null().arg_max()), named=True)
                 raise ValueError(
                     f"column {column!r}, request {row['request_id']}, item {row['item_id']}: null; want a prediction "
                     "of every candidate, as predictions is 'own'"

@@ -15,7 +15,7 @@ REQUESTS = 1024  # of a batch
 CHECKPOINTS = "checkpoints"  # in a stage's directory while it trains
 _PARTS_OF_A_RANK = 16  # from so many on, ranks share whole parts, and one has at most a 16th more than another
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Period = tuple[int | None, int | None]
 """First time (ms), and the time after the last; None: no bound."""
 
@@ -56,12 +56,12 @@ class PartWork(OpenPart):
 
 
 @dataclass(frozen=True)
-class OverParts(PartWork, Generic[Found]):
+class OverParts(PartWork, Generic[Result]):
     """work(batches) of a part's requests in its period; None if there are none."""
 
-    work: Callable[[list[FeatureBatch]], Found]
+    work: Callable[[list[FeatureBatch]], Result]
 
-    def __call__(self, part: RequestRange) -> Found | None:
+    def __call__(self, part: RequestRange) -> Result | None:
         batches = list(self.batches(part))
         return self.work(batches) if batches else None
 
@@ -74,14 +74,14 @@ def parts_of(features: FeatureSet, period: Period) -> list[RequestRange]:
 def over_parts(
     workers: Workers,
     features: FeatureSet,
-    work: Callable[[list[FeatureBatch]], Found],
+    work: Callable[[list[FeatureBatch]], Result],
     period: Period,
     name: str,
-) -> Iterator[Found]:
+) -> Iterator[Result]:
     """work(batches) of every part with requests in the period, by workers that hold it; in the order of parts."""
-    for found in workers.map(OverParts(features.path, work), parts_of(features, period), name):
-        if found is not None:
-            yield found
+    for result in workers.map(OverParts(features.path, work), parts_of(features, period), name):
+        if result is not None:
+            yield result
 
 
 def features_between(

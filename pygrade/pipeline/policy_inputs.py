@@ -1,8 +1,9 @@
 """Inputs of the policy and its correction beside predictions: numbers and frequent levels of features, by name.
 
 Of requests: every number, histories included, and 0/1 columns ``feature=level`` of categories and lists of users and
-context. Of items, for the correction: attributes alone; what the models know of an item's past is in their predictions.
-Embeddings are left to the models: a correction has room for a few dozen columns.
+context. Of items, for the correction: attributes, and the item's past: how often it was shown before the request, and
+the shrunk rates of each task, as the models do not use them up. Embeddings are left to the models: a correction has
+room for a few dozen columns.
 """
 
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from pygrade.pipeline.parts import Period, over_parts
 from pygrade.workers import Workers
 
 ROOM = 32
-"""0/1 columns of requests, and columns of items, at most: those of levels that divide most."""
+"""0/1 columns of requests, and attributes of items, at most: those of levels that divide most."""
 
 _ALIKE = 0.99  # shares of two levels of a feature that add up to more: one column tells both
 
@@ -47,7 +48,7 @@ def choose_inputs(log: EventLog, features: FeatureSet, period: Period, workers: 
     own = _numbers_of_items(features)
     tables = {"user": log.users(), "item": log.items()}
     levels = _chosen(context, counts, log, tables, features, ROOM)
-    columns = [*own, *_chosen(items, counts, log, tables, features, ROOM - len(own))]
+    columns = [*own, *_past_of_items(features), *_chosen(items, counts, log, tables, features, ROOM - len(own))]
     return PolicyInputs((*numbers, *levels), tuple(name for name in columns if name not in log.tasks))
 
 
@@ -81,27 +82,39 @@ def _add(one: Counts, other: Counts) -> Counts:
 
 def _numbers_of_items(features: FeatureSet) -> list[str]:
     """Attributes of items that are numbers and vary, each once: the first feature that is made of it."""
-    constant = {record["feature"] for record in features.summary if not record.get("std", 1.0)}
-    dense = [f for f in features.schema.group("item_dense") if f.kind == "dense" and f.name not in constant]
+    dense = [f for f in _varying(features) if f.kind == "dense"]
     return list({f.source: f.name for f in reversed(dense)}.values())[::-1][: ROOM // 2]
+
+
+def _past_of_items(features: FeatureSet) -> list[str]:
+    """Exposures of items and rates of their tasks, over all of the past: `ROOM` / 2 at most."""
+    past = [f for f in _varying(features) if f.key == ("item_id",) and not f.window_hours]
+    kept = [f for f in past if (f.kind, f.source) == ("count", "") or (f.kind == "rate" and f.source[:2] == "y_")]
+    return [f.name for f in kept[: ROOM // 2]]
+
+
+def _varying(features: FeatureSet) -> list[Feature]:
+    """The features of items that are numbers and vary in the training window."""
+    constant = {record["feature"] for record in features.summary if not record.get("std", 1.0)}
+    return [f for f in features.schema.group("item_dense") if f.name not in constant]
 
 
 def _chosen(
     candidates: Iterable[Feature], counts: Counts, log: EventLog, tables: Any, features: FeatureSet, room: int
 ) -> list[str]:
     """``feature=level`` of the ``room`` levels whose share p has the largest p (1 - p), in order of features."""
-    found: list[tuple[float, str]] = []
+    spreads: list[tuple[float, str]] = []
     for feature in candidates:
         rows, count = int(counts[feature.name][0]), counts[feature.name][1:]
         names = _texts_of(feature, log, tables)
         texts = [names.get(code, "") for code in features.fitted.vocabularies[feature.name].tolist()]
         chosen = most_frequent(count, rows, texts)
-        shares = {texts[place]: count[place] / rows for place in chosen}
+        shares = {texts[level]: count[level] / rows for level in chosen}
         if feature.kind == "categorical" and len(shares) == 2 and sum(shares.values()) > _ALIKE:
             del shares[max(shares, key=lambda text: shares[text])]
-        found += [(share * (1.0 - share), f"{feature.name}={text}") for text, share in shares.items()]
-    best = {name for _, name in sorted(found, key=lambda entry: (-entry[0], entry[1]))[: max(room, 0)]}
-    return [name for _, name in found if name in best]
+        spreads += [(share * (1.0 - share), f"{feature.name}={text}") for text, share in shares.items()]
+    best = {name for _, name in sorted(spreads, key=lambda spread: (-spread[0], spread[1]))[: max(room, 0)]}
+    return [name for _, name in spreads if name in best]
 
 
 def _texts_of(feature: Feature, log: EventLog, tables: Any) -> dict[int, str]:

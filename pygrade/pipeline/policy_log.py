@@ -49,8 +49,8 @@ def wanted_of(features: FeatureSet, period: Period, limit: int, workers: Workers
     if not limit:
         return Wanted(period)
     hashes = np.zeros(0, np.uint64)
-    for found in over_parts(workers, features, SmallestHashes(limit), period, name):
-        hashes = _smallest(np.concatenate([hashes, found]), limit)
+    for part_hashes in over_parts(workers, features, SmallestHashes(limit), period, name):
+        hashes = _smallest(np.concatenate([hashes, part_hashes]), limit)
     return Wanted(period, int(hashes.max(initial=0)))
 
 

@@ -57,8 +57,8 @@ def fit_prerank(
     later = features_between(features, *timeline.parts["predict"])
     job = TowersJob(features.path, timeline, values, replace(config.prerank, seed=config.seed))
     fitted = workers.train(train_towers, job, config.ranks, out / CHECKPOINTS, "prerank")
-    known = prerank.Catalog.from_batches(features_between(features, None, timeline.calibrate_end))
-    judged = prerank.Prerank.build(fitted, known)
+    catalog = prerank.Catalog.from_batches(features_between(features, None, timeline.calibrate_end))
+    judged = prerank.Prerank.build(fitted, catalog)
     popular = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
     recalls = [prerank.evaluate(judged, later, popular, n, max_requests=_RECALL_REQUESTS).to_dict() for n in RECALL_AT]
     every = prerank.Catalog.from_batches(features.batches)
@@ -66,7 +66,7 @@ def fit_prerank(
     chosen = prerank.popularity_towers(popular, fitted) if replaced else fitted
     served = prerank.Prerank.build(chosen, every, features.schema.hash)
     served.save(out / "prerank")
-    np.save(out / KNOWN, known.item_id)
+    np.save(out / KNOWN, catalog.item_id)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return {
         "items": len(every),
@@ -78,6 +78,6 @@ def fit_prerank(
 
 def loses(recalls: Sequence[Mapping[str, Any]]) -> bool:
     """The two towers find less than the most popular items in the longest list, beyond the 95 % interval."""
-    longest = max(recalls, key=lambda entry: int(entry["n"]))
+    longest = max(recalls, key=lambda cutoff: int(cutoff["n"]))
     high = longest["difference"]["high"]
     return high is not None and bool(high < 0.0)

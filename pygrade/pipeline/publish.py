@@ -101,14 +101,14 @@ def write_item_names(run: Path, log: EventLog) -> None:
 def write_reference(run: Path, log: EventLog, models: Models, store: str, version: str) -> None:
     """Measures the predictions of a version that the store serves, unless the file has it already."""
     path = run / REFERENCE
-    known = read_json(path)["versions"] if path.is_file() else {}
-    if models.mtl is None or version in known:  # the user's own model is not here
+    versions = read_json(path)["versions"] if path.is_file() else {}
+    if models.mtl is None or version in versions:  # the user's own model is not here
         return
     logger.info("reference: predictions on %d pages of version %s", _PAGES, version)
     predictions = _predictions(log, models, store, version)
     if not len(predictions):
         return
-    kept = dict(list(known.items())[1 - _KEPT :])
+    kept = dict(list(versions.items())[1 - _KEPT :])
     tasks = {task: deciles(predictions[:, t]) for t, task in enumerate(models.policy.tasks)}
     write_bytes(path, to_json({"versions": kept | {version: tasks}}))
 
@@ -125,7 +125,7 @@ def _predictions(log: EventLog, models: Models, store: str, version: str) -> NDA
     requests: list[Mapping[str, Any]] = []
     for frame in log.chunks():
         requests = [*requests, *_heads(frame)][-_PAGES:]
-    found = []
+    pages = []
     with open_store(store) as opened:
         system = Pipeline(models, opened, version, seed=0)
         for request in requests:
@@ -137,9 +137,9 @@ def _predictions(log: EventLog, models: Models, store: str, version: str) -> NDA
                 timestamp=request["timestamp"],
             )
             if not page.degraded:
-                found.append(page.predictions)
+                pages.append(page.predictions)
     width = len(models.policy.tasks)
-    return np.concatenate(found) if found else np.zeros((0, width), np.float32)
+    return np.concatenate(pages) if pages else np.zeros((0, width), np.float32)
 
 
 def _heads(frame: "pl.DataFrame") -> list[dict[str, Any]]:

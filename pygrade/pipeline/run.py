@@ -148,13 +148,13 @@ def _finished(run: Path, runner: Runner) -> dict[str, Any] | None:
         return None
     try:
         summary = read_json(run / "summary.json")
-        keys = {name: entry["key"] for name, entry in summary["stages"].items()}
+        keys = {name: stage["key"] for name, stage in summary["stages"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if keys != {name: done.key for name, done in runner.done.items()}:
         return None
-    for entry in summary["stages"].values():
-        entry["cached"] = True
+    for stage in summary["stages"].values():
+        stage["cached"] = True
     return summary
 
 
@@ -201,19 +201,19 @@ def warnings_of(stages: Mapping[str, Mapping[str, Any]], log: EventLog | None = 
 
 
 def _prerank(record: Mapping[str, Any]) -> list[str]:
-    losing = [entry for entry in record["recall"] if (entry["difference"]["high"] or 0.0) < 0.0]
+    losing = [cutoff for cutoff in record["recall"] if (cutoff["difference"]["high"] or 0.0) < 0.0]
     if not losing:
         return []
-    worst = max(losing, key=lambda entry: entry["n"])
+    worst = max(losing, key=lambda cutoff: cutoff["n"])
     gap = worst["difference"]
-    found = (
+    finding = (
         f"Prerank is worse than popularity: recall@{worst['n']} is {worst['recall']['value']:.3f}, that of the "
         f"most popular items {worst['popularity_recall']['value']:.3f} (difference {gap['value']:+.3f}, 95 %: "
         f"{gap['low']:+.3f} … {gap['high']:+.3f})."
     )
     if record.get("published") == POPULAR:
         return [
-            f"{found} The most popular items are published as candidates, the same for every user; --keep-prerank "
+            f"{finding} The most popular items are published as candidates, the same for every user; --keep-prerank "
             "publishes the two towers instead. Train them on more data, or give your own item_ids."
         ]
-    return [f"{found} The two towers are published. Train them on more data, or take popular items as candidates."]
+    return [f"{finding} The two towers are published. Train them on more data, or take popular items as candidates."]

@@ -211,20 +211,20 @@ def content_hash(
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; want a file or a directory")
     try:
-        known = read_json(memory)
+        remembered = read_json(memory)
     except (OSError, ValueError):
-        known = {}
+        remembered = {}
     files = sorted(file for file in path.glob(pattern) if file.is_file()) if path.is_dir() else [path]
     if without is not None:
         files = [file for file in files if not file.resolve().is_relative_to(without.resolve())]
     stamps = {file: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-    new = [file for file in files if (known.get(str(file.resolve())) or [])[:2] != stamps[file]]
+    new = [file for file in files if (remembered.get(str(file.resolve())) or [])[:2] != stamps[file]]
     hashes = dict(zip(new, workers.map(file_hash, new, "data: hash"), strict=True)) if new else {}
-    digest, fresh = hashlib.sha256(), dict(known)
+    digest, fresh = hashlib.sha256(), dict(remembered)
     for file in files:
-        entry = [*stamps[file], hashes[file]] if file in hashes else known[str(file.resolve())]
-        fresh[str(file.resolve())] = entry
-        digest.update(f"{file.relative_to(path) if path.is_dir() else file.name}\0{entry[2]}\0".encode())
-    if fresh != known:
+        fact = [*stamps[file], hashes[file]] if file in hashes else remembered[str(file.resolve())]
+        fresh[str(file.resolve())] = fact
+        digest.update(f"{file.relative_to(path) if path.is_dir() else file.name}\0{fact[2]}\0".encode())
+    if fresh != remembered:
         write_bytes(memory, to_json(fresh))
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from pygrade.policy.network import FusionPolicy
 
 
 def why_not_fused(policy: FusionPolicy) -> str:
-    """Why the core can't run this policy's network; "" if it can."""
+    """The reason why the core can't run this policy's network; "" if it can."""
     kind = type(policy)
     if kind.concentration is not FusionPolicy.concentration or kind.normalize is not FusionPolicy.normalize:
         return f"{kind.__name__} has a network of its own"

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade.ops.fusion import TRANSFORMS
 
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
@@ -137,6 +139,19 @@ class Mixture:
             "challenger": None if challenger is None else Baseline(**challenger),
         }
         return cls(**{**record, **made})
+
+
+def mix_scores(
+    base: NDArray[Any], other: NDArray[Any], trust: float, offsets: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Scores float32 [M] of a mixture, (1 - trust) · z(base) + trust · z(other), as the core's ranker makes them.
+
+    base, other [M]: scores of the candidates of requests, which end at offsets [R + 1]. ValueError names what is wrong.
+    """
+    first, second = (np.ascontiguousarray(scores, np.float32) for scores in (base, other))
+    result = np.empty(len(first), np.float32)
+    _core.mix_scores(first, second, trust, offsets, result, torch.get_num_threads())
+    return result
 
 
 def request_values(

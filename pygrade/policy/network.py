@@ -341,6 +341,7 @@ class FusionPolicy(nn.Module):
             "scenario": scenario if scenario is None or isinstance(scenario, str) else [str(name) for name in scenario],
             "values": request_values(values, self.tasks, count),
             **{name: None if a is None else np.ascontiguousarray(a, np.float32) for name, a in arrays.items()},
+            "as_logged": True,
         }
 
     def refuse_prices(self, where: str) -> None:
@@ -350,37 +351,6 @@ class FusionPolicy(nn.Module):
         config = self.config
         if config.boosts or config.scenario_boosts or (self.spec.valued and not config.trade_offs):
             raise ValueError(f"the policy has values or boosts of its own (guardrails), which {where} does not compute")
-
-    def boosts_of(
-        self,
-        scenario: Sequence[str] | NDArray[Any] | None,
-        items: NDArray[Any] | None,
-        predictions: NDArray[Any],
-        offsets: NDArray[Any] | None = None,
-    ) -> Tensor | None:
-        """The boosts that the policy adds to the standardized scores, float32 [M]; None: it has none.
-
-        items [R, N, I] or [M, I]: item columns of the correction; None, or not finite: unknown, which adds nothing.
-        """
-        config = self.config
-        if not config.boosts and not config.scenario_boosts:
-            return None
-        sizes = np.full(len(predictions), predictions.shape[1]) if offsets is None else np.diff(offsets)
-        names = () if self.correction is None else self.correction.items
-        added = torch.zeros(int(sizes.sum()))
-        if items is None:
-            return added
-        columns = torch.from_numpy(np.array(items, np.float32).reshape(-1, len(names))).nan_to_num(0.0, 0.0, 0.0)
-        tables = np.zeros((len(sizes), len(names)), np.float32)
-        known = np.full(len(sizes), "") if scenario is None else np.asarray(scenario).astype(str)
-        for c, name in enumerate(names):
-            tables[:, c] = config.boosts.get(name, 0.0)
-            for key, table in config.scenario_boosts.items() if scenario is not None else ():
-                tables[known == key, c] = table.get(name, config.boosts.get(name, 0.0))
-        rows = torch.from_numpy(np.repeat(tables, sizes, axis=0))
-        for c in range(len(names)):  # one column after the other, as the core adds them
-            added += rows[:, c] * columns[:, c]
-        return added
 
     @property
     def takes_corrected(self) -> bool:

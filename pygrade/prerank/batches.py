@@ -64,7 +64,7 @@ class Catalog:
 
     @classmethod
     def from_batches(cls, batches: Batches, group: Group | None = None) -> "Catalog":
-        """Every item of the batches, as it was in its last row; with ranks, in that of the last rank that has it."""
+        """The items of the batches, each as in its last row; with ranks, in that of the last rank that has it."""
         waiting: list[Catalog] = []
         held = 0
         for batch in batches():
@@ -121,7 +121,7 @@ def positive_weight(batch: Batch, task_weights: Floats) -> Floats:
 
 
 def aging(batch: Batch) -> NDArray[np.bool_]:
-    """Which columns of item_dense differ between showing and indexing an item, [Di].
+    """A mask [Di] of the columns of item_dense that differ between showing and indexing an item.
 
     Counts, recencies, windows and ages: the items of training rows were just being shown, most items of an index are
     not.

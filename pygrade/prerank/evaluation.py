@@ -25,7 +25,7 @@ class Retrieval:
     difference: intervals.Interval  # recall - popularity_recall
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The record for JSON."""
         return asdict(self)
 
 

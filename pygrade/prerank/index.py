@@ -48,7 +48,7 @@ class ItemIndex:
         return items
 
     def has(self, item_id: Ids) -> NDArray[np.bool_]:
-        """For item_id[n] → bool [n]: in the index."""
+        """A mask [n] of the ids item_id[n] that are in the index."""
         return np.isin(item_id, self.item_id)
 
     def search(

@@ -19,18 +19,18 @@ def popularity_towers(popularity: Popularity, like: FittedTowers) -> FittedTower
     [0, -place] and the user's is [0, 1]. Items without a positive share the place after the last one, so that ties by
     id order them.
     """
-    known = like.towers.inputs
+    template = like.towers.inputs
     items = popularity.item_id[:_MOST]
     order = np.argsort(items)
     inputs = Inputs(
         item_id=items[order],
-        request_mean=np.zeros_like(known.request_mean),
-        request_std=np.zeros_like(known.request_std),
-        item_mean=np.zeros_like(known.item_mean),
-        item_std=np.zeros_like(known.item_std),
-        request_sizes=np.ones_like(known.request_sizes),
-        item_sizes=np.ones_like(known.item_sizes),
-        length=known.length,
+        request_mean=np.zeros_like(template.request_mean),
+        request_std=np.zeros_like(template.request_std),
+        item_mean=np.zeros_like(template.item_mean),
+        item_std=np.zeros_like(template.item_std),
+        request_sizes=np.ones_like(template.request_sizes),
+        item_sizes=np.ones_like(template.item_sizes),
+        length=template.length,
         others=len(popularity.item_id) - len(items),
     )
     config = PrerankConfig(width=2, hidden=1, field_embedding=1, seed=like.towers.config.seed)
@@ -38,7 +38,7 @@ def popularity_towers(popularity: Popularity, like: FittedTowers) -> FittedTower
         towers = TwoTower(config, inputs)
     for parameter in towers.parameters():
         nn.init.zeros_(parameter)
-    place = np.concatenate([[len(items)], order]).astype(np.float32)  # row 0: items that are not known
+    rank = np.concatenate([[len(items)], order]).astype(np.float32)  # row 0: items that are not known
     with torch.no_grad():
-        towers.item_bias.weight.copy_(torch.from_numpy(-place[:, None]))
+        towers.item_bias.weight.copy_(torch.from_numpy(-rank[:, None]))
     return FittedTowers(towers.eval(), like.task_weights, 0, (), ())

@@ -14,7 +14,7 @@ def held_out_positives(batch: Batch, task_weights: NDArray[np.float32]) -> tuple
     """The requests of a batch that have a positive, and the distinct item ids of each one's positives."""
     rows = np.flatnonzero(positive_weight(batch, task_weights) > 0)
     requests, first = np.unique(batch.row_request[rows], return_index=True)
-    return requests, [np.unique(part) for part in np.split(batch.item_id[rows], first[1:])] if len(first) else []
+    return requests, [np.unique(items) for items in np.split(batch.item_id[rows], first[1:])] if len(first) else []
 
 
 def recall(retrieved: Ids, relevant: Sequence[Ids]) -> NDArray[np.float64]:

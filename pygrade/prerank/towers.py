@@ -70,8 +70,8 @@ class Inputs:
 
     def item_rows(self, item_id: Ids) -> Ids:
         """Embedding row of each item id (any shape): 1 … V, 0 for items that the towers don't know."""
-        place = np.searchsorted(self.item_id, item_id).clip(max=len(self.item_id) - 1)
-        return np.where(self.item_id[place] == item_id, place + 1, 0)
+        index = np.searchsorted(self.item_id, item_id).clip(max=len(self.item_id) - 1)
+        return np.where(self.item_id[index] == item_id, index + 1, 0)
 
 
 class _Seen:
@@ -163,8 +163,8 @@ class TwoTower(nn.Module):
 
     def user(self, dense: Tensor, fields: Tensor, sequence: Tensor) -> Tensor:
         """Vectors [R, width] of requests: dense[R, Du], fields[R, Fu], sequence[R, L] of item rows."""
-        known = (sequence > 0).unsqueeze(-1)
-        history = (self.item_table(sequence) * known).sum(1) / known.sum(1).clamp_min(1)  # [R, wide]
+        is_item = (sequence > 0).unsqueeze(-1)
+        history = (self.item_table(sequence) * is_item).sum(1) / is_item.sum(1).clamp_min(1)  # [R, wide]
         parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.request_fields)), history]
         vector = functional.normalize(history + self.user_tower(torch.cat(parts, -1)), dim=-1)
         return torch.cat([vector, torch.ones_like(vector[:, :1])], -1)
@@ -180,32 +180,32 @@ class TwoTower(nn.Module):
     def user_inputs(self, requests: TowerInputs) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of `user`; ValueError if an array does not have the fitted shape."""
         self.check_requests(requests)
-        known = self.inputs
+        inputs = self.inputs
         return (
-            _scaled(requests.request_dense, known.request_mean, known.request_std),
-            _indices(requests.request_ids, known.request_sizes),
-            torch.from_numpy(known.item_rows(requests.sequences)),
+            _scaled(requests.request_dense, inputs.request_mean, inputs.request_std),
+            _indices(requests.request_ids, inputs.request_sizes),
+            torch.from_numpy(inputs.item_rows(requests.sequences)),
         )
 
     def check_requests(self, requests: TowerInputs) -> None:
         """ValueError if an array does not have the fitted shape."""
-        known = self.inputs
+        inputs = self.inputs
         for name, array, width in (
-            ("request_dense", requests.request_dense, len(known.request_mean)),
-            ("request_ids", requests.request_ids, len(known.request_sizes)),
-            ("sequences", requests.sequences, known.length),
+            ("request_dense", requests.request_dense, len(inputs.request_mean)),
+            ("request_ids", requests.request_ids, len(inputs.request_sizes)),
+            ("sequences", requests.sequences, inputs.length),
         ):
             _shape(name, array, len(requests.user_id), width)
 
     def item_inputs(self, item_id: Ids, dense: NDArray[np.float32], ids: Ids) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of `item`; ValueError if an array does not have the fitted shape."""
-        known = self.inputs
-        _shape("item_dense", dense, len(item_id), len(known.item_mean))
-        _shape("item_ids", ids, len(item_id), len(known.item_sizes))
+        inputs = self.inputs
+        _shape("item_dense", dense, len(item_id), len(inputs.item_mean))
+        _shape("item_ids", ids, len(item_id), len(inputs.item_sizes))
         return (
-            _scaled(dense, known.item_mean, known.item_std),
-            _indices(ids, known.item_sizes),
-            torch.from_numpy(known.item_rows(item_id)),
+            _scaled(dense, inputs.item_mean, inputs.item_std),
+            _indices(ids, inputs.item_sizes),
+            torch.from_numpy(inputs.item_rows(item_id)),
         )
 
     def item_vectors(self, catalog: Catalog, rows: int = 8192) -> NDArray[np.float32]:
@@ -213,9 +213,9 @@ class TwoTower(nn.Module):
         result = np.empty((len(catalog), self.config.width), np.float32)
         with torch.inference_mode():
             for start in range(0, len(catalog), rows):
-                part = slice(start, start + rows)
-                inputs = self.item_inputs(catalog.item_id[part], catalog.dense[part], catalog.ids[part])
-                result[part] = self.item(*inputs).numpy()
+                block = slice(start, start + rows)
+                inputs = self.item_inputs(catalog.item_id[block], catalog.dense[block], catalog.ids[block])
+                result[block] = self.item(*inputs).numpy()
         return result
 
 

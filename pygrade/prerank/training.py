@@ -155,10 +155,10 @@ def _loss(towers: TwoTower, pairs: Pairs, draws: Tensor, rng: np.random.Generato
 
     draws: how often each row of the item table was drawn so far, float64; this batch is added.
     """
-    user_inputs = (part.to(group.device) for part in towers.user_inputs(pairs))
+    user_inputs = (tensor.to(group.device) for tensor in towers.user_inputs(pairs))
     item_dense, item_fields, rows = towers.item_inputs(pairs.item_id, pairs.item_dense, pairs.item_ids)
     hidden = torch.from_numpy(rng.random(len(pairs)) < towers.config.id_dropout)
-    item_inputs = (part.to(group.device) for part in (item_dense, item_fields, rows.masked_fill(hidden, 0)))
+    item_inputs = (tensor.to(group.device) for tensor in (item_dense, item_fields, rows.masked_fill(hidden, 0)))
     users, own_items = towers.user(*user_inputs), towers.item(*item_inputs)
     every, _ = group.gather_rows(rows)  # [B], of the whole batch
     draws.add_(torch.bincount(every, minlength=len(draws)))
@@ -200,7 +200,7 @@ def _validate(
             count += len(requests)
             if count >= limit:
                 break
-    found, requests_of_all = group.sum(torch.tensor([total, count], dtype=torch.float64)).tolist()
+    hits, requests_of_all = group.sum(torch.tensor([total, count], dtype=torch.float64)).tolist()
     if not requests_of_all:
         raise ValueError("validation batches hold no positive; want later requests with some")
-    return float(found / requests_of_all)
+    return float(hits / requests_of_all)

@@ -75,14 +75,14 @@ def fit(
         history = None
         if config.history.on:
             dataset, heldout, history = _add_history(dataset, heldout, config, directory / DATASET)
-        dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET)
+        dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET, history)
         sample = dataset.sample(config.sample_requests)
         config = _complete(config, sample.read(), dataset.num_requests)
         refuse_positives(sample.read())
         evidence = gather_evidence(dataset, sample, config, history)
         if history is not None and not reads_history(evidence):
             evidence = drop_history(evidence, history, directory / DATASET / "without-history")
-            heldout, history = None if heldout is None else without_columns(heldout, history), None
+            heldout, history = heldout and without_columns(heldout, history), None
         dataset, sample = evidence.dataset, evidence.sample
         if evidence.production.caution:
             logger.warning(evidence.production.caution)

@@ -117,7 +117,7 @@ class ArmReadings:
             return record | {"reason": "no arm has events yet"}
         lifts = read_test(arm, names, lively, self.planned_users)
         record["lifts"] = {
-            name: {label: to_builtins(vars(lift)) for label, lift in entry.items()} for name, entry in lifts.items()
+            name: {label: to_builtins(vars(lift)) for label, lift in arms.items()} for name, arms in lifts.items()
         }
         return record
 

@@ -32,7 +32,7 @@ def read_exposures(file: Path) -> tuple[Logs, int]:
 
 
 def _first_pages(file: Path) -> tuple[Any, int]:
-    """Which rows are of the first page of their request_id, and how many pages are not."""
+    """A mask of the rows of each request_id's first page, and the number of other pages."""
     pl, parquet = require("polars"), require("pyarrow.parquet")
     marks = [name for name in _MARKS if name in parquet.read_schema(file).names]
     table = parquet.read_table(file, columns=[*marks, "item_id"])

@@ -46,8 +46,8 @@ class Hashes(Set[Key]):
 
     def __contains__(self, key: object) -> bool:
         number = text_hash(key) if isinstance(key, str) else hash_ids(np.array([key], np.int64))[0]
-        place = int(np.searchsorted(self.hashes, np.uint64(number)))
-        return place < len(self.hashes) and bool(self.hashes[place] == number)
+        index = int(np.searchsorted(self.hashes, np.uint64(number)))
+        return index < len(self.hashes) and bool(self.hashes[index] == number)
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -162,14 +162,14 @@ def _hashes(ids: Array) -> NDArray[np.uint64]:
     return np.fromiter((text_hash(str(key)) for key in ids), np.uint64, len(ids))
 
 
-def _is_new(file: Path, known: dict[str, int]) -> bool:
-    if file.name in known and known[file.name] != file.stat().st_size:
+def _is_new(file: Path, sizes: dict[str, int]) -> bool:
+    if file.name in sizes and sizes[file.name] != file.stat().st_size:
         raise ValueError(f"{file} has another size than when it was joined; want files that do not change")
-    return file.name not in known
+    return file.name not in sizes
 
 
 def _manifest(out: Path, config: JoinConfig) -> dict[str, Any]:
-    """That of an earlier run, or an empty one."""
+    """The manifest of an earlier run, or an empty one."""
     options = asdict(config)
     fresh = {"format": _FORMAT, "options": options, "runs": 0, "newest": 0, "until": 0, "tasks": [], "counts": {}}
     fresh |= {"whole_items": True, "exposures": {}, "feedback": {}, "waiting": {"requests": 0, "events": 0}}
@@ -178,14 +178,14 @@ def _manifest(out: Path, config: JoinConfig) -> dict[str, Any]:
         return fresh
     if not file.is_file():
         raise ValueError(f"{out} holds something else than a joined log; want a directory of its own")
-    found = read_json(file)
-    if found.get("format") != _FORMAT:
-        raise ValueError(f"{file} is {found.get('format')!r}; this pygrade reads {_FORMAT}")
+    manifest = read_json(file)
+    if manifest.get("format") != _FORMAT:
+        raise ValueError(f"{file} is {manifest.get('format')!r}; this pygrade reads {_FORMAT}")
     for name, value in options.items():
-        if found["options"][name] != value:
-            text = f"{name} is {value}; {out} was joined with {found['options'][name]}"
+        if manifest["options"][name] != value:
+            text = f"{name} is {value}; {out} was joined with {manifest['options'][name]}"
             raise ValueError(f"{text}: want the same, or another directory")
-    return found
+    return manifest
 
 
 def _keep_parts(out: Path, partial: Path) -> None:

@@ -71,8 +71,8 @@ def _base(run: Path) -> tuple[str, FusionPolicy]:
 def _with_single_tasks(config: OnlineConfig, run: Path, policy: FusionPolicy) -> OnlineConfig:
     """The options with the tasks of which the policy's training log had only 0 and 1."""
     record = TrainingRecord.load(policy_of(run), policy.version)
-    found = config.single_tasks + (record.single_tasks if record is not None else ())
-    return replace(config, single_tasks=tuple(task for task in policy.tasks if task in found))
+    names = config.single_tasks + (record.single_tasks if record is not None else ())
+    return replace(config, single_tasks=tuple(task for task in policy.tasks if task in names))
 
 
 class OnlineService:
@@ -111,7 +111,7 @@ class OnlineService:
         point_to(self.run, self.learner.served)
 
     def _continue(self, base: FusionPolicy, state: Path | None) -> None:
-        """From a saved state; None, or a directory that does not exist: from the policy."""
+        """The learner of a saved state; None, or a directory that does not exist: of the policy."""
         online, planned = self.online, self.config.planned_users
         limits = online.feedback_delay_ms, online.max_amount
         self.arms = ArmReadings(base.tasks, *limits, self.shares, planned, online.single_tasks)
@@ -176,7 +176,7 @@ class OnlineService:
         lasting = action in ("paused", "limits_unmet")
         if action is None or (lasting and self.history and self.history[-1]["action"] == action):
             return  # what lasts is told once
-        entry = {
+        step = {
             "time": now,
             "action": action,
             "version": update.version,
@@ -184,7 +184,7 @@ class OnlineService:
             "estimate": to_builtins(update.estimate),
             "figures": to_builtins(update.figures),
         }
-        self.history = [*self.history, entry][-_HISTORY:]
+        self.history = [*self.history, step][-_HISTORY:]
         logger.info("%s: version %s is served", action.replace("_", " "), update.version)
 
     def _write(self, now: int) -> None:

@@ -34,9 +34,9 @@ class LogTail:
 
     def pages(self) -> Iterator[Logs]:
         """The pages of each new file; a damaged file is left out."""
-        known = set(self.state["exposures"])
+        joined = set(self.state["exposures"])
         for file in exposure_files(self.exposures):
-            if file.name in known:
+            if file.name in joined:
                 continue
             self.state["exposures"].append(file.name)
             try:

@@ -30,39 +30,39 @@ ItemValues = Mapping[int, float] | ArrayLike | Callable[[NDArray[np.int64]], Arr
 def predicted(predict: Predict, tasks: int, *inputs: Any) -> NDArray[np.float32]:
     """Called by the core with the fields of `Rows`."""
     rows = Rows(*inputs)
-    given = np.ascontiguousarray(predict(rows), np.float32)
-    if given.shape != (len(rows.item_id), tasks):
-        raise ValueError(f"predict gave shape {given.shape}; want [n, T], {(len(rows.item_id), tasks)}")
-    return given
+    predictions = np.ascontiguousarray(predict(rows), np.float32)
+    if predictions.shape != (len(rows.item_id), tasks):
+        raise ValueError(f"predict gave shape {predictions.shape}; want [n, T], {(len(rows.item_id), tasks)}")
+    return predictions
 
 
 def prices_of(item_values: ItemValues, item_ids: NDArray[np.int64] | None) -> Callable[[Any], NDArray[np.float32]]:
     """ids [n] → prices [n], as the core asks."""
     if isinstance(item_values, Mapping):
-        known: Mapping[int, float] = item_values
+        price_of: Mapping[int, float] = item_values
 
         def look_up(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-            missing = [item for item in ids.tolist() if item not in known]
+            missing = [item for item in ids.tolist() if item not in price_of]
             if missing:
                 raise ValueError(f"item_values has no price of item {missing[0]}; want one of every candidate")
-            return np.array([known[item] for item in ids.tolist()], np.float32)
+            return np.array([price_of[item] for item in ids.tolist()], np.float32)
 
         return look_up
     if not callable(item_values):
-        given = np.ascontiguousarray(item_values, np.float32)
-        if item_ids is None or given.shape != item_ids.shape:
+        prices = np.ascontiguousarray(item_values, np.float32)
+        if item_ids is None or prices.shape != item_ids.shape:
             wanted = "a mapping or a function" if item_ids is None else f"one for each of item_ids, {item_ids.shape}"
-            raise ValueError(f"item_values has shape {given.shape}; want {wanted}")
-        return lambda ids: given
+            raise ValueError(f"item_values has shape {prices.shape}; want {wanted}")
+        return lambda ids: prices
     ask = item_values
     return lambda ids: np.ascontiguousarray(ask(ids), np.float32)
 
 
 def checked_items(item_ids: ArrayLike) -> NDArray[np.int64]:
-    given = np.asarray(item_ids)
-    if given.size and (given.ndim != 1 or given.dtype.kind not in "iu"):
-        raise ValueError(f"item_ids has shape {given.shape} and dtype {given.dtype}; want integers [n]")
-    items: NDArray[np.int64] = given.astype(np.int64).reshape(-1)
+    ids = np.asarray(item_ids)
+    if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
+        raise ValueError(f"item_ids has shape {ids.shape} and dtype {ids.dtype}; want integers [n]")
+    items: NDArray[np.int64] = ids.astype(np.int64).reshape(-1)
     values, counts = np.unique(items, return_counts=True)
     wrong = values[(counts > 1) | (values < 0)]
     if len(wrong):

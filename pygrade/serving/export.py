@@ -100,23 +100,23 @@ class PolicyPage(nn.Module):
         )
 
     def forward(self, context: Tensor, predictions: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        given = dict(zip((port.name for port in self.ports[2:]), others, strict=True))
+        optional = dict(zip((port.name for port in self.ports[2:]), others, strict=True))
         policy, config, formula = self.policy, self.policy.config, self.formula
         row = torch.full_like(context[:, 0] if context.shape[1] else predictions[:, 0, 0], 0, dtype=torch.int64)
-        if "scenario" in given:
-            known, count = given["scenario"], len(self.scenarios)
-            row = torch.where((known >= 0) & (known < count), known, count)
+        if "scenario" in optional:
+            scenario, count = optional["scenario"], len(self.scenarios)
+            row = torch.where((scenario >= 0) & (scenario < count), scenario, count)
         context = torch.where(context.isfinite(), context, torch.nan)
         values = self.own_values[row]
-        if "values" in given:
-            values = torch.where(given["values"].isnan(), values, given["values"])
+        if "values" in optional:
+            values = torch.where(optional["values"].isnan(), values, optional["values"])
         documents = {f"p_{task}": p for task, p in zip(policy.tasks, predictions.unbind(-1), strict=True)}
-        if "items" in given and policy.correction is not None:
+        if "items" in optional and policy.correction is not None:
             names = (f"i_{column}" for column in policy.correction.items)
-            documents |= dict(zip(names, given["items"].unbind(-1), strict=True))
+            documents |= dict(zip(names, optional["items"].unbind(-1), strict=True))
         documents = {name.replace(" ", "_"): column for name, column in documents.items()}
-        if "item_values" in given:
-            documents["value"] = given["item_values"]
+        if "item_values" in optional:
+            documents["value"] = optional["item_values"]
         inputs = {"values": values}
         value_of = _evaluation(documents, inputs, self.fuse)
         if self.correction is not None:
@@ -181,8 +181,8 @@ def _top_in_core(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of scores [B, N] and their places, padded with -inf and -1; NaN counts as -inf."""
-    known = torch.where(scores.isnan(), -torch.inf, scores)
-    best, places = functional.pad(known, (0, k), value=-torch.inf).topk(k)  # k places more than there are candidates
+    finite = torch.where(scores.isnan(), -torch.inf, scores)
+    best, places = functional.pad(finite, (0, k), value=-torch.inf).topk(k)  # k places more than there are candidates
     return best, torch.where(places >= scores.shape[1], -1, places).int()
 
 
@@ -346,7 +346,7 @@ def _program(module: nn.Module, inputs: Sequence[Port]) -> torch.export.Exported
         for port in inputs
     )
     dynamic = tuple(
-        {place: torch.export.Dim.DYNAMIC for place, size in enumerate(port.shape) if isinstance(size, str)}
+        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(port.shape) if isinstance(size, str)}
         for port in inputs
     )
     shapes: tuple[Any, ...] = dynamic if len(inputs) == 2 else (*dynamic[:2], dynamic[2:])  # *others are one tuple

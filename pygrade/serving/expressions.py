@@ -42,14 +42,14 @@ class Expression:
 
         def column(field: tuple[str, float | None]) -> NDArray[np.float64]:
             name, missing = field
-            found = np.asarray(documents[name] if missing is None else documents.get(name, missing), np.float64)
-            return found if missing is None else np.where(np.isfinite(found), found, missing)
+            values = np.asarray(documents[name] if missing is None else documents.get(name, missing), np.float64)
+            return values if missing is None else np.where(np.isfinite(values), values, missing)
 
         kinds: dict[str, Callable[..., Any]] = {
             name: getattr(np, name) for name in ("add", "subtract", "multiply", "divide", "log", "exp")
         }
         kinds |= {"max": np.maximum, "min": np.minimum, "constant": float, "document": column}
-        kinds["request"] = lambda place: float(values[place[0]][place[1]])
+        kinds["request"] = lambda index: float(values[index[0]][index[1]])
         computed = {name: np.asarray(documents[name], np.float64) for name in self.steps if name in documents}
         value_of = NodeValues(kinds, computed)
         return {name: value_of(node) for name, node in self.steps.items()}
@@ -177,11 +177,11 @@ def recorded_requests(policy: FusionPolicy, logs: Logs, k: int) -> Iterator[Reco
 
 def _deviations(e: Expression, record: RecordedRequest) -> Inputs:
     """The standard deviations of a request's nodes; those of mixed scores come last, as they read the others."""
-    found: Inputs = {}
+    deviations: Inputs = {}
     for name, nodes in e.formula.spreads.items():
-        values = e.evaluate(record.documents, record.inputs | found)
-        found[name] = np.array([np.std(values[node.name]) for node in nodes])
-    return found
+        values = e.evaluate(record.documents, record.inputs | deviations)
+        deviations[name] = np.array([np.std(values[node.name]) for node in nodes])
+    return deviations
 
 
 def write_vespa(e: Expression, name: str = "pygrade") -> str:

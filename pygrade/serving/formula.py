@@ -77,9 +77,9 @@ def document(name: str, missing: float | None = None) -> Node:
     return Node("document", fact=(name, missing))
 
 
-def request(name: str, *place: int) -> Node:
+def request(name: str, *index: int) -> Node:
     """A number of an input of the request."""
-    return Node("request", fact=(name, place))
+    return Node("request", fact=(name, index))
 
 
 def total(terms: Sequence[Node]) -> Node:
@@ -190,19 +190,19 @@ def formula_of(policy: FusionPolicy) -> Formula:
 
     f.network_terms = f.corrected if config.corrected else f.raw
     parts = []  # of the score, the baseline's first
-    for entry in mixture.ranked_by[::-1] if mixture else ():
-        name = "baseline" if mixture and entry is mixture.baseline else "challenger"
-        terms = f.corrected if entry.corrected else f.raw
-        if entry.calibration:
-            pairs = zip(terms, entry.calibration, strict=True)
+    for ranking in mixture.ranked_by[::-1] if mixture else ():
+        name = "baseline" if mixture and ranking is mixture.baseline else "challenger"
+        terms = f.corrected if ranking.corrected else f.raw
+        if ranking.calibration:
+            pairs = zip(terms, ranking.calibration, strict=True)
             terms = [f.let(f"{name}_p{t}", piecewise(p, *knots)) for t, (p, knots) in enumerate(pairs)]
-        weights = [node_of(float(np.float32(weight))) for weight in entry.weights]
+        weights = [node_of(float(np.float32(weight))) for weight in ranking.weights]
         if config.trade_offs:  # a task that was worth 0 in the training has no other value
-            worth = zip(entry.weights, policy.spec.task_values, strict=True)
+            worth = zip(ranking.weights, policy.spec.task_values, strict=True)
             over = [np.float32(weight) / np.float32(value) if value else 0.0 for weight, value in worth]
             weights = [node_of(float(weight)) * request("values", t) for t, weight in enumerate(over)]
-        score = rank_by(name, entry.transform, terms, weights, entry.value_tasks)
-        if entry.logarithm:
+        score = rank_by(name, ranking.transform, terms, weights, ranking.value_tasks)
+        if ranking.logarithm:
             score = f.fuse(f"{name}_log", [score], [node_of(1.0)], ("log", config.beta, 0.0, ()))
         parts.append(score)
     if mixture is None or mixture.takes_network:

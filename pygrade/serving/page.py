@@ -108,7 +108,7 @@ class Page:
         """The weights of a request, and its items with what each task, and the baseline, contributed."""
         who = request if self.ids.request is None else self.ids.request[request]
         source = "static weights" if self.fallback[request] else "drawn" if self.explored[request] else "policy"
-        names = ", mixed with ".join(entry.name for entry in self.ranked_by)
+        names = ", mixed with ".join(ranking.name for ranking in self.ranked_by)
         title = f"request {who}: " + (f"weights of {source}" if self.takes_network else names)
         title += f"; {moved}" if (moved := self.explain_correction(request)) else ""
         table = page_table(self.describe(request, title))
@@ -123,7 +123,7 @@ class Page:
         static weights, for their difference from the page's.
         """
         mixed = 0.0 < self.trust < 1.0 and not self.by_values
-        places = [int(place) for place in self.indices[request] if place >= 0]
+        places = [int(index) for index in self.indices[request] if index >= 0]
         return {
             "title": title,
             "tasks": list(self.tasks),
@@ -137,14 +137,14 @@ class Page:
             "verdict": self.verdict,
             "items": [
                 {
-                    "item_id": self.item_id[int(self.offsets[request]) + place].item(),
+                    "item_id": self.item_id[int(self.offsets[request]) + index].item(),
                     "score": float(self.values[request, slot]),
                     "contributions": self.contributions[request, slot].astype(float).tolist(),
                     **({} if self.takes_network else {"sum": float(self.contributions[request, slot].sum())}),
                     **({"baseline": float(self.baseline_contribution[request, slot])} if mixed else {}),
                     **({"move": move} if (move := self.explain_move(request, slot)) else {}),
                 }
-                for slot, place in enumerate(places)
+                for slot, index in enumerate(places)
             ],
         }
 
@@ -169,7 +169,7 @@ class Page:
         correction = self.policy.correction
         if self.moves is None or not self.searched[request] or correction is None or correction.page_terms is None:
             return ""
-        _, effects, above, places = (part[request] for part in self.moves)
+        _, effects, above, places = (array[request] for array in self.moves)
         root = correction.page_terms.root
         return _core.describe_move(float(effects[slot]), int(above[slot]), int(places[slot]), slot, root)
 
@@ -209,9 +209,9 @@ class Page:
 
     def _score_text(self, request: int) -> str:
         """The sum that makes the score of a ranking without the network from its contributions, in words."""
-        entry, mixed = self.ranked_by[0], len(self.ranked_by) == 2
+        ranking, mixed = self.ranked_by[0], len(self.ranked_by) == 2
         values = None if self.request_values is None else self.request_values[request]
-        logarithm = entry.logarithm and not (self.by_values and values is not None and bool((values < 0).any()))
+        logarithm = ranking.logarithm and not (self.by_values and values is not None and bool((values < 0).any()))
         form = "score: " + ("the logarithm of the sum" if logarithm else "the sum") + " of the contributions"
         form += "" if self.by_values or self.trust == 1.0 else ", standardized over the candidates"
         return form + (f", times {self.trust:g}, plus the share of {self.baseline}" if mixed else "")
@@ -301,10 +301,10 @@ class Page:
         if (rows := self._parts[2]) is None:
             return None
         raw = np.where(np.isnan(rows), np.nan, self.rows)
-        given, corrected = (
+        predicted, corrected = (
             np.nan_to_num(self._of_page(predictions)).astype(np.float64).sum(1) for predictions in (raw, rows)
         )
-        factors: Array = np.divide(corrected, given, out=np.ones_like(given), where=given > 0)
+        factors: Array = np.divide(corrected, predicted, out=np.ones_like(predicted), where=predicted > 0)
         return factors.astype(np.float32)
 
     def explain_correction(self, request: int) -> str:
@@ -340,17 +340,17 @@ class Page:
 
     def _item_likeness(self, keep: NDArray[np.bool_]) -> dict[str, Any]:
         """Category and embedding of the candidates that the log keeps, as fields of `Logs`; what was given."""
-        found: dict[str, Any] = {}
+        likeness: dict[str, Any] = {}
         if self.categories is not None:
-            found["category"] = np.array([name or "" for name in self.categories])[keep]
+            likeness["category"] = np.array([name or "" for name in self.categories])[keep]
         if self.embeddings is not None:
             vectors = self.embeddings.reshape(len(keep), -1)[keep]
-            known = np.isfinite(vectors).all(1) & vectors.any(1)
-            distinct, place = np.unique(vectors[known], axis=0, return_inverse=True)
-            found["embedding"] = np.full(len(vectors), -1, np.int32)
-            found["embedding"][known] = place
-            found["embeddings"] = distinct
-        return found
+            has_vector = np.isfinite(vectors).all(1) & vectors.any(1)
+            distinct, number = np.unique(vectors[has_vector], axis=0, return_inverse=True)
+            likeness["embedding"] = np.full(len(vectors), -1, np.int32)
+            likeness["embedding"][has_vector] = number
+            likeness["embeddings"] = distinct
+        return likeness
 
     def log_rows(
         self,

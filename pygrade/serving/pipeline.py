@@ -205,22 +205,22 @@ class Pipeline:
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
         policy = self.models.policy
-        given = request_values(values, policy.tasks, 1)
+        task_values = request_values(values, policy.tasks, 1)
         now = int(time.time() * 1000) if timestamp is None else timestamp
-        known = check_request(user_id, context or {}, now, scenario, request_id)
+        context_values = check_request(user_id, context or {}, now, scenario, request_id)
         asked = None if item_ids is None else checked_items(item_ids)
         made = self._core.rank(
             user_id=int(user_id),
             timestamp=int(now),
             scenario=scenario,
-            context=known,
+            context=context_values,
             k=k,
             candidates=candidates,
             item_ids=asked,
             seen=None if seen is None else np.ascontiguousarray(seen, np.int64).reshape(-1),
             eligible=None if eligible is None else self._eligible(eligible),
             explore=explore,
-            values=None if given is None else given[0],
+            values=None if task_values is None else task_values[0],
             deadline=None if deadline is None else max(0, round(deadline * 1e6)),
             item_values=None if item_values is None else prices_of(item_values, asked),
             predictions=None if predictions is None else self._predictions(predictions, asked),
@@ -232,18 +232,18 @@ class Pipeline:
         return self._page(made, user_id, now, scenario, request_id)
 
     def _predictions(self, predictions: ArrayLike, item_ids: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        given = np.ascontiguousarray(predictions, np.float32)
+        values = np.ascontiguousarray(predictions, np.float32)
         wanted = (-1 if item_ids is None else len(item_ids), len(self.models.policy.tasks))
-        if item_ids is None or given.shape != wanted:
-            raise ValueError(f"predictions has shape {given.shape}; want [n, T] of item_ids, {wanted}")
-        return given
+        if item_ids is None or values.shape != wanted:
+            raise ValueError(f"predictions has shape {values.shape}; want [n, T] of item_ids, {wanted}")
+        return values
 
     def _eligible(self, eligible: Eligible) -> NDArray[np.int64]:
         """The ids of eligible items."""
         if not callable(eligible):
             return np.ascontiguousarray(eligible, np.int64).reshape(-1)
-        known = self.models.prerank.index.item_id
-        return known[eligible(known)]
+        catalog = self.models.prerank.index.item_id
+        return catalog[eligible(catalog)]
 
     def _page(
         self,

@@ -9,7 +9,7 @@ pages.
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,6 +28,32 @@ _MAX = (1 << 31) - 1  # of k and of seeds
 _NO_IDS = Ids(None, None, None)
 Context = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 """Features of the requests, as arrays or by name."""
+
+
+class RequestFields(TypedDict, total=False):
+    """Fields of requests beside context and predictions, see `BlendedRanker.rank`."""
+
+    offsets: ArrayLike | None
+    mask: ArrayLike | None
+    boost_mul: ArrayLike | None
+    boost_add: ArrayLike | None
+    groups: ArrayLike | None
+    caps: ArrayLike | None
+    cap_slots: ArrayLike | None
+    decay: ArrayLike | None
+    pins: ArrayLike | None
+    demoted: ArrayLike | None
+    scenario: str | Sequence[str] | None
+    explore: bool
+    seed: int | None
+    draw: int | None
+    values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None
+    item_values: ArrayLike | None
+    items: ArrayLike | None
+    categories: ArrayLike | Sequence[Any] | None
+    embeddings: ArrayLike | None
+    page_terms: bool
+    as_logged: bool
 
 
 class BlendedRanker:
@@ -78,27 +104,10 @@ class BlendedRanker:
         predictions: ArrayLike,
         k: int,
         *,
-        offsets: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        boost_mul: ArrayLike | None = None,
-        boost_add: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        caps: ArrayLike | None = None,
-        cap_slots: ArrayLike | None = None,
-        decay: ArrayLike | None = None,
-        scenario: str | Sequence[str] | None = None,
-        explore: bool = False,
-        seed: int | None = None,
         request_id: ArrayLike | None = None,
         user_id: ArrayLike | None = None,
         item_id: ArrayLike | None = None,
-        values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
-        item_values: ArrayLike | None = None,
-        items: ArrayLike | None = None,
-        categories: ArrayLike | Sequence[Any] | None = None,
-        embeddings: ArrayLike | None = None,
-        page_terms: bool = True,
-        as_logged: bool = False,
+        **fields: Unpack[RequestFields],
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
 
@@ -110,7 +119,8 @@ class BlendedRanker:
         learned from (``policy.scales``): percentages, say, become probabilities; ``as_logged``: they are those of a log
         already. A candidate with a missing one (NaN or infinite) ranks last, with score NaN, and leaves the others'
         scores alone. ``mask`` bool, ``boost_mul``, ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with
-        ``caps``, ``cap_slots`` and ``decay`` [A]: see `pygrade.rank`.
+        ``caps``, ``cap_slots`` and ``decay`` [A]: see `pygrade.rank`. ``pins`` int [B, k]: the candidate of a place,
+        -1: none; ``demoted`` bool [B, N] or [M]: after all others, unless pinned.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
         correction has item effects, which it looks up by them. ``values``: what an event of each
         task is worth, below 0: it costs; for a policy with an expected value, which then ranks alone, or with
@@ -127,48 +137,27 @@ class BlendedRanker:
         density is exact; fallback requests never explore. The draw of a request, with the ``seed`` of its log row:
         ``dirichlet_sample(concentration, 1, seed >> 32, offset=seed & 0xffffffff)``. A ``seed`` (0 … 2³¹ - 1) given
         here replaces the ranker's stream for this call and counts its rows from 0: the same call gives the same draws.
+        ``draw``, the ``seed`` of a log row, gives the draw of this row to the first request, the next to the others.
 
         ValueError or TypeError name the argument of a wrong shape or value, before anything is ranked or counted.
         """
         policy, ids = self.policy, _NO_IDS
-        if request_id is not None or user_id is not None or item_id is not None or values is not None:
+        offsets, items, categories = fields.get("offsets"), fields.get("items"), fields.get("categories")
+        if request_id is not None or user_id is not None or item_id is not None or fields.get("values") is not None:
             *shape, _ = np.shape(predictions)
             batch = shape[0] if offsets is None else np.size(offsets) - 1
             item = _ids("item_id", item_id, math.prod(shape))
             ids = Ids(_ids("request_id", request_id, batch), _ids("user_id", user_id, batch), item)
-            values = request_values(values, policy.tasks, batch)
+            fields["values"] = request_values(fields.get("values"), policy.tasks, batch)
         if ids.item is not None and policy.correction is not None and policy.correction.item_effects is not None:
             columns = None if items is None else np.ascontiguousarray(items, np.float32)
-            items = policy.item_columns(ids.item, columns)
+            fields["items"] = policy.item_columns(ids.item, columns)
         if not (context is None or isinstance(context, np.ndarray)):
             context = _encoded(context, policy.features)
         if categories is not None:
-            categories = np.asarray(categories, object).reshape(-1).tolist()
-        page = _core.rank_pages(
-            self._core,
-            context=context,
-            predictions=predictions,
-            k=k,
-            offsets=offsets,
-            mask=mask,
-            boost_mul=boost_mul,
-            boost_add=boost_add,
-            groups=groups,
-            caps=caps,
-            cap_slots=cap_slots,
-            decay=decay,
-            scenario=scenario,
-            explore=explore,
-            seed=seed,
-            values=values,
-            item_values=item_values,
-            items=items,
-            categories=categories,
-            embeddings=embeddings,
-            page_terms=page_terms,
-            as_logged=as_logged,
-        )
-        return Page(**page, scenario=scenario, ids=ids, categories=categories)
+            fields["categories"] = categories = np.asarray(categories, object).reshape(-1).tolist()
+        page = _core.rank_pages(self._core, context=context, predictions=predictions, k=k, **fields)
+        return Page(**page, scenario=fields.get("scenario"), ids=ids, categories=categories)
 
     def rank_log(self, logs: Logs, k: int, *, explore: bool = False, seed: int | None = None, **rules: Any) -> Page:
         """The page of each request of a log, with all that the log has of it: context, predictions, scenario, ids,
@@ -200,13 +189,13 @@ def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:
     terms = None if policy.correction is None else policy.correction.page_terms
     if terms is None:
         return {}
-    given: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if logs.category is not None and terms.categories:
-        given["categories"] = logs.category.astype(str).tolist()
+        inputs["categories"] = logs.category.astype(str).tolist()
     if logs.embedding is not None and logs.embeddings is not None and terms.dimension:
         unknown = np.zeros((1, logs.embeddings.shape[1]), np.float32)
-        given["embeddings"] = np.concatenate([logs.embeddings, unknown])[logs.embedding]
-    return given
+        inputs["embeddings"] = np.concatenate([logs.embeddings, unknown])[logs.embedding]
+    return inputs
 
 
 def _encoded(context: Any, features: Sequence[str]) -> Any:
@@ -214,18 +203,18 @@ def _encoded(context: Any, features: Sequence[str]) -> Any:
     rows = [context] if isinstance(context, Mapping) else context
     if not (isinstance(rows, list | tuple) and rows and all(isinstance(row, Mapping) for row in rows)):
         return context
-    known = {name.partition("=")[0] for name in features}
-    if unknown := [name for row in rows for name in row if name not in known]:
-        raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(known)) or 'no feature'}")
+    columns = {name.partition("=")[0] for name in features}
+    if unknown := [name for row in rows for name in row if name not in columns]:
+        raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(columns)) or 'no feature'}")
     return encode(features, rows)
 
 
-def _ids(name: str, given: ArrayLike | None, count: int) -> Array | None:
-    if given is None:
+def _ids(name: str, values: ArrayLike | None, count: int) -> Array | None:
+    if values is None:
         return None
-    if isinstance(given, np.ma.MaskedArray):
+    if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array; want a plain one")
-    ids = np.asarray(given).reshape(-1)
+    ids = np.asarray(values).reshape(-1)
     if len(ids) != count:
         raise ValueError(f"{name} has {len(ids)} entries; want {count}")
     return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str)

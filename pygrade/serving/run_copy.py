@@ -76,10 +76,10 @@ def following(run: Place, seconds: float, store: str | None = None) -> Iterator[
         store = str(read_json(folder / "store.json")["store"])
     if store is not None and "{run}" in store:
         raise ValueError(f"store is {store} and the run is at {run}; want --store redis://HOST:PORT/DB, or lmdb:DIR")
-    ended, known = threading.Event(), _version(run)
+    ended, initial = threading.Event(), _version(run)
 
     def follow() -> None:
-        served, fault = known, ""
+        served, fault = initial, ""
         while not ended.wait(seconds):
             try:
                 version = _version(run)

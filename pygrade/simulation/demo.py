@@ -175,18 +175,18 @@ def _fingerprint(config: DemoConfig) -> str:
 def _baseline(result: TrainedRanker) -> str:
     """The strongest simple baseline that can rank new requests."""
     trust = result.summary["trust"]
-    known = [entry.name for entry in result.baselines]
-    return str(trust["baseline"]) if trust is not None and trust["baseline"] in known else EXPECTED_VALUE
+    names = [baseline.name for baseline in result.baselines]
+    return str(trust["baseline"]) if trust is not None and trust["baseline"] in names else EXPECTED_VALUE
 
 
 def _scores(result: TrainedRanker, requests: Requests) -> dict[str, NDArray[np.float32]]:
     """Scores [n, C] of the test requests' candidates, by arm."""
     policy, items = result.policy, result.policy.item_columns(requests.item_id)
-    given = requests.context, requests.p_hat, None, requests.scenario
-    scores = {entry.name: rank_by(policy, entry).scores(*given, items=items) for entry in result.baselines}
+    inputs = requests.context, requests.p_hat, None, requests.scenario
+    scores = {baseline.name: rank_by(policy, baseline).scores(*inputs, items=items) for baseline in result.baselines}
     policies = {**result.policies, SERVED: result.policy}
     for name, policy in policies.items():
-        scores[name] = policy.scores(*given, items=items)
+        scores[name] = policy.scores(*inputs, items=items)
     return scores
 
 
@@ -195,14 +195,14 @@ def _lifts(baseline: AbTest, production: AbTest) -> dict[str, Any]:
     first, second = baseline.to_dict(), production.to_dict()
     result: dict[str, Any] = {}
     for kind in ("expected", "sampled"):
-        for arm, entry in first[kind].items():
+        for arm, outcome in first[kind].items():
             result.setdefault(arm, {})[kind] = {
                 metric: {
                     "value": value["value"],
-                    "lift_over_baseline": entry["lifts"].get(metric),
+                    "lift_over_baseline": outcome["lifts"].get(metric),
                     "lift_over_production": second[kind][arm]["lifts"].get(metric),
                 }
-                for metric, value in entry["values"].items()
+                for metric, value in outcome["values"].items()
             }
     return result
 

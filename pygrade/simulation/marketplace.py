@@ -206,8 +206,8 @@ class Marketplace:
         guess = self._logits(long_term, item, taste, need, c.effects, e.shrink)
         for t in range(len(TASKS)):
             noise = (e.pair[t] + e.cold[t] * self.cold[user])[:, None] * _normal(rng, *item.shape)
-            known = guess[t] + np.float32(e.hype[t]) * self.hype[item]
-            guess[t] = e.bias[t] + e.slope[t] * known + e.item[t] * self.item_error[item, t] + noise
+            hyped = guess[t] + np.float32(e.hype[t]) * self.hype[item]
+            guess[t] = e.bias[t] + e.slope[t] * hyped + e.item[t] * self.item_error[item, t] + noise
         hour = 24 * rng.random(n, dtype=np.float32)
         p_hat, told = _chain(guess), np.ones((n, 1, 1), np.float32)
         if hours is not None:
@@ -364,9 +364,9 @@ class Marketplace:
                 p = p.copy()
                 p[..., 0] *= self.page_effects.sampled(shown, attended)
             for t, parent in enumerate(PARENT):
-                given = p[..., t] if parent < 0 else p[..., t] / alone[..., parent]
+                conditional = p[..., t] if parent < 0 else p[..., t] / alone[..., parent]
                 happened = attended if parent < 0 else feedback[rows, :, parent] > 0
-                feedback[rows, :, t] = happened & (draws[..., 2 + t] < given)
+                feedback[rows, :, t] = happened & (draws[..., 2 + t] < conditional)
         return viewed, feedback
 
 

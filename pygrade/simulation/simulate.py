@@ -199,7 +199,7 @@ class AbTest(Record):
 
     def _repr_html_(self) -> str:
         """A small table of the expected lifts, for notebooks."""
-        rows = [[arm, *(lift_text(entry.lifts.get(m)) for m in METRICS)] for arm, entry in self.expected.items()]
+        rows = [[arm, *(lift_text(outcome.lifts.get(m)) for m in METRICS)] for arm, outcome in self.expected.items()]
         title = f"Expected lift over {self.baseline}, {self.num_requests:,} requests of {self.num_users:,} users"
         return html_table(["arm", *METRICS], rows, title)
 

@@ -61,7 +61,7 @@ def make_room(size: int) -> None:
 
 
 def _used(entry: Path) -> tuple[float, int]:
-    """When the entry was used last, and its bytes; another process may be removing it."""
+    """The entry's last use, and its bytes; another process may be removing it."""
     last, total = 0.0, 0
     for folder, _, names in os.walk(entry):
         for name in names:

@@ -48,18 +48,18 @@ def download_directory(place: Place, *patterns: str) -> Path:
         return folder.path
     path = hold_entry(str(folder), "mirror") / folder.name
     path.mkdir(exist_ok=True)
-    found = folder.stamps({name for pattern in patterns or ("**/*",) for name in folder.names(pattern)})
+    stamps = folder.stamps({name for pattern in patterns or ("**/*",) for name in folder.names(pattern)})
     record = path.with_name(".stamps.json")
-    known: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    recorded: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     translate = require("fsspec.utils").glob_translate
     matches = re.compile("|".join(map(translate, patterns or ("**/*",)))).match
-    for name in [name for name in known if name not in found and matches(name)]:
+    for name in [name for name in recorded if name not in stamps and matches(name)]:
         (path / name).unlink(missing_ok=True)
-        del known[name]
-    changed = {n: fact for n, fact in found.items() if known.get(n) != fact.stamp or not (path / n).is_file()}
+        del recorded[name]
+    changed = {n: fact for n, fact in stamps.items() if recorded.get(n) != fact.stamp or not (path / n).is_file()}
     folder.download(path, changed)
     with atomic_file(record) as partial:
-        partial.write_text(json.dumps(known | {name: fact.stamp for name, fact in found.items()}), encoding="utf-8")
+        partial.write_text(json.dumps(recorded | {name: fact.stamp for name, fact in stamps.items()}), encoding="utf-8")
     return path
 
 

@@ -1,15 +1,13 @@
 """Simple baselines of a log: rankings that need no policy. The strongest of them is *the baseline*."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pygrade import ops
 from pygrade._typing import Array, Floats32
+from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig
 from pygrade.evaluation.arms import (
     CORRECTED_EXPECTED_VALUE,
@@ -30,7 +28,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.alone import baseline_alone
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Knots
-from pygrade.policy.spec import PolicySpec, fusion_formula
+from pygrade.policy.spec import PolicySpec
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import logged_weights, transformed_predictions
@@ -47,7 +45,7 @@ def production_scores(logs: Logs, policy: FusionPolicy, production: Baseline | N
     if production is None and logs.production_score is not None:
         return logs.production_score
     if (baseline := production or known_production(logs, policy)) is not None:
-        return baseline_scores(baseline, logs, fusion_formula(policy.config))
+        return baseline_scores(baseline, logs, policy.config)
     if not logs.slots_known:
         raise ValueError("logs have no slots and no logged weights: nothing tells production's order to compare with")
     return np.where(logs.shown, -logs.position, -np.inf)
@@ -171,21 +169,16 @@ def calibration(logs: Logs, propensity: SlotPropensity, floor: float) -> tuple[K
 
 
 def baseline_scores(
-    baseline: Baseline, logs: Logs, formula: Mapping[str, Any], correction: Correction | None = None
+    baseline: Baseline, logs: Logs, config: PolicyConfig, correction: Correction | None = None
 ) -> Floats32:
-    """float32 [M] of the log's candidates; correction: of a baseline that takes corrected predictions."""
+    """float32 [M] of the log's candidates, in the formula of a policy's config.
+
+    correction: of a baseline that takes corrected predictions.
+    """
     if baseline.corrected and correction is None:
         raise ValueError(f"correction is missing; {baseline.name!r} takes corrected predictions")
     if not baseline.corrected:
-        alone = baseline_alone(baseline, logs.tasks, formula)
+        alone = baseline_alone(baseline, logs.tasks, config)
         return alone.scores(None, logs.predictions, logs.offsets, item_values=logs.value)
-    alone = baseline_alone(baseline, logs.tasks, formula, logs.features, correction)
+    alone = baseline_alone(baseline, logs.tasks, config, logs.features, correction)
     return policy_scores(alone, logs)
-
-
-def standardized(scores: Floats32, logs: Logs) -> Floats32:
-    """[M]: z of scores [M] within each request."""
-    ones = torch.ones(logs.num_requests, 1)
-    pair = torch.from_numpy(np.ascontiguousarray(scores, np.float32))[:, None]
-    z = ops.fuse_scores(pair, ones, offsets=torch.from_numpy(logs.offsets), transform="zscore", epsilon=1e-6)
-    return np.asarray(z.numpy())

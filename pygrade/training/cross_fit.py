@@ -49,7 +49,7 @@ from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
 from pygrade.metrics.texts import lift_text
-from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.policy.mixture import Baseline, Mixture, mix_scores
 from pygrade.training.form import BetterForm, better_form
 from pygrade.training.license import License, TriedCorrection
 from pygrade.training.page_replay import PageReplay, logged_order
@@ -63,7 +63,7 @@ _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 
 
 class FoldRankings(NamedTuple):
-    """Standardized scores of a fold's candidates, float32 [M] each, by name."""
+    """Scores of a fold's candidates, float32 [M] each, by name."""
 
     baselines: dict[str, Floats32]
     policies: dict[str, Floats32]
@@ -102,7 +102,7 @@ class Trust:
         return label(self.challenger, self.trust, self.served_baseline)
 
     def mixture(self, baselines: Sequence[Baseline]) -> Mixture:
-        """For the served policy; baselines: as fitted to the whole log."""
+        """The record for the served policy; baselines: as fitted to the whole log."""
         by_name = {baseline.name: baseline for baseline in baselines}
         verdict = self.verdict
         lift = None if verdict.lift is None else (verdict.lift.value, verdict.lift.low, verdict.lift.high)
@@ -139,7 +139,7 @@ def fold_of_requests(cluster: Ints, folds: int, seed: int) -> Ints:
 
 
 def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
-    """Why the log is too small to cross-fit; empty if it is not."""
+    """The reason why the log is too small to cross-fit; empty if it is not."""
     valued = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
     users = len(np.unique(cluster[valued]))
     if users < MIN_USERS:
@@ -303,7 +303,7 @@ class _BaselineComparison:
         production: Production,
         later: FoldRankings,
     ) -> None:
-        """scores: name → standardized scores [M]."""
+        """scores: name → scores [M]."""
         self.logs, self.cluster, self.propensity, self.scores = logs, cluster, propensity, scores
         self.production, self.over, self.page_size = production, production.over, reward.page_size
         self.share = winsorized(logs, cluster)
@@ -311,8 +311,8 @@ class _BaselineComparison:
         self.later, self.is_later = later.baselines | later.policies, later_requests(logs)
         self.later_logs = logs.select(self.is_later)
         self.later_pages = PageReplay(self.later_logs, reward, self.share[self.is_later])
-        self.ranks = {name: self.pages.ranks(values[logs.shown]) for name, values in scores.items()}
-        self.judged = dict(self.ranks)  # also those that nothing can serve
+        self.alone = {name: self._arm(scores, name) for name in scores}
+        self.judged = {name: arm.rank for name, arm in self.alone.items()}  # also those that nothing can serve
         if self.over == PRODUCTION_SCORE:
             self.judged[self.over] = self.pages.ranks(production.scores[logs.shown])
         self.worth = {name: self.pages.values(rank, propensity) for name, rank in self.judged.items()}  # [R] each
@@ -322,32 +322,28 @@ class _BaselineComparison:
         if CORRECTED_EXPECTED_VALUE in self.lows:
             self.lows[CORRECTED_EXPECTED_VALUE] = max(self.lows[CORRECTED_EXPECTED_VALUE], _LICENSED)
         self.baseline = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE)
-        self.anchor = self._highest(self.ranks)
+        self.anchor = self._highest(self.alone)
 
     def _highest(self, names: Iterable[str]) -> str:
         return max(names, key=lambda name: self.lows[name])
 
-    def alone(self, name: str) -> _Arm:
-        return _Arm(name, "", 0.0, self.scores[name], self.ranks[name])
+    def _arm(self, scores: Mapping[str, Floats32], anchor: str, challenger: str = "", share: float = 0.0) -> _Arm:
+        mixed = _mix(scores, self.logs, anchor, challenger, share)
+        return _Arm(anchor, challenger, share, mixed, self.pages.ranks(mixed[self.logs.shown]))
 
     def arms(self, policies: Mapping[str, Floats32], shares: Sequence[float]) -> list[_Arm]:
         """The anchor, and its mixtures with the policies and the challengers; policies also alone."""
-        arms = [self.alone(self.anchor)]
-        for name, scores in {**policies, **self._challengers()}.items():
-            for share in shares:
-                if share < 1 or name in policies:
-                    mixed = (1 - share) * self.scores[self.anchor] + share * scores.astype(np.float64)
-                    rank = self.pages.ranks(mixed[self.logs.shown])
-                    arms.append(_Arm(self.anchor, name, share, mixed.astype(np.float32), rank))
-        return arms
+        scores = {**self.scores, **policies}
+        pairs = [(name, share) for name in (*policies, *self._challengers()) for share in shares]
+        mixed = [self._arm(scores, self.anchor, *pair) for pair in pairs if pair[1] < 1 or pair[0] in policies]
+        return [self.alone[self.anchor], *mixed]
 
-    def _challengers(self) -> dict[str, Floats32]:
+    def _challengers(self) -> list[str]:
         """Baselines to mix with the anchor: corrected expected value, and with that the strongest of the others."""
         if CORRECTED_EXPECTED_VALUE not in self.scores:
-            return {}
+            return []
         others = [name for name in self.scores if name not in (CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE)]
-        name = self._highest(others) if self.anchor == CORRECTED_EXPECTED_VALUE else CORRECTED_EXPECTED_VALUE
-        return {name: self.scores[name]}
+        return [self._highest(others) if self.anchor == CORRECTED_EXPECTED_VALUE else CORRECTED_EXPECTED_VALUE]
 
     def lifts(self, over: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
         """Lifts of the chosen arms over another, each with its widest interval over those of the propensities."""
@@ -373,11 +369,10 @@ class _BaselineComparison:
         base = logged_order(logs, pages, self.propensity) if over == LOGGED_ORDER else None
         if base is None:
             late_rows = self.is_later[self.logs.row_request]
-            scores = self.production.scores[late_rows] if over == PRODUCTION_SCORE else self.later[over]
+            served = over != PRODUCTION_SCORE
+            scores = _mix(self.later, logs, over) if served else self.production.scores[late_rows]
             base = pages.values(pages.ranks(scores[logs.shown]), self.propensity)
-        mixed = (1 - arm.share) * self.later[arm.anchor]
-        if arm.share:
-            mixed = mixed + arm.share * self.later[arm.challenger].astype(np.float64)
+        mixed = _mix(self.later, logs, arm.anchor, arm.challenger, arm.share)
         lift = intervals.mean_lift(pages.values(pages.ranks(mixed[logs.shown]), self.propensity), base)
         influence = np.zeros(len(self.is_later))
         influence[self.is_later] = lift.influence * (len(influence) / max(len(lift.influence), 1))
@@ -420,14 +415,14 @@ class _BaselineComparison:
         """The ranking to serve without anything new: expected value, or a simple ranking that is shown to be better; if
         it is not proven against production, production's own ranking where that is known.
         """
-        best = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE and name in self.ranks)
-        sure = best == EXPECTED_VALUE or self.lifts(EXPECTED_VALUE, [self.alone(best)], SURE)[0].low > 0
-        if not sure or self.contradiction(self.alone(best), EXPECTED_VALUE):
+        best = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE and name in self.alone)
+        sure = best == EXPECTED_VALUE or self.lifts(EXPECTED_VALUE, [self.alone[best]], SURE)[0].low > 0
+        if not sure or self.contradiction(self.alone[best], EXPECTED_VALUE):
             best = EXPECTED_VALUE
-        standing = self.standing(self.alone(best))
-        if standing.proven or PRODUCTION not in self.ranks:
+        standing = self.standing(self.alone[best])
+        if standing.proven or PRODUCTION not in self.alone:
             return standing
-        of_production = self.standing(self.alone(PRODUCTION))
+        of_production = self.standing(self.alone[PRODUCTION])
         return max((of_production, standing), key=lambda option: (option.proven, option.doubtful.low))
 
     def beats_production(self, standing: _ProductionComparison) -> bool:
@@ -469,6 +464,11 @@ def label(challenger: str, share: float, baseline: str) -> str:
     if not share:
         return baseline
     return challenger if share == 1 else f"{share:g} {challenger} + {1 - share:g} {baseline}"
+
+
+def _mix(scores: Mapping[str, Floats32], logs: Logs, anchor: str, challenger: str = "", share: float = 0.0) -> Floats32:
+    """[M]: scores of a mixture of two rankings by name, or of the anchor alone."""
+    return mix_scores(scores[anchor], scores[challenger or anchor], share, logs.offsets)
 
 
 def _joined(logs: Logs, fold: Ints, parts: Sequence[Mapping[str, Floats32]]) -> dict[str, Floats32]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,12 @@ from pygrade.evaluation.cautions import (
     caution_of_predicted_value,
     cautions_of_predictions,
 )
-from pygrade.evaluation.policy_estimates import fitted, item_inputs, policy_scores, served_weights
+from pygrade.evaluation.policy_estimates import fitted, policy_scores, served_weights
 from pygrade.evaluation.replay import evaluate, metric_titles, paired_lift
 from pygrade.evaluation.verdict import judged_over, percent, stored_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
-from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value, known_production
 from pygrade.training.cross_fit import label
@@ -79,8 +78,11 @@ def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) 
 def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> Arms:
     """The simple baselines, and the policies."""
     last = list(policies.values())[-1]
-    simple = simple_baselines(logs, last, mixture)
-    scores: dict[str, Array] = {name: simple_scores(baseline, logs, last) for name, baseline in simple.items()}
+    logs = fitted(last, logs)
+    scores: dict[str, Array] = {
+        name: baseline_scores(baseline, logs, last.config, last.correction)
+        for name, baseline in simple_baselines(logs, last, mixture).items()
+    }
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if logs.slots_known and not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
@@ -89,19 +91,6 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     baseline = judged_over(mixture) if judged_over(mixture) in scores else EXPECTED_VALUE
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
     return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
-
-
-def simple_scores(baseline: Baseline, logs: Logs, policy: FusionPolicy) -> Floats32:
-    """float32 [M] of a baseline that stands beside a policy, with its formula and its correction."""
-    if baseline.corrected:
-        baseline, logs = replace(baseline, corrected=False), corrected(logs, policy)
-    return baseline_scores(baseline, logs, fusion_formula(policy.config))
-
-
-def corrected(logs: Logs, policy: FusionPolicy) -> Logs:
-    """The log with predictions as the policy's correction has them."""
-    context, items = fitted(policy, logs).context, item_inputs(policy, logs)
-    return replace(logs, predictions=policy.correct(context, logs.predictions, logs.offsets, items))
 
 
 def policies_of(policy: FusionPolicy, place: Place | None = None) -> dict[str, FusionPolicy]:

@@ -21,7 +21,7 @@ from pygrade.evaluation.cautions import (
     robots,
     winsorized,
 )
-from pygrade.evaluation.label_leaks import leaks_of
+from pygrade.evaluation.label_leaks import find_leaks
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.dataset import Dataset, map_column
@@ -46,9 +46,9 @@ from pygrade.workers import Workers
 logger = logging.getLogger("pygrade")
 
 
-def clean(dataset: Dataset, limit: int, folder: Path) -> tuple[Dataset, list[str]]:
+def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = None) -> tuple[Dataset, list[str]]:
     """The dataset without robots and with limited amounts, and what a reader must know of it, by a sample of ``limit``
-    requests; folder: of a mapped one.
+    requests; folder: of a mapped one; history: whose columns it has, of which nobody has to be warned.
     """
     logs = dataset.read()
     if logs.incomplete:
@@ -60,7 +60,7 @@ def clean(dataset: Dataset, limit: int, folder: Path) -> tuple[Dataset, list[str
     without_bots = dataset.without(is_robot).laid_out(folder / "people")
     cluster = cluster[~is_robot]
     heavy_requests = beyond_share(without_bots.read(), cluster)
-    findings = log_findings(dataset.sample(limit).read())
+    findings = log_findings(without_columns(dataset.sample(limit).read(), history))
     logger.info(headline(findings))
     warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
     for sentence in (warnings := [*warnings, *caution_of_heavy_users(without_bots.read(), heavy_requests)]):
@@ -110,7 +110,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif shortage := too_little(logs, *fold_and_cluster):
         reason = f"too little data: {shortage}"
-    elif leaks := leaks_of(logs):
+    elif leaks := [leak.text for leak in find_leaks(without_columns(logs, history)) if leak.kind == "LEAK"]:
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
     if reason or not config.correction.on:
         return evidence._replace(reason=reason)

@@ -20,8 +20,7 @@ from pygrade.logs.dataset import Dataset
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
-from pygrade.policy.spec import fusion_formula
-from pygrade.training.baselines import baseline_scores, standardized
+from pygrade.training.baselines import baseline_scores
 from pygrade.training.cross_fit import (
     FoldRankings,
     Trust,
@@ -123,10 +122,9 @@ def run_fold(job: FoldJob) -> FoldRankings:
     for arm, policy in learned.policies.items():
         policy.cpu().save(job.directory / _folder_of(arm))
         replace(record, policy_version=policy.version).save(job.directory / _folder_of(arm))
-    formula = fusion_formula(config.policy)
     return FoldRankings(
-        {b.name: standardized(baseline_scores(b, log, formula, job.correction), log) for b in learned.baselines},
-        {a: standardized(policy_scores(policy, log), log) for a, policy in learned.policies.items() if a in FOLDERS},
+        {b.name: baseline_scores(b, log, config.policy, job.correction) for b in learned.baselines},
+        {arm: policy_scores(policy, log) for arm, policy in learned.policies.items() if arm in FOLDERS},
     )
 
 
@@ -141,7 +139,7 @@ def _fold_directory(directory: Path, number: int, folds: int) -> Path:
 
 
 def mix_folds(directory: Path, trust: Trust, mixture: Mixture) -> None:
-    """In each fold's directory, the policy that is served as learned from the other folds: its requests are fresh."""
+    """Writes to each fold's directory the policy that the other folds taught: its requests are fresh."""
     for old in (directory / "folds").glob("*/policy"):  # of an earlier training, maybe with another number of folds
         shutil.rmtree(old)
     for number in range(trust.folds if trust.mixtures else 0):  # none were trained if nothing could be decided

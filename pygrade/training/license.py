@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pygrade._typing import Bools, Floats, Floats32, Ints
-from pygrade.correction.fit import Candidate, Fitted, correct, correct_by_fold
+from pygrade.correction.fit import ALONE, Candidate, Fitted, correct, correct_by_fold
 from pygrade.correction.gate import NEEDED, Gain
 from pygrade.correction.inputs import InputScaling
 from pygrade.correction.pages import (
@@ -53,7 +53,7 @@ _AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
 
 @dataclass(frozen=True)
 class License:
-    """Why corrected predictions may be served."""
+    """The evidence by which corrected predictions may be served."""
 
     name: str  # "correction", "maps and correction" or "maps"; `AS_PREDICTED`: for the page terms alone
     z: float  # of the held-out likelihood over each prediction calibrated alone
@@ -147,9 +147,13 @@ def license_correction(
 def passing_permuted_control(
     logs: Logs, fold: Ints, cluster: Ints, fit: Callable[[Logs, Ints, Ints], Fitted], seed: int
 ) -> Candidate | None:
-    """The candidate that passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be."""
+    """The candidate that passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be.
+
+    One that calibrates each prediction alone may pass: a prediction tells nothing of dealt feedback.
+    """
     some = evenly_spaced(logs.num_requests, _CONTROL)
-    return fit(deal_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some])).licensed
+    fitted = fit(deal_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some]))
+    return next((trial for trial in fitted.candidates if trial.gain.passes and trial.name not in ALONE), None)
 
 
 def deal_feedback(logs: Logs, seed: int) -> Logs:

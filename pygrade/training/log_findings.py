@@ -8,7 +8,7 @@ import numpy as np
 from pygrade._typing import Floats
 from pygrade.correction.inputs import SMALLEST, amounts_of, parents_of
 from pygrade.evaluation.cautions import caution_of_value
-from pygrade.evaluation.label_leaks import leaks_of, suspects_of, times_of
+from pygrade.evaluation.label_leaks import find_leaks
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of, copied_share
 
@@ -90,9 +90,7 @@ def _no_log(logs: Logs) -> Iterator[Finding]:
 
 def _columns(logs: Logs) -> Iterator[Finding]:
     """Columns that hold the feedback, or may."""
-    yield from (Finding("LEAK", sentence, "verdict") for sentence in leaks_of(logs))
-    yield from (Finding("TIME", sentence) for sentence in times_of(logs))
-    yield from (Finding("SUSPICIOUS", sentence) for sentence in suspects_of(logs))
+    yield from (Finding(kind, text, "verdict" if kind == "LEAK" else "") for kind, text in find_leaks(logs))
     if missing := missing_sentence(logs):
         yield Finding("MISSING FEATURES", missing)
 

@@ -28,7 +28,7 @@ logger = logging.getLogger("pygrade")
 
 
 class MlflowRun:
-    """Where a run is to be reported. Made before the run, so that an address that does not work costs no training."""
+    """The tracker of a run. Made before the run, so that an address that does not work costs no training."""
 
     def __init__(self, address: str) -> None:
         scheme, _, rest = address.partition(":")

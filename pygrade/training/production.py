@@ -20,21 +20,22 @@ The page of either ranking is then worth Σ_r q(r) · E[v] of its items, shown o
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from pygrade import ops
 from pygrade._typing import Array, Bools, Floats, Floats32, Ints
+from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, PRODUCTION_SCORE
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics.intervals import Interval, numbers_of
-from pygrade.policy.mixture import Baseline
+from pygrade.policy.mixture import Baseline, mix_scores
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.baselines import baseline_scores, logged_baseline, standardized
+from pygrade.training.baselines import baseline_scores, logged_baseline
 from pygrade.training.conditional_likelihood import ConditionalFit, fit_conditional
 from pygrade.training.propensity import ASSUMED, SlotPropensity
 
@@ -71,15 +72,15 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
     pages = int(np.clip(_SEARCHED_ROWS * logs.num_requests // (_DEPTH * logs.num_rows), 30, _SEARCHED_PAGES))
     chosen = own[evenly_spaced(len(own), pages)]
     chosen_logs, rows = logs.select(chosen), np.isin(logs.row_request, chosen)
-    formula, ordered = fusion_formula(config.policy), logs.slots_known and bool(len(own))
+    ordered = logs.slots_known and bool(len(own))
     baseline = logged_baseline(logs, config.policy.transform)
     scores: Floats32 = logs.value_of(logs.predictions).astype(np.float32)
     if config.in_use:
         baseline = baseline_in_use(config.in_use, logs.tasks)
     if baseline is not None:
-        scores = baseline_scores(baseline, logs, formula)
-    elif ordered and (fitted := _search(chosen_logs, agreement(chosen_logs, scores[rows]), formula)) is not None:
-        scores = baseline_scores(fitted, logs, formula)
+        scores = baseline_scores(baseline, logs, config.policy)
+    elif ordered and (fitted := _search(chosen_logs, agreement(chosen_logs, scores[rows]), config.policy)) is not None:
+        scores = baseline_scores(fitted, logs, config.policy)
         baseline = fitted if agreement(chosen_logs, scores[rows]) >= _SAME else None
     servable, caution = None if baseline is None else scores, ""
     rankings = {PRODUCTION_SCORE: logs.production_score, PRODUCTION: servable}
@@ -123,7 +124,7 @@ def _places(logs: Logs, scores: Array) -> Ints:
     return old_rank
 
 
-def _search(logs: Logs, least: float, formula: Mapping[str, Any]) -> Baseline | None:
+def _search(logs: Logs, least: float, config: PolicyConfig) -> Baseline | None:
     """The weights and form that make production's pages best; None: none with an `agreement` above ``least``.
 
     A ranking is a choice at each slot of what was not chosen yet (Plackett-Luce), log odds Σ_t w_t f(p_t).
@@ -131,14 +132,15 @@ def _search(logs: Logs, least: float, formula: Mapping[str, Any]) -> Baseline | 
     best, fitted = least, None
     for transform in _TRANSFORMS:
         predictions, offsets = torch.from_numpy(logs.predictions), torch.from_numpy(logs.offsets)
-        x = ops.transform_scores(predictions, offsets=offsets, **{**formula, "transform": transform}).double().numpy()
+        formula = fusion_formula(config) | {"transform": transform, "offsets": offsets}
+        x = ops.transform_scores(predictions, **formula).double().numpy()
         deviation = np.where(x.std(0) > 0, x.std(0), np.inf)
         weights = _choices(logs, x / deviation)
         weights = np.where(np.abs(weights) > _TINY * np.abs(weights).max(), weights, 0.0) / deviation
         if not weights.any():
             continue
         baseline = Baseline(PRODUCTION, transform, tuple((weights / np.abs(weights).sum()).tolist()))
-        if (same := agreement(logs, baseline_scores(baseline, logs, formula))) > best:
+        if (same := agreement(logs, baseline_scores(baseline, logs, config))) > best:
             best, fitted = same, baseline
     return fitted
 
@@ -180,7 +182,7 @@ class PageLift:
 
     @property
     def text(self) -> str:
-        """For engineers."""
+        """The text for engineers."""
         low, high = (100 * end for end in (self.lift.low, self.lift.high))
         return (
             f"whole pages over production {100 * self.lift.value:+.1f} % ({low:.1f} to {high:.1f}), "
@@ -269,7 +271,7 @@ def _log_or_z(scores: Array, logs: Logs) -> Floats:
     """[M]: logarithms of scores that are all above 0, else standardized within the request."""
     if bool((scores > 0).all()):
         return np.log(scores.astype(np.float64))
-    return standardized(scores, logs).astype(np.float64)
+    return mix_scores(scores, scores, 0.0, logs.offsets).astype(np.float64)
 
 
 def _covariance(fit: ConditionalFit, x: Floats, precision: Floats, cluster: Ints) -> Floats:

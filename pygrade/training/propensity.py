@@ -97,7 +97,7 @@ class SlotPropensity:
         return f"none, every slot counts alike ({self.reason})" if self.source == "none" else self.origin
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with the interval and the `note`."""
+        """The values for JSON, with the interval and the `note`."""
         return {**asdict(self), "low": self.low, "high": self.high, "note": self.note}
 
     def curve(self, slots: int) -> Floats:

@@ -20,7 +20,7 @@ _SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a sc
 
 @torch.no_grad()
 def scenario_weights(logs: Logs, data: RequestTensors, policy: FusionPolicy, static: Tensor) -> dict[str, Tensor]:
-    """By scenario, the mean of the policy's weights, shrunk to the static ones if its requests are few."""
+    """Mean weights of the policy by scenario, shrunk to the static ones if its requests are few."""
     if logs.scenario is None:
         return {}
     alpha = policy.concentration(data.inputs)

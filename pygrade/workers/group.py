@@ -25,7 +25,7 @@ logger = logging.getLogger("pygrade")
 
 
 class Checkpoints(Protocol):
-    """Where the state of a training is kept. Every rank calls `write` as often as the others."""
+    """Storage of the state of a training. Every rank calls `write` as often as the others."""
 
     def write(self, content: bytes | None) -> None:
         """Keeps the content of rank 0 in place of the one before; the other ranks give None."""
@@ -62,7 +62,7 @@ class Group:
         self.device, self.rank, self.size = torch.device(device), rank, size
         self.agreed: Exception | None = None  # what every rank raised (`agreeing`)
         self._checkpoints = checkpoints
-        self._found: dict[str, Any] | None = None  # states of an earlier run, until they are asked for
+        self._resumed: dict[str, Any] | None = None  # states of an earlier run, until they are asked for
         self._states: dict[str, Any] = {}
 
     def seed(self, seed: int) -> int:
@@ -149,11 +149,11 @@ class Group:
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The state that an earlier run with as many ranks kept last, once; None: there is none."""
-        if self._found is None:
+        if self._resumed is None:
             content = None if self._checkpoints is None else self._checkpoints.read()
-            found = {} if content is None else torch.load(io.BytesIO(content), weights_only=True)
-            self._found = dict(found["states"]) if found.get("size") == self.size else {}
-        state = cast("dict[str, Any] | None", self._found.pop(name, None))
+            saved = {} if content is None else torch.load(io.BytesIO(content), weights_only=True)
+            self._resumed = dict(saved["states"]) if saved.get("size") == self.size else {}
+        state = cast("dict[str, Any] | None", self._resumed.pop(name, None))
         if state is not None:
             self._states[name] = state
             logger.info("%s: continued from its last checkpoint", name)

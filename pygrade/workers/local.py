@@ -53,8 +53,8 @@ class LocalWorkers:
         try:
             for job, future in zip(jobs, futures, strict=True):
                 with error_context(name, job):
-                    given = future.result()
-                yield progress.add(job, given)
+                    result = future.result()
+                yield progress.add(job, result)
         except BrokenProcessPool as error:
             self._pool = None
             text = f"{name}: a process was killed, at the latest by {job}; want more memory, or fewer processes"

@@ -1,12 +1,14 @@
 """The pages match the committed summaries, and every missed target has a reason."""
 
+import copy
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench.cpu.harness import NOTHING, OURS, Report, Row, Timing
-from bench.report import generate, results, summary, targets
+from bench.report import age, generate, results, summary, targets
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = generate.load(results.RESULTS)
@@ -74,7 +76,7 @@ def test_a_block_without_results_says_so_and_one_without_an_end_is_refused():
     begin = "<!-- targets:begin, written by python -m bench report -->"
     made = generate.with_blocks(f"a\n{begin}\nold\n<!-- targets:end -->\nb", {name: {} for name in generate.BLOCKS})
     assert made == f"a\n{begin}\nNot measured yet.\n<!-- targets:end -->\nb"
-    with pytest.raises(ValueError, match="targets:begin and no targets:end"):
+    with pytest.raises(ValueError, match="targets:end"):
         generate.with_blocks(f"{begin}\n", {name: {} for name in generate.BLOCKS})
 
 
@@ -130,12 +132,10 @@ def test_the_readme_block_names_each_machine_once_with_its_commits():
     assert ["AVX-512" in line for line in lines] == [True, False] == ["c0ffee" not in line for line in lines]
 
 
-def test_a_run_of_some_suites_leaves_the_figures_of_the_others(tmp_path):
-    summary.update(tmp_path, made_up())
-    before = generate.load(tmp_path)["bench"]["avx512"]
+def test_a_run_of_some_suites_leaves_the_figures_of_the_others():
+    before = summary.merge({}, made_up())["avx512"]
     some = {"avx512": {"serving": Report("serving", {"processor": "Q", "isa": "avx512"}, [topk(ours=1.0)])}}
-    summary.update(tmp_path, some)
-    after = generate.load(tmp_path)["bench"]["avx512"]
+    after = summary.merge({"avx512": copy.deepcopy(before)}, some)["avx512"]
     assert after["targets"][TOPK]["worst"] == 14.0 != before["targets"][TOPK]["worst"]
     assert after["targets"][CALL] == before["targets"][CALL]
     assert after["machine"]["processor"] == "Q"
@@ -153,4 +153,50 @@ def test_the_command_writes_the_blocks(tmp_path, capsys):
     for name in ("README.md", generate.BENCH):
         before, after = (ROOT / name).read_text(), (tmp_path / name).read_text()
         assert before != after and "P, one core" in after and after.startswith(before[:100])
-    assert generate.BENCH in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert generate.BENCH in printed.out and "not checked" in printed.err  # no repository here
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with three commits of sources and one of docs; commits by age."""
+    ids = []
+    for name in ("csrc/a.cpp", "csrc/tests/a.cpp", "pygrade/ops/a.py", "kernels/a.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", name], ["rev-parse", "HEAD"]):
+            done = subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True, text=True)
+        ids.insert(0, done.stdout.strip())
+    return tmp_path, ids
+
+
+def test_results_of_sources_of_long_ago_are_named(repository):
+    root, (head, last, tests, first) = repository
+    commits = [("a", head), ("b", f"{last[:9]}+"), ("c", tests), ("d", first)]
+    assert age.stale(root, commits, most=2) == [] == age.stale(root, commits[:2], most=1)
+    assert [line.split(",")[0].split(":")[0] for line in age.stale(root, commits, most=1)] == ["c", "d"]
+    (unknown, absent) = age.stale(root, [("e", "f" * 40), ("g", "")])
+    assert unknown.startswith("e: commit ffff") and absent.startswith("g: ")
+    subprocess.run(["git", "clone", "-q", "--depth", "1", root.as_uri(), str(root / "shallow")], check=True)
+    assert age.stale(root / "shallow", commits) is None
+
+
+def test_the_command_refuses_old_results_before_it_writes(repository, capsys, monkeypatch):
+    root, ids = repository
+    measured = made_up()["avx512"]
+    for report in measured.values():
+        report.machine["commit"] = ids[-1]
+        results.write(report, root / "full")
+    for name in generate.PAGES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text((ROOT / name).read_text())
+    (root / "results").mkdir()
+    (root / "results" / "page-avx2.json").write_text(f'{{"machine": {{"commit": "{ids[0]}"}}}}')
+    words = [f"--{name}={root / place}" for name, place in (("full", "full"), ("results", "results"), ("root", "."))]
+    monkeypatch.setattr(age.stale, "__defaults__", (1,))
+    assert generate.main(words) == 1
+    printed = capsys.readouterr().err
+    assert all(f"ops.json, avx512, {suite}: commit {ids[-1]}" in printed for suite in measured)
+    assert "page" not in printed and not (root / "results" / "ops.json").exists()
+    assert generate.main([*words, "--stale-ok"]) == 0 and (root / "results" / "ops.json").exists()

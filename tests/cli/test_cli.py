@@ -20,6 +20,7 @@ from pygrade.cli import main as cli
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
+from tests.html_page import HtmlPage
 
 WORLD = shlex.split("--world.log-users 100 --world.test-users 60 --world.items 200")
 TINY = shlex.split(
@@ -269,7 +270,7 @@ def test_names_steer_neither_the_terminal_nor_the_pictures(capsys, workplace, tm
         assert name in printed.out
     assert "\x1b" not in printed.out + printed.err and "\u202e" not in printed.out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert ">Weights served<" in page and "$5_to_$10" in page
+    assert "Weights served" in HtmlPage(page).headings and "$5_to_$10" in page
     assert "\x1b" not in page and "\u202e" not in page
 
 

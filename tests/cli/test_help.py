@@ -12,8 +12,8 @@ import pytest
 
 from pygrade.cli import commands
 from pygrade.cli import main as cli
-from pygrade.cli.help import MAX_LINES, full_help, short_help
-from pygrade.cli.option_list import COMMANDS, fields_of, groups_of, options_class, options_of, spoken
+from pygrade.cli.help import MAX_LINES, help_text
+from pygrade.cli.option_list import COMMANDS, fields_of, is_options, options_class, options_of, spoken, table_of
 
 
 def test_help_lists_every_command_and_each_has_a_module(capsys):
@@ -32,7 +32,7 @@ def test_every_field_is_an_option_or_stands_in_a_file(command):
     kind, options = options_class(command), options_of(command)
     names = [option.name for option in options]
     assert len(set(names)) == len(names)
-    groups = {prefix: group for prefix, group, _ in groups_of(kind)}
+    groups = {option.name: option.hint for option in table_of(command) if is_options(option.hint)}
     for prefix, group in {"": kind, **groups}.items():
         for entry, _ in fields_of(group):
             name = ".".join(filter(None, (prefix, entry.name)))
@@ -53,7 +53,7 @@ def test_defaults_of_nested_options_are_those_of_the_command():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_short_help_fits_a_screen_and_has_the_required_options_first(command):
-    lines = short_help(command, 80).splitlines()
+    lines = help_text(command, width=80).splitlines()
     assert len(lines) <= MAX_LINES == 40 and max(map(len, lines)) <= 80
     assert lines[0].startswith(f"usage: pygrade {spoken(command)}")
     text = "\n".join(lines)
@@ -65,7 +65,7 @@ def test_the_short_help_fits_a_screen_and_has_the_required_options_first(command
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_full_help_has_every_option_with_its_text(command):
-    text = full_help(command, 100)
+    text = help_text(command, full=True, width=100)
     words = " ".join(text.split())
     for option in options_of(command):
         if not option.positional:
@@ -76,9 +76,9 @@ def test_the_full_help_has_every_option_with_its_text(command):
 
 
 def test_a_flag_that_is_on_reads_like_one():
-    text = short_help("train", 80)
+    text = help_text("train", width=80)
     assert "--[no-]resume" in text and "--no-resume  " not in text and "default: on" in text
-    assert "--[no-]explore" not in short_help("rank", 80)
+    assert "--[no-]explore" not in help_text("rank", width=80)
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "--cmake-dir", "pipeline --help", "pipeline --help-all"])

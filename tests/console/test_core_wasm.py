@@ -50,15 +50,19 @@ def test_pages_scores_and_weights_have_the_bits_of_the_ranker(tmp_path):
     context, rows = logs.context.copy(), logs.predictions.copy()
     context[3], rows[7, 0], rows[20:25, 1] = np.nan, np.nan, 1e-30
     logs = dataclasses.replace(logs, value=prices)
-    requests = {"predictions": rows, "context": context, "prices": prices, "offsets": logs.offsets.astype(np.int32)}
-    requests |= {"items": None, "embeddings": None, "category": None, "categories": []}
+    requests = {
+        "predictions": rows,
+        "context": context,
+        "item_values": prices,
+        "offsets": logs.offsets.astype(np.int32),
+    }
     calls, wanted = [], []
     for policy in policies(logs):
         text, tensors = policy.artifact()
         files = {"json": text.decode(), "tensors": np.frombuffer(tensors, np.uint8)}
         known = list(policy.scenarios)
         places = [known.index(name) if name in known else -1 for name in logs.scenario.tolist()]
-        named = requests | {"scenarios": known, "scenario": np.array(places, np.int32)}
+        named = requests | {"scenario": {"names": known, "places": np.array(places, np.int32)}}
         calls.append({"call": "rank", "policy": files, "requests": named, "tasks": 2, "k": 12, "search": False})
         names = [str(name) for name in logs.scenario]
         given = {"offsets": logs.offsets, "scenario": names, "item_values": prices, "as_logged": True}

@@ -1,5 +1,6 @@
 """What the page ranks, replays and saves is what Python says and serves."""
 
+import hashlib
 import io
 import zipfile
 from dataclasses import replace
@@ -53,13 +54,12 @@ def assert_equal(actual, expected, logs):
 def replayed(found, logs, over, monkeypatch, **scores):
     """The evaluation of scores or weights beside a baseline, with corrections fitted to all that is judged."""
     simple = simple_baselines(logs, found.policy, found.policy.mixture)
-    formula = fusion_formula(found.policy.config)
-    scores[over] = baseline_scores(simple[over], logs, formula)
+    scores[over] = baseline_scores(simple[over], logs, found.policy.config)
     rows = np.isin(found.held_out.request_id, logs.request_id)[found.held_out.row_request]
     factor = browsing_factor(found.held_out)[rows]
     monkeypatch.setattr("pygrade.evaluation.value.browsing_factor", lambda _: factor)
     weights = {} if "yours" in scores else {"yours": WEIGHTS}
-    curve = found.propensity.known(10)
+    curve, formula = found.propensity.known(10), fusion_formula(found.policy.config)
     return evaluate(logs, weights, over, scores=scores, k=CONFIG.k, transform={"yours": formula}, propensity=curve)
 
 
@@ -72,7 +72,7 @@ def test_a_baseline_that_is_served_is_compared_with_production(tmp_path, monkeyp
     (result,) = call(tmp_path, page(record, sliders(mode="served")))
     logs = shown_by(found, record)
     simple = simple_baselines(logs, found.policy, found.policy.mixture)
-    own = baseline_scores(simple["expected value"], logs, fusion_formula(found.policy.config))
+    own = baseline_scores(simple["expected value"], logs, found.policy.config)
     expected = replayed(found, logs, "production", monkeypatch, yours=own)
     assert_equal(result["lifts"]["value"], expected.lifts["yours"]["value"], logs)
     assert result["lifts"]["value"]["value"] != 0
@@ -167,7 +167,7 @@ def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, 
     assert served["lifts"]["value"] == pytest.approx(
         {name: record["evaluation"]["lifts"]["served"]["value"][name] for name in served["lifts"]["value"]}
     )
-    assert [parts is None for parts in served["contributions"][-2:]] == [corrected, " + " in serves]
+    assert_contributions(served, found, record, tmp_path)
     assert not np.array_equal(served["pages"], moved["pages"])
     policy = FusionPolicy.load(unpacked(moved["zip"], tmp_path / "saved"))  # the sliders correct nothing
     assert policy.correction is None and not policy.config.corrected and policy.config.value_tasks == ("order",)
@@ -175,18 +175,34 @@ def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, 
     assert np.array_equal(pages.reshape(-1), moved["pages"])
 
 
+def assert_contributions(result, found, record, folder):
+    """Those of the first request are `Page.contributions` of all of its candidates, centered."""
+    first = shown_by(found, record).select(slice(0, 1))
+    for arm, shown in zip(record["arms"], result["contributions"], strict=True):
+        tensors = record["tensors"][arm["policy"]["tensors"]].tobytes()
+        place = folder / f"arm {arm['name']}"
+        place.mkdir()
+        (place / "policy.json").write_text(arm["policy"]["json"], encoding="utf-8")
+        (place / f"policy-{hashlib.sha256(tensors).hexdigest()[:16]}.safetensors").write_bytes(tensors)
+        served = BlendedRanker.load(place).rank_log(first, first.num_rows, page_terms=False)
+        expected = served.contributions[0][np.argsort(served.indices[0])]
+        assert np.abs(expected).max() > 0
+        assert np.allclose(shown, expected - expected.mean(0), atol=1e-5 * np.abs(expected).max()), arm["name"]
+
+
 @needs_node
-def test_contributions_are_centered_and_add_up_to_the_score(tmp_path, found, record):
+def test_contributions_are_those_of_a_served_page_and_add_up_to_the_score(tmp_path, found, record):
     (result,) = call(tmp_path, page(record, sliders()))
+    assert_contributions(result, found, record, tmp_path)
     first = shown_by(found, record).select(slice(0, 1))
     simple = simple_baselines(found.held_out, found.policy, found.policy.mixture)
-    scores = baseline_scores(simple["best static"], first, fusion_formula(found.policy.config))
+    scores = baseline_scores(simple["best static"], first, found.policy.config)
     parts = np.array(result["contributions"][2])
     assert np.allclose(parts.mean(0), 0, atol=1e-6)
     assert np.allclose(parts.sum(1), scores - scores.mean(), atol=1e-4)
-    simple = baseline_scores(simple["expected value"], first, fusion_formula(found.policy.config))
+    simple = baseline_scores(simple["expected value"], first, found.policy.config)
     values = np.array(result["contributions"][1]).sum(1)
-    assert np.argsort(-values).tolist() == np.argsort(-simple).tolist() and result["contributions"][-1] is None
+    assert np.argsort(-values).tolist() == np.argsort(-simple).tolist()
 
 
 @needs_node

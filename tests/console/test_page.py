@@ -10,6 +10,7 @@ from pygrade.console.html import Lead
 from pygrade.console.run_console import write_console
 from tests.console.conftest import CONFIG
 from tests.console.node import SOURCES
+from tests.refusals import refuses
 
 TOP_LEVEL = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
 
@@ -77,9 +78,6 @@ def test_the_command_writes_the_file(run, capsys, tmp_path):
 
 
 def test_errors_name_the_argument(run, tmp_path):
-    with pytest.raises(ValueError, match=r"out is .*, a directory"):
-        write_console(run, tmp_path, f"logs:{run.parent / 'logs'}")
-    with pytest.raises(FileNotFoundError, match=r"run is .*nowhere"):
-        write_console(tmp_path / "nowhere", tmp_path / "page.html")
-    with pytest.raises(ValueError, match="want --data logs:DIR"):
-        write_console(run, tmp_path / "page.html")
+    refuses(ValueError, r"out is .*, a directory", write_console, run, tmp_path, f"logs:{run.parent / 'logs'}")
+    refuses(FileNotFoundError, r"run is .*nowhere", write_console, tmp_path / "nowhere", tmp_path / "page.html")
+    refuses(ValueError, "want --data logs:DIR", write_console, run, tmp_path / "page.html")

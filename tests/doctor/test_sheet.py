@@ -15,6 +15,7 @@ from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.exploration import SHARES, effective_share
 from pygrade.logs import Logs, concatenate
 from pygrade.training.propensity import slot_propensity
+from tests.html_page import HtmlPage
 from tests.logs.shop import PAGE, shop
 
 
@@ -132,7 +133,7 @@ def test_nothing_in_the_sheet_is_lost_in_json_and_the_page(sheet):
         "What exploration would buy",
         "A/B test for 1 %",
     ):
-        assert f">{title}</h2>" in page
+        assert title in HtmlPage(page).headings
 
 
 def spoiled(logs, **changes):

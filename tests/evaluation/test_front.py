@@ -272,7 +272,7 @@ def test_an_interval_is_as_wide_as_its_assumptions_leave_it(policy):
     assert unsure.value == sure.value and abs(moved) > 1e-4
     np.testing.assert_allclose(unsure.standard_error, np.hypot(sure.standard_error, moved), rtol=1e-4)
     counts = judge(policy, logs)
-    parts = [(part[:, 0], np.ones(300)) for part in counts.counts([4.0, 1.0])[:2]]
+    parts = [(part[:, 0], np.ones(300)) for part in counts.counts(counts.scores([4.0, 1.0]))[:2]]
     alone = intervals.ratio_lift(*parts, counts.users)
     assert sure.value == pytest.approx(alone.value) and sure.standard_error > alone.standard_error
 

@@ -106,8 +106,9 @@ def test_the_core_serves_prices_with_the_same_bits(gaps: bool, tmp_path) -> None
         rows = np.where(hidden[:, None], np.float32(np.nan), logs.predictions)
         page = BlendedRanker(loaded, 1).rank_log(replace(logs, predictions=rows), 10)
         assert not np.isin(page.indices, np.flatnonzero(hidden.reshape(60, -1)[0])).all()
-        boosted = kept.boosts_of(logs.scenario, logs.item_features, logs.predictions, logs.offsets)
-        assert boosted is not None
+        tables = [kept.config.boosts | kept.config.scenario_boosts.get(name, {}) for name in logs.scenario]
+        boosts = np.array([[table.get(name, 0.0) for name in logs.items] for table in tables])
+        boosted = (boosts[logs.row_request] * logs.item_columns).sum(1)
         places = page.indices.astype(int) + 40 * np.arange(60)[:, None]
         plain = FusionPolicy.load(tmp_path)
         plain.spec = replace(plain.spec, config=replace(plain.config, boosts={}, scenario_boosts={}))
@@ -115,7 +116,7 @@ def test_the_core_serves_prices_with_the_same_bits(gaps: bool, tmp_path) -> None
         z = np.full((60, 40), np.nan)
         np.put_along_axis(z, base.indices.astype(int).clip(0), base.values, 1)
         z = (z - np.nanmean(z, 1, keepdims=True)) / np.nanstd(z, 1, keepdims=True)
-        np.testing.assert_allclose(page.values, z.ravel()[places] + boosted.numpy()[places], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(page.values, z.ravel()[places] + boosted[places], rtol=1e-3, atol=1e-3)
         return
     page = BlendedRanker(loaded, 1).rank_log(logs, 10)
     assert np.array_equal(page.indices, np.argsort(-scores, 1, kind="stable")[:, :10])

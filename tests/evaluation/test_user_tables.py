@@ -3,6 +3,7 @@ import pytest
 
 from pygrade.evaluation import abtest
 from pygrade.evaluation.user_tables import load_test
+from tests.refusals import refuses
 
 
 def write(folder, **texts):
@@ -57,15 +58,12 @@ def test_earlier_values_come_from_columns_or_from_a_table(tmp_path):
     ],
 )
 def test_bad_tables_are_named(tmp_path, texts, metrics, message):
-    with pytest.raises(ValueError, match=message):
-        load_test(write(tmp_path, **{"old": OLD, "new": NEW} | texts), metrics)
+    refuses(ValueError, message, lambda: load_test(write(tmp_path, **{"old": OLD, "new": NEW} | texts), metrics))
 
 
 def test_a_bad_table_of_earlier_values_is_named(tmp_path):
     tables = write(tmp_path, old=OLD, new=NEW, twice="user_id,v b,1 b,2", other="user_id,z b,1")
     arms = {name: tables[name] for name in ("old", "new")}
     for before, message in (("twice", r"user 'b' is twice in .*twice.csv"), ("other", "other.csv: no column of the")):
-        with pytest.raises(ValueError, match=message):
-            load_test(arms, before=tables[before])
-    with pytest.raises(ValueError, match=r"want a table of users, .csv or .parquet"):
-        load_test(arms | {"new": tmp_path / "new.txt"})
+        refuses(ValueError, message, load_test, arms, before=tables[before])
+    refuses(ValueError, r"want a table of users, .csv or .parquet", load_test, arms | {"new": tmp_path / "new.txt"})

@@ -144,7 +144,7 @@ def test_bad_rows_give_nan_and_validate_names_them():
     alpha[1, 1] = -1.0
     drawn = pygrade.dirichlet_sample(alpha, 4, 0).weights.cpu()
     assert torch.isnan(drawn[1]).all() and torch.isfinite(drawn[[0, 2]]).all()
-    with pytest.raises(ValueError, match=r"concentration\[1, 1\] is -1; want a finite number > 0"):
+    with pytest.raises(ValueError, match=r"concentration\[1, 1\] is -1"):
         pygrade.dirichlet_sample(alpha, 4, 0, validate=True)
 
 

@@ -46,12 +46,16 @@ def by_numpy(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.stack(values)), torch.from_numpy(np.stack(indices)).int()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("candidates", "k"), SIZES)
-def test_the_kernel_ranks_as_numpy_does(kind, candidates, k):
-    scores = scores_of(kind, 2, candidates)
+PARTS = [(1, kind, 1700, 40) for kind in ("ties", "equal", "missing")]  # several programs share a list
+
+
+@pytest.mark.parametrize(
+    ("lists", "kind", "candidates", "k"), [*((2, kind, *size) for kind in KINDS for size in SIZES), *PARTS]
+)
+def test_the_kernel_ranks_as_numpy_does(lists, kind, candidates, k):
+    scores = scores_of(kind, lists, candidates)
     with dispatch.use_backend("triton"):
-        top = fuse_topk(scores[..., None], torch.ones(2, 1), k)
+        top = fuse_topk(scores[..., None], torch.ones(lists, 1), k)
     values, indices = by_numpy(scores, k)
     assert torch.equal(top.indices, indices)
     assert same_bits(top.values, values)
@@ -79,15 +83,6 @@ def test_the_sizes_reach_every_launch_setting():
 )
 def test_programs_share_a_list_only_where_lists_are_few_and_long(lists, candidates, k, parts):
     assert fusion.parts_of(lists, candidates, k) == parts
-
-
-@pytest.mark.parametrize("kind", ["ties", "equal", "missing"])
-def test_parts_rank_as_numpy_does(kind):
-    scores = scores_of(kind, 1, 1700)
-    with dispatch.use_backend("triton"):
-        top = fuse_topk(scores[..., None], torch.ones(1, 1), 40)
-    values, indices = by_numpy(scores, 40)
-    assert torch.equal(top.indices, indices) and same_bits(top.values, values)
 
 
 def test_parts_with_fewer_candidates_than_k_and_none():

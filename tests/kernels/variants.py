@@ -283,7 +283,7 @@ def of_the_sample(arch: str) -> dict[str, dict[str, int]]:
     found = {}
     for name, variant in VARIANTS.items():
         for launch in record(variant.call) if variant.sample else ():
-            made = compiled(launch, arch).metadata
+            made = compiled(launch, arch)[0].metadata
             found[f"{name} {launch.kernel.__name__}"] = {
                 "fused": made.enable_fp_fusion,
                 "scratch": made.global_scratch_size,

@@ -5,9 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pygrade.doctor.event_proposal import attribute_kind
 from pygrade.logs import Logs, encode
 from pygrade.logs.categories import frequent_levels
 from pygrade.logs.import_table import import_table
+from pygrade.logs.table import Table, to_arrow
 from pygrade.logs.text_numbers import parse_number, read_numbers
 from tests.logs.shop import CANDIDATES, shop
 
@@ -128,6 +130,28 @@ def test_numbers_and_text_of_items_become_item_columns():
     assert given["items"] == ("gain", "price") and given["item_features"].shape == (ROWS, 2)
     np.testing.assert_array_equal(given["item_features"][:, 1], given["value"])
     assert import_table(SHOP).fields["item_features"] is None
+
+
+def test_text_codes_of_a_category_are_levels_and_numbers_stay_numbers():
+    codes = RNG.choice(["18", "43", "7"], ROWS).astype(object)
+    columns = {
+        "item_class": codes,
+        "size": codes,
+        "brand": codes.astype(int),
+        "genre": np.where(codes == "7", "Y", "N"),
+    }
+    _, logs, said = imported(**{name: values.tolist() for name, values in columns.items()})
+    assert logs.items == ("item_class=18", "item_class=43", "item_class=7", "size", "brand", "genre")
+    np.testing.assert_array_equal(logs.item_features[:, 0], codes == "18")
+    np.testing.assert_array_equal(logs.item_features[:, 4], codes.astype(int))
+    assert "'size': text, now numbers" in said and "'item_class': text" not in said
+    rows = [{name: values[row] for name, values in columns.items()} for row in range(ROWS)]
+    np.testing.assert_array_equal(encode(logs.items, rows), logs.item_features)
+    old = import_table({**SHOP, "item_class": codes.tolist()}, levels=("item_class",))  # of a policy that took numbers
+    assert old.fields["items"] == ("item_class",)
+    table = Table(to_arrow(columns), "items")
+    kinds = [attribute_kind(table, name)[0] for name in columns]
+    assert kinds == ["categorical", "dense", "dense", "categorical"]
 
 
 def test_what_is_known_only_after_the_page_is_no_item_column():

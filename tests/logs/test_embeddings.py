@@ -10,6 +10,7 @@ import pytest
 
 from pygrade.logs import Logs, concatenate, read_logs, write_logs
 from pygrade.logs.embeddings import join_tables, read_lists, write_lists
+from tests.refusals import refuses
 
 TABLE = {
     "request": ["a", "a", "b", "b", "c", "c"],
@@ -93,17 +94,14 @@ def test_vectors_of_an_item_may_change():
     ],
 )
 def test_lists_that_are_no_vectors_are_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
-        log_of(**changes)
+    refuses(ValueError, said, log_of, **changes)
 
 
 def test_fields_that_do_not_fit_are_refused(tmp_path):
     logs = log_of()
-    with pytest.raises(ValueError, match="the log has embeddings alone"):
-        replace(logs, embedding=None)
-    with pytest.raises(ValueError, match=r"embeddings has shape \(3, 300\)"):
-        replace(logs, embeddings=np.ones((3, 300), np.float32))
-    with pytest.raises(ValueError, match="column 'embedding', row 0: 9; want a place in embeddings, below 3"):
+    refuses(ValueError, "the log has embeddings alone", replace, logs, embedding=None)
+    refuses(ValueError, r"embeddings has shape \(3, 300\)", replace, logs, embeddings=np.ones((3, 300), np.float32))
+    with pytest.raises(ValueError, match="column 'embedding', row 0: 9"):
         write_logs(replace(logs, embedding=np.full(6, 9, np.int32)), tmp_path / "log")
 
 

@@ -1,4 +1,4 @@
-"""Prices that hold the feedback: left out or refused if they were proposed, named if they were given."""
+"""Columns that hold the feedback are told by their values, those that are known before it are not."""
 
 import datetime
 
@@ -9,10 +9,20 @@ pytest.importorskip("pyarrow")
 
 from pygrade.logs import Logs
 from pygrade.logs.import_table import import_table
-from pygrade.logs.leaks import absurd_price, leak_strength, price_leak
+from pygrade.logs.leaks import (
+    absurd_price,
+    backdated_z,
+    explained_shares,
+    label_noise_z,
+    leak_strength,
+    price_leak,
+    split_groups,
+    sum_groups,
+)
 from tests.logs.shop import shop
 
 SHOP = shop(400)
+ITEMS, USERS, PAGE = 400, 300, 8
 
 
 def with_price(values):
@@ -25,21 +35,21 @@ def amounts():
 
 
 def test_a_price_that_is_0_unless_bought_is_no_price(caplog):
-    found = import_table(with_price(amounts()))
-    assert "value" not in found.mapping.roles and "value" not in found.fields
-    why = found.mapping.left_out["price"]
+    imported = import_table(with_price(amounts()))
+    assert "value" not in imported.mapping.roles and "value" not in imported.fields
+    why = imported.mapping.left_out["price"]
     assert why == "no price: follows the feedback of buy: it is 0 in 100 % of the shown rows without"
-    assert any("'price' is no price, by its values" in note for note in found.notes.warned)
-    assert not any("price" in role for role in found.mapping.roles)  # nor an item column
-    assert any("price" in row[3] and "no price" in row[2] for row in found.contract)
+    assert any("'price' is no price, by its values" in note for note in imported.notes.warned)
+    assert not any("price" in role for role in imported.mapping.roles)  # nor an item column
+    assert any("price" in row[3] and "no price" in row[2] for row in imported.contract)
     with pytest.raises(ValueError, match=r"value_tasks is \('buy',\), and 'price' is no price: follows.*value=COLUMN"):
         Logs.from_table(with_price(amounts()), value_tasks=["buy"])
 
 
 def test_a_price_that_was_given_is_taken_and_named():
-    found = import_table(with_price(amounts()), "value=price")
-    assert Logs.from_imported(found, value_tasks=["buy"]).value_tasks == ("buy",)
-    assert any("'price' (price) follows the feedback of buy" in note for note in found.notes.warned)
+    imported = import_table(with_price(amounts()), "value=price")
+    assert Logs.from_imported(imported, value_tasks=["buy"]).value_tasks == ("buy",)
+    assert any("'price' (price) follows the feedback of buy" in note for note in imported.notes.warned)
     sound = import_table(SHOP)
     assert sound.mapping.roles["value"] == "price" and not any("price" in note for note in sound.notes.warned)
 
@@ -57,9 +67,9 @@ def test_predictions_that_were_made_after_their_page_are_refused():
 def test_times_are_no_features():
     loaded = [1_700_000_000 + 60 * number for number in range(len(SHOP["price"]))]
     per_request = np.repeat(np.arange(400) * 1000 + 1_700_000_000_000, len(loaded) // 400).tolist()
-    found = import_table({**SHOP, "published": loaded, "opened": per_request})
+    imported = import_table({**SHOP, "published": loaded, "opened": per_request})
     for name in ("published", "opened"):
-        assert found.mapping.left_out[name] == "times: nothing to learn from"
+        assert imported.mapping.left_out[name] == "times: nothing to learn from"
     assert import_table({**SHOP, "opened": per_request}, "x_opened=opened").mapping.roles["x_opened"] == "opened"
 
 
@@ -129,3 +139,109 @@ def test_what_tells_the_feedback():
     )
     assert leak_strength(np.where(rng.random(3000) < 0.5, np.nan, noise + 10 * event), event) == "AUC 1.000"
     assert leak_strength(noise[:100] + 10 * event[:100], event[:100]) == ""  # too few
+
+
+def showings(seed: int, times: int = 24, spread: float = 0.7, stock: int = 0):
+    """Items shown to users: item, user, event, and the items' true appeal; with stock, no item has more events."""
+    rng = np.random.default_rng(seed)
+    appeal = spread * rng.normal(size=ITEMS)
+    item, user = rng.integers(0, ITEMS, ITEMS * times), rng.integers(0, USERS, ITEMS * times)
+    event = rng.random(len(item)) < 0.1 * np.exp(appeal[item] - spread**2 / 2)
+    left = np.full(ITEMS, stock or len(item))
+    for row, wanted in enumerate(event):
+        event[row] = wanted and left[item[row]] > 0
+        left[item[row]] -= event[row]
+    return item, user, event.astype(float), appeal, rng
+
+
+def z_of(column, item, user, event) -> float:
+    halves = split_groups((event - event.mean())[:, None], item, user % 2 == 1, ITEMS)
+    return label_noise_z(column, halves, 0)[0]
+
+
+@pytest.mark.parametrize("times", [8, 24])
+def test_rates_of_this_very_log_are_found(times):
+    item, user, event, _, rng = showings(0, times)
+    events, shown = np.bincount(item, event, ITEMS), np.bincount(item, minlength=ITEMS)
+    for column in ((events + 0.25) / (shown + 1), events, np.log(events + 1), -events):
+        assert z_of(column, item, user, event) > 6
+    assert z_of(np.where(rng.random(ITEMS) < 0.2, np.nan, events), item, user, event) > 6
+    most = user < 0.8 * USERS
+    assert z_of(np.bincount(item, event * most) / (np.bincount(item, most) + 1), item, user, event) > 4
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.7])
+@pytest.mark.parametrize("stock", [0, 1])
+def test_columns_that_are_known_before_are_honest(spread, stock):
+    """True appeal, rates of an earlier log, prices that follow appeal, noise; also where one sale ends the supply."""
+    strengths = []
+    for seed in range(8):
+        item, user, event, appeal, rng = showings(seed, 12, spread, stock)
+        earlier = rng.binomial(50, np.minimum(0.1 * np.exp(appeal), 1)) / 50
+        price = np.exp(-appeal + rng.normal(size=ITEMS))
+        strengths += [z_of(column, item, user, event) for column in (appeal, earlier, price, rng.normal(size=ITEMS))]
+    assert max(strengths) < 3.5
+
+
+def test_few_groups_and_constants_say_nothing():
+    item, user, event, *_ = showings(0)
+    assert z_of(np.ones(ITEMS), item, user, event) == 0 == z_of(np.full(ITEMS, np.nan), item, user, event)
+    some = np.where(np.arange(ITEMS) < 20, np.bincount(item, event), np.nan)
+    assert z_of(some, item, user, event) == 0
+
+
+def test_explained_shares_is_of_what_is_left():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5000))
+    usual, told = explained_shares(b, a + b + rng.normal(size=5000), a)
+    assert usual == pytest.approx(1 / 3, abs=0.03) and told == pytest.approx(1 / 2, abs=0.03)
+
+
+def test_sums_of_groups():
+    assert sum_groups(np.arange(6.0).reshape(3, 2), np.array([1, 0, 1]), 3).tolist() == [[2, 3], [4, 6], [0, 0]]
+
+
+def pages(seed: int, score, requests: int = 1000, altered: float = 0.0, informed: float = 1.0):
+    """Rows of pages that ``score`` of the predictions [R, 20, 2] ordered; altered: by the feedback, afterwards."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(requests, 20, 2))
+    p = 1 / (1 + np.exp(-(0.8 * z - [1.5, 2.5])))
+    true = 1 / (1 + np.exp(-(0.8 * (informed * z + (1 - informed) * rng.normal(size=z.shape)) - [1.5, 2.5])))
+    order = np.argsort(-score(p, rng), 1)[:, :PAGE, None]
+    p, true = (np.take_along_axis(x, order, 1) for x in (p, true))
+    y = rng.random(p.shape) < true * (1 + np.arange(PAGE))[:, None] ** -0.7
+    p = p * np.exp(altered * (2 * y - 0.3) * rng.random(p.shape))
+    p, y = p.reshape(-1, 2), y.reshape(-1, 2).astype(float)
+    slot, request = np.tile(np.arange(PAGE, dtype=np.int32), requests), np.repeat(np.arange(requests), PAGE)
+    shuffle = rng.permutation(len(p))
+    rows = (np.hstack([p, np.log(p)])[shuffle], y[shuffle], slot[shuffle], request[shuffle])
+    return backdated_z(*rows)
+
+
+SCORES = {
+    "expected value": lambda p, rng: p @ [1.0, 5.0],
+    "weights of logarithms": lambda p, rng: np.log(p) @ [0.5, 0.5],
+    "clicks alone": lambda p, rng: p[:, :, 0],
+    "personal weights": lambda p, rng: (np.log(p) * rng.dirichlet([5, 5], len(p))[:, None]).sum(2),
+    "noise, too": lambda p, rng: p @ [1.0, 5.0] * np.exp(0.1 * rng.normal(size=p.shape[:2])),
+    "something else": lambda p, rng: rng.normal(size=p.shape[:2]),
+    "the worst first": lambda p, rng: -p @ [1.0, 5.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("informed", [1.0, 0.0])
+def test_honest_predictions(name, informed):
+    assert max(z for seed in range(3) for z, _ in pages(seed, SCORES[name], informed=informed)) < 3.5
+
+
+@pytest.mark.parametrize("name", ["expected value", "weights of logarithms", "clicks alone"])
+@pytest.mark.parametrize("altered", [0.2, 0.05])
+def test_altered_predictions(name, altered):
+    z, ratio = max(pages(0, SCORES[name], altered=altered))
+    assert z > 4 and ratio > 3
+
+
+def test_too_few_events_and_pages_say_nothing():
+    assert pages(0, SCORES["expected value"], requests=2, altered=0.2) == [(0, 1), (0, 1)]
+    assert pages(0, SCORES["expected value"], requests=40, altered=0.05) == [(0, 1), (0, 1)]

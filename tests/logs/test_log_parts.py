@@ -1,5 +1,8 @@
 """Item columns of logs in several files."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from pygrade.logs import write_logs
@@ -21,14 +24,16 @@ def test_item_columns_go_with_their_rows(tmp_path):
     assert late.valued((1, 2, 3)).items == parts.complete().items == logs.items
 
 
-def test_files_keep_the_item_columns_that_all_have(tmp_path):
+def test_item_columns_of_some_files_are_unknown_in_the_others(tmp_path):
     logs = make_logs()
     half = [logs.select(slice(0, 25)), logs.select(slice(25, 50)).arranged(logs.tasks, logs.features, ("margin",))]
     for name, part in zip("ab", half, strict=True):
         write_logs(part, tmp_path / name)
     parts = LogParts.open([tmp_path / "a", tmp_path / "b"])
-    assert parts.items == ("margin",)
-    assert next(parts.each_part()).items == ("margin",), "whatever a file alone has"
-    assert_same(parts.read(), logs.arranged(logs.tasks, logs.features, ("margin",)))
+    assert parts.items == next(parts.each_part()).items == ("brand", "margin")
+    rest = half[0].num_rows
+    wanted = logs.item_features.copy()
+    wanted[rest:, 0] = np.nan
+    assert_same(parts.read(), replace(logs, item_features=wanted))
     write_logs(half[1].arranged(logs.tasks, logs.features, ()), tmp_path / "b")
-    assert LogParts.open([tmp_path / "a", tmp_path / "b"]).read().item_features is None
+    assert np.isnan(LogParts.open([tmp_path / "b", tmp_path / "a"]).read().item_features[: half[1].num_rows]).all()

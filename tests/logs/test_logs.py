@@ -341,8 +341,10 @@ def test_select_split_concatenate():
     assert_same(late, rest)
     assert_same(concatenate([logs.select(slice(20)), logs.select(slice(20, None))]), logs)
     fewer = concatenate([logs.select(slice(20)).arranged(logs.tasks, logs.features, ("margin",)), logs])
-    assert fewer.items == ("margin",) and fewer.item_features.shape == (fewer.num_rows, 1)
-    assert concatenate([make_logs(optional=False), logs]).items == ()
+    first = logs.offsets[20]
+    assert fewer.items == ("margin", "brand") and np.isnan(fewer.item_features[:first, 1]).all()
+    np.testing.assert_array_equal(fewer.item_features[first:], logs.item_features[:, ::-1])
+    assert np.isnan(concatenate([make_logs(optional=False), logs]).item_features[: logs.num_rows]).all()
     with pytest.raises(ValueError, match="differ in request_id"):
         concatenate([logs, make_logs(ids=str)])
     with pytest.raises(ValueError, match="exactly one"):

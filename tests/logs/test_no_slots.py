@@ -56,7 +56,7 @@ def test_what_was_shown_is_never_guessed_from_events_alone(caplog):
     assert "rows without feedback were not shown" in caplog.text
     assert Logs.from_table(table, "slot=none").shown.all() and "every row was shown" in caplog.text
     events = {name: [value or None for value in table[name]] for name in ("clicked", "bought")}
-    with pytest.raises(ValueError, match=r"never 0: were these rows shown\? Name shown=COLUMN, or write 0"):
+    with pytest.raises(ValueError, match="shown=COLUMN"):
         Logs.from_table(table | events, "slot=none")
 
 
@@ -110,5 +110,5 @@ def test_an_exponent_of_0_is_a_choice_and_no_other_has_a_meaning(logs):
     chosen = slot_propensity(logs, RewardConfig(propensity=0.0))
     assert (chosen.source, chosen.exponent, chosen.origin) == ("given", 0.0, chosen.reason)
     assert "by choice, no estimate" in chosen.note
-    with pytest.raises(ValueError, match=r"propensity is 0.6, and the log has no slots; want 0"):
+    with pytest.raises(ValueError, match=r"propensity is 0\.6, and the log has no slots"):
         slot_propensity(logs, RewardConfig(propensity=0.6))

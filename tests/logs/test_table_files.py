@@ -13,6 +13,7 @@ from pygrade.logs import Logs  # noqa: E402
 from pygrade.logs.table_files import read_table  # noqa: E402
 from tests.logs.shop import shop  # noqa: E402
 from tests.logs.test_logs import assert_same  # noqa: E402
+from tests.refusals import refuses  # noqa: E402
 
 SHOP = shop(30)
 LINES = [dict(zip(SHOP, row, strict=True)) for row in zip(*SHOP.values(), strict=True)]
@@ -110,8 +111,7 @@ CUT_LINES = gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-20]
 )
 def test_files_that_cannot_be_read_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_table([tmp_path / name])
+    refuses(ValueError, message, read_table, [tmp_path / name])
 
 
 def test_every_row_of_a_file_is_read(tmp_path):
@@ -126,9 +126,6 @@ def test_every_row_of_a_file_is_read(tmp_path):
 
 
 def test_nothing_to_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        read_table([tmp_path / "a.csv"])
-    with pytest.raises(ValueError, match="holds no file of a kind"):
-        read_table([tmp_path])
-    with pytest.raises(ValueError, match="files is empty"):
-        read_table([])
+    refuses(FileNotFoundError, "does not exist", read_table, [tmp_path / "a.csv"])
+    refuses(ValueError, "holds no file of a kind", read_table, [tmp_path])
+    refuses(ValueError, "files is empty", read_table, [])

@@ -5,6 +5,7 @@ import pytest
 
 from pygrade.metrics.by_task import ece, metrics_by_task
 from pygrade.metrics.streamed import LabelHistogram
+from tests.refusals import refuses
 
 
 def planted(n=5000, seed=0):
@@ -58,9 +59,6 @@ def test_one_class_and_no_rows_are_nan_and_shapes_are_named():
     assert np.isnan(found["a"].auc) and found["a"].ece == pytest.approx(0.1) and found["a"].to_dict()["auc"] is None
     assert found["b"].rows == 0 and found["b"].to_dict()["log_loss"] is None
     assert np.isnan(LabelHistogram(1).auc()).all()
-    with pytest.raises(ValueError, match=r"predictions has shape \(2, 1\)"):
-        metrics_by_task(labels, np.full((2, 1), 0.1))
-    with pytest.raises(ValueError, match="users has shape"):
-        metrics_by_task(labels, labels, np.array([1]))
-    with pytest.raises(ValueError, match="tasks has 1 names"):
-        metrics_by_task(labels, labels, tasks=("a",))
+    refuses(ValueError, r"predictions has shape \(2, 1\)", metrics_by_task, labels, np.full((2, 1), 0.1))
+    refuses(ValueError, "users has shape", metrics_by_task, labels, labels, np.array([1]))
+    refuses(ValueError, "tasks has 1 names", metrics_by_task, labels, labels, tasks=("a",))

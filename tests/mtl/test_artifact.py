@@ -8,6 +8,7 @@ import pytest
 from pygrade._util.serialization import to_json
 from pygrade.mtl import Columns, load, predict, save
 from tests.mtl.worlds import SMALL, fit, world
+from tests.refusals import refuses
 
 COLUMNS = Columns(("x", "y", "z"), ("user", "item"), (50, 20), features="abc")
 
@@ -78,22 +79,16 @@ def test_damage_is_named(saved, name, damage, message):
     """The core's own tests have all that it refuses."""
     path = saved / name
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"{name}.* {message}"):
-        load(saved)
+    refuses(ValueError, rf"{name}.* {message}", load, saved)
 
 
 def test_missing_files_and_other_schemas_are_named(saved, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"mtl.json does not exist or can't be read; want"):
-        load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="want feedfeedfeedfeed"):
-        load(saved, "feedfeedfeedfeed")
+    refuses(FileNotFoundError, "mtl.json", load, tmp_path / "nowhere")
+    refuses(ValueError, "want feedfeedfeedfeed", load, saved, "feedfeedfeedfeed")
     (saved / "mtl.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"mtl.safetensors does not exist"):
-        load(saved)
+    refuses(FileNotFoundError, r"mtl.safetensors does not exist", load, saved)
 
 
 def test_columns_that_cannot_be_are_named():
-    with pytest.raises(ValueError, match="dense names 'x' twice"):
-        Columns(("x", "x"), ())
-    with pytest.raises(ValueError, match="vocabulary is"):
-        Columns((), ("u", "v"), (3,))
+    refuses(ValueError, "dense names 'x' twice", Columns, ("x", "x"), ())
+    refuses(ValueError, "vocabulary is", Columns, (), ("u", "v"), (3,))

@@ -193,7 +193,7 @@ def test_the_core_reads_schema_and_counts_of_request_columns(tmp_path):
         list(names) for names in (TASKS, COLUMNS.dense, COLUMNS.ids)
     )
     assert (core.features, core.schema_hash) == ("", model.schema_hash)
-    with pytest.raises(ValueError, match=r"request_dense is 5; want a number from 0 to 4"):
+    with pytest.raises(ValueError, match="request_dense is 5"):
         replace(COLUMNS, request_dense=5)
 
 

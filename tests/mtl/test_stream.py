@@ -155,7 +155,8 @@ def test_times_that_cannot_be_split_are_named():
 
 
 def test_a_part_without_positives_is_named():
-    for part, (start, stop) in PARTS.parts.items():
+    for part in ("train", "stop", "calibrate"):  # what is predicted may have none
+        start, stop = PARTS.parts[part]
         dense, ids, labels, time, _ = world(3000)
         labels[(time >= start) & (time < stop), 1] = 0
         with pytest.raises(ValueError, match=f"task 'b' has 0 positives of [0-9]+ labels in the {part} part"):

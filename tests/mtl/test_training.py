@@ -10,6 +10,7 @@ from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.roc import auc
 from pygrade.mtl import predict
 from tests.mtl.worlds import SMALL, fit, parameters, world
+from tests.refusals import refuses
 
 
 def test_learns_dense_and_id_effects_and_stays_calibrated():
@@ -89,19 +90,16 @@ def test_missing_dense_values_count_as_the_mean():
 def test_bad_input_is_named(change, message):
     dense, ids, labels, time, _ = world(200)
     arguments = change({"dense": dense, "ids": ids, "labels": labels, "time": time})
-    with pytest.raises((ValueError, TypeError), match=message):
-        fit(**arguments, tasks=("a", "b"), config=SMALL)
+    refuses((ValueError, TypeError), message, fit, **arguments, tasks=("a", "b"), config=SMALL)
 
 
 def test_bad_config_is_named():
     for bad in ({"shared_experts": 0}, {"dropout": 1.0}, {"epochs": 0}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
-            MtlConfig(**bad)
+        refuses(ValueError, next(iter(bad)), MtlConfig, **bad)
 
 
 @pytest.mark.parametrize("stop", [0.15, 0.0])
 def test_divergence_is_named(stop):
     dense, ids, labels, time, _ = world(2000)
     config = replace(SMALL, learning_rate=1e30, weight_decay=0.0)
-    with pytest.raises(ValueError, match=r"training diverged; want a learning_rate below 1e\+30"):
-        fit(dense, ids, labels, time, config=config, stop=stop)
+    refuses(ValueError, r"learning_rate below 1e\+30", fit, dense, ids, labels, time, config=config, stop=stop)

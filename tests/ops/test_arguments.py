@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pygrade
 from devtools.tolerances import assert_close, same_bits
 from pygrade.ops import dispatch
+from tests.refusals import refuses
 
 
 def tensors(batch: int = 1) -> dict[str, torch.Tensor]:
@@ -205,8 +206,7 @@ def test_float64_of_numpy_is_rounded_and_of_torch_is_refused(name):
     floats = {key for key, value in arguments.items() if value.dtype == torch.float32}
     doubles = {key: value.double() if key in floats else value for key, value in arguments.items()}
     assert_equal(OPS[name](**{key: value.numpy() for key, value in doubles.items()}), OPS[name](**arguments))
-    with pytest.raises(TypeError, match=r"(\w+) is float64; want float32.*, such as \1.float\(\)"):
-        OPS[name](**doubles)
+    refuses(TypeError, r"(\w+) is float64.*\1.float\(\)", OPS[name], **doubles)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
@@ -236,7 +236,7 @@ def test_weights_of_all_requests(name, kind):
         scores, weights = scores.numpy(), weights.numpy()
     op = torch.compile(WEIGHTED[name], fullgraph=True, backend="aot_eager") if kind == "compiled" else WEIGHTED[name]
     assert_equal(op(scores, weights, **more), expected)
-    with pytest.raises(ValueError, match=r"weights is of shape \[3\]; want \[2\]"):
+    with pytest.raises(ValueError, match=r"weights is of shape \[3\]"):
         WEIGHTED[name](scores, np.ones(3, np.float32) if kind == "numpy" else torch.ones(3), **more)
 
 
@@ -497,8 +497,7 @@ def test_a_bad_argument_is_named(name, changed, message, kind):
     arguments = call_of(name, changed)
     if kind == "numpy":
         arguments = {key: v.numpy() if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
-    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
-        getattr(pygrade, name)(**arguments)
+    refuses((TypeError, ValueError), f"^{message}", lambda: getattr(pygrade, name)(**arguments))
 
 
 @pytest.mark.parametrize(
@@ -531,5 +530,4 @@ def test_none_is_refused_where_a_tensor_is_needed(name):
 def test_a_masked_mask_is_refused():
     scores, weights = tensors()["scores"].numpy(), tensors()["weights"].numpy()
     mask = np.ma.masked_array(np.ones((1, 9), bool), np.eye(1, 9, dtype=bool))
-    with pytest.raises(TypeError, match="mask is a masked array"):
-        pygrade.fuse_topk(scores, weights, 3, mask=mask)
+    refuses(TypeError, "mask is a masked array", pygrade.fuse_topk, scores, weights, 3, mask=mask)

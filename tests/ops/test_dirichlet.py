@@ -22,6 +22,7 @@ from pygrade import (
 )
 from pygrade.ops import dirichlet as ops
 from pygrade.ops import dispatch
+from tests.refusals import refuses
 
 BACKENDS = ("cpu", "triton")
 ROWS = [
@@ -333,12 +334,10 @@ def test_bad_concentrations(backend, bad):
     )
     with dispatch.use_backend(backend):
         for call in calls:
-            with pytest.raises(ValueError, match=r"concentration\[1, 1\] is .*; want a finite number > 0"):
-                call(None)
+            refuses(ValueError, r"concentration\[1, 1\] is", call, None)
             result = call(False)
             assert torch.isnan(result[1]).all() and torch.isfinite(result[[0, 2]]).all()
-        with pytest.raises(ValueError, match=r"other\[1, 1\] is"):
-            dirichlet_kl(torch.ones(3, 2), concentration)
+        refuses(ValueError, r"other\[1, 1\] is", dirichlet_kl, torch.ones(3, 2), concentration)
 
 
 @pytest.mark.filterwarnings("ignore:.*non-deterministic.*")
@@ -360,10 +359,8 @@ def test_given_memory_is_filled(kind, backend):
 
 def test_memory_that_cannot_be_filled_is_refused():
     alpha, out = torch.ones(2, 3), (torch.empty(2, 5, 3), torch.empty(2, 5, 3), torch.empty(2, 5))
-    with pytest.raises(TypeError, match="out is not a DirichletSample"):
-        dirichlet_sample(alpha, 5, seed=0, out=out[:2])
-    with pytest.raises(ValueError, match=r"out\[1\] is of shape"):
-        dirichlet_sample(alpha, 5, seed=0, out=(out[0], out[2], out[2]))
+    refuses(TypeError, "out is not a DirichletSample", dirichlet_sample, alpha, 5, seed=0, out=out[:2])
+    refuses(ValueError, r"out\[1\] is of shape", dirichlet_sample, alpha, 5, seed=0, out=(out[0], out[2], out[2]))
     with pytest.raises(ValueError, match=r"out\[0\] is not contiguous"):
         dirichlet_sample(alpha, 5, seed=0, out=(torch.empty(2, 3, 5).mT, *out[1:]))
     with pytest.raises(TypeError, match=r"out\[2\]"):

@@ -99,7 +99,7 @@ def test_bad_concentrations(backend):
     concentration, *others, anchor = group(3, 4, 2)
     concentration[1, 0] = -1.0
     with dispatch.use_backend(backend):
-        with pytest.raises(ValueError, match=r"concentration\[1, 0\] is -1; want a finite number > 0"):
+        with pytest.raises(ValueError, match=r"concentration\[1, 0\] is -1"):
             grpo_loss(concentration, *others, anchor)
         found = grpo_loss(concentration, *others, anchor, validate=False)
         assert torch.isnan(found.loss[1]) and torch.isfinite(found.loss[[0, 2]]).all()

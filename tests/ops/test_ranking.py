@@ -220,7 +220,7 @@ def test_reference_backend_agrees():
     scores, weights, options = problem(3, 30, 4)
     with dispatch.use_backend("reference"):
         slow = rank(scores, weights, 8, **options)
-        with pytest.raises(ValueError, match=r"caps\[1\] is -2; want -1 \(no cap\) or more"):
+        with pytest.raises(ValueError, match=r"caps\[1\] is -2"):
             rank(scores, weights, 8, groups=options["groups"], caps=torch.tensor([1, -2, 0], dtype=torch.int32))
         with pytest.raises(ValueError, match=r"boost_mul is nan at 0"):
             rank(scores, weights, 8, boost_mul=torch.full((3, 30), torch.nan))

@@ -13,6 +13,7 @@ from pygrade import (
     transform_scores,
 )
 from pygrade.ops import dispatch
+from tests.refusals import refuses
 
 BACKENDS = ("cpu", "triton", "reference")
 SAMPLES = 5
@@ -110,13 +111,10 @@ def test_what_one_launch_was_not_told_to_check_comes_back_as_nan():
     given["concentration"][1, 2] = -1.0
     with dispatch.use_backend("triton"):
         result = rollout(**given, validate=False)
-        with pytest.raises(ValueError, match="concentration"):
-            rollout(**given, validate=True)
+        refuses(ValueError, "concentration", rollout, **given, validate=True)
         given["concentration"][1, 2] = 1.0
-        with pytest.raises(ValueError, match=r"component_list is \[1, -1\]; want -1 or a list below 1"):
-            rollout(**given, validate=True)
-        with pytest.raises(ValueError, match="k is 1025; want at most 1024 on a GPU"):
-            rollout(**{**given, "k": 1025, "discount": torch.ones(1025)}, validate=False)
+        refuses(ValueError, r"component_list is \[1, -1\]", rollout, **given, validate=True)
+        refuses(ValueError, "k is 1025", rollout, **{**given, "k": 1025, "discount": torch.ones(1025)}, validate=False)
     assert torch.isnan(result.rewards[..., 0]).all() and torch.isnan(result.weights[1]).all()
     assert not torch.isnan(result.rewards[::2, :, 1:]).any() and not torch.isnan(result.weights[::2]).any()
 
@@ -153,10 +151,8 @@ def test_format_penalty_measures_the_violation():
     array = format_penalty(weights.numpy(), bounds.numpy())
     assert isinstance(array, np.ndarray) and array.shape == (2,)
     assert torch.autograd.gradcheck(format_penalty, (weights.double().requires_grad_(), bounds.double()))
-    with pytest.raises(ValueError, match=r"weight_bounds is of shape \[2, 2\]; want \[2, 3\]"):
-        format_penalty(weights, bounds[:, :2])
-    with pytest.raises(TypeError, match="weight_bounds is float64; want float32"):
-        format_penalty(weights, bounds.double())
+    refuses(ValueError, r"weight_bounds is of shape \[2, 2\]", format_penalty, weights, bounds[:, :2])
+    refuses(TypeError, "weight_bounds is float64", lambda: format_penalty(weights, bounds.double()))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -167,5 +163,4 @@ def test_a_low_above_its_high_is_refused(backend, low, high):
     message = rf"weight_bounds\[:, 1\] is {low:g}, {high:g}; want low <= high"
     with dispatch.use_backend(backend), pytest.raises(ValueError, match=message):
         rollout(**given)
-    with pytest.raises(ValueError, match=message):
-        format_penalty(torch.rand(3, 4), given["weight_bounds"])
+    refuses(ValueError, message, format_penalty, torch.rand(3, 4), given["weight_bounds"])

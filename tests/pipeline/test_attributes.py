@@ -146,6 +146,7 @@ def test_the_policys_log_has_the_columns_as_of_the_request(own):
     users = events.users().rows_by_key("user_id", named=True, unique=True)
     when = logs.timestamp[logs.row_request]
     columns = dict(zip(logs.items, logs.item_features.T, strict=True))
+    shown = events.scan().collect()  # all rows are
     for row in range(0, logs.num_rows, 97):
         item = items[int(logs.item_id[row])]
         assert columns["item_cost"][row] == pytest.approx(np.log1p(item["cost"]), rel=1e-6)
@@ -153,6 +154,9 @@ def test_the_policys_log_has_the_columns_as_of_the_request(own):
         assert columns["item_brand=acme"][row] == (item["brand"] == "acme")
         assert columns["item_tags=red"][row] == ("red" in (item["tags"] or ""))
         assert logs.value[row] == pytest.approx(item["cost"])
+        before = shown.filter((shown["item_id"] == logs.item_id[row]) & (shown["event_time"] < when[row]))
+        assert columns["item_count"][row] == pytest.approx(np.log1p(len(before)), abs=1e-6)
+    assert {f"item_{task}_rate" for task in shop.TASKS} < {*columns}
     plan = logs.features.index("user_plan=team")
     assert logs.context[:, plan].tolist() == [users[int(u)]["plan"] == "team" for u in logs.user_id]
 

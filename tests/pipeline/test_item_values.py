@@ -58,11 +58,11 @@ def test_prices_of_what_prerank_finds(system):
 
 
 def test_prices_that_do_not_fit_are_named(system):
-    with pytest.raises(ValueError, match="item_values has no price of item 31; want one of every candidate"):
+    with pytest.raises(ValueError, match="item_values has no price of item 31"):
         system.rank(3, item_ids=ITEMS, timestamp=NOW, item_values={5: 1.0, 9: 1.0, 2: 1.0})
-    with pytest.raises(ValueError, match=r"item_values has shape \(2,\); want one for each of item_ids, \(6,\)"):
+    with pytest.raises(ValueError, match=r"item_values has shape \(2,\)"):
         system.rank(3, item_ids=ITEMS, timestamp=NOW, item_values=[1.0, 2.0])
-    with pytest.raises(ValueError, match=r"item_values has shape \(2,\); want a mapping or a function"):
+    with pytest.raises(ValueError, match=r"item_values has shape \(2,\)"):
         system.rank(3, timestamp=NOW, item_values=[1.0, 2.0])
     with pytest.raises(ValueError, match="item_values"):
         system.rank(3, item_ids=ITEMS, timestamp=NOW)  # the policy needs them

@@ -19,6 +19,7 @@ from pygrade.serving.names import Names
 from tests.candidates import candidate_file
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy, write_log
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +56,10 @@ def test_users_without_names_are_numbers(run, tmp_path):
     names = Names.of(run)
     assert names.user_id("-3") == -3 and names.items([1, 2]) == [None, None]
     for text in ("alice", "--5", "²", "", "1_0", "9" * 19, "1" * 5000):
-        with pytest.raises(ValueError, match="want a whole number"):
-            names.user_id(text)
-    with pytest.raises(FileNotFoundError, match="has published"):
-        Names.of(tmp_path)
+        refuses(ValueError, "want a whole number", names.user_id, text)
+    refuses(FileNotFoundError, "has published", Names.of, tmp_path)
     (tmp_path / "store.json").write_text('{"store": "memory:", "version": "1"}')
-    with pytest.raises(ValueError, match="run pygrade pipeline again"):
-        Names.of(tmp_path)
+    refuses(ValueError, "run pygrade pipeline again", Names.of, tmp_path)
 
 
 def test_without_the_log_of_events_items_are_numbers(named, tmp_path):
@@ -87,8 +85,7 @@ def test_ids_that_leave_no_room_for_copies_are_named(named, monkeypatch, tmp_pat
     monkeypatch.setattr(log, "scan", lambda: polars.LazyFrame({"request_id": [least]}))
     files = [candidate_file(tmp_path / f"{number}.npz", [number], [0], [[1]]) for number in (least, 5)]
     assert CandidateCopies(log, files[:1], 0).copy_id(np.array([0])).tolist() == [-(2**63)]
-    with pytest.raises(ValueError, match="request_id of the log goes down"):
-        CandidateCopies(log, files, 0)
+    refuses(ValueError, "request_id of the log goes down", CandidateCopies, log, files, 0)
 
 
 def test_the_service_takes_and_gives_names(named):

@@ -188,6 +188,18 @@ def test_a_task_without_predictions_is_left_out(own, tmp_path, caplog):
         run_pipeline(data, tmp_path / "run", replace(OWN, tasks=("click", "like")))
 
 
+def test_predictions_of_a_task_without_events_stay_an_input(own, tmp_path):
+    nothing = polars.col("y_order") * 0.0
+    data = altered(own, tmp_path / "log", lambda table: table.with_columns(nothing))
+    found = run_pipeline(data, tmp_path / "run", OWN)["stages"]["mtl"]
+    assert found["tasks"] == list(TASKS) and found["unvalued"] == ["order"] and not found["left_out"]
+    logs = read_logs(stage(tmp_path / "run", "logs") / "policy")
+    assert logs.tasks == TASKS and logs.task_values[2] == 0 and logs.predictions[:, 2].std() > 0
+    system = Pipeline.load(tmp_path / "run", seed=0, predict=half)
+    assert len(system.rank(3, k=4, item_ids=[7, 1, 2, 3], timestamp=NOW).items) == 4
+    system.close()
+
+
 def test_a_log_without_predictions_and_a_missing_one_are_named(own, tmp_path):
     data = altered(own, tmp_path / "log", lambda table: table.drop("p_click", "p_like", "p_order"))
     with pytest.raises(ValueError, match="the data has no column p_<task>"):

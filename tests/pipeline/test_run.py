@@ -285,10 +285,10 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
     assert not (tmp_path / "run" / "summary.json").exists() and not list((tmp_path / "run").glob("mtl-*"))
 
 
-def test_a_task_that_ends_before_the_policys_part_is_left_out(run):
+def test_a_task_that_ends_before_the_policys_part_is_not_valued(run):
     features = FeatureSet.open(stage(run, "features") / "set")
     timeline = Timeline(**summary_of(run)["stages"]["features"]["timeline"])
-    assert choose_tasks(features, timeline, CONFIG) == ("click", "like", "order")
+    assert choose_tasks(features, timeline, CONFIG).valued == ("click", "like", "order")
     late, end = 0, 0
     for batch in reversed(list(features.batches(requests=1))):
         late += int(np.nansum(batch.feedback[:, 2]))
@@ -296,6 +296,7 @@ def test_a_task_that_ends_before_the_policys_part_is_left_out(run):
             break
         end = int(batch.timestamp[0])
     short = replace(timeline, calibrate_end=end)  # fewer orders follow than a task must have
-    assert "click" in choose_tasks(features, short, CONFIG) and "order" not in choose_tasks(features, short, CONFIG)
+    choice = choose_tasks(features, short, CONFIG)
+    assert "click" in choice.valued and "order" in choice.unvalued
     with pytest.raises(ValueError, match="tasks names 'order'"):
         choose_tasks(features, short, replace(CONFIG, tasks=("order",)))

@@ -23,8 +23,10 @@ from pygrade.prerank import Prerank
 from pygrade.serving.artifact import PARTS, open_artifact, write_artifact
 from pygrade.serving.pipeline import STEPS, Pipeline
 from pygrade.stores import Store, StoreError, open_store
+from tests.html_page import HtmlPage
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy
+from tests.refusals import refuses
 from tests.stores.servers import needs_redis
 
 
@@ -71,11 +73,9 @@ def test_seen_items_and_candidates_of_ones_own(system):
     assert same.items.tolist() == some.items.tolist()
     own = system.rank(3, k=5, item_ids=first.items[::-1], timestamp=NOW)
     assert sorted(own.items.tolist()) == sorted(first.items.tolist())
-    with pytest.raises(ValueError, match="no candidate is left"):
-        system.rank(3, item_ids=np.zeros(0, np.int64))
+    refuses(ValueError, "no candidate is left", system.rank, 3, item_ids=np.zeros(0, np.int64))
     for options in ({"k": 0}, {"candidates": 0}):
-        with pytest.raises(ValueError, match="want at least 1"):
-            system.rank(3, **options)
+        refuses(ValueError, "want at least 1", system.rank, 3, **options)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,7 @@ def test_seen_items_and_candidates_of_ones_own(system):
     ],
 )
 def test_candidates_that_are_no_ids_are_refused(system, item_ids, message):
-    with pytest.raises(ValueError, match=message):
-        system.rank(3, item_ids=item_ids, timestamp=NOW)
+    refuses(ValueError, message, system.rank, 3, item_ids=item_ids, timestamp=NOW)
 
 
 def test_an_unknown_user_gets_a_page_of_the_scenarios_weights(system):
@@ -112,8 +111,7 @@ def test_a_store_that_dies_still_gives_a_page(run, tmp_path):
         mine = copy(run, tmp_path / "run")
         url = server.url(timeout=0.5)
         run_pipeline(f"logs:{run.parent / 'log'}", mine, CONFIG, store=url)
-        with pytest.raises(FileNotFoundError, match="does not exist"):
-            Pipeline.load(tmp_path / "nothing")
+        refuses(FileNotFoundError, "does not exist", Pipeline.load, tmp_path / "nothing")
         system = Pipeline.load(mine, url, seed=0)
         options = {"k": 5, "candidates": 40, "scenario": "feed", "timestamp": NOW}
         good = system.rank(3, **options)
@@ -156,8 +154,7 @@ def test_a_version_of_another_schema_or_damaged_is_not_read_and_gives_pages_of_d
 
 
 def test_the_artifact_of_one_run_and_the_store_of_another(run, other):
-    with pytest.raises(ArtifactError, match="publish again"):
-        Pipeline.load(run, f"lmdb:{other / 'store'}")
+    refuses(ArtifactError, "publish again", Pipeline.load, run, f"lmdb:{other / 'store'}")
     with pytest.raises(StoreError):
         Pipeline.load(run, f"lmdb:{run / 'nothing'}")
 
@@ -171,26 +168,22 @@ def test_a_damaged_file_is_named(run, tmp_path, name):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ArtifactError, match=re.escape(file.name)):
-        Pipeline.load(broken)
+    refuses(ArtifactError, re.escape(file.name), Pipeline.load, broken)
     file.unlink()
-    with pytest.raises(ArtifactError, match="missing"):
-        Pipeline.load(broken)
+    refuses(ArtifactError, "missing", Pipeline.load, broken)
 
 
 def test_parts_of_two_trainings_are_not_served_together(run, other, tmp_path):
     mixed = copy(run, tmp_path / "run")
     shutil.copytree(other / "artifact" / "policy", mixed / "artifact" / "policy", dirs_exist_ok=True)
-    with pytest.raises(ArtifactError, match="another artifact"):
-        Pipeline.load(mixed)
+    refuses(ArtifactError, "another artifact", Pipeline.load, mixed)
     manifest = mixed / "artifact" / "manifest.json"
     shutil.copy(other / "artifact" / "manifest.json", manifest)
     with pytest.raises(ArtifactError, match="serves version"):  # a whole artifact, but the store is of the first
         Pipeline.load(mixed)
     record = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(record | {"schema_hash": "0" * 16}))
-    with pytest.raises(ArtifactError, match="is not what was written"):
-        Pipeline.load(mixed)
+    refuses(ArtifactError, "is not what was written", Pipeline.load, mixed)
 
 
 def spoil_mtl(path):
@@ -230,8 +223,7 @@ def test_parts_of_different_schemas_are_refused_though_the_manifest_agrees(run, 
     with open_store(f"lmdb:{folder / 'store'}", create=True) as store:
         store.begin(made.version)
         store.switch(made.version)
-    with pytest.raises(ArtifactError, match=message):
-        Pipeline.load(folder, f"lmdb:{folder / 'store'}")
+    refuses(ArtifactError, message, Pipeline.load, folder, f"lmdb:{folder / 'store'}")
 
 
 def test_serve_check_finds_equal_pages(run, tmp_path):
@@ -243,14 +235,13 @@ def test_serve_check_finds_equal_pages(run, tmp_path):
     names = EventLog.open(stage(run, "events") / "log").tasks
     assert {f"user_{task}_rate" for task in names} < set(found["skew"])
     assert set(found["latency"]) == {*STEPS, "in all"}
-    assert ">Serving<" in (mine / "report.html").read_text()
+    assert "Serving" in HtmlPage((mine / "report.html").read_text()).headings
 
 
 def test_serve_check_finds_a_lost_update(run, tmp_path, monkeypatch):
     mine = copy(run, tmp_path / "run")
     monkeypatch.setattr(Pipeline, "update", lambda self, events: 0)
-    with pytest.raises(PagesDifferError, match="pages differ"):
-        serve_check(mine, CheckConfig(requests=15, candidates=30, k=5))
+    refuses(PagesDifferError, "pages differ", lambda: serve_check(mine, CheckConfig(requests=15, candidates=30, k=5)))
     found = json.loads((mine / "serve-check.json").read_text())
     assert found["equal_pages"] < 15 and found["different"] and found["skew"]["user_count"]["equal"] < 1.0
 
@@ -265,18 +256,15 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
             assert serve_check(mine, config, server.url("check"))["equal_pages"] == 5
     finally:
         server.kill()
-    with pytest.raises(ValueError, match="want an empty store"):
-        serve_check(mine, config, f"lmdb:{mine / 'store'}")
-    with pytest.raises(ValueError, match="requests is 0"):
-        CheckConfig(requests=0)
+    refuses(ValueError, "want an empty store", serve_check, mine, config, f"lmdb:{mine / 'store'}")
+    refuses(ValueError, "requests is 0", CheckConfig, requests=0)
 
 
 def test_serve_check_does_not_write_beside_a_pipeline(run, tmp_path):
     mine = copy(run, tmp_path / "run")
     with directory_lock(mine, "pipeline"), pytest.raises(ValueError, match="in use by another pygrade process"):
         serve_check(mine)
-    with pytest.raises(FileNotFoundError, match="directory of a finished pipeline"):
-        serve_check(tmp_path / "nothing")
+    refuses(FileNotFoundError, "directory of a finished pipeline", serve_check, tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
 
@@ -291,8 +279,7 @@ def test_serve_check_looks_at_its_store_first(run, tmp_path, monkeypatch):
         (f"lmdb:{mine / 'store'}", "want an empty store"),
         ("redis://127.0.0.1:1/0?prefix=a&timeout=0.5", "127.0.0.1"),
     ):
-        with pytest.raises((ValueError, StoreError), match=message):
-            serve_check(mine, store=address)
+        refuses((ValueError, StoreError), message, serve_check, mine, store=address)
 
 
 @pytest.mark.parametrize("moment", ["put_many", "switch", "drop"])
@@ -317,5 +304,4 @@ def test_serve_check_wants_what_the_summary_is_of(run, tmp_path):
     summary = summary_of(mine)
     summary["stages"]["publish"]["version"] = "0"
     (mine / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(ValueError, match="is version"):
-        serve_check(mine)
+    refuses(ValueError, "is version", serve_check, mine)

@@ -18,6 +18,7 @@ from pygrade.storage import Folder
 from pygrade.storage import folder as storage
 from pygrade.storage.files import Files, StorageError, files_of
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
+from tests.refusals import refuses
 
 _OWN = ("report.html", "summary.json", "stage.json", "train.json")  # have durations
 SHARED = ("events", "features", "leaks", "prerank", "mtl", "logs", "publish")
@@ -98,8 +99,7 @@ def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkey
         run_pipeline(data, place, CONFIG)
     assert [name.partition("-")[0] for name in stages] == ["events", "features", "leaks", "prerank"]
     assert not any(name.startswith("mtl-") for name in Folder.at(place).names())
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        open_artifact(f"{place}/artifact")
+    refuses(FileNotFoundError, "does not exist", open_artifact, f"{place}/artifact")
     monkeypatch.setattr(storage.Folder, "_write_manifest", real)
     forget(monkeypatch, tmp_path, "second")
     made = run_pipeline(data, place, CONFIG)
@@ -131,8 +131,7 @@ def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, 
 
 def test_a_directory_follows_the_run(s3, run, tmp_path):
     place, own = f"{s3}/runs/tiny", copy(run, tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match="has no artifact and no policy"):
-        local_run(place)
+    refuses(FileNotFoundError, "has no artifact and no policy", local_run, place)
     uploaded(own, place)
     with pytest.raises(ValueError, match="want --store redis"), following(place, 0.05):
         pass
@@ -195,6 +194,5 @@ def test_a_store_that_refuses_in_mid_run_leaves_the_earlier_artifact(s3, data, m
         real(store, path, content)
 
     monkeypatch.setattr(Files, "write", write)
-    with pytest.raises(StorageError, match=r"policy-.*the store refuses"):
-        run_pipeline(data, place, OTHER)
+    refuses(StorageError, r"policy-.*the store refuses", run_pipeline, data, place, OTHER)
     assert open_artifact(f"{place}/artifact").version == version

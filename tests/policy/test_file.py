@@ -17,6 +17,7 @@ from pygrade.policy import Correction, FusionPolicy, PolicySpec, file
 from pygrade.policy.correction import LEVEL, ItemEffects
 from pygrade.policy.mixture import Baseline, Mixture
 from tests.corrections import random_correction
+from tests.refusals import refuses
 
 TASKS, FEATURES = ("click", "cart", "order"), ("hour", "intent")
 VECTOR = Path(__file__).parents[1] / "vectors/policy"
@@ -301,8 +302,7 @@ def test_damaged_tensors_are_named(folder, damage: str) -> None:
 def test_missing_files_are_named(folder, name: str) -> None:
     next(folder.glob(name + "*")).unlink()
     for load in (FusionPolicy.load, lambda path: _core.Policy.load(str(path))):
-        with pytest.raises(FileNotFoundError, match=name):
-            load(folder)
+        refuses(FileNotFoundError, name, load, folder)
 
 
 def changed(text: bytes, **changes: object) -> bytes:
@@ -337,8 +337,7 @@ def test_json_that_does_not_fit_is_named(folder, change, named: str) -> None:
 def test_a_policy_that_takes_corrected_predictions_needs_a_correction(tmp_path) -> None:
     policy = make_corrected()
     policy.correction = None
-    with pytest.raises(ArtifactError, match="'corrected' is true, and there is no correction"):
-        policy.save(tmp_path)
+    refuses(ArtifactError, "'corrected' is true", policy.save, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -369,8 +368,7 @@ def test_a_header_that_lies_is_refused(policy, folder) -> None:
 def test_a_policy_that_could_not_be_read_is_not_saved(policy, folder) -> None:
     before = version_in(folder)
     policy.head.bias.data[0] = float("nan")
-    with pytest.raises(ArtifactError, match=r"head\.bias.*NaN"):
-        policy.save(folder)
+    refuses(ArtifactError, r"head\.bias.*NaN", policy.save, folder)
     assert version_in(folder) == before and len(list(folder.iterdir())) == 2
 
 

@@ -12,6 +12,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.fused_network import FusedNetwork, clip_factor, is_fast, why_not_fused
 from pygrade.reference import policy_network as reference
+from tests.refusals import refuses
 
 
 def policy_of(tasks=5, features=7, hidden=(64, 64), seed=0, scale=8.0, **options) -> FusionPolicy:
@@ -145,8 +146,7 @@ def changed(change) -> FusionPolicy:
 def test_policies_that_the_core_does_not_cover(make, reason):
     policy = make()
     assert reason in why_not_fused(policy)
-    with pytest.raises(ValueError, match=reason):
-        FusedNetwork(policy)
+    refuses(ValueError, reason, FusedNetwork, policy)
     assert why_not_fused(policy_of()) == ""
 
 
@@ -154,17 +154,12 @@ def test_arguments_are_named():
     policy = policy_of(3, 2, (8,))
     network = FusedNetwork(policy)
     inputs, factor, slope = batch_of(policy, 4)
-    with pytest.raises(RuntimeError, match="forward pass"):
-        network.gradient(slope)
-    with pytest.raises(ValueError, match="inputs is of shape"):
-        network.forward(inputs[:, 1:])
-    with pytest.raises(ValueError, match="factor is of shape"):
-        network.forward(inputs, factor[:3])
-    with pytest.raises(TypeError, match="inputs is float64"):
-        network.concentration(inputs.double())
+    refuses(RuntimeError, "forward pass", network.gradient, slope)
+    refuses(ValueError, "inputs is of shape", network.forward, inputs[:, 1:])
+    refuses(ValueError, "factor is of shape", network.forward, inputs, factor[:3])
+    refuses(TypeError, "inputs is float64", lambda: network.concentration(inputs.double()))
     network.forward(inputs)
-    with pytest.raises(ValueError, match="slope"):
-        network.gradient(slope[:3])
+    refuses(ValueError, "slope", network.gradient, slope[:3])
     with pytest.raises(ValueError, match="learning_rate is -1"):
         network.step(network.new_adam(), network.gradient(slope)[0], -1.0)
     with pytest.raises(ValueError, match="weights and bias"):

@@ -8,7 +8,8 @@ import torch
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
-from pygrade.policy.mixture import request_values
+from pygrade.policy.alone import rank_by
+from pygrade.policy.mixture import mix_scores, request_values
 
 TASKS = ("click", "buy")
 EV = Baseline("expected value", "identity", (1.0, 20.0), logarithm=True)
@@ -30,6 +31,23 @@ def test_scores_are_the_formula(trust):
     np.testing.assert_allclose(found, alone if trust == 1 else expected, atol=2e-5)
     jagged = policy.scores(context, p.reshape(-1, 2), np.arange(8) * 9)
     assert (jagged.reshape(7, 9) == found).all()
+    if trust < 1:
+        parts = rank_by(policy, EV).scores(context, p).ravel(), alone.ravel()
+        offsets = np.array([0, *range(0, 64, 9)])  # the first request has no candidate
+        assert mix_scores(*parts, trust, offsets).tobytes() == found.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trust": 1.5}, "trust is 1.5"),
+        ({"other": np.ones(3)}, "other is of shape"),
+        ({"offsets": np.array([0, 3])}, "offsets must ascend from 0 to the number of rows, 4"),
+    ],
+)
+def test_scores_that_do_not_mix_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        mix_scores(**{"base": np.ones(4), "other": np.ones(4), "trust": 0.5, "offsets": np.array([0, 4])} | change)
 
 
 def test_values_turn_the_baseline_and_reach_the_inputs():

@@ -71,7 +71,7 @@ def test_the_core_corrects_what_the_network_reads(tmp_path):
         np.testing.assert_allclose(weights, policy.serve(expected)[0].numpy(), rtol=1e-5)
     raw = policy.spec.request_inputs(context[None], predictions[None])
     assert not torch.allclose(raw, expected, equal_nan=True)
-    with pytest.raises(ValueError, match=r"items is of shape \[40, 1\]; want \[40, 2\]"):
+    with pytest.raises(ValueError, match=r"items is of shape \[40, 1\]"):
         core.evaluate(context, predictions, None, inputs, concentration, weights, items=items[:, :1].copy())
 
 

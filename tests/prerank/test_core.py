@@ -15,6 +15,7 @@ from devtools.tolerances import assert_close
 from pygrade import _core
 from pygrade.prerank import Prerank, fit
 from tests.prerank.world import CONFIG, vectors_of
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +103,12 @@ def test_arguments_are_checked_by_name():
         (lambda: index.search(one, none * 2, None, *out), "vectors is .* want"),
         (lambda: index.search(one, none, None, out[0], out[1][:, :1].copy()), "scores is"),
     ):
-        with pytest.raises(ValueError, match=message):
-            call()
-    with pytest.raises(TypeError, match="seen is float64"):
-        index.search(one, [np.zeros(1)], None, *out)
+        refuses(ValueError, message, call)
+    refuses(TypeError, "seen is float64", index.search, one, [np.zeros(1)], None, *out)
 
 
 def test_parameters_that_are_no_numbers_are_refused(world, requests):
     towers = fit(world.batches(200, seed=1), (1.0, 0.0), CONFIG).towers
     with torch.no_grad():
         towers.user_tower[0].weight[1, 2] = torch.nan
-    with pytest.raises(ValueError, match="hidden_weight is not finite"):
-        vectors_of(towers, requests)
+    refuses(ValueError, "hidden_weight is not finite", vectors_of, towers, requests)

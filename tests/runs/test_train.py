@@ -137,6 +137,18 @@ def test_prices_and_item_columns_come_with_a_log():
     assert plain.indices.tolist() == page.indices.tolist()
 
 
+def test_predictions_without_events_or_without_feedback_stay_inputs():
+    columns = table()
+    given = dict(zip(columns.column_names, columns.columns, strict=True))
+    rng = np.random.default_rng(0)
+    given |= {"p_hide": rng.uniform(0, 0.01, len(columns)), "y_hide": np.zeros(len(columns))}
+    given |= {"p_share": rng.uniform(0, 0.01, len(columns))}
+    trained = pygrade.train(given, FAST, map=MAP, values={"order": 2}, scale=SCALE, holdout=0.4)
+    assert trained.policy.tasks == ("click", "order", "hide") and trained.heldout.items == ("p_share",)
+    page = trained.rank(trained.heldout.select([0, 1]), k=3)
+    assert page.indices.shape == (2, 3) and np.isfinite(page.values).all()
+
+
 def test_a_long_log_is_read_part_by_part(tmp_path):
     logs = pygrade.Logs.from_table(table(), MAP, scale=SCALE)
     write_logs(logs, tmp_path / "logs", rows_per_file=600)

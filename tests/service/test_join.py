@@ -8,8 +8,10 @@ import pytest
 
 from pygrade.config.service import JoinConfig
 from pygrade.logs import read_logs
+from pygrade.logs.log_parts import LogParts
 from pygrade.logs.parquet import write_part
 from pygrade.service.join import join_logs
+from tests.refusals import refuses
 from tests.service.served import DELAY, START, by_request, events_of, pages, write_exposures, write_feedback
 
 CONFIG = JoinConfig(feedback_delay_ms=DELAY)
@@ -123,18 +125,30 @@ def test_bad_inputs_are_named_before_anything_is_written(tmp_path):
     write_exposures(logs, tmp_path / "exposures", 0)
     (tmp_path / "feedback").mkdir()
     folders = [tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined"]
-    with pytest.raises(ValueError, match="feedback_delay_ms is -1; want at least 0"):
-        JoinConfig(feedback_delay_ms=-1)
-    with pytest.raises(FileNotFoundError, match=r"nothing is no directory; want one of a service's feedback"):
+    refuses(ValueError, "feedback_delay_ms is -1", JoinConfig, feedback_delay_ms=-1)
+    with pytest.raises(FileNotFoundError, match="nothing is no directory"):
         join_logs(folders[0], [tmp_path / "nothing"], folders[2], CONFIG)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(ValueError, match="mine holds something else than a joined log"):
-        join_logs(*folders[:2], tmp_path / "mine", CONFIG)
+    refuses(ValueError, "mine holds", join_logs, *folders[:2], tmp_path / "mine", CONFIG)
     assert not folders[2].exists()
     join_logs(*folders, CONFIG)
-    with pytest.raises(ValueError, match=r"feedback_delay_ms is 5; .* was joined with 60000"):
-        join_logs(*folders, JoinConfig(feedback_delay_ms=5))
+    refuses(ValueError, "feedback_delay_ms is 5; .*60000", lambda: join_logs(*folders, JoinConfig(feedback_delay_ms=5)))
     write_exposures(pages(6), tmp_path / "exposures", 0)
-    with pytest.raises(ValueError, match="has another size than when it was joined"):
-        join_logs(*folders, CONFIG)
+    refuses(ValueError, "another size", join_logs, *folders, CONFIG)
+
+
+def test_item_columns_that_some_pages_have_are_unknown_on_the_others(tmp_path):
+    """Pages of a policy with item columns and of one without, some of which wait for the next run."""
+    logs = pages(200)
+    bare = replace(logs, items=(), item_features=None)
+    for number, part in enumerate((bare.select(slice(0, 100)), logs.select(slice(100, 200)))):
+        write_exposures(part, tmp_path / "exposures", number)
+    write_feedback(events_of(logs)[0], tmp_path / "feedback", 0)
+    for until in (START + 1000 * 80, FOREVER):
+        join_logs(tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined", CONFIG, until)
+    joined, known = by_request(LogParts.open(tmp_path / "joined").read()), by_request(logs)
+    assert joined.num_requests == 200 and joined.items == logs.items == ("margin",)
+    without = np.isin(joined.request_id, bare.request_id[:100])[joined.row_request]
+    assert np.isnan(joined.item_features[without]).all()
+    np.testing.assert_array_equal(joined.item_features[~without], known.item_features[~without])

@@ -11,6 +11,7 @@ from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.alone import rank_by
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import FEATURES, TASKS, random_correction
+from tests.refusals import refuses
 
 VALUES = (1.0, 3.0, 20.0, 0.5, 0.1)
 EV = Baseline("expected value", "identity", VALUES, True, value_tasks=("order",))
@@ -176,8 +177,7 @@ def test_the_expected_value_that_takes_values(requests, mixture, expected):
     ranker = BlendedRanker(policy)
     if expected is None:
         for rank in (lambda **given: ranker.rank(k=3, **given), policy.scores):
-            with pytest.raises(ValueError, match=r"values .*trade_offs"):
-                rank(values={"order": 2.0}, **requests)
+            refuses(ValueError, r"values .*trade_offs", rank, values={"order": 2.0}, **requests)
         assert ranker.counters["requests"] == 0
     else:
         page = ranker.rank(k=30, values={"order": 2.0}, **requests)
@@ -285,26 +285,22 @@ def test_a_page_tells_what_the_correction_did(requests):
 )
 def test_bad_input_is_named_and_counts_nothing(requests, message, change):
     ranker = BlendedRanker(make_policy("network"))
-    with pytest.raises(ValueError, match=message):
-        ranker.rank(k=3, **requests | change)
+    refuses(ValueError, message, ranker.rank, k=3, **requests | change)
     assert ranker.counters["requests"] == 0
 
 
 def test_scores_name_what_is_missing(requests):
     policy = make_policy("network")
-    with pytest.raises(ValueError, match="item_values is missing"):
-        policy.scores(**without(requests, "item_values"))
+    refuses(ValueError, "item_values is missing", lambda: policy.scores(**without(requests, "item_values")))
     policy.correction = None
-    with pytest.raises(ValueError, match="correct"):
-        policy.scores(**requests)
+    refuses(ValueError, "correct", policy.scores, **requests)
 
 
 def test_a_policy_with_other_item_columns_is_not_published(requests):
     policy, other = make_policy("challenger"), make_policy("challenger")
     ranker = BlendedRanker(policy)
     other.correction = random_correction(6, items=("price", "age of the item"))
-    with pytest.raises(ValueError, match="item columns"):
-        ranker.publish(other)
+    refuses(ValueError, "item columns", ranker.publish, other)
     other.correction = random_correction(7)
     ranker.publish(other)
     assert ranker.version == other.version

@@ -169,11 +169,11 @@ def test_training_takes_the_complete_requests(policy, tmp_path):
     log = read_logs(tmp_path / "log")
     rng = np.random.default_rng(2)
     log.feedback[log.shown] = rng.random((int(log.shown.sum()), 4)) < log.predictions[log.shown]
-    with pytest.raises(ValueError, match=r"requests list only a part of their candidates; want logs\.complete\(\)"):
+    with pytest.raises(ValueError, match=r"logs\.complete"):
         fit(log, SMALL, tmp_path / "run")
     summary = fit(log.complete(), SMALL, tmp_path / "run").summary
     assert summary["requests"] == log.num_requests - log.incomplete
-    with pytest.raises(ValueError, match="no request lists all of its candidates"):
+    with pytest.raises(ValueError, match="all of its candidates"):
         log.select(np.diff(log.offsets) == 5).complete()
 
 

@@ -105,6 +105,19 @@ def test_mask_boost_and_caps_reach_the_op(policy, requests):
     assert (page.indices != plain.indices).any()
 
 
+def test_pins_and_demoted_items_have_their_places(policy, requests):
+    ranker = BlendedRanker(policy)
+    plain, pins = ranker.rank(*requests, 12).indices, np.full((4, 12), -1)
+    pins[:, 1] = plain[:, 5]
+    demoted = np.zeros((4, 12), bool)
+    np.put_along_axis(demoted, plain[:, :1], True, 1)
+    page = ranker.rank(*requests, 12, pins=pins, demoted=demoted)
+    order = [1, 5, 2, 3, 4, *range(6, 12), 0]
+    assert np.array_equal(page.indices, plain[:, order])
+    (name,) = {"pins": pins}  # a name that is not interned
+    assert np.array_equal(ranker.rank(*requests, 12, **{"".join(name): pins}).indices[:, 1], plain[:, 5])
+
+
 def test_explored_weights_can_be_drawn_again_from_the_log(policy, requests, tmp_path):
     context, predictions = requests[0].copy(), requests[1]
     context[2] = np.nan
@@ -136,6 +149,8 @@ def test_a_seed_of_the_call_repeats_its_draws(policy, requests):
     one, two = (ranker.rank(*requests, 4, explore=True, seed=5) for _ in range(2))
     assert np.array_equal(one.weights, two.weights)
     assert len(np.unique(one.weights[:, 0])) == 4
+    later = ranker.rank(*(part[1:] for part in requests), 4, explore=True, draw=int(one.seed[1]))
+    assert np.array_equal(later.weights, one.weights[1:])
 
 
 @pytest.mark.parametrize("missing", MISSING)
@@ -206,6 +221,11 @@ def test_a_policy_that_was_replaced_is_let_go(policy, requests):
         ("scenario", {"scenario": ["a"]}),
         ("item_id", {"item_id": [1]}),
         ("seed", {"seed": -1}),
+        ("draw", {"draw": -1}),
+        ("pins", {"pins": np.zeros((4, 2), int)}),
+        ("pins", {"pins": np.full((4, 3), 12)}),
+        ("demoted", {"demoted": np.zeros((4, 11), bool)}),
+        ("caps_of_seller", {"caps_of_seller": [1]}),
         ("k", {"k": 3.7}),
         ("k", {"k": 1 << 63}),
         ("seed", {"seed": 1.5}),

@@ -14,6 +14,7 @@ from pygrade.logs import Logs, concatenate, read_logs, write_logs
 from pygrade.logs.prediction_scale import PredictionScale, complete_scales, read_predictions
 from pygrade.policy import Baseline, Mixture, PolicySpec
 from pygrade.serving import export, expressions
+from tests.refusals import refuses
 from tests.serving.test_embedding import CRanker
 
 REQUESTS, SIZE, K = 400, 8, 4
@@ -177,10 +178,8 @@ def test_what_a_scale_cannot_have_is_refused_and_named(case, tmp_path):
     raw[1, 2] = values
     policy_of(logs).save(tmp_path / "policy")
     ranker, service = BlendedRanker.load(tmp_path / "policy"), _core.Service(str(tmp_path), "{}")
-    with pytest.raises(ValueError, match="request 1: " + re.escape(message)):
-        ranker.rank(logs.context[:3], raw, K)
-    with pytest.raises(ValueError, match=re.escape(learned)):
-        ranker.rank(logs.context[1:2], raw[1:2], K)
+    refuses(ValueError, "request 1: " + re.escape(message), ranker.rank, logs.context[:3], raw, K)
+    refuses(ValueError, re.escape(learned), ranker.rank, logs.context[1:2], raw[1:2], K)
     assert ranker.counters["requests"] == 0
     with pytest.raises(AssertionError, match=re.escape(message)):
         CRanker(tmp_path / "policy").rank(logs.context[1], raw[1], K, "")
@@ -205,8 +204,7 @@ def test_amounts_have_no_end_but_0():
     raw[0, 3, 1] = 1e6
     assert np.isfinite(ranker.rank(logs.context[:1], raw, SIZE).values).all()
     raw[0, 3, 1] = -1e-3
-    with pytest.raises(ValueError, match=r"is -0.001 at candidate 3, task 'order'; want an amount >= 0.*on amounts"):
-        ranker.rank(logs.context[:1], raw, K)
+    refuses(ValueError, "-0.001 at candidate 3, task 'order'", ranker.rank, logs.context[:1], raw, K)
 
 
 def test_logs_keep_the_scales_from_the_table_to_the_server_and_back(name, tmp_path):

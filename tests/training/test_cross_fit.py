@@ -22,7 +22,6 @@ from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.runs.fit import fit
 from pygrade.training import cross_fit, folds
-from pygrade.training.baselines import standardized
 from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
 from pygrade.training.license import License
 from pygrade.training.production import find_production
@@ -84,16 +83,16 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, licen
     fold, known = fold_of_requests(cluster, 2, 0), find_production(logs, TrainConfig())
     parts = []
     for requests_of in (fold == 0, fold == 1, later_requests(logs)):
-        part, rows = logs.select(requests_of), requests_of[logs.row_request]
-        z = {
-            name: standardized(np.float32(scores[rows]), part)
+        rows = requests_of[logs.row_request]
+        scored = {
+            name: np.float32(scores[rows])
             for name, scores in zip("bpcsk", (baseline, policy, corrected, static, known.servable), strict=True)
             if scores is not None
         }
-        simple = {EXPECTED_VALUE: z["b"], STATIC: z.get("s", z["b"])}
-        simple |= {CORRECTED_EXPECTED_VALUE: z["c"]} if "c" in z else {}
-        simple |= {PRODUCTION: z["k"]} if "k" in z else {}
-        parts.append(FoldRankings(simple, {STAGE1: z["b"], GRADE: z["p"]} if "p" in z else {}))
+        simple = {EXPECTED_VALUE: scored["b"], STATIC: scored.get("s", scored["b"])}
+        simple |= {CORRECTED_EXPECTED_VALUE: scored["c"]} if "c" in scored else {}
+        simple |= {PRODUCTION: scored["k"]} if "k" in scored else {}
+        parts.append(FoldRankings(simple, {STAGE1: scored["b"], GRADE: scored["p"]} if "p" in scored else {}))
     options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity, known
     later = parts.pop()
     return choose_mixture(logs, fold, cluster, parts, later, *options, license=license, requests=requests)

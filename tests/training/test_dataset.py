@@ -21,6 +21,7 @@ from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from pygrade.training.training_record import TrainingRecord
 from tests.learning import tiny_logs
+from tests.refusals import refuses
 from tests.training.test_train import SMALL, Stop, folder_bytes, policy_bytes, stop_at
 from tests.workers.elsewhere import Elsewhere, wire
 
@@ -147,10 +148,8 @@ def test_a_request_in_two_files_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a request is in part-00000.parquet and in part-00000.parquet of .*two"):
         LogParts.open([tmp_path / "one", tmp_path / "two"])
     write_logs(LOGS.arranged(("click",), LOGS.features).select(slice(100, 200)), tmp_path / "other")
-    with pytest.raises(ValueError, match="has tasks and features"):
-        LogParts.open([tmp_path / "one", tmp_path / "other"])
-    with pytest.raises(ValueError, match="paths is empty"):
-        LogParts.open([])
+    refuses(ValueError, "has tasks and features", LogParts.open, [tmp_path / "one", tmp_path / "other"])
+    refuses(ValueError, "paths is empty", LogParts.open, [])
 
 
 def test_the_command_maps_a_long_log(tmp_path, monkeypatch):
@@ -174,8 +173,7 @@ def test_requests_without_all_candidates_are_left_out(tmp_path, caplog):
     complete = parts.complete()
     assert complete.num_requests == 225 and "75 of 300 requests" in caplog.text
     assert same(complete.read(), logs.complete())
-    with pytest.raises(ValueError, match="75 of 300 requests list only a part"):
-        fit(parts, LONG, tmp_path / "run")
+    refuses(ValueError, "75 of 300 requests", fit, parts, LONG, tmp_path / "run")
     assert same(parts.sample(300), logs) and parts.sample(20).num_requests == 20
     drawn = parts.sample(20).request_id
     assert np.array_equal(Dataset.open(parts, 80, tmp_path / "mapped").sample(20).read().request_id, drawn)

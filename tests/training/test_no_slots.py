@@ -57,7 +57,7 @@ def test_replay_and_console_have_no_logged_order(tmp_path):
 def test_events_alone_train_nothing(tmp_path, sample):
     logs = tiny_logs(120)
     feedback = np.where(logs.shown[:, None], 1.0, 0.0).astype(np.float32) * [[1, 0]] + logs.feedback * [[0, 1]]
-    with pytest.raises(ValueError, match=r"no log of exposures: each of the \d+ shown rows has the event 'click'"):
+    with pytest.raises(ValueError, match=r"each of the \d+ shown rows .*'click'"):
         fit(replace(logs, feedback=feedback.astype(np.float32)), replace(SMALL, sample_requests=sample), tmp_path)
     assert not (tmp_path / "policy").exists()
     with pytest.raises(ValueError, match="no log of exposures"):

@@ -118,7 +118,7 @@ def test_the_core_is_taken_where_it_covers_the_policy(monkeypatch):
     assert isinstance(policy_step(policy, 1e-3, "torch"), TorchStep)
     monkeypatch.setattr(module, "is_fast", lambda: False)
     assert not is_fused(policy, "auto") and is_fused(policy, "fused")
-    with pytest.raises(ValueError, match="engine is 'jax'; want one of auto, fused, torch"):
+    with pytest.raises(ValueError, match="engine is 'jax'"):
         is_fused(policy, "jax")
 
 

@@ -77,7 +77,7 @@ def test_hand_tuned_weights_are_found_or_said(ordinary, knowing):
     assert wrong.over == LOGGED_ORDER and wrong.caution.startswith("IN USE: --in-use explains ")
     assert find_production(knowing.logs, FAST)[1:3] == (LOGGED_ORDER, None)
     assert find_production(scored(knowing), FAST)[1:3] == (PRODUCTION_SCORE, None)
-    with pytest.raises(ValueError, match="in_use names task 'buy'; want one of click, order"):
+    with pytest.raises(ValueError, match="in_use names task 'buy'"):
         find_production(ordinary.logs, replace(FAST, in_use={"buy": 1.0}))
 
 
@@ -118,7 +118,7 @@ def test_what_loses_against_production_is_marked_and_refused(tmp_path, capsys, k
         mixture.sentence.startswith("Keep what you have") and trained.summary["trust"]["unproven"] == mixture.unproven
     )
     assert FusionPolicy.load(place).mixture == mixture
-    with pytest.raises(ValueError, match=r"is not proven: expected value costs .*; want another one, or --allow-unpr"):
+    with pytest.raises(ValueError, match="is not proven: expected value costs"):
         check_proven(place, False)
     write_logs(knowing.logs.select(slice(0, 3)), tmp_path / "logs")
     words = ["rank", "--data", f"logs:{tmp_path / 'logs'}", "--policy", str(place), "--quiet"]

@@ -213,7 +213,7 @@ def test_too_little_feedback_and_other_kinds_of_it_renew_nothing(wrong):
 
 
 def test_errors_name_the_option():
-    with pytest.raises(ValueError, match="correction is True; want a policy that takes corrected predictions"):
+    with pytest.raises(ValueError, match="correction is True"):
         OnlineLearner(policy_of(None, corrected=False), RENEW)
     with pytest.raises(ValueError, match="no correction to learn anew"):
         renew_correction(policy_of(None, corrected=False), world(50), CONFIG.reward)

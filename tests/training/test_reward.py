@@ -12,6 +12,7 @@ from pygrade.policy import PolicySpec
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import CompositeReward, calibration_slopes
 from tests.learning import TASKS, VALUES, tiny_logs
+from tests.refusals import refuses
 
 pytestmark = pytest.mark.usefixtures("slots_alone")
 
@@ -114,8 +115,7 @@ def test_item_value_multiplies_the_tasks_named() -> None:
     plain, value = build(logs, propensity=0.5), build(priced, propensity=0.5, value_tasks=("order",))
     other = build(priced, propensity=0.5, task_values=(1.0, 6.0))
     assert torch.allclose(value.gains, other.gains) and not torch.allclose(value.gains, plain.gains)
-    with pytest.raises(ValueError, match="value column"):
-        build(logs, value_tasks=("order",))
+    refuses(ValueError, "value column", build, logs, value_tasks=("order",))
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,12 @@ def test_item_value_multiplies_the_tasks_named() -> None:
     ],
 )
 def test_config_errors_name_the_option(options: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        build(tiny_logs(5), **options)
+    refuses(ValueError, named, lambda: build(tiny_logs(5), **options))
 
 
 def test_policy_of_other_tasks_is_refused() -> None:
     spec = PolicySpec((*TASKS, "share"), ("mode", "noise"))
-    with pytest.raises(ValueError, match="share"):
-        CompositeReward(RewardConfig()).build(tiny_logs(5), spec)
+    refuses(ValueError, "share", lambda: CompositeReward(RewardConfig()).build(tiny_logs(5), spec))
 
 
 def test_calibration_slopes_are_those_of_least_squares_within_pages() -> None:

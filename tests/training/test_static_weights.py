@@ -66,5 +66,5 @@ def test_logged_weights_leave_explored_requests_out() -> None:
 
 
 def test_an_elite_beyond_the_population_is_refused() -> None:
-    with pytest.raises(ValueError, match="elite is 40; want at most the population, 32"):
+    with pytest.raises(ValueError, match="elite is 40"):
         CemConfig(elite=40)

@@ -317,5 +317,5 @@ def test_tensorboard_scalars_are_written(tmp_path) -> None:
 def test_a_huge_amount_in_memory_is_named_by_its_row(tmp_path, amount: float) -> None:
     logs = tiny_logs(30)
     logs.feedback[7, 1] = amount
-    with pytest.raises(ValueError, match=r"column 'y_order', row 7: .*; want a finite amount up to 1e\+12"):
+    with pytest.raises(ValueError, match="column 'y_order', row 7"):
         fit(logs, SMALL, tmp_path)

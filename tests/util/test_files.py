@@ -5,6 +5,7 @@ import pytest
 
 from pygrade._util import files
 from pygrade._util import optional_imports as extras
+from tests.refusals import refuses
 
 
 @pytest.fixture(params=["exchange", "two renames"])
@@ -59,8 +60,7 @@ def test_files_can_be_read_by_others(tmp_path):
 
 def test_missing_extra_names_the_install_command():
     wanted = r"no_such_module is not installed; run: pip install 'pygrade-ranking\[train\]'"
-    with pytest.raises(ImportError, match=wanted):
-        extras.require("no_such_module")
+    refuses(ImportError, wanted, extras.require, "no_such_module")
     assert extras.require("json.decoder").__name__ == "json.decoder"
 
 
@@ -98,10 +98,8 @@ def test_a_directory_is_claimed_for_one_process_and_one_command(tmp_path):
     with files.directory_lock(out, "train"), pytest.raises(ValueError, match="in use by another pygrade process"):
         claim(out, "train")
     claim(out, "train")
-    with pytest.raises(ValueError, match="holds the results of pygrade train; want another directory for pipeline"):
-        claim(out, "pipeline")
+    refuses(ValueError, "results of pygrade train.*pipeline", claim, out, "pipeline")
     with pytest.raises(ValueError, match="holds the results of pygrade train"), files.atomic_directory(out):
         pytest.fail("it would replace the results")
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is a file; want a directory"):
-        claim(tmp_path / "file", "train")
+    refuses(ValueError, "file is a file", claim, tmp_path / "file", "train")

@@ -21,7 +21,6 @@ from pygrade._typing import Bools, Floats, Ints
 from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.verdict import verdict_of
-from pygrade.policy.spec import fusion_formula
 from pygrade.runs.fit import fit
 from pygrade.runs.model import TrainedRanker
 from pygrade.training.baselines import baseline_scores
@@ -113,7 +112,7 @@ def _comparator(result: TrainedRanker, new: Requests, among: Bools | None) -> In
     base = next((entry for entry in result.baselines if entry.name == name), None)
     if base is None:
         return None
-    return new.ranking(baseline_scores(base, new.logs, fusion_formula(policy.config), policy.correction), among)
+    return new.ranking(baseline_scores(base, new.logs, policy.config, policy.correction), among)
 
 
 def lift_of(value: Floats, base: Floats) -> tuple[float, float]:

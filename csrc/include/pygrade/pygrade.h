@@ -120,7 +120,7 @@ PYGRADE_API const char* pygrade_policy_scenario(const pygrade_policy* policy, si
 /* The columns of pygrade_request.items; 0 for a policy that corrects no predictions by them. */
 PYGRADE_API size_t pygrade_policy_num_items(const pygrade_policy* policy);
 PYGRADE_API const char* pygrade_policy_item(const pygrade_policy* policy, size_t index);
-/* Why the log does not prove that the policy may be served; "": it does. A ranker serves it all the same. */
+/* The reason why the log does not prove that the policy may be served; "": it does. A ranker serves it all the same. */
 PYGRADE_API const char* pygrade_policy_unproven(const pygrade_policy* policy);
 
 enum {

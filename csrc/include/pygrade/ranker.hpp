@@ -101,6 +101,11 @@ struct ScoreParts {
   std::vector<double> share;           // [N] trust · z(scores), and
   std::vector<double> baseline_share;  // [N] (1 - trust) · z(baseline), of which a mixture's score is the sum
   std::vector<double> task_shares;     // [N, T] that add up to the share of a network that is mixed; or empty
+
+  // [N, T] what each task gives: its share, else its contribution.
+  std::vector<float> of_tasks() const {
+    return task_shares.empty() ? contributions : std::vector<float>(task_shares.begin(), task_shares.end());
+  }
 };
 
 struct RankerOptions {

@@ -13,7 +13,7 @@ namespace pygrade::inline v0_2 {
 // The rules between fused scores and page, see request.def; an empty span disables its rule. Rows are those of the
 // scores: B · N, or M if jagged. Transforms still see every candidate; score · m is rounded before boost_add.
 struct PageRules {
-#define PYGRADE_RULE(type, name, rows, width, text) std::span<const type> name = {};
+#define PYGRADE_RULE(type, name, rows, width, json, text) std::span<const type> name = {};
 #include "pygrade/request.def"
 };
 

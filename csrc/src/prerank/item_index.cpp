@@ -37,7 +37,7 @@ void check_rows(Ids item_ids, Numbers vectors, std::size_t width) {
   detail::check_numbers(vectors, vectors.size(), "vectors");
 }
 
-// Which slots of an index may be returned: a bit for each.
+// The slots of an index that may be returned, a bit for each.
 struct Mask {
   std::vector<std::uint32_t> words;
   std::size_t passing = 0;

@@ -10,7 +10,7 @@ namespace pygrade::inline v0_2::detail::api {
 consteval std::string_view text_of(std::string_view field) {
 #define PYGRADE_FIELD(type, name, rows, width, text) \
   if (field == #name) return text;
-#define PYGRADE_RULE PYGRADE_FIELD
+#define PYGRADE_RULE(type, name, rows, width, json, text) PYGRADE_FIELD(type, name, rows, width, text)
 #define PYGRADE_OPTION(type, name, value, text) \
   if (field == #name) return text;
 #include "pygrade/request.def"
@@ -68,21 +68,16 @@ inline constexpr Field pin_fields[] = {
     {"position", count, "its place on the page, from 0 on", {}, true},
 };
 
-// Names of a body's tensors; the other keys are JSON in the metadata "request".
-inline constexpr std::string_view tensor_names[] = {
-    "items", "seen",      "eligible",  "predictions", "context",   "item_values", "item_features.COLUMN",
-    "mask",  "boost_mul", "boost_add", "groups.NAME", "embeddings"};
+// Names of a body's tensors, beside groups.NAME and lists of request.def; the other keys are JSON in the metadata
+// "request".
+inline constexpr std::string_view tensor_names[] = {"items",   "seen",        "eligible",
+                                                    "context", "predictions", "item_features.COLUMN"};
 
 // Lists have a value for each of items, null: unknown. Mask and caps hold always; then come pins, in the order of their
 // positions; then scores, those of demoted items last.
 inline constexpr Field rules_fields[] = {
-    {"mask", booleans, text_of("mask")},
-    {"boost_mul", amounts, text_of("boost_mul")},
-    {"boost_add", numbers, text_of("boost_add")},
-    {"groups", lists_by_name, text_of("groups")},
-    {"caps", integers_by_name, text_of("caps")},
-    {"cap_slots", integers_by_name, text_of("cap_slots")},
-    {"decay", amounts_by_name, text_of("decay")},
+#define PYGRADE_RULE(type, name, rows, width, json, text) {#name, json, text},
+#include "pygrade/request.def"
     {"pins", R"(["#Pin"])", "items that take a place whatever their score; caps count them, a masked one is left out"},
     {"demote", ids, "items that come after all others, whatever their scores, in the order of these; a pin wins"},
 };
@@ -95,10 +90,9 @@ inline constexpr Field rank_fields[] = {
     {"predictions", lists_by_name,
      "a number for each of items by task, on the scale of the table that the policy learned from, null: missing; in "
      "place of the run's model"},
-    {"item_values", amounts, text_of("item_values")},
     {"item_features", columns_by_name, text_of("items")},
-    {"categories", maybe_texts, text_of("categories")},
-    {"embeddings", vectors, text_of("embeddings")},
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) {#name, json, text},
+#include "pygrade/request.def"
     {"page_terms", boolean, text_of("page_terms"), "true"},
     {"rules", "#Rules", "mask, boosts, caps, pins and demotions of items"},
     {"seen", ids, "items that the search leaves out, at most max_ids"},

@@ -1,10 +1,11 @@
-// Why a page is as it is.
+// The reasons for a page.
 #include <algorithm>
 #include <cmath>
 #include <tuple>
 
 #include "service/impl.hpp"
 #include "serving/prediction_scales.hpp"
+#include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -45,27 +46,26 @@ void write_ranking(const Policy& policy, const Request& request, const ScorePart
                    JsonWriter& out) {
   const Baseline* lead = parts.lead;
   const auto& mixture = policy.mixture();
-  const bool by_values = alone_by_values(policy, request);
-  const bool standardized = mixture && !by_values && mixture->counted_baseline() != nullptr;
-  const bool mixed = mixed_in(policy, request) != nullptr;
-  const auto names = ranked_by(policy, request);
+  const ScoreSources sources(policy, request);
+  const auto names = sources.names();
   const std::string& first = names[0];
   std::string score = parts.logarithm ? "the logarithm of the sum" : "the sum";
   score += " of the contributions";
   std::string why = first + " ranks alone";
-  const bool boosted = !policy.boosts(request.scenario).empty();
-  if (standardized || boosted) score += ", standardized over the candidates";
-  if (mixed) {
+  const bool boosted = !sources.boosts.empty();
+  if (sources.mixture != nullptr || boosted) score += ", standardized over the candidates";
+  if (sources.mixed_in() != nullptr) {
     const long percent = std::lround(100.0 * mixture->trust);
     score += ", times " + plain_number(mixture->trust) + ", plus the share of " + mixture->baseline.name;
     why = std::to_string(percent) + " % " + first + " and " + std::to_string(100 - percent) + " % " +
           mixture->baseline.name + " rank";
   }
   if (boosted) score += ", plus the policy's boosts of item columns";
-  if (by_values) why += request.values.empty() ? ", by the policy's own values" : ", by the values of the request";
+  if (sources.by_values)
+    why += request.values.empty() ? ", by the policy's own values" : ", by the values of the request";
   if (lead != nullptr) why += "; the weights do not count";
   if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
-  if (!by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;
+  if (!sources.by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;
   out.begin_object()
       .known_key("by")
       .list(names)

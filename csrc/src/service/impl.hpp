@@ -192,20 +192,6 @@ std::variant<std::int64_t, std::string_view> item_of(const Ranked& ranked, const
 void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
 std::string_view unless_none(std::string_view name);  // "" in place of "none"
 
-// Part of the scores beside the baseline of a mixture: the policy's network with the weights of a request, or
-// what stands in its place, which is what alone ranks by the request's values, or a challenger; null: nothing does.
-Baseline network_part(const Policy& policy, std::span<const float> weights);
-const Baseline* replacement(const Policy& policy, const Request& request);
-// True if an expected value alone ranks by the request's values.
-bool alone_by_values(const Policy& policy, const Request& request);
-// Source of the contributions to the scores: what stands in the network's place, or the baseline if it has all of the
-// trust. Null: the policy's network.
-const Baseline* leading(const Policy& policy, const Request& request);
-// The mixture's baseline if it has a share beside that. Null: one ranking makes the scores.
-const Baseline* mixed_in(const Policy& policy, const Request& request);
-// The names of both; "policy" for the network.
-std::vector<std::string> ranked_by(const Policy& policy, const Request& request);
-
 }  // namespace detail
 
 }  // namespace pygrade::inline v0_2

@@ -22,10 +22,11 @@ InputError translated(const std::invalid_argument& error) {
   std::string message = error.what();
   constexpr std::string_view item_ids = "item_ids";
   if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
-  const std::string word = message.substr(0, message.find(' '));
-  for (const std::string_view known : {"items", "item_values", "item_features", "predictions", "rules", "values",
-                                       "context", "candidates", "categories", "embeddings"})
-    if (word == known) return {known, message};
+  const std::string word = message.substr(0, message.find_first_of(" ["));
+  for (const api::Field& field : api::rank_fields)
+    if (word == field.name) return {word, message};
+  for (const api::Field& field : api::rules_fields)
+    if (word == field.name) return {"rules." + word, "rules." + message};
   if (message.starts_with("no candidate is left"))
     return {"items", "no candidate is left: items is empty, or every eligible item is among those seen"};
   return {"body", message};
@@ -60,19 +61,19 @@ void take_places(const RankInput& input, Context& context) {
 // Request to a ranker without what describes the user and the candidates.
 Request asked(const Context& context, bool explore) {
   const RankInput& input = context.input;
-  return {.rules = input.rules(),
-          .scenario = input.scenario,
-          .explore = explore,
-          .values = context.values,
-          .item_values = input.item_values,
-          .categories = input.categories,
-          .embeddings = input.embeddings,
-          .page_terms = input.page_terms,
-          .pins = context.pins,
-          .demoted = context.demoted_rows};
+  Request request{.rules = input.rules(),
+                  .scenario = input.scenario,
+                  .explore = explore,
+                  .values = context.values,
+                  .page_terms = input.page_terms,
+                  .pins = context.pins,
+                  .demoted = context.demoted_rows};
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) request.name = input.name;
+#include "pygrade/request.def"
+  return request;
 }
 
-// Which pins were placed, in the order of their positions, and which demoted items the page holds all the same.
+// The pins that were placed, in the order of their positions, and the demoted items that the page holds all the same.
 void name_places(std::span<const std::int32_t> page, Context& context) {
   context.pinned.clear();
   context.demoted.clear();

@@ -13,6 +13,7 @@
 #include "features/plan.hpp"
 #include "service/impl.hpp"
 #include "service/input.hpp"
+#include "serving/score_sources.hpp"
 #include "util/files.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
@@ -70,7 +71,7 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
     throw std::invalid_argument(name + ": " + error.what());
   }
   if (const auto& mixture = served.policy->mixture()) served.trust = static_cast<float>(mixture->trust);
-  served.ranking = ranked_by(*served.policy, {.values = served.values});
+  served.ranking = ScoreSources(*served.policy, {.values = served.values}).names();
   return served;
 }
 
@@ -78,13 +79,13 @@ bool same(const Baseline* a, const Baseline* b) { return a == nullptr || b == nu
 
 // True if the pages of any request without values of its own are the same.
 bool rank_alike(const Served& a, const Served& b) {
-  const auto values = [](const Served& of) { return Request{.values = of.values}; };
   const auto equal = [](std::span<const float> p, std::span<const float> q) {
     return std::ranges::equal(p, q, [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); });
   };
   const Policy &p = *a.policy, &q = *b.policy;
-  const Baseline *lead = leading(p, values(a)), *mixed = mixed_in(p, values(a));
-  if (!same(lead, leading(q, values(b))) || !same(mixed, mixed_in(q, values(b)))) return false;
+  const ScoreSources of_p(p, {.values = a.values}), of_q(q, {.values = b.values});
+  const Baseline *lead = of_p.lead(), *mixed = of_p.mixed_in();
+  if (!same(lead, of_q.lead()) || !same(mixed, of_q.mixed_in())) return false;
   if (mixed != nullptr && a.trust != b.trust) return false;
   const bool learned = lead == nullptr || lead->corrected || (mixed != nullptr && mixed->corrected);
   const auto own = [](const Policy& of) {  // parts of the policy beside its rankings

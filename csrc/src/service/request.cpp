@@ -1,11 +1,11 @@
 #include "service/request.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 
 #include "service/api.hpp"
 #include "service/release.hpp"
@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t max_text = 256, max_groups = 16, max_item_features = 256;
 constexpr std::string_view batch_key = "requests";
-constexpr std::array<std::string_view, 3> limit_names{"caps", "cap_slots", "decay"};  // of groups
+constexpr std::size_t any_size = std::numeric_limits<std::size_t>::max();
 constexpr std::int64_t last_time = std::int64_t{1} << 53;
 constexpr double most = 1e30;  // of predictions, values and boosts
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -72,7 +72,7 @@ std::string shape_text(std::span<const std::int64_t> shape) {
   return text + "]";
 }
 
-// Why numbers of a tensor are refused, if they are. Not a number: missing, where that may be.
+// The reason why numbers of a tensor are refused, if they are. Not a number: missing, where that may be.
 void check_floats(const TensorView& tensor, std::span<const float> numbers, double low, bool missing) {
   for (const float number : numbers)
     if (!(static_cast<double>(number) >= low && static_cast<double>(number) <= most) &&
@@ -112,6 +112,11 @@ std::string item_text(std::int64_t item, std::string_view name) {
   return name.data() == nullptr ? std::to_string(item) : "'" + std::string(name) + "'";
 }
 
+// True of a list of request.def that may be a tensor.
+constexpr bool is_tensor(std::string_view json) {
+  return json == api::booleans || json == api::amounts || json == api::numbers || json == api::vectors;
+}
+
 // A rule of an item that the request does not have.
 [[noreturn]] void refuse_item(const std::string& rule, std::int64_t item, std::string_view name) {
   throw InputError(rule, rule + " names " + item_text(item, name) + ", which is none of items");
@@ -145,10 +150,8 @@ void RankInput::clear(const ServiceConfig& config) {
   k = static_cast<std::size_t>(std::min<std::int64_t>(10, config.max_k));
   candidates = static_cast<std::size_t>(std::min<std::int64_t>(500, config.max_candidates));
   arm.reset();
-  has_items = has_eligible = has_predictions = has_context = has_item_values = false;
-  has_categories = has_embeddings = false;
+  has_items = has_eligible = has_predictions = has_context = false;
   page_terms = true;
-  vectors_ = 0;
   scenario.reset();
   request_id.reset();
   explore.reset();
@@ -156,7 +159,6 @@ void RankInput::clear(const ServiceConfig& config) {
   unknown_keys = num_columns_ = num_groups_ = 0;
   tensor_names_.clear();
   std::apply([](auto&... list) { (list.clear(), ...); }, lists(*this));
-  for (auto& limits : limits_) limits.clear();
 }
 
 std::optional<std::vector<std::string_view>> RankInput::split(std::string_view body, const ServiceConfig& config) {
@@ -227,16 +229,9 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
   if (key == "seen") read_ids(reading, argument, reading.max_ids(), seen, nullptr);
   has_eligible = has_eligible || key == "eligible";
   if (key == "eligible") read_ids(reading, argument, reading.max_ids(), eligible, nullptr);
-  has_item_values = has_item_values || key == "item_values";
-  if (key == "item_values") read_floats(reader_, argument, reading.max_rows(), 0.0, most, false, item_values);
-  has_categories = has_categories || key == "categories";
-  if (key == "categories")
-    read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
-      const bool is_null = reader_.peek() == Json::Type::null;
-      if (is_null) reader_.null();
-      categories.push_back(is_null ? std::string_view() : read_text(reader_, element, max_text));
-    });
-  if (key == "embeddings") read_embeddings(reading, argument);
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) \
+  if (key == #name) read_column(reading, argument, api::json, name);
+#include "pygrade/request.def"
   if (key == "page_terms") page_terms = read_boolean(reader_, argument);
   if (key == "scenario") scenario = read_text(reader_, argument, max_text);
   if (key == "request_id") request_id = read_text(reader_, argument, max_text);
@@ -264,26 +259,48 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
   refuse(argument, reader_, "one of " + joined(config.arms, &ArmConfig::name));
 }
 
+template <class T>
+void RankInput::read_column(const Reading& reading, const Argument& argument, std::string_view json,
+                            std::vector<T>& out) {
+  if (json == api::integers_by_name || json == api::amounts_by_name)
+    return read_limits(argument, json == api::integers_by_name);
+  if (json == api::lists_by_name) return read_groups(reading, argument);
+  if constexpr (std::is_same_v<T, float>) {
+    if (json == api::vectors) return read_vectors(reading, argument, out);
+    read_floats(reader_, argument, reading.max_rows(), json == api::amounts ? 0.0 : -most, most, false, out);
+  } else if constexpr (!std::is_same_v<T, std::int32_t>) {
+    read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
+      const bool is_null = json == api::maybe_texts && reader_.peek() == Json::Type::null;
+      if (is_null) reader_.null();
+      if constexpr (std::is_same_v<T, std::uint8_t>)
+        out.push_back(read_boolean(reader_, element));
+      else
+        out.push_back(is_null ? std::string_view() : read_text(reader_, element, max_text));
+    });
+  }
+  lengths_.push_back({argument, out.size()});
+}
+
 // Vectors of one length, null in the place of one that is unknown.
-void RankInput::read_embeddings(const Reading& reading, const Argument& argument) {
-  has_embeddings = true;
-  std::size_t width = 0;
+void RankInput::read_vectors(const Reading& reading, const Argument& argument, Floats& out) {
+  std::size_t width = 0, count = 0;
   read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
     if (reader_.peek() == Json::Type::null) {
       reader_.null();
-      embeddings.resize(embeddings.size() + width, nan);
-      ++vectors_;
+      out.resize(out.size() + width, nan);
+      ++count;
       return;
     }
     read_floats(reader_, element, PageTerms::max_dimension, -most, most, false, vector_);
-    if (width == 0) embeddings.assign(vectors_ * vector_.size(), nan);  // of those before, which were null
+    if (width == 0) out.assign(count * vector_.size(), nan);  // of those before, which were null
     if (vector_.empty() || (width > 0 && vector_.size() != width))
       throw InputError(argument.text(), element.text() + " has " + std::to_string(vector_.size()) +
                                             " numbers; want vectors of one length, 1 to 256");
     width = vector_.size();
-    embeddings.insert(embeddings.end(), vector_.begin(), vector_.end());
-    ++vectors_;
+    out.insert(out.end(), vector_.begin(), vector_.end());
+    ++count;
   });
+  lengths_.push_back({argument, count});
 }
 
 // Tensors by name: those of the lists of a JSON body. predictions[N, T] or [T, N] are in the order of the metadata
@@ -322,24 +339,56 @@ void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config
     else if (dot == std::string::npos || dot + 1 == tensor.name.size())
       take_tensor(reading, tensor);
     else
-      take_column(reading, tensor, tensor.name.substr(0, dot), tensor.name.substr(dot + 1));
+      take_named(reading, tensor, tensor.name.substr(0, dot), tensor.name.substr(dot + 1));
   }
   finish(reading);
 }
 
 // A tensor of a name that no service reads.
 void RankInput::ignore_tensor(const Reading& reading, const TensorView& tensor) {
-  if (reading.config.strict) refuse_unknown(tensor.name, joined(api::tensor_names));
   ++unknown_keys;
+  if (!reading.config.strict) return;
+  std::string names = joined(api::tensor_names) + ", groups.NAME";
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) \
+  if (is_tensor(api::json)) names += ", " #name;
+#define PYGRADE_RULE PYGRADE_COLUMN
+#include "pygrade/request.def"
+  refuse_unknown(tensor.name, names);
+}
+
+template <class T>
+void RankInput::take_column(const Reading& reading, const TensorView& tensor, std::string_view prefix,
+                            std::string_view json, std::vector<T>& out) {
+  if (!is_tensor(json)) return ignore_tensor(reading, tensor);
+  if (json == api::vectors) {
+    if constexpr (std::is_same_v<T, float>) return take_vectors(reading, tensor, out);
+  }
+  if constexpr (std::is_same_v<T, float>)
+    copy_floats(tensor, reading.max_rows(), json == api::amounts ? 0.0 : -most, false, out);
+  else if constexpr (std::is_same_v<T, std::uint8_t>)
+    copy_values(tensor, reading.max_rows(), out);
+  lengths_.push_back({{prefix, tensor.name}, out.size()});
+}
+
+void RankInput::take_vectors(const Reading& reading, const TensorView& tensor, Floats& out) {
+  if (tensor.type != TensorType::float32 || tensor.shape.size() != 2 || tensor.shape[1] < 1 ||
+      tensor.shape[1] > static_cast<std::int64_t>(PageTerms::max_dimension) ||
+      tensor.shape[0] > static_cast<std::int64_t>(reading.max_rows()))
+    throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
+                                      "; want F32 of [N, 1 to 256] with N up to " + std::to_string(reading.max_rows()));
+  const auto rows = static_cast<std::size_t>(tensor.shape[0]);
+  out.resize(rows * static_cast<std::size_t>(tensor.shape[1]));
+  if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+  check_floats(tensor, out, -most, true);
+  lengths_.push_back({tensor.name, rows});
 }
 
 void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
-  const std::size_t rows = reading.max_rows();
   const std::string_view name = tensor.name;
   if (name == "items") {
     has_items = true;
     names.clear();
-    copy_ids(tensor, rows, items);
+    copy_ids(tensor, reading.max_rows(), items);
   } else if (name == "seen") {
     copy_ids(tensor, reading.max_ids(), seen);
   } else if (name == "eligible") {
@@ -353,35 +402,19 @@ void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
       throw InputError("context", "context has " + std::to_string(features.size()) + " values; want " +
                                       std::to_string(size) + ", one for each feature");
     has_context = true;
-  } else if (name == "item_values") {
-    has_item_values = true;
-    copy_floats(tensor, rows, 0.0, false, item_values);
-  } else if (name == "embeddings") {
-    if (tensor.type != TensorType::float32 || tensor.shape.size() != 2 || tensor.shape[1] < 1 ||
-        tensor.shape[1] > static_cast<std::int64_t>(PageTerms::max_dimension) ||
-        tensor.shape[0] > static_cast<std::int64_t>(rows))
-      throw InputError(name, "embeddings has the shape " + shape_text(tensor.shape) +
-                                 "; want F32 of [N, 1 to 256] with N up to " + std::to_string(rows));
-    has_embeddings = true;
-    vectors_ = static_cast<std::size_t>(tensor.shape[0]);
-    embeddings.resize(vectors_ * static_cast<std::size_t>(tensor.shape[1]));
-    if (!embeddings.empty()) std::memcpy(embeddings.data(), tensor.bytes.data(), tensor.bytes.size());
-    check_floats(tensor, embeddings, -most, true);
-  } else if (name == "mask") {
-    copy_values(tensor, rows, mask_);
-    if (mask_.empty()) mask_.push_back(1);
-  } else if (name == "boost_mul" || name == "boost_add") {
-    Floats& boosts = name == "boost_mul" ? boost_mul_ : boost_add_;
-    copy_floats(tensor, rows, name == "boost_mul" ? 0.0 : -most, false, boosts);
-    if (boosts.empty()) boosts.push_back(0.0f);
   } else {
+#define PYGRADE_COLUMN(type, field, rows, width, json, text) \
+  if (name == #field) return take_column(reading, tensor, {}, api::json, field);
+#define PYGRADE_RULE(type, field, rows, width, json, text) \
+  if (name == #field) return take_column(reading, tensor, "rules.", api::json, rules_.field);
+#include "pygrade/request.def"
     ignore_tensor(reading, tensor);
   }
 }
 
 // predictions.TASK, item_features.COLUMN or groups.NAME.
-void RankInput::take_column(const Reading& reading, const TensorView& tensor, std::string_view kind,
-                            const std::string& name) {
+void RankInput::take_named(const Reading& reading, const TensorView& tensor, std::string_view kind,
+                           const std::string& name) {
   const Release& release = reading.release;
   const std::size_t rows = reading.max_rows();
   if (kind == "predictions") {
@@ -404,6 +437,7 @@ void RankInput::take_column(const Reading& reading, const TensorView& tensor, st
     }
     places_.emplace_back(tensor_names_.emplace_back(name), num_columns_);
     copy_floats(tensor, rows, -most, true, next_column());
+    lengths_.push_back({{"item_features.", tensor_names_.back()}, columns_[num_columns_ - 1].size()});
   } else if (kind == "groups") {
     std::vector<std::int64_t> numbers;
     copy_values(tensor, rows, numbers);
@@ -413,6 +447,7 @@ void RankInput::take_column(const Reading& reading, const TensorView& tensor, st
         throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers below 2^31");
       members.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
     }
+    lengths_.push_back({{"rules.groups.", tensor_names_.back()}, members.size()});
   } else {
     ignore_tensor(reading, tensor);
   }
@@ -507,6 +542,7 @@ void RankInput::read_context(Reading& reading) {
 void RankInput::begin_predictions(const Release& release) {
   if (has_predictions) return;
   has_predictions = true;
+  lengths_.push_back({"predictions", any_size});
   by_task_.resize(std::max(by_task_.size(), release.tasks.size()));
   for (Floats& column : by_task_) column.clear();
   given_.assign(release.tasks.size(), false);
@@ -568,6 +604,7 @@ void RankInput::read_item_features(Reading& reading) {
     if (column == nullptr || column->levels.empty()) {
       places_.emplace_back(key, num_columns_);
       read_floats(reader_, argument, reading.max_rows(), -3e38, 3e38, true, next_column());
+      lengths_.push_back({argument, columns_[num_columns_ - 1].size()});
       continue;
     }
     const std::size_t first = num_columns_;
@@ -575,7 +612,7 @@ void RankInput::read_item_features(Reading& reading) {
       places_.emplace_back(known.name(place), num_columns_);
       next_column();
     }
-    read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
+    const std::size_t size = read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
       std::string_view text;
       if (reader_.peek() == Json::Type::null)
         reader_.null();
@@ -584,54 +621,51 @@ void RankInput::read_item_features(Reading& reading) {
       for (std::size_t l = 0; l < column->levels.size(); ++l)
         columns_[first + l].push_back(column->levels[l].first == text ? 1.0f : 0.0f);
     });
+    lengths_.push_back({argument, size});
   }
 }
 
 void RankInput::read_rules(Reading& reading) {
-  const std::size_t rows = reading.max_rows();
   enter_object(reader_, "rules");
   read_known(reader_, "rules.", api::rules_fields, reading.config, unknown_keys, [&](const Argument& argument) {
-    if (argument.key == "mask") {
-      mask_.clear();
-      read_list(reader_, argument, rows,
-                [&](const Argument& element) { mask_.push_back(read_boolean(reader_, element)); });
-      if (mask_.empty()) mask_.push_back(1);  // does not fit, and is refused so
-    } else if (argument.key == "boost_mul" || argument.key == "boost_add") {
-      Floats& boosts = argument.key == "boost_mul" ? boost_mul_ : boost_add_;
-      read_floats(reader_, argument, rows, argument.key == "boost_mul" ? 0.0 : -most, most, false, boosts);
-      if (boosts.empty()) boosts.push_back(0.0f);
-    } else if (argument.key == "groups") {
-      enter_object(reader_, argument);
-      for (std::string_view name; reader_.next_key(name);) read_group(rows, name);
-    } else if (const auto limit = std::ranges::find(limit_names, argument.key); limit != limit_names.end()) {
-      auto& numbers = limits_[static_cast<std::size_t>(limit - limit_names.begin())];
-      const std::string key = argument.text(), prefix = key + ".";
-      enter_object(reader_, argument);
-      for (std::string_view name; reader_.next_key(name);) {
-        if (numbers.size() == max_groups)
-          throw InputError(key, key + " has more than " + std::to_string(max_groups) + " groups");
-        const Argument of_group(prefix, name);
-        numbers.emplace_back(name, limit == limit_names.end() - 1
-                                       ? read_number(reader_, of_group, 0.0, 1.0)
-                                       : static_cast<double>(read_integer(reader_, of_group, -1, 1'000'000'000)));
-      }
-    } else if (argument.key == "pins") {
-      read_pins(reading, argument);
-    } else if (argument.key == "demote") {
-      read_ids(reading, argument, rows, demoted, &demoted_names);
-    }
+#define PYGRADE_RULE(type, name, rows, width, json, text) \
+  if (argument.key == #name) read_column(reading, argument, api::json, rules_.name);
+#include "pygrade/request.def"
+    if (argument.key == "pins") read_pins(reading, argument);
+    if (argument.key == "demote") read_ids(reading, argument, reading.max_rows(), demoted, &demoted_names);
   });
+  if (has_places()) lengths_.push_back({{"rules.", "pins"}, any_size});
 }
 
-void RankInput::read_group(std::size_t rows, std::string_view name) {
+void RankInput::read_groups(const Reading& reading, const Argument& argument) {
   constexpr std::int64_t low = std::numeric_limits<std::int32_t>::min(),
                          high = std::numeric_limits<std::int32_t>::max();
-  auto& numbers = next_group("rules.groups", name);
-  read_list(reader_, {"rules.groups.", name}, rows, [&](const Argument& element) {
-    const bool is_null = reader_.peek() == Json::Type::null;
-    if (is_null) reader_.null();
-    numbers.push_back(is_null ? -1 : static_cast<std::int32_t>(read_integer(reader_, element, low, high)));
-  });
+  enter_object(reader_, argument);
+  for (std::string_view name; reader_.next_key(name);) {
+    auto& numbers = next_group("rules.groups", name);
+    const Argument group("rules.groups.", name);
+    read_list(reader_, group, reading.max_rows(), [&](const Argument& element) {
+      const bool is_null = reader_.peek() == Json::Type::null;
+      if (is_null) reader_.null();
+      numbers.push_back(is_null ? -1 : static_cast<std::int32_t>(read_integer(reader_, element, low, high)));
+    });
+    lengths_.push_back({group, numbers.size()});
+  }
+}
+
+// A number for each group by name; whole: from -1 on, else a factor.
+void RankInput::read_limits(const Argument& argument, bool whole) {
+  const std::string key = argument.text(), prefix = key + ".";
+  enter_object(reader_, argument);
+  std::size_t count = 0;
+  for (std::string_view name; reader_.next_key(name); ++count) {
+    if (count == max_groups) throw InputError(key, key + " has more than " + std::to_string(max_groups) + " groups");
+    const Argument group(prefix, name);
+    limits_.push_back({argument.key, name,
+                       whole ? static_cast<double>(read_integer(reader_, group, -1, 1'000'000'000))
+                             : read_number(reader_, group, 0.0, 1.0)});
+  }
+  if (count > 0) lengths_.push_back({argument, any_size});
 }
 
 void RankInput::read_pins(const Reading& reading, const Argument& list) {
@@ -656,28 +690,16 @@ void RankInput::read_pins(const Reading& reading, const Argument& list) {
   });
 }
 
-void RankInput::check_size(std::string_view argument, std::size_t size) const {
-  if (size != items.size())
-    throw InputError(argument, std::string(argument) + " is a list of " + std::to_string(size) +
-                                   "; want one value for each of the " + std::to_string(items.size()) + " items");
-}
-
 // Checks and completes what several keys say together.
 void RankInput::finish(const Reading& reading) {
   const auto& [config, naming, release, page] = reading;
   if (page && !user) refuse_missing("user");
   if (!has_items && page) {
-    const bool has_rules = !mask_.empty() || !boost_mul_.empty() || !boost_add_.empty() || num_groups_ > 0 ||
-                           std::ranges::any_of(limits_, [](const auto& of) { return !of.empty(); }) || !pins.empty() ||
-                           !demoted.empty();
-    for (const auto& [given, name, wanted] :
-         {std::tuple(has_item_values, "item_values", "a value for each of them"),
-          std::tuple(has_predictions, "predictions", "them for each of the items"),
-          std::tuple(has_categories, "categories", "a name for each of them"),
-          std::tuple(has_embeddings, "embeddings", "a vector for each of them"),
-          std::tuple(has_rules, "rules", "rules of the items"),
-          std::tuple(!places_.empty(), "item_features", "a value for each of them")})
-      if (given) throw InputError(name, std::string(name) + " is given without items; want " + wanted);
+    if (!lengths_.empty()) {
+      const auto& [prefix, key, index] = lengths_.front().argument;
+      const std::string name(prefix.empty() ? key : prefix.substr(0, prefix.find('.')));
+      throw InputError(name, name + " is given without items; want both");
+    }
     if (release.is_policy()) throw InputError("items", "items is missing; want the candidates of the page");
   }
   if (has_predictions)
@@ -687,13 +709,12 @@ void RankInput::finish(const Reading& reading) {
         "predictions",
         "predictions is missing; this run has no model: want a list for each of the tasks " + joined(release.tasks));
   if (!page) return;
-  if (has_item_values) check_size("item_values", item_values.size());
-  if (has_categories) check_size("categories", categories.size());
-  if (has_embeddings) check_size("embeddings", vectors_);
-  for (const auto& [name, place] : places_) {
-    check_size("item_features." + std::string(name), columns_[place].size());
-    item_features.push_back({name, columns_[place]});
-  }
+  for (const auto& [argument, size] : lengths_)
+    if (size != any_size && size != items.size())
+      throw InputError(argument.text(), argument.text() + " is a list of " + std::to_string(size) +
+                                            "; want one value for each of the " + std::to_string(items.size()) +
+                                            " items");
+  for (const auto& [name, place] : places_) item_features.push_back({name, columns_[place]});
   finish_rules();
   if (!has_items || !release.is_policy()) return;
   if (const std::int64_t twice = IdTable(items).twice; twice >= 0) {
@@ -728,32 +749,29 @@ void RankInput::finish_predictions(const Reading& reading) {
   }
 }
 
+// The numbers of a rule in the order of the groups; where it names no group, it leaves it as it is.
+template <class T>
+void RankInput::finish_limits(std::string_view rule, std::vector<T>& out) {
+  for (const auto& [key, group, number] : limits_) {
+    if (key != rule) continue;
+    std::size_t a = 0;
+    while (a < num_groups_ && groups_[a].first != group) ++a;
+    const std::string name = "rules." + std::string(rule);
+    if (a == num_groups_)
+      throw InputError(name, name + " names '" + std::string(group) + "', which is none of rules.groups");
+    if (out.empty()) out.assign(num_groups_, std::is_same_v<T, float> ? T{1} : static_cast<T>(-1));
+    out[a] = static_cast<T>(number);
+  }
+}
+
 void RankInput::finish_rules() {
   const std::size_t rows = items.size();
-  if (!mask_.empty()) check_size("rules.mask", mask_.size());
-  if (!boost_mul_.empty()) check_size("rules.boost_mul", boost_mul_.size());
-  if (!boost_add_.empty()) check_size("rules.boost_add", boost_add_.size());
-  group_rows_.resize(rows * num_groups_);
-  caps_.assign(num_groups_, -1);
-  for (std::size_t a = 0; a < num_groups_; ++a) {
-    const auto& [name, numbers] = groups_[a];
-    check_size("rules.groups." + std::string(name), numbers.size());
-    for (std::size_t i = 0; i < rows; ++i) group_rows_[i * num_groups_ + a] = numbers[i];
-  }
-  cap_slots_.assign(num_groups_, -1);
-  decay_.assign(num_groups_, 1.0f);
-  for (std::size_t l = 0; l < limits_.size(); ++l)
-    for (const auto& [name, number] : limits_[l]) {
-      std::size_t a = 0;
-      while (a < num_groups_ && groups_[a].first != name) ++a;
-      const std::string key = "rules." + std::string(limit_names[l]);
-      if (a == num_groups_)
-        throw InputError(key, key + " names '" + std::string(name) + "', which is none of rules.groups");
-      if (l == 2)
-        decay_[a] = static_cast<float>(number);
-      else
-        (l == 0 ? caps_ : cap_slots_)[a] = static_cast<std::int32_t>(number);
-    }
+  rules_.groups.resize(rows * num_groups_);
+  for (std::size_t a = 0; a < num_groups_; ++a)
+    for (std::size_t i = 0; i < rows; ++i) rules_.groups[i * num_groups_ + a] = groups_[a].second[i];
+#define PYGRADE_RULE(type, name, rows, width, json, text) finish_limits(#name, rules_.name);
+#include "pygrade/request.def"
+  if (rules_.caps.empty()) rules_.caps.assign(num_groups_, -1);  // groups alone limit nothing
   for (const Pin& pin : pins) {
     if (pin.position >= k)
       throw InputError("rules.pins", "rules.pins names the position " + std::to_string(pin.position) +
@@ -769,15 +787,8 @@ void RankInput::finish_rules() {
 
 PageRules RankInput::rules() const {
   PageRules rules;
-  rules.mask = mask_;
-  rules.boost_mul = boost_mul_;
-  rules.boost_add = boost_add_;
-  if (num_groups_ > 0) {
-    rules.groups = group_rows_;
-    rules.caps = caps_;
-    if (!limits_[1].empty()) rules.cap_slots = cap_slots_;
-    if (!limits_[2].empty()) rules.decay = decay_;
-  }
+#define PYGRADE_RULE(type, name, rows, width, json, text) rules.name = rules_.name;
+#include "pygrade/request.def"
   return rules;
 }
 

@@ -1,7 +1,6 @@
 // The bodies of requests, read straight into typed arrays: no tree, and limits before memory is taken.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -62,7 +61,7 @@ struct RankInput {
   std::int64_t timestamp = 0;
   std::size_t k = 10, candidates = 500;
   std::optional<std::size_t> arm;
-  bool has_items = false, has_eligible = false, has_predictions = false, has_context = false;
+  bool has_items = false, has_eligible = false, has_predictions = false, has_context = false, page_terms = true;
   std::vector<std::int64_t> items, eligible, seen;
   std::vector<std::string_view> names;  // [N] of items that were given as texts; or none
   std::vector<ContextValue> context;    // of a pipeline
@@ -70,13 +69,10 @@ struct RankInput {
   std::vector<float> predictions;       // [N, T]
   std::optional<std::string_view> scenario, request_id;
   std::optional<bool> explore;
-  std::vector<float> values;  // [T], NaN: not given; or none
-  bool has_item_values = false;
-  std::vector<float> item_values;            // [N]
-  std::vector<ItemColumn> item_features;     // columns [N]
-  std::vector<std::string_view> categories;  // [N], "": unknown; or none
-  std::vector<float> embeddings;             // [N, d], NaN: unknown; or none
-  bool has_categories = false, has_embeddings = false, page_terms = true;
+  std::vector<float> values;                                                         // [T], NaN: not given; or none
+  std::vector<ItemColumn> item_features;                                             // columns [N]
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) std::vector<type> name;  // or none; NaN or "": unknown
+#include "pygrade/request.def"
   std::optional<std::chrono::microseconds> deadline;
   std::vector<Pin> pins;
   std::vector<std::int64_t> demoted;
@@ -92,9 +88,12 @@ struct RankInput {
   template <class Self>
   static auto lists(Self& self) {
     return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
-                    self.values, self.item_values, self.item_features, self.categories, self.embeddings, self.pins,
-                    self.demoted, self.demoted_names, self.given_, self.vector_, self.places_, self.mask_,
-                    self.boost_mul_, self.boost_add_, self.group_rows_, self.caps_, self.cap_slots_, self.decay_);
+                    self.values, self.item_features,
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) self.name,
+#define PYGRADE_RULE(type, name, rows, width, json, text) self.rules_.name,
+#include "pygrade/request.def"
+                    self.pins, self.demoted, self.demoted_names, self.lengths_, self.limits_, self.given_, self.vector_,
+                    self.places_);
   }
 
   void clear(const ServiceConfig& config);
@@ -105,12 +104,20 @@ struct RankInput {
   void read_context(Reading& reading);
   void read_predictions(Reading& reading);
   void read_item_features(Reading& reading);
-  void read_embeddings(const Reading& reading, const Argument& argument);
+  // Reads a list of request.def of a schema (service/api.hpp); or takes it from a tensor.
+  template <class T>
+  void read_column(const Reading& reading, const Argument& argument, std::string_view json, std::vector<T>& out);
+  template <class T>
+  void take_column(const Reading& reading, const TensorView& tensor, std::string_view prefix, std::string_view json,
+                   std::vector<T>& out);
+  void read_vectors(const Reading& reading, const Argument& argument, Floats& out);
+  void take_vectors(const Reading& reading, const TensorView& tensor, Floats& out);
   void read_rules(Reading& reading);
-  void read_group(std::size_t rows, std::string_view name);
+  void read_groups(const Reading& reading, const Argument& argument);
+  void read_limits(const Argument& argument, bool whole);
   void read_pins(const Reading& reading, const Argument& list);
   void take_tensor(const Reading& reading, const TensorView& tensor);
-  void take_column(const Reading& reading, const TensorView& tensor, std::string_view kind, const std::string& name);
+  void take_named(const Reading& reading, const TensorView& tensor, std::string_view kind, const std::string& name);
   void take_predictions(const Reading& reading, const TensorView& tensor, const std::vector<std::string>& order);
   void ignore_tensor(const Reading& reading, const TensorView& tensor);
   void begin_predictions(const Release& release);
@@ -118,7 +125,8 @@ struct RankInput {
   void finish(const Reading& reading);
   void finish_predictions(const Reading& reading);
   void finish_rules();
-  void check_size(std::string_view argument, std::size_t size) const;
+  template <class T>
+  void finish_limits(std::string_view rule, std::vector<T>& out);
   Floats& next_column();
 
   JsonReader reader_;
@@ -129,15 +137,23 @@ struct RankInput {
   std::vector<Floats> columns_;                                   // memory of item_features
   std::vector<std::pair<std::string_view, std::size_t>> places_;  // name and column of item_features
   std::size_t num_columns_ = 0;
-  Floats vector_;                   // of the item that is read
-  std::size_t vectors_ = 0;         // items that have one, or null
-  std::vector<std::uint8_t> mask_;  // [N], as the following, or none
-  Floats boost_mul_, boost_add_;
+  Floats vector_;  // of the item that is read
+  struct Length {
+    Argument argument;
+    std::size_t size;
+  };
+  std::vector<Length> lengths_;                                                 // of what was given for the items
   std::vector<std::pair<std::string_view, std::vector<std::int32_t>>> groups_;  // by name
   std::size_t num_groups_ = 0;
-  std::array<std::vector<std::pair<std::string_view, double>>, 3> limits_;  // caps, cap_slots and decay by name
-  std::vector<std::int32_t> group_rows_, caps_, cap_slots_;                 // [N, A], [A], [A]
-  Floats decay_;                                                            // [A]
+  struct Limit {
+    std::string_view rule, group;
+    double number;
+  };
+  std::vector<Limit> limits_;  // of groups
+  struct {
+#define PYGRADE_RULE(type, name, rows, width, json, text) std::vector<type> name;
+#include "pygrade/request.def"
+  } rules_;  // or none
 };
 
 // One event of /v1/update.

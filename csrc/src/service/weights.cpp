@@ -4,6 +4,7 @@
 
 #include "service/impl.hpp"
 #include "serving/prediction_scales.hpp"
+#include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -73,16 +74,21 @@ void write_correction(const Policy& policy, const Request& request, JsonWriter& 
 // Writes what is added up, as the ranker does: what alone ranks by a request's values, or shares of z-scores.
 void write_scores(const Policy& policy, const Request& request, std::span<const float> weights,
                   const WeightChange& change, JsonWriter& out) {
-  const auto& mixture = policy.mixture();
-  const bool alone = alone_by_values(policy, request);
-  const double trust = mixture && !alone ? mixture->trust : 1.0;
+  const ScoreSources sources(policy, request);
   out.begin_list();
-  if (const Baseline* part = replacement(policy, request))
-    write_score(policy, *part, trust, change, out);
-  else if (!mixture || mixture->takes_network())
-    write_score(policy, network_part(policy, weights), trust, {}, out);
-  if (mixture && !alone && mixture->counted_baseline() != nullptr)
-    write_score(policy, mixture->baseline, 1.0 - trust, change, out);
+  if (sources.challenger != nullptr) {
+    write_score(policy, *sources.challenger, sources.share(), change, out);
+  } else if (sources.network) {
+    const Baseline network{.name = "policy",
+                           .transform = find_transform(policy.transform()).value(),
+                           .weights = {weights.begin(), weights.end()},
+                           .logarithm = false,
+                           .priced = policy.priced(),
+                           .calibration = {},
+                           .corrected = policy.corrected()};
+    write_score(policy, network, sources.share(), {}, out);
+  }
+  if (sources.baseline != nullptr) write_score(policy, *sources.baseline, 1.0 - sources.share(), change, out);
   out.end_list();
 }
 
@@ -110,42 +116,6 @@ Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& conte
 }
 
 }  // namespace
-
-Baseline detail::network_part(const Policy& policy, std::span<const float> weights) {
-  return {.name = "policy",
-          .transform = find_transform(policy.transform()).value(),
-          .weights = {weights.begin(), weights.end()},
-          .logarithm = false,
-          .priced = policy.priced(),
-          .calibration = {},
-          .corrected = policy.corrected()};
-}
-
-bool detail::alone_by_values(const Policy& policy, const Request& request) {
-  return (!request.values.empty() || policy.valued()) && policy.expected_value() != nullptr;
-}
-
-const Baseline* detail::replacement(const Policy& policy, const Request& request) {
-  const Baseline* alone = alone_by_values(policy, request) ? policy.expected_value() : nullptr;
-  return alone != nullptr ? alone : policy.mixture() ? policy.mixture()->counted_challenger() : nullptr;
-}
-
-const Baseline* detail::leading(const Policy& policy, const Request& request) {
-  if (const Baseline* replaced = replacement(policy, request)) return replaced;
-  return policy.mixture() && !policy.mixture()->takes_network() ? policy.mixture()->counted_baseline() : nullptr;
-}
-
-const Baseline* detail::mixed_in(const Policy& policy, const Request& request) {
-  const auto& mixture = policy.mixture();
-  return mixture && !alone_by_values(policy, request) && mixture->trust > 0.0 ? mixture->counted_baseline() : nullptr;
-}
-
-std::vector<std::string> detail::ranked_by(const Policy& policy, const Request& request) {
-  const Baseline *lead = leading(policy, request), *mixed = mixed_in(policy, request);
-  std::vector<std::string> names{lead == nullptr ? "policy" : lead->name};
-  if (mixed != nullptr) names.push_back(mixed->name);
-  return names;
-}
 
 std::string Service::Impl::weights_body(const ServiceRequest& given, Context& context) {
   const auto served = release(context);

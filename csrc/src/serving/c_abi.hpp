@@ -121,7 +121,7 @@ PageRules rules_of(const Given& given, std::size_t candidates) {
     std::size_t candidates, group_columns, one = 1;
   } sizes{candidates, given.group_columns};
   return {
-#define PYGRADE_RULE(type, name, rows, width, text) optional_span(given.name, sizes.rows* sizes.width),
+#define PYGRADE_RULE(type, name, rows, width, json, text) optional_span(given.name, sizes.rows* sizes.width),
 #include "pygrade/request.def"
   };
 }

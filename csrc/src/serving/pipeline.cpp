@@ -250,8 +250,8 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
     };
     refuse_rows(request.predictions.has_value(), "predictions");
     refuse_rows(!request.item_features.empty(), "item_features");
-    refuse_rows(!request.page.categories.empty(), "categories");
-    refuse_rows(!request.page.embeddings.empty(), "embeddings");
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) refuse_rows(!request.page.name.empty(), #name);
+#include "pygrade/request.def"
     refuse_rows(!request.page.pins.empty(), "pins");
     refuse_rows(!request.page.demoted.empty(), "demoted");
     if (!searches())

@@ -16,6 +16,7 @@
 #include "serving/page_places.hpp"
 #include "serving/prediction_scales.hpp"
 #include "serving/request_fields.hpp"
+#include "serving/score_sources.hpp"
 #include "util/fpenv.hpp"
 #include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
@@ -25,6 +26,7 @@ namespace pygrade::inline v0_2 {
 namespace {
 
 using detail::any_missing;
+using detail::ScoreSources;
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 
@@ -32,63 +34,6 @@ std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
   if (policy == nullptr) throw std::invalid_argument("policy is null");
   return policy;
 }
-
-// Sources of the scores of a request.
-struct Sources {
-  const Baseline* baseline = nullptr;    // null: none
-  const Baseline* challenger = nullptr;  // or what alone ranks by the request's values; null: none
-  bool network = true;                   // the policy's network
-  const Mixture* mixture = nullptr;      // of baseline and the other one; null: there is one source
-  std::span<const float> boosts;         // [I] added to the standardized scores; empty: scores are as they are
-
-  Sources(const Policy& policy, const Request& request) : boosts(policy.boosts(request.scenario)) {
-    const auto& mixed = policy.mixture();
-    if ((!request.values.empty() || policy.valued()) && policy.expected_value() != nullptr) {
-      challenger = policy.expected_value();
-      network = false;
-    } else if (mixed) {
-      baseline = mixed->counted_baseline();
-      challenger = mixed->counted_challenger();
-      network = mixed->takes_network();
-      if (baseline != nullptr) mixture = &*mixed;
-    }
-  }
-
-  // Null: the network leads.
-  const Baseline* lead() const { return challenger != nullptr ? challenger : network ? nullptr : baseline; }
-  bool network_alone() const { return baseline == nullptr && challenger == nullptr && boosts.empty(); }
-
-  // True if a source is an expected value of corrected predictions, of which page terms move a part.
-  static bool has_root(const Baseline& entry) {
-    return entry.corrected && entry.transform == Transform::identity && !entry.logarithm;
-  }
-  bool network_has_root(const Policy& policy) const {
-    return network && policy.corrected() && find_transform(policy.transform()) == Transform::identity;
-  }
-  // The page terms that count: those of a request that says something of its candidates, if a source has a root part.
-  // Null: the page is in the order of the scores.
-  const PageTerms* page_terms(const Policy& policy, const Request& request) const {
-    if (!policy.page_terms() || !request.page_terms) return nullptr;
-    if (request.categories.empty() && request.embeddings.empty()) return nullptr;
-    return network_has_root(policy) || any(has_root) ? &*policy.page_terms() : nullptr;
-  }
-
-  template <class Condition>
-  bool any(Condition condition) const {
-    return (baseline != nullptr && condition(*baseline)) || (challenger != nullptr && condition(*challenger));
-  }
-  bool take_corrected(const Policy& policy) const {
-    return policy.corrected() || any([](const Baseline& entry) { return entry.corrected; });
-  }
-  bool take_prices(const Policy& policy) const {
-    return (network && !policy.priced().empty()) || any([](const Baseline& entry) { return !entry.priced.empty(); });
-  }
-  // True if predictions must not be negative: corrected ones never are.
-  bool take_logarithms(const Policy& policy) const {
-    return (network && !policy.corrected() && traits_of(find_transform(policy.transform()).value()).nonnegative) ||
-           any([](const Baseline& entry) { return !entry.corrected && entry.takes_logarithm(); });
-  }
-};
 
 bool fits(std::size_t size, std::size_t wanted) { return size == 0 || size == wanted; }
 
@@ -103,7 +48,7 @@ void check_buffer(const Policy& policy, const PageBuffer& buffer) {
 }
 
 // A policy that reads history is never served without it: what was learned live does harm where it is missing.
-void check_history(const Policy& policy, const Sources& sources, const Request& request) {
+void check_history(const Policy& policy, const ScoreSources& sources, const Request& request) {
   const bool corrected = sources.take_corrected(policy);
   if (!policy.history() || (!corrected && !sources.network)) return;
   const auto check = [](std::span<const float> values, std::span<const std::size_t> places, std::size_t width,
@@ -121,7 +66,7 @@ void check_history(const Policy& policy, const Sources& sources, const Request& 
 
 // places: k, or 0 where no page is made.
 void check_sizes(const Policy& policy, const Request& request, std::size_t places) {
-  const Sources sources(policy, request);
+  const ScoreSources sources(policy, request);
   const PageTerms* terms = places > 0 ? sources.page_terms(policy, request) : nullptr;
   detail::FieldSizes sizes{.places = places, .features = policy.features().size(), .tasks = policy.tasks().size()};
   sizes.candidates = request.predictions.size() / sizes.tasks;
@@ -145,7 +90,7 @@ bool check_predictions(const Policy& policy, const Request& request) {
 
 // Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
 void check_signs(const Policy& policy, const Request& request) {
-  if (!Sources(policy, request).take_logarithms(policy)) return;
+  if (!ScoreSources(policy, request).take_logarithms(policy)) return;
   std::uint32_t negative = 0;
   for (const float value : request.predictions) negative += value < 0.0f ? 1u : 0u;
   const std::size_t tasks = policy.tasks().size();
@@ -217,15 +162,15 @@ struct Ranker::Memory {
 
   std::span<const float> of_present(const Request& request, std::span<const float> values, std::size_t width,
                                     std::vector<float>& kept) const;
-  std::span<const float> prices_of(const Sources& sources, const Policy& used, const Request& request, bool gaps);
+  std::span<const float> prices_of(const ScoreSources& sources, const Policy& used, const Request& request, bool gaps);
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows);
   std::span<const float> network_rows(const Policy& used, std::span<const float> rows, std::span<const float> values);
   void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
-  void make_scores(const Sources& sources, const Policy& used, const Request& request, std::span<const float> rows,
+  void make_scores(const ScoreSources& sources, const Policy& used, const Request& request, std::span<const float> rows,
                    const FusionOptions& options, const PageTerms* terms);
   void rank_scores(const Request& request, const PageTerms* terms, const PageBuffer& buffer);
-  void split(const Sources& sources, const Policy& used, const PageTerms& terms, std::span<const float> rows,
+  void split(const ScoreSources& sources, const Policy& used, const PageTerms& terms, std::span<const float> rows,
              std::span<const float> item_values, const FusionOptions& options);
   void add_boosts(const Request& request, std::span<const float> boosts);
 };
@@ -310,8 +255,8 @@ std::span<const float> Ranker::Memory::of_present(const Request& request, std::s
 }
 
 // The prices of these candidates; gaps: of not all. None if nothing needs them.
-std::span<const float> Ranker::Memory::prices_of(const Sources& sources, const Policy& used, const Request& request,
-                                                 bool gaps) {
+std::span<const float> Ranker::Memory::prices_of(const ScoreSources& sources, const Policy& used,
+                                                 const Request& request, bool gaps) {
   if (!sources.take_prices(used)) return {};
   return gaps ? of_present(request, request.item_values, 1, prices) : request.item_values;
 }
@@ -344,7 +289,7 @@ void Ranker::Memory::rank_with_gaps(const Request& request, std::span<const floa
 
 // Scores of one request less their mean, over their standard deviation; in place.
 void standardize(std::span<float> scores) {
-  constexpr FusionOptions options{.transform = Transform::zscore, .epsilon = 1e-6f};  // small, as expected values are
+  constexpr FusionOptions options{.transform = Transform::zscore, .epsilon = Mixture::epsilon};
   if (scores.empty()) return;
   transform_scores(Scores::dense(scores.data(), ScoreType::float32, 1, static_cast<std::int64_t>(scores.size()), 1),
                    options, scores);
@@ -364,7 +309,7 @@ void Ranker::Memory::add_boosts(const Request& request, std::span<const float> b
 }
 
 // The scores of the sources of all candidates, in `transformed`; rows: of those without a missing prediction.
-void Ranker::Memory::make_scores(const Sources& sources, const Policy& used, const Request& request,
+void Ranker::Memory::make_scores(const ScoreSources& sources, const Policy& used, const Request& request,
                                  std::span<const float> rows, const FusionOptions& options, const PageTerms* terms) {
   const std::size_t tasks = weights.size(), all = request.predictions.size() / tasks, some = rows.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
@@ -415,7 +360,7 @@ void Ranker::Memory::rank_scores(const Request& request, const PageTerms* terms,
 
 // Splits the scores in `transformed` into what needs the root task, page.root[N'], and the rest, which stays there. In
 // a mixture both are in its units: a source's root part over the deviation of its scores, times its share.
-void Ranker::Memory::split(const Sources& sources, const Policy& used, const PageTerms& terms,
+void Ranker::Memory::split(const ScoreSources& sources, const Policy& used, const PageTerms& terms,
                            std::span<const float> rows, std::span<const float> item_values,
                            const FusionOptions& options) {
   const std::size_t tasks = weights.size(), some = rows.size() / tasks;
@@ -443,10 +388,10 @@ void Ranker::Memory::split(const Sources& sources, const Policy& used, const Pag
   const auto add = [&](float factor) {
     for (std::size_t i = 0; i < some; ++i) page.root[i] += factor * part[i];
   };
-  const double trust = sources.mixture == nullptr ? 1.0 : sources.mixture->trust;
+  const double trust = sources.share();
   const auto base = std::span(scores).first(some), other = std::span(scores).last(some);
   const auto add_entry = [&](const Baseline* entry, std::span<const float> whole, double share) {
-    if (entry == nullptr || !Sources::has_root(*entry)) return;
+    if (entry == nullptr || !ScoreSources::has_root(*entry)) return;
     baseline.weights.resize(tasks);
     entry->weights_at(values.change(), baseline.weights);
     entry->scores(corrected, {.values = count_alone(baseline.weights)}, item_values, options, baseline, part);
@@ -469,7 +414,7 @@ void Ranker::Memory::split(const Sources& sources, const Policy& used, const Pag
 // A request as the policy reads it: predictions on the scales of a log, items with their levels, weights chosen.
 struct Ranker::Prepared {
   Request request;
-  Sources sources;
+  ScoreSources sources;
   FusionOptions options;
   std::span<const float> present;  // predictions [N', T] of the candidates without a missing one
   Page page = {};
@@ -612,9 +557,9 @@ ScoreParts Ranker::score_parts(const Policy& policy, const Request& given, std::
     }
   }
   if (sources.mixture != nullptr) {
-    parts.share = share_of(sources.mixture->trust, parts.scores);
-    parts.baseline_share = share_of(1.0 - sources.mixture->trust, parts.baseline);
-    if (parts.lead == nullptr) parts.task_shares = share_of(sources.mixture->trust, parts.contributions, parts.scores);
+    parts.share = share_of(sources.share(), parts.scores);
+    parts.baseline_share = share_of(1.0 - sources.share(), parts.baseline);
+    if (parts.lead == nullptr) parts.task_shares = share_of(sources.share(), parts.contributions, parts.scores);
   }
   spread(request, tasks, tasks, parts.contributions);
   spread(request, tasks, 1, parts.scores);

@@ -20,11 +20,11 @@ def run(options: DemoOptions) -> dict[str, Any]:
         for page in result.pages:
             terminal.page(page)
         test, base = result.test.to_dict(), result.test.baseline
-        sampled = {arm: entry["lifts"] for arm, entry in test["sampled"].items()}
+        sampled = {arm: outcome["lifts"] for arm, outcome in test["sampled"].items()}
         extra = f"value over {PRODUCTION}"
         expected = {
-            arm: entry["lifts"] | {extra: result.summary["arms"][arm]["expected"]["value"]["lift_over_production"]}
-            for arm, entry in test["expected"].items()
+            arm: outcome["lifts"] | {extra: result.summary["arms"][arm]["expected"]["value"]["lift_over_production"]}
+            for arm, outcome in test["expected"].items()
         }
         terminal.table(f"Sampled A/B test: lift over {base}, ± 95 %", *lift_table(sampled, METRIC_LABELS), SERVED)
         columns = METRIC_LABELS | {extra: extra}

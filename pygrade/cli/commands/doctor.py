@@ -81,7 +81,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
 
 def _scales(entries: Sequence[str]) -> dict[str, str]:
     """Task → scale of ``click=logit,buy=percent``, which may be several words."""
-    pairs = [entry.partition("=") for entry in ",".join(entries).split(",") if entry]
+    pairs = [pair.partition("=") for pair in ",".join(entries).split(",") if pair]
     wrong = [task for task, equals, scale in pairs if not (task and scale)]
     if wrong:
         raise ValueError(f"scale has {wrong[0]!r}; want TASK=SCALE, e.g. click=logit")

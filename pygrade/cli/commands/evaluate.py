@@ -53,8 +53,8 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     fresh, in_sample = judging_requests(logs, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
-    given = (options.policy, policy, fresh, propensity, logs.num_slots, reward, options.k, in_sample)
-    jobs = [_Job("replay", *given), _Job("estimates", *given)]
+    inputs = (options.policy, policy, fresh, propensity, logs.num_slots, reward, options.k, in_sample)
+    jobs = [_Job("replay", *inputs), _Job("estimates", *inputs)]
     with workers_of(options.cluster) as workers:
         record, estimates = workers.map(_judged, jobs, "evaluation")
     record["guardrails"] = _guardrails(policy, fresh, reward, propensity, options.k)

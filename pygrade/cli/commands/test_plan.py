@@ -21,12 +21,12 @@ def run(options: TestPlanOptions) -> dict[str, Any]:
 def _print(metrics: dict[str, dict[str, Any]], options: TestPlanOptions, count: int, days: int | None) -> None:
     beyond = "n/a" if days is None else f"> {MAX_EXTRAPOLATION * days}" if days > 1 else "> 1"
     lines = []
-    for name, entry in metrics.items():
-        cells = [name, value_text(entry["baseline"])]
+    for name, metric_plan in metrics.items():
+        cells = [name, value_text(metric_plan["baseline"])]
         for kind in ("", "cuped_"):
             names = ("users", "days", "detectable_lift", "least_lift")
-            users, needed, lift, least = (entry[kind + key] for key in names)
-            gain = [] if kind == "" else ["n/a" if users is None else f"{100 * entry['cuped_gain']:.0f} %"]
+            users, needed, lift, least = (metric_plan[kind + key] for key in names)
+            gain = [] if kind == "" else ["n/a" if users is None else f"{100 * metric_plan['cuped_gain']:.0f} %"]
             late = beyond if least is None or least < options.effect else "never"
             plan = ["n/a"] * 3 if users is None else [f"{users:,}", f"{needed or late}", f"{100 * lift:.2f} %"]
             cells += [*gain, *plan]

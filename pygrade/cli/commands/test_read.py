@@ -53,7 +53,7 @@ def run(options: TestReadOptions) -> dict[str, Any]:
         for name, rows in ((name, test.arm == a) for a, name in enumerate(test.names))
     }
     record["lifts"] = to_builtins(
-        {arm: {label: vars(lift) for label, lift in entry.items()} for arm, entry in lifts.items()}
+        {arm: {label: vars(lift) for label, lift in arm_lifts.items()} for arm, arm_lifts in lifts.items()}
     )
     if not options.json:
         _print(record, options.planned_users)
@@ -82,8 +82,8 @@ def _print(record: dict[str, Any], planned_users: int | None) -> None:
     head = ["", "arm", control, "arm's value", "lift", "CUPED saves"] + ["at any time"] * (planned_users is not None)
     rows, notes = [], []
     for metric in next(iter(lifts.values())):
-        for arm, entry in lifts.items():
-            lift = entry[metric]
+        for arm, arm_lifts in lifts.items():
+            lift = arm_lifts[metric]
             judge = lift["anytime"] or lift["corrected"]
             gain = "" if lift["cuped_gain"] is None else f"{100 * lift['cuped_gain']:.0f} %"
             cells = [value_text(record["values"][name][metric]) for name in (control, arm)]

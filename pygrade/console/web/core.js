@@ -36,12 +36,16 @@ export class Core {
       const back = (array, at) => new array.constructor(this.exports.memory.buffer.slice(at, at + array.byteLength));
       return { result, arrays: args.filter(ArrayBuffer.isView).map((array, i) => back(array, copies[i])) };
     } catch (error) {
-      const memory = new Uint8Array(this.exports.memory.buffer);
-      const start = this.exports.last_error();
-      throw new Error(new TextDecoder().decode(memory.slice(start, memory.indexOf(0, start))) || String(error));
+      throw new Error(this.#text(this.exports.last_error()) || String(error));
     } finally {
       copies.forEach((at) => this.exports.release(at));
     }
+  }
+
+  // The text at an address, which ends with 0.
+  #text(start) {
+    const memory = new Uint8Array(this.exports.memory.buffer);
+    return new TextDecoder().decode(memory.slice(start, memory.indexOf(0, start)));
   }
 
   sha256(bytes) {
@@ -50,28 +54,38 @@ export class Core {
 
   // The requests of a record, as `rank` takes them.
   batch(requests, tasks) {
-    const { offsets, embeddings } = requests;
+    const count = requests.offsets.length - 1;
     const names = (list) => this.keep(new TextEncoder().encode(list.map((name) => `${name}\0`).join("")));
-    const columns = ["predictions", "context", "prices", "items"].map((name) => this.keep(requests[name]));
-    const { scenario, scenarios, category, categories } = requests;
-    const fields = [
-      ...[offsets.length - 1, this.keep(offsets), ...columns, this.keep(embeddings && spread(embeddings))],
-      ...[this.keep(scenario), scenarios.length, names(scenarios)],
-      ...[this.keep(category), categories.length, names(categories)],
-    ];
-    return { at: this.keep(Int32Array.from(fields)), requests: offsets.length - 1, tasks };
+    const column = (given) => {
+      if (given?.names) return [this.keep(given.places), given.names.length, names(given.names)];
+      return [this.keep(given?.vectors ? spread(given) : given), 0, 0];
+    };
+    const fields = this.#text(this.exports.fields()).split(" ");
+    const words = [count, this.keep(requests.offsets), ...fields.flatMap((name) => column(requests[name]))];
+    return { at: this.keep(Int32Array.from(words)), requests: count, tasks };
   }
 
   // The pages of k that a policy {json, tensors} serves to a batch: indices [R, k] within each request, -1 after the
   // last, their scores [R, k], and the served weights [R, T]. search: by page terms, if the policy has them.
-  rank({ json, tensors }, batch, k, search = false) {
+  rank(files, batch, k, search = false) {
+    const room = [new Int32Array(batch.requests * k), new Float32Array(batch.requests * k)];
+    room.push(new Float32Array(batch.requests * batch.tasks));
+    const [indices, scores, weights] = this.#serve(files, "rank", batch.at, k, search, ...room);
+    return { indices, scores, weights };
+  }
+
+  // What each task gives to the scores of a request's `count` candidates by the served weights [T]: [count, T].
+  contributions(files, batch, request, weights, count) {
+    const room = new Float32Array(count * batch.tasks);
+    return this.#serve(files, "contributions", batch.at, request, weights, room)[1];
+  }
+
+  // Calls a function of the ranker of a policy.
+  #serve({ json, tensors }, name, ...args) {
     const text = new TextEncoder().encode(json);
     const { result: ranker } = this.#call("make_ranker", text, text.length, tensors, tensors.length);
     try {
-      const room = [new Int32Array(batch.requests * k), new Float32Array(batch.requests * k)];
-      const weights = new Float32Array(batch.requests * batch.tasks);
-      const [indices, scores, served] = this.#call("rank", ranker, batch.at, k, search, ...room, weights).arrays;
-      return { indices, scores, weights: served };
+      return this.#call(name, ranker, ...args).arrays;
     } finally {
       this.exports.delete_ranker(ranker);
     }
@@ -79,9 +93,9 @@ export class Core {
 }
 
 // The vector of each row, [M, d], of distinct ones and their places.
-function spread({ place, vectors, dimension }) {
-  const rows = new Float32Array(place.length * dimension);
-  place.forEach((at, row) => {
+function spread({ places, vectors, dimension }) {
+  const rows = new Float32Array(places.length * dimension);
+  places.forEach((at, row) => {
     if (at >= 0) rows.set(vectors.subarray(at * dimension, (at + 1) * dimension), row * dimension);
   });
   return rows;

@@ -1,7 +1,7 @@
 // The rankings of the page's requests, by the core, and the value of moved sliders.
 import { dense } from "./data.js";
 import { meanLift, METRICS, Replay } from "./replay.js";
-import { ofOneTask, savedPolicy } from "./save.js";
+import { savedPolicy } from "./save.js";
 
 export class Model {
   constructor(core, record) {
@@ -17,7 +17,7 @@ export class Model {
     this.arms = record.arms.map((arm) => {
       if (arm.policy === null) return { ...arm, ...this.#logged() };
       const ranked = this.#ranked(this.files(arm.policy), arm.name === record.served);
-      return { ...arm, ...ranked, weights: arm.weights ?? (arm.weighs ? ranked.weights : null) };
+      return { ...arm, ...ranked, weights: arm.weights ?? (arm.weighs ? ranked.served : null) };
     });
   }
 
@@ -35,12 +35,12 @@ export class Model {
     return { json, tensors: this.record.tensors[tensors] };
   }
 
-  // The order of all candidates [R, longest], the first k [R, k], and the served weights [R, T].
+  // The order of all candidates [R, longest], the first k [R, k], and the served weights [R, T], of a policy.
   #ranked(files, search) {
-    const { indices: order, scores, weights } = this.core.rank(files, this.batch, this.longest);
-    const { category, embeddings } = this.record.requests; // what page terms read
-    const searched = search && (category || embeddings) && this.core.rank(files, this.batch, this.k, true).indices;
-    return { order, scores, weights, pages: searched || this.#first(order) };
+    const { indices: order, weights: served } = this.core.rank(files, this.batch, this.longest);
+    const { categories, embeddings } = this.record.requests; // what page terms read
+    const searched = search && (categories || embeddings) && this.core.rank(files, this.batch, this.k, true).indices;
+    return { policy: files, order, served, pages: searched || this.#first(order) };
   }
 
   #first(order) {
@@ -105,31 +105,20 @@ export class Model {
     };
   }
 
-  // What each task gives to each candidate of a request, [N, T], centered; null if neither weights nor one expected
-  // value alone rank. The core tells it: a policy that counts one task alone scores by this task.
+  // What each task gives to each candidate of a request, [N, T], centered, 0 of a missing prediction; null without a
+  // policy.
   contributions(arm, request) {
-    const weights = this.weightsOf(arm, request);
-    if (arm.weighs && !this.record.plain) return null;
-    if (weights) this.byTask ??= this.tasks.map((_, t) => this.#scoresOf(savedPolicy(this, oneTask(this.tasks, t))));
-    else if (arm.alone) arm.byTask ??= this.tasks.map((_, t) => this.#scoresOf(ofOneTask(this, arm, t)));
-    else return null;
-    const [first, end] = [this.offsets[request], this.offsets[request + 1]];
-    const columns = (weights ? this.byTask : arm.byTask).map((column, t) =>
-      column.subarray(first, end).map((value) => (weights ? weights[t] : 1) * value),
-    );
-    const means = columns.map((column) => column.reduce((sum, value) => sum + value, 0) / column.length);
-    return Array.from({ length: end - first }, (_, i) => columns.map((column, t) => column[i] - means[t]));
-  }
-
-  // The scores [M] of a policy; 0 of none.
-  #scoresOf(files) {
-    const column = new Float32Array(this.offsets[this.requests]);
-    if (files === null) return column;
-    const { order, scores } = this.#ranked(files, false);
-    order.forEach((index, i) => {
-      if (index >= 0) column[this.offsets[Math.floor(i / this.longest)] + index] = scores[i];
-    });
-    return column;
+    if (!arm.policy) return null;
+    if (arm.parts?.request !== request) {
+      const [tasks, rows] = [this.tasks.length, this.offsets[request + 1] - this.offsets[request]];
+      const weights = arm.served.subarray(request * tasks, (request + 1) * tasks);
+      const values = this.core.contributions(arm.policy, this.batch, request, weights, rows);
+      const column = (t) => values.filter((value, i) => i % tasks === t && Number.isFinite(value));
+      const means = this.tasks.map((_, t) => column(t).reduce((sum, value) => sum + value, 0) / column(t).length);
+      const centered = (i, t) => (Number.isFinite(values[i * tasks + t]) ? values[i * tasks + t] - means[t] : 0);
+      arm.parts = { request, rows: Array.from({ length: rows }, (_, i) => means.map((_, t) => centered(i, t))) };
+    }
+    return arm.parts.rows;
   }
 
   // The weights [T] that rank a request; null of a ranking that has others.
@@ -150,9 +139,4 @@ export class Model {
       return own.length ? own.filter((index) => !others.has(index)).length / own.length : 0;
     });
   }
-}
-
-// Sliders that weigh one task.
-function oneTask(tasks, t) {
-  return { mode: "weights", weights: tasks.map((_, s) => (s === t ? 1 : 0)) };
 }

@@ -34,21 +34,6 @@ export function savedPolicy(model, { mode, weights, multipliers }) {
   return stamped(core, withNumbers(json, "frozen", tasks, weights), content);
 }
 
-// The files of a policy that ranks by one task of an arm's expected value, the part `alone` of its mixture; null if that
-// does not count the task. As a challenger it has the scores as they are: a baseline's are standardized.
-export function ofOneTask(model, { policy, alone }, t) {
-  const { json, tensors } = model.files(policy);
-  const { weights, ...others } = JSON.parse(new RegExp(`"${alone}": (\\{[^}]*\\})`).exec(json)[1]);
-  if (weights[t] === 0) return null;
-  const one = { ...others, logarithm: false, weights: weights.map((value, s) => (s === t ? value : 0)) };
-  const parts = /"challenger": (?:null|\{[^}]*\}),\s*"trust": [\d.]+/;
-  return stamped(
-    model.core,
-    json.replace(parts, () => `"challenger": ${JSON.stringify(one)}, "trust": 1.0`),
-    tensors,
-  );
-}
-
 // policy.json with these numbers in a table of its config: all other bytes stay, as its version is a hash of bytes.
 function withNumbers(json, table, tasks, numbers) {
   const of = new Map(tasks.map((task, t) => [task, numberText(numbers[t])]));

@@ -30,6 +30,9 @@ def events():
         position=np.array([0, 1, 2, 0, 1, 0, 1, 2, 0, 1], np.int32),
         predictions=np.linspace(0.1, 0.9, 20, dtype=np.float32).reshape(10, 2),
         feedback=np.arange(20, dtype=np.float32).reshape(10, 2) % 2,
+        task_values=(1.0, 0.0),
+        items=("age",),
+        item_features=np.arange(10, dtype=np.float32)[:, None],
         timestamp=np.array([0, day, day, 4 * day]),
     )
 
@@ -39,9 +42,10 @@ def test_lists_of_days_join_requests_and_count_a_video_once():
     assert one.item_id.tolist() == [7, 8, 9, 1, 2, 3]  # the others are too short
     assert three.item_id.tolist() == [7, 8, 9, 5, 1, 2, 3] and three.user_id.tolist() == [1, 2]
     assert three.position.tolist() == [0, 1, 2, 3, 0, 1, 2] and three.context[:, 0].tolist() == [0, 2]
-    assert three.task_values == (1.0, 2.0)
+    assert three.task_values == (1.0, 0.0)  # what is too rare to be valued stays an input
     rows = [0, 1, 2, 4, 5, 6, 7]
     assert np.array_equal(three.predictions, events().predictions[rows])
+    assert three.items == ("age",) and three.item_features[:, 0].tolist() == rows
 
 
 def test_without_the_data_nothing_runs(monkeypatch, tmp_path, capsys):
