@@ -133,7 +133,9 @@ def select_item_columns(logs: Logs, theta: Floats, parents: tuple[int, ...] | No
 
 
 def correct(correction: Correction, logs: Logs) -> Floats32:
-    """Corrected predictions [M, T] of a log's candidates."""
+    """Corrected predictions [M, T] of a log's candidates, which may have features that the correction does not read."""
+    if logs.features != correction.features:
+        logs = logs.arranged(logs.tasks, correction.features)
     return correction.apply(logs.context, logs.predictions, logs.offsets, columns_of(correction, logs))
 
 
