@@ -174,7 +174,7 @@ void rank(Ranker* ranker, const Batch* batch, std::int32_t k, bool search, std::
                                           .weights = {weights + b * tasks, tasks}});
 }
 
-// What each task gives to the scores of a request's candidates by weights[T]: contributions[N, T].
+// Contributions[N, T] of the tasks to the scores of a request's candidates by weights[T].
 PYGRADE_EXPORT(contributions)
 void contributions(Ranker* ranker, const Batch* batch, std::int32_t request, const float* weights,
                    float* contributions) {
