@@ -261,6 +261,23 @@ TEST(an_exposure_that_counts_is_waited_for_and_a_younger_one_is_not) {
   CHECK_EQUAL(failing->updates.load(), 1);
 }
 
+TEST(pages_that_are_not_written_yet_push_out_old_ones) {
+  const auto history = make_history();
+  const auto failing = std::make_shared<FailingStore>();
+  HistoryStore store(failing, {.gather = std::chrono::hours(1)});
+  std::vector<HistoryEvent> events;
+  auto pages = make_pages(history->history(), 3 * 52, events, 10 * second);  // 208 rows of each user
+  const std::int64_t last = pages.back().rows[0].time;
+  for (std::size_t p = 0; p < pages.size(); ++p) {
+    if (p + 6 == pages.size()) store.flush();
+    store.show(history, pages[p].user, pages[p].rows);
+  }
+  const std::int64_t now = pages[pages.size() - 6].rows[0].time + second - 1;
+  CHECK(read_all(store, *history, now) == expected(history->history(), pages, {}, now));
+  CHECK_EQUAL(failing->updates.load(), 1);
+  CHECK(read_all(store, *history, last + second) == expected(history->history(), pages, {}, last + second));
+}
+
 TEST(a_store_that_fails_is_named_and_what_it_missed_is_written_later) {
   const auto history = make_history();
   const auto failing = std::make_shared<FailingStore>();

@@ -61,6 +61,15 @@ std::size_t place_of(const std::vector<std::int64_t>& keys, std::int64_t key) {
   return static_cast<std::size_t>(std::ranges::lower_bound(keys, key) - keys.begin());
 }
 
+// Adds a page to a user's record and calls `added` with each row that is new. A client that asks again with an id is
+// served again; the first page counts, as in pygrade join.
+template <class Added>
+void show_page(const History& history, History::User& user, std::span<const History::Exposure> rows, Added&& added) {
+  if (std::ranges::find(user.shown, rows.front().request, &History::Exposure::request) != user.shown.end()) return;
+  for (const auto& row : rows)
+    if (history.show(user, row)) added(row);
+}
+
 // Somebody who waits until something is written.
 struct Waiter {
   bool done = false;
@@ -150,7 +159,8 @@ struct HistoryBuffer::Work {
   History::User user;
   History::Item item;
   std::vector<std::int64_t> row, missing_keys;
-  std::vector<std::size_t> missing;  // places of candidates
+  std::vector<std::size_t> missing;                       // places of candidates
+  std::vector<std::vector<History::Exposure>> unwritten;  // pages of the user
 };
 
 HistoryBuffer::HistoryBuffer() : work(std::make_unique<Work>()) {}
@@ -171,13 +181,15 @@ struct HistoryStore::Impl {
   }
   void prepare();
   void await(std::int64_t until, std::optional<Clock::time_point> deadline);
+  void find_unwritten(const StoredHistory& history, std::int64_t user,
+                      std::vector<std::vector<History::Exposure>>& pages) const;
   bool push(Entry entry, bool bounded);
   std::size_t finish(Entry entry);
   void run();
-  void take(std::vector<Entry>& batch);
-  void write_each(std::vector<Entry>& batch);
+  void take();
+  void write_each();
   void write(std::span<Entry> entries);
-  void settle(std::vector<Entry>& batch, const std::string& failure);
+  void settle(const std::string& failure);
   void sweep();
 
   const std::shared_ptr<Store> store;
@@ -190,6 +202,7 @@ struct HistoryStore::Impl {
   mutable std::mutex mutex;  // guards the following
   std::condition_variable wake, done;
   std::deque<Entry> queue;
+  std::vector<Entry> batch;         // that is being written: the thread reads it without the lock
   std::size_t rows = 0, pages = 0;  // exposures and pages that are not written yet
   bool urgent = false, closing = false, failing = false;
   std::uint64_t rounds = 0;  // of writing
@@ -229,6 +242,21 @@ void HistoryStore::Impl::await(std::int64_t until, std::optional<Clock::time_poi
                                 (error.empty() ? "" : ": " + error));
 }
 
+// Pages of a user that are not written. They count not yet, but push old ones out of his record.
+void HistoryStore::Impl::find_unwritten(const StoredHistory& history, std::int64_t user,
+                                        std::vector<std::vector<History::Exposure>>& found) const {
+  found.clear();
+  if (oldest.load(std::memory_order_acquire) == never) return;
+  const auto look = [&](const auto& entries) {
+    for (const Entry& entry : entries)
+      if (entry.user == user && !entry.shown.empty() && entry.history->layout() == history.layout())
+        found.push_back(entry.shown);
+  };
+  const std::lock_guard lock(mutex);
+  look(batch);
+  look(queue);
+}
+
 // False if there is no room.
 bool HistoryStore::Impl::push(Entry entry, bool bounded) {
   const std::lock_guard lock(mutex);
@@ -259,7 +287,7 @@ std::size_t HistoryStore::Impl::finish(Entry entry) {
 
 // --- the thread ---
 
-void HistoryStore::Impl::take(std::vector<Entry>& batch) {
+void HistoryStore::Impl::take() {
   std::size_t taken = 0;
   for (const Entry& entry : batch) taken += entry.shown.size();
   while (!queue.empty() && (batch.empty() || taken + queue.front().shown.size() <= batch_rows)) {
@@ -270,26 +298,25 @@ void HistoryStore::Impl::take(std::vector<Entry>& batch) {
 }
 
 void HistoryStore::Impl::run() {
-  std::vector<Entry> batch;
   std::unique_lock lock(mutex);
   for (;;) {
     if (batch.empty()) wake.wait(lock, [&] { return !queue.empty() || closing; });
     if (!urgent && !closing)
       wake.wait_for(lock, failing ? options.retry : options.gather, [&] { return urgent || closing; });
     urgent = false;
-    take(batch);
+    take();
     if (batch.empty() && closing) return;
     lock.unlock();
     std::string failure;
     try {
       prepare();
-      write_each(batch);
+      write_each();
     } catch (const std::exception& caught) {
       failure = caught.what();
     }
     sweep();
     lock.lock();
-    settle(batch, failure);
+    settle(failure);
     if (closing && failing) {
       counters.dropped += pages;
       queue.clear();
@@ -299,7 +326,7 @@ void HistoryStore::Impl::run() {
 }
 
 // After a try: what is written, or failed those who wait, leaves the batch. Holds the lock.
-void HistoryStore::Impl::settle(std::vector<Entry>& batch, const std::string& failure) {
+void HistoryStore::Impl::settle(const std::string& failure) {
   failing = !failure.empty();
   error = failure;
   if (failing) ++counters.errors;
@@ -326,7 +353,7 @@ void HistoryStore::Impl::settle(std::vector<Entry>& batch, const std::string& fa
 }
 
 // All at once; or, if one record keeps the others from being written, those that can be. StoreError if none can.
-void HistoryStore::Impl::write_each(std::vector<Entry>& batch) {
+void HistoryStore::Impl::write_each() {
   try {
     return write(batch);
   } catch (const StoreUnreachableError&) {
@@ -416,12 +443,11 @@ void HistoryStore::Impl::write(std::span<Entry> entries) {
           Part& part = part_of(entry);
           const History& history = part.history->history;
           num_pages += entry.waiter == nullptr;
-          // A client that asks again with an id is served again; the first page counts, as in pygrade join.
-          History::User* user = entry.shown.empty() ? nullptr : &part.of_users[place_of(part.users, entry.user)];
-          if (user != nullptr && std::ranges::find(user->shown, entry.shown.front().request,
-                                                   &History::Exposure::request) == user->shown.end())
-            for (const auto& row : entry.shown)
-              if (history.show(*user, row)) history.show(part.of_items[place_of(part.items, row.item)], row);
+          if (!entry.shown.empty())
+            show_page(history, part.of_users[place_of(part.users, entry.user)], entry.shown,
+                      [&](const History::Exposure& row) {
+                        history.show(part.of_items[place_of(part.items, row.item)], row);
+                      });
           for (const auto& event : entry.events) {
             History::Exposure row;
             if (!history.happen(part.of_users[place_of(part.users, event.user)], event.request, event.item, event.task,
@@ -525,6 +551,7 @@ void HistoryStore::read(StoredHistory& stored, std::int64_t user, std::int64_t n
       work.missing_keys.push_back(items[i]);
     }
     const std::int64_t key = impl_->stored_key(user);
+    impl_->find_unwritten(stored, key, work.unwritten);  // before the store is read: what is written meanwhile is there
     const StoreQuery queries[] = {{known.user_table, std::span(&key, 1)}, {known.item_table, work.missing_keys}};
     impl_->store->get(
         std::span(queries).first(work.missing.empty() ? 1 : 2),
@@ -545,6 +572,7 @@ void HistoryStore::read(StoredHistory& stored, std::int64_t user, std::int64_t n
     impl_->read_errors.fetch_add(1, std::memory_order_relaxed);
     throw;
   }
+  for (const auto& page : work.unwritten) show_page(history, work.user, page, [](const History::Exposure&) {});
   history.read(&work.user, now, items, categories, work.workspace, buffer.context, buffer.columns);
   buffer.user_known = !work.user.shown.empty();
 }
