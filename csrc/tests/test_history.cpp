@@ -80,7 +80,7 @@ std::vector<float> read_all(HistoryStore& store, StoredHistory& history, std::in
   return all;
 }
 
-// What one after the other gives, without a store.
+// Columns by one after the other, without a store.
 std::vector<float> expected(const History& history, std::span<const Shown> pages, std::span<const HistoryEvent> events,
                             std::int64_t now) {
   std::map<std::int64_t, History::User> users;

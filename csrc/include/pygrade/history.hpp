@@ -68,11 +68,11 @@ class PYGRADE_API History {
 
   // Memory that `read` works in, reused.
   struct Workspace {
-    // What was shown of a key, an item or a category.
+    // Exposures of a key, an item or a category, that count.
     struct Counts {
       std::int64_t last = 0;
-      std::int32_t shown = 0;  // that count
-      bool made = false;       // the columns of a category
+      std::int32_t shown = 0;
+      bool made = false;  // the columns of a category
       std::array<std::int32_t, max_tasks> events{};
       std::array<std::int64_t, max_tasks> expected{};  // in 2^-20
       std::array<float, max_tasks + 1> columns{};      // of a category, whose logarithms are taken once

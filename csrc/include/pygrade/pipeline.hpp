@@ -120,8 +120,9 @@ struct PipelineRequest {
   std::optional<StoredFunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};
   std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
   std::size_t policy = 0;  // 0: Models::policy; i: Models::alternatives[i - 1]
-  // Of a policy that reads history: fills in its columns among the context[F] and the item columns[n, I] of the
-  // candidates. False if they are not there: then the policy `without_history` makes the page, see Degraded::history.
+  // Fills in the columns of history, of a policy that reads some, among the context[F] and the item columns[n, I] of
+  // the candidates. False if they are not there: then the policy `without_history` makes the page, see
+  // Degraded::history.
   std::optional<StoredFunctionRef<bool(std::span<const std::int64_t>, std::span<float>, std::span<float>)>> history =
       {};
   std::size_t without_history = 0;  // as `policy`; of the same item columns

@@ -52,7 +52,7 @@ struct Served {
   float trust = 1.0f;
   std::vector<std::string> ranking = {};  // names of what makes the scores, see ranked_by
   bool alike = false;                     // it may rank as another one
-  // Of a policy that reads history: its columns in the store, and the ranking that reads none, where they are not.
+  // Columns of history in the store, if the policy reads some, and the ranking that reads none, where they are not.
   std::shared_ptr<StoredHistory> history = {};
   std::shared_ptr<const Policy> plain = {};
   std::size_t plain_place = 0;  // of a pipeline's arm, as PipelineRequest::policy

@@ -77,7 +77,7 @@ struct Waiter {
   std::string error;      // "": none
 };
 
-// What is to be written: a page of a user, or events, or nothing, to wait for what comes before.
+// An entry of the queue: a page of a user, or events, or nothing, to wait for what comes before.
 struct Entry {
   std::shared_ptr<const StoredHistory> history;
   std::int64_t user = 0;  // as it is stored
