@@ -75,7 +75,7 @@ ROLES = {
     "candidates": _role(("integer",), "candidates"),
 }
 SHORT = {role.short: name for name, role in ROLES.items() if role.short}
-"""What people write on the command line → role."""
+"""Word of the command line → role."""
 REQUIRED = tuple(name for name, role in ROLES.items() if role.required)
 SKIP = "skip"  # the role of columns to leave out
 
@@ -134,7 +134,7 @@ def is_feedback(name: str, task: str) -> bool:
 
 
 def is_category(name: str) -> bool:
-    """Are texts of the column categories by its name, also where they are digits?
+    """True if the texts of a column are categories by its name, also where they are digits.
 
     >>> [is_category(name) for name in ("category", "itemClass", "sub_category", "brand_id", "world_class_rating")]
     [True, True, True, True, False]

@@ -197,7 +197,7 @@ class Table:
         return self.kind(name) in ("number", "integer", "bool") or self._text_numbers(name) is not None
 
     def has_levels(self, name: str) -> bool:
-        """Is it text of categories: words, or codes by the name of the column, which are no amounts?"""
+        """True for text of categories: words, or codes by the name of the column, which are no amounts."""
         if self.kind(name) != "text" or self.is_flag(name):
             return False
         return is_category(name) or not self.is_numeric(name)
