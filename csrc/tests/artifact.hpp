@@ -33,7 +33,7 @@ struct Artifact {
   std::string mixture = "null", verdict = "\"better\"", sentence = "\"better than it\"", values = "{}",
               scenario_values = "{}";
   std::string slope = "1.0";
-  std::string scales;  // JSON; "": none are stated
+  std::string scales, history;  // JSON; "": none are stated
   std::string exploration = "{\"search\": 0.5}";
   std::string evidence_feature = "intent", evidence_scale = "count", evidence_prior = "0.0";
   std::map<std::string, std::string> replaced;  // JSON values, as text, by key
@@ -162,6 +162,7 @@ struct Artifact {
     std::map<std::string, std::string> served = {
         {"mixture", mixture}, {"scenarios", "[\"search\"]"}, {"tensors_sha256", "\"" + sha256(safetensors()) + "\""}};
     if (!scales.empty()) served["scales"] = scales;
+    if (!history.empty()) served["history"] = history;
     served["correction"] = "null";
     if (correction)
       served["correction"] = object({{"items", names(correction->items)},

@@ -456,6 +456,43 @@ TEST(columns_and_levels_of_items_reach_the_corrections) {
   CHECK(row(1)[0] == 2.0f && row(1)[1] == 5.0f);
 }
 
+TEST(history_is_filled_in_for_the_candidates_or_another_policy_ranks) {
+  Models models = first();
+  models.policy = leveled_policy(1, "stock");
+  models.alternatives = {leveled_policy(2, "price")};
+  System system;
+  const auto pipeline = Pipeline::load(models, system.store, {.seed = 1});
+  const std::size_t features = models.policy->features().size(), width = models.policy->items().size();
+  PipelineRequest request = request_of(3);
+  bool there = true;
+  std::vector<std::int64_t> asked;
+  const auto fill = [&](std::span<const std::int64_t> ids, std::span<float> context, std::span<float> columns) {
+    asked.assign(ids.begin(), ids.end());
+    CHECK(context.size() == features && columns.size() == ids.size() * width);
+    context[1] = 7.0f;
+    columns[width] = 3.0f;  // of the second candidate
+    return there;
+  };
+  request.history = fill;
+  request.without_history = 1;
+  PageWorkspace workspace;
+  const Answer filled = rank(*pipeline, request, workspace);
+  CHECK(std::ranges::equal(asked, workspace.item_ids()) && asked.size() == 40);
+  CHECK(workspace.request().context[1] == 7.0f && workspace.request().items[width] == 3.0f);
+  CHECK(filled.page.degraded == Degraded::none && filled.page.page.version() == models.policy->version());
+  there = false;
+  const Answer without = rank(*pipeline, request, workspace);
+  CHECK(without.page.degraded == Degraded::history);
+  CHECK_EQUAL(without.page.page.version(), models.alternatives[0]->version());
+  asked.clear();
+  request.deadline = std::chrono::microseconds(0);
+  const Answer late = rank(*pipeline, request, workspace);
+  CHECK(late.page.degraded == Degraded::deadline && asked.empty());
+  CHECK_EQUAL(late.page.page.version(), models.alternatives[0]->version());
+  request.without_history = 2;
+  CHECK_THROWS(std::invalid_argument, "without_history", rank(*pipeline, request));
+}
+
 TEST(a_deadline_counts_from_the_arrival) {
   System system;
   PipelineRequest request = request_of(3);

@@ -116,9 +116,11 @@ class HistoryPass:
         self.history, self._core = history, _core.HistoryPass(history.core)
 
     def add(self, logs: Logs) -> Logs:
-        """The log with the columns, of what this pass saw before. ``ValueError`` if time goes back between parts, or if
-        the log has columns of these names."""
+        """The log with the columns, of what this pass saw before; those of a served log, which has them all, are made
+        anew. ``ValueError`` if time goes back between parts, or if the log has some columns of these names."""
         history = self.history
+        if {*history.features} <= {*logs.features} and {*history.items} <= {*logs.items}:
+            logs = without_columns(logs, history)
         taken = {*logs.tasks, *logs.features, *logs.items}
         if clash := [name for name in (*history.features, *history.items) if name in taken]:
             raise ValueError(f"the log has a column {clash[0]!r}, which is one of the history's; want another name")

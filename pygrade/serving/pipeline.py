@@ -37,7 +37,7 @@ from pygrade.stores import Store, StoreError, open_store
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
 STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
-_DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
+_DEGRADED = ("", "store", "deadline", "version", "history")  # by Degraded of <pygrade/pipeline.hpp>
 _MAX_SEED = (1 << 31) - 1
 _PAGE = (  # what of a Page the core makes, as it is
     *("values", "indices", "weights", "concentration", "policy_version", "predictions"),

@@ -82,6 +82,16 @@ def test_parts_give_the_bits_of_the_whole() -> None:
         columns.add(logs.select(slice(0, 7)))
 
 
+def test_columns_of_a_served_log_are_made_anew() -> None:
+    logs = make_log()
+    history = fit(logs)
+    made = history.columns().add(logs)
+    again = history.columns().add(replace(made, context=made.context[::-1].copy()))
+    assert again.features == made.features and again.items == made.items
+    np.testing.assert_array_equal(again.context[:, 1:], made.context[:, 1:])
+    np.testing.assert_array_equal(again.item_features, made.item_features)
+
+
 def test_order_of_the_rows_in_the_log_does_not_matter() -> None:
     logs = make_log()
     history = fit(logs)

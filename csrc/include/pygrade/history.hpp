@@ -68,14 +68,25 @@ class PYGRADE_API History {
 
   // Memory that `read` works in, reused.
   struct Workspace {
-    struct Slot {
-      std::int64_t key = 0, last = 0;
-      std::uint32_t used = 0;
+    // What was shown of a key, an item or a category.
+    struct Counts {
+      std::int64_t last = 0;
       std::int32_t shown = 0;  // that count
+      bool made = false;       // the columns of a category
       std::array<std::int32_t, max_tasks> events{};
       std::array<std::int64_t, max_tasks> expected{};  // in 2^-20
+      std::array<float, max_tasks + 1> columns{};      // of a category, whose logarithms are taken once
     };
-    std::vector<Slot> items, categories;
+    struct Table {
+      struct Entry {
+        std::int64_t key = 0;
+        std::uint32_t round = 0, place = 0;
+      };
+      std::vector<Entry> entries;  // by hash; those of other rounds are free
+      std::vector<Counts> counts;  // by place
+      std::size_t used = 0;
+    };
+    Table items, categories;
     std::uint32_t round = 0;
   };
 

@@ -191,7 +191,8 @@ enum {
   PYGRADE_DEGRADED_STORE = 1,    /* the store failed: all features are defaults, the weights the static ones */
   PYGRADE_DEGRADED_DEADLINE = 2, /* time ran out: the items or predictions given, else those of an unknown user, by the
                                    static weights */
-  PYGRADE_DEGRADED_VERSION = 3   /* the store lost the artifact's version: the features are those of its current one */
+  PYGRADE_DEGRADED_VERSION = 3,  /* the store lost the artifact's version: the features are those of its current one */
+  PYGRADE_DEGRADED_HISTORY = 4   /* of a service alone: a ranking that reads no history made the page */
 };
 typedef struct pygrade_user_page {
   size_t size; /* sizeof(pygrade_user_page) */

@@ -120,6 +120,11 @@ struct PipelineRequest {
   std::optional<StoredFunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};
   std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
   std::size_t policy = 0;  // 0: Models::policy; i: Models::alternatives[i - 1]
+  // Of a policy that reads history: fills in its columns among the context[F] and the item columns[n, I] of the
+  // candidates. False if they are not there: then the policy `without_history` makes the page, see Degraded::history.
+  std::optional<StoredFunctionRef<bool(std::span<const std::int64_t>, std::span<float>, std::span<float>)>> history =
+      {};
+  std::size_t without_history = 0;  // as `policy`; of the same item columns
   // Time that the request has from `arrival` on, by default from the call on; see Degraded::deadline.
   std::optional<std::chrono::microseconds> deadline = {};
   std::optional<std::chrono::steady_clock::time_point> arrival = {};  // when it came: waiting counts, too
@@ -138,7 +143,8 @@ enum class Degraded : std::uint8_t {
   none = 0,
   store = 1,     // the store failed: all features are defaults, the weights the static ones
   deadline = 2,  // time ran out: the items or predictions given, else an unknown user's, by the static weights
-  version = 3    // the store lost the models' version: the features are those of its current one
+  version = 3,   // the store lost the models' version: the features are those of its current one
+  history = 4    // columns of history were not there: a ranking that reads none made the page
 };
 
 // The steps of a page, as in Python's ServedPage.seconds.

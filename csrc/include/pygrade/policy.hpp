@@ -92,13 +92,21 @@ class PYGRADE_API Policy {
   const std::optional<PageTerms>& page_terms() const { return page_terms_; }
   // Columns that a log holds of itself, which serving makes as training did; nothing: the policy reads none.
   const std::optional<History>& history() const { return history_; }
-  // Places of its columns: among the features, and among the item columns, those that the correction reads.
-  std::span<const std::size_t> history_features() const { return history_features_; }
-  std::span<const std::size_t> history_items() const { return history_items_; }
+  // Its columns among the features, and among the item columns, that the policy reads.
+  struct HistoryColumn {
+    std::size_t place, column;  // among those of the policy, and of the history
+  };
+  std::span<const HistoryColumn> history_features() const { return history_features_; }
+  std::span<const HistoryColumn> history_items() const { return history_items_; }
+  // Puts those of a request [C] and of its candidates [N, I of the history] among features[F] and items[N, I].
+  void put_history(std::span<const float> of_request, std::span<const float> of_items, std::span<float> features,
+                   std::span<float> items) const;
   // Scales of the predictions that callers give; empty: they are taken as they are.
   const PredictionScales& scales() const { return scales_; }
-  // True if the page terms read categories.
-  bool takes_categories() const { return page_terms_ && !page_terms_->categories.empty(); }
+  // True if the page terms or the history read categories.
+  bool takes_categories() const {
+    return (page_terms_ && !page_terms_->categories.empty()) || (history_ && history_->spec().categories);
+  }
 
   // Request::items of candidates with these ids[N] into `rows`[N, I]: the `given` columns by name, for those that are
   // not given the levels that a log showed of the items, else NaN. Empty if nothing is known. Others of `given` are
@@ -224,7 +232,7 @@ class PYGRADE_API Policy {
   std::optional<PageTerms> page_terms_;
   PredictionScales scales_;
   std::optional<History> history_;
-  std::vector<std::size_t> history_features_, history_items_;
+  std::vector<HistoryColumn> history_features_, history_items_;
   std::shared_ptr<const detail::ItemLevels> levels_;  // the last T item columns; null: none
   std::vector<Layer> layers_;
   std::size_t widest_ = 0;

@@ -175,6 +175,10 @@ inline constexpr Field service_options[] = {
     {"explore", "#Explore", "what is explored", "{}"},
     {"max_explore", share, "share of all pages that may explore, whatever is asked", "0.1"},
     {"exposures", text, "directory of the log of pages"},
+    {"history", text,
+     "address of the store in which users' and items' histories lie, lmdb: relative to the run, where a policy reads "
+     "them; lmdb:history in the directory of exposures if absent; none: callers send the columns"},
+    {"history_days", amount, "after which a user's or item's history without a page is removed; never if absent"},
     {"exposure_share", share, "share of the pages that are logged with all candidates", "0.05"},
     {"file_seconds", number, "after which a file of a log is complete", "300"},
     {"feedback", text, "directory of the log of feedback"},

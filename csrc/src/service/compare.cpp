@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "service/impl.hpp"
+#include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -86,7 +87,7 @@ Comparison compared(std::span<const std::int32_t> served, std::span<const std::i
 
 // The ratio of densities of a draw is what an estimate of the other policy weighs its page with. "narrower": the same
 // policy with half the variance of its draws (twice the concentration).
-void Service::Impl::compare(const Ranked& ranked, Context& context) {
+void Service::Impl::compare(const Ranked& ranked, Context& context, const ServiceRequest& given) {
   const bool drawn = ranked.page.page.explored;
   ArmCells& arm = metrics.arms[ranked.arm];
   const auto add_ratio = [&](std::size_t target, double log_ratio) {
@@ -120,6 +121,17 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
       else
         shadow.policy->item_columns(ranked.item_ids, context.input.item_features, context.other_columns);
       request.items = context.other_columns;
+    }
+    if (shadow.history != nullptr && ScoreSources(*shadow.policy, request).read_history(*shadow.policy)) {
+      auto& features = context.other_context;
+      features.assign(shadow.policy->features().size(), NAN);
+      std::ranges::copy(request.context, features.begin());
+      if (shadow.policy->correction() && context.other_columns.empty())
+        context.other_columns.assign(rows * shadow.policy->items().size(), NAN);
+      if (!add_history(*ranked.release, shadow, ranked.item_ids, given, context, features, context.other_columns))
+        continue;
+      request.context = features;
+      if (shadow.policy->correction()) request.items = context.other_columns;
     }
     try {
       ranked.release->rankers[config.arms.size() + s]->rank(

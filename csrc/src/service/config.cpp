@@ -161,10 +161,13 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
     if (key == name) config.*member = read_number(reader, argument, 0.0, bound);
   for (const auto& [name, member] : flags)
     if (key == name) config.*member = read_boolean(reader, argument);
-  if (key == "store") {  // a message must not hold what may be a password
-    if (reader.peek() == Json::Type::string) config.store = reader.string();
-    if (!config.store || config.store->empty() || config.store->size() > max_path)
-      throw InputError("store", "store is no address; want a text of 1 to 4096 bytes");
+  if (key == "store" || key == "history") {  // a message must not hold what may be a password
+    auto& address = key == "store" ? config.store : config.history;
+    if (reader.peek() == Json::Type::string) address = reader.string();
+    if (!address || address->empty() || address->size() > max_path)
+      throw InputError(key, std::string(key) + " is no address; want a text of 1 to 4096 bytes");
+  } else if (key == "history_days") {
+    config.history_ttl = read_number(reader, argument, 1e-3, 36'500.0) * 86'400.0;
   } else if (key == "deadline_ms") {
     config.deadline = read_duration<std::chrono::microseconds>(reader, argument, 3'600'000.0);
   } else if (key == "file_seconds") {

@@ -47,6 +47,8 @@ struct ServiceConfig {
   double max_explore = 0.1;
   double shuffle = 0.0;                                      // share of the pages that are put in a random order
   std::optional<std::filesystem::path> exposures, feedback;  // directories
+  std::optional<std::string> history;                        // address of its store; "none": callers send the columns
+  std::optional<double> history_ttl;                         // seconds
   double exposure_share = 0.05;                              // of the requests that are logged in full
   std::chrono::milliseconds file_time{300'000};              // after which a file of a log is complete
   std::optional<std::uint32_t> seed;                         // of the exploration; nothing: from the system

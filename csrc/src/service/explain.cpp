@@ -120,8 +120,11 @@ void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Con
   Request unknown = ranked.request;
   unknown.context = {};
   unknown.explore = false;
-  const Page page = ranked.release->rankers[ranked.arm]->rank(
-      unknown, {context.other_scores, context.other_indices, context.other_weights, {}});
+  // A policy that reads history is never served without it.
+  const auto& plain = ranked.release->plain_rankers[ranked.arm];
+  if (plain != nullptr && !plain->policy()->takes_values()) unknown.values = {};
+  const Page page = (plain != nullptr ? plain : ranked.release->rankers[ranked.arm])
+                        ->rank(unknown, {context.other_scores, context.other_indices, context.other_weights, {}});
   const auto others = std::span(context.other_indices).first(static_cast<std::size_t>(page.filled));
   double kept = 0.0;
   for (const std::int32_t index : others) kept += std::ranges::find(shown, index) != shown.end();

@@ -35,6 +35,8 @@ struct Context {
   RankInput input;
   std::string request_id, user_text;
   std::vector<float> values, scores, weights, concentration, policy_context, item_columns;
+  HistoryBuffer history;
+  std::vector<std::int64_t> item_keys, category_keys;  // of candidates, for their histories
   std::vector<std::int32_t> indices;
   std::vector<std::int64_t> items;
   std::vector<std::int32_t> pinned, demoted;  // candidates on the page
@@ -42,7 +44,7 @@ struct Context {
   std::vector<std::uint8_t> demoted_rows;     // [N], or none
   std::vector<PageEffect> effects;            // [k] of a page that is explained
   // Scratch memory of a comparison.
-  std::vector<float> other_scores, other_weights, other_concentration, other_columns;
+  std::vector<float> other_scores, other_weights, other_concentration, other_columns, other_context;
   std::vector<std::int32_t> other_indices;
   std::vector<std::int32_t> place;  // of a candidate on a page
   std::string lines;
@@ -105,10 +107,18 @@ struct Service::Impl {
   std::string explain_body(const ServiceRequest& given, detail::Context& context);
   void count(const detail::Ranked& ranked, detail::Context& context);
   void log_exposure(const detail::Ranked& ranked, detail::Context& context);
-  void compare(const detail::Ranked& ranked, detail::Context& context);
+  void compare(const detail::Ranked& ranked, detail::Context& context, const ServiceRequest& given);
   detail::Exploration explores(const detail::Context& context, std::size_t arm, bool& capped);
   void rank_pipeline(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
   void rank_policy(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
+
+  // --- histories (history.cpp)
+  bool add_history(const detail::Release& release, const detail::Served& served, std::span<const std::int64_t> item_ids,
+                   const ServiceRequest& given, detail::Context& context, std::span<float> features,
+                   std::span<float> columns);
+  void show_history(const detail::Ranked& ranked, const detail::Context& context);
+  void update_history(const detail::UpdateInput& input, const detail::Release& release);
+  Response forget(std::string_view user);
 
   // --- what is served: in force now, and of the request of a policy's run, without a lock
   std::shared_ptr<const detail::Release> release() const;
@@ -162,8 +172,8 @@ struct Service::Impl {
   std::mutex refreshing;  // guards the following
   detail::Sources::Identity identity, failed;
   std::chrono::steady_clock::time_point next_try{};
-  std::mutex telling;  // guards history and last_error
-  std::deque<Reload> history;
+  std::mutex telling;  // guards loads and last_error
+  std::deque<Reload> loads;
   std::string last_error;
   std::mutex asking;  // guards gauges
   std::function<void(std::vector<Gauge>&)> gauges;

@@ -23,6 +23,7 @@ enum Endpoint : std::uint8_t {
   on_update,
   on_explain,
   on_weights,
+  on_users,
   on_livez,
   on_readyz,
   on_metrics,
@@ -31,13 +32,13 @@ enum Endpoint : std::uint8_t {
   on_docs,
   on_other
 };
-inline constexpr std::array<std::string_view, 11> endpoint_names{
-    "/v1/rank", "/v1/update", "/v1/explain",   "/v1/weights", "/livez", "/readyz",
-    "/metrics", "/v1/status", "/openapi.json", "/docs",       "other"};
+inline constexpr std::array<std::string_view, 12> endpoint_names{
+    "/v1/rank", "/v1/update", "/v1/explain", "/v1/weights",   "/v1/users/{id}", "/livez",
+    "/readyz",  "/metrics",   "/v1/status",  "/openapi.json", "/docs",          "other"};
 // Statuses of answers; the last one stands for all others.
 inline constexpr std::array<std::string_view, 8> statuses{"200", "400", "404", "405", "413", "500", "503", "other"};
 inline constexpr std::array<std::string_view, steps> step_names{"user", "prerank", "items", "predictions", "ranking"};
-inline constexpr std::array<std::string_view, 4> degraded_names{"none", "store", "deadline", "version"};
+inline constexpr std::array<std::string_view, 5> degraded_names{"none", "store", "deadline", "version", "history"};
 inline constexpr std::array<std::string_view, 3> fallback_names{"none", "scenario", "global"};
 
 inline constexpr std::size_t drift_bins = 10;

@@ -14,7 +14,7 @@ namespace {
 using namespace api;
 
 constexpr std::string_view verdict = R"({"enum":["better","undecided","worse","undecidable","untested",null]})";
-constexpr std::string_view degraded = R"({"enum":["store","deadline","version",null]})";
+constexpr std::string_view degraded = R"({"enum":["store","deadline","version","history",null]})";
 constexpr std::string_view fallback = R"({"enum":["scenario","global",null]})";
 constexpr std::string_view store_state = R"({"enum":["reachable","unreachable","another version",null]})";
 constexpr std::string_view texts_by_name = R"({"type":"object","additionalProperties":{"type":"string"}})";
@@ -47,9 +47,10 @@ constexpr Field page_fields[] = {
     always("user", R"({"type":"string","enum":["known","unknown"]})",
            "whether the store has events of the user, or the request a context"),
     always("trust", share, "share of the policy in the scores; the rest is the baseline's"),
-    always(
-        "degraded", degraded,
-        "store, deadline: the page has no features of the user; version: they are of another version; null: as usual"),
+    always("degraded", degraded,
+           "store, deadline: the page has no features of the user; version: they are of another version; history: a "
+           "ranking "
+           "that reads no history made it; null: as usual"),
     always("fallback", fallback, "whose static weights were served; null: the policy's own"),
     always("explored", boolean, "whether the weights are a draw"),
     always("seed", count, "of the draw"),
@@ -124,7 +125,8 @@ constexpr Field explanation_fields[] = {
     always("concentration", any_object, "of the weights' distribution, by task; null in a fallback"),
     always("inputs", any_object, "what the policy read, by name; null in a fallback"),
     always("mixture", any_object, "trust, baseline, verdict and sentence of the policy"),
-    always("static", R"({"type":"object"})", "what the static weights would have served"),
+    always("static", R"({"type":"object"})",
+           "what the static weights, or a ranking that reads no history, would have served"),
 };
 
 constexpr Field updated_fields[] = {
@@ -132,6 +134,8 @@ constexpr Field updated_fields[] = {
     always("rows", count, "of features that were written"),
     always("unknown_items", count, "events on items that the catalog lacks, taken with unknown_items = \"count\""),
 };
+
+constexpr Field removed_fields[] = {always("removed", boolean, "true, also of a user who had none")};
 
 constexpr Field live_fields[] = {always("alive", boolean, "")};
 constexpr Field ready_fields[] = {
@@ -247,6 +251,7 @@ constexpr Component components[] = {
      "cut to 4. Without predictions the candidates count as average ones.",
      correction_fields},
     {"Updated", "What was taken.", updated_fields},
+    {"Removed", "The history is gone.", removed_fields},
     {"Live", "The process answers.", live_fields},
     {"Readiness", "Whether to send requests here.", ready_fields},
     {"Status", "State of the service.", status_fields},
@@ -291,6 +296,9 @@ constexpr Operation operations[] = {
      "Events go into the feedback log and into the features of later pages. Events of one user, item and request_id "
      "(or timestamp) are one row of features. Send task null for items that were shown without feedback: else every "
      "rate moves towards 1."},
+    {"/v1/users/{id}", "delete", "Removes a user's history", "", "Removed",
+     "The record of what the user was shown and did, by every policy that ever read one. Counts of items stay, and the "
+     "logs of pages and feedback."},
     {"/v1/status", "get", "State of the service", "", "Status", "The figures of /metrics as JSON, and what is served."},
     {"/metrics", "get", "Figures for Prometheus", "", metrics_type, "Families are listed under x-metrics."},
     {"/livez", "get", "Whether the process answers", "", "Live", "Needs no token."},
@@ -374,9 +382,15 @@ void write_operation(const Operation& operation, JsonWriter& out) {
   const bool is_ranked = operation.path == "/v1/rank";
   const bool is_probe = operation.path == "/livez" || operation.path == "/readyz";
   out.known_key(operation.path).begin_object().known_key(operation.method).begin_object();
-  out.field("operationId", operation.path.substr(operation.path.rfind('/') + 1)).field("summary", operation.summary);
+  const bool is_user = operation.path == "/v1/users/{id}";
+  out.field("operationId", is_user ? "forget" : operation.path.substr(operation.path.rfind('/') + 1));
+  out.field("summary", operation.summary);
   if (!operation.description.empty()) out.field("description", operation.description);
   if (is_probe) out.known_key("security").begin_list().end_list();
+  if (is_user)
+    out.known_key("parameters")
+        .raw(R"([{"name":"id","in":"path","required":true,"description":"as user in requests",)"
+             R"("schema":{"type":"string"}}])");
   if (is_post) {
     out.known_key("parameters").raw(R"([{"$ref":"#/components/parameters/RequestId"}])");
     out.known_key("requestBody").begin_object().field("required", true);

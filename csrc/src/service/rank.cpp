@@ -5,6 +5,7 @@
 
 #include "service/impl.hpp"
 #include "serving/draws.hpp"
+#include "serving/score_sources.hpp"
 #include "util/hash.hpp"
 #include "util/id_table.hpp"
 
@@ -124,6 +125,14 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   request.policy = 1 + ranked.arm;
   request.deadline = input.deadline;
   request.arrival = given.arrival;
+  const Served& arm = ranked.release->arms[ranked.arm];
+  const auto fill = [&](std::span<const std::int64_t> items, std::span<float> features, std::span<float> columns) {
+    return add_history(*ranked.release, arm, items, given, context, features, columns);
+  };
+  if (arm.history != nullptr && ScoreSources(*arm.policy, request.page).read_history(*arm.policy)) {
+    request.history = fill;
+    request.without_history = arm.plain_place;
+  }
   context.items.resize(input.k);
   context.scores.resize(input.k);
   ranked.page =
@@ -145,7 +154,8 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   const auto start = Clock::now();
   const RankInput& input = context.input;
   const Release& release = *ranked.release;
-  ranked.policy = release.arms[ranked.arm].policy.get();
+  const Served& arm = release.arms[ranked.arm];
+  ranked.policy = arm.policy.get();
   ranked.item_ids = input.items;
   if (input.items.empty()) throw InputError("items", "no candidate is left: items is empty");
   if (input.deadline && start >= given.arrival.value_or(start) + *input.deadline)
@@ -159,14 +169,36 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
     ranked.unknown_items = ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
     request.items = context.item_columns;
   }
+  const bool reads = arm.history != nullptr && ScoreSources(*arm.policy, request).read_history(*arm.policy);
+  if (reads && ranked.page.degraded == Degraded::none) {
+    auto& features = context.policy_context;
+    features = input.features.empty()
+                   ? std::vector<float>(release.context->unknown().begin(), release.context->unknown().end())
+                   : input.features;
+    if (ranked.policy->correction() && context.item_columns.empty()) {
+      context.item_columns.assign(input.items.size() * ranked.policy->items().size(),
+                                  std::numeric_limits<float>::quiet_NaN());
+      request.items = context.item_columns;
+    }
+    if (add_history(release, arm, input.items, given, context, features, context.item_columns))
+      request.context = features;
+    else
+      ranked.page.degraded = Degraded::history;
+  }
+  const bool plain = reads && ranked.page.degraded != Degraded::none;
+  if (plain) {
+    ranked.policy = arm.plain.get();
+    if (!arm.plain->takes_values()) request.values = {};
+  }
   context.scores.resize(input.k);
   context.indices.resize(input.k);
-  ranked.page.page = release.rankers[ranked.arm]->rank(
-      request, {context.scores, context.indices, context.weights, context.concentration, context.effects});
+  Ranker& ranker = *(plain ? release.plain_rankers : release.rankers)[ranked.arm];
+  ranked.page.page =
+      ranker.rank(request, {context.scores, context.indices, context.weights, context.concentration, context.effects});
   ranked.page.filled = ranked.page.page.filled;
   ranked.page.candidates = static_cast<std::int32_t>(input.items.size());
   ranked.page.seconds[step_ranking] = std::chrono::duration<float>(Clock::now() - start).count();
-  ranked.user_known = input.has_context;
+  ranked.user_known = input.has_context || (reads && !plain && context.history.user_known);
 }
 
 // The request, of JSON or of tensors, and its id; "": it names none.
@@ -364,7 +396,8 @@ Ranked Service::Impl::serve(const ServiceRequest& given, Context& context) {
   if (context.input.unknown_keys > 0) metrics.unknown_keys.add(context.input.unknown_keys);
   count(ranked, context);
   log_exposure(ranked, context);
-  compare(ranked, context);
+  show_history(ranked, context);
+  compare(ranked, context, given);
   return ranked;
 }
 

@@ -100,6 +100,27 @@ bool rank_alike(const Served& a, const Served& b) {
   return !p.valued() && of_a.values == of_b.values;
 }
 
+// Relative paths of LMDB are those of the run.
+std::string history_address(const ServiceConfig& config, const fs::path& run) {
+  constexpr std::string_view lmdb = "lmdb:";
+  if (!config.history) return std::string(lmdb) + (*config.exposures / "history").string();
+  if (!config.history->starts_with(lmdb)) return *config.history;
+  return std::string(lmdb) + (run / config.history->substr(lmdb.size())).string();
+}
+
+// Name of the ranking of a policy's training that reads plain predictions alone: of an expected value rather than
+// another. Null: there is none.
+const std::string* plain_ranking(const Policy& policy) {
+  const auto& mixture = policy.mixture();
+  if (!mixture) return nullptr;
+  std::vector<const Baseline*> rankings{&mixture->baseline};
+  if (mixture->challenger) rankings.push_back(&*mixture->challenger);
+  for (const Baseline& other : mixture->baselines) rankings.push_back(&other);
+  std::erase_if(rankings, &Baseline::corrected);
+  const auto best = std::ranges::find_if(rankings, &Baseline::expects);
+  return best != rankings.end() ? &(*best)->name : rankings.empty() ? nullptr : &rankings.front()->name;
+}
+
 }  // namespace
 
 ItemNames::ItemNames(FileContent content) : content_(std::move(content)) {
@@ -196,6 +217,37 @@ std::vector<Reference> Sources::read_references(const std::string& version,
   return {};
 }
 
+// The history that an arm or a shadow reads, and what is served without it. ArtifactError if it cannot be served.
+void Sources::add_history(Served& served, Release& release) const {
+  const Policy& policy = *served.policy;
+  const auto reads = [&](std::span<const float> values) {
+    return ScoreSources(policy, {.values = values}).read_history(policy);
+  };
+  if (!reads(served.values) && !reads(policy.task_values())) return;
+  const std::string name = "'" + served.name + "' has policy " + policy.version() + ", which reads history, ";
+  if (!config_.history && !config_.exposures)
+    throw ArtifactError(name +
+                        "and there is no store of it: set history = lmdb:DIR or exposures, or history = none if "
+                        "callers send its columns");
+  const std::string* plain = plain_ranking(policy);
+  if (plain == nullptr)
+    throw ArtifactError(name + "and no ranking that reads none, for pages when its store fails: train it with one");
+  served.plain = policy.with_ranking(*plain);
+  for (const auto* group : {&release.arms, &release.shadows})
+    for (const Served& other : *group)
+      if (other.history != nullptr && other.policy->version() == policy.version()) served.history = other.history;
+  if (served.history == nullptr) served.history = std::make_shared<StoredHistory>(*policy.history());
+  if (std::ranges::any_of(release.histories,
+                          [&](const auto& other) { return other->layout() == served.history->layout(); }))
+    return;
+  release.histories.push_back(served.history);
+  if (history_store_ == nullptr && config_.history != "none")
+    history_store_ = std::make_shared<HistoryStore>(
+        open_store(history_address(config_, run_), {.create = true, .wait_for_server = false}),
+        HistoryStoreOptions{.salt = config_.salt, .ttl = config_.history_ttl});
+  release.history_store = history_store_;
+}
+
 // Makes what arms and shadows serve; `own`: the policy of those that name none.
 std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Policy>& own,
                                                const std::vector<std::string>& log_tasks, Metrics& metrics) const {
@@ -218,6 +270,11 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
   };
   add(config_.arms, "arm", release->arms);
   add(config_.shadows, "shadow", release->shadows);
+  for (auto* group : {&release->arms, &release->shadows})
+    for (Served& served : *group) add_history(served, *release);
+  for (const Served& arm : release->arms)
+    release->plain_rankers.push_back(
+        arm.plain == nullptr ? nullptr : std::make_unique<Ranker>(arm.plain, RankerOptions{.seed = 0}));
   if (!config_.allow_unproven)
     for (const Served& arm : release->arms)
       if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
@@ -250,6 +307,11 @@ Models Sources::load(const Models* before, bool artifact_changed, Metrics& metri
   models.alternatives.clear();
   for (const auto* group : {&release->arms, &release->shadows})
     for (const Served& served : *group) models.alternatives.push_back(served.policy);
+  for (Served& arm : release->arms)
+    if (arm.plain != nullptr) {
+      models.alternatives.push_back(arm.plain);
+      arm.plain_place = models.alternatives.size();
+    }
   models.check();
   release->references = read_references(models.version, release->tasks);
   if (!release->references.empty()) release->drift = metrics.drift(release->tasks);

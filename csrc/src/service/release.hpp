@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "pygrade/history_store.hpp"
 #include "pygrade/pipeline.hpp"
 #include "service/columns.hpp"
 #include "service/config.hpp"
@@ -51,6 +52,10 @@ struct Served {
   float trust = 1.0f;
   std::vector<std::string> ranking = {};  // names of what makes the scores, see ranked_by
   bool alike = false;                     // it may rank as another one
+  // Of a policy that reads history: its columns in the store, and the ranking that reads none, where they are not.
+  std::shared_ptr<StoredHistory> history = {};
+  std::shared_ptr<const Policy> plain = {};
+  std::size_t plain_place = 0;  // of a pipeline's arm, as PipelineRequest::policy
 };
 
 struct Release {
@@ -69,6 +74,9 @@ struct Release {
   bool needs_predictions = false;           // there is no model
   // Rankers of the arms' and the shadows' policies: they rank the pages of a policy's run, and all comparisons.
   std::vector<std::unique_ptr<Ranker>> rankers;
+  std::vector<std::unique_ptr<Ranker>> plain_rankers;  // of Served::plain, of the arms; null where there is none
+  std::vector<std::shared_ptr<const StoredHistory>> histories;  // one for each layout that an arm or a shadow reads
+  std::shared_ptr<HistoryStore> history_store;                  // null: none reads history, or callers send its columns
 
   // Arms that rank alike, shadows that do, and shadows that rank as all arms: a sentence each, of those that may or may
   // not do so.
@@ -104,11 +112,13 @@ class Sources {
  private:
   std::shared_ptr<Release> make_release(const std::shared_ptr<const Policy>& own,
                                         const std::vector<std::string>& log_tasks, Metrics& metrics) const;
+  void add_history(Served& served, Release& release) const;
   std::vector<Reference> read_references(const std::string& version, const std::vector<std::string>& tasks) const;
 
   const std::filesystem::path run_;
   std::optional<std::filesystem::path> policy_;  // the directory of a policy's run
   const ServiceConfig& config_;
+  mutable std::shared_ptr<HistoryStore> history_store_;  // opened by the first release that needs one
 };
 
 }  // namespace pygrade::inline v0_2::detail

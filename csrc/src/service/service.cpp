@@ -63,7 +63,10 @@ struct Route {
   std::string_view method;
 };
 
+constexpr std::string_view user_path = "/v1/users/";
+
 Route route_of(std::string_view path) {
+  if (path.starts_with(user_path)) return {on_users, "DELETE"};
   for (std::size_t e = 0; e < on_other; ++e)
     if (path == endpoint_names[e])
       return {static_cast<Endpoint>(e), e <= on_weights ? std::string_view("POST") : std::string_view("GET")};
@@ -109,8 +112,9 @@ void ContextPool::publish(std::uint64_t generation) {
 }
 
 std::size_t Context::memory() const {
-  std::size_t bytes = input.memory() + items.capacity() * sizeof items[0];
-  for (const auto* memory : {&scores, &other_scores, &item_columns, &other_columns})
+  std::size_t bytes = input.memory();
+  for (const auto* memory : {&items, &item_keys, &category_keys}) bytes += memory->capacity() * sizeof(std::int64_t);
+  for (const auto* memory : {&scores, &other_scores, &item_columns, &other_columns, &history.columns})
     bytes += memory->capacity() * sizeof(float);
   for (const auto* memory : {&indices, &other_indices, &place}) bytes += memory->capacity() * sizeof(std::int32_t);
   return bytes;
@@ -232,6 +236,8 @@ Response Service::Impl::handle(const ServiceRequest& request) {
       }
       case on_update:
         return update(body);
+      case on_users:
+        return forget(path.substr(user_path.size()));
       case on_livez:
         return {200, json_type, R"({"alive":true})"};
       case on_readyz:
@@ -294,8 +300,8 @@ void Service::Impl::tell(const std::string& error) {
   for (const Served& arm : served->arms) reload.policies.push_back(arm.policy->version());
   const std::lock_guard lock(telling);
   last_error = error;
-  history.push_back(std::move(reload));
-  if (history.size() > kept_reloads) history.pop_front();
+  loads.push_back(std::move(reload));
+  if (loads.size() > kept_reloads) loads.pop_front();
 }
 
 // Asks a store that did not answer, since no page may come while /readyz is 503.
@@ -348,6 +354,10 @@ bool Service::Impl::refresh() {
 
 void Service::Impl::drain() {
   draining = true;
+  if (const auto served = release(); served->history_store != nullptr) try {
+      served->history_store->flush();
+    } catch (const StoreError&) {  // which it counts
+    }
   for (const auto& log : exposures) log->flush();
   if (feedback) feedback->finish();
   if (shadow_log) shadow_log->finish();

@@ -154,6 +154,10 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
   ExposureCounters sum;
   for (const auto& log : exposures) add_counts(sum, log->counters(), exposure_counts);
   set(sum, exposure_counts);
+  if (release.history_store != nullptr) {
+    set(release.history_store->counters(), history_counts);
+    figures.set("pygrade_history_waiting", static_cast<double>(release.history_store->waiting()));
+  }
   add_process_figures(figures);
   return figures;
 }
@@ -283,7 +287,7 @@ void Service::Impl::write_counters(const Metrics::Window& window, const Release&
 void Service::Impl::write_reloads(JsonWriter& out) {
   const std::lock_guard lock(telling);
   out.begin_list();
-  for (const Reload& reload : history) {
+  for (const Reload& reload : loads) {
     out.begin_object().field("timestamp", reload.timestamp).text_field("artifact", reload.artifact);
     out.known_key("policies").list(reload.policies).text_field("error", reload.error).end_object();
   }

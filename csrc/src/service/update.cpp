@@ -145,14 +145,20 @@ Response Service::Impl::update(std::string_view body) {
     metrics.feedback_events.add(input.events.size());
     metrics.feedback_bytes.add(lines.size());
   }
+  // Histories before the features: their events may be sent again.
+  const std::string logged = feedback ? "the events are logged, but not in the " : "the events are not in the ";
+  try {
+    update_history(input, release);
+  } catch (const StoreError& error) {
+    return error_response(503, "", logged + "history: " + error.what());
+  }
   Rows rows(input, release);
   std::size_t written = 0;
   if (pipeline && !rows.user.empty()) {
     try {
       written = pipeline->update(rows.columns(release));
     } catch (const StoreError& error) {
-      return error_response(
-          503, "", std::string(feedback ? "the events are logged, but not in the features: " : "") + error.what());
+      return error_response(503, "", logged + "features: " + error.what());
     } catch (const SchemaError& error) {
       throw InputError("events", error.what());
     }

@@ -150,6 +150,10 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   } else if (known) {
     request.context = input.features;
   }
+  if (served->arms[arm].history != nullptr && ScoreSources(policy, request).read_history(policy))
+    throw InputError("arm",
+                     "arm '" + served->arms[arm].name +
+                         "' reads the history of users and items, which weights alone do not hold; want /v1/rank");
   const Page page = weigh(*served->rankers[arm], policy, request, context);
   Reading reading;
   request = as_logged(policy, request, reading);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "pygrade/exposures.hpp"
+#include "pygrade/history_store.hpp"
 #include "pygrade/pipeline.hpp"
 
 namespace pygrade::inline v0_2::detail {
@@ -49,6 +50,14 @@ inline constexpr Count<ExposureCounters> exposure_counts[] = {
     {"files", &ExposureCounters::files, "pygrade_exposure_files_total"},
     {"bytes", &ExposureCounters::bytes, "pygrade_exposure_bytes_total"},
     {"errors", &ExposureCounters::errors, "pygrade_exposure_errors_total"},
+};
+
+inline constexpr Count<HistoryCounters> history_counts[] = {
+    {"pages", &HistoryCounters::pages, "pygrade_history_pages_total"},
+    {"dropped", &HistoryCounters::dropped, "pygrade_history_dropped_total"},
+    {"events", &HistoryCounters::events, "pygrade_history_events_total"},
+    {"ignored", &HistoryCounters::ignored, "pygrade_history_ignored_total"},
+    {"errors", &HistoryCounters::errors, "pygrade_history_errors_total"},
 };
 
 template <class T, std::size_t N>

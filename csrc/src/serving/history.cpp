@@ -44,21 +44,41 @@ std::int64_t saturating_add(std::int64_t a, std::int64_t b) {
 
 auto key_of(const History::Exposure& e) { return std::tuple(e.time, e.request, e.item); }
 
-History::Workspace::Slot& slot_of(std::vector<History::Workspace::Slot>& table, std::int64_t key, std::uint32_t round) {
+using Counts = History::Workspace::Counts;
+using Table = History::Workspace::Table;
+
+Table::Entry& entry_of(Table& table, std::int64_t key, std::uint32_t round) {
   std::size_t at = detail::splitmix64(static_cast<std::uint64_t>(key)) % table_size;
-  while (table[at].used == round && table[at].key != key) at = (at + 1) % table_size;
-  return table[at];
+  while (table.entries[at].round == round && table.entries[at].key != key) at = (at + 1) % table_size;
+  return table.entries[at];
+}
+
+// Null: nothing of the key was shown.
+Counts* find(Table& table, std::int64_t key, std::uint32_t round) {
+  const Table::Entry& entry = entry_of(table, key, round);
+  return entry.round == round ? &table.counts[entry.place] : nullptr;
+}
+
+Counts& find_or_add(Table& table, std::int64_t key, std::uint32_t round, std::size_t tasks) {
+  Table::Entry& entry = entry_of(table, key, round);
+  if (entry.round != round) {
+    entry = {key, round, static_cast<std::uint32_t>(table.used)};
+    Counts& counts = table.counts[table.used++];
+    counts.shown = 0;
+    counts.made = false;
+    std::fill_n(counts.events.data(), tasks, 0);
+    std::fill_n(counts.expected.data(), tasks, 0);
+  }
+  return table.counts[entry.place];
 }
 
 // Adds a user's exposure to the counts of a key.
-void count(History::Workspace::Slot& slot, std::int64_t key, std::uint32_t round, const History::Exposure& exposure,
-           std::span<const std::int64_t> expected) {
-  if (slot.used != round) slot = {.key = key, .used = round};
-  slot.last = exposure.time;
-  ++slot.shown;
+void count(Counts& counts, const History::Exposure& exposure, std::span<const std::int64_t> expected) {
+  counts.last = exposure.time;
+  ++counts.shown;
   for (std::size_t t = 0; t < expected.size(); ++t) {
-    slot.events[t] += static_cast<std::int32_t>(exposure.events >> t & 1u);
-    slot.expected[t] += expected[t];
+    counts.events[t] += static_cast<std::int32_t>(exposure.events >> t & 1u);
+    counts.expected[t] += expected[t];
   }
 }
 
@@ -233,13 +253,15 @@ void History::read(const User* user, std::int64_t now, std::span<const std::int6
   std::ranges::fill(context, 0.0f);
   for (std::size_t i = 0; i < items.size(); ++i) std::fill_n(columns.data() + i * width + own, width - own, 0.0f);
   if (user == nullptr) return;
-  if (workspace.items.empty()) workspace.items.resize(table_size), workspace.categories.resize(table_size);
-  if (++workspace.round == 0) {  // after 2^32 requests marks of old rounds would look new
-    workspace.items.assign(table_size, {}), workspace.categories.assign(table_size, {});
-    workspace.round = 1;
+  // After 2^32 requests marks of old rounds would look new.
+  const bool afresh = workspace.items.entries.empty() || ++workspace.round == 0;
+  if (afresh) workspace.round = 1;
+  for (Table* table : {&workspace.items, &workspace.categories}) {
+    if (afresh) table->entries.assign(table_size, {}), table->counts.resize(max_shown);
+    table->used = 0;
   }
   const std::uint32_t round = workspace.round;
-  Workspace::Slot all;
+  Counts all;
   for (const Exposure& exposure : user->shown) {
     if (exposure.time > now - spec_.shown_after) break;
     std::array<std::int64_t, max_tasks> expected{};
@@ -248,31 +270,35 @@ void History::read(const User* user, std::int64_t now, std::span<const std::int6
       expected[t] = detail::to_fixed(static_cast<double>(exposure.predicted[t]) *
                                      static_cast<double>(spec_.expected[exposure.group * tasks + t]));
     const auto counted = std::span<const std::int64_t>(expected).first(settled ? tasks : 0);
-    count(all, 0, round, exposure, counted);
-    count(slot_of(workspace.items, exposure.item, round), exposure.item, round, exposure, counted);
+    count(all, exposure, counted);
+    count(find_or_add(workspace.items, exposure.item, round, tasks), exposure, counted);
     if (spec_.categories && exposure.category != 0)
-      count(slot_of(workspace.categories, exposure.category, round), exposure.category, round, exposure, counted);
+      count(find_or_add(workspace.categories, exposure.category, round, tasks), exposure, counted);
   }
   if (all.shown == 0) return;
-  const auto ratios = [&](const Workspace::Slot& slot, std::span<const float> weights, float* out) {
+  const auto ratios = [&](const Counts& counts, std::span<const float> weights, float* out) {
     for (std::size_t t = 0; t < tasks; ++t)
-      out[t] = log_ratio(slot.events[t], static_cast<double>(slot.expected[t]) / fixed_scale, weights[t]);
+      out[t] = log_ratio(counts.events[t], static_cast<double>(counts.expected[t]) / fixed_scale, weights[t]);
   };
   ratios(all, spec_.user, context.data());
   context[tasks] = static_cast<float>(log1p_of(all.shown));
   context[tasks + 1] = static_cast<float>(log1p_of(static_cast<double>(now - all.last) / minute));
   for (std::size_t i = 0; i < items.size(); ++i) {
     float* const row = columns.data() + i * width + own;
-    if (const auto& slot = slot_of(workspace.items, items[i], round); slot.used == round) {
-      row[0] = static_cast<float>(log1p_of(slot.shown));
-      row[1] = static_cast<float>(1.0 / (1.0 + static_cast<double>(now - slot.last) / hour));
-      for (std::size_t t = 0; t < tasks; ++t) row[2 + t] = static_cast<float>(log1p_of(slot.events[t]));
+    if (const Counts* of_item = find(workspace.items, items[i], round)) {
+      row[0] = static_cast<float>(log1p_of(of_item->shown));
+      row[1] = static_cast<float>(1.0 / (1.0 + static_cast<double>(now - of_item->last) / hour));
+      for (std::size_t t = 0; t < tasks; ++t) row[2 + t] = static_cast<float>(log1p_of(of_item->events[t]));
     }
     if (!spec_.categories || categories[i] == 0) continue;
-    if (const auto& slot = slot_of(workspace.categories, categories[i], round); slot.used == round) {
-      ratios(slot, spec_.category, row + 2 + tasks);
-      row[2 + 2 * tasks] = static_cast<float>(log1p_of(slot.shown));
+    Counts* const counts = find(workspace.categories, categories[i], round);
+    if (counts == nullptr) continue;
+    if (!counts->made) {
+      ratios(*counts, spec_.category, counts->columns.data());
+      counts->columns[tasks] = static_cast<float>(log1p_of(counts->shown));
+      counts->made = true;
     }
+    std::copy_n(counts->columns.data(), tasks + 1, row + 2 + tasks);
   }
 }
 

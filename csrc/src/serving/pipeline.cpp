@@ -175,7 +175,7 @@ struct Pipeline::State {
   bool take_candidates(const PipelineRequest& request, PageWorkspace::Impl& work,
                        std::optional<Clock::time_point> deadline, Lap&& lap) const;
   void take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const;
-  void make_request(const PipelineRequest& request, Degraded degraded, PageWorkspace::Impl& work) const;
+  std::size_t make_request(const PipelineRequest& request, Degraded& degraded, PageWorkspace::Impl& work) const;
   void fill_defaults();
   std::optional<std::size_t> default_place(std::int64_t item) const;
 
@@ -241,9 +241,10 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
   if (!fits(buffer.weights.size()) || !fits(buffer.concentration.size()))
     throw std::invalid_argument("weights and concentration must have one place for each task, or none");
   if (request.candidates < 1) throw std::invalid_argument("candidates is 0; want at least 1");
-  if (request.policy >= rankers.size())
-    throw std::invalid_argument("policy is " + std::to_string(request.policy) + "; the models have " +
-                                std::to_string(rankers.size()));
+  for (const auto& [name, place] : {std::pair("policy", request.policy), {"without_history", request.without_history}})
+    if (place >= rankers.size())
+      throw std::invalid_argument(std::string(name) + " is " + std::to_string(place) + "; the models have " +
+                                  std::to_string(rankers.size()));
   if (!request.item_ids) {
     const auto refuse_rows = [](bool given, const char* name) {
       if (given) throw std::invalid_argument(std::string(name) + " is given without item_ids; want both");
@@ -464,10 +465,12 @@ bool Pipeline::State::take_candidates(const PipelineRequest& request, PageWorksp
   return predicted;
 }
 
-// Makes the request to the ranker for the candidates.
-void Pipeline::State::make_request(const PipelineRequest& request, Degraded degraded, PageWorkspace::Impl& work) const {
+// Makes the request to the ranker for the candidates; returns the policy that ranks it.
+std::size_t Pipeline::State::make_request(const PipelineRequest& request, Degraded& degraded,
+                                          PageWorkspace::Impl& work) const {
   work.request = request.page;
-  if (degraded == Degraded::none || degraded == Degraded::version) {
+  const bool has_features = degraded == Degraded::none || degraded == Degraded::version;
+  if (has_features) {
     work.context.resize(context->size());
     context->take_all(work.features.request_dense, work.features.request_ids, work.context);
     work.request.context = work.context;
@@ -478,7 +481,12 @@ void Pipeline::State::make_request(const PipelineRequest& request, Degraded degr
   add_features(inputs[request.policy], own, work.features, work.items.size(), work.given_columns, work.others,
                work.other_columns);
   work.unknown_items = own.item_columns(work.items, work.other_columns, work.item_rows);
+  if (request.history && own.correction() && work.item_rows.empty())
+    work.item_rows.assign(work.items.size() * own.items().size(), std::numeric_limits<float>::quiet_NaN());
   work.request.items = work.item_rows;
+  const bool without =
+      request.history && !(has_features && (*request.history)(work.items, work.context, work.item_rows));
+  if (without && has_features) degraded = Degraded::history;
   if (request.rules) work.request.rules = (*request.rules)(work.items);
   if (request.item_values) work.request.item_values = (*request.item_values)(work.items);
   if (reads_prices(request)) {
@@ -491,6 +499,7 @@ void Pipeline::State::make_request(const PipelineRequest& request, Degraded degr
     work.request.item_values = work.prices;
   }
   work.request.scenario = request.user.scenario;
+  return without ? request.without_history : request.policy;
 }
 
 Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const PipelineOptions& options)
@@ -599,12 +608,12 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   const std::size_t k = buffer.items.size();
   work.indices.resize(k);
   work.scores.resize(k);
-  state.make_request(request, served.degraded, work);
+  work.policy = state.make_request(request, served.degraded, work);
+  if (work.policy != request.policy && !state.policy(work.policy).takes_values()) work.request.values = {};
   if (request.page.explore)
     work.request.draw = request.page.draw ? *request.page.draw : draw ? *draw : detail::reserve_draws(stream_, 1);
   work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration, buffer.effects};
-  work.policy = request.policy;
-  served.page = state.rankers[request.policy]->rank(work.request, work.buffer);
+  served.page = state.rankers[work.policy]->rank(work.request, work.buffer);
   for (std::size_t place = 0; place < k; ++place) {
     const std::int32_t index = work.indices[place];
     buffer.items[place] = index < 0 ? -1 : work.items[static_cast<std::size_t>(index)];

@@ -118,6 +118,14 @@ std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
   return other;
 }
 
+void Policy::put_history(std::span<const float> of_request, std::span<const float> of_items, std::span<float> features,
+                         std::span<float> rows) const {
+  for (const auto& [place, column] : history_features_) features[place] = of_request[column];
+  const std::size_t width = items().size(), made = history_->item_columns().size();
+  for (std::size_t row = 0; row * width < rows.size(); ++row)
+    for (const auto& [place, column] : history_items_) rows[row * width + place] = of_items[row * made + column];
+}
+
 std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const {
   require(mixture_.has_value(), "ranking is given, and the policy has no rankings: it was not compared with any");
   std::vector<const Baseline*> known{&mixture_->baseline};

@@ -286,9 +286,10 @@ class PolicyReader {
       wrong("history", std::string("is wrong: ") + error.what());
     }
     const auto places = [](std::span<const std::string> names, const std::vector<std::string>& columns) {
-      std::vector<std::size_t> result;
+      std::vector<Policy::HistoryColumn> result;
       for (std::size_t i = 0; i < names.size(); ++i)
-        if (std::ranges::find(columns, names[i]) != columns.end()) result.push_back(i);
+        if (const auto found = std::ranges::find(columns, names[i]); found != columns.end())
+          result.push_back({i, static_cast<std::size_t>(found - columns.begin())});
       return result;
     };
     for (const std::string& name : p.history_->spec().tasks) task("tasks", name);

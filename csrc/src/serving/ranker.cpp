@@ -48,18 +48,17 @@ void check_buffer(const Policy& policy, const PageBuffer& buffer) {
 
 // A policy that reads history is never served without it: what was learned live does harm where it is missing.
 void check_history(const Policy& policy, const ScoreSources& sources, const Request& request) {
-  const bool corrected = sources.take_corrected(policy);
-  if (!policy.history() || (!corrected && !sources.network)) return;
-  const auto check = [](std::span<const float> values, std::span<const std::size_t> places, std::size_t width,
-                        std::span<const std::string> names, const char* argument) {
-    for (const std::size_t place : places)
+  if (!sources.read_history(policy)) return;
+  const auto check = [](std::span<const float> values, std::span<const Policy::HistoryColumn> columns,
+                        std::size_t width, std::span<const std::string> names, const char* argument) {
+    for (const auto& [place, column] : columns)
       for (std::size_t at = place; at < std::max(values.size(), width); at += width)
         if (values.empty() || !std::isfinite(values[at]))
           throw std::invalid_argument(std::string(argument) + " lacks " + names[place] +
                                       ", which is of the user's or item's history; want the columns of History::read");
   };
   check(request.context, policy.history_features(), policy.features().size(), policy.features(), "context");
-  if (!request.predictions.empty() && corrected)
+  if (!request.predictions.empty() && sources.read_corrected(policy))
     check(request.items, policy.history_items(), policy.correction()->num_items(), policy.items(), "items");
 }
 

@@ -66,6 +66,11 @@ struct ScoreSources {
   bool any(Condition condition) const {
     return (baseline != nullptr && condition(*baseline)) || (challenger != nullptr && condition(*challenger));
   }
+  // True if scores depend on corrected predictions; on the columns of histories, in these or in the network's inputs.
+  bool read_corrected(const Policy& policy) const {
+    return (network && policy.corrected()) || any([](const Baseline& entry) { return entry.corrected; });
+  }
+  bool read_history(const Policy& policy) const { return policy.history() && (network || read_corrected(policy)); }
   bool take_corrected(const Policy& policy) const {
     return policy.corrected() || any([](const Baseline& entry) { return entry.corrected; });
   }

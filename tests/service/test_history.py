@@ -1,0 +1,196 @@
+"""Histories that are served: a page's columns are those that training makes of its log, whatever ends the server."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pygrade import _core
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.service import JoinConfig
+from pygrade.logs import Logs, read_logs
+from pygrade.logs.history import GROUPS, History, without_columns
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.service.join import join_logs
+from tests.corrections import random_correction
+from tests.service.conftest import Server, eventually, needs_server
+
+TASKS = ("click", "order")
+SECOND = 1000
+HISTORY = History(
+    TASKS, True, SECOND, 4 * SECOND, 40 * SECOND, ((1.3, 0.7),) * GROUPS, (2.0, 3.0), (4.0, 5.0), (6.0, 7.0)
+)
+START, PAUSE = 1_764_000_000_000, 150  # ms
+ITEMS, USERS, SLOTS, CANDIDATES = 60, 7, 5, 20
+PROGRAM = Path(os.environ.get("PYGRADED") or Path(_core.__file__).parent / "bin/pygraded")
+
+
+def save_policy(folder: Path, mixed: bool = True) -> FusionPolicy:
+    """A policy that ranks by predictions which the columns of history correct."""
+    spec = PolicySpec(TASKS, ("hour", *HISTORY.features), PolicyConfig(hidden=(4,)))
+    policy = FusionPolicy(spec, seed=0)
+    policy.correction = random_correction(
+        tasks=TASKS, features=spec.features, items=("margin", *HISTORY.items), indicators=(), scale=0.3
+    )
+    values = (1.0, 20.0)
+    corrected = Baseline("corrected", "identity", values, True, corrected=True)
+    plain = Baseline("expected value", "identity", values, True, corrected=not mixed)
+    policy.mixture = Mixture(1.0, plain, challenger=corrected)
+    policy.history = HISTORY
+    policy.save(folder / "policy")
+    return policy
+
+
+@pytest.fixture
+def run(tmp_path):
+    needs_server()
+    save_policy(tmp_path / "run")
+    return tmp_path / "run"
+
+
+OPTIONS = ["--exposures", "logs", "--feedback", "feedback", "--exposure-share", "1", "--file-seconds", "0.2"]
+
+
+def serve(run, log, *options):
+    command = [PROGRAM, "--run", run, "--port", "0", "--drain-seconds", "0", *OPTIONS, *options]
+    return Server(command, log)
+
+
+def page_of(number: int, rng: np.random.Generator) -> dict:
+    items = rng.choice(ITEMS, CANDIDATES, replace=False)
+    clicks = rng.beta(2, 8, CANDIDATES)
+    return {
+        "user": f"u{rng.integers(USERS)}",
+        "items": [f"item {item}" for item in items],
+        "categories": [None if item % 7 == 0 else f"c{item % 5}" for item in items],
+        "predictions": {"click": clicks.tolist(), "order": (clicks * rng.beta(2, 8, CANDIDATES)).tolist()},
+        "context": {"hour": float(rng.random())},
+        "item_features": {"margin": rng.random(CANDIDATES).tolist()},
+        "k": SLOTS,
+        "timestamp": START + PAUSE * number,
+        "request_id": f"r{number}",
+    }
+
+
+def feedback_on(body: dict, shown: list, rng: np.random.Generator) -> list[dict]:
+    """Events within the time that they count, and one too late."""
+    events = []
+    for item in shown:
+        for task, share in (("click", 0.4), ("order", 0.1), ("click", 0.05)):
+            if rng.random() < share:
+                late = share == 0.05
+                time = body["timestamp"] + int(rng.integers(0, 4 * SECOND)) + 5 * SECOND * late
+                number = f"{body['request_id']}/{item}/{task}/{late}"
+                event = {"user": body["user"], "item": item, "task": task, "timestamp": time, "event_id": number}
+                events.append(event | {"request_id": body["request_id"]})
+    return events
+
+
+def figure(server: Server, name: str) -> float:
+    found = re.search(rf"^{name} (\S+)$", server.ask("GET", "/metrics")[2].decode(), re.M)
+    return float(found[1]) if found else 0.0
+
+
+def replayed(folder: Path) -> tuple[Logs, Logs]:
+    """The log that was served, and its columns made anew from all of it."""
+    config = JoinConfig(feedback_delay_ms=HISTORY.feedback_after)
+    join_logs(folder / "logs", [folder / "feedback"], folder / "joined", config, 1 << 60)
+    served = read_logs(folder / "joined")
+    served = served.select(np.argsort(served.timestamp))
+    return served, HISTORY.columns().add(without_columns(served, HISTORY))
+
+
+def wait_for_disk(server: Server, pages: int) -> None:
+    eventually(lambda: figure(server, "pygrade_exposure_rows_total") == CANDIDATES * pages)
+    eventually(lambda: figure(server, "pygrade_history_pages_total") == pages)
+    assert figure(server, "pygrade_history_dropped_total") == figure(server, "pygrade_history_errors_total") == 0
+
+
+def test_columns_are_those_of_the_log_whatever_ends_the_server(run, tmp_path):
+    """Three kills; feedback comes before the first page after it."""
+    pages, rng = 100, np.random.default_rng(0)
+    waiting: list[dict] = []
+    for life in range(4):
+        server = serve(run, tmp_path / f"said-{life}")
+        for number in range(pages * life, pages * (life + 1)):
+            body = page_of(number, rng)
+            due = [event for event in waiting if event["timestamp"] <= body["timestamp"]]
+            waiting = [event for event in waiting if event["timestamp"] > body["timestamp"]]
+            if due:
+                server.answer("/v1/update", {"events": due})
+            answer = server.answer("/v1/rank", body)
+            assert answer["degraded"] is None and answer["user"] == "known"
+            waiting += feedback_on(body, answer["items"], rng)
+        wait_for_disk(server, pages)
+        assert figure(server, "pygrade_history_ignored_total") > 0
+        server.signal(signal.SIGKILL)
+        server.process.wait()
+    served, made = replayed(run)
+    assert served.num_requests == 4 * pages and set(served.items or ()) == {"margin", *HISTORY.items}
+    places = [made.features.index(name) for name in served.features]
+    np.testing.assert_array_equal(served.context, made.context[:, places])
+    places = [made.items.index(name) for name in served.items]
+    np.testing.assert_array_equal(served.item_features, made.item_features[:, places])
+    assert (made.item_features != 0).any(0).all() and (made.context[:, 1:] != 0).any(0).all()
+
+
+def handle(service: _core.Service, path: str, body: dict | None = None, method: str = "POST") -> tuple[int, dict]:
+    status, _, content, _ = service.handle(method, path, json.dumps(body).encode() if body else b"")
+    return status, json.loads(content)
+
+
+def test_a_store_that_fails_costs_the_columns_and_says_so(run):
+    options = {"history": "redis://127.0.0.1:1/0", "exposures": "logs"}
+    service = _core.Service(str(run), json.dumps(options))
+    body = page_of(0, np.random.default_rng(1))
+    status, page = handle(service, "/v1/rank", body)
+    assert (status, page["degraded"]) == (200, "history")
+    plain = np.array(body["predictions"]["click"]) + 20 * np.array(body["predictions"]["order"])
+    assert page["items"] == [body["items"][place] for place in np.argsort(-plain)[:SLOTS]]
+    assert handle(service, "/v1/explain", body)[1]["ranking"]["by"] == ["expected value"]
+    event = {"user": body["user"], "item": page["items"][0], "task": "click", "request_id": "r0", "timestamp": START}
+    status, answer = handle(service, "/v1/update", {"events": [event]})
+    assert status == 503 and "history" in answer["error"]["message"]
+    assert handle(service, f"/v1/users/{body['user']}", method="DELETE")[0] == 503
+    counters = handle(service, "/v1/status", method="GET")[1]["counters"]
+    assert counters["pygrade_history_errors_total"] > 0 and counters["pygrade_history_waiting"] == 1
+
+
+def test_columns_of_the_caller_stand_for_themselves(run):
+    service = _core.Service(str(run), json.dumps({"history": "none"}))
+    body = page_of(0, np.random.default_rng(1))
+    assert handle(service, "/v1/rank", body)[1]["degraded"] == "history"
+    rng = np.random.default_rng(2)
+    body["context"] |= {name: float(rng.random()) for name in HISTORY.features}
+    body["item_features"] |= {name: rng.random(CANDIDATES).tolist() for name in HISTORY.items}
+    assert handle(service, "/v1/rank", body)[1]["degraded"] is None
+    body["item_features"].popitem()
+    assert handle(service, "/v1/rank", body)[1]["degraded"] == "history"
+
+
+def test_a_user_is_forgotten(run, tmp_path):
+    rng = np.random.default_rng(3)
+    with serve(run, tmp_path / "said") as server:
+        for number in range(20):
+            server.answer("/v1/rank", page_of(number, rng) | {"user": "née/1", "context": {}})
+        later = page_of(100, rng) | {"user": "née/1", "context": {}}
+        assert server.answer("/v1/explain", later)["inputs"] is not None
+        seen = server.answer("/v1/explain", later)["inputs"]["user_shown"]
+        assert seen == pytest.approx(np.log1p(100))
+        status, _, content = server.ask("DELETE", "/v1/users/n%C3%A9e%2F1")
+        assert (status, json.loads(content)) == (200, {"removed": True})
+        assert server.answer("/v1/explain", later)["inputs"]["user_shown"] == 0.0
+        assert server.ask("GET", "/v1/users/5")[0] == 405 and server.ask("DELETE", "/v1/users/")[0] == 400
+
+
+@pytest.mark.parametrize(("options", "mixed"), [({}, True), ({"history": "lmdb:h"}, False)])
+def test_a_policy_is_not_served_without_history(tmp_path, options, mixed):
+    """Without a store, or without a ranking for the pages when it fails."""
+    save_policy(tmp_path, mixed)
+    with pytest.raises(ValueError, match="history"):
+        _core.Service(str(tmp_path), json.dumps(options))
