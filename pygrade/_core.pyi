@@ -235,7 +235,7 @@ class Ranker:
         """Serve another policy. Returns when no thread ranks with the old one any more."""
 
     def score(self, result: Any, num_threads: int, **arguments: Any) -> None:
-        """What each candidate is ranked by, into result [M]; arguments: see `rank_pages`."""
+        """Write the score that each candidate is ranked by into result [M]; arguments: see `rank_pages`."""
 
     def score_parts(self, weights: Any, **arguments: Any) -> tuple[Any, Any, Any]:
         """Each task's part [M, T] of these scores with weights [R, T], the baseline's [M], see `Page.contributions`,
@@ -421,7 +421,7 @@ def check_feature(json: str) -> None:
     """`SchemaError` if a feature contradicts itself."""
 
 def moments(values: Any) -> Any:
-    """Of columns of float32 values [q, D]: known values, their mean, the sum of squares around it, [3, D]."""
+    """Count, mean and sum of squares around the mean [3, D] of float32 columns [q, D], without NaN."""
 
 class FeatureCenter:
     """Reads the features of requests from a store, and adds feedback to it.
@@ -494,7 +494,7 @@ class Pipeline:
         seed: int | None = None,
         predict: Callable[..., Any] | None = None,
     ) -> Pipeline:
-        """Of the files of an artifact and a store of the core. ``any_version``: read whatever version is current."""
+        """Open the files of an artifact and a store of the core. ``any_version``: read whatever version is current."""
 
     @property
     def center(self) -> FeatureCenter: ...

@@ -17,7 +17,7 @@ from pygrade.config.training import TrainConfig
 from pygrade.correction.fit import Candidate, Fitted, correct, fit_correction
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
-from pygrade.logs.history import History, without_columns
+from pygrade.logs.history import History
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.policy.spec import fusion_formula
@@ -141,7 +141,6 @@ def _remembering(trial: Trial, frozen: bool) -> ArmRanking:
     _, licensed = learn(logs, trial.data.propensity, trial.history)
     p, reads = trial.requests.p_hat, licensed is not None and licensed.reads_history
     if licensed is not None:
-        later = later if reads else without_columns(later, trial.history)
         p = correct(licensed.correction, later).reshape(p.shape)
     return ArmRanking(p @ trial.values, figures={"licensed": float(licensed is not None), "history": float(reads)})
 

@@ -135,7 +135,9 @@ def shares(results: Results, settings: Settings) -> Table:
 
 
 def _licensed(record: Record) -> float | None:
-    value: float | None = record["figures"].get("licensed")
+    """1 if a correction was licensed, which reads the history of the log where the arm has it."""
+    figures = record["figures"]
+    value: float | None = figures.get("history", figures.get("licensed"))
     return value
 
 

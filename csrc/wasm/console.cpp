@@ -1,12 +1,13 @@
 // Functions that the console calls in its page: policies from the bytes of their files, and the pages of requests by
 // the core's own Ranker. pygrade/console/web/core.js is the other side.
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <limits>
 #include <memory>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "pygrade/dirichlet.hpp"
@@ -47,65 +48,41 @@ struct Batch {
 #include "pygrade/request.def"
 };
 
-// Rows [first, count] of a column of a width.
-using Rows = std::array<std::size_t, 2>;
+using Texts = std::deque<std::vector<std::string_view>>;
 
+// `count` rows of a column from `first` on; those of texts in memory of the request.
 template <class T>
-struct Values {
-  explicit Values(const Column& column) : values(static_cast<const T*>(column.values)) {}
-  std::span<const T> of(Rows rows, std::size_t width) {
-    return values == nullptr ? std::span<const T>() : std::span(values + rows[0] * width, rows[1] * width);
+std::span<const T> read(const Column& column, std::size_t first, std::size_t count, std::size_t width, Texts& texts) {
+  if (column.values == nullptr) return {};
+  if constexpr (std::is_same_v<T, std::string_view>) {
+    const auto names = names_of(column.names, column.count);
+    const auto places = std::span(static_cast<const std::int32_t*>(column.values) + first, count);
+    auto& row = texts.emplace_back();
+    for (const std::int32_t place : places) row.push_back(place < 0 ? "" : names[static_cast<std::size_t>(place)]);
+    return row;
+  } else {
+    return std::span(static_cast<const T*>(column.values) + first * width, count * width);
   }
-  const T* values;
-};
+}
 
-template <>
-struct Values<std::string_view> {
-  explicit Values(const Column& column)
-      : places(static_cast<const std::int32_t*>(column.values)), names(names_of(column.names, column.count)) {}
-  std::span<const std::string_view> of(Rows rows, std::size_t) {
-    texts.clear();
-    for (std::size_t row = rows[0]; places != nullptr && row < rows[0] + rows[1]; ++row)
-      texts.push_back(places[row] < 0 ? "" : names[static_cast<std::size_t>(places[row])]);
-    return texts;
-  }
-  const std::int32_t* places;
-  std::vector<std::string_view> names, texts;
-};
-
-// The requests of a batch; each lives until the next is made.
-class Requests {
- public:
-  Requests(const Batch& batch, const Policy& policy)
-      : offsets_(batch.offsets),
-        sizes_{.features = policy.features().size(),
-               .tasks = policy.tasks().size(),
-               .item_columns = policy.items().size(),
-               .embedding_size = policy.page_terms() ? policy.page_terms()->dimension : 0},
-#define PYGRADE_FIELD(type, name, rows, width, text) name##_(batch.name),
+Request request_of(const Batch& batch, const Policy& policy, std::size_t b, bool search, Texts& texts) {
+  const detail::FieldSizes sizes{.features = policy.features().size(),
+                                 .tasks = policy.tasks().size(),
+                                 .item_columns = policy.items().size(),
+                                 .embedding_size = policy.page_terms() ? policy.page_terms()->dimension : 0};
+  const auto start = static_cast<std::size_t>(batch.offsets[b]);
+  const struct {
+    std::size_t one, candidates, places = 0;
+  } first{b, start}, count{1, static_cast<std::size_t>(batch.offsets[b + 1]) - start};
+  Request request{.page_terms = search, .as_logged = true};
+  texts.clear();
+#define PYGRADE_FIELD(type, name, rows, width, text) \
+  request.name = read<type>(batch.name, first.rows, count.rows, sizes.width, texts);
 #include "pygrade/request.def"
-        scenario_(batch.scenario) {
-  }
-
-  Request of(std::size_t b, bool search) {
-    const auto first = static_cast<std::size_t>(offsets_[b]), end = static_cast<std::size_t>(offsets_[b + 1]);
-    const struct {
-      Rows one, candidates, places;
-    } of{{b, 1}, {first, end - first}, {}};
-    Request request{.page_terms = search, .as_logged = true};
-#define PYGRADE_FIELD(type, name, rows, width, text) request.name = name##_.of(of.rows, sizes_.width);
-#include "pygrade/request.def"
-    if (const auto name = scenario_.of(of.one, 1); !name.empty() && !name[0].empty()) request.scenario = name[0];
-    return request;
-  }
-
- private:
-  const std::int32_t* offsets_;
-  detail::FieldSizes sizes_;
-#define PYGRADE_FIELD(type, name, rows, width, text) Values<type> name##_;
-#include "pygrade/request.def"
-  Values<std::string_view> scenario_;
-};
+  const auto scenario = read<std::string_view>(batch.scenario, b, 1, 1, texts);
+  if (!scenario.empty() && !scenario[0].empty()) request.scenario = scenario[0];
+  return request;
+}
 
 }  // namespace
 
@@ -167,19 +144,19 @@ void rank(Ranker* ranker, const Batch* batch, std::int32_t k, bool search, std::
           float* weights) {
   const auto policy = ranker->policy();
   const std::size_t tasks = policy->tasks().size(), places = static_cast<std::size_t>(k);
-  Requests requests(*batch, *policy);
+  Texts texts;
   for (std::size_t b = 0; b < static_cast<std::size_t>(batch->requests); ++b)
-    ranker->rank(requests.of(b, search), {.values = {scores + b * places, places},
-                                          .indices = {indices + b * places, places},
-                                          .weights = {weights + b * tasks, tasks}});
+    ranker->rank(request_of(*batch, *policy, b, search, texts), {.values = {scores + b * places, places},
+                                                                 .indices = {indices + b * places, places},
+                                                                 .weights = {weights + b * tasks, tasks}});
 }
 
-// What each task gives to the scores of a request's candidates by weights[T]: contributions[N, T].
+// Contributions[N, T] of the tasks to the scores of a request's candidates by weights[T].
 PYGRADE_EXPORT(contributions)
 void contributions(Ranker* ranker, const Batch* batch, std::int32_t request, const float* weights,
                    float* contributions) {
   const auto policy = ranker->policy();
-  Requests requests(*batch, *policy);
-  const Request given = requests.of(static_cast<std::size_t>(request), false);
+  Texts texts;
+  const Request given = request_of(*batch, *policy, static_cast<std::size_t>(request), false, texts);
   std::ranges::copy(Ranker::score_parts(*policy, given, {weights, policy->tasks().size()}).of_tasks(), contributions);
 }

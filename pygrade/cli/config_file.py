@@ -64,9 +64,8 @@ def _names(command: str) -> set[str]:
 
 def _options_in(options: Sequence[Option], table: Table, where: str, group: str = "") -> Iterator[tuple[str, Setting]]:
     """The options of a group's table and of those nested in it, with their whole names."""
-    own = {
-        o.name.rpartition(".")[2]: o for o in options if o.group == group and o.name != "traceback"
-    }  # decided before
+    own = {option.name.rpartition(".")[2]: option for option in options if option.group == group}
+    own.pop("traceback", None)  # decided before
     for key, value in table.items():
         option = own.get(name := key.replace("-", "_"))
         if option is None or (is_options(option.hint) and not isinstance(value, dict)):

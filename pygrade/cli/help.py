@@ -3,6 +3,7 @@
 import inspect
 import shutil
 import textwrap
+from collections.abc import Iterator, Sequence
 
 from pygrade.cli.option_list import Option, in_words, is_options, options_class, options_of, spoken, table_of
 
@@ -35,13 +36,8 @@ def help_text(command: str, full: bool = False, width: int | None = None) -> str
     groups = [option for option in table_of(command) if is_options(option.hint)]
     if full:
         lines += [line for text in (*about, *examples) for line in (*_wrapped(text, width), "")]
-        lines += [line for option in own for line in _lines(option, width)]
-        for group in groups:
-            nested = [option for option in options if option.group == group.name]
-            title = f"{group.name}: {group.text or (group.hint.__doc__ or '').splitlines()[0]}"
-            lines += ["", *_wrapped(title, width)] if nested or not group.group else []
-            lines += [line for option in nested for line in _lines(option, width)]
-        return "\n".join([*lines, "", *_wrapped(_FOOTER, width, 2)])
+        lines += [*_all_lines(own, groups, options, width), "", *_wrapped(_FOOTER, width, 2)]
+        return "\n".join(lines)
     lines += [*_wrapped(about[0], width, most=4), ""]
     footer = ["", *(line for text in (*examples[:2], _FOOTER) for line in _wrapped(text, width, 2))]
     shown = [_lines(option, width, 2) for option in own[: max(_DOZEN, len(rank))]]
@@ -53,6 +49,19 @@ def help_text(command: str, full: bool = False, width: int | None = None) -> str
         more = f"  {left} more{also and f', also {also}'}: pygrade {spoken(command)} --help-all"
         lines += _wrapped(more, width, 2)
     return "\n".join(lines + footer)
+
+
+def _all_lines(own: Sequence[Option], groups: Sequence[Option], options: Sequence[Option], width: int) -> Iterator[str]:
+    """A command's own options, then those of each group after its title."""
+    for option in own:
+        yield from _lines(option, width)
+    for group in groups:
+        nested = [option for option in options if option.group == group.name]
+        if nested or not group.group:
+            title = group.text or (group.hint.__doc__ or "").splitlines()[0]
+            yield from ("", *_wrapped(f"{group.name}: {title}", width))
+        for option in nested:
+            yield from _lines(option, width)
 
 
 def _lines(option: Option, width: int, most: int | None = None) -> list[str]:

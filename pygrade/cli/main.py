@@ -117,7 +117,7 @@ def usage() -> str:
     rows = "\n".join(f"  {spoken(name):<13} {text}" for name, (_, text) in (COMMANDS | study).items())
     return (
         "usage: pygrade COMMAND [options]\n\n"
-        "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
+        "Learns from logs how to rank by several predictions, and serves the pages (GRADE, arXiv 2510.07919).\n\n"
         f"commands:\n{rows}\n\n"
         "Data is named SCHEME:PATH: logs:DIR (Parquet logs); pipeline also reads kuairand:, recflow: and ebnerd:DIR.\n"
         "It may be at a URL: logs:s3://BUCKET/PATH; so may all that --help calls PATH|URL.\n"

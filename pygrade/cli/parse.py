@@ -45,12 +45,11 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
         flag, equals, value = word.partition("=")
         flag = flag.replace("_", "-")
         if not word.startswith("--"):
-            taken = words_of.get(current.name) if current else None
-            if current is None or (taken and not _is_list(current.hint)):
+            if current is None or (words_of.get(current.name) and not _is_list(current.hint)):
                 current = None if first is None or first.name in words_of else first
             if current is None:
                 raise ValueError(f"{command} has no option {word}; see pygrade {spoken(command)} --help-all")
-            words_of[current.name] = [*(taken or ()), word]
+            words_of[current.name] = [*words_of.get(current.name, ()), word]
         elif flag in on and on[flag].hint is not bool:
             current = on[flag]
             if current.name == "config" and "config" in words_of:
@@ -63,6 +62,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
             group, _, name = flag.removeprefix("--").rpartition(".")
             in_file = any(option.file_only and option.flag == flag for option in table_of(command))
             wanted = f"a file takes it: [{command}.{group}] {name}" if in_file else near(flag, [*on, *off])
+            wanted = "a flag has no value" if flag in on or flag in off else wanted
             raise ValueError(f"{command} has no option {word}; {wanted or f'see pygrade {spoken(command)} --help-all'}")
     stated: dict[str, Setting] = {}
     for option in options:

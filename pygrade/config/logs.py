@@ -18,7 +18,7 @@ class FirstLogConfig(Options):
     k: int = option(10, "items a page", ge=2)
     requests_a_day: float | None = option(None, "pages a day; none: the plan is in pages, not days", gt=0)
     rates: dict[str, float] = option(
-        {}, "Events of a task per shown item, about, e.g. click=0.05; none: the plan is in events, not pages."
+        {}, "Rough events of a task per shown item, e.g. click=0.05; none: the plan is in events, not pages."
     )
     shuffle: float | None = option(
         None, "share of the pages to shuffle; none: the least by which train can decide in two weeks", gt=0, le=0.5
@@ -33,18 +33,18 @@ class FirstLogConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions(Output, FirstLogConfig):
-    """Your own table of requests as a log: proposes what each column is, says what it changes, and tells what the log
-    can tell: calibration, order, which estimates are possible, users for 1 %, what exploration would buy.
+    """Your own table of requests as a log: infers what each column is, prints every change, and reports what the log
+    supports: calibration, order, possible estimates, users needed to find 1 %, the worth of exploration.
 
     Files of several tables, such as users, items and events, are raw events: DIR/events.toml is a schema of what each
     column is, which can be edited and pipeline reads.
 
     Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
-    takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only says.
+    takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only prints.
 
     --day0 starts without a log: DIR gets policy/, which ranks by expected value and pygrade serve serves,
-    pygrade.toml, with the options of serve, join, doctor and train that go on from there, and day0.json, a plan how to
-    explore until train can decide. The first day's log has better numbers: doctor reads it.
+    pygrade.toml, with the options of serve, join, doctor and train that go on from there, and day0.json, a plan of
+    exploration until train can decide. The first day's log has better numbers: run doctor on it.
 
     Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
 
@@ -105,7 +105,7 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
 
     --trade-offs instead shows what the policy offers between tasks, in per cent over production: events of each task
-    against every other as the tasks' values turn; and with --keep the values that keep events of some tasks and earn
+    against every other as the tasks' values vary; and with --keep the values that keep events of some tasks and earn
     most of another. The policy takes values if it was trained with --policy.trade-offs, or serves an expected value or
     a mixture with one, which then ranks alone.
 
@@ -128,9 +128,9 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     report: Place | None = option(None, "HTML file to write: the console of these requests")
     all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
     trade_offs: bool = option(False, "show the trade-offs between tasks that the policy offers")
-    tasks: tuple[str, ...] = option((), "tasks whose values turn; none: the four of most predicted value")
+    tasks: tuple[str, ...] = option((), "tasks whose values vary; none: the four of most predicted value")
     settings: tuple[str, ...] = option(
-        (), "values of tasks, judged over the values as they are: click=-3 click=-3,dwell=2"
+        (), "values of tasks to compare with the policy's own: click=-3 click=-3,dwell=2"
     )
     keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
     most: str = option("value", "the task to earn most events of, or value")

@@ -133,8 +133,11 @@ def select_item_columns(logs: Logs, theta: Floats, parents: tuple[int, ...] | No
 
 
 def correct(correction: Correction, logs: Logs) -> Floats32:
-    """Corrected predictions [M, T] of a log's candidates."""
-    return correction.apply(logs.context, logs.predictions, logs.offsets, columns_of(correction, logs))
+    """Corrected predictions [M, T] of a log's candidates, which may have more features than it reads."""
+    context = logs.context
+    if logs.features != correction.features:
+        context = np.ascontiguousarray(context[:, [logs.features.index(name) for name in correction.features]])
+    return correction.apply(context, logs.predictions, logs.offsets, columns_of(correction, logs))
 
 
 def correct_by_fold(corrections: Sequence[Correction], logs: Logs, fold: Array) -> Floats32:

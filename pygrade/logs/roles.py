@@ -75,7 +75,7 @@ ROLES = {
     "candidates": _role(("integer",), "candidates"),
 }
 SHORT = {role.short: name for name, role in ROLES.items() if role.short}
-"""What people write on the command line → role."""
+"""Word of the command line → role."""
 REQUIRED = tuple(name for name, role in ROLES.items() if role.required)
 SKIP = "skip"  # the role of columns to leave out
 

@@ -50,11 +50,11 @@ class TaskChoice:
 
 
 def choose_tasks(
-    features: FeatureSet, timeline: Timeline, config: PipelineConfig, given: Collection[str] | None = None
+    features: FeatureSet, timeline: Timeline, config: PipelineConfig, predicted: Collection[str] | None = None
 ) -> TaskChoice:
     """Choose the tasks that were asked for, or all that can be predicted; `min_events` in every part make one valued.
 
-    given: the tasks with predictions of somebody else, whatever their events; None: a model predicts, which needs
+    predicted: the tasks with predictions in the log, whatever their events; None: a model predicts, which needs
     `FEWEST` events and as many rows without one in each part that it is made of. ValueError if a task that was asked
     for has too few events, or none is left.
     """
@@ -78,17 +78,17 @@ def choose_tasks(
                 f"tasks names {task!r}, which has {fewest[names.index(task)]:.0f} events in one of train, stop, "
                 f"calibrate and what follows; want at least {config.min_events}"
             )
-    if not any(enough[task] for task in names if given is None or task in given):
-        which = "task" if given is None else "task with a column p_<task>"
+    if not any(enough[task] for task in names if predicted is None or task in predicted):
+        which = "task" if predicted is None else "task with a column p_<task>"
         raise ValueError(f"no {which} has {config.min_events} events in each part of the time; want more data")
     can = {task for task, count in zip(names, learned, strict=True) if enough[task] or count >= FEWEST}
-    tasks = config.tasks or tuple(task for task in names if task in (can if given is None else given))
+    tasks = config.tasks or tuple(task for task in names if task in (can if predicted is None else predicted))
     unvalued = tuple(task for task in tasks if not enough[task])
     left_out = () if config.tasks else tuple(task for task in names if task not in tasks)
     if unvalued:
         few = f"fewer than {config.min_events} events in a part"
         logger.info("mtl: too rare to be valued (%s), inputs alone: %s", few, ", ".join(unvalued))
-    if left_out and given is None:
+    if left_out and predicted is None:
         logger.info("mtl: too rare to predict, left out: %s", ", ".join(left_out))
     return TaskChoice(tasks, unvalued, left_out)
 

@@ -54,12 +54,12 @@ class Timeline:
             if hours is not None:
                 raise ValueError("hours are given; want None in a world without a clock (world.dynamics)")
             return None
-        found: Floats | None = None if hours is None else np.asarray(hours, np.float64)
-        good = found is not None and found.shape == (n,) and ((found >= 0) & (found < self.span)).all()
-        if found is None or not good or (np.diff(found) < 0).any():
-            shown = "None" if found is None else f"{found.shape} from {found.min()} to {found.max()}"
+        times: Floats | None = None if hours is None else np.asarray(hours, np.float64)
+        good = times is not None and times.shape == (n,) and ((times >= 0) & (times < self.span)).all()
+        if times is None or not good or (np.diff(times) < 0).any():
+            shown = "None" if times is None else f"{times.shape} from {times.min()} to {times.max()}"
             raise ValueError(f"hours are {shown}; want {n} that do not fall, from 0 to below {self.span}")
-        return found
+        return times
 
     def items(self, places: Array, hours: Floats) -> NDArray[np.int32]:
         """[n, C]: the items that live at these places [n, C] at these hours [n]."""

@@ -11,7 +11,7 @@ from pygrade.stores.store import Store
 __all__ = ["KINDS", "Store", "StoreError", "StoreUnreachableError", "open_store", "without_secret"]
 
 KINDS = tuple((address, text) for _, address, text, _ in _core.store_kinds())
-"""How the address of each kind of store looks, and what it is."""
+"""Form of the address of each kind of store, and its meaning."""
 
 _TIMEOUT = 0.25  # seconds for a connection to Redis, and for an answer
 

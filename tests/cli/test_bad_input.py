@@ -53,6 +53,7 @@ CASES = {
     TRAIN + "--policy.slope 2": "policy.slope is 2.0; want it with --policy.transform log1p",
     TRAIN + "--reward.prior-weight 0 --reward.prior-calibration slope": "want it with --reward.prior-weight above 0",
     TRAIN + "--grade off --stage1.steps 5": "stage1.steps is 5; want it with --grade on alone",
+    TRAIN + "--correction.on=1": "no option --correction.on=1; a flag has no value",
     TRAIN + "--correction.no-on --prior z": "correction.prior is z; want it with --correction.on alone",
     TRAIN + "--trust.folds 0 --prior z": "prior is z; want it with --trust.folds above 0 alone",
     TRAIN + "--correction.prior z --prior z": "--prior and --correction.prior both name a policy",

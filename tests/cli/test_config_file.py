@@ -147,6 +147,8 @@ def test_none_is_stored_if_it_is_not_the_default():
 def test_files_may_follow_the_options():
     first, last = (parse("doctor", words) for words in (["a.csv", "--quiet"], ["--quiet", "a.csv"]))
     assert first == last and [str(path) for path in last.files] == ["a.csv"]
+    judged = parse("evaluate", ["--data", "logs:x", "--policy", "p", "a", "b"])
+    assert (judged.policy, judged.runs) == (Path("p"), (Path("a"), Path("b")))  # a value that is there takes no more
 
 
 def test_pairs_of_the_command_line():

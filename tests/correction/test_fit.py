@@ -142,6 +142,8 @@ def test_cross_fitted_predictions_are_of_the_other_folds():
     np.testing.assert_array_equal(
         predictions.reshape(len(users), 20, 2)[some].reshape(-1, 2), correct(found.folds[2], logs.select(some))
     )
+    wider = replace(logs, features=("unread", *logs.features), context=np.insert(logs.context, 0, 9.0, 1))
+    np.testing.assert_array_equal(correct_by_fold(found.folds, wider, users % 4), predictions)
     other = replace(logs, feedback=np.where((np.repeat(users, 20) % 4 == 2)[:, None], 0, logs.feedback))
     again = fit_correction(other, looks(other), users % 4, users, parents=found.correction.parents)
     # Without fold 2 nothing of its feedback is left but the start of the Newton steps.

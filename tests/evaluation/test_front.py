@@ -196,7 +196,7 @@ def test_a_front_needs_a_policy_that_takes_multipliers_and_known_tasks(policy):
     static = Mixture(0.5, Baseline("best static", "zlog", VALUES))
     for mixture in (None, static, replace(corrected(logs, plain=True).mixture, trust=1.0)):
         plain.mixture = mixture
-        with pytest.raises(ValueError, match="policy has no trade_offs and ranks by no expected value; want one"):
+        with pytest.raises(ValueError, match="trade_offs"):
             judge(plain, logs)
     for tasks, named in ((("dwell",), "tasks names 'dwell'"), (("click", "click"), "want each task once")):
         with pytest.raises(ValueError, match=named):

@@ -20,6 +20,7 @@ from pygrade.simulation.marketplace import TASK_VALUES
 from pygrade.simulation.simulate import simulate_logs
 from pygrade.training.baselines import expected_value
 from pygrade.training.guardrails import foresee, keep_limits, measured
+from tests.refusals import refuses
 
 _REWARD = RewardConfig(propensity=0.6)
 
@@ -212,8 +213,7 @@ def test_columns_that_boosts_read_leave_a_correction_as_it_is() -> None:
     ],
 )
 def test_wrong_limits_are_named(limits: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        GuardrailConfig(limits=tuple(limits))
+    refuses(ValueError, message, GuardrailConfig, limits=tuple(limits))
     assert str(Limit.parse("search:click<=1.02")) == "search: click <= 1.02"
 
 
@@ -228,10 +228,9 @@ def test_wrong_limits_are_named(limits: list[str], message: str) -> None:
 )
 def test_what_a_limit_lacks_is_named(limit: str, message: str) -> None:
     values = tuple(0.0 if task == "like" else v for task, v in zip(_logs().tasks, TASK_VALUES, strict=True))
-    with pytest.raises(ValueError, match=message):
-        _kept(limit, policy=_policy(logs=_logs().valued(values)))
+    refuses(ValueError, message, lambda: _kept(limit, policy=_policy(logs=_logs().valued(values))))
     logs = replace(_logs(), item_features=2 * _logs().item_columns)
-    with pytest.raises(ValueError, match="from 0 to 2; want 0 to 1"):
+    with pytest.raises(ValueError, match="from 0 to 2"):
         keep_limits(_policy(), logs, GuardrailConfig(limits=("share new >= 0.1",)), _REWARD)
 
 
@@ -240,7 +239,5 @@ def test_values_and_boosts_of_a_policy_need_what_they_turn() -> None:
     with pytest.raises(ValueError, match="an expected value"):
         alone.artifact() and BlendedRanker(alone)
     boosted = FusionPolicy(PolicySpec(("click", "order"), ("age",), PolicyConfig(boosts={"new": 2.0})))
-    with pytest.raises(ValueError, match="no item column"):
-        BlendedRanker(boosted)
-    with pytest.raises(ValueError, match="boosts is nan"):
-        PolicyConfig(boosts={"new": float("nan")})
+    refuses(ValueError, "no item column", BlendedRanker, boosted)
+    refuses(ValueError, "boosts is nan", PolicyConfig, boosts={"new": float("nan")})

@@ -10,17 +10,28 @@ from pygrade.evaluation.label_leaks import find_leaks
 from tests.learning import logs_of, tiny_logs
 
 
+def leaks_of(logs, kind="LEAK"):
+    return [leak.text for leak in find_leaks(logs) if leak.kind == kind]
+
+
+def altered(logs, **columns):
+    """The log with other columns, as float32."""
+    return replace(logs, **{name: np.asarray(column, np.float32) for name, column in columns.items()})
+
+
+def with_item(logs, column):
+    return replace(logs, items=("ctr",), item_features=column.reshape(-1, 1).astype(np.float32))
+
+
+def with_feature(logs, column):
+    return altered(logs, context=np.stack([logs.context[:, 0], column], 1))
+
+
 @pytest.fixture(scope="module")
 def logs():
-    logs = tiny_logs(600, seed=5)
-    rng = np.random.default_rng(0)
-    return replace(
-        logs,
-        items=("margin",),
-        item_features=rng.normal(size=(logs.num_rows, 1)).astype(np.float32),
-        value=rng.lognormal(2, 0.5, logs.num_rows).astype(np.float32),
-        value_tasks=("order",),
-    )
+    logs, rng = tiny_logs(600, seed=5), np.random.default_rng(0)
+    shop = with_item(logs, rng.normal(size=logs.num_rows))
+    return replace(altered(shop, value=rng.lognormal(2, 0.5, logs.num_rows)), value_tasks=("order",))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
@@ -28,8 +39,8 @@ def test_a_prediction_that_holds_its_label(logs, share):
     rng = np.random.default_rng(1)
     told = logs.feedback[:, 0] * (rng.random(logs.num_rows) < share)
     predictions = logs.predictions * [0.5, 1.0] + told[:, None] * [0.5, 0]
-    (sentence,) = leaks_of(replace(logs, predictions=predictions.astype(np.float32)))
-    how = "AUC" if share == 1 else r"of the events above all other rows"
+    (sentence,) = leaks_of(altered(logs, predictions=predictions))
+    how = "AUC" if share == 1 else "of the events above all other rows"
     assert sentence.startswith("the prediction of click holds its feedback") and how in sentence
     assert "a model trained on these rows" in sentence
 
@@ -38,12 +49,9 @@ def test_a_good_prediction_is_no_leak(logs):
     assert leaks_of(logs) == []
     appeal = np.random.default_rng(2).normal(size=logs.num_rows)
     feedback = np.where(logs.shown & (appeal > 1), 1.0, 0.0) * (np.random.default_rng(3).random(logs.num_rows) < 0.9)
-    good = replace(
-        logs,
-        feedback=np.stack([feedback, logs.feedback[:, 1]], 1).astype(np.float32),
-        predictions=np.stack([1 / (1 + np.exp(3 - 3 * appeal)), logs.predictions[:, 1]], 1).astype(np.float32),
-    )
-    assert leaks_of(good) == []
+    predictions = np.stack([1 / (1 + np.exp(3 - 3 * appeal)), logs.predictions[:, 1]], 1)
+    feedback = np.stack([feedback, logs.feedback[:, 1]], 1)
+    assert leaks_of(altered(logs, feedback=feedback, predictions=predictions)) == []
 
 
 @pytest.mark.parametrize("kind", ["sum", "flag", "minus", "scaled", "with gaps"])
@@ -63,7 +71,7 @@ def test_a_feature_that_counts_the_feedback(logs, kind):
 
 def test_a_feature_that_adds_up_amounts_of_every_page_and_one_that_is_a_time(logs):
     seconds = np.where(logs.shown, np.random.default_rng(4).gamma(2, 30, logs.num_rows), 0)
-    dense = replace(logs, feedback=np.stack([seconds, logs.feedback[:, 1]], 1).astype(np.float32))
+    dense = altered(logs, feedback=np.stack([seconds, logs.feedback[:, 1]], 1))
     total = np.add.reduceat(dense.feedback, logs.offsets[:-1])[:, 0]
     (sentence,) = leaks_of(replace(dense, context=np.stack([total, logs.context[:, 1]], 1)))
     assert "feature mode tells how often click happens on the page (correlation 1.000)" in sentence
@@ -77,23 +85,23 @@ def test_a_feature_that_adds_up_amounts_of_every_page_and_one_that_is_a_time(log
 def test_an_item_column_that_tells_the_feedback_or_is_there_only_with_it(logs, share, how):
     """The seconds that somebody looked at what he clicked, of a table that lists shown rows alone."""
     column = np.where(logs.feedback[:, 1] > 0, 1 + logs.value, 0)
-    (sentence,) = leaks_of(replace(logs, item_features=column[:, None]))
-    assert sentence.startswith("item column margin tells the feedback of order (AUC 1.000)")
+    (sentence,) = leaks_of(with_item(logs, column))
+    assert sentence.startswith("item column ctr tells the feedback of order (AUC 1.000)")
     rng = np.random.default_rng(6)
     known = (logs.feedback[:, 0] > 0) & (rng.random(logs.num_rows) < share)
     seconds = np.where(known, rng.gamma(2, 30, logs.num_rows), np.nan)
-    (sentence,) = leaks_of(replace(logs, item_features=seconds[:, None].astype(np.float32)))
-    assert re.match(rf"item column margin tells the feedback of click \(by where it is empty: {how}\)", sentence)
+    (sentence,) = leaks_of(with_item(logs, seconds))
+    assert re.match(rf"item column ctr tells the feedback of click \(by where it is empty: {how}\)", sentence)
     anywhere = np.where(rng.random(logs.num_rows) < 0.5, rng.normal(size=logs.num_rows), np.nan)
-    assert leaks_of(replace(logs, item_features=anywhere[:, None].astype(np.float32))) == []
+    assert leaks_of(with_item(logs, anywhere)) == []
 
 
 def test_prices_that_follow_the_feedback_or_gain_too_much(logs):
     order = logs.feedback[:, 1]
-    (sentence,) = leaks_of(replace(logs, value=np.where(order > 0, logs.value, 0).astype(np.float32)))
+    (sentence,) = leaks_of(altered(logs, value=np.where(order > 0, logs.value, 0)))
     assert sentence.startswith("the price follows the feedback of order: it is 0 in 100 % of the shown rows without")
     some = np.random.default_rng(0).random(logs.num_rows) < 0.05
-    wide = replace(logs, value=np.where((order > 0) | some, 500.0, 2.0).astype(np.float32))
+    wide = altered(logs, value=np.where((order > 0) | some, 500.0, 2.0))
     (sentence,) = leaks_of(wide)
     assert sentence.startswith("the price is too good: with it, the order by expected value earns")
     assert leaks_of(replace(wide, value_tasks=())) == []  # nothing counts it
@@ -101,12 +109,7 @@ def test_prices_that_follow_the_feedback_or_gain_too_much(logs):
 
 def test_rare_events_say_nothing(logs):
     few = np.where(np.cumsum(logs.feedback[:, 1]) <= 15, logs.feedback[:, 1], 0)
-    feedback = np.stack([logs.feedback[:, 0], few], 1).astype(np.float32)
-    assert leaks_of(replace(logs, feedback=feedback, item_features=few[:, None].astype(np.float32))) == []
-
-
-def leaks_of(logs, kind="LEAK"):
-    return [leak.text for leak in find_leaks(logs) if leak.kind == kind]
+    assert leaks_of(with_item(altered(logs, feedback=np.stack([logs.feedback[:, 0], few], 1)), few)) == []
 
 
 def world(seed: int = 0, requests: int = 1000, users: int = 300):
@@ -133,22 +136,18 @@ def world(seed: int = 0, requests: int = 1000, users: int = 300):
     )
 
 
-def with_item(logs, column):
-    return replace(logs, items=("ctr",), item_features=column.reshape(-1, 1).astype(np.float32))
-
-
 def rates(logs, smooth=1.0):
-    """Clicks per showing of each item, in this very log; [M]."""
+    """Clicks per showing of each item, in this very log; [1200]."""
     clicks, shown = (np.bincount(logs.item_id, x, 1200) for x in (logs.feedback[:, 0], logs.shown))
-    return ((clicks + 0.25 * smooth) / (shown + smooth))[logs.item_id]
+    return (clicks + 0.25 * smooth) / (shown + smooth)
 
 
 @pytest.mark.parametrize("requests", [1000, 4000])  # 7 and 27 showings of an item
 def test_item_rates_of_this_very_log(requests):
     logs = world(requests=requests)
-    (sentence,) = leaks_of(with_item(logs, rates(logs)))
+    (sentence,) = leaks_of(with_item(logs, rates(logs)[logs.item_id]))
     assert sentence.startswith("item column ctr was computed from the a of this very log") and "z 1" in sentence
-    assert leaks_of(with_item(logs, rates(world(1, requests=requests)))) == []
+    assert leaks_of(with_item(logs, rates(world(1, requests=requests))[logs.item_id])) == []
 
 
 def test_item_rates_as_they_were_known_at_each_page():
@@ -160,10 +159,6 @@ def test_item_rates_as_they_were_known_at_each_page():
         clicks[item] += event
         shown[item] += seen
     assert leaks_of(with_item(logs, so_far)) == [] == leaks_of(replace(with_item(logs, so_far), timestamp=None))
-
-
-def with_feature(logs, column):
-    return replace(logs, context=np.stack([logs.context[:, 0], column], 1).astype(np.float32))
 
 
 def test_what_a_user_does_in_this_very_log():
@@ -217,19 +212,16 @@ def test_a_feature_that_counts_pages_of_one_order_at_most_is_suspicious():
 def test_predictions_that_were_made_after_the_fact(strength):
     logs, rng = world(), np.random.default_rng(3)
     assert leaks_of(logs) == []
-    altered = logs.predictions * np.exp(strength * (2 * logs.feedback - 0.3) * rng.random(logs.feedback.shape))
-    (sentence,) = leaks_of(replace(logs, predictions=np.minimum(altered, 1).astype(np.float32)))
+    predictions = logs.predictions * np.exp(strength * (2 * logs.feedback - 0.3) * rng.random(logs.feedback.shape))
+    (sentence,) = leaks_of(altered(logs, predictions=np.minimum(predictions, 1)))
     assert sentence.startswith("the prediction of a holds its feedback (where production's order and it disagree")
 
 
 def test_predictions_of_a_model_that_was_trained_on_these_rows():
     logs, other = world(requests=2000), world(1, 2000)
-    for source, told in ((logs, True), (other, False)):
+    for source, found in ((logs, 1), (other, 0)):
         learned = logs.predictions.copy()
-        learned[:, 0] *= (
-            (rates(source, 5)[np.argsort(source.item_id)][np.searchsorted(np.sort(source.item_id), logs.item_id)]) * 4
-        )
-        sentences = leaks_of(replace(logs, predictions=np.minimum(learned, 1)))
-        assert [s.startswith("the prediction of a holds its feedback (it foretells") for s in sentences] == [
-            True
-        ] * told
+        learned[:, 0] *= 4 * rates(source, 5)[logs.item_id]
+        sentences = leaks_of(altered(logs, predictions=np.minimum(learned, 1)))
+        assert len(sentences) == found
+        assert all(s.startswith("the prediction of a holds its feedback (it foretells") for s in sentences)

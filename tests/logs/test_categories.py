@@ -12,6 +12,7 @@ from pygrade.logs.import_table import import_table
 from pygrade.logs.table import Table, to_arrow
 from pygrade.logs.text_numbers import parse_number, read_numbers
 from tests.logs.shop import CANDIDATES, shop
+from tests.refusals import refuses
 
 pytest.importorskip("pyarrow")
 REQUESTS = 1000
@@ -188,8 +189,7 @@ def test_the_levels_of_a_policy_apply_to_another_table(caplog):
     assert not other.context[:, 2].any() and not other.item_features[:, 1].any() and other.item_features[:, 0].any()
     assert "no features plan=gone: taken as 0" in caplog.text and "no items brand=c" in caplog.text
     for features, items in ((("city=x",), ()), ((), ("city=x",)), (("plan",), ())):
-        with pytest.raises(ValueError, match="the log has no"):
-            logs.arranged(logs.tasks, features, items)
+        refuses(ValueError, "the log has no", logs.arranged, logs.tasks, features, items)
 
 
 def test_a_log_with_such_columns_is_read_again(tmp_path):
@@ -216,8 +216,7 @@ def test_raw_values_of_requests():
     np.testing.assert_array_equal(encode(names, rows, unseen), np.array(expected, np.float32))
     assert unseen == {"plan": 1} and encode(names, []).shape == (0, 4) and encode((), rows).shape == (4, 0)
     for value in ("soon", [1], object()):
-        with pytest.raises(ValueError, match=r"rows\[1\]\['hour'\] is .*want a number"):
-            encode(names, [{}, {"hour": value}])
+        refuses(ValueError, r"rows\[1\]\['hour'\] is .*want a number", encode, names, [{}, {"hour": value}])
 
 
 @pytest.mark.parametrize(
@@ -249,5 +248,4 @@ def test_texts_that_are_numbers(texts, numbers):
 
 def test_one_text_is_a_number():
     assert parse_number("1,125") == 1.125 and parse_number("no") == 0 and np.isnan(parse_number(" "))
-    with pytest.raises(ValueError, match="'x' is no number"):
-        parse_number("x")
+    refuses(ValueError, "'x' is no number", parse_number, "x")

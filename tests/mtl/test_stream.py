@@ -12,6 +12,7 @@ from pygrade.mtl.column_stats import ColumnStats
 from pygrade.mtl.stream import Window
 from pygrade.mtl.timeline import FIRST, LAST
 from tests.mtl.worlds import COLUMNS, SMALL, batches_of, fit, parameters, world
+from tests.refusals import refuses
 
 TASKS = ("a", "b")
 PARTS = Timeline(2000, 2400, 2900)
@@ -142,16 +143,13 @@ def test_times_that_cannot_be_split_are_named():
     dense, ids, labels, time, _ = world(100)
     rows = batches_of(dense, ids, labels, time)
     for shares in ((0.5, 0.5, 0.1), (0.5, 0.0, 0.1), (0.5, 0.1)):
-        with pytest.raises(ValueError, match="shares is"):
-            split_times(rows, shares)
+        refuses(ValueError, "shares is", split_times, rows, shares)
     for batches, message in (
         (batches_of(dense, ids, labels, np.zeros(100, np.int64)), "the train part has no rows: 100 rows of 1 instants"),
         (lambda: iter([]), "batches gives no rows"),
     ):
-        with pytest.raises(ValueError, match=message):
-            split_times(batches)
-    with pytest.raises(ValueError, match="train_end is 5, stop_end 4"):
-        Timeline(5, 4, 6)
+        refuses(ValueError, message, split_times, batches)
+    refuses(ValueError, "train_end is 5, stop_end 4", Timeline, 5, 4, 6)
 
 
 def test_a_part_without_positives_is_named():

@@ -75,7 +75,7 @@ def test_the_default_schema_has_a_feature_of_every_kind(log):
     wrong = replace(shop.SOURCE, items={**shop.SOURCE.items, "brand": "embedding"}, category=None)
     log = EventLog.open(log.path)
     log.source["items"] = wrong.items
-    with pytest.raises(SchemaError, match=r"items.brand is of the kind 'embedding', and String; want lists of floats"):
+    with pytest.raises(SchemaError, match=r"items\.brand is of the kind 'embedding', and String"):
         default_schema(log)
 
 
@@ -210,7 +210,7 @@ def test_an_embedding_of_another_length_is_refused(features, log):
     with open_store("memory:") as store:
         center = FeatureCenter(features.schema, features.fitted, store)
         items = log.items().with_columns(pl.lit([1.0, 2.0]).alias("text"))
-        with pytest.raises(SchemaError, match="items: 'text' of item_id 1 has 2 numbers; want 6"):
+        with pytest.raises(SchemaError, match="items: 'text' of item_id 1 has 2 numbers"):
             center.publish(features.state(), log.users(), items, "v1")
         center.publish(features.state(), log.users(), log.items(), "v1")
         read = center.read(110, [1, 10**7], None, shop.START)

@@ -22,6 +22,7 @@ from pygrade.serving.pipeline import Pipeline
 from pygrade.serving.ranker import BlendedRanker
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, write_log
+from tests.refusals import refuses
 
 OWN = replace(CONFIG, predictions="own", mtl=MtlConfig(), candidates=0)
 NOW = 1_700_003_000_000
@@ -62,8 +63,7 @@ def test_the_artifact_has_no_model_and_says_so(own):
     artifact = open_artifact(own / "artifact")
     assert artifact.own_predictions and not artifact.part("mtl").exists()
     system = Pipeline.load(own)
-    with pytest.raises(ValueError, match=r"predictions is missing: .*--mtl own"):
-        system.rank(3)
+    refuses(ValueError, r"predictions is missing: .*--mtl own", system.rank, 3)
     system.close()
 
 
@@ -92,7 +92,7 @@ def test_predictions_of_a_request_make_the_page_that_predict_makes(own):
     for wrong in ({"item_ids": None}, {"predictions": predictions[:7]}):
         with pytest.raises(ValueError, match=r"predictions has shape .* want \[n, T\] of item_ids"):
             system.rank(3, **asked | {"predictions": predictions} | wrong)
-    with pytest.raises(ValueError, match="item_features names 'distance', which nothing reads"):
+    with pytest.raises(ValueError, match="item_features names 'distance'"):
         system.rank(3, **asked, predictions=predictions, item_features={"distance": np.ones(200)})
     system.close()
 
@@ -133,10 +133,8 @@ def test_what_the_model_does_not_know_ranks_last_and_errors_reach_the_caller(own
 
     system = Pipeline.load(own, seed=0, predict=predict)
     assert system.rank(3, k=4, item_ids=[7, 1, 2, 3], timestamp=NOW).items[-1] == 7
-    with pytest.raises(KeyError, match="no such user"):
-        system.rank(4, item_ids=[1, 2], timestamp=NOW)
-    with pytest.raises(ValueError, match=r"predict gave shape \(2, 2\); want \[n, T\], \(2, 3\)"):
-        system.rank(5, item_ids=[1, 2], timestamp=NOW)
+    refuses(KeyError, "no such user", system.rank, 4, item_ids=[1, 2], timestamp=NOW)
+    refuses(ValueError, r"predict gave shape \(2, 2\)", system.rank, 5, item_ids=[1, 2], timestamp=NOW)
     system.close()
 
 
@@ -154,8 +152,7 @@ def test_commands_that_have_no_model_say_what_works(own, capsys):
 
 
 def test_a_model_beside_that_of_the_artifact_is_refused(run):
-    with pytest.raises(ValueError, match="predict is given, and the artifact has a multi-task model"):
-        Pipeline.load(run, predict=half)
+    refuses(ValueError, "predict is given", Pipeline.load, run, predict=half)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +164,7 @@ def test_a_model_beside_that_of_the_artifact_is_refused(run):
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        PipelineConfig(**options)
+    refuses(ValueError, message, PipelineConfig, **options)
 
 
 def altered(own, folder, change):
@@ -184,7 +180,7 @@ def test_a_task_without_predictions_is_left_out(own, tmp_path, caplog):
     found = run_pipeline(data, tmp_path / "run", OWN)
     assert found["stages"]["mtl"]["tasks"] == ["click", "order"]
     assert "no column p_like; the task is left out" in caplog.text
-    with pytest.raises(ValueError, match="tasks names 'like', and the log has no column p_like"):
+    with pytest.raises(ValueError, match=r"tasks names 'like'.*p_like"):
         run_pipeline(data, tmp_path / "run", replace(OWN, tasks=("click", "like")))
 
 
@@ -202,8 +198,7 @@ def test_predictions_of_a_task_without_events_stay_an_input(own, tmp_path):
 
 def test_a_log_without_predictions_and_a_missing_one_are_named(own, tmp_path):
     data = altered(own, tmp_path / "log", lambda table: table.drop("p_click", "p_like", "p_order"))
-    with pytest.raises(ValueError, match="the data has no column p_<task>"):
-        run_pipeline(data, tmp_path / "run", OWN)
+    refuses(ValueError, "the data has no column p_<task>", run_pipeline, data, tmp_path / "run", OWN)
     log = EventLog.open(stage(own, "events") / "log")
     features = FeatureSet.open(stage(own, "features") / "set")
     batch = next(features.batches(requests=4))
@@ -224,5 +219,4 @@ def test_the_command_line_takes_mtl_own(own, tmp_path, capsys):
 def test_a_log_without_feedback_is_named(own, tmp_path):
     nothing = [polars.col(f"y_{task}") * 0.0 for task in TASKS]
     data = altered(own, tmp_path / "log", lambda table: table.with_columns(nothing))
-    with pytest.raises(ValueError, match="no shown row has feedback; join it to the log"):
-        run_pipeline(data, tmp_path / "run", OWN)
+    refuses(ValueError, "no shown row has feedback", run_pipeline, data, tmp_path / "run", OWN)

@@ -27,6 +27,7 @@ from pygrade.pipeline.prerank import fit_prerank
 from pygrade.pipeline.run import run_pipeline
 from pygrade.stores import StoreError
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
+from tests.refusals import refuses
 
 STAGES = ("events", "features", "leaks", "prerank", "mtl", "logs", "policy", "evaluate", "publish")
 
@@ -184,8 +185,7 @@ def test_commands_do_not_overwrite_each_others_results(run, tmp_path, capsys):
     assert times(mine) == before
     with directory_lock(tmp_path / "trained", "train"):
         pass
-    with pytest.raises(ValueError, match="holds the results of pygrade train"):
-        run_pipeline(data, tmp_path / "trained", CONFIG)
+    refuses(ValueError, "holds the results of pygrade train", run_pipeline, data, tmp_path / "trained", CONFIG)
     assert [path.name for path in (tmp_path / "trained").iterdir()] == [".pygrade"]
 
 
@@ -268,14 +268,11 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
         ({"candidates": -1}, "candidates is -1"),
         ({"evidence_prior": -1.0}, "evidence_prior is -1"),
     ):
-        with pytest.raises(ValueError, match=re.escape(message)):
-            replace(CONFIG, **options)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        run_pipeline("logs:nowhere", tmp_path / "run")
+        refuses(ValueError, re.escape(message), replace, CONFIG, **options)
+    refuses(FileNotFoundError, "does not exist", run_pipeline, "logs:nowhere", tmp_path / "run")
     for spec in (f"what:{tmp_path}", "logs", "logs:"):
-        with pytest.raises(ValueError, match=f"data is '{spec}'; want one of"):
-            run_pipeline(spec, tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing; want the JSON of a feature schema"):
+        refuses(ValueError, f"data is '{spec}'; want one of", run_pipeline, spec, tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing"):
         run_pipeline(data, tmp_path / "run", replace(CONFIG, schema=tmp_path / "nowhere.json"))
     assert not [p.name for p in (tmp_path / "run").iterdir() if p.name != ".pygrade"]  # nothing was read
     with pytest.raises(ValueError, match="tasks names 'buy'"):
@@ -298,5 +295,4 @@ def test_a_task_that_ends_before_the_policys_part_is_not_valued(run):
     short = replace(timeline, calibrate_end=end)  # fewer orders follow than a task must have
     choice = choose_tasks(features, short, CONFIG)
     assert "click" in choice.valued and "order" in choice.unvalued
-    with pytest.raises(ValueError, match="tasks names 'order'"):
-        choose_tasks(features, short, replace(CONFIG, tasks=("order",)))
+    refuses(ValueError, "tasks names 'order'", lambda: choose_tasks(features, short, replace(CONFIG, tasks=("order",))))

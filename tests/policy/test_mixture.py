@@ -10,6 +10,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.alone import rank_by
 from pygrade.policy.mixture import mix_scores, request_values
+from tests.refusals import refuses
 
 TASKS = ("click", "buy")
 EV = Baseline("expected value", "identity", (1.0, 20.0), logarithm=True)
@@ -74,8 +75,7 @@ def test_values_turn_the_baseline_and_reach_the_inputs():
     ],
 )
 def test_wrong_values_are_named(values, message):
-    with pytest.raises(ValueError, match=message):
-        request_values(values, TASKS, 3)
+    refuses(ValueError, message, request_values, values, TASKS, 3)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,7 @@ def test_wrong_values_are_named(values, message):
 )
 def test_wrong_baselines_are_named(options, message):
     good = {"name": "b", "transform": "identity", "weights": (1.0, 2.0), "logarithm": True}
-    with pytest.raises(ValueError, match=message):
-        Baseline(**good | options)
+    refuses(ValueError, message, Baseline, **good | options)
 
 
 def test_the_version_covers_what_is_served_and_not_the_words():
@@ -104,10 +103,8 @@ def test_the_version_covers_what_is_served_and_not_the_words():
         policy.mixture = Mixture(trust, Baseline(name, "zlog", (0.5, 0.5)), verdict)
         versions.append(policy.version)
     assert versions[1] == versions[2] and len({*versions}) == 4
-    with pytest.raises(ValueError, match="trust is"):
-        Mixture(1.5, EV)
-    with pytest.raises(ValueError, match="verdict is"):
-        Mixture(0.5, EV, "good")
+    refuses(ValueError, "trust is", Mixture, 1.5, EV)
+    refuses(ValueError, "verdict is", Mixture, 0.5, EV, "good")
 
 
 @pytest.mark.parametrize(
@@ -121,8 +118,7 @@ def test_the_version_covers_what_is_served_and_not_the_words():
     ],
 )
 def test_wrong_words_of_the_verdict_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        Mixture(0.5, EV, **options)
+    refuses(ValueError, message, Mixture, 0.5, EV, **options)
 
 
 def test_the_verdict_s_words_do_not_change_the_version_and_come_back():
@@ -184,8 +180,7 @@ def test_prices_multiply_predictions_of_value_tasks(transform):
     ],
 )
 def test_wrong_names_of_the_config_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        PolicySpec(TASKS, ("x",), PolicyConfig(**options))
+    refuses(ValueError, message, lambda: PolicySpec(TASKS, ("x",), PolicyConfig(**options)))
 
 
 def test_indicators_are_inputs_of_what_is_missing():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from pygrade.config.training import HistoryConfig, Stage1Config, Stage2Config, TrainConfig
+from pygrade.correction.fit import correct
 from pygrade.evaluation.policy_estimates import fitted
 from pygrade.logs import Logs
 from pygrade.logs.history import without_columns
-from pygrade.policy import FusionPolicy
+from pygrade.policy import Correction, FusionPolicy
 from pygrade.runs.train import train
 from pygrade.serving.ranker import BlendedRanker
 from tests.learning import logs_of
@@ -92,6 +93,13 @@ def test_without_fatigue_nothing_reads_history(tmp_path) -> None:
     result = train(tired_log(1.0), CONFIG, tmp_path)
     assert result.policy.history is None and not result.policy.features
     assert result.heldout.item_features is None
+
+
+def test_a_correction_without_history_is_that_of_the_log_without(trained) -> None:
+    late = trained.heldout
+    bare = without_columns(late, trained.policy.history)
+    correction = Correction.identity(late.tasks, ())
+    np.testing.assert_array_equal(correct(correction, late), correct(correction, bare))
 
 
 def test_a_mapped_log_has_the_same_columns(trained, tmp_path) -> None:

@@ -21,6 +21,7 @@ from pygrade.logs import write_logs
 from pygrade.serving.ranker import BlendedRanker
 from tests.documents import ROOT
 from tests.learning import tiny_logs
+from tests.refusals import refuses
 
 FAST = TrainConfig(
     policy=PolicyConfig(hidden=(4,)),
@@ -99,10 +100,9 @@ def test_it_ranks_logs_and_arrays_alike(trained):
     assert trained.rank(logs).indices.shape == (2, 10)
     raw = trained.rank(raw_of(logs), [{"mode": float(x)} for x in logs.context[:, 0]], k=3)
     assert raw.indices.tolist() == by_log.indices.tolist() and (raw.weights == by_log.weights).all()
-    with pytest.raises(ValueError, match="context has 'mood'; want values of mode"):
+    with pytest.raises(ValueError, match="context has 'mood'"):
         trained.rank(logs.predictions.reshape(2, -1, 2)[:1], {"mood": 1.0})
-    with pytest.raises(ValueError, match="context is given beside a log"):
-        trained.rank(logs, logs.context)
+    refuses(ValueError, "context is given beside a log", trained.rank, logs, logs.context)
 
 
 def test_a_path_a_log_and_a_log_in_files_give_the_same_policy(trained, tmp_path, monkeypatch):
@@ -128,8 +128,7 @@ def test_prices_and_item_columns_come_with_a_log():
     trained = pygrade.train(priced, FAST, map=given, value_tasks=["order"], holdout=0.4, scale=SCALE)
     logs = trained.heldout.select([0, 1])
     page = trained.rank(logs, k=3)
-    with pytest.raises(ValueError, match="item_values is missing"):
-        trained.rank(raw_of(logs), logs.context, k=3)
+    refuses(ValueError, "item_values is missing", lambda: trained.rank(raw_of(logs), logs.context, k=3))
     own = {"item_values": logs.value.reshape(2, -1)}
     if trained.policy.correction is not None:
         own["items"] = logs.item_columns.reshape(2, -1, 1)
@@ -181,8 +180,7 @@ def test_a_temporary_directory_lasts_as_long_as_the_result_and_can_be_kept(tmp_p
     directory = result.directory
     assert (directory / "policy").is_dir()
     result.save(tmp_path / "kept")
-    with pytest.raises(FileExistsError, match="kept, which exists"):
-        result.save(tmp_path / "kept")
+    refuses(FileExistsError, "kept, which exists", result.save, tmp_path / "kept")
     version = result.policy.version
     del result
     assert not directory.exists()
@@ -214,8 +212,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
         (lambda: pygrade.train(3, FAST, out), "table is a int; want"),
     ]
     for call, message in wrong:
-        with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
-            call()
+        refuses((ValueError, TypeError, FileNotFoundError), message, call)
     assert not out.exists()
 
 

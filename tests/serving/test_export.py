@@ -134,13 +134,18 @@ def assert_same_page(found, expected) -> None:
 SIZES = [(1, 500), (4, 40), (5, 3), (3, 1)]
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_the_graph_ranks_as_the_ranker(name):
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch about itself
+@pytest.mark.parametrize(
+    ("name", "exported"), [*((name, False) for name in POLICIES), ("bounded", True), ("trust", True)]
+)
+def test_the_graph_ranks_as_the_ranker(name, exported):
+    """An exported program takes any size, as its sizes are free."""
     page = export.PolicyPage(policy_of(name), K)
+    graph = export._program(page, page.ports).module() if exported else page
     for batch, count in SIZES:
         given = requests(page, batch, count)
         with torch.no_grad():
-            found = page(*given.values())
+            found = graph(*given.values())
         assert_same_page(found, ranked(page, given))
 
 
@@ -154,18 +159,6 @@ def test_every_case_is_one_of_its_own():
     assert inputs["challenger"] == ["scenario", "values", "item_values", "items"]
     assert inputs["corrected network"] == ["scenario", "item_values"]
     assert export.PolicyPage(policy_of("free"), K).free and not export.PolicyPage(policy_of("bounded"), K).free
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch about itself
-@pytest.mark.parametrize("name", ["bounded", "trust"])
-def test_sizes_of_the_graph_are_free(name):
-    page = export.PolicyPage(policy_of(name), K)
-    program = export._program(page, page.ports)
-    for batch, count in SIZES:
-        given = requests(page, batch, count)
-        with torch.no_grad():
-            found = program.module()(*given.values())
-        assert_same_page(found, ranked(page, given))
 
 
 # --- multi-task models -----------------------------------------------------------------------------------------------
@@ -370,19 +363,13 @@ def test_an_onnx_file_predicts(tmp_path, onnx_is_there):
         (["--out", "page.pt2", "--onnx"], "out is 'page.pt2'; want a name that ends in .onnx"),
         (["--out", "page.pt2", "--k", "0"], "k is 0; want at least 1"),
         (["--out", "page.pt2", "--model", "."], "policy and model: want one of them"),
+        (["--out", "page.onnx", "--onnx"], "onnx is not installed; run: pip install 'pygrade-ranking[export]'"),
     ],
 )
-def test_bad_options_are_named(tmp_path, monkeypatch, capsys, options, message):
+def test_bad_options_and_what_is_not_installed_are_named(tmp_path, monkeypatch, capsys, options, message):
     saved = policy_of("free").save(tmp_path / "policy")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     assert cli.main(["export", "--policy", str(saved), *options]) == 2
     assert message in capsys.readouterr().err
-    assert not list(tmp_path.glob("*page*"))
-
-
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch, capsys):
-    saved = policy_of("free").save(tmp_path / "policy")
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    assert cli.main(["export", "--policy", str(saved), "--out", str(tmp_path / "page.onnx"), "--onnx"]) == 2
-    assert "onnx is not installed; run: pip install 'pygrade-ranking[export]'" in capsys.readouterr().err
     assert not list(tmp_path.glob("*page*"))

@@ -360,27 +360,23 @@ template <class T>
 void RankInput::take_column(const Reading& reading, const TensorView& tensor, std::string_view prefix,
                             std::string_view json, std::vector<T>& out) {
   if (!is_tensor(json)) return ignore_tensor(reading, tensor);
-  if (json == api::vectors) {
-    if constexpr (std::is_same_v<T, float>) return take_vectors(reading, tensor, out);
+  const std::size_t rows = reading.max_rows();
+  if constexpr (std::is_same_v<T, std::uint8_t>) copy_values(tensor, rows, out);
+  if constexpr (std::is_same_v<T, float>) {
+    if (json != api::vectors) {
+      copy_floats(tensor, rows, json == api::amounts ? 0.0 : -most, false, out);
+    } else {
+      if (tensor.type != TensorType::float32 || tensor.shape.size() != 2 || tensor.shape[1] < 1 ||
+          tensor.shape[1] > static_cast<std::int64_t>(PageTerms::max_dimension) ||
+          tensor.shape[0] > static_cast<std::int64_t>(rows))
+        throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
+                                          "; want F32 of [N, 1 to 256] with N up to " + std::to_string(rows));
+      out.resize(static_cast<std::size_t>(tensor.shape[0] * tensor.shape[1]));
+      if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+      check_floats(tensor, out, -most, true);
+    }
   }
-  if constexpr (std::is_same_v<T, float>)
-    copy_floats(tensor, reading.max_rows(), json == api::amounts ? 0.0 : -most, false, out);
-  else if constexpr (std::is_same_v<T, std::uint8_t>)
-    copy_values(tensor, reading.max_rows(), out);
-  lengths_.push_back({{prefix, tensor.name}, out.size()});
-}
-
-void RankInput::take_vectors(const Reading& reading, const TensorView& tensor, Floats& out) {
-  if (tensor.type != TensorType::float32 || tensor.shape.size() != 2 || tensor.shape[1] < 1 ||
-      tensor.shape[1] > static_cast<std::int64_t>(PageTerms::max_dimension) ||
-      tensor.shape[0] > static_cast<std::int64_t>(reading.max_rows()))
-    throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
-                                      "; want F32 of [N, 1 to 256] with N up to " + std::to_string(reading.max_rows()));
-  const auto rows = static_cast<std::size_t>(tensor.shape[0]);
-  out.resize(rows * static_cast<std::size_t>(tensor.shape[1]));
-  if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-  check_floats(tensor, out, -most, true);
-  lengths_.push_back({tensor.name, rows});
+  lengths_.push_back({{prefix, tensor.name}, static_cast<std::size_t>(tensor.shape[0])});
 }
 
 void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {

@@ -69,9 +69,10 @@ struct RankInput {
   std::vector<float> predictions;       // [N, T]
   std::optional<std::string_view> scenario, request_id;
   std::optional<bool> explore;
-  std::vector<float> values;                                                         // [T], NaN: not given; or none
-  std::vector<ItemColumn> item_features;                                             // columns [N]
-#define PYGRADE_COLUMN(type, name, rows, width, json, text) std::vector<type> name;  // or none; NaN or "": unknown
+  std::vector<float> values;              // [T], NaN: not given; or none
+  std::vector<ItemColumn> item_features;  // columns [N]
+  // [N] or none; NaN or "": unknown.
+#define PYGRADE_COLUMN(type, name, rows, width, json, text) std::vector<type> name;
 #include "pygrade/request.def"
   std::optional<std::chrono::microseconds> deadline;
   std::vector<Pin> pins;
@@ -111,7 +112,6 @@ struct RankInput {
   void take_column(const Reading& reading, const TensorView& tensor, std::string_view prefix, std::string_view json,
                    std::vector<T>& out);
   void read_vectors(const Reading& reading, const Argument& argument, Floats& out);
-  void take_vectors(const Reading& reading, const TensorView& tensor, Floats& out);
   void read_rules(Reading& reading);
   void read_groups(const Reading& reading, const Argument& argument);
   void read_limits(const Argument& argument, bool whole);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -295,6 +294,15 @@ void standardize(std::span<float> scores) {
                    options, scores);
 }
 
+// Divisor of `standardize`, in double precision.
+double deviation(std::span<const float> scores) {
+  const auto count = static_cast<double>(scores.size());
+  double mean = 0.0, square = 0.0;
+  for (const float score : scores) mean += static_cast<double>(score) / count;
+  for (const float score : scores) square += (static_cast<double>(score) - mean) * (static_cast<double>(score) - mean);
+  return std::sqrt(square / count) + static_cast<double>(Mixture::epsilon);
+}
+
 // Adds boosts[I] times the item columns to `transformed`, the scores of all candidates.
 void Ranker::Memory::add_boosts(const Request& request, std::span<const float> boosts) {
   const std::size_t columns = boosts.size();
@@ -376,12 +384,7 @@ void Ranker::Memory::split(const ScoreSources& sources, const Policy& used, cons
     return std::span<const float>(counted);
   };
   const auto unit = [&](std::span<const float> whole, double share) {
-    if (sources.mixture == nullptr) return 1.0f;
-    double mean = 0.0, square = 0.0;
-    for (const float score : whole) mean += static_cast<double>(score) / static_cast<double>(some);
-    for (const float score : whole) square += (static_cast<double>(score) - mean) * (static_cast<double>(score) - mean);
-    const double deviation = std::sqrt(square / static_cast<double>(some));
-    return static_cast<float>(share / (deviation + static_cast<double>(Mixture::epsilon)));
+    return sources.mixture == nullptr ? 1.0f : static_cast<float>(share / deviation(whole));
   };
   page.root.assign(some, 0.0f);
   part.resize(some);
@@ -502,12 +505,8 @@ std::vector<double> share_of(double share, std::vector<float> scores) {
 // A share of the summands [n, T] that add up to the scores.
 std::vector<double> share_of(double share, const std::vector<float>& summands, const std::vector<float>& scores) {
   const std::size_t count = scores.size(), tasks = count == 0 ? 0 : summands.size() / count;
-  const auto n = static_cast<double>(count);
+  const double n = static_cast<double>(count), factor = share / deviation(scores);
   std::vector<double> shares(summands.begin(), summands.end());
-  double square = 0.0;
-  const double mean = std::accumulate(scores.begin(), scores.end(), 0.0) / n;
-  for (const float score : scores) square += (static_cast<double>(score) - mean) * (static_cast<double>(score) - mean);
-  const double factor = share / (std::sqrt(square / n) + static_cast<double>(Mixture::epsilon));
   for (std::size_t t = 0; t < tasks; ++t) {
     double sum = 0.0;
     for (std::size_t i = 0; i < count; ++i) sum += shares[i * tasks + t];

@@ -18,8 +18,6 @@ from bench.study.settings import load_settings, merged, override, parse_changes
 from bench.study.stats import Results, over_worlds, sign
 from bench.study.trial import Trial
 from pygrade.cli import main as cli
-from pygrade.config.training import HistoryConfig
-from pygrade.logs.history import History
 from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import TASK_VALUES, MarketplaceConfig
 
@@ -67,8 +65,9 @@ def test_the_frozen_settings_keep_judging_worlds_apart():
 
 
 @pytest.mark.parametrize("name", load_settings().arms)
-def test_every_arm_serves_valid_pages(tiny, trial, name):
+def test_every_arm_serves_valid_pages(tiny, trial, clocks, name):
     arm = tiny.arms[name]
+    trial = clocks[0] if "history" in arm.options else trial
     if arm.package:
         pytest.importorskip(arm.package)
     ranking = run_arm(trial, arm.kind, arm.options)
@@ -112,16 +111,14 @@ def test_fatigue_is_the_null_but_for_what_earlier_requests_tell(clocks):
     assert oracle[0] > 1.005 * expected[0] and oracle[1] == expected[1]
 
 
-def test_a_history_goes_on_in_the_later_requests(clocks):
-    trial = clocks[0]
-    history = History.fit(trial.logs, HistoryConfig(on=True))
-    columns = history.columns()
-    logs, later = columns.add(trial.logs), columns.add(trial.later)
-    alone = history.columns().add(trial.later)
-    place = later.items.index("seen")
-    known = (later.item_features[:, place] != 0).mean(), (alone.item_features[:, place] != 0).mean()
-    assert known[0] > 1.2 * known[1] > 0 and logs.num_requests == 300
-    np.testing.assert_array_equal(later.predictions.ravel(), trial.requests.p_hat.ravel())
+def test_a_history_goes_on_in_the_later_requests_unless_it_is_frozen(clocks, trial):
+    (logs, later), (same, frozen) = clocks[0].remember(), clocks[0].remember(frozen=True)
+    np.testing.assert_array_equal(logs.item_features, same.item_features)
+    seen = [(part.item_features[:, part.items.index("seen")] != 0).mean() for part in (logs, later, frozen)]
+    assert seen[1] > 1.2 * seen[2] > 0 and logs.num_requests == 300
+    np.testing.assert_array_equal(later.predictions.ravel(), clocks[0].requests.p_hat.ravel())
+    with pytest.raises(ValueError, match="main has no clock"):
+        trial.remember()
 
 
 def test_what_is_not_licensed_is_not_corrected_and_orders_alone_count_where_they_judge(tiny, trial, monkeypatch):
@@ -247,7 +244,7 @@ def test_the_share_of_the_oracle_is_pooled_over_worlds():
     for world, (best, gain, licensed) in enumerate([(4.0, 3.0, 1.0), (6.0, 1.0, 0.0)]):
         for arm, value in (("ev", 100.0), ("oracle", 100.0 + best), ("gated", 100.0 + gain)):
             units.append(unit("fatigue-5k", world, 0, arm, value, figures={"licensed": licensed}))
-            units.append(unit("repeats-5k", world, 0, arm, 100.0, figures={"licensed": 0.0}))
+            units.append(unit("repeats-5k", world, 0, arm, 100.0, figures={"licensed": 1.0, "history": 0.0}))
     fatigue, repeats = shares(Results(units), load_settings()).rows
     assert fatigue[:2] == ["fatigue", "5,000"] and fatigue[-2:] == ["40 %", "1 of 2"]
     assert fatigue[3].startswith("+5.00") and fatigue[4].startswith("+2.00")
