@@ -37,6 +37,7 @@ from pygrade.training.reward import CompositeReward
 LOG = "log_standard_4_25_to_5_04_pure.csv"
 MODEL_DAYS, LEARN_DAYS = 4, 7  # days that the multi-task model learns from, and those before the judging ones
 LEAST_ROWS = 3  # of a list
+DAY = 86_400_000  # in ms
 NO_SLOTS = SlotPropensity(0.0, "given")
 Array = NDArray[Any]
 
@@ -67,12 +68,12 @@ def pipeline_logs(data: Path, run: Path) -> tuple[Logs, Logs]:
 def lists_of(logs: Logs, days: int) -> Logs:
     """A user's list of each block of this many days, from the log's first day on; a video counts once."""
     assert logs.timestamp is not None
-    day = (logs.timestamp + 8 * 3_600_000) // 86_400_000  # of UTC+8
-    block = (day - day.min()) // days
+    time = logs.timestamp + 8 * 3_600_000  # of UTC+8
+    first = (time.min() + DAY // 2) // DAY  # a log that begins before midnight begins with the next day
+    block = np.maximum(time // DAY - first, 0) // days
     row_user, row_block = numbered(logs.user_id)[logs.row_request], block[logs.row_request]
     key = row_user * (int(block.max()) + 1) + row_block
-    time = logs.timestamp[logs.row_request]
-    order = np.lexsort((np.arange(logs.num_rows), logs.position, time, key))
+    order = np.lexsort((np.arange(logs.num_rows), logs.position, time[logs.row_request], key))
     order = order[logs.shown[order]]
     pairs = np.stack([key[order], logs.item_id[order]], 1)
     order = order[np.sort(np.unique(pairs, axis=0, return_index=True)[1])]

@@ -33,27 +33,27 @@ Context = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 class RequestFields(TypedDict, total=False):
     """Fields of requests beside context and predictions, see `BlendedRanker.rank`."""
 
-    offsets: ArrayLike | None
-    mask: ArrayLike | None
-    boost_mul: ArrayLike | None
-    boost_add: ArrayLike | None
-    groups: ArrayLike | None
-    caps: ArrayLike | None
-    cap_slots: ArrayLike | None
-    decay: ArrayLike | None
-    pins: ArrayLike | None
-    demoted: ArrayLike | None
-    scenario: str | Sequence[str] | None
-    explore: bool
-    seed: int | None
-    draw: int | None
-    values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None
-    item_values: ArrayLike | None
-    items: ArrayLike | None
-    categories: ArrayLike | Sequence[Any] | None
-    embeddings: ArrayLike | None
-    page_terms: bool
-    as_logged: bool
+    offsets: ArrayLike | None  # [B + 1]: the rows of a jagged request
+    mask: ArrayLike | None  # bool [B, N] or [M]; False: never shown
+    boost_mul: ArrayLike | None  # [B, N] or [M]: factors on the scores
+    boost_add: ArrayLike | None  # [B, N] or [M], added after the factors
+    groups: ArrayLike | None  # int [B, N, A] or [M, A], such as a seller's number; negative: none
+    caps: ArrayLike | None  # int [A]: most items of one group on a page; -1: any number
+    cap_slots: ArrayLike | None  # int [A]: first slots that the cap counts; -1: all
+    decay: ArrayLike | None  # [A]: factor in (0, 1] for each item above of the same group
+    pins: ArrayLike | None  # int [B, k]: the candidate of a slot; -1: none
+    demoted: ArrayLike | None  # bool [B, N] or [M]: after all others, unless pinned
+    scenario: str | Sequence[str] | None  # of all requests, or one each
+    explore: bool  # serve a draw of the Dirichlet instead of its mean
+    seed: int | None  # of the draws of this call, from 0 to 2³¹ - 1; None: the ranker's stream
+    draw: int | None  # the ``seed`` of a log row, whose draw is made again
+    values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None  # worth of an event by task
+    item_values: ArrayLike | None  # [B, N] or [M]: prices
+    items: ArrayLike | None  # [B, N, I] or [M, I]: item columns of the correction; NaN: unknown
+    categories: ArrayLike | Sequence[Any] | None  # [B, N] or [M] names; "": unknown
+    embeddings: ArrayLike | None  # [B, N, d] or [M, d]; 0 or not finite: unknown
+    page_terms: bool  # False: the page in the order of the scores
+    as_logged: bool  # predictions are probabilities and amounts, as in a log
 
 
 class BlendedRanker:

@@ -43,6 +43,9 @@ def test_lists_of_days_join_requests_and_count_a_video_once():
     assert three.item_id.tolist() == [7, 8, 9, 5, 1, 2, 3] and three.user_id.tolist() == [1, 2]
     assert three.position.tolist() == [0, 1, 2, 3, 0, 1, 2] and three.context[:, 0].tolist() == [0, 2]
     assert three.task_values == (1.0, 0.0)  # what is too rare to be valued stays an input
+    hours = np.array([15, 73, 73, 121])  # since 8:00 of the first day, of which an hour is in the log
+    late = replace(events(), timestamp=hours * 3_600_000)
+    assert kuairand.lists_of(late, 3).item_id.tolist() == three.item_id.tolist()
     rows = [0, 1, 2, 4, 5, 6, 7]
     assert np.array_equal(three.predictions, events().predictions[rows])
     assert three.items == ("age",) and three.item_features[:, 0].tolist() == rows
