@@ -10,7 +10,7 @@ from pygrade.config.shared import LogOptions
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.runs.source import with_values
+from pygrade.runs.source import complete, with_values
 from pygrade.workers import LOCAL, Workers
 
 Config = TypeVar("Config")
@@ -43,9 +43,10 @@ def load_log(options: LogOptions) -> Logs:
     return with_values(read_log(options), options.values, options.value_tasks)
 
 
-def open_log(options: LogOptions) -> LogParts:
-    """The log of `load_log`, not read yet."""
-    return with_values(LogParts.open(log_directory(options)).complete(), options.values, options.value_tasks)
+def open_log(options: LogOptions, whole: bool = False) -> LogParts:
+    """The log of `load_log`, not read yet; see `source.complete` for ``whole``."""
+    log = complete(LogParts.open(log_directory(options)), whole)
+    return with_values(log, options.values, options.value_tasks)
 
 
 def sub_config(kind: type[Config], options: Any) -> Config:

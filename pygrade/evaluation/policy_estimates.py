@@ -79,6 +79,7 @@ def fitted(policy: FusionPolicy, logs: Logs) -> Logs:
     """The log with the policy's tasks and features in its order; ValueError names those that it lacks. What the policy
     reads of history and the log does not have is made from the log itself."""
     if policy.history is not None and not {*policy.history.features} & {*logs.features}:
+        logger.warning("the log has no columns of history: made of it alone, as if nobody saw anything before")
         logs = policy.history.columns().add(logs)
     if (logs.tasks, logs.features) == (policy.tasks, policy.features):
         return logs

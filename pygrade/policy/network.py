@@ -344,10 +344,12 @@ class FusionPolicy(nn.Module):
             "as_logged": True,
         }
 
-    def refuse_prices(self, where: str) -> None:
+    def refuse_elsewhere(self, where: str) -> None:
         """``ValueError`` if the policy has boosts, or values that an expected value ranks by, which alone the core
-        computes; where: not.
+        computes, or reads history, without which only the core refuses to rank; where: not.
         """
+        if self.history is not None:
+            raise ValueError(f"the policy reads history, and {where} could be ranked without; want one that reads none")
         config = self.config
         if config.boosts or config.scenario_boosts or (self.spec.valued and not config.trade_offs):
             raise ValueError(f"the policy has values or boosts of its own (guardrails), which {where} does not compute")

@@ -17,9 +17,10 @@ def open_source(
     columns: Columns | None,
     values: Mapping[str, float],
     value_tasks: Sequence[str],
+    whole: bool = False,
     **table: Any,
 ) -> tuple[Logs | LogParts, str]:
-    """The log of a source with values of its own, and a name for it; see `pygrade.train`.
+    """The log of a source with values of its own, and a name for it; see `pygrade.train`, and `complete` for ``whole``.
 
     A log that pygrade wrote is taken as it is, and read later; with ``columns`` or other options of a table it is a
     table as every other.
@@ -28,14 +29,25 @@ def open_source(
     if isinstance(source, Logs | LogParts):
         if given:
             raise ValueError(f"{given[0]} is of tables, and logs is a log; want one or the other")
-        return with_values(source.complete(), values, value_tasks), "a log in memory"
+        return with_values(complete(source, whole), values, value_tasks), "a log in memory"
     if isinstance(source, list | tuple) and not source:
         raise ValueError("logs is an empty list; want paths of a log or of files")
     places = _places(source)
     if places and not given and wrote_log(places):
-        return with_values(LogParts.open(places).complete(), values, value_tasks), ", ".join(map(str, places))
+        return with_values(complete(LogParts.open(places), whole), values, value_tasks), ", ".join(map(str, places))
     rows, where = read_table(places) if places else (source, "the table")
     return Logs.from_table(rows, columns, values=values, value_tasks=value_tasks, where=where, **table), where
+
+
+def complete(log: Log, whole: bool) -> Log:
+    """The requests that list all of their candidates. whole: ``ValueError`` if there are others, as a history has to
+    count all that users were shown.
+    """
+    kept: Log = log.complete()
+    if whole and kept.num_requests < log.num_requests:
+        rest = f"{log.num_requests - kept.num_requests} of {log.num_requests} requests list the shown rows alone"
+        raise ValueError(f"history.on counts all that was shown, and {rest}; want all in full (exposure_share = 1)")
+    return kept
 
 
 def with_values(log: Log, values: Mapping[str, float], value_tasks: Sequence[str] = ()) -> Log:

@@ -73,7 +73,7 @@ def train(
         raise ValueError("values and config.reward both say what events are worth; want values alone")
     check_finite(values or {})
     refuse_in_training(config)
-    log, name = open_source(logs, map, values or {}, value_tasks, **table)
+    log, name = open_source(logs, map, values or {}, value_tasks, config.history.on, **table)
     early, late = split_holdout(log, holdout, config.sample_requests)
     directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))
     try:

@@ -68,7 +68,7 @@ class PolicyPage(nn.Module):
         super().__init__()
         if not 1 <= k <= MAX_LENGTH:
             raise ValueError(f"k is {k}; want at least 1 and at most 2^31 - 1")
-        policy.refuse_prices("an exported page")
+        policy.refuse_elsewhere("an exported page")
         config = policy.config
         self.policy, self.k = policy.eval(), k
         self.fuse, self.top = (_fuse, _top) if standard else (_fuse_in_core, _top_in_core)

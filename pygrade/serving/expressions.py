@@ -84,7 +84,7 @@ def express(policy: FusionPolicy) -> Expression:
     deviations that the request, or the default, names. ValueError for what no expression of one candidate holds: ranks,
     and names of tasks and columns that are no names in the engines.
     """
-    policy.refuse_prices("an expression")
+    policy.refuse_elsewhere("an expression")
     mixture = policy.mixture
     for name in (*policy.tasks, *(policy.correction.items if policy.correction else ())):
         if not re.fullmatch(r"[A-Za-z0-9_ ]+", name):

@@ -12,6 +12,7 @@ from pygrade.logs import Logs
 from pygrade.logs.history import without_columns
 from pygrade.policy import Correction, FusionPolicy
 from pygrade.runs.train import train
+from pygrade.serving.export import export_policy
 from pygrade.serving.ranker import BlendedRanker
 from tests.learning import logs_of
 from tests.runs.test_train import FAST
@@ -95,6 +96,18 @@ def test_without_fatigue_nothing_reads_history(tmp_path) -> None:
     assert result.heldout.item_features is None
 
 
+def test_all_that_was_shown_has_to_be_there(tmp_path) -> None:
+    log = tired_log(requests=100)
+    partly = replace(log, candidates=np.where(np.arange(100) % 2, 10, 11))
+    with pytest.raises(ValueError, match="50 of 100 requests"):
+        train(partly, CONFIG, tmp_path)
+
+
+def test_what_reads_history_is_not_exported(trained, tmp_path) -> None:
+    with pytest.raises(ValueError, match="reads history"):
+        export_policy(trained.policy, tmp_path / "page")
+
+
 def test_a_correction_without_history_is_that_of_the_log_without(trained) -> None:
     late = trained.heldout
     bare = without_columns(late, trained.policy.history)
@@ -105,4 +118,9 @@ def test_a_correction_without_history_is_that_of_the_log_without(trained) -> Non
 def test_a_mapped_log_has_the_same_columns(trained, tmp_path) -> None:
     config: TrainConfig = replace(CONFIG, sample_requests=500)
     mapped = train(tired_log(), config, tmp_path)
-    np.testing.assert_array_equal(mapped.heldout.item_features[:, 2], trained.heldout.item_features[:, 2])
+    counts = [
+        mapped.heldout.items.index(name) for name in ("seen", "seen_recently", "seen_a", "item_shown", "item_age")
+    ]
+    for column in counts:  # ratios have levels and priors of the sample
+        wanted = trained.heldout.item_features[:, column]
+        np.testing.assert_array_equal(mapped.heldout.item_features[:, column], wanted)

@@ -37,9 +37,10 @@ std::int64_t weight_of(std::int64_t step) {
 }
 std::int64_t epoch_of(std::int64_t step) { return floor_divide(step, epoch_steps); }
 
+constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();  // of sums, which are not negative
 std::int64_t saturating_add(std::int64_t a, std::int64_t b) {
   std::int64_t sum = 0;
-  return __builtin_add_overflow(a, b, &sum) ? std::numeric_limits<std::int64_t>::max() : sum;
+  return __builtin_add_overflow(a, b, &sum) ? most : sum;
 }
 
 auto key_of(const History::Exposure& e) { return std::tuple(e.time, e.request, e.item); }
@@ -90,8 +91,11 @@ float log_ratio(double events, double expected, float weight) {
 
 void add(History::Sums& to, const History::Sums& sums, std::int64_t factor, std::size_t first_fine) {
   to.resize(sums.size());
-  for (std::size_t i = 0; i < sums.size(); ++i)
-    to[i] = saturating_add(to[i], (i < first_fine ? sums[i] : sums[i] >> fine) * factor);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    std::int64_t product = 0;
+    if (__builtin_mul_overflow(i < first_fine ? sums[i] : sums[i] >> fine, factor, &product)) product = most;
+    to[i] = saturating_add(to[i], product);
+  }
 }
 
 }  // namespace
@@ -172,7 +176,8 @@ void History::show(Item& item, const Exposure& exposure) const {
   ++sums[0];
   for (std::size_t t = 0; t < tasks; ++t) {
     sums[1 + t] += exposure.events >> t & 1u;
-    sums[1 + tasks + exposure.group * tasks + t] += detail::to_fixed(static_cast<double>(exposure.predicted[t]));
+    std::int64_t& predicted = sums[1 + tasks + exposure.group * tasks + t];
+    predicted = saturating_add(predicted, detail::to_fixed(static_cast<double>(exposure.predicted[t])));
   }
 }
 
