@@ -37,10 +37,10 @@ std::int64_t weight_of(std::int64_t step) {
 }
 std::int64_t epoch_of(std::int64_t step) { return floor_divide(step, epoch_steps); }
 
-constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();  // of sums, which are not negative
+constexpr std::int64_t largest_sum = std::numeric_limits<std::int64_t>::max();  // of sums, which are not negative
 std::int64_t saturating_add(std::int64_t a, std::int64_t b) {
   std::int64_t sum = 0;
-  return __builtin_add_overflow(a, b, &sum) ? most : sum;
+  return __builtin_add_overflow(a, b, &sum) ? largest_sum : sum;
 }
 
 auto key_of(const History::Exposure& e) { return std::tuple(e.time, e.request, e.item); }
@@ -93,7 +93,7 @@ void add(History::Sums& to, const History::Sums& sums, std::int64_t factor, std:
   to.resize(sums.size());
   for (std::size_t i = 0; i < sums.size(); ++i) {
     std::int64_t product = 0;
-    if (__builtin_mul_overflow(i < first_fine ? sums[i] : sums[i] >> fine, factor, &product)) product = most;
+    if (__builtin_mul_overflow(i < first_fine ? sums[i] : sums[i] >> fine, factor, &product)) product = largest_sum;
     to[i] = saturating_add(to[i], product);
   }
 }
