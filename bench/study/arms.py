@@ -32,8 +32,8 @@ from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
 
-_TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
-_TREES |= {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
+TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
+TREES |= {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")
 
 
@@ -90,7 +90,7 @@ def fit_trees(options: Options, requests: int, features: Array, label: Array, st
     trees = require("lightgbm", "study")
     known = trees.Dataset(features, label=label, init_score=start + np.log(label.sum() / np.exp(start).sum()))
     count = options["small_rounds" if requests <= 5000 else "rounds"]
-    return trees.train(_TREES | {"objective": options["objective"], **options["trees"]}, known, count)
+    return trees.train(TREES | {"objective": options["objective"], **options["trees"]}, known, count)
 
 
 def _boosted(trial: Trial, options: Options) -> ArmRanking:

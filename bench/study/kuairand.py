@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from bench.report.results import write_json
-from bench.study.arms import fit_trees, learn, train_once
+from bench.study.arms import TREES, fit_trees, learn, train_once
 from bench.study.settings import load_settings
+from pygrade._util.optional_imports import require
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.correction.fit import correct
@@ -37,6 +38,7 @@ from pygrade.training.reward import CompositeReward
 LOG = "log_standard_4_25_to_5_04_pure.csv"
 MODEL_DAYS, LEARN_DAYS = 4, 7  # days that the multi-task model learns from, and those before the judging ones
 LEAST_ROWS = 3  # of a list
+GRADES = 20  # of value, for LambdaMART
 DAY = 86_400_000  # in ms
 NO_SLOTS = SlotPropensity(0.0, "given")
 Array = NDArray[Any]
@@ -134,6 +136,7 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     scores["served by default"] = policy_scores(served.policy, judged)
     arm = load_settings().arms["boosted-value"]
     scores[arm.title] = boosted(learned, judged, arm.options)
+    scores["LambdaMART"] = lambdamart(learned, judged, arm.options)
     trust, gain = served.summary["trust"], fitted.candidates[0].gain
     gate = {"z": gain.z, "z by value": gain.z_value, "licensed": licensed is not None}
     scores["verdict"] = {"verdict": trust["verdict"], "lift": trust["lift"], "gate": gate}
@@ -147,12 +150,29 @@ def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
     return np.asarray(initial + model.predict(_table(judged), raw_score=True, num_threads=1))
 
 
+def lambdamart(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
+    """LightGBM's LambdaMART on grades of value, 20 at most, that starts at the expected value."""
+    trees = require("lightgbm", "study")
+    value = learned.value_of(learned.feedback)
+    steps = np.unique(np.quantile(value[value > 0], np.linspace(0, 1, GRADES)))
+    grade = np.where(value > 0, np.searchsorted(steps, value, side="right"), 0)
+    mean = np.bincount(grade, value) / np.maximum(np.bincount(grade), 1)
+    start, initial = (np.log(np.maximum(logs.value_of(logs.predictions), 1e-6)) for logs in (learned, judged))
+    parameters = TREES | options["trees"] | {"objective": "lambdarank", "lambdarank_norm": False}
+    parameters |= {"label_gain": mean.tolist(), "lambdarank_truncation_level": RewardConfig().page_size}
+    known = trees.Dataset(_table(learned), label=grade, init_score=start, group=np.diff(learned.offsets))
+    model = trees.train(parameters, known, options["rounds"])
+    return np.asarray(initial + model.predict(_table(judged), raw_score=True, num_threads=1))
+
+
 def _table(logs: Logs) -> Array:
-    """[M, features]: log predictions, their deviations from the list's mean, the list's mean ones, context, items."""
-    logs_of = np.log(np.maximum(logs.predictions, 1e-6))
-    mean = np.add.reduceat(logs_of, logs.offsets[:-1]) / np.diff(logs.offsets)[:, None]
-    row = logs.row_request
-    return np.concatenate([logs_of, logs_of - mean[row], mean[row], logs.context[row], logs.item_columns], 1)
+    """[M, features]: log predictions and item columns, their deviations from the list's mean, the mean predictions, and
+    the context."""
+    logs_of, items = np.log(np.maximum(logs.predictions, 1e-6)), np.nan_to_num(logs.item_columns)
+    row, size = logs.row_request, np.diff(logs.offsets)[:, None]
+    mean, mean_items = (np.add.reduceat(values, logs.offsets[:-1]) / size for values in (logs_of, items))
+    own = [logs_of, logs_of - mean[row], mean[row]]
+    return np.concatenate([*own, logs.context[row], items, items - mean_items[row]], 1)
 
 
 def main(out: Path, run: Path | None) -> None:
