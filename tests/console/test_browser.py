@@ -160,7 +160,7 @@ def test_moves_are_against_the_reference(page):
     assert page.locator("#pages li.same-item").count() > 1
     stacks = page_of(page, "your sliders").locator(".stack .task-0")
     assert stacks.count() > 0 and page_of(page, "your sliders").locator(".stack .task-1").count() == 0
-    assert page_of(page, "served").locator(".stack").count() == 0  # a mixture
+    assert page_of(page, "served").locator(".stack").count() > 0  # of the share of the policy in a mixture
 
 
 def test_the_keyboard_reaches_every_control(page):
