@@ -249,5 +249,5 @@ def seen_before(logs: Logs) -> Iterator[str]:
     ratios = [happened[rows].sum() / max(level * mean[rows].sum(), 1e-9) for rows in (again, ~again)]
     yield (
         f"{again.mean():.0%} of the rows were shown to this user before; they get {ratios[0]:.2f} of the "
-        f"{logs.tasks[root]} that is predicted, the others {ratios[1]:.2f}"
+        f"{logs.tasks[root]} that is predicted, the others {ratios[1]:.2f}: pygrade train --history.on reads it"
     )
