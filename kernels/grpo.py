@@ -98,7 +98,7 @@ def grpo_loss(
     if batch == 0:
         return
     # 256 would spill on sm_80; maxnreg: see launch.py. 64 takes 140 instead of 166 registers, so that an H100 keeps 14
-    # instead of 12 programs, but by the model as long (31 µs); 32, or 64 in two warps, takes longer (39, 59).
+    # instead of 12 programs; which of them is faster is not measured.
     tile = density_configuration(samples, tasks, tile=128)
     inputs = (concentration, log_weights, old_log_prob, advantages, reference)
     sizes = (clip, clip_high, kl_coefficient, entropy_coefficient, log_ratio_clamp, samples, tasks)

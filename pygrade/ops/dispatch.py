@@ -128,8 +128,8 @@ class Op:
         count = self._differentiable
         if count == 0:
             return (self._in_python if in_python else self._run)(*arguments)
-        # What register_autograd adds to the op passes every argument through Python twice: 4 µs without a gradient and
-        # 35 µs with one. Called below autograd, the op costs what its C++ costs.
+        # What register_autograd adds to the op passes every argument through Python twice. Called below
+        # autograd, the op costs what its C++ costs.
         wanted = arguments[0].requires_grad or (count > 1 and arguments[1].requires_grad)
         if wanted and torch.is_grad_enabled():
             run = self._in_python_with_gradient if in_python else self._with_gradient
@@ -189,7 +189,7 @@ def first_order_only(
     strict = once_differentiable(differentiate)
 
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
-        # once_differentiable takes 2 µs; it matters only if a graph of the gradient is wanted.
+        # once_differentiable takes time, and matters only if a graph of the gradient is wanted.
         if not torch.is_grad_enabled():
             return differentiate(ctx, *upstream)
         gradients: Any = strict(ctx, *upstream)
