@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pygrade import _core
-from pygrade._typing import Array, Floats, Floats32, Ints
+from pygrade._typing import Array, Floats, Ints
 from pygrade.config.training import HistoryConfig
 from pygrade.logs.arrays import numbered
 from pygrade.logs.keys import hashes
@@ -81,7 +81,7 @@ class History:
         """The inverse of ``dataclasses.asdict``, as JSON keeps it."""
         lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
         history = cls(**{**record, **lists, "expected": tuple(tuple(row) for row in record["expected"])})
-        history.core  # noqa: B018  refuses what can't be
+        _in_core(history)  # ValueError for what can't be
         return history
 
     @property
@@ -146,19 +146,14 @@ class HistoryPass:
             context=context,
             columns=columns,
         )
-        result = with_columns(ordered, context, columns, history)
+        result = replace(
+            ordered,
+            features=(*ordered.features, *history.features),
+            context=np.concatenate([ordered.context, context], 1),
+            items=(*ordered.items, *history.items),
+            item_features=np.concatenate([ordered.item_columns, columns], 1),
+        )
         return result if ordered is logs else result.select(np.argsort(order, kind="stable"))
-
-
-def with_columns(logs: Logs, context: Floats32, columns: Floats32, history: History) -> Logs:
-    """The log with the history's columns behind its own."""
-    return replace(
-        logs,
-        features=(*logs.features, *history.features),
-        context=np.concatenate([logs.context, context], 1),
-        items=(*logs.items, *history.items),
-        item_features=np.concatenate([logs.item_columns, columns], 1),
-    )
 
 
 def without_columns(logs: Logs, history: History | None) -> Logs:

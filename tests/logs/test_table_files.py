@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from tests.refusals import refuses
+
 pa = pytest.importorskip("pyarrow")
 import pyarrow.feather as feather  # noqa: E402
 import pyarrow.parquet as parquet  # noqa: E402
@@ -13,7 +15,6 @@ from pygrade.logs import Logs  # noqa: E402
 from pygrade.logs.table_files import read_table  # noqa: E402
 from tests.logs.shop import shop  # noqa: E402
 from tests.logs.test_logs import assert_same  # noqa: E402
-from tests.refusals import refuses  # noqa: E402
 
 SHOP = shop(30)
 LINES = [dict(zip(SHOP, row, strict=True)) for row in zip(*SHOP.values(), strict=True)]

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.refusals import refuses
+
 pa = pytest.importorskip("pyarrow")
 import pyarrow.dataset as dataset  # noqa: E402
 import pyarrow.parquet as parquet  # noqa: E402
@@ -20,7 +22,6 @@ from pygrade.logs.table_files import read_table  # noqa: E402
 from pygrade.storage import upload_directory  # noqa: E402
 from tests.logs.shop import shop  # noqa: E402
 from tests.logs.test_logs import assert_same  # noqa: E402
-from tests.refusals import refuses  # noqa: E402
 
 SHOP = pa.table(shop(30))
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from pygrade.config.training import HistoryConfig, Stage1Config, Stage2Config, TrainConfig
-from pygrade.correction.fit import correct
 from pygrade.evaluation.policy_estimates import fitted
 from pygrade.logs import Logs
 from pygrade.logs.history import without_columns
-from pygrade.policy import Correction, FusionPolicy
+from pygrade.policy import FusionPolicy
 from pygrade.runs.train import train
 from pygrade.serving.export import export_policy
 from pygrade.serving.ranker import BlendedRanker
+from pygrade.training.license import deal_feedback
 from tests.learning import logs_of
 from tests.runs.test_train import FAST
 
@@ -90,8 +90,9 @@ def test_it_is_not_ranked_without(trained) -> None:
         BlendedRanker(policy).rank(context, predictions, 5, items=broken)
 
 
-def test_without_fatigue_nothing_reads_history(tmp_path) -> None:
-    result = train(tired_log(1.0), CONFIG, tmp_path)
+@pytest.mark.parametrize("log", [tired_log(1.0), deal_feedback(tired_log(), 0)], ids=["no fatigue", "dealt"])
+def test_where_nothing_is_to_be_told_nothing_reads_history(log, tmp_path) -> None:
+    result = train(log, CONFIG, tmp_path)
     assert result.policy.history is None and not result.policy.features
     assert result.heldout.item_features is None
 
@@ -106,13 +107,6 @@ def test_all_that_was_shown_has_to_be_there(tmp_path) -> None:
 def test_what_reads_history_is_not_exported(trained, tmp_path) -> None:
     with pytest.raises(ValueError, match="reads history"):
         export_policy(trained.policy, tmp_path / "page")
-
-
-def test_a_correction_without_history_is_that_of_the_log_without(trained) -> None:
-    late = trained.heldout
-    bare = without_columns(late, trained.policy.history)
-    correction = Correction.identity(late.tasks, ())
-    np.testing.assert_array_equal(correct(correction, late), correct(correction, bare))
 
 
 def test_a_mapped_log_has_the_same_columns(trained, tmp_path) -> None:
