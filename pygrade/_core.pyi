@@ -55,11 +55,19 @@ class Correction:
         map_std: Any,
         map_knots: Any,
         map_weights: Any,
+        tree_inputs: Any,
+        tree_thresholds: Any,
+        tree_masks: Any,
+        tree_leaves: Any,
     ) -> None: ...
+    num_tree_inputs: int
     def apply(
         self, context: Any, predictions: Any, offsets: Any, items: Any, result: Any, num_threads: int = 1
     ) -> None:
         """context [R, F] or None, predictions [M, T], offsets [R + 1] and items [M, I] or None → result [M, T]."""
+
+    def tree_inputs(self, context: Any, predictions: Any, offsets: Any, items: Any, result: Any) -> None:
+        """As `apply`, → result [M, D]."""
 
     def shifts(self, context: Any, predictions: Any, items: Any, result: Any) -> None:
         """context [F], predictions [N · T] and items [N · I], each or None, → result [T, 1 + V]."""

@@ -16,7 +16,7 @@ def random_correction(seed: int = 0, scale: float = 0.2, **fields: Any) -> Corre
     tasks, features = fields.get("tasks", TASKS), fields.get("features", FEATURES)
     items, indicators = fields.get("items", ITEMS), fields.get("indicators", (0, 2) if len(features) > 2 else ())
     parents = fields.get("parents", PARENTS[: len(tasks)])
-    rng, count = np.random.default_rng(seed), len(tasks)
+    rng, count, trees = np.random.default_rng(seed), len(tasks), fields.pop("trees", 0)
     inputs, variables = len(features) + len(indicators), count + len(items)
     base = np.array([-3.0 if s < 0 else -1.0 for s in parents])
     options = {
@@ -38,6 +38,16 @@ def random_correction(seed: int = 0, scale: float = 0.2, **fields: Any) -> Corre
         "map_knots": np.sort(rng.normal(size=(count, 5)), 1),
         "map_weights": rng.uniform(-0.15, 0.3, (count, 7)),
     }
+    if trees:  # a chain or a balanced tree of up to eight leaves in turn
+        chain, balanced = [255 & ~(1 << k) for k in range(7)], [0xFE, 0xFC, 0xFB, 0xF0, 0xEF, 0xCF, 0xBF]
+        masks = np.array([chain if g % 2 else balanced for g in range(trees)])
+        masks[::3, 4:] = 255
+        options |= {
+            "tree_inputs": rng.integers(0, 3 * variables + inputs, (trees, 7)),
+            "tree_thresholds": rng.normal(size=(trees, 7)),
+            "tree_masks": masks,
+            "tree_leaves": 0.1 * rng.normal(size=(trees, 8)),
+        }
     return Correction(**options | fields)
 
 

@@ -34,11 +34,12 @@ class Draws {
 struct CorrectionShape {
   std::size_t tasks, features, items, indicators;
   Correction::Form form;
+  std::size_t trees = 0;
 };
 
 // Task 0 is a child of the last one; others are roots, amounts or children of earlier tasks.
 inline Correction::Parts draw_correction(const CorrectionShape& shape, Draws& random, float scale = 0.3f) {
-  const auto [tasks, features, items, indicators, form] = shape;
+  const auto [tasks, features, items, indicators, form, trees] = shape;
   Correction::Parts parts;
   parts.structure.form = form;
   for (std::size_t i = 0; i < items; ++i) parts.structure.items.push_back("item " + std::to_string(i));
@@ -65,6 +66,14 @@ inline Correction::Parts draw_correction(const CorrectionShape& shape, Draws& ra
   parts.map_std = random.uniforms(tasks, 0.25f, 2);
   parts.map_knots = random.uniforms(tasks * 5, -2, 2);
   parts.map_weights = random.uniforms(tasks * 7, -0.4f, 0.4f);
+  parts.structure.trees = static_cast<std::int64_t>(trees);
+  parts.tree_thresholds = random.uniforms(trees * 7, -1, 1);
+  parts.tree_leaves = random.uniforms(trees * 8, -0.2f, 0.2f);
+  for (std::size_t i = 0; i < trees * 7; ++i) {  // node k of a chain: smaller inputs end in leaf k
+    const bool missing = i % 7 >= 4 + i / 7 % 4;
+    parts.tree_inputs.push_back(static_cast<float>(random.below(3 * v + x)));
+    parts.tree_masks.push_back(missing ? 255.0f : static_cast<float>(255u & ~(1u << i % 7)));
+  }
   return parts;
 }
 

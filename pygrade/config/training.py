@@ -140,6 +140,10 @@ class CorrectionConfig(Options):
     pages: bool = option(
         True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"
     )
+    trees: bool = option(
+        False,
+        "trees on top of the correction (LightGBM), where whole pages are better by them, held out and on later requests",
+    )
     policy: bool = option(True, "GRADE learns from corrected predictions where they are licensed")
     prior: str = option("", "directory of a policy of another market, whose correction is a start")
 

@@ -6,7 +6,7 @@ click): its log odds are then those given the parent's event.
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from pygrade.policy.page_terms import PageTerms
 
 FORMS = ("", "marginal", "conditional")
 KNOTS = 5
+NODES = 7  # of a tree, with a leaf more
 _SMALLEST_MOVE = 0.01  # of log odds, which a cause explains
 LEVEL = "level of "  # names of the item columns that hold levels
 _REACH = 4.0  # of standardized item columns
@@ -61,6 +62,10 @@ class ItemEffects:
         return effects
 
 
+def _no_trees(width: int) -> Any:
+    return field(default_factory=lambda: np.zeros((0, width), np.float32))
+
+
 @dataclass(frozen=True, eq=False)
 class Correction:
     """Coefficients of T tasks, F features and I item columns; V = T + I, X = F + K, Z = 1 + X + V, U = 1 + V.
@@ -85,6 +90,10 @@ class Correction:
     map_std: NDArray[np.float32]  # [T]
     map_knots: NDArray[np.float32]  # [T, 5] of standardized log odds
     map_weights: NDArray[np.float32]  # [T, 7] level, slope, hinges
+    tree_inputs: NDArray[np.float32] = _no_trees(NODES)  # [G, 7] places among the D inputs of `tree_columns`
+    tree_thresholds: NDArray[np.float32] = _no_trees(NODES)  # [G, 7]
+    tree_masks: NDArray[np.float32] = _no_trees(NODES)  # [G, 7] bits of leaves that a larger input leaves; 255: no node
+    tree_leaves: NDArray[np.float32] = _no_trees(NODES + 1)  # [G, 8] summed, logarithms of a factor on all predictions
     item_effects: ItemEffects | None = None  # of items; the last T item columns are theirs
     page_terms: PageTerms | None = None  # of what stands above an item on a page
 
@@ -134,7 +143,14 @@ class Correction:
             "map_std": (count,),
             "map_knots": (count, KNOTS),
             "map_weights": (count, 2 + KNOTS),
+            **{name: (self.trees, NODES) for name in ("tree_inputs", "tree_thresholds", "tree_masks")},
+            "tree_leaves": (self.trees, NODES + 1),
         }
+
+    @property
+    def trees(self) -> int:
+        """G, the number of trees."""
+        return len(self.tree_leaves)
 
     def __eq__(self, other: object) -> bool:
         """Equal bit for bit."""
@@ -156,6 +172,7 @@ class Correction:
         weights[tasks, rows + tasks, 0] = reach
         return replace(
             self,
+            tree_inputs=self._tree_inputs_with(len(self.l_mean), count),
             items=(*self.items, *(f"{LEVEL}{task}" for task in self.tasks)),
             l_mean=np.concatenate([self.l_mean, np.zeros(count, np.float32)]),
             l_std=np.concatenate([self.l_std, reach.astype(np.float32)]),
@@ -171,11 +188,19 @@ class Correction:
         weights = np.insert(self.weights, [row] * count, 0.0, 1)
         return replace(
             self,
+            tree_inputs=self._tree_inputs_with(index, count),
             items=(*self.own_items, *new, *self.items[len(self.own_items) :]),
             l_mean=np.insert(self.l_mean, [index] * count, 0.0),
             l_std=np.insert(self.l_std, [index] * count, 1.0),
             weights=np.insert(weights, [1 + index] * count, 0.0, 2),
         )
+
+    def _tree_inputs_with(self, index: int, count: int) -> NDArray[np.int64]:
+        """Places [G, 7] of the trees' inputs once there are `count` more variables from a place on."""
+        before = np.arange(len(self.l_mean))
+        place, wide, x = np.where(before < index, before, before + count), len(before) + count, len(self.x_mean)
+        places = np.concatenate([place, wide + place, 2 * wide + np.arange(x), 2 * wide + x + place])
+        return places[self.tree_inputs.astype(np.int64)]
 
     @classmethod
     def identity(cls, tasks: Sequence[str], features: Sequence[str]) -> "Correction":
@@ -261,6 +286,14 @@ class Correction:
         self._in_core().apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
         return result
 
+    def tree_columns(self, context: NDArray[np.float32], predictions: NDArray[np.float32], offsets: NDArray[np.int64], items: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Inputs [M, D] of the trees, D = V + V + X + V: a candidate's standardized variables, these less the request's
+        mean, the standardized context and these means. Arguments as of `apply`."""
+        core = self._in_core()
+        result = np.empty((len(predictions), core.num_tree_inputs), np.float32)
+        core.tree_inputs(context, predictions, offsets, items, result)
+        return result
+
     def shifts(
         self, context: NDArray[Any] | None, predictions: NDArray[Any] | None, items: NDArray[Any] | None
     ) -> NDArray[np.float64]:
@@ -299,12 +332,13 @@ class Correction:
         """The names and lists that policy.json holds."""
         item_effects = {} if self.item_effects is None else {"levels": self.item_effects.record()}
         page_terms = {} if self.page_terms is None else {"page_terms": self.page_terms.record()}
-        return {name: getattr(self, name) for name in _LISTS} | item_effects | page_terms
+        return {name: getattr(self, name) for name in _LISTS} | {"trees": self.trees} | item_effects | page_terms
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays that the file of tensors holds, by name there."""
         page_terms = {} if self.page_terms is None else self.page_terms.tensors()
-        own = {PREFIX + name: torch.from_numpy(getattr(self, name).copy()) for name in self._shapes()}
+        names = (name for name in self._shapes() if self.trees or not name.startswith("tree_"))
+        own = {PREFIX + name: torch.from_numpy(getattr(self, name).copy()) for name in names}
         return own | {_PAGE + name: tensor for name, tensor in page_terms.items()}
 
     @classmethod

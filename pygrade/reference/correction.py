@@ -1,7 +1,8 @@
 """Reference of the correction of a request's predictions by its context.
 
 The log odds of task t given its parent become base_t + B_0 + Σ_v B_v c_v: base_t those of the prediction, c what the
-candidate's log odds and item columns have above the request's mean, B linear in the context and in that mean.
+candidate's log odds and item columns have above the request's mean, B linear in the context and in that mean. Then all
+predictions of a candidate are multiplied by exp(Σ leaves) of its trees.
 """
 
 from collections.abc import Sequence
@@ -92,6 +93,10 @@ def correct(
     map_std: Tensor,
     map_knots: Tensor,
     map_weights: Tensor,
+    tree_inputs: Tensor,
+    tree_thresholds: Tensor,
+    tree_masks: Tensor,
+    tree_leaves: Tensor,
 ) -> Tensor:
     """Predictions [N, T] of one request, corrected by its context [F] and the item columns [N, I] of its candidates.
 
@@ -123,7 +128,20 @@ def correct(
             given = given if amounts[t] else given.clamp_max(1 - SMALLEST)
             given = given * shift[:, t].exp()
             corrected[:, t] = given if amounts[t] else given.clamp_max(1.0)
-    return corrected
+    columns = torch.cat([variables, variables - m, x.expand(len(p), -1), m.expand(len(p), -1)], 1)
+    moves = sum_leaves(columns, tree_inputs, tree_thresholds, tree_masks, tree_leaves)
+    return corrected * moves.clamp(-60, 60).exp()[:, None]
+
+
+def sum_leaves(columns: Tensor, inputs: Tensor, thresholds: Tensor, masks: Tensor, leaves: Tensor) -> Tensor:
+    """[N]: the sum over trees of the leaf of each row of columns [N, D]: the lowest bit of those that all nodes leave;
+    a node leaves all where its input is not above its threshold, else those of its mask."""
+    left = torch.full((len(columns), len(leaves)), 255)
+    for node in range(inputs.shape[1]):
+        above = columns[:, inputs[:, node].long()] > thresholds[:, node]
+        left &= torch.where(above, masks[:, node].long(), 255)
+    leaf = (left & -left).double().log2().long()  # [N, G]
+    return leaves[torch.arange(len(leaves)), leaf].sum(1)
 
 
 def in_order(parents: Sequence[int]) -> list[int]:

@@ -3,6 +3,7 @@ correction that is licensed.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import Fitted, continue_fit, fit_correction
+from pygrade.correction.fit import Candidate, Fitted, continue_fit, correct_by_fold, fit_correction
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.cautions import (
     beyond_share,
@@ -27,6 +28,7 @@ from pygrade.logs.clusters import clusters_of
 from pygrade.logs.dataset import Dataset, map_column
 from pygrade.logs.history import History, without_columns
 from pygrade.logs.logs import check_amounts
+from pygrade.metrics import intervals
 from pygrade.metrics.intervals import numbers_of
 from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
 from pygrade.training.data import Corrected, estimate_propensity
@@ -41,6 +43,7 @@ from pygrade.training.log_findings import headline, log_findings, positives_sent
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.production import Production, find_production
 from pygrade.training.propensity import SlotPropensity
+from pygrade.training.trees import TREE_ARRAYS, license_trees
 from pygrade.workers import Workers
 
 logger = logging.getLogger("pygrade")
@@ -129,10 +132,43 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
             "that something else than what the columns tell makes it pass"
         )
         return evidence._replace(reason=reason, tried=tried)
+    if licensed and config.correction.trees:
+        licensed = add_trees(logs, licensed, *fold_and_cluster, pages, config, fit_requests, propensity)
     if config.correction.pages:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
         licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
     return evidence._replace(licensed=licensed, tried=tried)
+
+
+def add_trees(
+    logs: Logs,
+    licensed: LicensedCorrection,
+    fold: Ints,
+    cluster: Ints,
+    pages: PageReplay,
+    config: TrainConfig,
+    fit: Callable[[Logs, Ints, Ints], Fitted],
+    propensity: SlotPropensity,
+) -> LicensedCorrection:
+    """The licensed correction, with trees on top where whole pages are better by them."""
+
+    def refit(some: Logs, some_fold: Ints, some_cluster: Ints) -> Candidate | None:
+        found, _ = license_correction(
+            some, fit(some, some_fold, some_cluster), some_fold, some_cluster, PageReplay(some, config.reward), propensity
+        )
+        return found and found.candidate
+
+    found = license_trees(logs, licensed.candidate, fold, cluster, propensity, config.reward, refit)
+    if found is None:
+        return licensed
+    candidate, _ = found
+    corrected = correct_by_fold(candidate.folds, logs, fold)
+    value, plain = (pages.values(pages.ranks(logs.value_of(p)[logs.shown]), propensity) for p in (corrected, logs.predictions))
+    estimate = intervals.mean_lift(value, plain)
+    replay = intervals.interval(estimate.value, estimate.influence, cluster)
+    return licensed._replace(
+        candidate=candidate, predictions=corrected, license=replace(licensed.license, name=candidate.name, replay=replay)
+    )
 
 
 def reads_history(evidence: Evidence) -> bool:
@@ -162,6 +198,8 @@ def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Co
         correction = continue_fit(candidate.state, dataset, evidence.propensity.examine, some).correction()
         if candidate.item_effects is not None:
             correction = correction.with_item_effects(candidate.item_effects)
+    if candidate.correction.trees:
+        correction = replace(correction, **{name: getattr(candidate.correction, name) for name in TREE_ARRAYS})
     correction = replace(correction, page_terms=evidence.licensed.page_terms)
     learns = config.correction.policy and config.grade != "off"
     return Corrected(correction, candidate.folds, evidence.fold if learns else None)

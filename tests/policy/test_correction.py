@@ -44,6 +44,7 @@ CASES = {
     "without indicators": {"indicators": ()},
     "one task": {"tasks": ("only",), "items": ()},
     "roots": {"parents": (-1,) * 5},
+    "trees": {"trees": 40},
     "a chain backwards": {"parents": (1, 2, 3, -1, -1)},
     "many": {
         "tasks": tuple(f"t{i}" for i in range(12)),
@@ -52,6 +53,7 @@ CASES = {
         "parents": (-1, 0, 1, -1, 3, 3, 4, -1, 0, 0, -1, -1),
         "amounts": (False,) * 7 + (True,) + (False,) * 4,
         "scale": 0.05,
+        "trees": 11,
     },
 }
 

@@ -1,5 +1,6 @@
 // Corrects the predictions of a request by its context: maps of each task, then log odds that move with the context,
-// the mean of the candidates, and what sets a candidate apart from it. pygrade/reference/correction.py has the formula.
+// the mean of the candidates, and what sets a candidate apart from it; then trees move all predictions of a candidate by
+// one factor. pygrade/reference/correction.py has the formula.
 #pragma once
 
 #include <array>
@@ -13,6 +14,17 @@
 
 namespace pygrade::inline v0_2 {
 
+namespace detail {
+
+// A test in a tree of a correction, see Correction::Parts.
+struct TreeNode {
+  std::int32_t input;  // place among a candidate's inputs, or behind them among the request's
+  float threshold;
+  std::int32_t mask;
+};
+
+}  // namespace detail
+
 // Immutable: any number of threads may use one at once. T tasks, F features, I item columns, K indicators of missing
 // features; X = F + K inputs of the context, V = T + I of a candidate, Z = 1 + X + V, U = 1 + V.
 class PYGRADE_API Correction {
@@ -21,6 +33,8 @@ class PYGRADE_API Correction {
   static constexpr std::array<std::string_view, 3> form_names{"", "marginal", "conditional"};
   static constexpr std::size_t knots = 5;            // of a map
   static constexpr std::size_t max_variables = 128;  // V
+  static constexpr std::size_t tree_nodes = 7;       // of a tree, with a leaf more
+  static constexpr std::int64_t max_trees = 4096;
 
   struct Structure {
     std::vector<std::string> items;        // [I] names
@@ -28,13 +42,17 @@ class PYGRADE_API Correction {
     std::vector<bool> amounts;             // [T] tasks without a parent that predict an amount, no probability
     std::vector<std::int64_t> indicators;  // [K] places of features, rising
     Form form = Form::none;
+    std::int64_t trees = 0;  // G
 
     // std::invalid_argument for parents that are no task, form a cycle or are amounts, for amounts with a parent, and
     // for indicators that do not rise below `features`.
     PYGRADE_API void check(std::size_t features) const;
   };
 
-  // Finite numbers; those of std are positive.
+  // Finite numbers; those of std are positive. A node of a tree compares an input with a threshold, and its mask has the
+  // bits of the leaves, from the left, that are left if the input is larger; 255: no node. The lowest bit that
+  // all nodes leave is the candidate's leaf. Inputs [D = V + V + X + V]: a candidate's standardized variables, these
+  // less the mean of the request, the standardized context, and the means.
   struct Parts {
     Structure structure;
     std::vector<float> median;                                     // [F]
@@ -42,11 +60,14 @@ class PYGRADE_API Correction {
     std::vector<float> l_mean, l_std;                              // [V]
     std::vector<float> weights;                                    // [T, Z, U]
     std::vector<float> map_mean, map_std, map_knots, map_weights;  // [T], [T], [T, 5], [T, 7]; any if there are no maps
+    std::vector<float> tree_inputs, tree_thresholds, tree_masks;   // [G, 7] each: places in D, numbers, 1 to 255
+    std::vector<float> tree_leaves;                                // [G, 8] summed, logarithms of the factor
   };
 
   // Working memory of `apply`, reused.
   struct Workspace {
     std::vector<float> columns;
+    std::span<const float> sums;  // [N] of the trees' leaves, of the last request; empty: there are no trees
   };
 
   // std::invalid_argument as of Structure::check, and for sizes and numbers that are not as above.
@@ -69,6 +90,11 @@ class PYGRADE_API Correction {
   void apply(std::span<const float> context, std::span<const float> predictions, std::span<const std::int64_t> offsets,
              std::span<const float> items, std::span<float> result, int num_threads) const;
 
+  // Inputs of the trees for each candidate of the requests, into result[M, D]; arguments as of `apply`.
+  void tree_inputs(std::span<const float> context, std::span<const float> predictions,
+                   std::span<const std::int64_t> offsets, std::span<const float> items, std::span<float> result) const;
+  std::size_t num_tree_inputs() const { return 3 * parts_.l_mean.size() + parts_.x_mean.size(); }  // D
+
   // Shifts that `apply` adds to the conditional log odds of the candidates of such a request: S[T, 1 + V]. That of task
   // t is S_0 + Σ_v S_v u_v of a candidate's variables u (log odds after the maps, item columns; standardized, cut to
   // ±4). Without predictions the candidates' mean counts as that of the average request.
@@ -76,11 +102,13 @@ class PYGRADE_API Correction {
                              std::span<const float> items) const;
 
  private:
-  // As `apply`; returns the S of `shifts`, in the workspace.
-  std::span<const float> run(std::span<const float> context, std::span<const float> predictions,
+  struct Run;  // where the workspace has what a request gave
+  Run run(std::span<const float> context, std::span<const float> predictions,
                              std::span<const float> items, Workspace& workspace, std::span<float> result) const;
 
   Parts parts_;
+  std::vector<detail::TreeNode> nodes_;         // of all trees, in each those on candidates first
+  std::vector<std::int32_t> tree_ends_;         // [G, 2] of a tree's nodes on candidates, and of all
   std::vector<std::int64_t> order_;             // [T] parents before their children
   std::vector<std::uint8_t> amounts_;           // [T]
   std::vector<float> packed_;                   // [Z, T · U, padded to whole vectors]

@@ -95,6 +95,7 @@ struct ScoreParts {
   const Baseline* lead = nullptr;      // of the policy: the challenger, what ranks by values, or the baseline alone
   bool logarithm = false;              // the scores of `lead` are logarithms of sums
   std::vector<float> corrected;        // [N, T] corrected predictions; empty: nothing reads them
+  std::vector<float> trees;            // [N] factors by which its trees move all predictions; empty: there are none
   std::vector<float> contributions;    // [N, T] that the lead (null: the network) adds up
   std::vector<float> scores;           // [N] of the lead: their sums, or the logarithms of these
   std::vector<float> baseline;         // [N] scores of the mixture's baseline; empty: nothing is mixed

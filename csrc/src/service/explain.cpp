@@ -97,6 +97,7 @@ void write_item(const ScoreParts& parts, const Ranked& ranked, const Context& co
     out.begin_object().field("policy", parts.share[row]).field("baseline", parts.baseline_share[row]);
     out.field("baseline_score", parts.baseline[row]).end_object();
   }
+  if (!parts.trees.empty()) out.field("trees", parts.trees[row]);
   if (page.searched) {
     const PageEffect& moved = context.effects[place];
     out.known_key("page").begin_object().field("effect", moved.effect).field("above", moved.above);

@@ -154,6 +154,9 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
     throw InputError("arm",
                      "arm '" + served->arms[arm].name +
                          "' reads the history of users and items, which weights alone do not hold; want /v1/rank");
+  if (policy.correction() && policy.correction()->parts().structure.trees > 0)
+    throw InputError("arm", "arm '" + served->arms[arm].name +
+                                "' has trees on top of its correction, which weights do not hold; want /v1/rank");
   const Page page = weigh(*served->rankers[arm], policy, request, context);
   Reading reading;
   request = as_logged(policy, request, reading);

@@ -83,7 +83,22 @@ void standardize(const Correction::Parts& parts, std::span<const float> context,
   }
 }
 
+// A place of a tree's node.
+[[noreturn]] void refuse_node(const char* what, float value, std::size_t place, const std::string& want) {
+  const std::size_t nodes = Correction::tree_nodes;
+  throw std::invalid_argument(std::string(what) + " of tree " + std::to_string(place / nodes) + ", node " +
+                              std::to_string(place % nodes) + " is " + std::to_string(value) + "; want " + want);
+}
+
 }  // namespace
+
+// Where the workspace has what a request gave.
+struct Correction::Run {
+  std::span<const float> shifts;    // [T, 1 + V]
+  const float *variables, *means;   // [V] columns, `stride` floats apart; [V]
+  const float* x;                   // [X]
+  std::size_t stride;
+};
 
 void Correction::Structure::check(std::size_t features) const {
   const auto tasks = static_cast<std::int64_t>(parents.size());
@@ -105,6 +120,8 @@ void Correction::Structure::check(std::size_t features) const {
       if (++steps > tasks) fail("one of its own descendants; want no cycle");
     }
   }
+  if (trees < 0 || trees > max_trees)
+    throw std::invalid_argument("trees is " + std::to_string(trees) + "; want 0 to " + std::to_string(max_trees));
   for (std::size_t k = 0; k < indicators.size(); ++k)
     require(indicators[k] >= 0 && indicators[k] < static_cast<std::int64_t>(features) &&
                 (k == 0 || indicators[k - 1] < indicators[k]),
@@ -135,6 +152,22 @@ Correction::Correction(Parts given) : parts_(std::move(given)) {
   };
   for (std::size_t t = 0; t < tasks; ++t) order_.push_back(static_cast<std::int64_t>(t));
   std::ranges::sort(order_, {}, depth);
+  const auto candidate_inputs = static_cast<float>(2 * variables), all_inputs = static_cast<float>(num_tree_inputs());
+  for (std::size_t g = 0; g < static_cast<std::size_t>(s.trees); ++g) {
+    for (const bool of_request : {false, true}) {
+      for (std::size_t i = g * tree_nodes; i < (g + 1) * tree_nodes; ++i) {
+        const float input = parts_.tree_inputs[i], mask = parts_.tree_masks[i];
+        if (!(input >= 0.0f && input < all_inputs && input == std::floor(input)))
+          refuse_node("the input", input, i, "the place of an input, below " + std::to_string(num_tree_inputs()));
+        if (!(mask >= 1.0f && mask <= 255.0f && mask == std::floor(mask)))
+          refuse_node("the mask", mask, i, "a number from 1 to 255");
+        if (mask < 255.0f && (input >= candidate_inputs) == of_request)
+          nodes_.push_back({static_cast<std::int32_t>(input) - (of_request ? static_cast<std::int32_t>(2 * variables) : 0),
+                            parts_.tree_thresholds[i], static_cast<std::int32_t>(mask)});
+      }
+      tree_ends_.push_back(static_cast<std::int32_t>(nodes_.size()));
+    }
+  }
   width_ = padded(columns, 16);
   packed_.assign(rows * width_, 0.0f);
   for (std::size_t t = 0; t < tasks; ++t)
@@ -143,9 +176,8 @@ Correction::Correction(Parts given) : parts_(std::move(given)) {
                   packed_.begin() + static_cast<std::ptrdiff_t>(z * width_ + t * (1 + variables)));
 }
 
-std::span<const float> Correction::run(std::span<const float> context, std::span<const float> predictions,
-                                       std::span<const float> items, Workspace& workspace,
-                                       std::span<float> result) const {
+Correction::Run Correction::run(std::span<const float> context, std::span<const float> predictions,
+                                std::span<const float> items, Workspace& workspace, std::span<float> result) const {
   const Structure& s = parts_.structure;
   const std::size_t tasks = num_tasks(), rows = predictions.size() / tasks;
   require(context.empty() || context.size() == num_features(), "context must have one value for each feature, or none");
@@ -157,9 +189,10 @@ std::span<const float> Correction::run(std::span<const float> context, std::span
   const std::size_t inputs = parts_.x_mean.size(), variables = tasks + num_items();
   // An odd number of cache lines, so that columns do not compete for the same part of the cache.
   const std::size_t stride = padded(rows, detail::correction_block) + 16;
-  const std::size_t columns = (2 * tasks + variables + detail::spilled_columns) * stride;
-  float* const memory = aligned(workspace.columns, columns + width_ + inputs);
-  float *const row = memory + columns, *const x = row + width_;
+  const std::size_t before = (2 * tasks + detail::spilled_columns) * stride;
+  const std::size_t columns = before + (variables + (s.trees > 0 ? variables + 1 : 0)) * stride;
+  float* const memory = aligned(workspace.columns, columns + width_ + inputs + variables);
+  float *const row = memory + columns, *const x = row + width_, *const means = x + inputs;
   standardize(parts_, context, x);
   const auto number = [](std::size_t n) { return static_cast<std::int64_t>(n); };
   PYGRADE_KERNELS(correction_kernels)
@@ -184,9 +217,15 @@ std::span<const float> Correction::run(std::span<const float> context, std::span
                 predictions.data(),
                 items.empty() ? nullptr : items.data(),
                 memory,
+                means,
                 row,
-                result.data()});
-  return {row, tasks * (1 + variables)};
+                result.data(),
+                s.trees,
+                nodes_.data(),
+                tree_ends_.data(),
+                parts_.tree_leaves.data()});
+  workspace.sums = {memory + before + 2 * variables * stride, s.trees > 0 ? rows : 0};
+  return {{row, tasks * (1 + variables)}, memory + before, means, x, stride};
 }
 
 void Correction::apply(std::span<const float> context, std::span<const float> predictions, std::span<const float> items,
@@ -198,8 +237,38 @@ std::vector<double> Correction::shifts(std::span<const float> context, std::span
                                        std::span<const float> items) const {
   Workspace workspace;
   std::vector<float> corrected(predictions.size());
-  const auto row = run(context, predictions, items, workspace, corrected);
+  const auto row = run(context, predictions, items, workspace, corrected).shifts;
   return {row.begin(), row.end()};
+}
+
+void Correction::tree_inputs(std::span<const float> context, std::span<const float> predictions,
+                             std::span<const std::int64_t> offsets, std::span<const float> items,
+                             std::span<float> result) const {
+  const std::size_t tasks = num_tasks(), features = num_features(), columns = num_items();
+  const std::size_t variables = tasks + columns, inputs = parts_.x_mean.size(), width = num_tree_inputs();
+  const std::size_t rows = predictions.size() / tasks;
+  require_offsets(offsets, rows);
+  require(result.size() == rows * width, "result must have one value for each candidate and input");
+  require(items.empty() || items.size() == rows * columns,
+          "items must have one value for each candidate and item column, or none");
+  Workspace workspace;
+  std::vector<float> corrected;
+  for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
+    const auto first = static_cast<std::size_t>(offsets[r]), size = static_cast<std::size_t>(offsets[r + 1]) - first;
+    corrected.resize(size * tasks);
+    const Run found = run(context.empty() ? context : context.subspan(r * features, features),
+                          predictions.subspan(first * tasks, size * tasks),
+                          items.empty() ? items : items.subspan(first * columns, size * columns), workspace, corrected);
+    for (std::size_t i = 0; i < size; ++i) {
+      float* const row = result.data() + (first + i) * width;
+      for (std::size_t v = 0; v < variables; ++v) {
+        row[v] = found.variables[v * found.stride + i];
+        row[variables + v] = row[v] - found.means[v];
+      }
+      std::copy_n(found.x, inputs, row + 2 * variables);
+      std::copy_n(found.means, variables, row + 2 * variables + inputs);
+    }
+  }
 }
 
 void Correction::apply(std::span<const float> context, std::span<const float> predictions,

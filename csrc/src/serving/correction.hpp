@@ -24,9 +24,15 @@ struct CorrectionTask {
   std::int64_t count, stride;
   const float* x;                        // [X] standardized
   const float *predictions, *item_rows;  // [N, T]; [N, I], or null
-  float* columns;                        // [2 T + V + spilled_columns, stride]
+  float* columns;                        // [2 T + V + spilled_columns, stride], and [V + 1, stride] if there are trees
+  float* means;                          // [V]
   float* row;                            // [width]
   float* result;                         // [N, T]
+
+  std::int64_t trees;        // G
+  const TreeNode* nodes;     // of all trees, in each those on candidates first
+  const std::int32_t* ends;  // [G, 2] of a tree's nodes on candidates, and of all
+  const float* leaves;       // [G, 8]
 };
 
 // Up to gram_requests requests of correction_gram.

@@ -211,7 +211,7 @@ class PolicyReader {
   }
 
   void correction(const Json& record) {
-    check_keys(record, "correction", {"items", "parents", "amounts", "indicators", "form", "levels", "page_terms"});
+    check_keys(record, "correction", {"items", "parents", "amounts", "indicators", "form", "trees", "levels", "page_terms"});
     Correction::Structure& s = correction_.emplace().structure;
     s.items = record.strings_at("items");
     if (std::set(s.items.begin(), s.items.end()).size() != s.items.size()) wrong("items", "holds a name twice");
@@ -224,6 +224,9 @@ class PolicyReader {
     const auto form = std::ranges::find(Correction::form_names, record.string_at("form"));
     if (form == Correction::form_names.end()) wrong("form", "is not \"\", marginal or conditional");
     s.form = static_cast<Correction::Form>(form - Correction::form_names.begin());
+    const Json& trees = record.at("trees");
+    if (!trees.whole) wrong("trees", "is not a whole number");
+    s.trees = trees.integer;
     const std::size_t tasks = policy_->tasks_.size();
     if (const Json* levels = record.find("levels"); levels != nullptr && levels->type != Json::Type::null) {
       if (s.items.size() < tasks) wrong("items", "lacks the columns of the levels");
@@ -513,6 +516,7 @@ class PolicyReader {
     if (correction_) {
       const Correction::Structure& s = correction_->structure;
       for (const auto& tensor : detail::correction_tensors)
+        if (!tensor.of_trees || s.trees > 0)
         (*correction_).*tensor.values =
             take(std::string("correction.") + tensor.name, detail::shape_of(tensor, s, p.features_.size()));
       if (p.page_terms_) {

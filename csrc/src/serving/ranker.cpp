@@ -532,6 +532,7 @@ ScoreParts Ranker::score_parts(const Policy& policy, const Request& given, std::
   parts.scores.assign(middle, memory.scores.end());
   if (parts.lead == sources.baseline && parts.lead != nullptr) parts.scores = parts.baseline;
   if (sources.take_corrected(policy)) parts.corrected = memory.corrected;
+  for (const float sum : memory.correction.sums) parts.trees.push_back(std::exp(sum));
   if (parts.lead != nullptr) {
     parts.lead->weights_at(memory.values.change(), memory.weights);
     parts.logarithm = parts.lead->takes_logarithm_of(memory.weights);
@@ -562,6 +563,7 @@ ScoreParts Ranker::score_parts(const Policy& policy, const Request& given, std::
   spread(request, tasks, tasks, parts.contributions);
   spread(request, tasks, 1, parts.scores);
   if (!parts.corrected.empty()) spread(request, tasks, tasks, parts.corrected);
+  if (!parts.trees.empty()) spread(request, tasks, 1, parts.trees);
   if (!parts.task_shares.empty()) spread(request, tasks, tasks, parts.task_shares);
   for (auto* values : {&parts.share, &parts.baseline_share})
     if (!values->empty()) spread(request, tasks, 1, *values);

@@ -224,6 +224,57 @@ void correct_task(const CorrectionTask& task, std::int64_t padded, std::int64_t 
   }
 }
 
+// Adds the leaves of a tree with `count` nodes on candidates to sums; start: the leaves that the request leaves.
+template <int count>
+void add_leaves(const float* const* inputs, const TreeNode* nodes, std::int32_t start, const float* leaves,
+                std::int64_t padded, float* sums) {
+  for (std::int64_t i = 0; i < padded; i += lanes) {
+    Ints left = broadcast(start);
+#pragma GCC unroll 7
+    for (int k = 0; k < count; ++k) {
+      const unsigned stays = greater_equal(broadcast(nodes[k].threshold), load(inputs[k] + i));
+      left = select(stays, left, bits_and(left, broadcast(nodes[k].mask)));
+    }
+    const Ints lowest = bits_and(left, sub(broadcast(0), left));  // a power of 2, whose exponent is the leaf
+    const Ints leaf = sub(shift_right(as_ints(number_of_bits(as_floats(lowest))), 23), broadcast(127));
+    store(sums + i, add(load(sums + i), look_up8(leaves, leaf)));
+  }
+}
+
+// Multiplies the corrected predictions of each candidate by the exponential of its leaves' sum.
+void apply_trees(const CorrectionTask& task, std::int64_t padded, const float* logs, const float* means,
+                 float* mapped) {
+  using Add = void (*)(const float* const*, const TreeNode*, std::int32_t, const float*, std::int64_t, float*);
+  static constexpr Add add_of[] = {&add_leaves<0>, &add_leaves<1>, &add_leaves<2>, &add_leaves<3>,
+                                   &add_leaves<4>, &add_leaves<5>, &add_leaves<6>, &add_leaves<7>};
+  const std::int64_t variables = task.tasks + task.items, stride = task.stride;
+  float* const above = task.columns + (2 * task.tasks + spilled_columns + variables) * stride;
+  float* const sums = above + variables * stride;
+  for (std::int64_t v = 0; v < variables; ++v)
+    for (std::int64_t i = 0; i < padded; i += lanes)
+      store(above + v * stride + i, sub(load(logs + v * stride + i), broadcast(means[v])));
+  for (std::int64_t i = 0; i < padded; i += lanes) store(sums + i, broadcast(0.0f));
+  std::int32_t begin = 0;
+  for (std::int64_t g = 0; g < task.trees; ++g) {
+    const std::int32_t middle = task.ends[2 * g], end = task.ends[2 * g + 1];
+    std::int32_t start = 255;
+    for (std::int32_t k = middle; k < end; ++k) {
+      const TreeNode& node = task.nodes[k];
+      const float input = node.input < task.inputs ? task.x[node.input] : means[node.input - task.inputs];
+      if (!(input <= node.threshold)) start &= node.mask;
+    }
+    const float* inputs[Correction::tree_nodes];
+    for (std::int32_t k = begin; k < middle; ++k) inputs[k - begin] = logs + task.nodes[k].input * stride;
+    add_of[middle - begin](inputs, task.nodes + begin, start, task.leaves + 8 * g, padded, sums);
+    begin = end;
+  }
+  for (std::int64_t i = 0; i < padded; i += pair_lanes) {
+    const Pair factor = growth(load_pair(sums + i));
+    for (std::int64_t t = 0; t < task.tasks; ++t)
+      store(mapped + t * stride + i, mul(load_pair(mapped + t * stride + i), factor));
+  }
+}
+
 void correct(const CorrectionTask& task) {
   const std::int64_t tasks = task.tasks, stride = task.stride, variables = tasks + task.items;
   const std::int64_t padded = (task.count + correction_block - 1) / correction_block * correction_block;
@@ -265,7 +316,7 @@ void correct(const CorrectionTask& task) {
       l[i] = value - value == 0.0f ? cut : 0.0f;  // finite
     }
   }
-  float means[Correction::max_variables];
+  float* const means = task.means;
   for (std::int64_t v = 0; v < variables; ++v) {
     float* l = logs + v * stride;
     for (std::int64_t i = task.count; i < padded; ++i) l[i] = 0.0f;
@@ -276,6 +327,7 @@ void correct(const CorrectionTask& task) {
     const std::int64_t t = task.order[o], parent = task.parents[t];
     correct_task(task, padded, t, logs, mapped + t * stride, parent < 0 ? nullptr : mapped + parent * stride);
   }
+  if (task.trees > 0) apply_trees(task, padded, logs, means, mapped);
   from_lanes(mapped, stride, tasks, static_cast<int>(task.count), task.result);
 }
 

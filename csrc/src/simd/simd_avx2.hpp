@@ -87,6 +87,10 @@ PYGRADE_INLINE Ints order_key(Floats x) {
   const Ints nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   return _mm256_blendv_epi8(_mm256_xor_si256(bits, flip), _mm256_set1_epi32(key_nan), nan);
 }
+// table[index % 8]
+PYGRADE_INLINE Floats look_up8(const float* table, Ints index) {
+  return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+}
 PYGRADE_INLINE Ints shift_left(Ints a, int bits) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(bits)); }
 PYGRADE_INLINE Ints shift_right(Ints a, int bits) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
 PYGRADE_INLINE std::uint64_t reaching32(const float* p, Floats bound) {

@@ -76,6 +76,10 @@ PYGRADE_INLINE Ints order_key(Floats x) {
   const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   return _mm512_mask_mov_epi32(_mm512_xor_si512(bits, flip), nan, _mm512_set1_epi32(key_nan));
 }
+// table[index % 8]
+PYGRADE_INLINE Floats look_up8(const float* table, Ints index) {
+  return _mm512_permutexvar_ps(index, _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
+}
 PYGRADE_INLINE Ints shift_left(Ints a, int bits) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(bits)); }
 PYGRADE_INLINE Ints shift_right(Ints a, int bits) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
 // Bit i: p[i] ≥ bound, for 64 floats.

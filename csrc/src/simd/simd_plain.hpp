@@ -130,6 +130,12 @@ PYGRADE_INLINE Ints order_key(Floats x) {
 PYGRADE_INLINE Ints shift_left(Ints a, int bits) {
   return each<Ints>([&](int i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) << bits); });
 }
+// table[index % 8]
+PYGRADE_INLINE Floats look_up8(const float* table, Ints index) {
+  Floats found;
+  for (int i = 0; i < lanes; ++i) found.at[i] = table[index.at[i] & 7];
+  return found;
+}
 PYGRADE_INLINE Ints shift_right(Ints a, int bits) {
   return each<Ints>([&](int i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) >> bits); });
 }
