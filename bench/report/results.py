@@ -83,7 +83,7 @@ def table(report: Report) -> str:
     lines += [head, "-" * len(head)]
     for row in report.rows:
         best = row.timings[row.best_peer].p50 if row.best_peer else None
-        core = row.core and row.core.p50
+        core = None if row.core is None else row.core.p50
         lines.append(
             f"{row.op:22}{row.label:44}{row.timings[OURS].p50:11.2f}{_cell(best, 14)}  {row.best_peer or '':20}"
             f"{_cell(row.ratio, 7)}{_cell(core, 10)}{_cell(row.bound_ratio, 9)}{_cell(row.overhead, 9)}"

@@ -29,12 +29,15 @@ std::unique_ptr<Correction> make(std::vector<std::string> items, std::vector<std
   if (found == Correction::form_names.end())
     throw py::value_error("form is '" + form + "'; want '', 'marginal' or 'conditional'");
   Correction::Parts parts;
-  parts.structure = {std::move(items), std::move(parents), std::move(amounts), std::move(indicators),
+  parts.structure = {std::move(items),
+                     std::move(parents),
+                     std::move(amounts),
+                     std::move(indicators),
                      static_cast<Correction::Form>(found - Correction::form_names.begin()),
                      static_cast<std::int64_t>(any_array(tree_inputs, "tree_inputs").shape[0])};
   const auto features = static_cast<std::size_t>(any_array(median, "median").size());
-  const py::handle given[] = {median,   x_mean,  x_std,     l_mean,      l_std,       weights,         map_mean,
-                              map_std,  map_knots, map_weights, tree_inputs, tree_thresholds, tree_masks, tree_leaves};
+  const py::handle given[] = {median,  x_mean,    x_std,       l_mean,      l_std,           weights,    map_mean,
+                              map_std, map_knots, map_weights, tree_inputs, tree_thresholds, tree_masks, tree_leaves};
   static_assert(std::size(given) == std::size(detail::correction_tensors));
   for (std::size_t i = 0; i < std::size(given); ++i) {
     const auto& tensor = detail::correction_tensors[i];

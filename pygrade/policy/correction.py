@@ -62,8 +62,8 @@ class ItemEffects:
         return effects
 
 
-def _no_trees(width: int) -> Any:
-    return field(default_factory=lambda: np.zeros((0, width), np.float32))
+_NODES = np.zeros((0, NODES), np.float32)
+_LEAVES = np.zeros((0, NODES + 1), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +90,16 @@ class Correction:
     map_std: NDArray[np.float32]  # [T]
     map_knots: NDArray[np.float32]  # [T, 5] of standardized log odds
     map_weights: NDArray[np.float32]  # [T, 7] level, slope, hinges
-    tree_inputs: NDArray[np.float32] = _no_trees(NODES)  # [G, 7] places among the D inputs of `tree_columns`
-    tree_thresholds: NDArray[np.float32] = _no_trees(NODES)  # [G, 7]
-    tree_masks: NDArray[np.float32] = _no_trees(NODES)  # [G, 7] bits of leaves that a larger input leaves; 255: no node
-    tree_leaves: NDArray[np.float32] = _no_trees(NODES + 1)  # [G, 8] summed, logarithms of a factor on all predictions
+    tree_inputs: NDArray[np.float32] = field(
+        default_factory=_NODES.copy
+    )  # [G, 7] places among the D inputs of `tree_columns`
+    tree_thresholds: NDArray[np.float32] = field(default_factory=_NODES.copy)  # [G, 7]
+    tree_masks: NDArray[np.float32] = field(
+        default_factory=_NODES.copy
+    )  # [G, 7] bits of leaves that a larger input leaves; 255: no node
+    tree_leaves: NDArray[np.float32] = field(
+        default_factory=_LEAVES.copy
+    )  # [G, 8] summed, logarithms of a factor on all predictions
     item_effects: ItemEffects | None = None  # of items; the last T item columns are theirs
     page_terms: PageTerms | None = None  # of what stands above an item on a page
 
@@ -195,12 +201,12 @@ class Correction:
             weights=np.insert(weights, [1 + index] * count, 0.0, 2),
         )
 
-    def _tree_inputs_with(self, index: int, count: int) -> NDArray[np.int64]:
+    def _tree_inputs_with(self, index: int, count: int) -> NDArray[np.float32]:
         """Places [G, 7] of the trees' inputs once there are `count` more variables from a place on."""
         before = np.arange(len(self.l_mean))
         place, wide, x = np.where(before < index, before, before + count), len(before) + count, len(self.x_mean)
         places = np.concatenate([place, wide + place, 2 * wide + np.arange(x), 2 * wide + x + place])
-        return places[self.tree_inputs.astype(np.int64)]
+        return np.asarray(places[self.tree_inputs.astype(np.int64)], np.float32)
 
     @classmethod
     def identity(cls, tasks: Sequence[str], features: Sequence[str]) -> "Correction":
@@ -269,6 +275,19 @@ class Correction:
         context [R, F]; None, or a row without a finite value: nothing is known of the request. items [M, I]: item
         columns; None: unknown. NaN and infinite: unknown.
         """
+        arrays = self._arrays(context, predictions, offsets, items)
+        result: NDArray[np.float32] = np.empty_like(arrays["predictions"])
+        self._in_core().apply(**arrays, result=result, num_threads=torch.get_num_threads())
+        return result
+
+    def _arrays(
+        self,
+        context: NDArray[np.float32] | None,
+        predictions: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        items: NDArray[np.float32] | None,
+    ) -> dict[str, Any]:
+        """The arguments of `apply` as the core takes them. ValueError for a shape that does not fit."""
         count, bounds = len(self.tasks), np.ascontiguousarray(offsets, np.int64)
         rows = np.ascontiguousarray(predictions, np.float32)
         if rows.ndim != 2 or rows.shape[1] != count:
@@ -277,21 +296,25 @@ class Correction:
             "context": (context, (len(bounds) - 1, len(self.features))),
             "items": (items, (len(rows), len(self.items))),
         }
-        arrays: dict[str, NDArray[np.float32] | None] = {}
+        arrays: dict[str, Any] = {"predictions": rows, "offsets": bounds}
         for name, (value, shape) in given.items():
             arrays[name] = None if value is None else np.ascontiguousarray(value, np.float32)
             if (found := arrays[name]) is not None and found.shape != shape:
                 raise ValueError(f"{name} has shape {found.shape}; want {shape}")
-        result = np.empty_like(rows)
-        self._in_core().apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
-        return result
+        return arrays
 
-    def tree_columns(self, context: NDArray[np.float32], predictions: NDArray[np.float32], offsets: NDArray[np.int64], items: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def tree_columns(
+        self,
+        context: NDArray[np.float32] | None,
+        predictions: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        items: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """Inputs [M, D] of the trees, D = V + V + X + V: a candidate's standardized variables, these less the request's
         mean, the standardized context and these means. Arguments as of `apply`."""
-        core = self._in_core()
-        result = np.empty((len(predictions), core.num_tree_inputs), np.float32)
-        core.tree_inputs(context, predictions, offsets, items, result)
+        arrays, core = self._arrays(context, predictions, offsets, items), self._in_core()
+        result = np.empty((len(arrays["predictions"]), core.num_tree_inputs), np.float32)
+        core.tree_inputs(**arrays, result=result)
         return result
 
     def shifts(

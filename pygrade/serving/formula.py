@@ -243,7 +243,9 @@ def _correct(f: Formula, c: Correction, raw: Sequence[Node]) -> list[Node]:
     """`pygrade.reference.correct`, with shifts [T] and slopes [T, V] of the request in place of its context and means:
     shift_t + Σ_v slope_tv · v."""
     if c.trees:
-        raise ValueError(f"the policy's correction has {c.trees} trees, which exports do not hold; want correction.trees off")
+        raise ValueError(
+            f"the policy's correction has {c.trees} trees, which exports do not hold; want correction.trees off"
+        )
     p = _map(f, c, raw) if c.form else list(raw)
     ratios = [
         p[t] if s < 0 else f.let(f"ratio_{task}", (p[t] / (p[s] + RATIO_EPSILON)).clip(*RATIO))

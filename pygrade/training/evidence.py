@@ -154,7 +154,12 @@ def add_trees(
 
     def refit(some: Logs, some_fold: Ints, some_cluster: Ints) -> Candidate | None:
         found, _ = license_correction(
-            some, fit(some, some_fold, some_cluster), some_fold, some_cluster, PageReplay(some, config.reward), propensity
+            some,
+            fit(some, some_fold, some_cluster),
+            some_fold,
+            some_cluster,
+            PageReplay(some, config.reward),
+            propensity,
         )
         return found and found.candidate
 
@@ -163,11 +168,15 @@ def add_trees(
         return licensed
     candidate, _ = found
     corrected = correct_by_fold(candidate.folds, logs, fold)
-    value, plain = (pages.values(pages.ranks(logs.value_of(p)[logs.shown]), propensity) for p in (corrected, logs.predictions))
+    value, plain = (
+        pages.values(pages.ranks(logs.value_of(p)[logs.shown]), propensity) for p in (corrected, logs.predictions)
+    )
     estimate = intervals.mean_lift(value, plain)
     replay = intervals.interval(estimate.value, estimate.influence, cluster)
     return licensed._replace(
-        candidate=candidate, predictions=corrected, license=replace(licensed.license, name=candidate.name, replay=replay)
+        candidate=candidate,
+        predictions=corrected,
+        license=replace(licensed.license, name=candidate.name, replay=replay),
     )
 
 

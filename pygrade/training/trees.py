@@ -2,8 +2,8 @@
 value, too, is multiplied by it.
 
 LambdaMART (LightGBM) on grades of debiased value starts at the logarithm of the cross-fitted corrected expected value.
-What sets a candidate's value apart in ways that are no sum of its columns is left for it. `pygrade.reference.correction`
-has the formula of the core, which evaluates the trees where they serve.
+What sets a candidate apart and is no sum of its columns is left for it. `pygrade.reference.correction` has the formula
+of the core, which evaluates the trees where they serve.
 """
 
 import logging
@@ -117,11 +117,12 @@ def license_trees(
     early, later = logs.select(~is_later), logs.select(is_later)
     early_fold, early_cluster = fold[~is_later], intervals.numbers_of(cluster[~is_later])
     base = refit(early, early_fold, early_cluster)
-    taught = base and grow(early, base, early_fold, PageReplay(early, reward), propensity, reward)
+    taught = None if base is None else grow(early, base, early_fold, PageReplay(early, reward), propensity, reward)
     if base is None or taught is None:
         return None
     scores, plain = (
-        later.value_of(correct(of.correction, later))[later.shown].astype(np.float64) for of in (taught.candidate, base)
+        later.value_of(correct(each, later))[later.shown].astype(np.float64)
+        for each in (taught.candidate.correction, base.correction)
     )
     lasting = lift_of(scores, plain, PageReplay(later, reward), propensity, intervals.numbers_of(cluster[is_later]))
     logger.info("trees: lift over the correction %s held out, %s on later requests", lift, lasting)

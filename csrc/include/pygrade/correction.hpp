@@ -1,6 +1,6 @@
 // Corrects the predictions of a request by its context: maps of each task, then log odds that move with the context,
-// the mean of the candidates, and what sets a candidate apart from it; then trees move all predictions of a candidate by
-// one factor. pygrade/reference/correction.py has the formula.
+// the mean of the candidates, and what sets a candidate apart from it; then trees move all predictions of a candidate
+// by one factor. pygrade/reference/correction.py has the formula.
 #pragma once
 
 #include <array>
@@ -49,10 +49,10 @@ class PYGRADE_API Correction {
     PYGRADE_API void check(std::size_t features) const;
   };
 
-  // Finite numbers; those of std are positive. A node of a tree compares an input with a threshold, and its mask has the
-  // bits of the leaves, from the left, that are left if the input is larger; 255: no node. The lowest bit that
-  // all nodes leave is the candidate's leaf. Inputs [D = V + V + X + V]: a candidate's standardized variables, these
-  // less the mean of the request, the standardized context, and the means.
+  // Finite numbers; those of std are positive. A node of a tree compares an input with a threshold, and its mask has
+  // the bits of the leaves, from the left, that are left if the input is larger; 255: no node. The lowest bit that all
+  // nodes leave is the candidate's leaf. Inputs [D = V + V + X + V]: a candidate's standardized variables, these less
+  // the mean of the request, the standardized context, and the means.
   struct Parts {
     Structure structure;
     std::vector<float> median;                                     // [F]
@@ -103,8 +103,8 @@ class PYGRADE_API Correction {
 
  private:
   struct Run;  // where the workspace has what a request gave
-  Run run(std::span<const float> context, std::span<const float> predictions,
-                             std::span<const float> items, Workspace& workspace, std::span<float> result) const;
+  Run run(std::span<const float> context, std::span<const float> predictions, std::span<const float> items,
+          Workspace& workspace, std::span<float> result) const;
 
   Parts parts_;
   std::vector<detail::TreeNode> nodes_;         // of all trees, in each those on candidates first

@@ -94,9 +94,9 @@ void standardize(const Correction::Parts& parts, std::span<const float> context,
 
 // Where the workspace has what a request gave.
 struct Correction::Run {
-  std::span<const float> shifts;    // [T, 1 + V]
-  const float *variables, *means;   // [V] columns, `stride` floats apart; [V]
-  const float* x;                   // [X]
+  std::span<const float> shifts;   // [T, 1 + V]
+  const float *variables, *means;  // [V] columns, `stride` floats apart; [V]
+  const float* x;                  // [X]
   std::size_t stride;
 };
 
@@ -162,8 +162,9 @@ Correction::Correction(Parts given) : parts_(std::move(given)) {
         if (!(mask >= 1.0f && mask <= 255.0f && mask == std::floor(mask)))
           refuse_node("the mask", mask, i, "a number from 1 to 255");
         if (mask < 255.0f && (input >= candidate_inputs) == of_request)
-          nodes_.push_back({static_cast<std::int32_t>(input) - (of_request ? static_cast<std::int32_t>(2 * variables) : 0),
-                            parts_.tree_thresholds[i], static_cast<std::int32_t>(mask)});
+          nodes_.push_back(
+              {static_cast<std::int32_t>(input) - (of_request ? static_cast<std::int32_t>(2 * variables) : 0),
+               parts_.tree_thresholds[i], static_cast<std::int32_t>(mask)});
       }
       tree_ends_.push_back(static_cast<std::int32_t>(nodes_.size()));
     }

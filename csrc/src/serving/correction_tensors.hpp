@@ -15,11 +15,16 @@ struct CorrectionTensor {
 };
 
 inline constexpr CorrectionTensor correction_tensors[] = {
-    {"median", &Correction::Parts::median, false},      {"x_mean", &Correction::Parts::x_mean, false},
-    {"x_std", &Correction::Parts::x_std, false},        {"l_mean", &Correction::Parts::l_mean, false},
-    {"l_std", &Correction::Parts::l_std, false},        {"weights", &Correction::Parts::weights, false},
-    {"map_mean", &Correction::Parts::map_mean, true},   {"map_std", &Correction::Parts::map_std, true},
-    {"map_knots", &Correction::Parts::map_knots, true}, {"map_weights", &Correction::Parts::map_weights, true},
+    {"median", &Correction::Parts::median, false},
+    {"x_mean", &Correction::Parts::x_mean, false},
+    {"x_std", &Correction::Parts::x_std, false},
+    {"l_mean", &Correction::Parts::l_mean, false},
+    {"l_std", &Correction::Parts::l_std, false},
+    {"weights", &Correction::Parts::weights, false},
+    {"map_mean", &Correction::Parts::map_mean, true},
+    {"map_std", &Correction::Parts::map_std, true},
+    {"map_knots", &Correction::Parts::map_knots, true},
+    {"map_weights", &Correction::Parts::map_weights, true},
     {"tree_inputs", &Correction::Parts::tree_inputs, false, true},
     {"tree_thresholds", &Correction::Parts::tree_thresholds, false, true},
     {"tree_masks", &Correction::Parts::tree_masks, false, true},

@@ -211,7 +211,8 @@ class PolicyReader {
   }
 
   void correction(const Json& record) {
-    check_keys(record, "correction", {"items", "parents", "amounts", "indicators", "form", "trees", "levels", "page_terms"});
+    check_keys(record, "correction",
+               {"items", "parents", "amounts", "indicators", "form", "trees", "levels", "page_terms"});
     Correction::Structure& s = correction_.emplace().structure;
     s.items = record.strings_at("items");
     if (std::set(s.items.begin(), s.items.end()).size() != s.items.size()) wrong("items", "holds a name twice");
@@ -517,8 +518,8 @@ class PolicyReader {
       const Correction::Structure& s = correction_->structure;
       for (const auto& tensor : detail::correction_tensors)
         if (!tensor.of_trees || s.trees > 0)
-        (*correction_).*tensor.values =
-            take(std::string("correction.") + tensor.name, detail::shape_of(tensor, s, p.features_.size()));
+          (*correction_).*tensor.values =
+              take(std::string("correction.") + tensor.name, detail::shape_of(tensor, s, p.features_.size()));
       if (p.page_terms_) {
         const auto categories = static_cast<std::int64_t>(p.page_terms_->categories.size());
         p.page_terms_->attention =
