@@ -55,6 +55,10 @@ class ArmReadings:
         """Add feedback; ValueError or TypeError if an event is malformed."""
         self._join.feedback(events)
 
+    def remove(self, users: Mapping[str, int]) -> None:
+        """Drop the pages that wait of users that were removed; sums of theirs stay."""
+        self._join.remove(users)
+
     def update(self, now: int) -> None:
         """Count the pages whose feedback is complete at a time (ms)."""
         assert self._join.delay_ms is not None

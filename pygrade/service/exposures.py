@@ -1,12 +1,13 @@
-"""Reads the Parquet files in which a service logs what it showed."""
+"""Reads the Parquet files in which a service logs what it showed, and the marks of users that it removed."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
 from pygrade.logs import Logs, read_logs
-from pygrade.service.feedback_log import log_files
+from pygrade.service.feedback_log import SUFFIX, lines_of, log_files
 
 _MARKS = ("request_id", "timestamp", "seed", "policy_version", "arm")  # a page differs from the one before in one
 
@@ -14,6 +15,21 @@ _MARKS = ("request_id", "timestamp", "seed", "policy_version", "arm")  # a page 
 def exposure_files(directory: Path) -> list[Path]:
     """The complete files, the oldest first; their names begin with the time."""
     return log_files(directory, ".parquet", "that of a service's exposures")
+
+
+def removal_files(directory: Path) -> list[Path]:
+    """The files in which a service marks the users that it was asked to remove."""
+    folder = directory / "removed"
+    return log_files(folder, SUFFIX, "that of a service's removals") if folder.is_dir() else []
+
+
+def read_removals(directory: Path) -> dict[str, int]:
+    """The users to remove, as exposures name them → the time (ms) up to which their pages go."""
+    times: dict[str, int] = {}
+    for line, _ in (line for file in removal_files(directory) for line in lines_of(file)):
+        mark = json.loads(line)
+        times[mark["user"]] = max(mark["timestamp"], times.get(mark["user"], 0))
+    return times
 
 
 def read_exposures(file: Path) -> tuple[Logs, int]:

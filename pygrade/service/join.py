@@ -3,14 +3,15 @@
 The rules are those of `FeedbackJoin`. Pages are joined a file of exposures at a time, so memory grows with the new
 events alone. A page waits for its feedback for ``feedback_delay_ms`` and is written then, once. What still waits is
 kept beside the joined log, with the names of the files that were read: the next run reads new files alone, and a run
-without new files changes nothing. The directory with all this appears in one step.
+without new files changes nothing. Pages of users that the service removed since then leave the joined log again. The
+directory with all this appears in one step.
 """
 
 import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from pygrade._util.hashing import hash_ids, text_hash
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import read_json, to_json
 from pygrade.config.service import JoinConfig
+from pygrade.logs import read_logs
 from pygrade.logs.parquet import write_part
-from pygrade.service.exposures import exposure_files, read_exposures
+from pygrade.service.exposures import exposure_files, read_exposures, read_removals, removal_files
 from pygrade.service.feedback_log import feedback_files, key_of
 from pygrade.service.tail_logs import LogTail
-from pygrade.training.feedback import Event, FeedbackJoin, Key
+from pygrade.training.feedback import Event, FeedbackJoin, Key, removed_pages
 
 logger = logging.getLogger("pygrade")
 STATE = ".join"  # in the directory: what waits, and what was read
@@ -72,22 +74,25 @@ def join_logs(
         if file.stat().st_size < before["feedback"].get(key_of(file), 0):
             raise ValueError(f"{file} is shorter than what was read of it; want a log that only grows")
     manifest = before | {"runs": before["runs"] + 1, "feedback": dict(before["feedback"])}
+    manifest["removed"] = {file.name: file.stat().st_size for file in removal_files(exposures)}
+    users = read_removals(exposures)
     for file in files:
         _look(file, manifest)
     limit = max(manifest["newest"] if until is None else until, before["until"])
     state = {"exposures": [], "feedback": manifest["feedback"]}
     tail = LogTail(exposures, feedback, manifest["tasks"], state, manifest["whole_items"])
     events = list(tail.events())
-    if not files and manifest["feedback"] == before["feedback"] and limit == before["until"]:
+    is_old = all(manifest[name] == before[name] for name in ("feedback", "removed"))
+    if not files and is_old and limit == before["until"]:
         logger.info("nothing new to join")
         return _record(before)
     if not manifest["tasks"]:
         raise ValueError(f"{exposures} has no complete file yet; want one with the pages that were served")
     manifest["until"] = limit
     with atomic_directory(out) as partial:
-        _keep_parts(out, partial)
+        _keep_parts(out, partial, users if manifest["removed"] != before["removed"] else {}, manifest)
         (partial / STATE).mkdir()
-        _join(files, events, tail, out / STATE, partial, manifest, config)
+        _join(files, events, tail, users, out / STATE, partial, manifest, config)
         (partial / STATE / _MANIFEST).write_bytes(to_json(manifest))
     return _record(manifest)
 
@@ -112,6 +117,7 @@ def _join(
     files: Sequence[Path],
     events: Sequence[Event],
     tail: LogTail,
+    users: Mapping[str, int],
     state: Path,
     out: Path,
     manifest: dict[str, Any],
@@ -134,13 +140,15 @@ def _join(
         if number == len(files) or join.pages:  # a page shows what kind its ids are
             _feed(join, events, tail)
             events = ()
+        if removed := join.remove(users):
+            join.joined = Hashes(closed := np.union1d(closed, _hashes(np.array(removed))))
         if (done := join.ripe(until)) is not None:
             counts.update(requests=done.num_requests, rows=done.num_rows)
             join.joined = Hashes(closed := np.union1d(closed, _hashes(done.request_id)))
             write_part(vars(done), out / f"part-{manifest['runs']:06d}-{number:05d}.parquet")
     join.forget(before=until)
     totals = join.counters + tail.counters + Counter(malformed=tail.counters["refused_event"])
-    counts.update({name: count for name, count in totals.items() if name in EVENT_COUNTS})
+    counts.update({name: count for name, count in totals.items() if name in (*EVENT_COUNTS, "removed_pages")})
     join.save(out / STATE)
     np.save(out / STATE / _CLOSED, closed)
     waiting = {"requests": sum(logs.num_requests for logs in join.pages), "events": len(join.events)}
@@ -172,7 +180,13 @@ def _manifest(out: Path, config: JoinConfig) -> dict[str, Any]:
     """The manifest of an earlier run, or an empty one."""
     options = asdict(config)
     fresh = {"format": _FORMAT, "options": options, "runs": 0, "newest": 0, "until": 0, "tasks": [], "counts": {}}
-    fresh |= {"whole_items": True, "exposures": {}, "feedback": {}, "waiting": {"requests": 0, "events": 0}}
+    fresh |= {
+        "whole_items": True,
+        "exposures": {},
+        "feedback": {},
+        "removed": {},
+        "waiting": {"requests": 0, "events": 0},
+    }
     file = out / STATE / _MANIFEST
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return fresh
@@ -185,21 +199,32 @@ def _manifest(out: Path, config: JoinConfig) -> dict[str, Any]:
         if manifest["options"][name] != value:
             text = f"{name} is {value}; {out} was joined with {manifest['options'][name]}"
             raise ValueError(f"{text}: want the same, or another directory")
-    return manifest
+    return fresh | manifest
 
 
-def _keep_parts(out: Path, partial: Path) -> None:
-    """The joined parts of earlier runs, without a copy where the file system can."""
+def _keep_parts(out: Path, partial: Path, users: Mapping[str, int], manifest: dict[str, Any]) -> None:
+    """The joined parts of earlier runs without the pages of users that were removed since; others without a copy where
+    the file system can."""
+    counts = Counter[str](manifest["counts"])
     for file in sorted(out.glob("part-*.parquet")) if out.is_dir() else ():
+        if users and (gone := removed_pages(logs := read_logs(file), users)).any():
+            kept = logs.select(np.flatnonzero(~gone))
+            counts.update(removed_pages=int(gone.sum()))
+            counts["requests"] -= logs.num_requests - kept.num_requests
+            counts["rows"] -= logs.num_rows - kept.num_rows
+            if kept.num_requests:
+                write_part(vars(kept), partial / file.name)
+            continue
         try:
             os.link(file, partial / file.name)
         except OSError:
             shutil.copy2(file, partial / file.name)
+    manifest["counts"] = dict(counts)
 
 
 def _record(manifest: dict[str, Any]) -> dict[str, Any]:
     counts, waiting = manifest["counts"], manifest["waiting"]
-    names = ("requests", "rows", "repeated_pages", *EVENT_COUNTS)
+    names = ("requests", "rows", "repeated_pages", "removed_pages", *EVENT_COUNTS)
     return {name: counts.get(name, 0) for name in names} | {
         "open": waiting["requests"],
         "waiting": waiting["events"],

@@ -25,6 +25,7 @@ from pygrade.config.training import OnlineConfig
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
+from pygrade.service.exposures import read_removals
 from pygrade.service.tail_logs import LogTail
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.run_copy import ARTIFACT, check_proven, policy_of
@@ -148,6 +149,9 @@ class OnlineService:
                 self.learner.feedback([event])
             except (ValueError, TypeError) as error:
                 self.tail.refuse("event", error)
+        users = read_removals(self.exposures)
+        self.arms.remove(users)
+        self.learner.remove(users)
         self.learner.join.forget(before=now - self.config.online.feedback_delay_ms - _EXPOSURE_DELAY)
         self.arms.update(now)
         update = self.learner.update(now)

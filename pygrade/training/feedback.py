@@ -7,7 +7,7 @@ and events alone.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ class FeedbackJoin:
     ``max_amount``: the largest amount of one event. ``delay_ms``: how long after its page an event may happen; None:
     any time. ``single_tasks``: their events on one item of a page count at most 1 together. ``counters``: events,
     repeated, late (after ``delay_ms``, or received when its page had left), unknown (dropped without a page),
-    not_on_page, joined, capped (items of a page with more of a single task).
+    not_on_page, joined, capped (items of a page with more of a single task), removed_pages.
     """
 
     def __init__(
@@ -125,6 +125,19 @@ class FeedbackJoin:
             self._num_unknown -= len(late)
             self.counters["unknown"] += len(late)
 
+    def remove(self, users: Mapping[str, int]) -> list[Key]:
+        """Drop the waiting pages of `removed_pages`, with their events; returns their requests."""
+        requests: list[Key] = []
+        for number, logs in enumerate(self.pages):
+            if (gone := removed_pages(logs, users)).any():
+                requests += [as_key("request_id", value) for value in logs.request_id[gone]]
+                self.pages[number] = logs.select(np.flatnonzero(~gone))
+        self.pages = [logs for logs in self.pages if logs.num_requests]
+        for request in requests:
+            del self._served[request]
+            self.counters["removed_pages"] += 1
+        return requests
+
     def ripe(self, until: int) -> Logs | None:
         """The pages served up to ``until`` (ms) with their feedback, by time and request; None: there is none.
 
@@ -200,6 +213,15 @@ class FeedbackJoin:
         if time is not None and (isinstance(time, bool) or not isinstance(time, int | np.integer)):
             raise TypeError(f"timestamp is {time!r} in event {event.event_id!r}; want ms since 1970, or None")
         return Event(**ids, task=event.task, amount=float(amount), timestamp=None if time is None else int(time))
+
+
+def removed_pages(logs: Logs, users: Mapping[str, int]) -> Bools:
+    """[R]: the page was served up to the time (ms) at which its user was removed; users: by the texts of their ids."""
+    assert logs.timestamp is not None
+    ids = logs.user_id.astype(str)
+    gone = np.isin(ids, list(users))
+    gone[gone] = [time <= users[user] for user, time in zip(ids[gone], logs.timestamp[gone], strict=True)]
+    return gone
 
 
 def as_key(name: str, value: Any) -> Key:

@@ -39,7 +39,7 @@ import hashlib
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ from pygrade.logs import Logs, concatenate, read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
-from pygrade.training.feedback import EVENTS, PAGES, Event, FeedbackJoin, as_key
+from pygrade.training.feedback import EVENTS, PAGES, Event, FeedbackJoin, as_key, removed_pages
 from pygrade.training.guardrails import keep_limits
 from pygrade.training.policy_step import PolicyStep, concentrations, policy_step
 from pygrade.training.propensity import slot_propensity
@@ -162,6 +162,12 @@ class OnlineLearner:
     def feedback(self, events: Iterable[Event]) -> None:
         """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
         self.join.feedback(events)
+
+    def remove(self, users: Mapping[str, int]) -> None:
+        """Drop what waits and what is learned from of users that were removed, see `removed_pages`."""
+        self.join.remove(users)
+        if self._window is not None and (gone := removed_pages(self._window, users)).any():
+            self._set_window(None if gone.all() else self._window.select(np.flatnonzero(~gone)))
 
     @property
     def num_requests(self) -> int:

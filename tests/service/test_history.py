@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,11 @@ from pygrade.logs import Logs, read_logs
 from pygrade.logs.history import GROUPS, History, without_columns
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.service.exposures import read_removals
 from pygrade.service.join import join_logs
 from tests.corrections import random_correction
 from tests.service.conftest import Server, eventually, needs_server
+from tests.service.served import by_request
 
 TASKS = ("click", "order")
 SECOND = 1000
@@ -185,7 +189,63 @@ def test_a_user_is_forgotten(run, tmp_path):
         status, _, content = server.ask("DELETE", "/v1/users/n%C3%A9e%2F1")
         assert (status, json.loads(content)) == (200, {"removed": True})
         assert server.answer("/v1/explain", later)["inputs"]["user_shown"] == 0.0
+        assert [*read_removals(run / "logs")] == ["née/1"]
         assert server.ask("GET", "/v1/users/5")[0] == 405 and server.ask("DELETE", "/v1/users/")[0] == 400
+
+
+def test_pages_of_a_removed_user_leave_the_joined_log(run, tmp_path):
+    """Whatever was joined before; killed before it is answered, the removal is sent again."""
+    rng, config, times = np.random.default_rng(4), JoinConfig(feedback_delay_ms=HISTORY.feedback_after), []
+    folders = run / "logs", [run / "feedback"]
+    before: list[dict] = []
+    with serve(run, tmp_path / "first") as server:
+        for number in range(80):
+            body = page_of(number, rng)
+            before += feedback_on(body, server.answer("/v1/rank", body)["items"], rng)
+        server.answer("/v1/update", {"events": before})
+        wait_for_disk(server, 80)
+    some = join_logs(*folders, run / "joined", config)
+    assert some["requests"] > some["open"] > 0
+    whole = join_logs(*folders, run / "whole", config, 1 << 60)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a store of histories that never answers
+        address = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        server = serve(run, tmp_path / "second", "--history", address)
+        with socket.create_connection(("127.0.0.1", server.port)) as request:
+            request.sendall(b"DELETE /v1/users/u3 HTTP/1.1\r\nHost: here\r\n\r\n")
+            eventually(lambda: read_removals(run / "logs"))
+            server.signal(signal.SIGKILL)
+            server.process.wait()
+            with suppress(ConnectionResetError):
+                assert request.recv(1) == b""
+    with serve(run, tmp_path / "third") as server:
+        for _ in range(2):
+            assert server.ask("DELETE", "/v1/users/u3")[0] == 200
+            times.append(read_removals(run / "logs")["u3"])
+        late = page_of(80, rng) | {"user": "u3", "timestamp": times[-1] + 1}
+        server.answer("/v1/rank", late)
+        server.answer("/v1/update", {"events": before})
+        wait_for_disk(server, 1)
+    assert times == sorted(times)
+    log = read_logs(run / "whole")
+    gone = int((log.user_id == "u3").sum())
+    for name in ("joined", "whole", "anew"):
+        record = join_logs(*folders, run / name, config, 1 << 60)
+        joined = read_logs(run / name)
+        assert (record["removed_pages"], record["requests"]) == (gone, 80 - gone + 1) and gone > 5
+        assert record["rows"] == joined.num_rows and joined.request_id[joined.user_id == "u3"].tolist() == ["r80"]
+        assert join_logs(*folders, run / name, config, 1 << 60) == record
+    assert whole["removed_pages"] == 0
+    anew, joined = (by_request(read_logs(run / name)) for name in ("anew", "joined"))
+    for name, values in vars(anew).items():
+        np.testing.assert_array_equal(values, getattr(joined, name), name)
+
+
+def test_a_user_is_removed_where_no_arm_reads_history(run):
+    for options, status in (({}, 400), ({"exposures": "logs"}, 200)):
+        service = _core.Service(str(run), json.dumps({"history": "none"} | options))
+        found, answer = handle(service, "/v1/users/7", method="DELETE")
+        assert found == status and (status == 200 or "want exposures, or" in answer["error"]["message"])
+    assert [*read_removals(run / "logs")] == ["7"]
 
 
 @pytest.mark.parametrize(("options", "mixed"), [({}, True), ({"history": "lmdb:h"}, False)])

@@ -14,11 +14,13 @@ import pytest
 
 from pygrade.config.service import ServiceConfig
 from pygrade.config.training import OnlineConfig, Stage2Config
+from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
 from pygrade.service.feedback_log import event_of
 from pygrade.service.online import ARMS, FOLDER, LINK, STATE, STATUS, OnlineService, _with_single_tasks, first_policy
 from pygrade.serving.run_copy import policy_of
+from pygrade.training.feedback import PAGES
 from pygrade.training.training_record import TrainingRecord
 from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback, write_pipeline
 
@@ -101,6 +103,25 @@ def test_a_killed_process_continues_as_the_one_that_lived(run, tmp_path):
     assert status(run)["counters"] == status(other)["counters"]
     assert [entry["action"] for entry in status(other)["history"]] == ["published", "published"]
     assert json.loads((run / ARMS).read_text()) == json.loads((other / ARMS).read_text())
+
+
+def test_removed_users_leave_what_is_learned_from_and_what_waits(run):
+    logs, _ = served(run)
+    now = START + 60_000 + DELAY  # of 120 pages, one a second, the last half waits
+    learning = service(run)
+    learning.step(now)
+    (run / "exposures" / "removed").mkdir()
+    mark = json.dumps({"user": "u3", "timestamp": START + 100_000}) + "\n"
+    (run / "exposures" / "removed" / "removed-0.jsonl").write_text(mark + mark[:20])  # the last one is being written
+    gone = (logs.user_id == "u3") & (logs.timestamp <= START + 100_000)
+    for step in (learning, service(run)):
+        step.step(now)
+        step.save()
+        state = run / FOLDER / STATE
+        left = [read_logs(state / name / file) for name, file in (("learner", "window.parquet"), ("arms", PAGES))]
+        left += [read_logs(state / "learner" / "waiting" / PAGES)]
+        assert [part.num_requests for part in left] == [61 - gone[:61].sum(), *[59 - gone[61:].sum()] * 2]
+        assert status(run)["counters"]["removed_pages"] == gone[61:].sum() > 0
 
 
 def test_a_damaged_state_or_another_artifact_begins_anew(run, caplog):

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <system_error>
 
 #include "service/impl.hpp"
 
@@ -94,17 +95,30 @@ void Service::Impl::update_history(const UpdateInput& input, const Release& rele
   }
 }
 
-Response Service::Impl::forget(std::string_view segment) {
+// Marks a user's pages for pygrade join and pygrade online, then removes the histories: sent again, both are harmless.
+Response Service::Impl::remove_user(std::string_view segment) {
   const auto served = release();
   const std::string user = decoded(segment);
   std::int64_t id = 0;
   const auto end = std::from_chars(user.data(), user.data() + user.size(), id);
   const bool is_number = !user.empty() && end.ec == std::errc{} && end.ptr == user.data() + user.size();
   if (user.empty() || (!is_number && !naming.users.named))
-    throw InputError("user", "user is '" + user + "'; want " + (naming.users.named ? "an id or a name" : "an id"));
-  if (served->history_store == nullptr)
-    throw InputError("user", "no arm reads history from a store; there is none to remove");
-  served->history_store->forget(history_key(is_number ? id : stable_id(user)));
+    throw InputError(
+        "user", "user is '" + user.substr(0, 100) + "'; want " + (naming.users.named ? "an id or a name" : "an id"));
+  if (naming.users.named && !(is_number && user == std::to_string(id))) id = stable_id(user);
+  if (removals == nullptr && served->history_store == nullptr)
+    throw InputError("user",
+                     "no page is logged and no arm reads history from a store: there is nothing to remove; "
+                     "want exposures, or an arm that reads history");
+  if (removals != nullptr) try {
+      JsonWriter line;
+      line.begin_object().field("user", served->is_policy() ? user : std::to_string(id));  // as in the log of pages
+      line.field("timestamp", now_ms()).end_object();
+      removals->append(line.take() + '\n', true);
+    } catch (const std::system_error& error) {
+      return error_response(503, "", "the removal can't be written: " + std::string(error.what()));
+    }
+  if (served->history_store != nullptr) served->history_store->forget(history_key(id));
   return {200, "application/json", R"({"removed":true})"};
 }
 

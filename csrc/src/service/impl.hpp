@@ -118,7 +118,7 @@ struct Service::Impl {
                    std::span<float> columns);
   void show_history(const detail::Ranked& ranked, const detail::Context& context);
   void update_history(const detail::UpdateInput& input, const detail::Release& release);
-  Response forget(std::string_view user);
+  Response remove_user(std::string_view segment);
 
   // --- what is served: in force now, and of the request of a policy's run, without a lock
   std::shared_ptr<const detail::Release> release() const;
@@ -156,7 +156,7 @@ struct Service::Impl {
   std::shared_ptr<const detail::Release> policy_release;  // of a policy's run
   detail::ContextPool contexts;
   std::vector<std::unique_ptr<ExposureLog>> exposures;  // [arms], or none
-  std::unique_ptr<detail::JsonLines> feedback, shadow_log;
+  std::unique_ptr<detail::JsonLines> feedback, shadow_log, removals;
   std::atomic<bool> draining{false};
   std::atomic<bool> store_checked{true};  // false: whether the store serves the artifact's version is not known yet
   std::atomic<std::uint64_t> pages{0}, explored{0}, next_request;

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "service/request.hpp"
+#include "util/files.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -27,6 +28,7 @@ std::string random_token() {
 JsonLines::JsonLines(const std::filesystem::path& directory, std::string name, std::chrono::milliseconds file_time)
     : directory_(directory), name_(std::move(name)), token_(random_token()), file_time_(file_time) {
   std::filesystem::create_directories(directory_);
+  sync_directory(directory_.parent_path());
 }
 
 JsonLines::~JsonLines() { finish(); }
@@ -42,7 +44,7 @@ void JsonLines::open() {
   bytes_ = 0;
 }
 
-void JsonLines::append(std::string_view lines) {
+void JsonLines::append(std::string_view lines, bool synced) {
   const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
   if (descriptor_ >= 0 && (bytes_ >= max_bytes || now - start_ >= file_time_)) {
@@ -50,18 +52,22 @@ void JsonLines::append(std::string_view lines) {
     descriptor_ = -1;
   }
   if (descriptor_ < 0) open();
+  const auto fail = [&] {
+    const int error = errno;
+    ::close(descriptor_);  // what follows must not continue a part of a line
+    descriptor_ = -1;
+    throw std::system_error(error, std::generic_category(), directory_.string());
+  };
   for (std::string_view rest = lines; !rest.empty();) {
     const auto written = ::write(descriptor_, rest.data(), rest.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) {
-      const int error = errno;
-      ::close(descriptor_);  // what follows must not continue a part of a line
-      descriptor_ = -1;
-      throw std::system_error(error, std::generic_category(), directory_.string());
-    }
+    if (written <= 0) fail();
     rest.remove_prefix(static_cast<std::size_t>(written));
   }
   bytes_ += lines.size();
+  if (!synced) return;
+  if (::fsync(descriptor_) != 0) fail();
+  sync_directory(directory_);
 }
 
 void JsonLines::finish() noexcept {

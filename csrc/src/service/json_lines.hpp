@@ -22,8 +22,9 @@ class JsonLines {
   JsonLines(const JsonLines&) = delete;
   JsonLines& operator=(const JsonLines&) = delete;
 
-  // Appends lines, each with its end. std::system_error if the disk fails; then nothing, or a part, is written.
-  void append(std::string_view lines);
+  // Appends lines, each with its end; `synced`: a machine that fails does not lose them. std::system_error if the disk
+  // fails; then nothing, or a part, is written, or all of it is perhaps lost with the machine.
+  void append(std::string_view lines, bool synced = false);
 
   // Syncs the file and begins a new one with the next line.
   void finish() noexcept;

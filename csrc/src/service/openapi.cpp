@@ -296,9 +296,11 @@ constexpr Operation operations[] = {
      "Events go into the feedback log and into the features of later pages. Events of one user, item and request_id "
      "(or timestamp) are one row of features. Send task null for items that were shown without feedback: else every "
      "rate moves towards 1."},
-    {"/v1/users/{id}", "delete", "Removes a user's history", "", "Removed",
-     "The record of what the user was shown and did, by every policy that ever read one. Counts of items stay, and the "
-     "logs of pages and feedback."},
+    {"/v1/users/{id}", "delete", "Removes a user", "", "Removed",
+     "The record of what the user was shown and did, by every policy that ever read one, is removed from the store of "
+     "histories. A mark in the directory of exposures makes pygrade join and pygrade online drop the user's pages up "
+     "to "
+     "now, with their feedback. Counts of items stay. Sent again, it does no harm. 400 where the service has neither."},
     {"/v1/status", "get", "State of the service", "", "Status", "The figures of /metrics as JSON, and what is served."},
     {"/metrics", "get", "Figures for Prometheus", "", metrics_type, "Families are listed under x-metrics."},
     {"/livez", "get", "Whether the process answers", "", "Live", "Needs no token."},
@@ -383,7 +385,7 @@ void write_operation(const Operation& operation, JsonWriter& out) {
   const bool is_probe = operation.path == "/livez" || operation.path == "/readyz";
   out.known_key(operation.path).begin_object().known_key(operation.method).begin_object();
   const bool is_user = operation.path == "/v1/users/{id}";
-  out.field("operationId", is_user ? "forget" : operation.path.substr(operation.path.rfind('/') + 1));
+  out.field("operationId", is_user ? "removeUser" : operation.path.substr(operation.path.rfind('/') + 1));
   out.field("summary", operation.summary);
   if (!operation.description.empty()) out.field("description", operation.description);
   if (is_probe) out.known_key("security").begin_list().end_list();

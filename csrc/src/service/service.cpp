@@ -173,6 +173,7 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
       options.arm = arm.name;
       exposures.push_back(std::make_unique<ExposureLog>(*config.exposures, options));
     }
+    removals = std::make_unique<JsonLines>(*config.exposures / "removed", "removed", config.file_time);
     if (!config.shadows.empty())
       shadow_log = std::make_unique<JsonLines>(*config.exposures / "shadow", "shadow", config.file_time);
   }
@@ -237,7 +238,7 @@ Response Service::Impl::handle(const ServiceRequest& request) {
       case on_update:
         return update(body);
       case on_users:
-        return forget(path.substr(user_path.size()));
+        return remove_user(path.substr(user_path.size()));
       case on_livez:
         return {200, json_type, R"({"alive":true})"};
       case on_readyz:

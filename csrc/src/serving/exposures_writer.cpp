@@ -1,6 +1,5 @@
 #include "serving/exposures_writer.hpp"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <random>
 #include <system_error>
 
+#include "util/files.hpp"
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
@@ -39,13 +39,6 @@ std::string list_of(const std::vector<std::string>& names) {
 std::string metadata_of(const ExposureSchema& schema) {
   return R"({"format_version": 1, "tasks": )" + list_of(schema.tasks) + R"(, "features": )" + list_of(schema.features) +
          R"(, "scales": )" + schema.scales + "}";
-}
-
-void sync_directory(const std::filesystem::path& directory) {
-  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  fsync(descriptor);
-  close(descriptor);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Files that are read or mapped whole.
+// Files that are read or mapped whole, and directories.
 #pragma once
 
 #include <sys/types.h>
@@ -42,6 +42,9 @@ class OpenFile {
   ::ino_t inode_ = 0;
   std::size_t size_ = 0;
 };
+
+// Writes what a directory holds to the disk: a file that is made or renamed in it stays if the machine fails.
+void sync_directory(const std::filesystem::path& directory);
 
 inline std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};

@@ -37,6 +37,7 @@ _ROWS = {
     "requests": "pages with complete feedback",
     "open": "open pages: their feedback may still come",
     "repeated_pages": "pages left out: their request was served before",
+    "removed_pages": "pages left out: their user was removed",
     "joined": "events joined",
     "late": "events too late",
     "repeated": "events received again",
