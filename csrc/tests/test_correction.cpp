@@ -100,6 +100,51 @@ TEST(bits_are_equal_on_every_instruction_set) {
   CHECK_EQUAL(state, 1599185690368717594u);
 }
 
+// Each instruction set runs this test.
+TEST(trees_have_the_same_bits_on_every_instruction_set_and_equal_a_walk_from_the_root) {
+  Draws random(11);
+  std::uint64_t state = 0xcbf29ce484222325ull;
+  for (int run = 0; run < 20; ++run) {
+    auto shape = any_shape(random);
+    const auto parts = [&] {
+      Draws same(static_cast<std::uint64_t>(run));
+      shape.trees = 1 + random.below(40);
+      return draw_correction(shape, same, 0.5f);
+    }();
+    const Correction correction(parts);
+    auto plain = parts;
+    plain.structure.trees = 0;
+    for (auto* of_trees : {&plain.tree_inputs, &plain.tree_thresholds, &plain.tree_masks, &plain.tree_leaves})
+      of_trees->clear();
+    const std::size_t rows = 1 + random.below(150), width = correction.num_tree_inputs();
+    const auto predictions = draw_predictions(parts, rows, random);
+    const auto context = random.uniforms(shape.features, -3, 3), items = random.uniforms(rows * shape.items, -6, 6);
+    const auto found = apply(correction, context, predictions, items);
+    const auto before = apply(Correction(plain), context, predictions, items);
+    const std::vector<std::int64_t> offsets{0, static_cast<std::int64_t>(rows)};
+    std::vector<float> inputs(rows * width);
+    correction.tree_inputs(context, predictions, offsets, items, inputs);
+    for (std::size_t i = 0; i < rows; ++i) {
+      float sum = 0.0f;
+      for (std::size_t g = 0; g < shape.trees; ++g) {
+        std::size_t leaf = 0;  // of a chain: the first node whose input is not above its threshold
+        for (; leaf < 7; ++leaf) {
+          const std::size_t node = 7 * g + leaf;
+          const float input = inputs[i * width + static_cast<std::size_t>(parts.tree_inputs[node])];
+          if (parts.tree_masks[node] == 255.0f || input <= parts.tree_thresholds[node]) break;
+        }
+        sum += parts.tree_leaves[8 * g + leaf];
+      }
+      for (std::size_t t = 0; t < shape.tasks; ++t) {
+        const float expected = before[i * shape.tasks + t] * std::exp(sum);
+        CHECK(std::abs(found[i * shape.tasks + t] - expected) <= 2e-6f * expected);
+      }
+    }
+    state = hash(found, state);
+  }
+  CHECK_EQUAL(state, 0u);
+}
+
 TEST(the_gram_matrix_is_that_of_the_products) {
   Draws random(7);
   for (const auto& [z_count, u_count, requests] :

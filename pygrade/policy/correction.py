@@ -355,7 +355,8 @@ class Correction:
         """The names and lists that policy.json holds."""
         item_effects = {} if self.item_effects is None else {"levels": self.item_effects.record()}
         page_terms = {} if self.page_terms is None else {"page_terms": self.page_terms.record()}
-        return {name: getattr(self, name) for name in _LISTS} | {"trees": self.trees} | item_effects | page_terms
+        trees = {"trees": self.trees} if self.trees else {}
+        return {name: getattr(self, name) for name in _LISTS} | trees | item_effects | page_terms
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays that the file of tensors holds, by name there."""

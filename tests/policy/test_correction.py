@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from devtools.tolerances import assert_close
 from pygrade import reference
 from pygrade.policy import Correction
-from pygrade.policy.correction import FORMS
+from pygrade.policy.correction import FORMS, ItemEffects
 from tests.corrections import AMOUNTS, FEATURES, PARENTS, TASKS, random_correction, random_requests
+from tests.refusals import refuses
 
 SIZES = (1, 40, 500, 7, 33)
 
@@ -86,6 +87,36 @@ def test_the_core_agrees_with_the_reference_at_the_ends(form):
     assert (probabilities >= 0).all() and (probabilities <= 1).all() and (found[:, 4] > 1).any()
     for task, parent in enumerate(PARENTS):
         assert parent < 0 or (found[:, task] <= found[:, parent]).all()
+
+
+def test_trees_read_the_same_inputs_beside_more_item_columns():
+    correction, requests = random_correction(7, trees=30), random_requests(random_correction(7), SIZES)
+    found = applied(correction, requests)
+    assert (found != applied(random_correction(7), requests)).any(1).all()
+    more = correction.with_items(("age", "price"))
+    assert more.items == ("price", "size", "age") and more.trees == 30
+    items = np.concatenate([requests["items"], np.ones((len(found), 1), np.float32)], 1)
+    np.testing.assert_array_equal(applied(more, requests | {"items": items}), found)
+    effects = more.with_item_effects(ItemEffects(np.zeros(0, np.uint64), np.zeros((0, 5), np.float32)))
+    items = np.concatenate([items, np.zeros((len(found), 5), np.float32)], 1)
+    np.testing.assert_array_equal(applied(effects, requests | {"items": items}), found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("tree_inputs", 33, r"the input of tree 1, node 2 is 33.*want the place of an input, below 26"),
+        ("tree_inputs", 0.5, "the input of tree 1, node 2 is 0.5"),
+        ("tree_masks", 0, "the mask of tree 1, node 2 is 0.*want a number from 1 to 255"),
+        ("tree_masks", 256, "the mask of tree 1, node 2 is 256"),
+        ("tree_thresholds", np.inf, "tree_thresholds holds NaN or infinity"),
+    ],
+)
+def test_wrong_trees_are_named(field, value, message):
+    correction = random_correction(trees=3)
+    wrong = getattr(correction, field).copy()
+    wrong[1, 2] = value
+    refuses(ValueError, message, replace, correction, **{field: wrong})
 
 
 def test_without_coefficients_predictions_stay():

@@ -40,7 +40,7 @@ def make_policy(name="challenger", form="marginal", **changes):
     share = torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1], [0.1, 0.1, 0.2, 0.3, 0.3]])
     policy.set_static_weights(share[0], {"search": share[1]})
     policy.mixture = mixture if mixture is None else replace(mixture, **changes)
-    policy.correction = random_correction(6, form=form)
+    policy.correction = random_correction(6, form=form, trees=len(form))
     return policy
 
 

@@ -225,9 +225,10 @@ class PolicyReader {
     const auto form = std::ranges::find(Correction::form_names, record.string_at("form"));
     if (form == Correction::form_names.end()) wrong("form", "is not \"\", marginal or conditional");
     s.form = static_cast<Correction::Form>(form - Correction::form_names.begin());
-    const Json& trees = record.at("trees");
-    if (!trees.whole) wrong("trees", "is not a whole number");
-    s.trees = trees.integer;
+    if (const Json* trees = record.find("trees"); trees != nullptr) {
+      if (!trees->whole) wrong("trees", "is not a whole number");
+      s.trees = trees->integer;
+    }
     const std::size_t tasks = policy_->tasks_.size();
     if (const Json* levels = record.find("levels"); levels != nullptr && levels->type != Json::Type::null) {
       if (s.items.size() < tasks) wrong("items", "lacks the columns of the levels");
