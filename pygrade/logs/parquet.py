@@ -228,6 +228,10 @@ class ParquetParts:
             for number, name in enumerate(names):
                 if predicted or name in self.names:
                     result[field][:, number] = values_of(name, column)
+        for name in ("value", "production_score"):  # callers of a service need not send them if its arm reads none
+            if name in result and bool(np.logical_and.reduceat(np.isnan(result[name]), starts).any()):
+                del result[name]
+                self.notes.append(f"not read: column {name}, which some requests lack")
         feedback, hidden = result["feedback"], (result["position"] < 0)[:, None]
         if bool((hidden & (feedback == 0)).any()):
             self.notes.append("feedback is 0 where position is null: taken as not shown (null)")
