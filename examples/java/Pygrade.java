@@ -32,7 +32,8 @@ public final class Pygrade implements AutoCloseable {
           "J size", "P context", "J features", "P predictions", "J candidates", "J tasks", "P mask", "P boost_mul",
           "P boost_add", "P groups", "P caps", "J group_columns", "P scenario", "J scenario_size", "J draw", "I flags",
           "I reserved", "P values", "P item_values", "P error", "J error_size", "P items", "J item_columns",
-          "P categories", "P embeddings", "J embedding_size", "P item_ids", "P cap_slots", "P decay");
+          "P categories", "P embeddings", "J embedding_size", "P item_ids", "P cap_slots", "P decay",
+          "P production_scores");
   private static final MemoryLayout PAGE =
       struct(
           "J size", "J k", "P values", "P indices", "P weights", "P concentration", "I filled", "I missing_predictions",

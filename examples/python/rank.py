@@ -27,6 +27,7 @@ class Request(ctypes.Structure):
     _fields_ += [("items", POINTER(c_float)), ("item_columns", c_size_t)]
     _fields_ += [("categories", POINTER(c_char_p)), ("embeddings", POINTER(c_float)), ("embedding_size", c_size_t)]
     _fields_ += [("item_ids", POINTER(c_int64)), ("cap_slots", POINTER(c_int32)), ("decay", POINTER(c_float))]
+    _fields_ += [("production_scores", POINTER(c_float))]
 
 
 class Page(ctypes.Structure):

@@ -3,7 +3,7 @@
 EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED = "expected value", "expected value, calibrated"
 CORRECTED_EXPECTED_VALUE = "corrected expected value"  # of predictions that the policy's correction corrected
 EQUAL, PRODUCTION, LOGGED_ORDER = "equal weights", "production", "logged order"
-PRODUCTION_SCORE = "production score"  # of the log: what production ranked by, which no service has
+PRODUCTION_SCORE = "production score"  # what production ranked by, of the log; a request to a service may have it
 STATIC = "best static"  # in the policy's form
 LEAST_SQUARES = "best static, least squares"
 LINEAR, Z_LINEAR, Z_LOG, LOG1P = (f"best static, {form}" for form in ("linear", "z-linear", "z-log", "log1p"))

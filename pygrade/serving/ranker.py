@@ -49,6 +49,7 @@ class RequestFields(TypedDict, total=False):
     draw: int | None  # the ``seed`` of a log row, whose draw is made again
     values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None  # worth of an event by task
     item_values: ArrayLike | None  # [B, N] or [M]: prices
+    production_scores: ArrayLike | None  # [B, N] or [M]: what production ranks by; only a service's arm reads them
     items: ArrayLike | None  # [B, N, I] or [M, I]: item columns of the correction; NaN: unknown
     categories: ArrayLike | Sequence[Any] | None  # [B, N] or [M] names; "": unknown
     embeddings: ArrayLike | None  # [B, N, d] or [M, d]; 0 or not finite: unknown

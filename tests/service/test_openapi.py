@@ -4,10 +4,12 @@
 """
 
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -119,13 +121,14 @@ def test_the_document_is_openapi(document):
     assert defined - used == {"#/components/schemas/Options"}  # of the configuration, which no request holds
 
 
-def test_answers_are_as_described(run, document):
-    """Stricter than the document: keys that it does not describe are faults, too."""
+def test_answers_are_as_described(run, document, tmp_path):
+    """Stricter than the document: keys that it does not describe are faults, too. Of a test of a pipeline."""
     schemas = {
         name: {"additionalProperties": False} | entry for name, entry in document["components"]["schemas"].items()
     }
     arms = [{"name": "a", "share": 0.5, "values": {"click": 2}}, {"name": "b", "share": 0.5}]
     config = {"allow_unproven": True, "arms": arms, "shadow": [{"name": "s"}], "explore": {"weights": 0.1}}
+    config |= {"test": True, "exposures": str(tmp_path), "exposure_share": 0}
     service = _core.Service(str(run), json.dumps(config))
     page = {"user": 3, "k": 5, "candidates": 40, "scenario": "home"}
     pinned = {"user": 3, "items": [1, 2], "rules": {"pins": [{"item": 2, "position": 0}]}}
@@ -146,6 +149,11 @@ def test_answers_are_as_described(run, document):
         sent = ("GET", path, b"") if body is None else ("POST", path, json.dumps(body).encode())
         schema = {"$ref": f"#/components/schemas/{component}", "components": {"schemas": schemas}}
         Draft202012Validator(schema).validate(json.loads(service.handle(*sent)[2]))
+    service.drain()
+    rows = [row for file in tmp_path.glob("*.parquet") for row in parquet.read_table(file).to_pylist()]
+    ranked = [row for row in rows if not math.isnan(row["share_a"])]
+    own = [row[f"slot_{row['arm']}"] == row["position"] for row in ranked if row["exploration"] == "none"]
+    assert len(rows) > len(ranked) >= 7 and all(own) and {row["share_b"] for row in ranked} == {0.5}
 
 
 @needs_browser

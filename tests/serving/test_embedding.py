@@ -117,7 +117,8 @@ def struct(fields: str) -> type[ctypes.Structure]:
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
     "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size "
-    "P items N item_columns P categories P embeddings N embedding_size P item_ids P cap_slots P decay"
+    "P items N item_columns P categories P embeddings N embedding_size P item_ids P cap_slots P decay "
+    "P production_scores"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
@@ -182,7 +183,7 @@ def test_the_fields_of_a_request_are_in_every_language():
     row = r"^PYGRADE_(FIELD|COLUMN|RULE|OPTION)\([\w:<>]+, (\w+),"
     rows = re.findall(row, (include / "request.def").read_text(), re.M)
     arrays = {name for kind, name in rows if kind != "OPTION"} - {"pins", "demoted"}  # not in C
-    assert len(arrays) == 15
+    assert len(arrays) == 16
     of_python = RequestFields.__annotations__.keys() | {"context", "predictions", "item_ids"}
     assert {name for _, name in rows} == of_python - {"offsets", "seed"}
     text = re.sub(r"/\*.*?\*/", "", (include / "pygrade.h").read_text(), flags=re.S)

@@ -17,7 +17,7 @@ policy, requests = test_embedding.policy, test_embedding.requests  # fixtures
 
 Options = struct(
     "N size S name d share Q queue_bytes Q file_bytes I file_time_ms I group_time_ms Q group_rows Q group_bytes "
-    "I flags I reserved P error N error_size"
+    "I flags I reserved P error N error_size P arms P shares N num_arms"
 )
 Counters = struct("N size Q requests Q complete Q dropped Q waited Q lost Q rows Q files Q bytes Q errors")
 
@@ -34,11 +34,12 @@ class CLog:
         status = getattr(self.core, f"pygrade_log_{name}")(*arguments)
         assert status == 0, self.core.pygrade_last_error()
 
-    def append(self, request, page, name, **more):
+    def append(self, request, page, name, arms=None, **more):
         ids = LogIds(size=ctypes.sizeof(LogIds), request_id=name.encode(), request_id_size=len(name.encode()), **more)
         taken = ctypes.c_int32(-1)
-        structs = (ctypes.byref(request), ctypes.byref(page), ctypes.byref(ids))
-        self.call("append", self.log, self.ranker.ranker, *structs, 1_000_000, ctypes.byref(taken))
+        structs = [ctypes.byref(request), ctypes.byref(page), *[arms] * (arms is not None), ctypes.byref(ids)]
+        name = "append" if arms is None else "append_test"
+        self.call(name, self.log, self.ranker.ranker, *structs, 1_000_000, ctypes.byref(taken))
         assert taken.value == 1
 
     def counters(self):

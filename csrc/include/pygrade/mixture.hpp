@@ -43,7 +43,8 @@ struct WeightChange {
 
 // A ranking that needs no policy.
 struct PYGRADE_API Baseline {
-  static constexpr std::size_t max_name = 63;  // bytes
+  static constexpr std::size_t max_name = 63;                               // bytes
+  static constexpr std::string_view production_score = "production score";  // name of the ranking by it
 
   // Working memory of `scores`, reused.
   struct Workspace {
@@ -87,6 +88,7 @@ struct PYGRADE_API Baseline {
   std::vector<bool> priced;                  // [T] whether the item's value multiplies the prediction; empty: none
   std::vector<PiecewiseLinear> calibration;  // [T], or empty
   bool corrected = false;                    // takes predictions that the policy's correction corrected
+  bool given = false;                        // its scores are Request::production_scores
 };
 
 struct PYGRADE_API Mixture {

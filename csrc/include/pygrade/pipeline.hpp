@@ -120,6 +120,7 @@ struct PipelineRequest {
   std::optional<StoredFunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};
   std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
   std::size_t policy = 0;  // 0: Models::policy; i: Models::alternatives[i - 1]
+  bool compared = false;   // reads what any of these needs of items, for PageWorkspace::item_columns and prices
   // Fills in the columns of history, of a policy that reads some, among the context[F] and the item columns[n, I] of
   // the candidates. False if they are not there: then the policy `without_history` makes the page, see
   // Degraded::history.

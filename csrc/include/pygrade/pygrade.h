@@ -182,6 +182,7 @@ typedef struct pygrade_request {
   const int64_t* item_ids;
   const int32_t* cap_slots; /* [group_columns] length of the top of the page that a cap holds for, -1: all; or NULL */
   const float* decay;       /* [group_columns] factor in (0, 1] for each item above of the same group; or NULL: 1 */
+  const float* production_scores; /* [candidates] what production ranks by, the higher the better, for a log; or NULL */
 } pygrade_request;
 
 /* The id of an item or a user that a name in UTF-8 stands for, from 0 on: a whole number below 2^63 in plain decimal

@@ -137,9 +137,9 @@ inline constexpr Field arm_fields[] = {
     {"values", numbers_by_name, "of the tasks, by name, where a request gives none"},
     {"trust", share, "of the policy in the scores; the policy's own if absent"},
     {"ranking", key_text,
-     "of the policy's training, alone: a baseline's name, such as expected value or production, or over: what the "
-     "verdict "
-     "compared with"},
+     "of the policy's training, alone: a baseline's name, such as expected value, or over: what the verdict compared "
+     "with; production: its weights, if the training knew them, else production_scores of the request, as always by "
+     "production score"},
     {"alike", boolean, "whether it may rank as another arm does; else that is refused", "false"},
     {"explore", share, "share of the arm's requests with drawn weights", "0"},
 };
@@ -171,6 +171,11 @@ inline constexpr Field service_options[] = {
     {"max_body_bytes", positive, "bytes of a request's body", "1048576"},
     {"arms", R"(["#Arm"])", "policies, each with a share of the users", R"([{"name":"main"}])"},
     {"shadow", R"(["#Shadow"])", "policies that rank the same candidates, are compared, and are never served", "[]"},
+    {"test", boolean,
+     "whether all arms rank the candidates of each page, and exposures hold each row's slot on their pages; needs two "
+     "arms or more, and exposures",
+     "false"},
+    {"arm_by", R"({"enum":["user","request"]})", "what is dealt to the arms; request: by its request_id", R"("user")"},
     {"salt", text, "of the hash from user to arm; another one deals the users anew", R"("pygrade")"},
     {"explore", "#Explore", "what is explored", "{}"},
     {"max_explore", share, "share of all pages that may explore, whatever is asked", "0.1"},

@@ -1,9 +1,10 @@
-// Comparison of what shadows would have served, and estimates of other policies from the draws of exploration.
+// Pages that other arms and shadows would have served, and estimates of other policies from the draws of exploration.
 #include <math.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "service/impl.hpp"
 #include "serving/score_sources.hpp"
@@ -85,6 +86,86 @@ Comparison compared(std::span<const std::int32_t> served, std::span<const std::i
 
 }  // namespace
 
+// Ranks the candidates of a page without exploration by the arm or shadow of a place in the release's rankers: with its
+// own item columns and history, the rest as in `request`. Nothing if it cannot.
+std::optional<Page> Service::Impl::rank_by(std::size_t place, const Ranked& ranked, Request request, Context& context,
+                                           const ServiceRequest& given, const PageBuffer& buffer) {
+  const Release& release = *ranked.release;
+  const Served &own = release.arms[ranked.arm], &served = release.served(place);
+  const Policy& policy = *served.policy;
+  const auto reads = [](const Served& one, const Request& asked) {
+    return one.history != nullptr && ScoreSources(*one.policy, asked).read_history(*one.policy);
+  };
+  request.explore = false;
+  try {
+    const bool with_history = reads(served, request);
+    const bool same = policy.version() == own.policy->version() && (!with_history || reads(own, ranked.request));
+    auto& columns = context.other_columns;
+    columns.clear();
+    if (policy.correction() && !same) {  // its columns and levels are its own
+      if (pipeline)
+        context.workspace.item_columns(policy, columns);
+      else
+        policy.item_columns(ranked.item_ids, context.input.item_features, columns);
+      if (columns.empty() && with_history) columns.assign(ranked.item_ids.size() * policy.items().size(), NAN);
+      request.items = columns;
+    }
+    if (with_history && !same) {
+      auto& features = context.other_context;
+      features.assign(policy.features().size(), NAN);
+      std::ranges::copy(request.context, features.begin());
+      // Columns of the same names that are of another history.
+      if (release.history_store != nullptr && served.history != own.history && reads(own, ranked.request))
+        for (const auto& [at, column] : own.policy->history_features()) features[at] = NAN;
+      if (!add_history(release, served, ranked.item_ids, given, context, features, columns)) return {};
+      request.context = features;
+    }
+    return release.rankers[place]->rank(request, buffer);
+  } catch (const std::invalid_argument&) {
+    return {};  // it needs what the request does not have, such as prices
+  }
+}
+
+// Of a test, the pages of all arms. An arm that served a degraded page has none: that is not how it ranks.
+void Service::Impl::rank_arms(const Ranked& ranked, Context& context, const ServiceRequest& given, bool shown) {
+  auto& pages = context.arm_pages;
+  pages.assign(config.test ? config.arms.size() : 0, {});
+  context.arm_columns.resize(pages.size());
+  for (std::size_t a = 0; a < pages.size(); ++a) pages[a].policy = ranked.release->arms[a].policy.get();
+  const std::size_t k = context.items.size();
+  context.arm_indices.resize(pages.size() * k);
+  context.other_scores.resize(std::max(k, context.other_scores.size()));
+  const Degraded degraded = ranked.page.degraded;
+  const bool ready = degraded == Degraded::none || degraded == Degraded::version || degraded == Degraded::history;
+  for (std::size_t a = 0; ready && a < pages.size(); ++a) {
+    const auto indices = std::span(context.arm_indices).subspan(a * k, k);
+    if (a == ranked.arm && degraded == Degraded::history) continue;
+    if (a == ranked.arm && !ranked.page.page.explored && !ranked.page.page.shuffled) {
+      pages[a].indices = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
+      continue;
+    }
+    Request request = ranked.request;
+    set_values(ranked.release->arms[a], context.input, context.other_values);
+    request.values = context.other_values;
+    if (pipeline && context.input.has_predictions) {  // on the scales of the policy that ranks
+      request.predictions = context.input.predictions;
+      request.as_logged = false;
+    }
+    const auto page = rank_by(a, ranked, request, context, given,
+                              {.values = std::span(context.other_scores).first(k), .indices = indices});
+    if (!page) continue;
+    context.arm_columns[a].swap(context.other_columns);
+    pages[a].indices = indices.first(static_cast<std::size_t>(page->filled));
+    pages[a].items = context.arm_columns[a];
+  }
+  for (std::size_t a = 0; shown && a < pages.size(); ++a) {
+    const bool known = pages[a].indices.data() != nullptr;
+    (known ? metrics.arms[a].ranked : metrics.arms[a].unranked).add();
+    if (known && pages[0].indices.data() != nullptr && !std::ranges::equal(pages[0].indices, pages[a].indices))
+      metrics.arms[a].different.add();
+  }
+}
+
 // The ratio of densities of a draw is what an estimate of the other policy weighs its page with. "narrower": the same
 // policy with half the variance of its draws (twice the concentration).
 void Service::Impl::compare(const Ranked& ranked, Context& context, const ServiceRequest& given) {
@@ -110,35 +191,13 @@ void Service::Impl::compare(const Ranked& ranked, Context& context, const Servic
   for (std::size_t s = 0; s < config.shadows.size(); ++s) {
     const Served& shadow = ranked.release->shadows[s];
     Request request = ranked.request;
-    request.explore = false;
     request.page_terms = false;  // the order of all candidates is compared, not the page that is searched
     request.pins = {};
     request.demoted = {};
     if (!shadow.values.empty() || !shadow.policy->takes_values()) request.values = shadow.values;
-    if (shadow.policy->correction()) {  // its columns and levels are its own
-      if (pipeline)
-        context.workspace.item_columns(*shadow.policy, context.other_columns);
-      else
-        shadow.policy->item_columns(ranked.item_ids, context.input.item_features, context.other_columns);
-      request.items = context.other_columns;
-    }
-    if (shadow.history != nullptr && ScoreSources(*shadow.policy, request).read_history(*shadow.policy)) {
-      auto& features = context.other_context;
-      features.assign(shadow.policy->features().size(), NAN);
-      std::ranges::copy(request.context, features.begin());
-      if (shadow.policy->correction() && context.other_columns.empty())
-        context.other_columns.assign(rows * shadow.policy->items().size(), NAN);
-      if (!add_history(*ranked.release, shadow, ranked.item_ids, given, context, features, context.other_columns))
-        continue;
-      request.context = features;
-      if (shadow.policy->correction()) request.items = context.other_columns;
-    }
-    try {
-      ranked.release->rankers[config.arms.size() + s]->rank(
-          request, {context.other_scores, context.other_indices, context.other_weights, context.other_concentration});
-    } catch (const std::invalid_argument&) {
-      continue;  // it needs what the request does not have, such as prices
-    }
+    const PageBuffer buffer{context.other_scores, context.other_indices, context.other_weights,
+                            context.other_concentration};
+    if (!rank_by(config.arms.size() + s, ranked, request, context, given, buffer)) continue;
     if (drawn && std::isfinite(context.other_concentration[0]))
       add_ratio(1 + s, log_density(context.other_concentration, context.weights, 1.0) - density);
     const Comparison found = compared(served, context.other_indices, context.other_scores, context.place);

@@ -37,6 +37,7 @@ constexpr std::tuple<std::string_view, double ServiceConfig::*, double> amounts[
 };
 constexpr std::pair<std::string_view, bool ServiceConfig::*> flags[] = {
     {"strict", &ServiceConfig::strict},
+    {"test", &ServiceConfig::test},
     {"require_store", &ServiceConfig::require_store},
     {"allow_unproven", &ServiceConfig::allow_unproven},
 };
@@ -57,6 +58,15 @@ std::string read_name(JsonReader& reader, const Argument& argument) {
   if (std::ranges::all_of(text, good)) return std::string(text);
   reader.go_back(place);
   refuse(argument, reader, "letters, digits, _ and - alone");
+}
+
+// True of the first of two texts.
+bool read_choice(JsonReader& reader, const Argument& argument, const std::string& first, const std::string& second) {
+  const std::size_t place = reader.place();
+  const std::string text(read_text(reader, argument, max_name));
+  if (text == first || text == second) return text == first;
+  reader.go_back(place);
+  refuse(argument, reader, json_quote(first) + " or " + json_quote(second));
 }
 
 // Numbers by task.
@@ -175,11 +185,9 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
   } else if (key == "max_body_bytes") {
     config.max_body_bytes = static_cast<std::size_t>(read_integer(reader, argument, 64, most));
   } else if (key == "unknown_items") {
-    const std::size_t place = reader.place();
-    const std::string_view action = read_text(reader, argument, max_name);
-    reader.go_back(place);
-    if (action != "refuse" && action != "count") refuse(argument, reader, "\"refuse\" or \"count\"");
-    config.refuse_unknown_items = reader.string() == "refuse";
+    config.refuse_unknown_items = read_choice(reader, argument, "refuse", "count");
+  } else if (key == "arm_by") {
+    config.by_request = read_choice(reader, argument, "request", "user");
   } else if (key == "explore") {
     enter_object(reader, argument);
     read_options(reader, "explore.", api::explore_fields, [&](const Argument& part) {
@@ -216,6 +224,10 @@ ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
   }
   fill_in(config, explore);
   check_shares(config);
+  if (config.test && config.arms.size() < 2)
+    throw InputError("test", "test is true, and arms has " + std::to_string(config.arms.size()) + "; want two or more");
+  if (config.test && !config.exposures)
+    throw InputError("test", "test is true without exposures; want the directory in which the arms' slots are logged");
   return config;
 }
 
@@ -233,10 +245,11 @@ std::size_t arm_of(const ServiceConfig& config, std::int64_t user) {
   return arm_of(config, std::string_view(text, static_cast<std::size_t>(end - text)));
 }
 
-std::size_t arm_of(const ServiceConfig& config, std::string_view user) {
+std::size_t arm_of(const ServiceConfig& config, std::string_view id) {
   std::array<double, max_arms> shares{};
   std::ranges::transform(config.arms, shares.begin(), &ArmConfig::share);
-  return place_among(std::span(shares).first(config.arms.size()), stable_fraction(config.salt, user));
+  return place_among(std::span(shares).first(config.arms.size()),
+                     stable_fraction(config.by_request ? config.salt + " arm" : config.salt, id));
 }
 
 }  // namespace pygrade::inline v0_2::detail

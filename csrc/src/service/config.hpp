@@ -39,6 +39,8 @@ struct ServiceConfig {
   bool refuse_unknown_items = true;  // of events, by the catalog; else they are counted
   bool require_store = false;
   bool allow_unproven = false;  // arms may serve policies that the log does not prove
+  bool test = false;            // all arms rank each page's candidates, and exposures hold their slots
+  bool by_request = false;      // arms are dealt by request, else by user
   bool strict = false;          // unknown keys of requests are refused, not counted
   std::size_t max_body_bytes = std::size_t{1} << 20;
   std::vector<ArmConfig> arms = {{.name = "main"}};
@@ -54,8 +56,9 @@ struct ServiceConfig {
   std::optional<std::uint32_t> seed;                         // of the exploration; nothing: from the system
 };
 
-// The arm of a user: a stable hash of salt and id, against the shares. A number is hashed as its digits.
-std::size_t arm_of(const ServiceConfig& config, std::string_view user);
+// The arm of a user or, dealt by request, of one: a stable hash of salt and id, against the shares. A number is hashed
+// as its digits.
+std::size_t arm_of(const ServiceConfig& config, std::string_view id);
 std::size_t arm_of(const ServiceConfig& config, std::int64_t user);
 
 // 64 bits that depend on the texts alone.

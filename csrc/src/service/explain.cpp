@@ -64,6 +64,7 @@ void write_ranking(const Policy& policy, const Request& request, const ScorePart
   if (sources.by_values)
     why += request.values.empty() ? ", by the policy's own values" : ", by the values of the request";
   if (lead != nullptr) why += "; the weights do not count";
+  if (lead != nullptr && lead->given) score = "the request's production_scores";
   if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
   if (!sources.by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;
   out.begin_object()
@@ -105,6 +106,16 @@ void write_item(const ScoreParts& parts, const Ranked& ranked, const Context& co
     const std::string& root = policy.tasks()[policy.page_terms()->root];
     out.field("why", describe(moved, static_cast<std::int32_t>(place), root)).end_object();
   }
+  if (!context.arm_pages.empty()) {
+    out.known_key("slots").begin_object();
+    for (std::size_t a = 0; a < context.arm_pages.size(); ++a) {
+      const auto& shown = context.arm_pages[a].indices;
+      const auto slot = std::ranges::find(shown, ranked.indices[place]) - shown.begin();
+      out.key(ranked.release->arms[a].name);
+      out.value(slot == std::ssize(shown) ? std::nullopt : std::optional(slot));
+    }
+    out.end_object();
+  }
   const auto& [mul, add] = std::tie(request.rules.boost_mul, request.rules.boost_add);
   if (mul.empty() && add.empty()) return;
   out.known_key("boost").begin_object().field("mul", mul.empty() ? 1.0f : mul[row]);
@@ -139,6 +150,7 @@ void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Con
 
 std::string Service::Impl::explain_body(const ServiceRequest& given, Context& context) {
   Ranked ranked = rank(given, context, false);  // nobody sees this page: it is not counted or logged
+  rank_arms(ranked, context, given, false);
   const Policy& policy = *ranked.policy;
   Reading reading;
   ranked.request = as_logged(policy, ranked.request, reading);

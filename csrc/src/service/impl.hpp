@@ -44,10 +44,14 @@ struct Context {
   std::vector<std::uint8_t> demoted_rows;     // [N], or none
   std::vector<PageEffect> effects;            // [k] of a page that is explained
   // Scratch memory of a comparison.
-  std::vector<float> other_scores, other_weights, other_concentration, other_columns, other_context;
+  std::vector<float> other_scores, other_weights, other_concentration, other_columns, other_context, other_values;
   std::vector<std::int32_t> other_indices;
   std::vector<std::int32_t> place;  // of a candidate on a page
   std::string lines;
+  // Of a test:
+  std::vector<ExposurePage> arm_pages;
+  std::vector<std::int32_t> arm_indices;        // [arms, k]
+  std::vector<std::vector<float>> arm_columns;  // [arms] item columns
 };
 
 // Contexts that no request uses. They hold what is served of a policy's run, and nothing old: that goes outside of
@@ -107,6 +111,10 @@ struct Service::Impl {
   std::string explain_body(const ServiceRequest& given, detail::Context& context);
   void count(const detail::Ranked& ranked, detail::Context& context);
   void log_exposure(const detail::Ranked& ranked, detail::Context& context);
+  // --- the same candidates by other policies (compare.cpp)
+  std::optional<Page> rank_by(std::size_t place, const detail::Ranked& ranked, Request request,
+                              detail::Context& context, const ServiceRequest& given, const PageBuffer& buffer);
+  void rank_arms(const detail::Ranked& ranked, detail::Context& context, const ServiceRequest& given, bool shown);
   void compare(const detail::Ranked& ranked, detail::Context& context, const ServiceRequest& given);
   detail::Exploration explores(const detail::Context& context, std::size_t arm, bool& capped);
   void rank_pipeline(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
@@ -185,8 +193,9 @@ struct Service::Impl {
 
 namespace detail {
 
-std::size_t arm_for(const ServiceConfig& config, const Release& release, const RankInput& input);
-void set_values(const Release& release, std::size_t arm, Context& context);
+std::size_t arm_for(const ServiceConfig& config, const Release& release, const Context& context);
+// Values of the request, where it gives none the arm's.
+void set_values(const Served& arm, const RankInput& input, std::vector<float>& values);
 
 // True if a header (Content-Type, Accept) names tensors in the safetensors format.
 bool names_tensors(std::string_view header);

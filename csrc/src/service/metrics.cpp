@@ -48,6 +48,11 @@ Metrics::Metrics(const ServiceConfig& config) {
     };
     add_target("narrower");
     for (const ArmConfig& shadow : config.shadows) add_target(shadow.name);
+    if (config.test) {
+      cells.ranked = registry.count("pygrade_test_pages_total", labels);
+      cells.unranked = registry.count("pygrade_test_unranked_pages_total", labels);
+      cells.different = registry.count("pygrade_test_different_pages_total", labels);
+    }
     arms.push_back(std::move(cells));
   }
   for (const ArmConfig& shadow : config.shadows) {

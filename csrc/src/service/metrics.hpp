@@ -56,6 +56,7 @@ struct TaskCells {
 struct ArmCells {
   Cell pages, explored, capped;
   std::vector<Cell> effective_sum, effective_square;  // [1 + shadows] of the density ratios of its draws
+  Cell ranked, unranked, different;                   // of a test
 };
 
 // Counts of a shadow, over all arms' pages.

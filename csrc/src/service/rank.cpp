@@ -123,6 +123,7 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   request.item_features = input.item_features;
   request.page = asked(context, explore);
   request.policy = 1 + ranked.arm;
+  request.compared = config.test;
   request.deadline = input.deadline;
   request.arrival = given.arrival;
   const Served& arm = ranked.release->arms[ranked.arm];
@@ -201,7 +202,7 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   ranked.user_known = input.has_context || (reads && !plain && context.history.user_known);
 }
 
-// The request, of JSON or of tensors, and its id; "": it names none.
+// The request, of JSON or of tensors, and its id; "": of weights alone, that do not depend on it.
 void Service::Impl::parse(const ServiceRequest& given, Context& context, const Release& release, bool page) {
   const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7f; };
   if (given.request_id.size() > max_request_id || !std::ranges::all_of(given.request_id, is_plain))
@@ -213,11 +214,15 @@ void Service::Impl::parse(const ServiceRequest& given, Context& context, const R
   else
     context.input.parse(given.body, config, naming, release, page);
   context.request_id = context.input.request_id.value_or(given.request_id);
+  if (context.request_id.empty() && (page || config.by_request))
+    context.request_id = hexadecimal(splitmix64(next_request++));
 }
 
-// The arm that is asked for, or the user's.
-std::size_t detail::arm_for(const ServiceConfig& config, const Release& release, const RankInput& input) {
+// The arm that is asked for, or the user's or the request's.
+std::size_t detail::arm_for(const ServiceConfig& config, const Release& release, const Context& context) {
+  const RankInput& input = context.input;
   if (input.arm) return *input.arm;
+  if (config.by_request) return arm_of(config, context.request_id);
   if (input.user && release.is_policy() && input.user_name.data() != nullptr) return arm_of(config, input.user_name);
   if (input.user) return arm_of(config, *input.user);
   if (config.arms.size() == 1) return 0;
@@ -244,11 +249,8 @@ std::string_view user_text(const Release& release, Context& context) {
 
 }  // namespace
 
-// The request's values, where it gives none the arm's.
-void detail::set_values(const Release& release, std::size_t arm, Context& context) {
-  const RankInput& input = context.input;
-  const Served& served = release.arms[arm];
-  complete(input.values, served.values, context.values);
+void detail::set_values(const Served& arm, const RankInput& input, std::vector<float>& values) {
+  complete(input.values, arm.values, values);
 }
 
 // shown: the page counts for exploration.
@@ -266,12 +268,11 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   const Release& release = *ranked.release;
   const std::size_t tasks = release.tasks.size();
   parse(given, context, release, true);
-  ranked.arm = arm_for(config, release, input);
-  if (context.request_id.empty()) context.request_id = hexadecimal(splitmix64(next_request++));
+  ranked.arm = arm_for(config, release, context);
   how = shown                           ? explores(context, ranked.arm, capped)
         : input.explore.value_or(false) ? Exploration::drawn
                                         : Exploration::none;
-  set_values(release, ranked.arm, context);
+  set_values(release.arms[ranked.arm], input, context.values);
   context.weights.resize(tasks);
   context.concentration.resize(tasks);
   take_places(input, context);
@@ -343,9 +344,9 @@ void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
   if (exposures.empty()) return;
   const RankInput& input = context.input;
   const std::string_view user = user_text(*ranked.release, context);
-  exposures[ranked.arm]->append(*ranked.policy, ranked.request,
-                                {context.scores, context.indices, context.weights, context.concentration},
-                                ranked.page.page, {context.request_id, user, ranked.item_ids, input.timestamp});
+  exposures[ranked.arm]->append(
+      *ranked.policy, ranked.request, {context.scores, context.indices, context.weights, context.concentration},
+      ranked.page.page, {context.request_id, user, ranked.item_ids, input.timestamp}, {}, context.arm_pages);
 }
 
 std::string_view detail::unless_none(std::string_view name) { return name == "none" ? std::string_view() : name; }
@@ -395,6 +396,7 @@ Ranked Service::Impl::serve(const ServiceRequest& given, Context& context) {
   Ranked ranked = rank(given, context, true);
   if (context.input.unknown_keys > 0) metrics.unknown_keys.add(context.input.unknown_keys);
   count(ranked, context);
+  rank_arms(ranked, context, given, true);
   log_exposure(ranked, context);
   show_history(ranked, context);
   compare(ranked, context, given);

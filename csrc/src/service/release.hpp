@@ -83,6 +83,9 @@ struct Release {
   std::vector<std::string> alike(bool allowed) const;
 
   bool is_policy() const { return context.has_value(); }
+  const Served& served(std::size_t place) const {  // as rankers
+    return place < arms.size() ? arms[place] : shadows[place - arms.size()];
+  }
   const ScenarioCells& scenario(std::optional<std::string_view> name) const;
   static std::shared_ptr<const Release> of(const Models& models) {
     return std::static_pointer_cast<const Release>(models.attached);

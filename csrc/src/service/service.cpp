@@ -116,7 +116,9 @@ std::size_t Context::memory() const {
   for (const auto* memory : {&items, &item_keys, &category_keys}) bytes += memory->capacity() * sizeof(std::int64_t);
   for (const auto* memory : {&scores, &other_scores, &item_columns, &other_columns, &history.columns})
     bytes += memory->capacity() * sizeof(float);
-  for (const auto* memory : {&indices, &other_indices, &place}) bytes += memory->capacity() * sizeof(std::int32_t);
+  for (const auto* memory : {&indices, &other_indices, &place, &arm_indices})
+    bytes += memory->capacity() * sizeof(std::int32_t);
+  for (const auto& memory : arm_columns) bytes += memory.capacity() * sizeof(float);
   return bytes;
 }
 
@@ -171,6 +173,8 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
       options.file_time = config.file_time;
       options.group_time = std::min(options.group_time, config.file_time);
       options.arm = arm.name;
+      for (const ArmConfig& other : config.test ? config.arms : std::vector<ArmConfig>())
+        options.arms.push_back({other.name, static_cast<float>(other.share)});
       exposures.push_back(std::make_unique<ExposureLog>(*config.exposures, options));
     }
     removals = std::make_unique<JsonLines>(*config.exposures / "removed", "removed", config.file_time);

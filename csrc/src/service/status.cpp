@@ -134,6 +134,10 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
   for (std::size_t t = 0; t < release.references.size(); ++t)
     if (const double index = drift_of(window, release, t); std::isfinite(index))
       figures.set("pygrade_prediction_psi", index, {{"task", release.tasks[t]}});
+  for (std::size_t a = 0; config.test && a < release.arms.size(); ++a)
+    if (const double pages = window.gained(metrics.arms[a].ranked); pages > 0.0)
+      figures.set("pygrade_test_different_share", window.gained(metrics.arms[a].different) / pages,
+                  {{"arm", release.arms[a].name}});
   for (std::size_t a = 0; a < release.arms.size(); ++a)
     for (std::size_t target = 0; target <= release.shadows.size(); ++target)
       figures.set("pygrade_exploration_effective_samples", effective_samples(window, metrics.arms[a], target),

@@ -127,7 +127,9 @@ Response Service::Impl::update(std::string_view body) {
   std::string lines;
   for (const EventInput& event : input.events) {
     const bool is_named = release.is_policy() && event.user_name.data() != nullptr;
-    const std::size_t arm = is_named ? arm_of(config, event.user_name) : arm_of(config, event.user);
+    const std::size_t arm = config.by_request ? arm_of(config, event.request_id)
+                            : is_named        ? arm_of(config, event.user_name)
+                                              : arm_of(config, event.user);
     if (event.task) release.feedback[arm][*event.task].add();
     if (!feedback) continue;
     JsonWriter line;

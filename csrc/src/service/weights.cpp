@@ -124,10 +124,10 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
   if (input.explore.value_or(false))
     throw InputError("explore", "explore is true; want a page for drawn weights: these are their mean");
-  const std::size_t arm = arm_for(config, *served, input);
+  const std::size_t arm = arm_for(config, *served, context);
   const Policy& policy = *served->arms[arm].policy;
   const auto& tasks = policy.tasks();
-  set_values(*served, arm, context);
+  set_values(served->arms[arm], input, context.values);
   if (!policy.context_only() && !input.has_predictions)
     throw InputError("predictions",
                      "predictions is missing; this policy reads mean and spread of the candidates' "

@@ -7,6 +7,10 @@ using namespace pygrade;
 using namespace pygrade::c_abi;
 
 struct pygrade_log {
+  explicit pygrade_log(const char* directory, const ExposureOptions& options)
+      : arms(options.arms.size()), log(directory, options) {}
+
+  const std::size_t arms;
   ExposureLog log;
 };
 
@@ -26,6 +30,10 @@ ExposureOptions options_of(const pygrade_log_options* given) {
   if (known.group_time_ms > 0) options.group_time = std::chrono::milliseconds(known.group_time_ms);
   if (known.group_rows > 0) options.group_rows = known.group_rows;
   if (known.group_bytes > 0) options.group_bytes = known.group_bytes;
+  require(known.num_arms == 0 || (known.arms != nullptr && known.shares != nullptr),
+          "options.arms or options.shares is NULL");
+  for (std::size_t a = 0; a < known.num_arms; ++a)
+    options.arms.push_back({known.arms[a] == nullptr ? "" : known.arms[a], known.shares[a]});
   return options;
 }
 
@@ -36,18 +44,33 @@ extern "C" {
 pygrade_status pygrade_log_open(const char* directory, const pygrade_log_options* options, pygrade_log** log) {
   return guarded(error_of(options), [&] {
     require(directory != nullptr && log != nullptr, "directory or log is NULL");
-    *log = new pygrade_log{ExposureLog(directory, options_of(options))};
+    *log = new pygrade_log(directory, options_of(options));
   });
 }
 
 pygrade_status pygrade_log_append(pygrade_log* log, const pygrade_ranker* ranker, const pygrade_request* request,
                                   const pygrade_page* page, const pygrade_log_ids* ids, uint32_t wait_us,
                                   int32_t* taken) {
+  return pygrade_log_append_test(log, ranker, request, page, nullptr, ids, wait_us, taken);
+}
+
+pygrade_status pygrade_log_append_test(pygrade_log* log, const pygrade_ranker* ranker, const pygrade_request* request,
+                                       const pygrade_page* page, const pygrade_page* const* arms,
+                                       const pygrade_log_ids* ids, uint32_t wait_us, int32_t* taken) {
   return guarded(error_of(request), [&] {
     require(log != nullptr, "log is NULL");
+    std::vector<ExposurePage> pages(arms == nullptr ? 0 : log->arms);
+    for (std::size_t a = 0; a < pages.size(); ++a) {
+      if (arms[a] == nullptr) continue;
+      const auto other = read_struct(arms[a], "");
+      require(other.indices != nullptr && other.filled >= 0 && static_cast<std::size_t>(other.filled) <= other.k,
+              "an arm's page has no indices, or filled is not in 0 … k");
+      pages[a].indices = {other.indices, static_cast<std::size_t>(other.filled)};
+    }
     const auto append = [&](const Policy& policy, const Request& asked, const PageBuffer& buffer, const Page& ranked,
                             const LogIds& known) {
-      const bool done = log->log.append(policy, asked, buffer, ranked, known, std::chrono::microseconds(wait_us));
+      const bool done =
+          log->log.append(policy, asked, buffer, ranked, known, std::chrono::microseconds(wait_us), pages);
       if (taken != nullptr) *taken = done;
     };
     with_page(ranker, request, page, ids, append);

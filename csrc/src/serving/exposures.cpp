@@ -43,9 +43,10 @@ void copy_to(std::span<const T> from, std::span<T> to) {
 
 // Part of a request that is logged; kept by the thread.
 struct Chosen {
-  bool all = false;                 // every candidate
-  std::vector<std::uint32_t> rows;  // else these
-  Policy::RequestValues in_force;   // of the tasks
+  bool all = false;                  // every candidate
+  std::vector<std::uint32_t> rows;   // else these
+  std::vector<std::int32_t> row_of;  // [N] candidates among them, -1: it is not
+  Policy::RequestValues in_force;    // of the tasks
 };
 
 void check_options(const ExposureOptions& options) {
@@ -60,6 +61,13 @@ void check_options(const ExposureOptions& options) {
           "queue_bytes is " + std::to_string(options.queue_bytes) + "; want at least 65536");
   require(options.group_rows > 0 && options.group_bytes > 0 && options.file_bytes > 0,
           "group_rows, group_bytes or file_bytes is 0; want at least 1");
+  for (std::size_t a = 0; a < options.arms.size(); ++a) {
+    const auto& [name, share] = options.arms[a];
+    require(!name.empty() && std::ranges::count(options.arms, name, &ExposureArm::name) == 1,
+            "arms[" + std::to_string(a) + "] is '" + name + "'; want distinct names");
+    require(share >= 0.0f && share <= 1.0f,
+            "the share of arm '" + name + "' is " + std::to_string(share) + "; want a number from 0 to 1");
+  }
   require(options.file_time.count() > 0 && options.group_time.count() > 0, "file_time or group_time is not above 0");
 }
 
@@ -69,10 +77,10 @@ struct ExposureLog::Impl {
   Impl(const std::filesystem::path& directory, const ExposureOptions& given)
       : options(given), queue(given.queue_bytes), writer(directory, given), forks(fork_count()) {}
 
-  const ExposureSchema* schema_of(const Policy& policy);
+  const ExposureSchema* schema_of(const Policy& policy, const Request& request, std::span<const ExposurePage> arms);
   std::byte* reserve(std::size_t bytes, std::chrono::microseconds wait);
   void fill(std::byte* memory, const ExposureHead& head, const Request& request, const PageBuffer& buffer,
-            const LogIds& ids, const Chosen& chosen);
+            const LogIds& ids, const Chosen& chosen, std::span<const ExposurePage> arms);
   void run();
   void drain(std::uint64_t mark);
   template <class Work>
@@ -84,6 +92,7 @@ struct ExposureLog::Impl {
   const int forks;        // of the process that started the thread
 
   std::atomic<const ExposureSchema*> last_schema{nullptr};
+  std::atomic<bool> scored{false};                       // a request had production's scores
   std::vector<std::unique_ptr<ExposureSchema>> schemas;  // guarded by mutex; records point to them
 
   std::atomic<std::uint64_t> requests{0}, complete{0}, dropped{0}, waited{0};
@@ -122,12 +131,17 @@ bool ExposureLog::in_full(std::string_view request_id) const {
 
 // --- the request's thread ---
 
-const ExposureSchema* ExposureLog::Impl::schema_of(const Policy& policy) {
+const ExposureSchema* ExposureLog::Impl::schema_of(const Policy& policy, const Request& request,
+                                                   std::span<const ExposurePage> arms) {
+  if (!request.production_scores.empty() && !scored) scored = true;
+  const bool with_scores = scored;
   const ExposureSchema* last = last_schema.load(std::memory_order_acquire);
-  if (last != nullptr && last->is_of(policy)) return last;
+  if (last != nullptr && last->is_of(policy, with_scores, arms)) return last;
   const std::lock_guard lock(mutex);
-  auto found = std::ranges::find_if(schemas, [&](const auto& schema) { return schema->is_of(policy); });
-  if (found == schemas.end()) found = schemas.insert(found, std::make_unique<ExposureSchema>(policy));
+  auto found =
+      std::ranges::find_if(schemas, [&](const auto& schema) { return schema->is_of(policy, with_scores, arms); });
+  if (found == schemas.end())
+    found = schemas.insert(found, std::make_unique<ExposureSchema>(policy, with_scores, arms));
   last_schema.store(found->get(), std::memory_order_release);
   return found->get();
 }
@@ -141,12 +155,14 @@ std::string_view category_of(const Request& request, std::size_t candidate) {
 
 // Throws nothing, since the memory must be published.
 void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const Request& request,
-                             const PageBuffer& buffer, const LogIds& ids, const Chosen& chosen) {
+                             const PageBuffer& buffer, const LogIds& ids, const Chosen& chosen,
+                             std::span<const ExposurePage> arms) {
   std::memcpy(memory, &head, sizeof head);
   const ExposureRecord record(memory, head);
   const std::size_t tasks = head.schema->tasks.size();
-  const auto& [all, rows, in_force] = chosen;
+  const auto& [all, rows, row_of, in_force] = chosen;
   const auto candidate = [&](std::size_t row) { return all ? row : rows[row]; };
+  const auto row_at = [&](std::int32_t place) { return all ? place : row_of[static_cast<std::size_t>(place)]; };
   if (all) {
     copy_to(request.predictions, record.predictions);
     if (!record.prices.empty()) copy_to(request.item_values, record.prices);
@@ -164,18 +180,26 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
   if (ids.item_id.empty())
     for (std::size_t row = 0; row < record.items.size(); ++row)
       record.items[row] = static_cast<std::int64_t>(candidate(row));
-  for (std::size_t p = 0; p < record.shown.size(); ++p) {
-    const auto place = static_cast<std::uint32_t>(buffer.indices[p]);
-    record.shown[p] = !head.complete ? static_cast<std::int32_t>(p)
-                      : all          ? static_cast<std::int32_t>(place)
-                                     : static_cast<std::int32_t>(std::ranges::lower_bound(rows, place) - rows.begin());
+  for (std::size_t p = 0; p < record.shown.size(); ++p) record.shown[p] = row_at(buffer.indices[p]);
+  for (std::size_t i = 0; i < record.scores.size(); ++i) record.scores[i] = request.production_scores[candidate(i)];
+  std::ranges::fill(record.slots, -1);
+  for (std::size_t a = 0; a < arms.size(); ++a) {
+    record.shares[a] =
+        arms[a].indices.data() == nullptr ? std::numeric_limits<float>::quiet_NaN() : options.arms[a].share;
+    for (std::size_t slot = 0; slot < arms[a].indices.size(); ++slot)
+      record.slots[a * head.rows + static_cast<std::size_t>(row_at(arms[a].indices[slot]))] =
+          static_cast<std::int32_t>(slot);
   }
   const std::size_t columns = head.schema->item_columns.size();
-  const std::size_t width = request.items.size() / std::max<std::size_t>(request.predictions.size() / tasks, 1);
-  for (std::size_t i = 0; i < record.item_columns.size(); ++i) {
-    const std::size_t from = candidate(i / columns) * width + i % columns;
-    const bool known = !request.items.empty() && std::isfinite(request.items[from]);
-    record.item_columns[i] = known ? request.items[from] : std::numeric_limits<float>::quiet_NaN();
+  const std::size_t candidates = std::max<std::size_t>(request.predictions.size() / tasks, 1);
+  for (std::size_t c = 0; c < columns; ++c) {
+    const auto [source, place] = head.schema->sources[c];
+    const auto items = source == 0 ? request.items : arms[source - 1].items;
+    const std::size_t width = items.size() / candidates;
+    for (std::size_t i = 0; i < head.rows; ++i) {
+      const float value = items.empty() ? std::numeric_limits<float>::quiet_NaN() : items[candidate(i) * width + place];
+      record.item_columns[i * columns + c] = std::isfinite(value) ? value : std::numeric_limits<float>::quiet_NaN();
+    }
   }
   for (std::size_t f = 0; f < record.context.size(); ++f) {
     const bool known = f < request.context.size() && std::isfinite(request.context[f]);
@@ -197,8 +221,8 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
 
 namespace {
 
-void check_page(const Policy& policy, const ExposureSchema& schema, const Request& request, const PageBuffer& buffer,
-                const Page& page, const LogIds& ids) {
+void check_page(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
+                const LogIds& ids, std::span<const ExposurePage> arms, std::size_t num_arms) {
   const auto require = [](bool good, const char* message) {
     if (!good) throw std::invalid_argument(message);
   };
@@ -212,8 +236,17 @@ void check_page(const Policy& policy, const ExposureSchema& schema, const Reques
   };
   require(filled <= buffer.indices.size() && std::ranges::all_of(buffer.indices.first(filled), is_candidate),
           "the page is not of the request: an index is not one of its candidates");
+  require(arms.size() == num_arms, "arms must have a page for each of the arms that the log was opened with");
+  for (const ExposurePage& arm : arms) {
+    require(std::ranges::all_of(arm.indices, is_candidate),
+            "an arm's page holds an index that is not one of the candidates");
+    require(arm.items.empty() || (arm.policy != nullptr && arm.items.size() == candidates * arm.policy->items().size()),
+            "an arm's items must have one value for each candidate and item column of its policy, or none");
+  }
+  require(request.production_scores.empty() || request.production_scores.size() == candidates,
+          "production_scores must have one score for each candidate, or none");
   require(ids.item_id.empty() || ids.item_id.size() == candidates, "item_id must have one entry for each candidate");
-  require(request.item_values.size() == candidates || (!schema.priced && request.item_values.empty()),
+  require(request.item_values.size() == candidates || (!policy.takes_prices() && request.item_values.empty()),
           "item_values must have one value for each candidate, if the policy needs them");
   require(request.categories.empty() || request.categories.size() == candidates,
           "categories must have one name for each candidate, or none");
@@ -221,37 +254,52 @@ void check_page(const Policy& policy, const ExposureSchema& schema, const Reques
           "items must have one value for each candidate and item column, or none");
 }
 
-// Chooses what is logged; returns the number of candidates that a complete log has.
+// Chooses what is logged; returns the number of candidates that a complete log has: those that all predictions are
+// known of, or that are on a page.
 std::size_t choose(const Policy& policy, const ExposureSchema& schema, const Request& request,
-                   std::span<const std::int32_t> shown, bool complete, Chosen& chosen) {
-  const std::size_t tasks = policy.tasks().size();
-  std::size_t logged = request.predictions.size() / tasks;
-  const auto lacks = [&](std::size_t row) { return any_missing(request.predictions.subspan(row * tasks, tasks)); };
-  auto& rows = chosen.rows;
+                   std::span<const std::int32_t> shown, std::span<const ExposurePage> arms, bool complete,
+                   Chosen& chosen) {
+  const std::size_t tasks = policy.tasks().size(), count = request.predictions.size() / tasks;
+  const bool gaps = any_missing(request.predictions);
+  auto& [all, rows, row_of, in_force] = chosen;
+  all = complete && !gaps;
   rows.clear();
-  chosen.all = complete;
-  if (any_missing(request.predictions)) {
-    chosen.all = false;
-    for (std::size_t row = 0; row < logged; ++row)
-      if (!lacks(row)) rows.push_back(static_cast<std::uint32_t>(row));
-    for (const std::int32_t index : shown)
-      if (lacks(static_cast<std::size_t>(index))) rows.push_back(static_cast<std::uint32_t>(index));
-    std::ranges::sort(rows);
-    logged = rows.size();
+  std::size_t logged = count;
+  if (!all) {
+    row_of.assign(count, -1);
+    const auto add = [&](std::span<const std::int32_t> page) {
+      for (const std::int32_t index : page) {
+        if (row_of[static_cast<std::size_t>(index)] >= 0) continue;
+        row_of[static_cast<std::size_t>(index)] = static_cast<std::int32_t>(rows.size());
+        rows.push_back(static_cast<std::uint32_t>(index));
+      }
+    };
+    add(shown);
+    for (const ExposurePage& arm : arms) add(arm.indices);
   }
-  if (!complete) rows.assign(shown.begin(), shown.end());
+  if (gaps) {
+    if (complete) rows.clear();
+    logged = 0;
+    for (std::size_t row = 0; row < count; ++row) {
+      if (row_of[row] < 0 && any_missing(request.predictions.subspan(row * tasks, tasks))) continue;
+      ++logged;
+      if (!complete) continue;
+      row_of[row] = static_cast<std::int32_t>(rows.size());
+      rows.push_back(static_cast<std::uint32_t>(row));
+    }
+  }
   policy.find_values(request.values, request.scenario, chosen.in_force);
   chosen.in_force.values.resize(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
   return logged;
 }
 
 ExposureHead head_of(const ExposureSchema& schema, const Request& request, const Page& page, const LogIds& ids,
-                     std::size_t logged, bool complete) {
+                     std::size_t rows, std::size_t logged) {
   ExposureHead head{};
   head.schema = &schema;
   head.seed = page.seed;
   head.timestamp = ids.timestamp.value_or(0);
-  head.rows = static_cast<std::uint32_t>(complete ? logged : static_cast<std::size_t>(page.filled));
+  head.rows = static_cast<std::uint32_t>(rows);
   head.shown = static_cast<std::uint32_t>(page.filled);
   head.candidates = static_cast<std::uint32_t>(logged);
   head.request_id = static_cast<std::uint32_t>(ids.request_id.size());
@@ -262,7 +310,8 @@ ExposureHead head_of(const ExposureSchema& schema, const Request& request, const
   head.has_timestamp = ids.timestamp.has_value();
   head.explored = page.explored;
   head.exploration = page.exploration();
-  head.complete = complete;
+  head.priced = schema.priced && !request.item_values.empty();
+  head.scored = !request.production_scores.empty();
   head.version = page.policy_version;
   head.baseline = page.baseline_name;
   return head;
@@ -285,17 +334,17 @@ std::byte* ExposureLog::Impl::reserve(std::size_t bytes, std::chrono::microsecon
 }
 
 bool ExposureLog::append(const Policy& policy, const Request& given, const PageBuffer& buffer, const Page& page,
-                         const LogIds& ids, std::chrono::microseconds wait) {
+                         const LogIds& ids, std::chrono::microseconds wait, std::span<const ExposurePage> arms) {
   Impl& impl = *impl_;
-  const ExposureSchema& schema = *impl.schema_of(policy);
-  check_page(policy, schema, given, buffer, page, ids);
+  check_page(policy, given, buffer, page, ids, arms, impl.options.arms.size());
+  const ExposureSchema& schema = *impl.schema_of(policy, given, arms);
   thread_local Reading reading;
   const Request& request = as_logged(policy, given, reading);
   const bool complete = in_full(ids.request_id);
   thread_local Chosen chosen;
   const auto shown = buffer.indices.first(static_cast<std::size_t>(page.filled));
-  const std::size_t logged = choose(policy, schema, request, shown, complete, chosen);
-  ExposureHead head = head_of(schema, request, page, ids, logged, complete);
+  const std::size_t logged = choose(policy, schema, request, shown, arms, complete, chosen);
+  ExposureHead head = head_of(schema, request, page, ids, chosen.all ? logged : chosen.rows.size(), logged);
   for (std::size_t row = 0; schema.categorized && row < head.rows; ++row)
     head.categories += static_cast<std::uint32_t>(
         category_of(request, chosen.all ? row : static_cast<std::size_t>(chosen.rows[row])).size() + 1);
@@ -304,7 +353,7 @@ bool ExposureLog::append(const Policy& policy, const Request& given, const PageB
     ++impl.dropped;
     return false;
   }
-  impl.fill(memory, head, request, buffer, ids, chosen);
+  impl.fill(memory, head, request, buffer, ids, chosen, arms);
   impl.queue.publish(memory);
   impl.requests.fetch_add(1, std::memory_order_relaxed);
   if (complete) impl.complete.fetch_add(1, std::memory_order_relaxed);

@@ -16,14 +16,23 @@ namespace pygrade::inline v0_2::detail {
 
 // Schema that the columns depend on.
 struct ExposureSchema {
-  explicit ExposureSchema(const Policy& policy);
-  bool is_of(const Policy& policy) const;
+  // Of the policy that made a page and, in a test, of those of its arms.
+  ExposureSchema(const Policy& policy, bool scored, std::span<const ExposurePage> arms);
+  bool is_of(const Policy& policy, bool scored, std::span<const ExposurePage> arms) const;
 
-  const std::vector<std::string> tasks, features, item_columns;
-  const bool priced;         // something reads the items' prices
-  const bool valued;         // requests may give values of the tasks
-  const bool categorized;    // page terms read the items' categories
-  const std::string scales;  // JSON: how callers' predictions were read
+  const std::vector<std::string> tasks, features;
+  std::vector<std::vector<std::string>> items_of;  // [1 + arms] item columns of each policy
+  std::vector<std::string> item_columns;           // of any of them
+  struct Source {
+    std::size_t policy, place;  // in items_of
+  };
+  std::vector<Source> sources;  // of item_columns: the first that has it
+  const bool priced;            // something reads the items' prices
+  const bool valued;            // requests may give values of the tasks
+  const bool categorized;       // page terms read the items' categories
+  const bool scored;            // requests may have production's scores
+  const std::size_t arms;       // of a test
+  const std::string scales;     // JSON: how callers' predictions were read
 };
 
 struct ExposureHead {
@@ -35,7 +44,7 @@ struct ExposureHead {
   std::string_view exploration;
   float trust;
   Verdict verdict;
-  bool has_timestamp, explored, complete;
+  bool has_timestamp, explored, priced, scored;
   std::array<char, 12> version;
   std::array<char, Baseline::max_name + 1> baseline;
 };
@@ -46,13 +55,16 @@ struct ExposureRecord {
 
   std::span<std::int64_t> items;   // [rows]
   std::span<float> predictions;    // [rows, T]
-  std::span<float> prices;         // [rows] if the schema is priced
+  std::span<float> prices;         // [rows] if the request has them and the schema is priced
   std::span<float> item_columns;   // [rows, I]
   std::span<float> context;        // [F]
   std::span<float> weights;        // [T]
   std::span<float> concentration;  // [T] if explored
   std::span<float> values;         // [T] of the tasks if the schema is valued
+  std::span<float> scores;         // [rows] of production if the request has them
+  std::span<float> shares;         // [arms] NaN: it could not rank
   std::span<std::int32_t> shown;   // [shown] rows by position
+  std::span<std::int32_t> slots;   // [arms, rows] -1: not on the arm's page
   std::span<char> request_id, user_id, scenario;
   std::span<char> categories;  // of the rows if the schema is categorized, each with a 0
 

@@ -45,19 +45,50 @@ std::string metadata_of(const ExposureSchema& schema) {
 
 // --- records ---
 
-ExposureSchema::ExposureSchema(const Policy& policy)
+namespace {
+
+bool any_policy(const Policy& policy, std::span<const ExposurePage> arms, bool (Policy::*takes)() const) {
+  const auto does = [&](const ExposurePage& arm) { return arm.policy != nullptr && (arm.policy->*takes)(); };
+  return (policy.*takes)() || std::ranges::any_of(arms, does);
+}
+
+std::span<const std::string> items_of_arm(const ExposurePage& arm) {
+  return arm.policy == nullptr ? std::span<const std::string>() : arm.policy->own_items();
+}
+
+}  // namespace
+
+ExposureSchema::ExposureSchema(const Policy& policy, bool with_scores, std::span<const ExposurePage> pages)
     : tasks(policy.tasks()),
       features(policy.features()),
-      item_columns(policy.own_items().begin(), policy.own_items().end()),
-      priced(policy.takes_prices()),
-      valued(policy.takes_values()),
-      categorized(policy.takes_categories()),
-      scales(policy.scales().json()) {}
+      priced(any_policy(policy, pages, &Policy::takes_prices)),
+      valued(any_policy(policy, pages, &Policy::takes_values)),
+      categorized(any_policy(policy, pages, &Policy::takes_categories)),
+      scored(with_scores),
+      arms(pages.size()),
+      scales(policy.scales().json()) {
+  const auto add = [&](std::span<const std::string> names) {
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (std::ranges::find(item_columns, names[i]) != item_columns.end()) continue;
+      item_columns.push_back(names[i]);
+      sources.push_back({items_of.size(), i});
+    }
+    items_of.emplace_back(names.begin(), names.end());
+  };
+  add(policy.own_items());
+  for (const ExposurePage& page : pages) add(items_of_arm(page));
+}
 
-bool ExposureSchema::is_of(const Policy& policy) const {
-  return valued == policy.takes_values() && priced == policy.takes_prices() &&
-         categorized == policy.takes_categories() && tasks == policy.tasks() && features == policy.features() &&
-         std::ranges::equal(item_columns, policy.own_items()) && scales == policy.scales().json();
+bool ExposureSchema::is_of(const Policy& policy, bool with_scores, std::span<const ExposurePage> pages) const {
+  if (!(scored == with_scores && arms == pages.size() && priced == any_policy(policy, pages, &Policy::takes_prices) &&
+        valued == any_policy(policy, pages, &Policy::takes_values) &&
+        categorized == any_policy(policy, pages, &Policy::takes_categories) && tasks == policy.tasks() &&
+        features == policy.features() && std::ranges::equal(items_of[0], policy.own_items()) &&
+        scales == policy.scales().json()))
+    return false;
+  for (std::size_t a = 0; a < pages.size(); ++a)
+    if (!std::ranges::equal(items_of[1 + a], items_of_arm(pages[a]))) return false;
+  return true;
 }
 
 ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
@@ -66,13 +97,16 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
   std::byte* at = memory + sizeof(ExposureHead);
   items = take<std::int64_t>(at, head.rows);
   predictions = take<float>(at, head.rows * tasks);
-  prices = take<float>(at, schema.priced ? head.rows : 0);
+  prices = take<float>(at, head.priced ? head.rows : 0);
   item_columns = take<float>(at, head.rows * schema.item_columns.size());
   context = take<float>(at, schema.features.size());
   weights = take<float>(at, tasks);
   concentration = take<float>(at, head.explored ? tasks : 0);
   values = take<float>(at, schema.valued ? tasks : 0);
+  scores = take<float>(at, head.scored ? head.rows : 0);
+  shares = take<float>(at, schema.arms);
   shown = take<std::int32_t>(at, head.shown);
+  slots = take<std::int32_t>(at, schema.arms * head.rows);
   request_id = take<char>(at, head.request_id);
   user_id = take<char>(at, head.user_id);
   scenario = take<char>(at, head.scenario);
@@ -82,7 +116,8 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
 std::size_t ExposureRecord::bytes(const ExposureHead& head) {
   const ExposureSchema& schema = *head.schema;
   const std::size_t tasks = schema.tasks.size();
-  const std::size_t floats = head.rows * (tasks + schema.priced + schema.item_columns.size()) + schema.features.size() +
+  const std::size_t of_row = tasks + head.priced + schema.item_columns.size() + head.scored + schema.arms;
+  const std::size_t floats = head.rows * of_row + schema.features.size() + schema.arms +
                              tasks * (1 + head.explored + schema.valued) + head.shown;
   return sizeof(ExposureHead) + 8 * std::size_t{head.rows} + 4 * floats + head.request_id + head.user_id +
          head.scenario + head.categories;
@@ -127,8 +162,9 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   numbers("p_", schema.tasks, false);
   numbers("y_", schema.tasks, true, true);
   numbers("i_", schema.item_columns, false);
-  if (schema.priced) column("value", ParquetType::float32, false);
+  if (schema.priced) column("value", ParquetType::float32, false, true);
   if (schema.categorized) column("category", ParquetType::text, true, true);
+  if (schema.scored) column("production_score", ParquetType::float32, false, true);
   column("scenario", ParquetType::text, true);
   numbers("w_", schema.tasks, true);
   numbers("a_", schema.tasks, true);
@@ -143,6 +179,10 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   column("candidates", ParquetType::int32, true);
   column("share", ParquetType::float32, true);
   if (!options_.arm.empty()) column("arm", ParquetType::text, true);
+  for (const ExposureArm& arm : options_.arms) {
+    columns_.emplace_back("slot_" + arm.name, ParquetType::int32, false, true, true);
+    column("share_" + arm.name, ParquetType::float32, true);
+  }
 }
 
 void ExposureWriter::add(std::byte* memory) {
@@ -174,39 +214,43 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
   text(view(record.request_id));
   text(view(record.user_id));
   (next++)->add(std::span<const std::int64_t>(record.items));
-  // Runs of rows that were shown and rows that were not.
   position_.assign(rows, -1);
   for (std::size_t p = 0; p < record.shown.size(); ++p)
     position_[static_cast<std::size_t>(record.shown[p])] = static_cast<std::int32_t>(p);
-  const auto by_runs = [&](auto&& shown, auto&& hidden) {
+  // Runs of rows on a page and rows that are not, by their places on it.
+  const auto by_runs = [&](std::span<const std::int32_t> places, auto&& add) {
     for (std::size_t start = 0, end = 0; start < rows; start = end) {
-      const bool is_shown = position_[start] >= 0;
-      for (end = start + 1; end < rows && (position_[end] >= 0) == is_shown;) ++end;
+      const bool is_shown = places[start] >= 0;
+      for (end = start + 1; end < rows && (places[end] >= 0) == is_shown;) ++end;
       if (is_shown)
-        shown(start, end);
+        add(places.subspan(start, end - start));
       else
-        hidden(end - start);
+        next->add_nulls(end - start);
     }
+    ++next;
   };
-  by_runs([&](std::size_t start,
-              std::size_t end) { next->add(std::span<const std::int32_t>(position_).subspan(start, end - start)); },
-          [&](std::size_t count) { next->add_nulls(count); });
-  ++next;
+  const auto add_places = [&](std::span<const std::int32_t> places) { next->add(places); };
+  by_runs(position_, add_places);
   all_same(record.context);
   column_.resize(rows);
   for (std::size_t t = 0; t < tasks; ++t) {
     for (std::size_t row = 0; row < rows; ++row) column_[row] = record.predictions[row * tasks + t];
     (next++)->add(std::span<const float>(column_));
   }
-  for (std::size_t t = 0; t < tasks; ++t, ++next)
-    by_runs([&](std::size_t start, std::size_t end) { next->add_run(0.0f, end - start); },
-            [&](std::size_t count) { next->add_nulls(count); });
+  for (std::size_t t = 0; t < tasks; ++t)
+    by_runs(position_, [&](std::span<const std::int32_t> shown) { next->add_run(0.0f, shown.size()); });
   const std::size_t item_columns = schema_->item_columns.size();
   for (std::size_t i = 0; i < item_columns; ++i) {
     for (std::size_t row = 0; row < rows; ++row) column_[row] = record.item_columns[row * item_columns + i];
     (next++)->add(std::span<const float>(column_));
   }
-  if (schema_->priced) (next++)->add(std::span<const float>(record.prices));
+  const auto known = [&](bool in_schema, std::span<const float> values) {
+    if (!values.empty())
+      (next++)->add(values);
+    else if (in_schema)
+      (next++)->add_nulls(rows);
+  };
+  known(schema_->priced, record.prices);
   if (schema_->categorized) {
     const char* at = record.categories.data();
     for (std::size_t row = 0; row < rows; ++row) {
@@ -219,6 +263,7 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
     }
     ++next;
   }
+  known(schema_->scored, record.scores);
   text(view(record.scenario));
   all_same(record.weights);
   if (head.explored)
@@ -239,6 +284,10 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
   same(static_cast<std::int32_t>(head.candidates));
   same(static_cast<float>(options_.share));
   if (!options_.arm.empty()) text(options_.arm);
+  for (std::size_t a = 0; a < schema_->arms; ++a) {
+    by_runs(record.slots.subspan(a * rows, rows), add_places);
+    same(record.shares[a]);
+  }
 }
 
 void ExposureWriter::write_group() {

@@ -24,7 +24,7 @@ void PiecewiseLinear::map(const float* values, std::int64_t stride, std::span<fl
 
 bool Baseline::scores_as(const Baseline& other) const {
   const auto parts = [](const Baseline& b) {
-    return std::tie(b.transform, b.weights, b.logarithm, b.priced, b.calibration, b.corrected);
+    return std::tie(b.transform, b.weights, b.logarithm, b.priced, b.calibration, b.corrected, b.given);
   };
   return parts(*this) == parts(other);
 }

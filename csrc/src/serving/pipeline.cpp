@@ -160,7 +160,15 @@ struct Pipeline::State {
   bool reads_items() const { return models.mtl != nullptr || options.item_features; }
   bool reads_items(const PipelineRequest& request) const;
   bool reads_prices(const PipelineRequest& request) const {
-    return price && !request.item_values && request.page.item_values.empty() && policy(request.policy).takes_prices();
+    return price && !request.item_values && request.page.item_values.empty() &&
+           any_of(request, [&](std::size_t place) { return policy(place).takes_prices(); });
+  }
+  // True if the condition holds of the request's policy, or of one that it is compared with.
+  template <class Condition>
+  bool any_of(const PipelineRequest& request, Condition condition) const {
+    bool found = condition(request.policy);
+    for (std::size_t place = 0; request.compared && !found && place < rankers.size(); ++place) found = condition(place);
+    return found;
   }
   void take_columns(const PipelineRequest& request, PageWorkspace::Impl& work) const;
   const Policy& policy(std::size_t place) const {
@@ -225,12 +233,14 @@ void check_items(std::span<const std::int64_t> items, std::vector<std::uint32_t>
 // True if features of the candidates are wanted: by a model, by the policy's correction, or for their prices.
 bool Pipeline::State::reads_items(const PipelineRequest& request) const {
   if ((!request.predictions && reads_items()) || reads_prices(request)) return true;
-  const auto names = policy(request.policy).items();
-  for (std::size_t i = 0; i < names.size(); ++i)
-    if (inputs[request.policy].known(i) &&
-        std::ranges::find(request.item_features, names[i], &ItemColumn::name) == request.item_features.end())
-      return true;
-  return false;
+  return any_of(request, [&](std::size_t place) {
+    const auto names = policy(place).items();
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (inputs[place].known(i) &&
+          std::ranges::find(request.item_features, names[i], &ItemColumn::name) == request.item_features.end())
+        return true;
+    return false;
+  });
 }
 
 // Everything that can be wrong with a request, before anything is read. The ranker checks values and rules.

@@ -127,13 +127,19 @@ void Policy::put_history(std::span<const float> of_request, std::span<const floa
 }
 
 std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const {
-  require(mixture_.has_value(), "ranking is given, and the policy has no rankings: it was not compared with any");
-  std::vector<const Baseline*> known{&mixture_->baseline};
-  if (mixture_->challenger) known.push_back(&*mixture_->challenger);
-  for (const Baseline& other : mixture_->baselines) known.push_back(&other);
-  const std::string& over = mixture_->over.empty() ? mixture_->baseline.name : mixture_->over;
-  const auto found = std::ranges::find(known, name == "over" ? over : name, &Baseline::name);
-  if (found == known.end()) {
+  std::vector<const Baseline*> known;
+  std::string over;
+  if (mixture_) {
+    known.push_back(&mixture_->baseline);
+    if (mixture_->challenger) known.push_back(&*mixture_->challenger);
+    for (const Baseline& other : mixture_->baselines) known.push_back(&other);
+    over = mixture_->over.empty() ? mixture_->baseline.name : mixture_->over;
+  }
+  const std::string_view wanted = name == "over" ? over : name;
+  const auto found = std::ranges::find(known, wanted, &Baseline::name);
+  const bool given = found == known.end() && (wanted == Baseline::production_score || wanted == "production");
+  if (found == known.end() && !given) {
+    require(mixture_.has_value(), "ranking is given, and the policy has no rankings: it was not compared with any");
     std::string message = "ranking is '" + std::string(name) + "'";
     if (name == "over") message += " ('" + over + "', by which nothing can be served)";
     std::set<std::string> names;
@@ -143,7 +149,13 @@ std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const 
     throw std::invalid_argument(message);
   }
   auto other = std::make_shared<Policy>(*this);
-  other->mixture_ = Mixture{.trust = 0.0, .baseline = **found, .unproven = mixture_->unproven};
+  if (given)
+    other->mixture_ = Mixture{.trust = 0.0,
+                              .baseline = {.name = std::string(Baseline::production_score),
+                                           .weights = std::vector<float>(tasks_.size(), 0.0f),
+                                           .given = true}};
+  else
+    other->mixture_ = Mixture{.trust = 0.0, .baseline = **found, .unproven = mixture_->unproven};
   other->own_values_.assign(tasks_.size(), std::numeric_limits<float>::quiet_NaN());
   other->valued_scenarios_.clear();
   other->valued_ = false;

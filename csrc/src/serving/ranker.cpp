@@ -66,7 +66,10 @@ void check_history(const Policy& policy, const ScoreSources& sources, const Requ
 void check_sizes(const Policy& policy, const Request& request, std::size_t places) {
   const ScoreSources sources(policy, request);
   const PageTerms* terms = places > 0 ? sources.page_terms(policy, request) : nullptr;
-  detail::FieldSizes sizes{.places = places, .features = policy.features().size(), .tasks = policy.tasks().size()};
+  // Scores alone have no places, and pins do not count.
+  detail::FieldSizes sizes{.places = places > 0 ? places : request.pins.size(),
+                           .features = policy.features().size(),
+                           .tasks = policy.tasks().size()};
   sizes.candidates = request.predictions.size() / sizes.tasks;
   const std::size_t rows = std::max<std::size_t>(sizes.candidates, 1);
   sizes.embedding_size = terms && terms->dimension > 0 ? terms->dimension : request.embeddings.size() / rows;
@@ -79,6 +82,12 @@ void check_sizes(const Policy& policy, const Request& request, std::size_t place
     if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
       throw std::invalid_argument("item_values is " + std::to_string(value) + " at candidate " + std::to_string(i) +
                                   "; want a finite value >= 0");
+  if (sources.take_given() && request.production_scores.empty() && sizes.candidates > 0)
+    throw std::invalid_argument("production_scores is missing; the ranking is by production's score");
+  if (const auto bad = std::ranges::find_if_not(request.production_scores, [](float s) { return std::isfinite(s); });
+      bad != request.production_scores.end())
+    throw std::invalid_argument("production_scores is " + std::to_string(*bad) + " at candidate " +
+                                std::to_string(bad - request.production_scores.begin()) + "; want a finite number");
 }
 
 // True if a prediction is missing; refuses those that their scale can't have.
@@ -322,6 +331,11 @@ void Ranker::Memory::make_scores(const ScoreSources& sources, const Policy& used
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   const auto item_values = prices_of(sources, used, request, some < all);
   const auto of = [&](const Baseline& entry, std::span<float> to) {
+    if (entry.given) {
+      const auto given = request.production_scores;
+      std::ranges::copy(some < all ? of_present(request, given, 1, part) : given, to.begin());
+      return;
+    }
     entry.scores(entry.corrected ? corrected : rows, values.change(), item_values, options, baseline, to);
   };
   scores.resize(2 * some);

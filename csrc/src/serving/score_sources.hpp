@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pygrade/ranker.hpp"
@@ -28,7 +29,11 @@ struct ScoreSources {
       baseline = mixed->counted_baseline();
       challenger = mixed->counted_challenger();
       network = mixed->takes_network();
-      if (baseline != nullptr) mixture = &*mixed;
+      if (baseline != nullptr && baseline->given) {  // alone, and as they are
+        challenger = std::exchange(baseline, nullptr);
+      } else if (baseline != nullptr) {
+        mixture = &*mixed;
+      }
     }
   }
 
@@ -73,6 +78,9 @@ struct ScoreSources {
   bool read_history(const Policy& policy) const { return policy.history() && (network || read_corrected(policy)); }
   bool take_corrected(const Policy& policy) const {
     return policy.corrected() || any([](const Baseline& entry) { return entry.corrected; });
+  }
+  bool take_given() const {
+    return any([](const Baseline& entry) { return entry.given; });
   }
   bool take_prices(const Policy& policy) const {
     return (network && !policy.priced().empty()) || any([](const Baseline& entry) { return !entry.priced.empty(); });

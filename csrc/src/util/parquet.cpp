@@ -45,6 +45,18 @@ void append_u32(std::uint32_t value, std::string& out) {
   for (int shift = 0; shift < 32; shift += 8) out += static_cast<char>(value >> shift);
 }
 
+// One run of numbers of so many bits, in groups of eight.
+void append_packed(std::vector<std::uint32_t>& numbers, int bits, std::string& out) {
+  numbers.resize((numbers.size() + 7) / 8 * 8);
+  append_varint(numbers.size() / 8 << 1 | 1, out);
+  std::uint64_t waiting = 0;
+  int count = 0;
+  for (const std::uint32_t number : numbers) {
+    waiting |= std::uint64_t{number} << count;
+    for (count += bits; count >= 8; count -= 8, waiting >>= 8) out += static_cast<char>(waiting);
+  }
+}
+
 // A struct of Thrift's compact protocol: fields by ascending number, then a 0. Lists and structs are nested by hand.
 class Thrift {
  public:
@@ -106,8 +118,8 @@ class Thrift {
 
 // --- columns ---
 
-ParquetColumn::ParquetColumn(std::string name, ParquetType type, bool runs, bool nulls)
-    : name_(std::move(name)), type_(type), has_runs_(runs), has_nulls_(nulls) {}
+ParquetColumn::ParquetColumn(std::string name, ParquetType type, bool runs, bool nulls, bool packed)
+    : name_(std::move(name)), type_(type), has_runs_(runs), has_nulls_(nulls), is_packed_(packed) {}
 
 void ParquetColumn::clear() {
   rows_ = last_ = 0;
@@ -189,7 +201,10 @@ void ParquetFile::write(std::string_view bytes) {
 }
 
 ParquetFile::Chunk ParquetFile::write_column(const ParquetColumn& column) {
-  Chunk chunk{place_, place_, 0, column.rows_, column.has_runs_ && column.entries_ > 0};
+  std::vector<std::uint32_t> numbers(column.is_packed_ ? column.values_.size() / sizeof(std::uint32_t) : 0);
+  if (!numbers.empty()) std::memcpy(numbers.data(), column.values_.data(), column.values_.size());
+  const std::uint32_t entries = numbers.empty() ? column.entries_ : *std::ranges::max_element(numbers) + 1;
+  Chunk chunk{place_, place_, 0, column.rows_, (column.has_runs_ || column.is_packed_) && entries > 0};
   const auto page = [&](int type, std::string_view content, std::size_t values, int encoding) {
     std::string head;
     Thrift header(head);
@@ -210,7 +225,9 @@ ParquetFile::Chunk ParquetFile::write_column(const ParquetColumn& column) {
   };
 
   if (chunk.has_dictionary) {
-    page(dictionary_page, column.values_, column.entries_, plain);
+    std::string counted;  // the dictionary of packed numbers: all up to the largest
+    for (std::uint32_t number = 0; !numbers.empty() && number < entries; ++number) append_u32(number, counted);
+    page(dictionary_page, numbers.empty() ? column.values_ : counted, entries, plain);
     chunk.data_place = place_;
   }
   std::string content;
@@ -224,8 +241,9 @@ ParquetFile::Chunk ParquetFile::write_column(const ParquetColumn& column) {
     content += levels;
   }
   if (chunk.has_dictionary) {
-    const int bits = std::max(1, static_cast<int>(std::bit_width(column.entries_ - 1)));
+    const int bits = std::max(1, static_cast<int>(std::bit_width(entries - 1)));
     content += static_cast<char>(bits);
+    if (!numbers.empty()) append_packed(numbers, bits, content);
     for (const auto& [entry, rows] : column.runs_) {
       append_varint(std::uint64_t{rows} << 1, content);
       for (int shift = 0; shift < bits; shift += 8) content += static_cast<char>(entry >> shift);

@@ -19,8 +19,9 @@ enum class ParquetType : std::uint8_t { int32, int64, uint64, float32, text };
 // A column of the row group that is being filled.
 class ParquetColumn {
  public:
-  // `runs`: consecutive rows mostly have the same value. `nulls`: a row may lack one.
-  ParquetColumn(std::string name, ParquetType type, bool runs, bool nulls);
+  // `runs`: consecutive rows mostly have the same value. `nulls`: a row may lack one. `packed`: int32 from 0 on,
+  // without runs, in as few bits as the largest needs.
+  ParquetColumn(std::string name, ParquetType type, bool runs, bool nulls, bool packed = false);
 
   // Values of numbers, 4 or 8 bytes each, one a row; of a column without runs.
   template <class Number>
@@ -29,8 +30,7 @@ class ParquetColumn {
   }
   // Adds one value for so many rows; of a column with runs.
   template <class Number>
-    requires(std::is_arithmetic_v<Number>)
-  void add_run(Number value, std::size_t rows) {
+  requires(std::is_arithmetic_v<Number>) void add_run(Number value, std::size_t rows) {
     add_entry(std::string_view(reinterpret_cast<const char*>(&value), sizeof value), rows);
   }
   void add_run(std::string_view text, std::size_t rows) { add_entry(text, rows); }
@@ -50,7 +50,7 @@ class ParquetColumn {
 
   std::string name_;
   ParquetType type_;
-  bool has_runs_, has_nulls_;
+  bool has_runs_, has_nulls_, is_packed_;
   std::size_t rows_ = 0;
   std::string values_;                                       // PLAIN: of the rows, or of the dictionary
   std::size_t last_ = 0;                                     // where the dictionary's last entry starts in values_

@@ -68,6 +68,7 @@ mod ffi {
         pub item_ids: *const i64,
         pub cap_slots: *const i32,
         pub decay: *const f32,
+        pub production_scores: *const f32,
     }
 
     #[repr(C)]
@@ -287,6 +288,7 @@ impl Ranker {
             item_ids: request.item_ids.map_or(null(), <[i64]>::as_ptr),
             cap_slots: null(),
             decay: null(),
+            production_scores: null(),
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);
         let (mut weights, mut concentration) = (vec![0.0; self.tasks], vec![0.0; self.tasks]);
