@@ -180,7 +180,7 @@ class OnTop:
 
         def moved(logs: Logs) -> Array:
             features = table(logs)
-            return np.add(self._odds(logs.predictions), np.stack([_moves(model, features) for model in models], 1))
+            return np.asarray(self._odds(logs.predictions) + np.stack([_moves(model, features) for model in models], 1))
 
         return odds, moved, total
 

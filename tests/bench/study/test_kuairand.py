@@ -112,6 +112,17 @@ def test_cuts_are_pooled_by_user(monkeypatch):
     assert half["gains"]["stacked"][0] == pytest.approx(5.0) and set(half["lifts"]) == {*arms} - {kuairand.PLAIN}
 
 
+def test_the_study_has_the_gains_of_both_cuts():
+    record = json.loads((ROOT / "bench/results/kuairand.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs/STUDY.md").read_text(encoding="utf-8")
+    parts = [*(cut["values"] for cut in record["cuts"]), record["pooled"]]
+    assert [tuple(cut["days"]) for cut in record["cuts"]] == list(kuairand.CUTS)
+    for name in record["pooled"]:
+        for form, title in (("tasks", "(a)"), ("mean", "(b)"), ("stacked", "(c)")):
+            cells = ["{:+.2f} ({:+.2f} to {:+.2f})".format(*part[name]["gains"][form]) for part in parts]
+            assert f"| {name} | {title} | {' | '.join(cells)} |" in text
+
+
 def test_the_evidence_has_the_lifts_of_the_run():
     one, three = json.loads((ROOT / "bench/results/kuairand.json").read_text(encoding="utf-8"))["lists"]
     evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8").partition("**KuaiRand-Pure**")[2]
