@@ -10,30 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.study.trial import PRODUCTION, ArmRanking, Array, Options, Trial
+from bench.study.learners import Array, Options, fit_trees, learn, ranking
+from bench.study.trial import PRODUCTION, ArmRanking, Trial
 from pygrade import ops
-from pygrade._util.optional_imports import require
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import Candidate, Fitted, correct, fit_correction
+from pygrade.correction.fit import correct
 from pygrade.logs import Logs
-from pygrade.logs.clusters import clusters_of
 from pygrade.logs.history import History
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.policy.spec import fusion_formula
 from pygrade.runs.fit import fit
 from pygrade.runs.model import TrainedRanker
-from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.data import TrainingData
-from pygrade.training.license import license_correction
-from pygrade.training.page_replay import PageReplay
-from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
 
-TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
-TREES |= {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")
 
 
@@ -47,21 +40,6 @@ def train_once(logs: Logs, config: TrainConfig) -> TrainedRanker:
     config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
     with TemporaryDirectory() as directory:
         return fit(logs, config, Path(directory))
-
-
-def learn(
-    logs: Logs, propensity: SlotPropensity | None = None, history: History | None = None
-) -> tuple[Fitted, Candidate | None]:
-    """The corrections of a log with the values of events that count, as `train` fits them, and the one that gate and
-    replay license, if any. history: whose columns the log has."""
-    config = TrainConfig()
-    propensity = slot_propensity(logs, config.reward) if propensity is None else propensity
-    cluster = clusters_of(logs)
-    fold = fold_of_requests(cluster, config.trust.folds, 0)
-    theta = propensity.examine(logs)[logs.shown]
-    fitted = fit_correction(logs, theta, fold, cluster, history=history)
-    found, _ = license_correction(logs, fitted, fold, cluster, PageReplay(logs, config.reward), propensity)
-    return fitted, None if found is None else found[0]
 
 
 def _static(trial: Trial, options: Options) -> ArmRanking:
@@ -81,16 +59,6 @@ def _grade(trial: Trial, options: Options) -> ArmRanking:
     train_stage2(data, policy, config.stage2, run, trial.seed, config.engine)
     statistics = run.statistics("stage2")
     return trial.serve(policy, {name: statistics[name] for name in _FIGURES if name in statistics})
-
-
-def fit_trees(options: Options, requests: int, features: Array, label: Array, start: Array) -> Any:
-    """LightGBM that learns a factor of exp(start), brought to the labels' sum. ``small_rounds``: trees for up to 5,000
-    requests.
-    """
-    trees = require("lightgbm", "study")
-    known = trees.Dataset(features, label=label, init_score=start + np.log(label.sum() / np.exp(start).sum()))
-    count = options["small_rounds" if requests <= 5000 else "rounds"]
-    return trees.train(TREES | {"objective": options["objective"], **options["trees"]}, known, count)
 
 
 def _boosted(trial: Trial, options: Options) -> ArmRanking:
@@ -122,27 +90,39 @@ def _boosted(trial: Trial, options: Options) -> ArmRanking:
 def _corrected(trial: Trial, options: Options) -> ArmRanking:
     """Expected value of corrected predictions; where the gate licenses none, of the predictions as they are. history:
     with the columns of the log's history, live or frozen at its end."""
-    if "history" in options:
-        return _remembering(trial, options["history"] == "frozen")
-    logs = trial.logs.valued(trial.config({}).reward.task_values)
-    _, licensed = learn(logs, trial.data.propensity)
-    p = trial.requests.p_hat
-    if licensed is not None:
-        n, size, tasks = p.shape
-        rows, correction = np.ascontiguousarray(p.reshape(-1, tasks)), licensed.correction
-        columns = _columns(trial, correction)
-        p = correction.apply(trial.requests.context, rows, np.arange(n + 1) * size, columns).reshape(p.shape)
-    return ArmRanking(p @ trial.values, figures={"licensed": float(licensed is not None)})
+    logs, later, history = _logs(trial, options)
+    _, licensed = learn(logs, trial.data.propensity, history)
+    figures = {"licensed": float(licensed is not None)}
+    if history is not None:
+        figures["history"] = float(licensed is not None and licensed.reads_history)
+    p = later.predictions if licensed is None else correct(licensed.correction, later)
+    return ArmRanking(p.reshape(trial.requests.p_hat.shape) @ trial.values, figures=figures)
 
 
-def _remembering(trial: Trial, frozen: bool) -> ArmRanking:
-    logs, later = trial.remember(frozen)
-    logs = logs.valued(trial.config({}).reward.task_values)
-    _, licensed = learn(logs, trial.data.propensity, trial.history)
-    p, reads = trial.requests.p_hat, licensed is not None and licensed.reads_history
-    if licensed is not None:
-        p = correct(licensed.correction, later).reshape(p.shape)
-    return ArmRanking(p @ trial.values, figures={"licensed": float(licensed is not None), "history": float(reads)})
+def _logs(trial: Trial, options: Options) -> tuple[Logs, Logs, History | None]:
+    """The log with the values of events that count, that of the test requests, and the history whose columns they
+    have."""
+    how = options.get("history")
+    logs, later = trial.remember(how == "frozen") if how else (trial.logs, trial.later)
+    return logs.valued(trial.config({}).reward.task_values), later, trial.history if how else None
+
+
+def _trees(trial: Trial, options: Options) -> ArmRanking:
+    """A form of `bench.study.learners.ranking`."""
+    logs, later, _ = _logs(trial, options)
+    later = later.valued(logs.task_values)
+    scores = ranking(options["form"], logs, later, options, trial.data.propensity)
+    return ArmRanking(scores.reshape(trial.requests.p_hat.shape[:2]))
+
+
+def _on_top(trial: Trial, options: Options) -> ArmRanking:
+    """A candidate of `bench.study.learners.TOPS`, and whether it would be served: lower bounds of both lifts."""
+    top, later = trial.on_top, trial.later.valued(trial.on_top.logs.task_values)
+    found, lifts = top.top(options["form"]), top.chosen(options["form"])
+    figures = {"trees": float(found.trees), "licensed": float(top.licensed is not None)}
+    figures |= {"low": 100 * lifts[0].low, "later low": 100 * lifts[1].low}
+    figures["chosen"] = float(min(lift.low for lift in lifts) > 0)
+    return ArmRanking(found.scores(later).reshape(trial.requests.p_hat.shape[:2]), figures=figures)
 
 
 def _oracle(trial: Trial, options: Options) -> ArmRanking:
@@ -178,6 +158,8 @@ _KINDS: dict[str, Callable[[Trial, Any], ArmRanking]] = {
     "grade": _grade,
     "boosted": _boosted,
     "corrected": _corrected,
+    "trees": _trees,
+    "on top": _on_top,
     "oracle": _oracle,
     "served": _served,
 }

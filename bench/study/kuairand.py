@@ -1,32 +1,44 @@
 """python -m bench.study.kuairand OUT.json [RUN]: the arms of the study on KuaiRand-Pure (PYGRADE_DATA).
 
-The pipeline's multi-task model learns from the first four days and predicts the rest; the fusion learns from the other
-three of the first seven days, and the last three judge. RUN: directory for the pipeline, kept for the next time.
+The pipeline's multi-task model learns from the first days and predicts the rest; the fusion learns from the next three,
+and the three after these judge (`CUTS`). The first cut has every arm; both have what stands on top of the correction,
+with the log's history. RUN: directory for the pipelines, kept for the next time.
 """
 
 import csv
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
 from bench.report.results import write_json
-from bench.study.arms import TREES, fit_trees, learn, train_once
+from bench.study.arms import train_once
+from bench.study.learners import TOPS, Array, OnTop, learn, ranking
 from bench.study.settings import load_settings
-from pygrade._util.optional_imports import require
 from pygrade.config.pipeline import PipelineConfig
-from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import (
+    CorrectionConfig,
+    HistoryConfig,
+    RewardConfig,
+    Stage1Config,
+    Stage2Config,
+    TrainConfig,
+    TrustConfig,
+)
 from pygrade.correction.fit import correct
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs, numbered, read_logs
-from pygrade.logs.columns import PER_REQUEST, PER_ROW
+from pygrade.logs.columns import MAX_SLOT, PER_REQUEST, PER_ROW
+from pygrade.logs.files import concatenate
+from pygrade.logs.history import History
 from pygrade.metrics import intervals
 from pygrade.pipeline.logs import EVALUATE, POLICY
 from pygrade.pipeline.run import run_pipeline
@@ -36,20 +48,45 @@ from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 
 LOG = "log_standard_4_25_to_5_04_pure.csv"
-MODEL_DAYS, LEARN_DAYS = 4, 7  # days that the multi-task model learns from, and those before the judging ones
+
+
+class Cut(NamedTuple):
+    """Days that the multi-task model learns from, those until the fusion has learned, and those until it is judged."""
+
+    model: int
+    learn: int
+    judge: int
+
+
+CUTS = Cut(4, 7, 10), Cut(3, 6, 9)
+VALUES = {"1 each": (dict[str, float](), 1.0), "long views": ({"long_view": 1.0}, 0.0)}  # of tasks, and of all others
+PLAIN, CORRECTED = "expected value", "corrected with history"
 LEAST_ROWS = 3  # of a list
-GRADES = 20  # of value, for LambdaMART
 DAY = 86_400_000  # in ms
 NO_SLOTS = SlotPropensity(0.0, "given")
-Array = NDArray[Any]
 
 
-def pipeline_logs(data: Path, run: Path) -> tuple[Logs, Logs]:
+class Exposures(NamedTuple):
+    """A log, and when the feedback of each row was known: some minutes after it was shown."""
+
+    logs: Logs
+    time: Array  # [M] ms
+
+    def apart(self) -> Logs:
+        """A request of its own for each exposure, at its own time."""
+        logs = self.logs
+        columns = {name: getattr(logs, name) for name in PER_REQUEST if getattr(logs, name) is not None}
+        columns = {name: values[logs.row_request] for name, values in columns.items()}
+        columns |= {"request_id": np.arange(logs.num_rows), "timestamp": self.time}
+        return replace(logs, offsets=np.arange(logs.num_rows + 1), **columns)
+
+
+def pipeline_logs(data: Path, run: Path, cut: Cut) -> tuple[Exposures, Exposures]:
     """The logs of the days that the fusion learns from and of those that judge, with out-of-time predictions."""
     with (data / LOG).open(encoding="utf-8") as file:
         counts = Counter(row["date"] for row in csv.DictReader(file))
     rows = [counts[day] for day in sorted(counts)]
-    model, learned = (sum(rows[:days]) / sum(rows) for days in (MODEL_DAYS, LEARN_DAYS))
+    model, learned = (sum(rows[:days]) / sum(rows) for days in (cut.model, cut.learn))
     nothing = TrainConfig(
         stage1=Stage1Config(steps=1), stage2=Stage2Config(steps=1), trust=TrustConfig(folds=0), tensorboard=False
     )
@@ -63,19 +100,41 @@ def pipeline_logs(data: Path, run: Path) -> tuple[Logs, Logs]:
         train=nothing,
     )
     run_pipeline(f"kuairand:{data}", run, config)
-    first, second = (read_logs(next(run.glob(f"**/{name}/part-*.parquet")).parent) for name in (POLICY, EVALUATE))
-    return first, second
+    first, second = (read_logs(_newest(run, f"**/{name}/part-*.parquet")) for name in (POLICY, EVALUATE))
+    second = second.select(days_of(second) < cut.judge - cut.learn)
+    events = pq.read_table(_newest(run, "**/events/part-*.parquet"), columns=["request_id", "position", "event_time"])
+    request, slot, time = (events[name].to_numpy() for name in events.column_names)
+    order = np.lexsort((slot, request))
+    key = (request * MAX_SLOT + slot)[order]
+
+    def timed(logs: Logs) -> Exposures:
+        return Exposures(
+            logs, time[order][np.searchsorted(key, logs.request_id[logs.row_request] * MAX_SLOT + logs.position)]
+        )
+
+    return timed(first), timed(second)
+
+
+def _newest(run: Path, pattern: str) -> Path:
+    """The folder of such a file that was made last: a run keeps those of other code."""
+    return max(run.glob(pattern), key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def days_of(logs: Logs) -> Array:
+    """[R]: the day of each request (UTC+8), from the log's first on."""
+    assert logs.timestamp is not None
+    time = logs.timestamp + 8 * 3_600_000
+    first = (time.min() + DAY // 2) // DAY  # a log that begins before midnight begins with the next day
+    return np.asarray(np.maximum(time // DAY - first, 0))
 
 
 def lists_of(logs: Logs, days: int) -> Logs:
     """A user's list of each block of this many days, from the log's first day on; a video counts once."""
     assert logs.timestamp is not None
-    time = logs.timestamp + 8 * 3_600_000  # of UTC+8
-    first = (time.min() + DAY // 2) // DAY  # a log that begins before midnight begins with the next day
-    block = np.maximum(time // DAY - first, 0) // days
+    block = days_of(logs) // days
     row_user, row_block = numbered(logs.user_id)[logs.row_request], block[logs.row_request]
     key = row_user * (int(block.max()) + 1) + row_block
-    order = np.lexsort((np.arange(logs.num_rows), logs.position, time[logs.row_request], key))
+    order = np.lexsort((np.arange(logs.num_rows), logs.position, logs.timestamp[logs.row_request], key))
     order = order[logs.shown[order]]
     pairs = np.stack([key[order], logs.item_id[order]], 1)
     order = order[np.sort(np.unique(pairs, axis=0, return_index=True)[1])]
@@ -101,12 +160,8 @@ def compare(first: Logs, second: Logs, days: int) -> dict[str, Any]:
     def worth(values: Array) -> Array:
         return pages.values(pages.ranks(values[judged.shown]), NO_SLOTS)
 
-    plain, cluster = worth(judged.value_of(judged.predictions)), numbered(judged.user_id)
-    lifts = {}
-    for name, values in scores.items():
-        estimate = intervals.mean_lift(worth(np.asarray(values)), plain)
-        found = intervals.interval(estimate.value, estimate.influence, cluster)
-        lifts[name] = [round(100 * value, 4) for value in (found.value, found.low, found.high)]
+    plain = worth(judged.value_of(judged.predictions))
+    lifts = {name: percent(worth(np.asarray(values)), plain, judged.user_id) for name, values in scores.items()}
     perfect = worth(judged.value_of(judged.feedback)).sum() / plain.sum() - 1
     return {
         "days": days,
@@ -135,44 +190,79 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     scores["corrected behind the gate"] = judged.value_of(corrected)
     scores["served by default"] = policy_scores(served.policy, judged)
     arm = load_settings().arms["boosted-value"]
-    scores[arm.title] = boosted(learned, judged, arm.options)
-    scores["LambdaMART"] = lambdamart(learned, judged, arm.options)
+    scores[arm.title] = ranking("value", learned, judged, arm.options, NO_SLOTS)
+    scores["LambdaMART"] = ranking("lambdamart", learned, judged, arm.options, NO_SLOTS)
     trust, gain = served.summary["trust"], fitted.candidates[0].gain
     gate = {"z": gain.z, "z by value": gain.z_value, "licensed": licensed is not None}
     scores["verdict"] = {"verdict": trust["verdict"], "lift": trust["lift"], "gate": gate}
     return scores
 
 
-def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
-    """LightGBM as in `bench.study.arms`, on lists of any length."""
-    start, initial = (np.log(np.maximum(logs.value_of(logs.predictions), 1e-6)) for logs in (learned, judged))
-    model = fit_trees(options, learned.num_requests, _table(learned), learned.value_of(learned.feedback), start)
-    return np.asarray(initial + model.predict(_table(judged), raw_score=True, num_threads=1))
+def on_top(first: Exposures, second: Exposures) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trees and corrections on lists of three days with the same columns, by values: lifts over expected value, and the
+    worth [R] of each arm's lists and the users [R]."""
+    lists = [lists_of(part.logs, 3) for part in (first, second)]
+    history, parts = with_history(first, second, lists)
+    rival, record, worths = load_settings().arms["boosted-value"], {}, {}
+    given = dict(zip(first.logs.tasks, first.logs.task_values, strict=True))
+    for name, (worth, other) in {"of the study": (given, 0.0), **VALUES}.items():
+        learned, judged = (part.valued([worth.get(task, other) for task in part.tasks]) for part in parts)
+        base = OnTop(learned, NO_SLOTS, history)
+        scores = {PLAIN: judged.value_of(judged.predictions), CORRECTED: judged.value_of(base.correct(judged))}
+        for form, title in (("value", rival.title), ("lambdamart", "LambdaMART")):
+            scores[title] = ranking(form, learned, judged, rival.options, NO_SLOTS)
+        tops = {form: base.top(form) for form in TOPS}
+        scores |= {form: top.scores(judged) for form, top in tops.items()}
+        pages = PageReplay(judged, RewardConfig())
+        worths[name] = {arm: pages.values(pages.ranks(score), NO_SLOTS) for arm, score in scores.items()}
+        worths[name]["user"] = judged.user_id
+        reads = base.licensed is not None and base.licensed.reads_history
+        figures = {"licensed": base.licensed is not None, "reads history": reads}
+        record[name] = figures | {"trees": {form: top.trees for form, top in tops.items()}, **over(worths[name])}
+    return record, worths
 
 
-def lambdamart(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
-    """LightGBM's LambdaMART on grades of value, 20 at most, that starts at the expected value."""
-    trees = require("lightgbm", "study")
-    value = learned.value_of(learned.feedback)
-    steps = np.unique(np.quantile(value[value > 0], np.linspace(0, 1, GRADES)))
-    grade = np.where(value > 0, np.searchsorted(steps, value, side="right"), 0)
-    mean = np.bincount(grade, value) / np.maximum(np.bincount(grade), 1)
-    start, initial = (np.log(np.maximum(logs.value_of(logs.predictions), 1e-6)) for logs in (learned, judged))
-    parameters = TREES | options["trees"] | {"objective": "lambdarank", "lambdarank_norm": False}
-    parameters |= {"label_gain": mean.tolist(), "lambdarank_truncation_level": RewardConfig().page_size}
-    known = trees.Dataset(_table(learned), label=grade, init_score=start, group=np.diff(learned.offsets))
-    model = trees.train(parameters, known, options["rounds"])
-    return np.asarray(initial + model.predict(_table(judged), raw_score=True, num_threads=1))
+def over(worth: dict[str, Array]) -> dict[str, Any]:
+    """Lifts over expected value, and of the candidates over the correction with history, by user."""
+    arms = [arm for arm in worth if arm not in (PLAIN, "user")]
+    lifts = {arm: percent(worth[arm], worth[PLAIN], worth["user"]) for arm in arms}
+    return {"lifts": lifts, "gains": {form: percent(worth[form], worth[CORRECTED], worth["user"]) for form in TOPS}}
 
 
-def _table(logs: Logs) -> Array:
-    """[M, features]: log predictions and item columns, their deviations from the list's mean, the mean predictions, and
-    the context."""
-    logs_of, items = np.log(np.maximum(logs.predictions, 1e-6)), np.nan_to_num(logs.item_columns)
-    row, size = logs.row_request, np.diff(logs.offsets)[:, None]
-    mean, mean_items = (np.add.reduceat(values, logs.offsets[:-1]) / size for values in (logs_of, items))
-    own = [logs_of, logs_of - mean[row], mean[row]]
-    return np.concatenate([*own, logs.context[row], items, items - mean_items[row]], 1)
+def pooled(cuts: Sequence[dict[str, dict[str, Array]]]) -> dict[str, Any]:
+    """`over` of the lists of all cuts, by values."""
+    return {
+        name: over({arm: np.concatenate([cut[name][arm] for cut in cuts]) for arm in cuts[0][name]}) for name in cuts[0]
+    }
+
+
+def percent(new: Array, old: Array, user: Array) -> list[float]:
+    """A lift in per cent, with the ends of its interval."""
+    estimate = intervals.mean_lift(new, old)
+    found = intervals.interval(estimate.value, estimate.influence, numbered(user))
+    return [round(100 * value, 4) for value in (found.value, found.low, found.high)]
+
+
+def with_history(first: Exposures, second: Exposures, lists: Sequence[Logs]) -> tuple[History, list[Logs]]:
+    """The history that the learning days teach, and the lists with its columns, as they are when a list begins."""
+    shown = [part.apart() for part in (first, second)]
+    history = History.fit(shown[0], HistoryConfig(on=True))
+    asked = [
+        replace(part, position=np.full_like(part.position, -1), feedback=np.zeros_like(part.feedback), scenario=None)
+        for part in lists
+    ]
+    logs = [*(replace(part, scenario=None) for part in shown), *asked]
+    ends = np.cumsum([0, *(part.num_requests for part in logs)])
+    logs = [
+        replace(part, request_id=np.arange(at, at + part.num_requests)) for part, at in zip(logs, ends, strict=False)
+    ]
+    made = history.columns().add(concatenate(logs))
+    result = []
+    for part, at in zip(lists, ends[2:], strict=False):
+        own = made.select(slice(int(at), int(at) + part.num_requests))
+        columns = {name: getattr(own, name) for name in ("features", "context", "items", "item_features")}
+        result.append(replace(part, **columns))
+    return history, result
 
 
 def main(out: Path, run: Path | None) -> None:
@@ -182,8 +272,12 @@ def main(out: Path, run: Path | None) -> None:
         return
     torch.set_num_threads(1)
     with TemporaryDirectory() as directory:
-        logs = pipeline_logs(Path(place) / "kuairand_pure", run or Path(directory) / "run")
-        record = {"lists": [compare(*logs, days) for days in (1, 3)]}
+        base, data = run or Path(directory), Path(place) / "kuairand_pure"
+        logs = [pipeline_logs(data, base / f"cut-{cut.model}-{cut.learn}", cut) for cut in CUTS]
+        record: dict[str, Any] = {"lists": [compare(logs[0][0].logs, logs[0][1].logs, days) for days in (1, 3)]}
+        found = [on_top(*parts) for parts in logs]
+    record["cuts"] = [{"days": cut, "values": entry} for cut, (entry, _) in zip(CUTS, found, strict=True)]
+    record["pooled"] = pooled([worths for _, worths in found])
     write_json(out, record)
 
 

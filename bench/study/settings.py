@@ -71,7 +71,7 @@ def load_settings() -> Settings:
         name: Arm(name, entry.pop("title"), entry.pop("kind"), entry.pop("package", ""), entry)
         for name, entry in record["arms"].items()
     }
-    named = record["paper"] | record["history"]
+    named = record["paper"] | record["history"] | record["on top"]
     regimes = {name: _regime(record, name, **entry) for name, entry in named.items()}
     served = record["served"]
     for of in served["of"]:

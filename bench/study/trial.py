@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.study.learners import Array, OnTop, Options
 from bench.study.settings import Regime, Settings, merged, override
 from pygrade.config.simulation import SimulateConfig
 from pygrade.config.training import HistoryConfig, TrainConfig
@@ -22,7 +22,7 @@ from pygrade.logs.history import History
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.alone import baseline_alone
 from pygrade.policy.mixture import Baseline
-from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace
+from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace, Requests
 from pygrade.simulation.simulate import compare_pages, rank_pages, simulate
 from pygrade.training.baselines import fit_baselines, logged_baseline
 from pygrade.training.data import TrainingData
@@ -31,8 +31,6 @@ from pygrade.training.reward import CompositeReward
 from pygrade.training.stages import train_stage1
 from pygrade.training.static_weights import best_static_weights
 
-Array = NDArray[Any]
-Options = Mapping[str, Any]
 PRODUCTION = np.array(PRODUCTION_WEIGHTS, np.float32)  # [T] tuned by hand
 
 
@@ -68,7 +66,29 @@ class Trial:
         else:
             self.logs = simulate(config, self.world).logs
             self.requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)
+            self.later = self._log_of(self.requests)
         self._stage1: dict[str, FusionPolicy] = {}
+
+    def _log_of(self, requests: Requests) -> Logs:
+        """Requests whose pages are not known."""
+        count, size, tasks = requests.p_hat.shape
+        return Logs(
+            tasks=self.logs.tasks,
+            features=self.logs.features,
+            request_id=np.arange(count),
+            user_id=requests.user_id,
+            offsets=np.arange(count + 1) * size,
+            context=requests.context,
+            item_id=requests.item_id.ravel().astype(np.int64),
+            position=np.full(count * size, -1, np.int32),
+            predictions=np.ascontiguousarray(requests.p_hat.reshape(-1, tasks)),
+            feedback=np.zeros((count * size, tasks), np.float32),
+        )
+
+    @cached_property
+    def on_top(self) -> OnTop:
+        """The log, its correction and what was learned on top of it."""
+        return OnTop(self.logs.valued(self.config({}).reward.task_values), self.data.propensity)
 
     @cached_property
     def history(self) -> History:

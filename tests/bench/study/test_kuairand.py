@@ -72,6 +72,57 @@ def test_every_arm_scores_the_lists(monkeypatch):
     assert record["perfect"] > 0 and record["verdict"]["verdict"] in ("better", "undecided", "worse", "undecidable")
 
 
+def test_a_list_has_the_columns_of_what_was_known_when_it_began():
+    """Each row is an exposure at its own time; what is shown or told later changes nothing."""
+    day = 86_400_000
+    base = Null(1).draw(1_000, 1)[0].logs.shown_only()
+    rng = np.random.default_rng(1)
+    time = np.sort(rng.integers(0, 6 * day, base.num_requests))
+    base = replace(base, timestamp=time, exploration=None, user_id=rng.integers(0, 100, base.num_requests))
+
+    def columns(change):
+        parts = [base.select(time < 3 * day), base.select(time >= 3 * day)]
+        own = [part.timestamp[part.row_request] + 60_000 * part.position for part in parts]
+        late = own[1] >= 4.5 * day
+        parts[1].feedback[late] = np.where(change, 1 - parts[1].feedback[late], parts[1].feedback[late])
+        exposures = [kuairand.Exposures(*pair) for pair in zip(parts, own, strict=True)]
+        lists = [kuairand.lists_of(part, 1) for part in parts]
+        return lists[1], kuairand.with_history(*exposures, lists)[1][1]
+
+    (lists, one), (_, other) = columns(False), columns(True)
+    assert one.items[: len(lists.items)] == lists.items and len(one.features) > len(lists.features)
+    known = one.timestamp < 4.5 * day
+    rows = known[one.row_request]
+    np.testing.assert_array_equal(one.item_features[rows], other.item_features[rows])
+    np.testing.assert_array_equal(one.context[known], other.context[known])
+    assert not np.array_equal(one.item_features, other.item_features)
+    np.testing.assert_array_equal(one.feedback, lists.feedback)
+    np.testing.assert_array_equal(one.position, lists.position)
+
+
+def test_cuts_are_pooled_by_user(monkeypatch):
+    """Twice the same lists are no more evidence; a gain of one cut is half of a gain of both."""
+    rng = np.random.default_rng(0)
+    arms = [kuairand.PLAIN, kuairand.CORRECTED, *kuairand.TOPS]
+    worth = {arm: 1 + rng.random(500) for arm in arms} | {"user": np.arange(500)}
+    worth["stacked"] = 1.1 * worth[kuairand.CORRECTED]
+    once, twice = (kuairand.pooled([{"v": worth}] * count)["v"] for count in (1, 2))
+    assert once == twice and once["gains"]["stacked"][0] == pytest.approx(10.0)
+    half = kuairand.pooled([{"v": worth}, {"v": worth | {"stacked": worth[kuairand.CORRECTED]}}])["v"]
+    assert half["gains"]["stacked"][0] == pytest.approx(5.0) and set(half["lifts"]) == {*arms} - {kuairand.PLAIN}
+
+
+def test_the_study_has_the_gains_of_both_cuts():
+    record = json.loads((ROOT / "bench/results/kuairand.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs/STUDY.md").read_text(encoding="utf-8")
+    parts = [*(cut["values"] for cut in record["cuts"]), record["pooled"]]
+    assert [tuple(cut["days"]) for cut in record["cuts"]] == list(kuairand.CUTS)
+    for name in record["pooled"]:
+        for form, title in (("tasks", "(a)"), ("mean", "(b)"), ("stacked", "(c)")):
+            cells = ["{:+.2f} ({:+.2f} to {:+.2f})".format(*part[name]["gains"][form]) for part in parts]
+            assert f"| {name} | {title} | {' | '.join(cells)} |" in text
+
+
 def test_the_evidence_has_the_lifts_of_the_run():
     one, three = json.loads((ROOT / "bench/results/kuairand.json").read_text(encoding="utf-8"))["lists"]
     evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8").partition("**KuaiRand-Pure**")[2]

@@ -22,7 +22,8 @@ from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import TASK_VALUES, MarketplaceConfig
 
 ROOT = Path(__file__).parents[3]
-NOT_RUN = {"fatigue-5k", "fatigue-20k", "repeats-5k", "repeats-20k"}  # regimes without committed results
+CLOCKS = {"fatigue-5k", "fatigue-20k", "repeats-5k", "repeats-20k"}
+NOT_RUN = CLOCKS | {"top-default-5k", "top-accurate-5k"}  # regimes without committed results
 TINY = ("log_users=300", "test_users=150", "items=300")
 
 
