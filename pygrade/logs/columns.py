@@ -22,6 +22,8 @@ class Values(NamedTuple):
 
 
 _SLOT = Values(-1, MAX_SLOT - 1, f"a slot from 0 to below {MAX_SLOT:,}, or null where not shown")
+_PLACE = _SLOT._replace(wanted=f"a slot from 0 to below {MAX_SLOT:,}, or null where not on that arm's page")
+_SHARE = Values(0.0, 1.0, "a number from 0 to 1", True)
 _PRICE = Values(0.0, MAX_AMOUNT, f"a finite amount from 0 to {MAX_AMOUNT:g}")
 _TIME = Values(-FINER, FINER - 1, "milliseconds since 1970 (this looks like micro- or nanoseconds)")
 _PREDICTION = Values(0.0, _MOST, "a finite prediction ≥ 0 (of a logit, take the sigmoid)")
@@ -58,7 +60,7 @@ COLUMNS = {
     "embedding": Column(False, "int32"),  # in Parquet lists, see `embeddings`
     "seed": Column(True, "uint64"),
     "timestamp": Column(True, "int64", _TIME),
-    "trust": Column(True, "float32", Values(0.0, 1.0, "a number from 0 to 1", True)),
+    "trust": Column(True, "float32", _SHARE),
     "candidates": Column(True, "int64"),
     "context": Column(True, "float32", _ANY, "features", "x_", optional=False),
     "predictions": Column(False, "float32", _PREDICTION, "tasks", "p_", optional=False),
@@ -67,6 +69,8 @@ COLUMNS = {
     "weights": Column(True, "float32", _POSITIVE, "tasks", "w_"),
     "concentration": Column(True, "float32", _POSITIVE, "tasks", "a_"),
     "request_values": Column(True, "float32", _ANY, "tasks", "v_"),
+    "slots": Column(False, "int32", _PLACE, "arms", "slot_"),
+    "arm_shares": Column(True, "float32", _SHARE, "arms", "share_"),
 }
 PER_REQUEST = tuple(name for name, column in COLUMNS.items() if column.by_request)
 PER_ROW = tuple(name for name, column in COLUMNS.items() if not column.by_request)

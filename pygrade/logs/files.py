@@ -55,12 +55,15 @@ def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000, *, check
 
 def concatenate(parts: Sequence[Logs]) -> Logs:
     """One log of several with the same tasks, features and values; optional columns that all have are kept, and the
-    item columns of each, which are unknown in the others."""
+    item columns and the arms of each, which are unknown in the others."""
     if not parts:
         raise ValueError("parts is empty; want at least one log")
     if any(part.items != parts[0].items for part in parts):
         every = tuple(dict.fromkeys(name for part in parts for name in part.items))
         parts = [part.with_items(every) for part in parts]
+    if any(part.arms != parts[0].arms for part in parts):
+        arms = tuple(dict.fromkeys(arm for part in parts for arm in part.arms))
+        parts = [part.with_arms(arms) for part in parts]
     first = parts[0]
     for part in parts[1:]:
         for name in ("tasks", "features", "task_values", "value_tasks", "slots_known"):

@@ -27,7 +27,7 @@ from pygrade._util.memo import once_per_object
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.categories import levels_of
-from pygrade.logs.columns import COLUMNS, MAX_AMOUNT, PER_REQUEST, PER_ROW, PER_TASK
+from pygrade.logs.columns import COLUMNS, MAX_AMOUNT, MAX_SLOT, PER_REQUEST, PER_ROW, PER_TASK
 from pygrade.logs.embeddings import MOST_NUMBERS
 from pygrade.logs.import_table import Columns, ImportedTable, check_priced, import_table, worth_by_default
 from pygrade.logs.prediction_scale import MARGIN, PredictionScale
@@ -79,6 +79,9 @@ class Logs:
     arm: Array | None = None  # [R] str, of a service that served several policies
     items: tuple[str, ...] = ()  # item columns, without the i_ prefix; no task or feature has one of these names
     item_features: NDArray[np.float32] | None = None  # [M, I], None if there are no item columns; NaN: unknown
+    arms: tuple[str, ...] = ()  # of a test, whose pages `slots` has; without the slot_ prefix
+    slots: NDArray[np.int32] | None = None  # [M, A] on each arm's page, -1: not on it
+    arm_shares: NDArray[np.float32] | None = None  # [R, A] of the traffic; NaN: the arm could not rank the request
     category: Array | None = None  # [M] str, of the item; "": unknown
     embedding: NDArray[np.int32] | None = None  # [M] place of the item's vector in `embeddings`, -1: unknown
     embeddings: NDArray[np.float32] | None = None  # [E, d] distinct vectors, d ≤ 256, none of length 0
@@ -88,7 +91,8 @@ class Logs:
     def __post_init__(self) -> None:
         if not self.task_values:
             object.__setattr__(self, "task_values", (1.0,) * len(self.tasks))
-        for name, labels in (("tasks", self.tasks), ("features", self.features), ("items", self.items)):
+        labeled = (("tasks", self.tasks), ("features", self.features), ("items", self.items), ("arms", self.arms))
+        for name, labels in labeled:
             if len(set(labels)) != len(labels):
                 raise ValueError(f"{name} are {labels}; want distinct names")
         if taken := [name for name in self.items if name in (*self.tasks, *self.features)]:
@@ -96,6 +100,8 @@ class Logs:
         if (self.item_features is None) != (not self.items):
             shape = "None" if self.item_features is None else f"of shape {self.item_features.shape}"
             raise ValueError(f"items are {self.items}, item_features is {shape}; want both or none of them")
+        if (self.slots is None) != (not self.arms):
+            raise ValueError(f"arms are {self.arms}; want slots of each arm, and slots of arms alone")
         if not self.tasks:
             raise ValueError("tasks is empty; want at least one task")
         if (self.embedding is None) != (self.embeddings is None):
@@ -310,6 +316,22 @@ class Logs:
         features = np.ascontiguousarray(columns[:, place]) if place else None
         return replace(log, items=tuple(items), item_features=features)
 
+    def with_arms(self, arms: Sequence[str]) -> "Logs":
+        """Return the log with these arms of a test in this order: those that it lacks ranked no request."""
+        if tuple(arms) == self.arms:
+            return self
+        changes: dict[str, Any] = {"arms": tuple(arms), "slots": None, "arm_shares": None}
+        place = [self.arms.index(name) if name in self.arms else len(self.arms) for name in arms]
+        for name, count, fill in (
+            ("slots", self.num_rows, np.int32(-1)),
+            ("arm_shares", self.num_requests, np.float32("nan")),
+        ):
+            own = getattr(self, name)
+            if arms and (own is not None or not self.arms):
+                own = np.empty((count, 0), fill.dtype) if own is None else own
+                changes[name] = np.concatenate([own, np.full((count, 1), fill)], 1)[:, place]
+        return replace(self, **changes)
+
     def _with_levels(self, kind: Literal["features", "items"], wanted: Sequence[str]) -> "Logs":
         """The log with columns of 0 for levels of a text that it does not have."""
         own = self.features if kind == "features" else self.items
@@ -522,11 +544,15 @@ def _validate_places(logs: Logs, refuse: _Refuse) -> None:
     shown = np.flatnonzero(logs.shown)
     if len(shown) and logs.position[shown].min() > 0:
         refuse(logs.shown, "position", logs.position, "slots from 0 (no row has slot 0; counted from 1? subtract 1)")
-    slots = logs.row_request[shown] * logs.num_slots + logs.position[shown]
-    if count_distinct(slots) != len(slots):
-        first, twice = np.unique(slots, return_index=True)[1], np.zeros(logs.num_rows, bool)
-        twice[np.delete(shown, first)] = True
-        refuse(twice, "position", logs.position, "each slot once in a request")
+    columns = {"position": logs.position}
+    columns |= {} if logs.slots is None else dict(zip([f"slot_{arm}" for arm in logs.arms], logs.slots.T, strict=True))
+    for name, column in columns.items():
+        placed = np.flatnonzero(column >= 0)
+        cells = logs.row_request[placed] * MAX_SLOT + column[placed]
+        if count_distinct(cells) != len(cells):
+            first, twice = np.unique(cells, return_index=True)[1], np.zeros(logs.num_rows, bool)
+            twice[np.delete(placed, first)] = True
+            refuse(twice, name, column, "each slot once in a request")
     numbers = logs.item_number
     items = logs.row_request * (int(numbers.max(initial=0)) + 1) + numbers
     if count_distinct(items) != len(items):

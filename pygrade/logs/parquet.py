@@ -35,6 +35,7 @@ _KINDS = {  # what is wanted, and kinds of Arrow types that are it
     "vector": ("a list of numbers", "vector", "list"),
 }
 _STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
+_OF_ARMS = ("slot_", "share_")  # prefixes of the columns of arms, which come and go between files
 _SINGLE = {name: column for name, column in COLUMNS.items() if not column.labels}
 _OPTIONAL = [f"{c.prefix}<{c.labels[:-1]}>" if c.labels else n for n, c in COLUMNS.items() if c.optional]
 _CONTRACT = (
@@ -73,6 +74,8 @@ class ParquetParts:
         if self.path.is_dir() and wanted != len(self.files):
             raise ValueError(f"{self.path}: {len(self.files)} parts; {self.files[0].name} says the log has {wanted}")
         self.names = list(self.parts[0].schema_arrow.names)
+        every = dict.fromkeys(name for part in self.parts for name in part.schema_arrow.names)
+        self.names += [name for name in every if name.startswith(_OF_ARMS) and name not in self.names]
 
     def __enter__(self) -> "ParquetParts":
         return self
@@ -97,6 +100,9 @@ class ParquetParts:
         chunks = []
         for file, part in zip(self.files, self.parts, strict=True):
             schema = part.schema_arrow
+            if name.startswith(_OF_ARMS) and name not in schema.names:  # a file from before the arm
+                chunks.append(self.pa.table({name: self.pa.nulls(part.metadata.num_rows)}))
+                continue
             if schema.names.count(name) != 1:
                 problem = "missing" if name not in schema.names else "present more than once"
                 raise ValueError(f"{file}: column '{name}' is {problem}")
@@ -182,7 +188,7 @@ class ParquetParts:
         """The arguments of `Logs`; ``predicted``: refuse a log without predictions, which else are 0."""
         wanted = ("p_", "y_") if predicted else ("y_",)
         labels = {"tasks": self._labels("tasks", wanted[0]), "features": self._labels("features", "x_")}
-        labels["items"] = self._labels("items", "i_")
+        labels["items"], labels["arms"] = self._labels("items", "i_"), self._arms()
         self._check_columns(labels, wanted)
         starts = self._starts(self.ids("request_id"))
         result: dict[str, Any] = {**labels, "offsets": np.append(starts, self.num_rows).astype(np.int64)}
@@ -217,7 +223,8 @@ class ParquetParts:
             if not column.labels:
                 result[field] = values_of(field, column)
                 continue
-            result[field] = np.zeros((len(starts) if column.by_request else self.num_rows, len(names)), np.float32)
+            length = len(starts) if column.by_request else self.num_rows
+            result[field] = np.zeros((length, len(names)), column.kind)
             for number, name in enumerate(names):
                 if predicted or name in self.names:
                     result[field][:, number] = values_of(name, column)
@@ -233,7 +240,8 @@ class ParquetParts:
             return self.numbers(name)
         if kind in ("id", "str"):
             return self.ids(name) if kind == "id" else self.text(name)
-        return self.integers(name, -1 if name in ("position", LISTED) else 0, np.dtype(kind))
+        slot = name in ("position", LISTED) or name.startswith("slot_")
+        return self.integers(name, -1 if slot else 0, np.dtype(kind))
 
     @property
     def slots_known(self) -> bool:
@@ -270,6 +278,10 @@ class ParquetParts:
         values = tuple(float(value) for value in self.header.get("task_values", ())) or (1.0,) * len(tasks)
         priced = tuple(str(task) for task in self.header.get("value_tasks", ()))
         return tasks, features, values, priced, self._labels("items", "i_")
+
+    def _arms(self) -> tuple[str, ...]:
+        """The arms of all files."""
+        return tuple(name.removeprefix("slot_") for name in self.names if name.startswith("slot_"))
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
         """Labels of the metadata, else of the columns with this prefix."""
@@ -334,6 +346,7 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
         mask = hidden if name in ("position", "feedback") else None
         for number, label in enumerate(columns[column.labels] if column.labels else ("",)):
             values = columns[name][:, number] if column.labels else columns[name]
+            mask = values[rows] < 0 if name == "slots" else mask
             array = pa.array(np.ascontiguousarray(values[start:stop] if column.by_request else values[rows]), mask=mask)
             title = LISTED if name == "position" and not columns["slots_known"] else name
             table[column.prefix + label or title] = array.take(request) if column.by_request else array

@@ -13,6 +13,9 @@ pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
 from pygrade.logs import Logs, concatenate, pad, read_logs, validate, write_logs  # noqa: E402
+from pygrade.logs.dataset import map_columns  # noqa: E402
+from pygrade.logs.log_parts import LogParts  # noqa: E402
+from pygrade.logs.parquet import write_part  # noqa: E402
 
 
 def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool = True) -> Logs:
@@ -46,6 +49,11 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
             items=("brand", "margin"),
             item_features=np.where(rng.random((rows, 2)) < 0.1, np.nan, rng.random((rows, 2))).astype(np.float32),
             production_score=rng.normal(size=rows).astype(np.float32),
+            arms=("old", "new"),
+            slots=np.stack([position, np.where(slot < 3, np.minimum(sizes.repeat(sizes), 3) - 1 - slot, -1)], 1).astype(
+                np.int32
+            ),
+            arm_shares=np.where(rng.random((requests, 2)) < 0.1, np.nan, 0.5).astype(np.float32),
         )
     return Logs(
         tasks=("click", "cart", "order"),
@@ -162,6 +170,9 @@ BAD = {
     "bad weight": (set_all("w_cart", -1.0), "w_cart", 0),
     "infinite item column": (set_value("i_margin", 4, float("inf")), "i_margin", 4),
     "trust above 1": (set_all("trust", 1.5), "trust", 0),
+    "two items in a slot of an arm": (set_value("slot_new", 1, 2), "slot_new", 1),
+    "a slot beyond an arm's page": (set_value("slot_new", 0, 10**6), "slot_new", 0),
+    "an arm with more than all of the traffic": (set_all("share_old", 1.5), "share_old", 0),
     "unknown exploration": (set_all("exploration", "x"), "exploration", 0),
 }
 
@@ -353,6 +364,23 @@ def test_select_split_concatenate():
         logs.split(1.5)
 
 
+def test_arms_come_and_go_between_the_files_of_a_log(tmp_path):
+    logs = make_logs()
+    parts = [logs.select(slice(20)).with_arms(()), logs.select(slice(20, None)).with_arms(("new", "third"))]
+    for number, part in enumerate(parts):
+        write_part(vars(part), tmp_path / f"{number}.parquet")
+    whole = concatenate(parts)
+    first, row = 20, logs.offsets[20]
+    assert whole.arms == ("new", "third") and (whole.slots[:row] == -1).all() and (whole.slots[:, 1] == -1).all()
+    assert np.isnan(whole.arm_shares[:first]).all() and np.isnan(whole.arm_shares[:, 1]).all()
+    np.testing.assert_array_equal(whole.slots[row:, 0], logs.slots[row:, 1])
+    np.testing.assert_array_equal(whole.arm_shares[first:, 0], logs.arm_shares[first:, 1])
+    assert whole.with_arms(()).slots is None
+    assert_same(read_logs(tmp_path), whole)
+    assert_same(LogParts.open(tmp_path).read(), whole)
+    assert map_columns(parts, tmp_path / "mapped").arms == ()
+
+
 def test_pad():
     offsets = np.array([0, 2, 3])
     padded, mask = pad(np.array([[1.0, 2], [3, 4], [5, 6]], np.float32), offsets)
@@ -378,6 +406,10 @@ def test_pad():
         ("items", ("brand", "hour"), ValueError),
         ("items", (), ValueError),
         ("item_features", None, ValueError),
+        ("arms", ("old", "old"), ValueError),
+        ("arms", (), ValueError),
+        ("slots", np.zeros((3, 2), np.int32), ValueError),
+        ("arm_shares", np.zeros((50, 2)), TypeError),
         ("item_features", np.zeros((3, 2), np.float32), ValueError),
     ],
 )
