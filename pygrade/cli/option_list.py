@@ -22,7 +22,7 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "evaluate": ("logs", "a policy on logged requests: replay, estimate, --trade-offs; or two runs side by side"),
     "rank": ("logs", "rank logged requests with a policy, or for a user with a pipeline; print pages and why"),
     "test-plan": ("abtest", "users and days that an A/B test of your own needs, from the variances in your log"),
-    "test-read": ("abtest", "your own A/B test, from a table per arm: the check of its split, then the lifts"),
+    "test-read": ("abtest", "an A/B test, from its log or a table per arm: the check of its split, lifts, a decision"),
     "pipeline": ("pipeline", "the whole system from raw events; --check: its pages offline and online, bit for bit"),
     "report": ("console", "one HTML file to look at a policy on held-out requests and move its weights; no server"),
     "serve": ("service", "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged"),

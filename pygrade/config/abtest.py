@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pygrade.config.option import option
+from pygrade.config.option import Place, option
 from pygrade.config.shared import LogOptions, Output
 
 
@@ -25,21 +25,34 @@ class TestPlanOptions(Output, LogOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TestReadOptions(Output):
-    """Read a finished A/B test of your own: whether its users were split as planned, then lifts over the control, with
-    intervals by user.
+    """Read an A/B test: whether its users were split as planned, then lifts over the control, with intervals by user.
 
-    Of a sample-ratio mismatch there are no lifts; --counts asks for it alone. CUPED (earlier values of the same users)
-    narrows the intervals where the tables have columns before_<column>, or --before names a table. Intervals are
-    corrected for the number of lifts by max-t (Dunnett's comparison of several arms with one control, over all
-    metrics), so name the metrics that decide.
+    A log that holds each row's slot on every arm's page (slot_<arm>, as a service with a test writes it, or two columns
+    of scores) is read by all rungs, from whole pages to item weights, with a decision: go on, ship or stop.
+
+    Tables by user: of a sample-ratio mismatch there are no lifts; --counts asks for it alone. CUPED (earlier values of
+    the same users) narrows the intervals where the tables have columns before_<column>, or --before names a table.
+    Intervals are corrected for the number of lifts by max-t (Dunnett's comparison of several arms with one control,
+    over all metrics), so name the metrics that decide.
+
+    Example: pygrade test read runs/served --control old
 
     Example: pygrade test read --arms control=a.csv new=b.csv --metrics value ctr=clicks/views
 
     Example: pygrade test read --counts 5000 5400
     """
 
+    log: Place | None = option(None, "log of the test's pages, with arm and slot_<arm>", positional=True)
+    control: str | None = option(None, "arm of the log that the others are compared with; none: the first")
+    scores: tuple[str, ...] = option(
+        (),
+        "ARM=COLUMN of each arm, control first, where the log has scores in place of slots: i_<item> columns or "
+        "production_score, the higher the better",
+    )
+    training: Place | None = option(None, "log of before the test: do items compete, and CUPED; none: the test's own")
+    planned_requests: int = option(10_000, "at which the log's intervals that hold at any time are narrowest", ge=1)
     arms: tuple[str, ...] = option(
-        (), "NAME=FILE of each arm, control first: .csv or .parquet, user_id and a row per user", unless="counts"
+        (), "NAME=FILE of each arm, control first: .csv or .parquet, user_id and a row per user"
     )
     counts: tuple[int, ...] = option((), "users of each arm, without tables: only their split is read")
     metrics: tuple[str, ...] = option(

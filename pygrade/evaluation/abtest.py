@@ -177,13 +177,17 @@ def plan_of_log(
 
 
 def plan_of_events(logs: Logs, row: Array, effect: float, **options: Any) -> dict[str, Any]:
-    """`plan_test` of the sum of amounts row[N] per request, with its ``baseline``."""
+    """`plan_of_requests` of the sum of amounts row[N] per request."""
+    return plan_of_requests(logs, np.add.reduceat(row, logs.offsets[:-1], dtype=np.float64), effect, **options)
+
+
+def plan_of_requests(logs: Logs, amounts: Floats, effect: float, **options: Any) -> dict[str, Any]:
+    """`plan_test` of amounts [R], with their ``baseline``."""
     users, times = logs.user_number, logs.timestamp
     early = np.zeros(logs.num_requests, bool)
     order = np.arange(logs.num_requests) if times is None else np.argsort(times, kind="stable")
     early[order[: logs.num_requests // 2]] = True
     day = None if times is None else (times - times.min()) // _DAY
-    amounts = np.add.reduceat(row, logs.offsets[:-1], dtype=np.float64)
     plan = plan_test(amounts, users, early, day, effect, **options)
     return {"baseline": intervals.mean(amounts, users).to_dict(), **plan}
 

@@ -6,7 +6,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pygrade._typing import Array, Floats
 from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, days_of, plan_of_events
@@ -19,6 +19,8 @@ from pygrade.evaluation.arms import (
     PRODUCTION_SCORE,
     STATIC,
 )
+from pygrade.evaluation.plan_readings import items_compete, plan_readings
+from pygrade.evaluation.readings import DIFFER, ITEMS, WHOLE
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -32,6 +34,7 @@ _WIDER = 1.3  # they are this much wider
 _ALIKE = 5e-4  # lift, with its bounds, below which nothing was re-ordered
 _SMALL_LIFT = 0.005  # lift that more requests should find if the estimate is smaller
 _DAY = 86_400_000  # ms
+_SIZE = 1.959964 / 2.801585  # half width of a 95 % interval, in lifts that are found with 80 % power
 _YEAR = 52  # weeks, beyond which a test is not planned
 _REASONS = 3  # lines at most
 _PRODUCTION = (PRODUCTION, PRODUCTION_SCORE, LOGGED_ORDER)  # names of what the shop has
@@ -47,7 +50,9 @@ class VerdictText:
     detail: str  # for engineers: which ranking over which, and how it was judged
     reasons: tuple[str, ...]  # what moved it, three lines at most
     lift: Interval | None  # of what is judged over the baseline, two-sided 95 %; None: not known
-    weeks: float | None  # of the log's traffic that an A/B test of the lift takes; None: not known, or nothing to test
+    weeks: (
+        float | None
+    )  # of the log's traffic that a test of whether it is better takes; None: unknown, nothing to test
     over: str = ""  # the ranking that the lift is over
     unproven: str = ""  # why what is served is not shown to be as good as production; "": it is
 
@@ -71,6 +76,8 @@ def write_verdict(
     pages: str = "",
     unproven: str = "",
     requests: int | None = None,
+    slots: tuple[Array, Array] | None = None,
+    exposure: Array | None = None,
 ) -> VerdictText:
     """Put a verdict into words.
 
@@ -81,16 +88,17 @@ def write_verdict(
     of *undecidable* and *untested*, the reason. contrary: what contradicts it, so that nothing is decided, such as "the
     last 30 % of the requests earn -2.1 % (-3.0 to -1.2)". pages: what whole pages show of what is served, for
     engineers; unproven: of `VerdictText`, as `cost_of` says it. requests: of the whole log, if ``logs`` is a sample.
+    slots, exposure: [M] on the baseline's and the new ranking's pages, and e(slot), see `plan_readings`: the test is
+    read by items; None: by whole pages.
     """
-    plan = _test_plan(lift, logs, requests) if verdict == "better" else None
-    users = None if plan is None else plan["users"] // 2  # per arm
-    weeks = None if plan is None or plan["days"] is None else plan["days"] / 7
+    plan = _test_plan(lift, logs, requests, slots, exposure) if verdict == "better" else None
+    weeks = None if plan is None or plan.whether["days"] is None else plan.whether["days"] / 7
     if verdict == "better" and is_simple(served):
         assert lift is not None
         text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(baseline)}."
     elif verdict == "better":
         gained = _gain(lift, baseline, beside, claim if license else "")
-        text = f"Test the new ranking: {gained}{_effort(plan, lift, logs, requests)}."
+        text = f"Test the new ranking: {gained}{'' if plan is None else plan.text(logs, requests)}."
     elif verdict == "undecided" and served == baseline:  # nothing else was judged
         text = f"Keep what you have: the log shows nothing that is better than {plain_name(baseline)}."
     elif verdict == "undecided":
@@ -108,7 +116,7 @@ def write_verdict(
     if verdict in ("better", "undecided", "worse") and not logs.slots_known:
         text += " That holds if each shown item is looked at alike: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""
-    detail = _detail(verdict, served, baseline, lift, license, why, pages, users)
+    detail = _detail(verdict, served, baseline, lift, license, why, pages, plan)
     is_finite = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
     shown = lift if is_finite else None
     return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, baseline, unproven)
@@ -217,41 +225,86 @@ def _is_zero(lift: Interval) -> bool:
     return max(abs(lift.low), abs(lift.high)) < _ALIKE
 
 
-def _test_plan(lift: Interval | None, logs: Logs, requests: int | None) -> dict[str, Any] | None:
-    """`plan_test` of an A/B test that finds the lift in value; None: no test of this log's size can be planned."""
+class _TestPlan(NamedTuple):
+    """Plans of `plan_test` for a test that finds a lift."""
+
+    lift: float
+    rung: str  # that tells whether the new ranking is better
+    whether: Mapping[str, Any]
+    size: Mapping[str, Any] | None  # of slots that differ, whose lift has no bias; None: the same, or whole pages
+
+    def text(self, logs: Logs, requests: int | None) -> str:
+        """The effort, after the lift that the test is to find."""
+        if self.hidden(self.whether):
+            users = "" if requests not in (None, logs.num_requests) else f"{int(logs.user_number.max()) + 1:,} "
+            loss = 100 * (self.whether["least_lift"] - self.lift)
+            few = f"its {users}users are too few for a test of {self.rung}"
+            return f"; not in this shop: {few}, which at best rules out a loss of {loss:.2g} %"
+        span = days_of(logs) or 0
+        if self.whether["days"] is None and span < 2:
+            return f"; about {count_text(self.whether['users'])} users"
+        longest = MAX_EXTRAPOLATION * span
+        if self.rung == WHOLE:
+            return f"; {_traffic(self.whether['days'], longest)}"
+        days = self.whether["days"]
+        text = f". {_traffic(days, longest).capitalize()} {'tells' if days == 1 else 'tell'} whether"
+        reach = f"(± {100 * _SIZE * self.lift:.1f} %)"
+        if self.size is None:
+            return f"{text} and how much {reach}, as visits buy one thing"
+        if self.hidden(self.size):
+            return f"{text}; how much, its users are too few to tell"
+        return f"{text}, {_span(self.size['days'], longest)} how much {reach}"
+
+    def hidden(self, plan: Mapping[str, Any]) -> bool:
+        """Users who return differ more, for good, than the lift."""
+        return bool(self.lift <= plan["least_lift"])
+
+
+def _test_plan(
+    lift: Interval | None,
+    logs: Logs,
+    requests: int | None,
+    slots: tuple[Array, Array] | None,
+    exposure: Array | None,
+) -> _TestPlan | None:
+    """The plan of a test that finds the lift in value; None: no test of this log's size can be planned."""
     if lift is None or not lift.value > 0:
         return None
     sampled = logs.num_requests / (requests or logs.num_requests)
+    if slots is not None and logs.slots_known and (logs.feedback > 0).any() and not _is_zero(lift):
+        plans = plan_readings(logs, *slots, lift.value, exposure=exposure, sampled=sampled)
+        compete = items_compete(logs).compete
+        rung = DIFFER if compete else ITEMS
+        if plans[rung]["users"] is not None and plans[DIFFER]["users"] is not None:
+            return _TestPlan(lift.value, rung, plans[rung], None if compete else plans[DIFFER])
     plan = plan_of_events(logs, logs.value_of(logs.feedback), lift.value, sampled=sampled)
-    return None if plan["users"] is None else plan  # all users are worth the same
-
-
-def _effort(plan: Mapping[str, Any] | None, lift: Interval | None, logs: Logs, requests: int | None) -> str:
-    """The effort of a test, after the lift that it is to find."""
-    if plan is None or lift is None:
-        return ""
-    if lift.value <= plan["least_lift"]:
-        users = "" if requests not in (None, logs.num_requests) else f"{int(logs.user_number.max()) + 1:,} "
-        loss = 100 * (plan["least_lift"] - lift.value)
-        few = f"its {users}users are too few for a test of whole pages"
-        return f"; not in this shop: {few}, which at best rules out a loss of {loss:.2g} %"
-    span = days_of(logs) or 0
-    if plan["days"] is None and span < 2:
-        return f"; about {count_text(plan['users'])} users"
-    return f"; {_traffic(plan['days'], MAX_EXTRAPOLATION * span)}"
+    return None if plan["users"] is None else _TestPlan(lift.value, WHOLE, plan, None)  # all users are worth the same
 
 
 def _traffic(days: int | None, longest: int) -> str:
     """Days of a test in words; None: more than the longest that is planned.
 
-    >>> _traffic(20, 140), _traffic(None, 140)
-    ('about 3 weeks of your traffic', 'more than 20 weeks of your traffic')
+    >>> _traffic(20, 140), _traffic(None, 140), _traffic(7, 140)
+    ('about 3 weeks of your traffic', 'more than 20 weeks of your traffic', '7 days of your traffic')
+    """
+    text = _span(days, longest)
+    return (
+        f"about {text} of your traffic"
+        if days and text.endswith("weeks") and text[0].isdigit()
+        else f"{text} of your traffic"
+    )
+
+
+def _span(days: int | None, longest: int) -> str:
+    """
+    >>> _span(20, 140), _span(None, 140), _span(1, 140), _span(400, 140)
+    ('3 weeks', 'more than 20 weeks', '1 day', 'more than a year')
     """
     if (days or longest) > 7 * _YEAR:
-        return "more than a year of your traffic"
+        return "more than a year"
     if days is None:
-        return f"more than {longest / 7:.0f} weeks of your traffic"
-    return f"about {days / 7:.0f} weeks of your traffic" if days >= 11 else "about a week of your traffic"
+        return f"more than {longest / 7:.0f} weeks"
+    return f"{days / 7:.0f} weeks" if days >= 14 else "1 day" if days == 1 else f"{days} days"
 
 
 def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
@@ -282,7 +335,7 @@ def _detail(
     license: str,
     why: str,
     pages: str,
-    users: int | None,
+    plan: "_TestPlan | None",
 ) -> str:
     if verdict in ("undecidable", "untested"):
         return f"{served} is served"
@@ -290,7 +343,8 @@ def _detail(
     parts[0] += f", {why}" if why else ""
     parts[0] += ", two-sided 95 %" if lift is not None else ""
     parts += [text for text in (license, pages) if text]
-    parts += [f"A/B test of {count_text(users)} users per arm"] if users is not None else []
+    if plan is not None:
+        parts += [f"A/B test of {count_text(plan.whether['users'] // 2)} users per arm, by {plan.rung}"]
     return "; ".join(parts)
 
 

@@ -44,6 +44,7 @@ from pygrade.evaluation.arms import (
     PRODUCTION_SCORE,
 )
 from pygrade.evaluation.cautions import contradicted, one_user, winsorized
+from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.verdict import SURE, VerdictText, cost_of, percent, strongest, write_verdict
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
@@ -228,6 +229,8 @@ def choose_mixture(
         pages="" if served.pages is None else served.pages.text,
         unproven="" if served.proven else cost_of("the new ranking" if new else served.arm.name, served.doubtful),
         requests=requests,
+        slots=comparison.slots(over, served.arm) if verdict == "better" else None,
+        exposure=None if propensity.source == "none" else propensity.curve(max(logs.num_slots, reward.page_size)),
     )
     return Trust(
         verdict=text,
@@ -362,6 +365,17 @@ class _BaselineComparison:
         """[R]: the values of the pages of a ranking."""
         own = logged_order(self.logs, self.pages, curve) if name == LOGGED_ORDER else None
         return self.pages.values(self.judged[name], curve) if own is None else own
+
+    def slots(self, over: str, arm: _Arm) -> tuple[Ints, Ints] | None:
+        """[M] of the candidates on the pages of another ranking and of an arm; None if nothing tells the other's."""
+        new = ranks(arm.scores, self.logs.offsets)
+        if over == LOGGED_ORDER:
+            old = self.logs.position.astype(np.int64)
+        elif over == PRODUCTION_SCORE or over in self.scores:
+            old = ranks(self.production.scores if over == PRODUCTION_SCORE else self.scores[over], self.logs.offsets)
+        else:
+            return None
+        return np.where(old < self.page_size, old, -1), np.where(new < self.page_size, new, -1)
 
     def later_lift(self, arm: _Arm, over: str) -> Estimate:
         """The lift over a ranking on later requests, both learned from the earlier ones; influence [R] of all."""

@@ -1,5 +1,6 @@
 """The words of a verdict: what each kind says, and how long a test of the log's own traffic takes."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,8 @@ from pygrade.evaluation.arms import (
     PRODUCTION_SCORE,
     Z_LOG,
 )
+from pygrade.evaluation.plan_readings import plan_readings
+from pygrade.evaluation.readings import DIFFER, ITEMS
 from pygrade.evaluation.verdict import cost_of, plain_name, verdict_of, write_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -61,9 +64,34 @@ def test_the_effort_of_a_test_has_the_unit_that_the_log_allows():
     assert small.weeks is None
     assert "more than a year" in said("better", GAIN, log(weeks=6)).sentence
     short = said("better", Interval(0.5, 0.1, 0.3, 0.7))
-    assert short.sentence.endswith("; about a week of your traffic.")
+    assert short.sentence.endswith("; 2 days of your traffic.")
     timeless = said("better", Interval(0.05, 0.01, 0.031, 0.069), replace(log(), timestamp=None))
     assert timeless.weeks is None and timeless.sentence.endswith(" users.") and "; about " in timeless.sentence
+
+
+def test_a_test_read_by_items_tells_whether_and_slots_that_differ_how_much():
+    logs = log(20_000)
+    pages = (logs.position.astype(int), 1 - logs.position.astype(int))
+    large = Interval(0.05, 0.01, 0.031, 0.069)
+    better = said("better", large, logs, slots=pages)
+    plans = plan_readings(logs, *pages, 0.05)
+    assert better.weeks == plans[ITEMS]["days"] / 7
+    found = re.fullmatch(
+        r"Test the new ranking: \+5\.0 % \(3\.1 to 6\.9\) over expected value\. 1 day of your traffic tells "
+        r"whether, (\d+) weeks how much \(± 3\.5 %\)\.",
+        better.sentence,
+    )
+    assert found and plans[ITEMS]["days"] == 1 and int(found[1]) == round(plans[DIFFER]["days"] / 7)
+    assert f"users per arm, by {ITEMS}" in better.detail
+    rng = np.random.default_rng(0)
+    buys, first = rng.random((2, 20_000)) < 0.6
+    once = replace(logs, feedback=np.stack([buys & first, buys & ~first], 1).reshape(-1, 1).astype(np.float32))
+    one = said("better", large, once, slots=pages)
+    assert one.weeks == plan_readings(once, *pages, 0.05)[DIFFER]["days"] / 7
+    assert one.sentence.endswith(" tell whether and how much (± 3.5 %), as visits buy one thing.")
+    lasting = log(lasting=True)
+    hidden = said("better", large, lasting, slots=(lasting.position + 0, 1 - lasting.position))
+    assert hidden.sentence.endswith("5 days of your traffic tell whether; how much, its users are too few to tell.")
 
 
 def test_users_who_return_and_differ_for_good_are_not_counted_twice():

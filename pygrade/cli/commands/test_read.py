@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ from pygrade._util.serialization import to_builtins
 from pygrade.cli import terminal
 from pygrade.config.abtest import TestReadOptions
 from pygrade.config.ignored import refuse
+from pygrade.config.option import Place
 from pygrade.evaluation.abtest import SampleRatio, read_test, sample_ratio
+from pygrade.evaluation.decision import Decision, decide
+from pygrade.evaluation.plan_readings import items_compete
+from pygrade.evaluation.readings import ITEMS, VALUE, TestReadings, read_pages, read_returns
+from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.user_tables import load_test
+from pygrade.logs import Logs, read_logs
 from pygrade.metrics import intervals
 from pygrade.metrics.texts import bounds_text, value_text
 
@@ -21,10 +28,20 @@ logger = logging.getLogger("pygrade")
 ENOUGH_USERS = 100  # of an arm: with fewer, the intervals of skewed metrics are too narrow
 
 
+_OF_LOG = ("control", "scores", "training", "planned_requests")
+_OF_TABLES = ("arms", "metrics", "before", "shares", "planned_users")
+
+
 def run(options: TestReadOptions) -> dict[str, Any]:
+    if options.log is not None:
+        refuse(options, (*_OF_TABLES, "counts"), "tables (--arms)")
+        return _read_log(options, options.log)
+    refuse(options, _OF_LOG, "a log")
     if options.counts:
         refuse(options, ("arms", "metrics", "before", "planned_users"), "no --counts")
         return _split(options)
+    if not options.arms:
+        raise ValueError("no log, --arms or --counts is given; want one of them")
     arms = _arms(options.arms)
     test = load_test(arms, options.metrics, options.before)
     counts = np.bincount(test.arm, minlength=len(arms)).tolist()
@@ -58,6 +75,64 @@ def run(options: TestReadOptions) -> dict[str, Any]:
     if not options.json:
         _print(record, options.planned_users)
     return record
+
+
+def _read_log(options: TestReadOptions, place: Place) -> dict[str, Any]:
+    """All rungs of a log, the gate and the decision."""
+    logs = read_logs(place)
+    logs = _ranked(logs, options.scores) if options.scores else logs
+    earlier = None if options.training is None else read_logs(options.training)
+    test = read_pages(logs, options.control, earlier=earlier, planned_requests=options.planned_requests)
+    gate = items_compete(logs if earlier is None else earlier)
+    choice = decide(test, gate.compete)
+    record = {**test.to_dict(), "competition": gate.to_dict() | {"compete": gate.compete}, **choice._asdict()}
+    gains = [n for n, arm in test.arms.items() if VALUE in (of := arm.readings[ITEMS]) and of[VALUE].fixed.low > 0]
+    returns = None if logs.timestamp is None else read_returns(logs, options.control, gains)
+    record["returns"] = None if returns is None else to_builtins(returns._asdict())
+    if not options.json:
+        _print_log(test, str(gate), choice, "" if returns is None else returns.alarm)
+    return record
+
+
+def _print_log(test: TestReadings, gate: str, choice: Decision, alarm: str) -> None:
+    rows = [
+        [name, rung, metric, *(bounds_text(interval) for interval in (reading.fixed, reading.anytime))]
+        for name, arm in test.arms.items()
+        for rung, metrics in arm.readings.items()
+        for metric, reading in metrics.items()
+    ]
+    head = ["arm", "reading", "", "lift", "at any time"]
+    z = "; ".join(
+        f"{name}: " + ", ".join(f"{rung} {value:+.1f}" for rung, value in arm.disagreement.items())
+        for name, arm in test.arms.items()
+    )
+    left = "".join(f"; {count:,} requests {reason} left out" for reason, count in test.left_out.items())
+    caption = f"{test.requests:,} requests of {test.users:,} users{left}; z against fewer assumptions: {z}; {gate}"
+    terminal.table(
+        f"Lift over {test.control} with 95 % intervals",
+        head,
+        rows,
+        caption=f"{caption}; e(slot) {test.exposure_source}",
+    )
+    for text in filter(None, (alarm and f"Alarm: {alarm}.", f"{choice.action.capitalize()}. {choice.reason}")):
+        terminal.text(text)
+
+
+def _ranked(logs: Logs, scores: Sequence[str]) -> Logs:
+    """The log with slots by columns of scores; pages as long as those that were shown."""
+    length = np.bincount(logs.row_request, logs.shown, logs.num_requests)[logs.row_request]
+    slots = {}
+    for text in scores:
+        name, _, column = text.partition("=")
+        columns = {f"i_{item}": values for item, values in zip(logs.items, logs.item_columns.T, strict=True)}
+        columns |= {} if logs.production_score is None else {"production_score": logs.production_score}
+        if column not in columns or name in slots:
+            raise ValueError(
+                f"scores has {text!r}; want ARM=COLUMN of distinct arms, one of {', '.join(columns) or 'none'}"
+            )
+        place = ranks(columns[column], logs.offsets)
+        slots[name] = np.where(place < length, place, -1).astype(np.int32)
+    return replace(logs, arms=tuple(slots), slots=np.stack(list(slots.values()), 1), arm_shares=None)
 
 
 def _split(options: TestReadOptions) -> dict[str, Any]:

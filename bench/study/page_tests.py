@@ -1,0 +1,386 @@
+"""python -m bench.study.page_tests PART … --seeds A:B: what the readings of a test say in worlds whose truth is known.
+
+Worlds: a cascade with heavy prices, one whose items act on each other's clicks, one of users who return and differ
+for good, and visits that buy one thing at most (of which 4, 23 or 68 % buy). A world's pool of requests has a closed
+form of what each page earns, so that the true lift of a ranking is exact. Parts: `null`, `anytime`, `power`, `signs`,
+`bend`, `five`, `gate`. Seeds 0 to 19 are for development.
+"""
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pygrade._typing import Array, Floats
+from pygrade.evaluation.abtest import sequential_interval
+from pygrade.evaluation.decision import decide
+from pygrade.evaluation.plan_readings import items_compete, plan_readings
+from pygrade.evaluation.readings import DIFFER, ITEMS, RUNGS, VALUE, PageTest, read_pages
+from pygrade.logs import Logs
+
+SLOTS, CANDIDATES, PRICE = 10, 30, 20.0
+Z = 1.959964 + 0.841621
+WORLDS = ("prices", "effects", "returning", "buy4", "buy23", "buy68")
+_INTERCEPT = {"buy4": -6.6, "buy23": -4.55, "buy68": -2.1}
+_GO_ON = 0.85  # chance to look at one more slot, where a visit buys one thing
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Requests of a world, and what each candidate is worth if it is looked at."""
+
+    world: str
+    user: Array  # [n]
+    worth: Floats  # [n, C] true
+    guess: Floats  # [n, C] as the predictions have it
+    price: Floats  # [n, C]
+    click: Floats  # [n, C] true chance; of choice worlds the utility's exponential
+    order: Floats  # [n, C]
+    kind: Array  # [n, C] category
+    leave: Floats  # [n, C]
+    hype: Floats  # [n, C]
+
+
+def make_pool(world: str, n: int, seed: int) -> Pool:
+    rng = np.random.default_rng([seed, WORLDS.index(world)])
+    users = 1_500 if world == "returning" else n // 2
+    frequency = rng.lognormal(0.0, 1.0, users)
+    user = np.sort(rng.choice(users, n, p=frequency / frequency.sum()))
+
+    def normal(*shape: int) -> Floats:
+        return rng.standard_normal(shape or (n, CANDIDATES))
+
+    lasting = normal(users) * (0.8 if world in ("returning", *_INTERCEPT) else 0.3)
+    mood, quality, hype = lasting[user, None] + 0.4 * normal(n, 1), normal(), normal()
+    kind = rng.integers(0, 6, (n, CANDIDATES))
+    price = np.exp((1.2 if world == "prices" else 0.8) * (z := normal()) - (0.72 if world == "prices" else 0.32))
+    seen = 0.6 * quality + 0.35 * hype + 0.4 * normal()  # what a model believes of quality
+    if world in _INTERCEPT:
+        click = np.exp(_INTERCEPT[world] + mood + quality - 0.9 * np.log(price))
+        order = click
+        worth, guess = price * click, price * np.exp(_INTERCEPT[world] + seen - 0.9 * np.log(price) + 0.3)
+    else:
+        click = np.minimum(np.exp(-2.2 + mood + 0.8 * quality), 0.9)
+        buys = np.minimum(np.exp(-2.0 - 0.4 * z + 0.5 * quality), 0.9)
+        order = click * buys
+        worth = click + PRICE * price * order
+        guess = np.exp(-2.2 + 0.8 * seen) * (1 + PRICE * price * np.exp(-2.0 - 0.4 * z + 0.5 * seen))
+    leave = rng.uniform(0.02, 0.15, (n, CANDIDATES))
+    return Pool(world, user, worth, guess, price, click, order, kind, leave, hype)
+
+
+def take(values: Array, page: Array) -> Array:
+    return np.take_along_axis(values, page, 1)
+
+
+def rank(score: Floats) -> Array:
+    return np.argsort(-score, 1)[:, :SLOTS]
+
+
+def _factors(pool: Pool, page: Array) -> Floats:
+    """[n, K]: on clicks, by the other items of the page: those alike lower them, those of the next kind raise them."""
+    kind = take(pool.kind, page)
+    above = np.tril(np.ones((SLOTS, SLOTS)), -1)
+    alike = ((kind[:, :, None] == kind[:, None, :]) * above).sum(2)
+    helps = ((kind[:, :, None] == (kind[:, None, :] + 1) % 6) * above).sum(2)
+    return np.asarray(np.exp(-0.3 * alike + 0.1 * helps))
+
+
+def expected(pool: Pool, page: Array) -> Floats:
+    """[n, K] what each slot earns."""
+    if pool.world in _INTERCEPT:
+        u = take(pool.click, page)
+        depth = _GO_ON ** np.arange(SLOTS) * np.r_[np.full(SLOTS - 1, 1 - _GO_ON), 1.0]
+        share = np.cumsum((depth / (1 + np.cumsum(u, 1)))[:, ::-1], 1)[:, ::-1]
+        return np.asarray(u * take(pool.price, page) * share)
+    stay = np.cumprod(1 - take(pool.leave, page), 1)
+    looked = np.concatenate([np.ones((len(page), 1)), stay[:, :-1]], 1) * np.arange(1, SLOTS + 1) ** -0.5
+    looked = looked * _factors(pool, page) if pool.world == "effects" else looked
+    return np.asarray(looked * take(pool.worth, page))
+
+
+def sample(pool: Pool, page: Array, rng: np.random.Generator) -> Floats:
+    """[n, K, 2] clicks and orders of one draw."""
+    n, u = len(page), rng.random((3, *page.shape))
+    if pool.world in _INTERCEPT:
+        utility = take(pool.click, page)
+        depth = np.minimum(rng.geometric(1 - _GO_ON, n) - 1, SLOTS - 1)
+        total = np.cumsum(utility, 1)
+        drawn = rng.random(n) * (1 + total[np.arange(n), depth])
+        slot = (total <= drawn[:, None]).sum(1)
+        order = (np.arange(SLOTS) == slot[:, None]) & (slot <= depth)[:, None]
+        seen = np.arange(SLOTS) <= depth[:, None]
+        return np.stack([order | (seen & (u[0] < 4 * utility / (1 + 4 * utility))), order], 2)
+    left = u[0] < take(pool.leave, page)
+    looked = ((np.cumsum(left, 1) - left) == 0) & (u[1] < np.arange(1, SLOTS + 1) ** -0.5)
+    chance = take(pool.click, page)
+    buys = take(pool.order, page) / chance
+    chance = chance * _factors(pool, page) if pool.world == "effects" else chance
+    click = looked & (u[2] < np.minimum(chance, 1.0))
+    return np.stack([click, click & (rng.random(page.shape) < buys)], 2)
+
+
+def lift_of(pool: Pool, control: Array, new: Array) -> float:
+    return float(expected(pool, new).sum() / expected(pool, control).sum() - 1)
+
+
+def tune(pool: Pool, lift: float, seed: int, **bends: float) -> tuple[Array, Array]:
+    """Pages of the control, and of a re-ranking with this true lift: by how much of the truth it knows."""
+    rng, base = np.random.default_rng([seed, 7]), np.log(pool.guess)
+    control = rank(base)
+    bent = base + 0.25 * rng.standard_normal(base.shape)
+    for name, size in bends.items():
+        bent = bent + size * (np.log(getattr(pool, name)) if name != "hype" else pool.hype)
+    low, high = -0.6, 2.0
+    for _ in range(18):
+        middle = (low + high) / 2
+        new = rank(bent + middle * (np.log(pool.worth) - base))
+        low, high = (middle, high) if lift_of(pool, control, new) < lift else (low, middle)
+    return control, new
+
+
+def log_of(pool: Pool, pages: list[Array], arm: Array, rng: np.random.Generator) -> Logs:
+    """The joined log of a test."""
+    n, count = len(pool.user), len(pages)
+    slots = np.full((n, CANDIDATES, count), -1, np.int32)
+    for a, page in enumerate(pages):
+        np.put_along_axis(slots[..., a], page, np.arange(SLOTS, dtype=np.int32)[None], 1)
+    shown = np.stack(pages, 1)[np.arange(n), arm]
+    events = np.zeros((n, CANDIDATES, 2), np.float32)
+    np.put_along_axis(events, shown[:, :, None], sample(pool, shown, rng).astype(np.float32), 1)
+    rows = (slots >= 0).any(2)
+    orders = np.minimum(pool.guess / pool.price / (1 if pool.world in _INTERCEPT else PRICE), 1.0)
+    predictions = np.stack([np.minimum(4 * orders, 1.0), orders], 2)
+    names = tuple("abcdefgh"[:count])
+    return Logs(
+        tasks=("click", "order"),
+        features=(),
+        request_id=np.arange(n),
+        user_id=pool.user.astype(np.int64),
+        offsets=np.append(0, np.cumsum(rows.sum(1))).astype(np.int64),
+        context=np.empty((n, 0), np.float32),
+        item_id=np.broadcast_to(np.arange(CANDIDATES), rows.shape)[rows],
+        position=np.take_along_axis(slots, arm[:, None, None], 2)[..., 0][rows],
+        predictions=predictions[rows].astype(np.float32),
+        feedback=events[rows],
+        value=pool.price[rows].astype(np.float32),
+        value_tasks=("order",),
+        task_values=(0.0, 1.0) if pool.world in _INTERCEPT else (1.0, PRICE),
+        arm=np.array(names)[arm],
+        arms=names,
+        slots=slots[rows],
+        arm_shares=np.full((n, count), 1 / count, np.float32),
+        timestamp=1_700_000_000_000 + (rng.permutation(n) * (14 * 86_400_000 // n)).astype(np.int64),
+    )
+
+
+def deal(pool: Pool, count: int, rng: np.random.Generator) -> Array:
+    """[n]: the arm of each request's user."""
+    return rng.integers(0, count, int(pool.user.max()) + 1)[pool.user]
+
+
+def replay(
+    world: str, lift: float, seed: int, n: int, count: int = 2, **bends: float
+) -> tuple[Logs, Pool, list[Array]]:
+    pool, rng = make_pool(world, n, seed), np.random.default_rng([seed, 8])
+    pages = list(tune(pool, lift, seed, **bends))
+    pages += [tune(pool, 0.0, seed + 1000 * a)[1] for a in range(1, count - 1)]
+    return log_of(pool, pages, deal(pool, count, rng), rng), pool, pages
+
+
+def wilson(hits: int, tries: int) -> str:
+    p, z = hits / max(tries, 1), 1.96
+    middle, reach = p + z * z / 2 / tries, z * np.sqrt(p * (1 - p) / tries + z * z / 4 / tries**2)
+    low, high = ((middle + s * reach) / (1 + z * z / tries) for s in (-1, 1))
+    return f"{hits} of {tries}, {100 * p:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def null(world: str, seeds: range) -> str:
+    """Fixed intervals of 20,000 requests without 0, at lift 0."""
+    found = {rung: 0 for rung in RUNGS}
+    for seed in seeds:
+        arm = read_pages(replay(world, 0.0, seed, 20_000)[0]).arms["b"]
+        for rung in RUNGS:
+            interval = arm.readings[rung][VALUE].fixed
+            found[rung] += not interval.low <= 0 <= interval.high
+    return "; ".join(f"{rung} {wilson(hits, len(seeds))}" for rung, hits in found.items())
+
+
+def _influence(logs: Logs) -> tuple[Array, Floats]:
+    """Users, and the lift by item weights plus its influence [R]."""
+    test = PageTest.of(logs, logs.arms)
+    table = np.append(test.exposures(None)[0], 0.0)[test.slots]
+    value = logs.value_of(logs.feedback)
+    guess = logs.value_of(logs.predictions)
+    gain = test.differences(1, value, guess, table, test.served_exposure(table))[ITEMS]
+    base = test.mean_of(test.sums(value), 0)
+    lift = gain.value / base.value
+    return test.user, lift + (gain.influence - lift * base.influence) / base.value
+
+
+def anytime(world: str, seeds: range, lift: float = 0.0, tests: int = 20) -> str:
+    """Tests that a daily look of 26 weeks of 20,000 requests ever ends: users of each pool drawn with replacement."""
+    ended, wrong, at = 0, 0, []
+    for seed in seeds:
+        logs, *_ = replay(world, lift, seed, 20_000)
+        user, psi = _influence(logs)
+        psi = psi - psi.mean() + lift  # what the pool's readings expect at this lift
+        sums, counts = np.bincount(user, psi), np.bincount(user)
+        keep = counts > 0
+        sums, counts = sums[keep], counts[keep]
+        rng = np.random.default_rng([seed, 9])
+        for _ in range(tests):
+            drawn = rng.integers(0, len(sums), int(520_000 / counts.mean()))
+            s, n = np.cumsum(sums[drawn]), np.cumsum(counts[drawn])
+            squares, both, whole = (
+                np.cumsum(sums[drawn] ** 2),
+                np.cumsum(sums[drawn] * counts[drawn]),
+                np.cumsum(counts[drawn] ** 2),
+            )
+            for stop in np.searchsorted(n, np.arange(1, 183) * 20_000 / 7) - 1:
+                mean = s[stop] / n[stop]
+                error = np.sqrt(squares[stop] - 2 * mean * both[stop] + mean**2 * whole[stop]) / n[stop]
+                found = sequential_interval(mean, error, int(n[stop]))
+                if not found.low <= 0 <= found.high:
+                    ended, wrong = ended + 1, wrong + (mean * lift < 0)
+                    at.append(int(n[stop]))
+                    break
+    total = len(seeds) * tests
+    return f"ended {wilson(ended, total)}, wrong side {wrong}, median {np.median(at) if at else 0:,.0f} requests"
+
+
+def power(world: str, seeds: range, lift: float = 0.025) -> str:
+    """Requests to 80 % power at a true lift, by each rung's standard error, and the plan of a log of the control."""
+    needed: dict[str, list[float]] = {rung: [] for rung in RUNGS}
+    planned: dict[str, list[float]] = {rung: [] for rung in RUNGS}
+    reads = []
+    for seed in seeds:
+        logs, pool, pages = replay(world, lift, seed, 20_000)
+        arm = read_pages(logs).arms["b"]
+        rng = np.random.default_rng([seed, 10])
+        before = log_of(pool, pages, np.zeros(len(pool.user), int), rng)
+        assert before.slots is not None
+        plan = plan_readings(before, before.slots[:, 0], before.slots[:, 1], lift)
+        reads.append(arm.readings[ITEMS][VALUE].fixed.value)
+        for rung in RUNGS:
+            error = arm.readings[rung][VALUE].fixed.standard_error
+            needed[rung].append((Z * error / lift) ** 2 * 20_000)
+            planned[rung].append(plan[rung]["requests"] or np.nan)
+    mean = {rung: float(np.mean(x)) for rung, x in needed.items()}
+    spread = {rung: 1.96 * float(np.std(x)) / np.sqrt(len(seeds)) for rung, x in needed.items()}
+    reach = 196 * np.std(reads) / np.sqrt(len(reads))
+    return (
+        "; ".join(
+            f"{r} {mean[r]:,.0f} ± {spread[r]:,.0f}, planned {np.mean(planned[r]) / mean[r]:.2f} ×" for r in RUNGS
+        )
+        + f"; item weights read {100 * np.mean(reads):+.2f} ± {reach:.2f}"
+    )
+
+
+def signs(world: str, seeds: range, rankings: int = 96) -> str:
+    """Rankings with |lift| > .3 % whose sign a reading has right, in closed form; the gate's answer."""
+    right = {rung: 0 for rung in (DIFFER, ITEMS)}
+    total = 0
+    for number in range(rankings):
+        seed = seeds.start + number % len(seeds)
+        pool, rng = make_pool(world, 4_000, seed), np.random.default_rng([seed, number, 11])
+        base = np.log(pool.guess)
+        control = rank(base)
+        bends = [
+            pool.hype,
+            np.log(pool.price),
+            np.log(pool.click),
+            np.log(pool.worth) - base,
+            rng.standard_normal(base.shape),
+        ]
+        new = rank(base + rng.normal(0.0, 0.35) * bends[number % 5] + 0.1 * bends[4])
+        truth = lift_of(pool, control, new)
+        if abs(truth) <= 0.003:
+            continue
+        total += 1
+        for rung, reading in zip(right, closed_form(pool, control, new), strict=True):
+            right[rung] += reading * truth > 0
+    return "; ".join(f"{rung} {wilson(hits, total)}" for rung, hits in right.items())
+
+
+def closed_form(pool: Pool, control: Array, new: Array) -> tuple[float, float]:
+    """What slots that differ, and item weights, converge to."""
+    earned = [expected(pool, page) for page in (control, new)]
+    differ = control != new
+    e = np.append(np.mean(earned[0] / np.maximum(take(pool.worth, control), 1e-9), 0), 0.0)
+    slots = np.full((2, len(control), CANDIDATES), SLOTS)
+    for a, page in enumerate((control, new)):
+        np.put_along_axis(slots[a], page, np.arange(SLOTS)[None], 1)
+    x = e[slots]
+    weight = np.divide(x[1] - x[0], x.mean(0), out=np.zeros_like(x[0]), where=x.mean(0) > 0)
+    psi = sum((take(weight, page) * y).sum() / 2 for page, y in zip((control, new), earned, strict=True))
+    return (earned[1] * differ).sum() - (earned[0] * differ).sum(), float(psi)
+
+
+def bend(world: str, seeds: range) -> str:
+    """A bend by price that loses 5 % by a ranking that knows more: decisions after 20,000 and 60,000 requests, by the
+    gate of 2,000.
+    """
+    shipped = readings = 0
+    lifts = []
+    for seed in seeds:
+        pool, rng = make_pool(world, 60_000, seed), np.random.default_rng([seed, 8])
+        base = np.log(pool.guess)
+        control, low, high = rank(base), 0.0, 3.0
+        side = min((1.0, -1.0), key=lambda side: lift_of(pool, control, rank(base + side * np.log(pool.price))))
+        for _ in range(14):
+            middle = (low + high) / 2
+            new = rank(base + 0.5 * (np.log(pool.worth) - base) + side * middle * np.log(pool.price))
+            low, high = (middle, high) if lift_of(pool, control, new) > -0.05 else (low, middle)
+        lifts.append(lift_of(pool, control, new))
+        logs = log_of(pool, [control, new], deal(pool, 2, rng), rng)
+        order = rng.permutation(60_000)
+        gate = items_compete(logs.select(np.sort(order[:2_000])))
+        for size in (20_000, 60_000):
+            test = read_pages(logs.select(np.sort(order[:size])))
+            shipped += decide(test, gate.compete).action == "ship"
+            readings += test.arms["b"].readings[ITEMS][VALUE].anytime.low > 0
+    tries = 2 * len(seeds)
+    alone = f"item weights alone would {wilson(readings, tries)}"
+    return f"true {100 * np.mean(lifts):.1f} %, shipped {wilson(shipped, tries)}; {alone}"
+
+
+def five(world: str, seeds: range) -> str:
+    """Requests of five arms against two, each for power at its alpha."""
+    ratio = []
+    for seed in seeds:
+        two, many = (read_pages(replay(world, 0.025, seed, 20_000, count)[0]).arms["b"] for count in (2, 5))
+        errors = [arm.readings[ITEMS][VALUE].fixed.standard_error for arm in (two, many)]
+        ratio.append((errors[1] * (2.4977 + 0.8416) / (errors[0] * Z)) ** 2)
+    return f"{np.mean(ratio):.2f} × ± {1.96 * np.std(ratio) / np.sqrt(len(ratio)):.2f}"
+
+
+def gate(world: str, seeds: range) -> str:
+    """Logs of 2,000 requests of the control that the gate calls competing."""
+    hits, lost, orders = 0, list[float](), list[float]()
+    for seed in seeds:
+        pool, rng = make_pool(world, 2_000, seed), np.random.default_rng([seed, 12])
+        page = rank(np.log(pool.guess))
+        found = items_compete(log_of(pool, [page, page], np.zeros(2_000, int), rng))
+        hits, lost, orders = hits + found.compete, [*lost, found.lost], [*orders, found.events / 2_000]
+    rate = f"{100 * np.mean(orders):.0f} orders per 100"
+    return f"competes {wilson(hits, len(seeds))}, lost {100 * np.mean(lost):.1f} %, {rate}"
+
+
+PARTS: dict[str, Any] = {f.__name__: f for f in (null, anytime, power, signs, bend, five, gate)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.study.page_tests", description=__doc__)
+    parser.add_argument("part", nargs="+", choices=PARTS)
+    parser.add_argument("--worlds", nargs="+", default=WORLDS, choices=WORLDS)
+    parser.add_argument("--seeds", default="0:4", help="A:B, without B")
+    options = parser.parse_args()
+    for part in options.part:
+        for world in options.worlds:
+            print(f"{part}, {world}: {PARTS[part](world, range(*map(int, options.seeds.split(':'))))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The decision about a test: go on, ship or stop, by one set of rules."""
+
+from typing import Literal, NamedTuple
+
+from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, VALUE, TestReadings
+from pygrade.metrics.texts import count_text, span_text
+
+MARGIN = 0.003  # lift above which an arm is shipped; biases of item weights at no effect are smaller
+MOST_DISAGREEMENT = 3.0  # z between rungs, above which the assumptions of the upper one do not hold
+
+
+class Decision(NamedTuple):
+    """What to do, and why."""
+
+    action: Literal["go on", "ship", "stop"]
+    reason: str  # a sentence
+    arm: str = ""  # that is shipped
+    rung: str = ""  # that decides
+
+
+def decide(test: TestReadings, compete: bool) -> Decision:
+    """The decision; compete: the items of a page compete, see `items_compete`, so that item weights don't decide.
+
+    1. A split that is not as planned, or pages that are not those of the log's slots: stop reading.
+    2. For each arm, item weights decide; `DIFFER` if items compete or item weights disagree with a rung below
+       (|z| > 3); `PREDICTED` if `DIFFER` disagrees with it.
+    3. Ship the arm of the largest lift whose anytime-valid interval is above `MARGIN` and whose whole pages are not
+       significantly below 0; stop if every arm's is below 0, or shows the same pages as the control; else go on.
+    """
+    if test.split.mismatch:
+        return Decision("stop", f"The split is broken (p = {test.split.p_value:.2g}): do not read the test.")
+    if test.agreement < 0.99:
+        share = f"{100 * (1 - test.agreement):.1f} %"
+        return Decision("stop", f"{share} of the items stand in other slots than their arm's: do not read the test.")
+    open_arms, ready, reasons = [], [], []
+    for name, arm in test.arms.items():
+        if not arm.pages_differ:
+            reasons.append(f"{name} and {test.control}: the two rankings show the same pages")
+            continue
+        rung = deciding_rung(arm.disagreement, compete)
+        reading, whole = arm.readings[rung].get(VALUE), arm.readings[PREDICTED].get(VALUE)
+        if reading is None or whole is None:
+            open_arms.append(f"{name} has no value yet")
+            continue
+        text = f"{name} {span_text(reading.anytime, None)} % by {rung}"
+        if reading.anytime.low > MARGIN and whole.fixed.high >= 0:
+            ready.append((reading.anytime.value, name, rung, text))
+        elif reading.anytime.high < 0:
+            reasons.append(f"{text}: it is worse")
+        else:
+            but = ", but whole pages read below 0" if reading.anytime.low > MARGIN else ""
+            open_arms.append(text + but)
+    if ready:
+        _, name, rung, text = max(ready)
+        return Decision("ship", f"Ship {text}, at any time, over {test.control}.", name, rung)
+    if not open_arms:
+        return Decision("stop", f"Keep {test.control}: {'; '.join(reasons)}.")
+    left = test.planned_requests - test.requests
+    span = f"{count_text(left)} requests to the plan" if left > 0 else "the planned requests are over"
+    return Decision("go on", f"Undecided: {'; '.join(open_arms)}; {span}.")
+
+
+def deciding_rung(disagreement: dict[str, float], compete: bool) -> str:
+    """The rung of the most assumptions that hold.
+
+    >>> deciding_rung({ITEMS: 3.5, DIFFER: 0.2}, False), deciding_rung({ITEMS: 1.0, DIFFER: 0.2}, False)
+    ('slots that differ', 'item weights')
+    """
+    if not compete and abs(disagreement[ITEMS]) <= MOST_DISAGREEMENT:
+        return ITEMS
+    return DIFFER if abs(disagreement[DIFFER]) <= MOST_DISAGREEMENT else PREDICTED
