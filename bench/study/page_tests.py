@@ -305,7 +305,7 @@ def signs(world: str, seeds: range, rankings: int = 96) -> str:
 
 
 def closed_form(pool: Pool, control: Array, new: Array) -> tuple[float, float]:
-    """What slots that differ, and item weights, converge to."""
+    """The limits of slots that differ and of item weights, without noise."""
     earned = [expected(pool, page) for page in (control, new)]
     differ = control != new
     e = np.append(np.mean(earned[0] / np.maximum(take(pool.worth, control), 1e-9), 0), 0.0)

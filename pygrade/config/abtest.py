@@ -11,6 +11,8 @@ from pygrade.config.shared import LogOptions, Output
 class TestPlanOptions(Output, LogOptions):
     """Users and days that an A/B test of your own needs, from the variance by user of each metric in your log.
 
+    Of a log with slots of several arms, a plan of each reading follows: requests and days for the effect in value.
+
     Metrics are per request: the value of its events, and the events of each task. Users are split evenly over the arms.
     CUPED subtracts what a user's earlier requests predict; the variance that it saves is measured on the log: its
     first half predicts its second.
@@ -50,7 +52,6 @@ class TestReadOptions(Output):
         "production_score, the higher the better",
     )
     training: Place | None = option(None, "log of before the test: do items compete, and CUPED; none: the test's own")
-    planned_requests: int = option(10_000, "at which the log's intervals that hold at any time are narrowest", ge=1)
     arms: tuple[str, ...] = option(
         (), "NAME=FILE of each arm, control first: .csv or .parquet, user_id and a row per user"
     )
@@ -60,4 +61,6 @@ class TestReadOptions(Output):
     )
     before: Path | None = option(None, "table of the users with the same columns from before the test")
     shares: tuple[float, ...] | None = option(None, "planned share of each arm, on any scale; none: equal")
-    planned_users: int | None = option(None, "show intervals that hold at any time, narrowest at this number", ge=1)
+    planned_users: int | None = option(
+        None, "show intervals that hold at any time, narrowest at this number; of a log requests, 10,000", ge=1
+    )

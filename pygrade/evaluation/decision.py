@@ -10,7 +10,7 @@ MOST_DISAGREEMENT = 3.0  # z between rungs, above which the assumptions of the u
 
 
 class Decision(NamedTuple):
-    """What to do, and why."""
+    """An action and its reason."""
 
     action: Literal["go on", "ship", "stop"]
     reason: str  # a sentence

@@ -60,16 +60,14 @@ def items_compete(logs: Logs, task: str | None = None) -> Competition:
     slot = logs.position[shown] if logs.slots_known else np.zeros(len(shown), int)
     rate = np.bincount(slot, events) / np.maximum(np.bincount(slot, predicted), 1e-30)
     means, request = predicted * rate[slot], logs.row_request[shown]
-    expected = (np.bincount(request, means) ** 2 - np.bincount(request, means**2)).sum() / 2
+    expected = float((np.bincount(request, means) ** 2 - np.bincount(request, means**2)).sum()) / 2
     count = np.bincount(request, events)
     pairs = count * (count - 1) / 2
     observed, total = float(pairs.sum()), max(int(events.sum()), 1)
     spread = math.sqrt(float((pairs**2).sum()))
     ends = observed + 1.96 * spread + 1.92 + 1.96, max(observed - 1.96 * spread, 0.0)  # 0 pairs: up to 3.9
     low, high = ((expected - end) / total for end in ends)
-    return Competition(
-        logs.tasks[t], int(events.sum()), observed, float(expected), (expected - observed) / total, low, high
-    )
+    return Competition(logs.tasks[t], int(events.sum()), observed, expected, (expected - observed) / total, low, high)
 
 
 def plan_readings(

@@ -20,6 +20,7 @@ from pygrade.cli import main as cli
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
+from tests.evaluation.test_readings import make_test
 from tests.html_page import HtmlPage
 
 WORLD = shlex.split("--world.log-users 100 --world.test-users 60 --world.items 200")
@@ -192,6 +193,37 @@ def test_a_test_read_reports_lifts_of_tables_of_users(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "corrected for 2 lifts (max-t)" in printed and "higher" in printed and "undecided" in printed
     assert set(result(capsys, "test", "read", "--arms", *arms)["lifts"]["new"]) == {"value", "views", "clicks"}
+
+
+def test_a_test_is_read_and_planned_from_a_log_with_slots_or_scores(capsys, tmp_path):
+    logs = make_test(3000, lift=1.0)
+    write_logs(logs, tmp_path / "slots")
+    log = str(tmp_path / "slots")
+    record = result(capsys, "test", "read", log, "--planned-users", "3000")
+    assert record["action"] == "ship" and record["arm"] == "new" and record["competition"]["task"] == "b"
+    assert cli.main(["test", "read", log]) == 0
+    printed = capsys.readouterr().out
+    assert "item weights" in printed and "Ship. Ship new" in printed and "harvested from" in printed
+    scores = np.where(logs.slots < 0, -9, -logs.slots).astype(np.float32)
+    columns = {"items": ("s_old", "s_new"), "item_features": scores, "arms": (), "slots": None, "arm_shares": None}
+    write_logs(replace(logs, **columns), tmp_path / "scores")
+    words = [
+        "test",
+        "read",
+        str(tmp_path / "scores"),
+        "--scores",
+        "old=i_s_old",
+        "new=i_s_new",
+        "--planned-users",
+        "3000",
+    ]
+    assert result(capsys, *words)["arms"] == record["arms"]
+    assert cli.main([*words[:4], "old=i_x", "new=i_s_new"]) == 2
+    assert "scores has 'old=i_x'; want ARM=COLUMN of distinct arms, one of i_s_old, i_s_new" in capsys.readouterr().err
+    plan = result(capsys, "test", "plan", "--data", f"logs:{log}", "--effect", "0.05")["readings"]["new"]
+    assert plan["item weights"]["requests"] < plan["whole pages"]["requests"]
+    assert cli.main(["test", "plan", "--data", f"logs:{log}"]) == 0
+    assert "The same effect in value by each reading" in capsys.readouterr().out
 
 
 def test_a_test_read_says_where_users_are_too_few_for_the_skew(capsys, tmp_path):

@@ -6,16 +6,32 @@ from pygrade.cli import terminal
 from pygrade.cli.options import load_log
 from pygrade.config.abtest import TestPlanOptions
 from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, plan_of_log
+from pygrade.evaluation.plan_readings import items_compete, plan_readings
 from pygrade.metrics.texts import value_text
 
 
 def run(options: TestPlanOptions) -> dict[str, Any]:
     logs = load_log(options)
     metrics, count, days = plan_of_log(logs, options.effect, options.power, options.arms)
+    arms = {} if logs.slots is None else dict(zip(logs.arms[1:], logs.slots.T[1:], strict=True))
+    rungs = {
+        arm: plan_readings(logs, logs.slots[:, 0], slots, options.effect, power=options.power)  # type: ignore[index]
+        for arm, slots in arms.items()
+    }
+    gate = items_compete(logs) if rungs else None
     if not options.json:
         _print(metrics, options, count, days)
+    if rungs and not options.json:
+        rows = [
+            [a, rung, *(str(p[key] or "n/a") for key in ("requests", "days"))]
+            for a, r in rungs.items()
+            for rung, p in r.items()
+        ]
+        terminal.table(
+            "The same effect in value by each reading", ["arm", "reading", "requests", "days"], rows, caption=str(gate)
+        )
     settings = {"effect": options.effect, "power": options.power, "arms": options.arms}
-    return {**settings, "num_users": count, "num_days": days, "metrics": metrics}
+    return {**settings, "num_users": count, "num_days": days, "metrics": metrics, "readings": rungs}
 
 
 def _print(metrics: dict[str, dict[str, Any]], options: TestPlanOptions, count: int, days: int | None) -> None:

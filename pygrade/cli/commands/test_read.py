@@ -13,7 +13,7 @@ from pygrade.cli import terminal
 from pygrade.config.abtest import TestReadOptions
 from pygrade.config.ignored import refuse
 from pygrade.config.option import Place
-from pygrade.evaluation.abtest import SampleRatio, read_test, sample_ratio
+from pygrade.evaluation.abtest import PLANNED_UNITS, SampleRatio, read_test, sample_ratio
 from pygrade.evaluation.decision import Decision, decide
 from pygrade.evaluation.plan_readings import items_compete
 from pygrade.evaluation.readings import ITEMS, VALUE, TestReadings, read_pages, read_returns
@@ -28,13 +28,13 @@ logger = logging.getLogger("pygrade")
 ENOUGH_USERS = 100  # of an arm: with fewer, the intervals of skewed metrics are too narrow
 
 
-_OF_LOG = ("control", "scores", "training", "planned_requests")
-_OF_TABLES = ("arms", "metrics", "before", "shares", "planned_users")
+_OF_LOG = ("control", "scores", "training")
+_OF_TABLES = ("arms", "metrics", "before", "shares", "counts")
 
 
 def run(options: TestReadOptions) -> dict[str, Any]:
     if options.log is not None:
-        refuse(options, (*_OF_TABLES, "counts"), "tables (--arms)")
+        refuse(options, _OF_TABLES, "no log")
         return _read_log(options, options.log)
     refuse(options, _OF_LOG, "a log")
     if options.counts:
@@ -82,7 +82,7 @@ def _read_log(options: TestReadOptions, place: Place) -> dict[str, Any]:
     logs = read_logs(place)
     logs = _ranked(logs, options.scores) if options.scores else logs
     earlier = None if options.training is None else read_logs(options.training)
-    test = read_pages(logs, options.control, earlier=earlier, planned_requests=options.planned_requests)
+    test = read_pages(logs, options.control, earlier=earlier, planned_requests=options.planned_users or PLANNED_UNITS)
     gate = items_compete(logs if earlier is None else earlier)
     choice = decide(test, gate.compete)
     record = {**test.to_dict(), "competition": gate.to_dict() | {"compete": gate.compete}, **choice._asdict()}
