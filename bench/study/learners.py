@@ -1,4 +1,4 @@
-"""What learns from a log of any pages: the licensed correction, trees on value, and trees on top of the correction.
+"""Learners on a log of any pages: the licensed correction, trees on value, and trees on top of the correction.
 
 The forms of `ranking`: *value*, Tweedie regression that starts at the expected value; *lambdamart*, LambdaMART that
 starts there; and the candidates to serve, of which docs/STUDY.md has the rule: *tasks*, trees per task on the raw
@@ -279,7 +279,7 @@ def _cross_fitted(
 
 
 def _lift(logs: Logs, scores: Array, plain: Array, propensity: SlotPropensity) -> Interval:
-    """Of whole pages in the order of scores [S] over those in another one, clustered by user."""
+    """Lift of whole pages in the order of scores [S] over those in another one, clustered by user."""
     pages = PageReplay(logs, RewardConfig())
     estimate = intervals.mean_lift(*(pages.values(pages.ranks(values), propensity) for values in (scores, plain)))
     return intervals.interval(estimate.value, estimate.influence, clusters_of(logs))
