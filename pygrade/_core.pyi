@@ -60,7 +60,8 @@ class Correction:
         tree_masks: Any,
         tree_leaves: Any,
     ) -> None: ...
-    num_tree_inputs: int
+    @property
+    def num_tree_inputs(self) -> int: ...
     def apply(
         self, context: Any, predictions: Any, offsets: Any, items: Any, result: Any, num_threads: int = 1
     ) -> None:

@@ -134,6 +134,8 @@ class TrustConfig(Options):
 class CorrectionConfig(Options):
     """Correction of the predictions by context, before anything is weighed."""
 
+    PYTHON_ONLY: ClassVar = ("policy",)  # not on the command line
+
     on: bool = option(True, "learn a correction, and let the gate decide whether it is served")
     maps: bool = option(True, "let each prediction bend first, where the log shows that it has to")
     items: bool = option(True, "item effects, where their own held-out likelihood supports them")

@@ -143,6 +143,10 @@ def propose(table: Table, stated_roles: Mapping[str, str], result: ColumnMap) ->
         for task in result.tasks:
             if prefix + task in table.names and prefix + task not in _taken(result):
                 result.take(prefix + task, prefix + task, BY_NAME)
+    for name in (name for name in table.names if name.startswith("slot_")):
+        if (share := name.replace("slot_", "share_", 1)) in table.names and not {name, share} & _taken(result):
+            result.take(name, name, BY_NAME)
+            result.take(share, share, BY_NAME)
     _rest(table, result)
 
 

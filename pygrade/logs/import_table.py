@@ -248,6 +248,13 @@ def _fields(attempt: _Attempt, slot: NDArray[np.int32] | None, options: _Options
         if any(role.startswith(prefix) for role in roles):
             with collect():
                 result[name] = _task_matrix(table, mapping, prefix, notes)
+    if arms := tuple(role.removeprefix("slot_") for role in roles if role.startswith("slot_")):
+        slots, shares = (
+            np.stack([conversion.numbers(table, prefix + arm, "", notes) for arm in arms], 1)
+            for prefix in ("slot_", "share_")
+        )
+        result["arms"], result["slots"] = arms, np.nan_to_num(slots, nan=-1).astype(np.int32)
+        result["arm_shares"] = shares[table.starts].astype(np.float32)
     return result
 
 

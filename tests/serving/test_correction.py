@@ -33,14 +33,14 @@ POLICIES = {
 }
 
 
-def make_policy(name="challenger", form="marginal", **changes):
+def make_policy(name="challenger", form="marginal", trees=0, **changes):
     options, mixture = POLICIES[name]
     policy = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(**{"hidden": (8,), **options})), seed=3)
     policy.head.weight.data.mul_(40)  # so that requests differ
     share = torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1], [0.1, 0.1, 0.2, 0.3, 0.3]])
     policy.set_static_weights(share[0], {"search": share[1]})
     policy.mixture = mixture if mixture is None else replace(mixture, **changes)
-    policy.correction = random_correction(6, form=form, trees=len(form))
+    policy.correction = random_correction(6, form=form, trees=trees)
     return policy
 
 
@@ -72,7 +72,7 @@ def without(given, *names):
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_page_is_the_ranking_by_the_policy_s_scores(requests, name, items):
     given = requests if items else without(requests, "items")
-    policy = make_policy(name)
+    policy = make_policy(name, trees=11)
     page = BlendedRanker(policy).rank(k=30, **given)
     scores = policy.scores(**given)
     assert page.values.tobytes() == np.take_along_axis(scores, page.indices, 1).tobytes()
@@ -86,7 +86,7 @@ def test_candidates_with_a_missing_prediction_stay_out_of_the_correction(request
     broken["predictions"][:, 4, 0] = np.nan
     broken["predictions"][:, 9, 3] = np.inf
     others = np.delete(np.arange(30), [4, 9])
-    ranker = BlendedRanker(make_policy(name))
+    ranker = BlendedRanker(make_policy(name, trees=11))
     page, scores = ranker.rank(k=30, **broken), ranker.policy.scores(**broken)
     assert np.isnan(scores[:, [4, 9]]).all()
     assert page.values[:, :28].tobytes() == np.take_along_axis(scores, page.indices, 1)[:, :28].tobytes()
@@ -104,7 +104,7 @@ def test_candidates_with_a_missing_prediction_stay_out_of_the_correction(request
 
 @pytest.mark.parametrize("name", ["challenger alone", "network, mixed"])
 def test_jagged_requests_equal_each_request_alone(requests, name):
-    policy, sizes = make_policy(name), [30, 1, 0, 17, 30]
+    policy, sizes = make_policy(name, trees=11), [30, 1, 0, 17, 30]
     keep = (np.arange(30) < np.array(sizes)[:, None]).reshape(-1)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     rows = {

@@ -32,7 +32,7 @@ typedef struct pygrade_log_options {
   uint32_t reserved;      /* 0 */
   char* error;            /* [error_size] for the text of an error, or NULL */
   size_t error_size;
-  /* Of a test, in which all arms rank each request; or NULL. Shares that change need another log. */
+  /* Arms of a test, which all rank each request; or NULL. Shares that change need another log. */
   const char* const* arms; /* [num_arms] names, closed with a 0: columns slot_<name> and share_<name> */
   const float* shares;     /* [num_arms] of the traffic, 0 to 1 */
   size_t num_arms;
@@ -49,8 +49,8 @@ PYGRADE_API pygrade_status pygrade_log_append(pygrade_log* log, const pygrade_ra
                                               const pygrade_request* request, const pygrade_page* page,
                                               const pygrade_log_ids* ids, uint32_t wait_us, int32_t* taken);
 
-/* The same of a log with arms: `arms` [num_arms] are their pages of the request, by pygrade_ranker_rank without
- * PYGRADE_REQUEST_EXPLORE; NULL: the arm could not rank it. */
+/* As pygrade_log_append, of a log with arms: `arms` [num_arms] are their pages of the request, by pygrade_ranker_rank
+ * without PYGRADE_REQUEST_EXPLORE; NULL: the arm could not rank it. */
 PYGRADE_API pygrade_status pygrade_log_append_test(pygrade_log* log, const pygrade_ranker* ranker,
                                                    const pygrade_request* request, const pygrade_page* page,
                                                    const pygrade_page* const* arms, const pygrade_log_ids* ids,

@@ -126,7 +126,7 @@ std::optional<Page> Service::Impl::rank_by(std::size_t place, const Ranked& rank
   }
 }
 
-// Of a test, the pages of all arms. An arm that served a degraded page has none: that is not how it ranks.
+// Pages of all arms of a test. An arm that served a degraded page has none: that is not how it ranks.
 void Service::Impl::rank_arms(const Ranked& ranked, Context& context, const ServiceRequest& given, bool shown) {
   auto& pages = context.arm_pages;
   pages.assign(config.test ? config.arms.size() : 0, {});

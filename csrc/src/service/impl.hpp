@@ -48,7 +48,7 @@ struct Context {
   std::vector<std::int32_t> other_indices;
   std::vector<std::int32_t> place;  // of a candidate on a page
   std::string lines;
-  // Of a test:
+  // Pages of a test's arms:
   std::vector<ExposurePage> arm_pages;
   std::vector<std::int32_t> arm_indices;        // [arms, k]
   std::vector<std::vector<float>> arm_columns;  // [arms] item columns

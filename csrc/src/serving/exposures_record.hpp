@@ -16,7 +16,7 @@ namespace pygrade::inline v0_2::detail {
 
 // Schema that the columns depend on.
 struct ExposureSchema {
-  // Of the policy that made a page and, in a test, of those of its arms.
+  // Columns of the policy that made a page and, in a test, of those of its arms.
   ExposureSchema(const Policy& policy, bool scored, std::span<const ExposurePage> arms);
   bool is_of(const Policy& policy, bool scored, std::span<const ExposurePage> arms) const;
 
