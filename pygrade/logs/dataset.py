@@ -158,9 +158,11 @@ def map_columns(parts: Iterable[Logs], folder: Path) -> Logs:
     tables: list[NDArray[np.float32]] = []
     first: Logs | None = None
     scales: dict[str, Any] = {}
+    delays: set[int] = set()
     for part in parts:
         part = part.with_arms(())  # of a test, which no training reads
         first, scales = first or part.select(slice(0, 0)), scales | dict(part.scales)
+        delays.update(part.feedback_delays)
         sizes.append(np.diff(part.offsets))
         if part.embeddings is not None and not (tables and tables[-1] is part.embeddings):
             tables.append(part.embeddings)
@@ -181,7 +183,11 @@ def map_columns(parts: Iterable[Logs], folder: Path) -> Logs:
         columns[name] = _join(folder / name, written[name])
     ends = np.cumsum(np.concatenate([[0], *sizes]), dtype=np.int64)
     whole = columns["embedding"] is not None
-    columns |= {"offsets": map_column(ends, folder / "offsets"), "scales": scales}
+    columns |= {
+        "offsets": map_column(ends, folder / "offsets"),
+        "scales": scales,
+        "feedback_delays": tuple(sorted(delays)),
+    }
     return replace(first, **columns, embeddings=np.concatenate(tables) if whole else None)
 
 

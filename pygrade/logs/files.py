@@ -75,6 +75,7 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
     changes["scales"] = {task: scale for part in parts for task, scale in part.scales.items()}  # the last one's
+    changes["feedback_delays"] = tuple(sorted({delay for part in parts for delay in part.feedback_delays}))
     embeddings = [(part.embedding, part.embeddings) for part in parts]
     tables = [
         (vector_index, vectors)

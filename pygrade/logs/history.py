@@ -117,7 +117,8 @@ class HistoryPass:
 
     def add(self, logs: Logs) -> Logs:
         """The log with the columns, of what this pass saw before; those of a served log, which has them all, are made
-        anew. ``ValueError`` if time goes back between parts, or if the log has some columns of these names."""
+        anew. ``ValueError`` if time goes back between parts, or if the log has some columns of these names, or was
+        joined with another delay of feedback."""
         history = self.history
         if {*history.features} <= {*logs.features} and {*history.items} <= {*logs.items}:
             logs = without_columns(logs, history)
@@ -126,6 +127,9 @@ class HistoryPass:
             raise ValueError(f"the log has a column {clash[0]!r}, which is one of the history's; want another name")
         if reason := why_not(logs, ids=False):
             raise ValueError(f"the log has no history: {reason}")
+        if others := [delay for delay in logs.feedback_delays if delay != history.feedback_after]:
+            wanted = f"history.feedback_seconds = {others[0] / 1000:g}, or a log joined with {history.feedback_after}"
+            raise ValueError(f"the log was joined with feedback_delay_ms = {others[0]}; want {wanted}")
         assert logs.timestamp is not None
         order = np.argsort(logs.timestamp, kind="stable")
         ordered = logs if bool((order[1:] > order[:-1]).all()) else logs.select(order)

@@ -101,6 +101,7 @@ def import_table(
     attempt.problems.check(where)
     fields, mapping, notes = attempt.fields, attempt.mapping, attempt.notes
     fields["slots_known"] = not (own_list or mapping.no_slots)
+    fields["feedback_delays"] = tuple(header.get("feedback_delays", ()))
     notes.changed[:0] = said
     if "value" in fields:
         _check_price(fields, mapping, notes, conversion.item_codes(attempt.table, mapping), own=bool(header))

@@ -86,6 +86,7 @@ class Logs:
     embedding: NDArray[np.int32] | None = None  # [M] place of the item's vector in `embeddings`, -1: unknown
     embeddings: NDArray[np.float32] | None = None  # [E, d] distinct vectors, d ≤ 256, none of length 0
     slots_known: bool = True  # else `position` tells what was shown, and counts it as it was listed: not where
+    feedback_delays: tuple[int, ...] = ()  # ms after its page in which feedback was joined; none: unknown
     scales: Mapping[str, PredictionScale] = field(default_factory=dict)  # task → how its table's column was read
 
     def __post_init__(self) -> None:

@@ -195,6 +195,7 @@ class ParquetParts:
         result["task_values"] = tuple(float(v) for v in self.header.get("task_values", ()))
         result["value_tasks"] = tuple(str(task) for task in self.header.get("value_tasks", ()))
         result["slots_known"] = self.slots_known
+        result["feedback_delays"] = tuple(int(delay) for delay in self.header.get("feedback_delays", ()))
         result["scales"] = from_records(self.header.get("scales", {}))
         inside = np.ones(self.num_rows, bool)
         inside[starts] = False  # rows whose predecessor belongs to the same request
@@ -331,6 +332,8 @@ def write_part(columns: dict[str, Any], file: Path) -> None:
 
 def _header(columns: dict[str, Any]) -> dict[str, Any]:
     stated = {name: columns[name] for name in _STATED}
+    if delays := columns["feedback_delays"]:
+        stated["feedback_delays"] = delays
     return {"format_version": FORMAT_VERSION, **stated, "scales": to_records(columns["scales"])}
 
 

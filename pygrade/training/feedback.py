@@ -173,7 +173,8 @@ class FeedbackJoin:
         counted["capped"] += int(capped.sum())
         feedback[capped] = 1.0
         rest = [] if ripe.all() else [pages.select(np.flatnonzero(~ripe))]
-        logs = replace(logs, feedback=feedback.astype(np.float32))
+        delays = () if self.delay_ms is None else (self.delay_ms,)
+        logs = replace(logs, feedback=feedback.astype(np.float32), feedback_delays=delays)
         self.pages = rest
         for request in taken:
             del self._served[request]

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from pygrade import _core
+from pygrade._util.hashing import stable_id
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.service import JoinConfig
-from pygrade.logs import Logs, read_logs
+from pygrade.logs import Logs, concatenate, read_logs
 from pygrade.logs.history import GROUPS, History, without_columns
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.service.exposures import read_removals
 from pygrade.service.join import join_logs
 from tests.corrections import random_correction
+from tests.refusals import refuses
 from tests.service.conftest import Server, eventually, needs_server
 from tests.service.served import by_request
 
@@ -141,6 +143,48 @@ def test_columns_are_those_of_the_log_whatever_ends_the_server(run, tmp_path):
     places = [made.items.index(name) for name in served.items]
     np.testing.assert_array_equal(served.item_features, made.item_features[:, places])
     assert (made.item_features != 0).any(0).all() and (made.context[:, 1:] != 0).any(0).all()
+
+
+def test_feedback_counts_by_its_time_or_differs_as_documented(run, tmp_path):
+    with serve(run, tmp_path / "said") as server:
+        body = page_of(0, np.random.default_rng(5)) | {"user": "ann", "k": CANDIDATES}
+        early, soon, last, late, twice, before, of_bob, belated = items = body["items"][:8]
+
+        def update(item: str, delay: int, **changes: str) -> None:
+            event = {"user": "ann", "item": item, "task": "click", "request_id": "r0", "timestamp": START + delay}
+            server.answer("/v1/update", {"events": [event | changes]})
+
+        update(early, 500)  # sent before its page: no record has the row
+        server.answer("/v1/rank", body)
+        update(soon, SECOND)
+        update(last, 4 * SECOND)
+        update(late, 4 * SECOND + 1)
+        update(twice, 900, event_id="a")
+        update(twice, 900, event_id="b")
+        update(before, -SECOND)  # a clock that is behind
+        update(of_bob, SECOND, user="bob")  # whose record has no such page
+        for number, delay in ((1, 4 * SECOND), (2, 8 * SECOND)):
+            server.answer("/v1/rank", body | {"request_id": f"r{number}", "timestamp": START + delay})
+            if number == 1:
+                update(belated, SECOND)  # received when it should have counted
+        wait_for_disk(server, 3)
+    served, made = replayed(run)
+
+    def clicked(logs: Logs, page: int) -> set[str]:
+        rows = logs.row_request == page
+        seen = logs.item_features[rows, logs.items.index("seen_click")] > 0
+        return {item for item in items if stable_id(item) in logs.item_id[rows][seen]}
+
+    assert clicked(served, 1) == {soon, last, twice, before} == clicked(served, 2) - {belated}
+    assert clicked(made, 1) == clicked(made, 2) == clicked(served, 2) | {early, of_bob}
+    folders = run / "logs", [run / "feedback"], run / "longer"
+    join_logs(*folders, JoinConfig(feedback_delay_ms=4 * SECOND + 1), 1 << 60)
+    longer = read_logs(run / "longer")
+    assert longer.feedback.sum() == served.feedback.sum() + 1 and longer.feedback_delays == (4 * SECOND + 1,)
+    for logs in (longer, concatenate([served.select([0]), longer.select([1, 2])])):
+        refuses(
+            ValueError, "joined with feedback_delay_ms = 4001; want .* joined with 4000", HISTORY.columns().add, logs
+        )
 
 
 def handle(service: _core.Service, path: str, body: dict | None = None, method: str = "POST") -> tuple[int, dict]:

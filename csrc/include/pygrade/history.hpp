@@ -4,8 +4,7 @@
 //
 // Nothing depends on the order in which exposures and feedback arrive, but for what comes too late to count:
 //
-// - An exposure counts `shown_after` ms after it, its feedback `feedback_after` ms after it; feedback that arrives
-// later
+// - An exposure counts `shown_after` ms after it, its feedback `feedback_after` ms after it; what happens later
 //   than that never counts.
 // - A user's history is his last `max_shown` exposures. What he did with an item, with a category and at all is counted
 //   in these.
