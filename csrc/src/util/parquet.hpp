@@ -30,7 +30,8 @@ class ParquetColumn {
   }
   // Adds one value for so many rows; of a column with runs.
   template <class Number>
-  requires(std::is_arithmetic_v<Number>) void add_run(Number value, std::size_t rows) {
+    requires(std::is_arithmetic_v<Number>)
+  void add_run(Number value, std::size_t rows) {
     add_entry(std::string_view(reinterpret_cast<const char*>(&value), sizeof value), rows);
   }
   void add_run(std::string_view text, std::size_t rows) { add_entry(text, rows); }
