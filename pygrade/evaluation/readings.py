@@ -9,7 +9,7 @@
       ψ = Σ_i w_i y_i,   w_i = (e(slot in the arm) - e(slot in the control)) / ê_i,   ê_i = Σ_a share_a e(slot_a(i))
 
   with e = 0 off the page. E ψ is the gain of the arm's page over the control's, whichever arm served the page; on a
-  shuffled page ê_i has the mean e of each arm's slots. Chuklin et al. and Airbnb's KDD 2025 paper weigh alike.
+  shuffled page ê_i has the mean e of each arm's slots.
 
 Each is a lift in value, and in each task's events, over the control's mean request. Errors are clustered by user.
 """
