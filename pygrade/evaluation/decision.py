@@ -19,11 +19,12 @@ class Decision(NamedTuple):
 
 
 def decide(test: TestReadings, compete: bool) -> Decision:
-    """The decision; compete: the items of a page compete, see `items_compete`, so that item weights don't decide.
+    """The decision; compete: the items of a page compete, see `items_compete`, so that whole pages alone decide: there
+    a ranking that moves cheap items up reads better by slots, too, and earns nothing.
 
     1. A split that is not as planned, or pages that are not those of the log's slots: stop reading.
-    2. For each arm, item weights decide; `DIFFER` if items compete or item weights disagree with a rung below
-       (|z| > 3); `PREDICTED` if `DIFFER` disagrees with it.
+    2. For each arm, item weights decide; `DIFFER` if they disagree with a rung below (|z| > 3); `PREDICTED` if
+       `DIFFER` disagrees with it, or items compete.
     3. Ship the arm of the largest lift whose anytime-valid interval is above `MARGIN` and whose whole pages are not
        significantly below 0; stop if every arm's is below 0, or shows the same pages as the control; else go on.
     """
@@ -66,6 +67,5 @@ def deciding_rung(disagreement: dict[str, float], compete: bool) -> str:
     >>> deciding_rung({ITEMS: 3.5, DIFFER: 0.2}, False), deciding_rung({ITEMS: 1.0, DIFFER: 0.2}, False)
     ('slots that differ', 'item weights')
     """
-    if not compete and abs(disagreement[ITEMS]) <= MOST_DISAGREEMENT:
-        return ITEMS
-    return DIFFER if abs(disagreement[DIFFER]) <= MOST_DISAGREEMENT else PREDICTED
+    held = (rung for rung in (ITEMS, DIFFER) if not compete and abs(disagreement[rung]) <= MOST_DISAGREEMENT)
+    return next(held, PREDICTED)

@@ -14,7 +14,7 @@ from pygrade.evaluation.position import slot_discount
 from pygrade.evaluation.readings import BELOW, DIFFER, ITEMS, PREDICTED, WHOLE
 from pygrade.logs import Logs
 
-LOST = 0.03  # pairs lost per event, from which on item weights may have the wrong sign
+LOST = 0.01  # pairs lost per event, from which on readings by slot may have the wrong sign
 _POWER_LAW = 0.7
 
 
@@ -42,7 +42,7 @@ class Competition(Record):
 
 
 def items_compete(logs: Logs, task: str | None = None) -> Competition:
-    """The gate before item weights decide.
+    """The gate before item weights, or slots that differ, decide.
 
     Independent items give Σ_requests Σ_{i<j} m_i m_j pairs, with m the prediction scaled to the events of its slot. If
     a visit buys one thing there are none; users who differ beyond the predictions give more. task: None, the last one

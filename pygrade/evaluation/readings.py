@@ -124,7 +124,7 @@ def read_pages(
             for rung, gain in rungs.items():
                 lift = gain.value / base.value
                 found[name][rung][label] = Estimate(lift, (gain.influence - lift * base.influence) / base.value)
-    readings = {name: {rung: {} for rung in RUNGS} for name in names[1:]}  # type: ignore[var-annotated]
+    readings: dict[str, dict[str, dict[str, Reading]]] = {name: {rung: {} for rung in RUNGS} for name in names[1:]}
     for label in metrics:
         for rung in RUNGS[1:]:
             have = [name for name in names[1:] if label in found[name][rung]]

@@ -20,7 +20,7 @@ from pygrade.evaluation.arms import (
     STATIC,
 )
 from pygrade.evaluation.plan_readings import items_compete, plan_readings
-from pygrade.evaluation.readings import DIFFER, ITEMS, WHOLE
+from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, WHOLE
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -274,7 +274,7 @@ def _test_plan(
     if slots is not None and logs.slots_known and (logs.feedback > 0).any() and not _is_zero(lift):
         plans = plan_readings(logs, *slots, lift.value, exposure=exposure, sampled=sampled)
         compete = items_compete(logs).compete
-        rung = DIFFER if compete else ITEMS
+        rung = PREDICTED if compete else ITEMS
         if plans[rung]["users"] is not None and plans[DIFFER]["users"] is not None:
             return _TestPlan(lift.value, rung, plans[rung], None if compete else plans[DIFFER])
     plan = plan_of_events(logs, logs.value_of(logs.feedback), lift.value, sampled=sampled)

@@ -86,9 +86,9 @@ def grow(
     grown = replace(
         candidate,
         name=f"{candidate.name}, {NAME}",
-        correction=replace(candidate.correction, **whole),  # type: ignore[arg-type]
+        correction=replace(candidate.correction, **whole),
         folds=tuple(
-            replace(correction, **packed(model, count))  # type: ignore[arg-type]
+            replace(correction, **packed(model, count))
             for correction, model in zip(candidate.folds, models, strict=True)
         ),
     )
@@ -178,7 +178,7 @@ def inputs_of(correction: Correction, logs: Logs) -> Floats32:
     return np.concatenate(parts)
 
 
-def packed(model: Any, count: int) -> dict[str, Floats32]:
+def packed(model: Any, count: int) -> dict[str, Any]:
     """The first trees of a LightGBM model as fields of `Correction`."""
     trees = model.dump_model(num_iteration=count)["tree_info"]
     inputs, thresholds = np.zeros((2, len(trees), NODES), np.float32)

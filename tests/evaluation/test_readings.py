@@ -1,13 +1,16 @@
 """Readings of a test by nested assumptions, the gate before it, its plan and its decision."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.study import page_tests
 from pygrade.evaluation.abtest import SampleRatio, sequential_interval
-from pygrade.evaluation.decision import MARGIN, decide
+from pygrade.evaluation.decision import MARGIN, decide, deciding_rung
 from pygrade.evaluation.plan_readings import items_compete, plan_readings
 from pygrade.evaluation.readings import (
     BELOW,
@@ -162,6 +165,34 @@ def test_rungs_agree_find_a_lift_and_need_ever_fewer_requests():
     assert decide(read_pages(make_test(6000, lift=-1.0)), False).action == "stop"
 
 
+def test_where_visits_buy_one_thing_what_earns_nothing_reads_better_by_slots_and_whole_pages_decide():
+    pool = page_tests.make_pool("buy23", 4_000, 0)
+    control, new = page_tests.tune(pool, 0.0, 0, price=-0.3)
+    earned = page_tests.expected(pool, control).sum()
+    assert abs(page_tests.lift_of(pool, control, new)) < 1e-3
+    assert min(page_tests.closed_form(pool, control, new)) / earned > MARGIN
+    rng = np.random.default_rng(0)
+    for world, compete in (("buy4", True), ("buy23", True), ("prices", False), ("effects", False)):
+        pool = page_tests.make_pool(world, 2_000, 1)
+        page = page_tests.rank(np.log(pool.guess))
+        gate = items_compete(page_tests.log_of(pool, [page, page], np.zeros(2_000, int), rng))
+        assert gate.compete == compete and deciding_rung({ITEMS: 0.0, DIFFER: 0.0}, gate.compete) == (
+            PREDICTED if compete else ITEMS
+        )
+
+
+def test_the_guide_has_the_figures_of_the_study():
+    root = Path(__file__).parents[2]
+    power, *gates = (root / "bench/results/page_tests.txt").read_text(encoding="utf-8").splitlines()
+    needed = [int(text.replace(",", "")) for text in re.findall(r" ([\d,]+) ± [\d,]+, planned", power)]
+    guide = (root / "docs/guides/ab-tests.md").read_text(encoding="utf-8")
+    table = "".join(re.findall(r"^\| (?:whole|below|slots|item) .*\| ([\d,; ]+) \|$", guide, re.M)).replace(";", "")
+    said = [int(text.replace(",", "")) for text in re.findall(r"\d+,\d+", table.replace("000", "000 "))]
+    assert said == [round(number, -3) for number in needed] and len(said) == len(RUNGS)
+    named = {w: int(n) for w, n in re.findall(r"gate, (\w+): competes (\d+) of 40", "\n".join(gates))}
+    assert named == {"prices": 1, "effects": 1, "returning": 0, "buy4": 40, "buy23": 40, "buy68": 40}
+
+
 def test_several_arms_share_the_error_and_shares_may_change():
     logs = make_test(3000, arms=3, lift=1.0)
     test = read_pages(logs)
@@ -210,9 +241,12 @@ def test_earlier_pages_narrow_whole_pages():
 def test_the_decision_falls_back_where_assumptions_fail():
     test = read_pages(make_test(6000, lift=1.0))
     new = test.arms["new"]
-    assert decide(test, compete=True).rung in (DIFFER, "")
+    assert deciding_rung(new.disagreement, compete=True) == PREDICTED
     doubtful = replace(test, arms={"new": replace(new, disagreement=new.disagreement | {ITEMS: -3.2})})
-    assert decide(doubtful, compete=False) == decide(test, compete=True)
+    assert (
+        decide(doubtful, compete=False).rung in (DIFFER, "")
+        and deciding_rung({ITEMS: -3.2, DIFFER: 1.0}, False) == DIFFER
+    )
     broken = replace(test, split=SampleRatio(20.0, 1e-5, True))
     assert decide(broken, False)[:2] == ("stop", "The split is broken (p = 1e-05): do not read the test.")
     assert "in other slots than their arm's" in decide(replace(test, agreement=0.9), False).reason

@@ -13,10 +13,10 @@ from pygrade.metrics.texts import value_text
 def run(options: TestPlanOptions) -> dict[str, Any]:
     logs = load_log(options)
     metrics, count, days = plan_of_log(logs, options.effect, options.power, options.arms)
-    arms = {} if logs.slots is None else dict(zip(logs.arms[1:], logs.slots.T[1:], strict=True))
+    pages = [] if logs.slots is None else [*logs.slots.T]
     rungs = {
-        arm: plan_readings(logs, logs.slots[:, 0], slots, options.effect, power=options.power)  # type: ignore[index]
-        for arm, slots in arms.items()
+        arm: plan_readings(logs, pages[0], slots, options.effect, power=options.power)
+        for arm, slots in zip(logs.arms[1:], pages[1:], strict=True)
     }
     gate = items_compete(logs) if rungs else None
     if not options.json:
