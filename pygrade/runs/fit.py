@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from pygrade._util.files import directory_lock
+from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_json
 from pygrade._util.threads import torch_threads
 from pygrade.config.training import TrainConfig
@@ -67,6 +68,8 @@ def fit(
     ``source``: name of the data. The summary's ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
+    if config.correction.trees:
+        require("lightgbm", "trees")
     in_use, options = check_guardrails(config, heldout), config
     directory, started = Path(out_dir), time.perf_counter()
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):

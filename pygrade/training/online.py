@@ -130,6 +130,10 @@ class OnlineLearner:
             raise ValueError(f"single_tasks has {unknown[0]!r}; want tasks of the policy, {', '.join(policy.tasks)}")
         if self.config.correction and not policy.takes_corrected:
             raise ValueError("correction is True; want a policy that takes corrected predictions")
+        if self.config.correction and policy.correction is not None and policy.correction.trees:
+            raise ValueError(
+                "correction is True; want a policy without trees on its correction, which can't be renewed"
+            )
         limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
         self.limits = _limits_of(self.config, policy)  # that versions keep
         self.guardrails = policy.guardrails  # the state of the limits of what is served, as last measured

@@ -1,5 +1,6 @@
 """Trees on top of a correction: what the core makes of LightGBM's, when they are served, and when not."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from pygrade.config.training import CorrectionConfig, RewardConfig, TrainConfig
 from pygrade.logs.dataset import Dataset
+from pygrade.runs.fit import fit
 from pygrade.training import evidence
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.trees import MOST, packed
@@ -94,3 +96,10 @@ def test_where_a_line_tells_all_no_tree_is_served(monkeypatch):
     for seed in range(3):
         found = gathered(shop(seed=seed, twist=0.0)[0], monkeypatch)
         assert found.licensed is not None and not found.licensed.candidate.correction.trees
+
+
+def test_without_lightgbm_nothing_begins(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(ImportError, match=r"pip install 'pygrade-ranking\[trees\]'"):
+        fit(shop(50)[0], TrainConfig(correction=CorrectionConfig(trees=True)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
