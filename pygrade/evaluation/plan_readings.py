@@ -38,7 +38,7 @@ class Competition(Record):
     def __str__(self) -> str:
         pairs = f"{self.observed:,.0f} pairs of {self.task} on a page where independent items give {self.expected:,.0f}"
         lost = f"{100 * self.lost:.1f} lost per 100 ({100 * self.low:.1f} to {100 * self.high:.1f})"
-        return f"{'items compete' if self.compete else 'items do not compete'}: {pairs}, {lost}"
+        return f"{'items may compete' if self.compete else 'items do not compete'}: {pairs}, {lost}"
 
 
 def items_compete(logs: Logs, task: str | None = None) -> Competition:

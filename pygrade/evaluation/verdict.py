@@ -250,7 +250,7 @@ class _TestPlan(NamedTuple):
         text = f". {_traffic(days, longest).capitalize()} {'tells' if days == 1 else 'tell'} whether"
         reach = f"(± {100 * _SIZE * self.lift:.1f} %)"
         if self.size is None:
-            return f"{text} and how much {reach}, as visits buy one thing"
+            return f"{text} and how much {reach}, as the items of a page may compete"
         if self.hidden(self.size):
             return f"{text}; how much, its users are too few to tell"
         return f"{text}, {_span(self.size['days'], longest)} how much {reach}"

@@ -88,7 +88,7 @@ def test_a_test_read_by_items_tells_whether_and_slots_that_differ_how_much():
     once = replace(logs, feedback=np.stack([buys & first, buys & ~first], 1).reshape(-1, 1).astype(np.float32))
     one = said("better", large, once, slots=pages)
     assert one.weeks == plan_readings(once, *pages, 0.05)[DIFFER]["days"] / 7
-    assert one.sentence.endswith(" tell whether and how much (± 3.5 %), as visits buy one thing.")
+    assert one.sentence.endswith(" tell whether and how much (± 3.5 %), as the items of a page may compete.")
     lasting = log(lasting=True)
     hidden = said("better", large, lasting, slots=(lasting.position + 0, 1 - lasting.position))
     assert hidden.sentence.endswith("5 days of your traffic tell whether; how much, its users are too few to tell.")
