@@ -109,6 +109,9 @@ class LogsEventConfig(Options):
 
     task_values: Mapping[str, float] | None = option(None, "value of one event of each task; none: the log's, else 1")
     funnel: tuple[tuple[str, ...], ...] = option((), "chains of tasks, each possible only after the one before it")
+    attributes: tuple[str, ...] | None = option(
+        None, "item columns that are an item's, as at its first request; none: those with one value for each item"
+    )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Columns of the events:
 - ``c_<name>``: context of the request, float64 or str, null if unknown.
 - ``m_<name>`` float32: outcome measures of a shown row (seconds played …), null if unknown; ``y_<task>`` float32:
   0 or 1.
+- ``i_<name>`` float32: a number of the row that is none of the item's attributes, null if unknown; no feature reads it.
 - ``p_<task>`` float32: what the user's own model predicted for the row, shown or not; null if unknown. Optional.
 """
 

@@ -176,12 +176,12 @@ def _typed(frame: "pl.DataFrame", schema: dict[str, Any]) -> "pl.DataFrame":
         types = {name: polars.Int64 for name in IDS} | {"position": polars.Int32}
         types |= {"scenario": polars.String, "stage": polars.String}
         for name, dtype in frame.schema.items():
-            if name[:2] in ("m_", "p_", "y_"):
+            if name[:2] in ("i_", "m_", "p_", "y_"):
                 types[name] = polars.Float32
             elif name[:2] == "c_":
                 types[name] = polars.String if dtype == polars.String else polars.Float64
         head = [*IDS, "position", *(name for name in ("scenario", "stage") if name in frame.columns)]
-        order = head + sorted((n for n in frame.columns if n not in head), key=lambda n: "cmpy".index(n[0]))
+        order = head + sorted((n for n in frame.columns if n not in head), key=lambda n: "cimpy".index(n[0]))
         schema = {name: types[name] for name in order}
     return frame.select(polars.col(name).cast(dtype) for name, dtype in schema.items())
 

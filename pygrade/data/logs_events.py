@@ -1,14 +1,16 @@
 """Logs in pygrade's own contract (`pygrade.logs`) as raw events; the license is that of the log's owner.
 
-The context x_<feature> becomes c_<feature> (x_device=app: c_device_app). Item columns i_<name> and the price ``value``
-become attributes of the item, with their values at its first request. Predictions p_<task> may be missing; the pipeline
-fuses them if it is told to (`PipelineConfig.predictions`). ``event_time`` is the request's time: the contract has no
-other. A log without timestamps counts its requests in their order instead, one ms each. Feedback is 0 or 1.
+The context x_<feature> becomes c_<feature> (x_device=app: c_device_app). Item columns i_<name> that have one
+value for each item, or that `LogsEventConfig.attributes` names, and the price ``value`` become attributes of the item,
+with their values at its first request; others, such as columns of history, stay columns i_<name> of the rows.
+Predictions p_<task> may be missing; the pipeline fuses them if it is told to (`PipelineConfig.predictions`).
+``event_time`` is the request's time: the contract has no other. A log without timestamps counts its requests in their
+order instead, one ms each. Feedback is 0 or 1.
 """
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from pygrade.config.data import LogsEventConfig
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.logs.logs import Logs, validate
-from pygrade.logs.parquet import ParquetParts, parts_of
+from pygrade.logs.parquet import ParquetParts, open_parquet, parts_of
 
 logger = logging.getLogger("pygrade")
 
@@ -27,19 +29,42 @@ logger = logging.getLogger("pygrade")
 def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | None = None) -> None:
     """Writes the events of a log; memory for one of its files. Errors name file, row and column."""
     config, source, requests, notes = config or LogsEventConfig(), None, 0, dict[str, None]()
-    for path in parts_of(directory):
+    files = parts_of(directory)
+    of_item = _item_columns(files)
+    if unknown := sorted({*(config.attributes or ())} - {*of_item}):
+        raise ValueError(f"attributes names {unknown[0]!r}; want item columns: {', '.join(of_item) or 'none'}")
+    if config.attributes is not None:
+        of_item = {name: name in config.attributes for name in of_item}
+    if of_rows := [name for name, is_attribute in of_item.items() if not is_attribute]:
+        notes[f"{', '.join(of_rows)}: of a row, not of its item; kept, but no feature reads them"] = None
+    for path in files:
         with ParquetParts(path) as parts:
-            logs = Logs(**parts.read(predicted=False))
+            logs = Logs(**parts.read(predicted=False)).with_items(tuple(of_item))
             validate(logs, str(path), parts.row_name)
             notes |= dict.fromkeys(parts.notes)
             predicted = [task for task in logs.tasks if f"p_{task}" in parts.names]
         source = source or _source(logs, directory, predicted, config)
-        _add(logs, writer, source, requests, str(path))
+        _add(logs, writer, source, of_item, requests, str(path))
         requests += logs.num_requests
     for note in notes:
         logger.warning("%s: %s", directory, note)
     assert source is not None  # there is a file
     writer.finish(source)
+
+
+def _item_columns(files: Sequence[Path]) -> dict[str, bool]:
+    """The item columns of a log, each with whether no item has two values in it."""
+    polars, frames = require("polars"), []
+    for file in files:
+        with open_parquet(file) as parquet:
+            names = parquet.schema_arrow.names
+        if (columns := [name for name in names if name.startswith("i_")]) and "item_id" in names:
+            frames.append(polars.scan_parquet(file).select("item_id", polars.col(columns).cast(polars.Float32)))
+    if not frames:
+        return {}
+    values = polars.all().fill_nan(None).drop_nulls().n_unique() <= 1
+    of_item = polars.concat(frames, how="diagonal_relaxed").group_by("item_id").agg(values).select("^i_.*$")
+    return {name[2:]: value for name, value in of_item.select(polars.all().all()).collect().row(0, named=True).items()}
 
 
 def _source(logs: Logs, directory: Path, predicted: Sequence[str], config: LogsEventConfig) -> EventSource:
@@ -63,7 +88,9 @@ def _source(logs: Logs, directory: Path, predicted: Sequence[str], config: LogsE
     )
 
 
-def _add(logs: Logs, writer: EventWriter, source: EventSource, first: int, origin: str) -> None:
+def _add(
+    logs: Logs, writer: EventWriter, source: EventSource, of_item: Mapping[str, bool], first: int, origin: str
+) -> None:
     """Adds the rows; requests without times are numbered from ``first`` on."""
     polars, request, shown = require("polars"), logs.row_request, logs.shown
     times = first + np.arange(logs.num_requests) if logs.timestamp is None else logs.timestamp
@@ -77,6 +104,12 @@ def _add(logs: Logs, writer: EventWriter, source: EventSource, first: int, origi
         columns["scenario"] = polars.Series(logs.scenario[request].tolist(), dtype=polars.String).replace("", None)
     for column, label in zip(logs.context.T, identifiers(logs.features).values(), strict=True):
         columns[f"c_{label}"] = polars.Series(column[request].astype(np.float64)).fill_nan(None)
+    attributes: dict[str, Any] = {}
+    for column, (name, label) in zip(logs.item_columns.T, identifiers(logs.items).items(), strict=True):
+        if of_item[name]:
+            attributes[label] = column
+        else:
+            columns[f"i_{label}"] = polars.Series(np.ascontiguousarray(column)).fill_nan(None)
     for t, task in enumerate(logs.tasks):
         if task in source.predictions:
             columns[f"p_{task}"] = logs.predictions[:, t]
@@ -84,7 +117,6 @@ def _add(logs: Logs, writer: EventWriter, source: EventSource, first: int, origi
     frame = polars.DataFrame(columns | hidden)
     frame = frame.with_columns(polars.when(polars.Series(shown)).then(polars.col(name)).alias(name) for name in hidden)
     writer.add_events(frame, origin)
-    attributes = dict(zip(identifiers(logs.items).values(), logs.item_columns.T, strict=True))
     if source.price is not None:
         attributes[source.price] = logs.value
     if attributes:

@@ -8,9 +8,11 @@ import polars as pl
 import pytest
 
 from pygrade.config.data import LogsEventConfig
+from pygrade.config.training import HistoryConfig
 from pygrade.data.events import EventSource, import_events
 from pygrade.features import default_schema
 from pygrade.logs import write_logs
+from pygrade.logs.history import History
 from tests.logs.test_logs import make_logs
 from tests.refusals import refuses
 
@@ -58,14 +60,36 @@ def test_features_get_names_that_are_identifiers(tmp_path):
         np.testing.assert_array_equal(events[name].fill_null(np.nan), logs.context[:, place])
 
 
+def test_columns_of_history_stay_those_of_the_rows(tmp_path):
+    """Bit for bit, beside a column that has one value for each item."""
+    logs, time = make_logs(2000), 1_764_000_000_000 + 100_000 * np.arange(2000)
+    margin = np.sqrt(logs.item_id)[:, None].astype(np.float32)
+    logs = replace(logs, items=("margin",), item_features=margin, value=None, timestamp=time)
+    history = History.fit(logs, HistoryConfig(True))
+    made = history.columns().add(logs)
+    write_logs(made, tmp_path / "logs", 700)
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", rows=900)
+    assert log.items().columns == ["item_id", "margin"]
+    found = log.scan().collect().sort("request_id", "item_id")
+    order = np.lexsort((made.item_id, made.request_id[made.row_request]))
+    assert len(history.items) > 8 and made.item_features[:, 1:].any(0).all()
+    for name, values in zip(made.items[1:], made.item_features.T[1:], strict=True):
+        assert found[f"i_{name}"].to_numpy().tobytes() == values[order].tobytes()
+
+
 def test_item_columns_are_attributes_of_the_item(tmp_path):
     logs = make_logs()
     rows = np.arange(logs.num_rows)
     values = np.stack([rows, np.where(logs.item_id % 3 == 0, np.nan, -logs.item_id)], 1).astype(np.float32)
     logs = replace(logs, items=("age", "brand=a"), features=("old", "hour"), item_features=values, value=None)
     write_logs(logs, tmp_path / "logs", 50)
-    items = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log").items().sort("item_id")
+    config = LogsEventConfig(attributes=logs.items)
+    items = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", config).items().sort("item_id")
     assert items.columns == ["item_id", "age", "brand_a"]
+    other = tmp_path / "other"
+    assert import_events(f"logs:{tmp_path / 'logs'}", other).items().columns == ["item_id", "brand_a"]
+    config = LogsEventConfig(attributes=("size",))
+    refuses(ValueError, "'size'; want item columns: age", import_events, f"logs:{tmp_path / 'logs'}", other, config)
     order = np.lexsort((rows, logs.timestamp[logs.row_request]))
     first = {
         int(item): float(values[row, 0]) for row, item in reversed(list(zip(order, logs.item_id[order], strict=True)))
