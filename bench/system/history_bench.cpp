@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
                                                  predictions));
       rows.back().events = row % 7 == 0;
     }
-    store.show(history, history_key(user), std::move(rows));
+    store.add_exposures(history, history_key(user), std::move(rows));
     if (user % 100 == 99) store.flush();
   }
   const std::int64_t now = start + 2 * spec.half_life;

@@ -87,13 +87,13 @@ std::vector<float> expected(const History& history, std::span<const Shown> pages
   std::map<std::int64_t, History::Item> items;
   for (const Shown& page : pages)
     for (const auto& row : page.rows) {
-      history.show(users[page.user], row);
-      history.show(items[row.item], row);
+      history.add_exposure(users[page.user], row);
+      history.add_exposure(items[row.item], row);
     }
   for (const auto& event : events) {
     History::Exposure row;
-    if (history.happen(users[event.user], event.request, event.item, event.task, event.time, row))
-      history.happen(items[row.item], row, event.task);
+    if (history.add_feedback(users[event.user], event.request, event.item, event.task, event.time, row))
+      history.add_feedback(items[row.item], row, event.task);
   }
   std::vector<float> all;
   const std::size_t width = history.item_columns().size();
@@ -164,9 +164,9 @@ TEST(records_come_back_and_damaged_ones_are_refused) {
     for (auto row : page.rows) {
       row.item = 5;
       row.events = static_cast<std::uint32_t>(row.time / second % 4);
-      history.show(user, row);
-      history.show(item, row);
-      history.fold(item, row.time);
+      history.add_exposure(user, row);
+      history.add_exposure(item, row);
+      history.compact(item, row.time);
     }
   CHECK_EQUAL(user.shown.size(), History::max_shown);
   CHECK(!item.total.empty() && !item.recent[0].empty() && !item.steps.empty());
@@ -217,8 +217,8 @@ TEST(order_and_repetition_of_writes_do_not_matter) {
     std::mt19937 random(seed);
     if (seed > 0) std::ranges::shuffle(order, random), std::ranges::shuffle(feedback, random);
     for (const int time : {0, 1}) {
-      for (const Shown& page : order) CHECK(store.show(own, page.user, page.rows));
-      const std::size_t counted = store.happen(own, feedback);
+      for (const Shown& page : order) CHECK(store.add_exposures(own, page.user, page.rows));
+      const std::size_t counted = store.add_feedback(own, feedback);
       CHECK(time == 0 ? counted == events.size() : counted == 0);
     }
     CHECK(read_all(store, *own, end) == wanted);
@@ -235,7 +235,8 @@ TEST(a_page_in_the_steady_state_reads_one_record) {
   const auto failing = std::make_shared<FailingStore>();
   HistoryStore store(failing);
   std::vector<HistoryEvent> events;
-  for (const Shown& page : make_pages(history->history(), 20, events)) store.show(history, page.user, page.rows);
+  for (const Shown& page : make_pages(history->history(), 20, events))
+    store.add_exposures(history, page.user, page.rows);
   store.flush();
   const auto first = read_all(store, *history, start + 60 * second);
   CHECK_EQUAL(failing->reads.exchange(0), 25 + 4);
@@ -254,7 +255,7 @@ TEST(an_exposure_that_counts_is_waited_for_and_a_younger_one_is_not) {
       {.wait = std::chrono::milliseconds(50), .gather = std::chrono::hours(1), .retry = std::chrono::milliseconds(1)});
   std::vector<HistoryEvent> events;
   const auto pages = make_pages(history->history(), 1, events);
-  store.show(history, pages[0].user, pages[0].rows);
+  store.add_exposures(history, pages[0].user, pages[0].rows);
   read_all(store, *history, start + second - 1);
   CHECK_EQUAL(failing->updates.load(), 0);
   CHECK(read_all(store, *history, start + second) == expected(history->history(), pages, {}, start + second));
@@ -270,7 +271,7 @@ TEST(pages_that_are_not_written_yet_push_out_old_ones) {
   const std::int64_t last = pages.back().rows[0].time;
   for (std::size_t p = 0; p < pages.size(); ++p) {
     if (p + 6 == pages.size()) store.flush();
-    store.show(history, pages[p].user, pages[p].rows);
+    store.add_exposures(history, pages[p].user, pages[p].rows);
   }
   const std::int64_t now = pages[pages.size() - 6].rows[0].time + second - 1;
   CHECK(read_all(store, *history, now) == expected(history->history(), pages, {}, now));
@@ -288,14 +289,14 @@ TEST(a_store_that_fails_is_named_and_what_it_missed_is_written_later) {
                                .retry = std::chrono::milliseconds(1)});
   std::vector<HistoryEvent> events;
   const auto pages = make_pages(history->history(), 12, events);
-  for (const Shown& page : pages) store.show(history, page.user, page.rows);
+  for (const Shown& page : pages) store.add_exposures(history, page.user, page.rows);
   CHECK_EQUAL(store.counters().dropped, 2u);  // of 4 rows each
-  CHECK_THROWS(StoreError, "down", store.happen(history, events));
-  CHECK_THROWS(StoreError, "down", store.forget(1));
+  CHECK_THROWS(StoreError, "down", store.add_feedback(history, events));
+  CHECK_THROWS(StoreError, "down", store.remove_user(1));
   CHECK_THROWS(StoreUnreachableError, "test: the store is down", read_all(store, *history, start + 60 * second));
   CHECK(store.counters().errors > 0 && !store.last_error().empty() && store.waiting() == 10);
   failing->fails = false;
-  store.happen(history, events);
+  store.add_feedback(history, events);
   const auto kept = std::span(pages).first(10);
   CHECK(read_all(store, *history, start + 60 * second) ==
         expected(history->history(), kept, events, start + 60 * second));
@@ -309,7 +310,7 @@ TEST(a_record_that_cannot_be_written_costs_its_pages_alone) {
   const auto pages = make_pages(history->history(), 3, events);
   failing->poison = pages[1].rows[0].item;
   HistoryStore store(failing, {.gather = std::chrono::hours(1)});
-  for (const Shown& page : pages) store.show(history, page.user, page.rows);
+  for (const Shown& page : pages) store.add_exposures(history, page.user, page.rows);
   store.flush();
   CHECK_EQUAL(store.counters().dropped, 1u);
   CHECK_EQUAL(store.counters().pages, 2u);
@@ -325,17 +326,17 @@ TEST(who_is_forgotten_is_unknown_and_items_keep_what_they_earned) {
   const std::int64_t now = start + 60 * second;
   {
     HistoryStore store(memory);
-    for (const Shown& page : pages) store.show(history, page.user, page.rows);
-    store.happen(history, events);
+    for (const Shown& page : pages) store.add_exposures(history, page.user, page.rows);
+    store.add_feedback(history, events);
     auto other = spec_of();
     other.half_life *= 2;
     const auto older = std::make_shared<StoredHistory>(History(other));
     CHECK(older->layout() != history->layout());
-    for (const Shown& page : pages) store.show(older, page.user, page.rows);
+    for (const Shown& page : pages) store.add_exposures(older, page.user, page.rows);
   }
   HistoryStore store(memory, {});  // which has written nothing yet
-  store.forget(1);
-  store.forget(77);
+  store.remove_user(1);
+  store.remove_user(77);
   HistoryBuffer buffer;
   const std::int64_t item = pages[0].rows[0].item, category = pages[0].rows[0].category;
   for (const std::int64_t user : {0, 1, 2}) {
@@ -358,12 +359,12 @@ TEST(threads_that_show_and_read_lose_nothing) {
   for (std::size_t t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {
       for (std::size_t p = t; p < pages.size(); p += 4) {
-        store.show(history, pages[p].user, pages[p].rows);
+        store.add_exposures(history, pages[p].user, pages[p].rows);
         if (p % 16 == t) read_all(store, *history, pages[p].rows[0].time);
       }
     });
   for (auto& thread : threads) thread.join();
-  store.happen(history, events);
+  store.add_feedback(history, events);
   CHECK(read_all(store, *make_history(), now) == expected(history->history(), pages, events, now));
 }
 
@@ -424,7 +425,7 @@ TEST(the_c_abi_fills_in_what_the_cpp_store_reads) {
         columns[2] == 0.0f);
   CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
   std::int32_t taken = 0;
-  CHECK_EQUAL(pygrade_history_show(history, ranker, &request, &page, &ids, &taken), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_history_add_exposures(history, ranker, &request, &page, &ids, &taken), PYGRADE_OK);
   CHECK_EQUAL(taken, 1);
   const std::int64_t seen = page.indices[0];
   std::vector<pygrade_history_event> events(2);
@@ -437,11 +438,11 @@ TEST(the_c_abi_fills_in_what_the_cpp_store_reads) {
   std::size_t counted = 9;
   char error[100];
   for (const std::size_t wanted : {1u, 0u}) {
-    CHECK_EQUAL(pygrade_history_update(history, events.data(), 2, &counted, error, sizeof error), PYGRADE_OK);
+    CHECK_EQUAL(pygrade_history_add_feedback(history, events.data(), 2, &counted, error, sizeof error), PYGRADE_OK);
     CHECK_EQUAL(counted, wanted);
   }
   events[1].task = "shares";
-  CHECK_EQUAL(pygrade_history_update(history, events.data(), 2, nullptr, error, sizeof error),
+  CHECK_EQUAL(pygrade_history_add_feedback(history, events.data(), 2, nullptr, error, sizeof error),
               PYGRADE_INVALID_ARGUMENT);
   CHECK(std::string(error).find("task") != std::string::npos);
 
@@ -457,8 +458,8 @@ TEST(the_c_abi_fills_in_what_the_cpp_store_reads) {
   CHECK_EQUAL(read("seen_order"), 0.0f);
   CHECK_EQUAL(read("item_shown"), log1p_of(1.0));
   CHECK_EQUAL(context[1 + 2], log1p_of(4.0));  // user_shown
-  CHECK_EQUAL(pygrade_history_forget(history, "", 0, error, sizeof error), PYGRADE_INVALID_ARGUMENT);
-  CHECK_EQUAL(pygrade_history_forget(history, "ann", 3, error, sizeof error), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_history_remove_user(history, "", 0, error, sizeof error), PYGRADE_INVALID_ARGUMENT);
+  CHECK_EQUAL(pygrade_history_remove_user(history, "ann", 3, error, sizeof error), PYGRADE_OK);
   CHECK_EQUAL(read("seen"), 0.0f);
   CHECK_EQUAL(read("item_shown"), log1p_of(1.0));
   CHECK_EQUAL(context[1 + 2], 0.0f);
@@ -477,5 +478,5 @@ TEST(arguments_are_refused_by_name) {
   CHECK_THROWS(std::invalid_argument, "categories", store.read(*history, 1, start, items, {}, buffer));
   CHECK_THROWS(std::invalid_argument, "categories", store.read(*history, 1, start, items, std::span(items, 1), buffer));
   const HistoryEvent event{.task = 2};
-  CHECK_THROWS(std::invalid_argument, "task", store.happen(history, std::span(&event, 1)));
+  CHECK_THROWS(std::invalid_argument, "task", store.add_feedback(history, std::span(&event, 1)));
 }

@@ -5,8 +5,8 @@
  *   pygrade_history* history;
  *   pygrade_history_open("lmdb:history", policy, NULL, &history);
  *   ... pygrade_history_read(history, &request, &ids, context, items) fills in columns of request.context and .items,
- *   ... after pygrade_ranker_rank: pygrade_history_show(history, ranker, &request, &page, &ids, &taken)
- *   ... with feedback: pygrade_history_update(history, events, count, &counted, error, sizeof error)
+ *   ... after pygrade_ranker_rank: pygrade_history_add_exposures(history, ranker, &request, &page, &ids, &taken)
+ *   ... with feedback: pygrade_history_add_feedback(history, events, count, &counted, error, sizeof error)
  *   pygrade_history_close(history); */
 #ifndef PYGRADE_HISTORY_H
 #define PYGRADE_HISTORY_H
@@ -41,9 +41,9 @@ PYGRADE_API pygrade_status pygrade_history_read(pygrade_history* history, const 
 
 /* Takes what a page showed, as pygrade_log_append, with a timestamp; it is written within moments. The first page of a
  * request_id counts. `*taken` (or NULL) becomes 1, or 0 if the queue was full. */
-PYGRADE_API pygrade_status pygrade_history_show(pygrade_history* history, const pygrade_ranker* ranker,
-                                                const pygrade_request* request, const pygrade_page* page,
-                                                const pygrade_log_ids* ids, int32_t* taken);
+PYGRADE_API pygrade_status pygrade_history_add_exposures(pygrade_history* history, const pygrade_ranker* ranker,
+                                                         const pygrade_request* request, const pygrade_page* page,
+                                                         const pygrade_log_ids* ids, int32_t* taken);
 
 typedef struct pygrade_history_event {
   size_t size;            /* sizeof(pygrade_history_event) */
@@ -57,12 +57,12 @@ typedef struct pygrade_history_event {
 } pygrade_history_event;
 /* Writes feedback, after all pages that were taken before. Each event counts once, however often it is sent; `*counted`
  * (or NULL): how many did. The structs have the same `size`, which is also their distance. */
-PYGRADE_API pygrade_status pygrade_history_update(pygrade_history* history, const pygrade_history_event* events,
-                                                  size_t count, size_t* counted, char* error, size_t error_size);
+PYGRADE_API pygrade_status pygrade_history_add_feedback(pygrade_history* history, const pygrade_history_event* events,
+                                                        size_t count, size_t* counted, char* error, size_t error_size);
 
 /* Removes a user's records. */
-PYGRADE_API pygrade_status pygrade_history_forget(pygrade_history* history, const char* user_id, size_t user_id_size,
-                                                  char* error, size_t error_size);
+PYGRADE_API pygrade_status pygrade_history_remove_user(pygrade_history* history, const char* user_id,
+                                                       size_t user_id_size, char* error, size_t error_size);
 
 /* Writes what was taken, and frees the history, alone and last. NULL is fine. */
 PYGRADE_API void pygrade_history_close(pygrade_history* history);

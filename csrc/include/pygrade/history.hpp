@@ -105,14 +105,14 @@ class PYGRADE_API History {
                     std::int32_t slot, std::span<const float> predictions) const;
 
   // Adds an exposure, once: again, it changes nothing. False if it is too old to be among the last.
-  bool show(User& user, const Exposure& exposure) const;
-  void show(Item& item, const Exposure& exposure) const;
+  bool add_exposure(User& user, const Exposure& exposure) const;
+  void add_exposure(Item& item, const Exposure& exposure) const;
   // An event of a task at `now`; false if there was one, the exposure is not there, or its feedback counts already.
-  bool happen(User& user, std::int64_t request, std::int64_t item, std::size_t task, std::int64_t now,
-              Exposure& found) const;
-  void happen(Item& item, const Exposure& exposure, std::size_t task) const;
+  bool add_feedback(User& user, std::int64_t request, std::int64_t item, std::size_t task, std::int64_t now,
+                    Exposure& found) const;
+  void add_feedback(Item& item, const Exposure& exposure, std::size_t task) const;
   // Takes steps that count at `now` into the sums, but for the last, so that clocks may differ by a step.
-  void fold(Item& item, std::int64_t now) const;
+  void compact(Item& item, std::int64_t now) const;
 
   // Columns of an item at a step, out[2 T + 2]; `item` null: never shown.
   void read(const Item* item, std::int64_t step, std::span<float> out) const;

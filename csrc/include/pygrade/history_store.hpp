@@ -4,8 +4,8 @@
 //
 // Pages are taken into a queue and written together by a thread, within a tenth of a second. An exposure that counts
 // already and lies in the queue yet is waited for: columns are those of a log up to then, whatever the clock of the
-// requests. What a kill -9 loses is thus the pages of the last moments; what `happen` and `forget` returned from is in
-// the store. Writes commute, and each of them counts once, however often it is sent.
+// requests. What a kill -9 loses is thus the pages of the last moments; what `add_feedback` and `remove_user` returned
+// from is in the store. Writes commute, and each of them counts once, however often it is sent.
 #pragma once
 
 #include <chrono>
@@ -111,15 +111,16 @@ class PYGRADE_API HistoryStore {
 
   // Takes what a page showed, rows of one request: the first page of a request counts. False if the queue is full: then
   // it is dropped, and counted.
-  bool show(std::shared_ptr<const StoredHistory> history, std::int64_t user, std::vector<History::Exposure> exposures);
+  bool add_exposures(std::shared_ptr<const StoredHistory> history, std::int64_t user,
+                     std::vector<History::Exposure> exposures);
 
   // Writes feedback, after all pages that were taken before. Returns how many events count. StoreError if it is not
   // written; it may be sent again.
-  std::size_t happen(const std::shared_ptr<const StoredHistory>& history, std::span<const HistoryEvent> events);
+  std::size_t add_feedback(const std::shared_ptr<const StoredHistory>& history, std::span<const HistoryEvent> events);
 
   // Removes a user's records, by every rule that was ever written, after all pages that were taken before. What items
   // earned stays, without a trace of who it was. StoreError if it is not written.
-  void forget(std::int64_t user);
+  void remove_user(std::int64_t user);
 
   // Returns when all that was taken before is written. StoreError if it is not.
   void flush();

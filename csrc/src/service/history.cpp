@@ -67,19 +67,19 @@ bool Service::Impl::add_history(const Release& release, const Served& served, st
   return true;
 }
 
-void Service::Impl::show_history(const Ranked& ranked, const Context& context) {
+void Service::Impl::add_exposures(const Ranked& ranked, const Context& context) {
   const Release& release = *ranked.release;
   const RankInput& input = context.input;
   if (release.history_store == nullptr || !input.user) return;
   const auto shown = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
   const LogIds ids{context.request_id, {}, ranked.item_ids, input.timestamp};
   for (const auto& history : release.histories)
-    release.history_store->show(history, history_key(*input.user),
-                                exposures_of(history->history(), *ranked.policy, ranked.request, shown, ids));
+    release.history_store->add_exposures(history, history_key(*input.user),
+                                         exposures_of(history->history(), *ranked.policy, ranked.request, shown, ids));
 }
 
 // Feedback on what pages showed. StoreError if it is not written; it may be sent again.
-void Service::Impl::update_history(const UpdateInput& input, const Release& release) {
+void Service::Impl::add_feedback(const UpdateInput& input, const Release& release) {
   if (release.history_store == nullptr) return;
   for (const auto& history : release.histories) {
     std::vector<HistoryEvent> events;
@@ -91,7 +91,7 @@ void Service::Impl::update_history(const UpdateInput& input, const Release& rele
         events.push_back({history_key(event.user), history_key(event.request_id), history_key(event.item),
                           event.timestamp, static_cast<std::size_t>(task - tasks.begin())});
     }
-    release.history_store->happen(history, events);
+    release.history_store->add_feedback(history, events);
   }
 }
 
@@ -118,7 +118,7 @@ Response Service::Impl::remove_user(std::string_view segment) {
     } catch (const std::system_error& error) {
       return error_response(503, "", "the removal can't be written: " + std::string(error.what()));
     }
-  if (served->history_store != nullptr) served->history_store->forget(history_key(id));
+  if (served->history_store != nullptr) served->history_store->remove_user(history_key(id));
   return {200, "application/json", R"({"removed":true})"};
 }
 

@@ -124,8 +124,8 @@ struct Service::Impl {
   bool add_history(const detail::Release& release, const detail::Served& served, std::span<const std::int64_t> item_ids,
                    const ServiceRequest& given, detail::Context& context, std::span<float> features,
                    std::span<float> columns);
-  void show_history(const detail::Ranked& ranked, const detail::Context& context);
-  void update_history(const detail::UpdateInput& input, const detail::Release& release);
+  void add_exposures(const detail::Ranked& ranked, const detail::Context& context);
+  void add_feedback(const detail::UpdateInput& input, const detail::Release& release);
   Response remove_user(std::string_view segment);
 
   // --- what is served: in force now, and of the request of a policy's run, without a lock

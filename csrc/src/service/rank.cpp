@@ -398,7 +398,7 @@ Ranked Service::Impl::serve(const ServiceRequest& given, Context& context) {
   count(ranked, context);
   rank_arms(ranked, context, given, true);
   log_exposure(ranked, context);
-  show_history(ranked, context);
+  add_exposures(ranked, context);
   compare(ranked, context, given);
   return ranked;
 }

@@ -150,7 +150,7 @@ Response Service::Impl::update(std::string_view body) {
   // Histories before the features: their events may be sent again.
   const std::string logged = feedback ? "the events are logged, but not in the " : "the events are not in the ";
   try {
-    update_history(input, release);
+    add_feedback(input, release);
   } catch (const StoreError& error) {
     return error_response(503, "", logged + "history: " + error.what());
   }

@@ -72,25 +72,26 @@ pygrade_status pygrade_history_read(pygrade_history* history, const pygrade_requ
   });
 }
 
-pygrade_status pygrade_history_show(pygrade_history* history, const pygrade_ranker* ranker,
-                                    const pygrade_request* request, const pygrade_page* page,
-                                    const pygrade_log_ids* ids, int32_t* taken) {
+pygrade_status pygrade_history_add_exposures(pygrade_history* history, const pygrade_ranker* ranker,
+                                             const pygrade_request* request, const pygrade_page* page,
+                                             const pygrade_log_ids* ids, int32_t* taken) {
   return guarded(error_of(request), [&] {
     require(history != nullptr, "history is NULL");
-    const auto show = [&](const Policy& policy, const Request& asked, const PageBuffer& buffer, const Page& ranked,
-                          const LogIds& known) {
+    const auto add = [&](const Policy& policy, const Request& asked, const PageBuffer& buffer, const Page& ranked,
+                         const LogIds& known) {
       require(!known.request_id.empty() && !known.user_id.empty(), "ids.request_id or ids.user_id is empty");
       const auto shown = buffer.indices.first(static_cast<std::size_t>(ranked.filled));
-      const bool done = history->store.show(history->history, history_key(known.user_id),
-                                            exposures_of(history->history->history(), policy, asked, shown, known));
+      const bool done =
+          history->store.add_exposures(history->history, history_key(known.user_id),
+                                       exposures_of(history->history->history(), policy, asked, shown, known));
       if (taken != nullptr) *taken = done;
     };
-    with_page(ranker, request, page, ids, show);
+    with_page(ranker, request, page, ids, add);
   });
 }
 
-pygrade_status pygrade_history_update(pygrade_history* history, const pygrade_history_event* events, size_t count,
-                                      size_t* counted, char* error, size_t error_size) {
+pygrade_status pygrade_history_add_feedback(pygrade_history* history, const pygrade_history_event* events, size_t count,
+                                            size_t* counted, char* error, size_t error_size) {
   return guarded({error, error_size}, [&] {
     require(history != nullptr, "history is NULL");
     require(events != nullptr || count == 0, "events is NULL");
@@ -108,16 +109,16 @@ pygrade_status pygrade_history_update(pygrade_history* history, const pygrade_hi
         known.push_back(
             {user, request, history_key(event.item_id), event.timestamp, static_cast<std::size_t>(task - own.begin())});
     }
-    const std::size_t done = history->store.happen(history->history, known);
+    const std::size_t done = history->store.add_feedback(history->history, known);
     if (counted != nullptr) *counted = done;
   });
 }
 
-pygrade_status pygrade_history_forget(pygrade_history* history, const char* user_id, size_t user_id_size, char* error,
-                                      size_t error_size) {
+pygrade_status pygrade_history_remove_user(pygrade_history* history, const char* user_id, size_t user_id_size,
+                                           char* error, size_t error_size) {
   return guarded({error, error_size}, [&] {
     require(history != nullptr, "history is NULL");
-    history->store.forget(history_key(text_of(user_id, user_id_size, "user_id is empty")));
+    history->store.remove_user(history_key(text_of(user_id, user_id_size, "user_id is empty")));
   });
 }
 

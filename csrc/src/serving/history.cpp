@@ -148,7 +148,7 @@ History::Exposure History::exposure(std::int64_t time, std::int64_t request, std
   return result;
 }
 
-bool History::show(User& user, const Exposure& exposure) const {
+bool History::add_exposure(User& user, const Exposure& exposure) const {
   auto& shown = user.shown;
   auto at = shown.end();
   while (at != shown.begin() && key_of(exposure) < key_of(*(at - 1))) --at;
@@ -169,7 +169,7 @@ History::Sums& History::sums_of(Item& item, std::int64_t step) const {
   return item.steps.emplace_back(Item::Step{step, Sums(num_sums())}).sums;
 }
 
-void History::show(Item& item, const Exposure& exposure) const {
+void History::add_exposure(Item& item, const Exposure& exposure) const {
   const std::size_t tasks = num_tasks();
   item.first = std::min(item.first, exposure.time);
   Sums& sums = sums_of(item, step_of(exposure.time));
@@ -181,8 +181,8 @@ void History::show(Item& item, const Exposure& exposure) const {
   }
 }
 
-bool History::happen(User& user, std::int64_t request, std::int64_t item, std::size_t task, std::int64_t now,
-                     Exposure& found) const {
+bool History::add_feedback(User& user, std::int64_t request, std::int64_t item, std::size_t task, std::int64_t now,
+                           Exposure& found) const {
   for (auto& exposure : user.shown) {
     if (exposure.request != request || exposure.item != item) continue;
     if (exposure.events >> task & 1u || exposure.time + spec_.feedback_after < now) return false;
@@ -193,12 +193,12 @@ bool History::happen(User& user, std::int64_t request, std::int64_t item, std::s
   return false;
 }
 
-void History::happen(Item& item, const Exposure& exposure, std::size_t task) const {
+void History::add_feedback(Item& item, const Exposure& exposure, std::size_t task) const {
   ++sums_of(item, step_of(exposure.time))[1 + task];
 }
 
 // Recent sums are in units of the weight of an epoch's first step, 2^10; of predicted events without `fine` bits.
-void History::fold(Item& item, std::int64_t now) const {
+void History::compact(Item& item, std::int64_t now) const {
   const std::int64_t last = last_step(now) - 1;
   std::erase_if(item.steps, [&](const Item::Step& step) {
     if (step.number > last) return false;
@@ -363,7 +363,7 @@ void HistoryPass::read(const HistoryLog& log, std::span<float> context, std::spa
     for (std::size_t m = begin; m < end; ++m) {
       auto& [item, at, cached] = impl_->items[log.item[m]];
       if (at != step) {
-        history.fold(item, now);
+        history.compact(item, now);
         cached.resize(own);
         history.read(&item, step, cached);
         at = step;
@@ -376,8 +376,8 @@ void HistoryPass::read(const HistoryLog& log, std::span<float> context, std::spa
                                        log.slot[m], log.predictions.subspan(m * tasks, tasks));
       for (std::size_t t = 0; t < tasks; ++t)
         if (log.feedback[m * tasks + t] > 0.0f) exposure.events |= 1u << t;
-      history.show(user, exposure);
-      history.show(impl_->items[log.item[m]].item, exposure);
+      history.add_exposure(user, exposure);
+      history.add_exposure(impl_->items[log.item[m]].item, exposure);
     }
   }
 }

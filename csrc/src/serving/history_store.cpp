@@ -36,7 +36,7 @@ constexpr std::size_t layout_digits = 8;
 constexpr std::size_t batch_rows = 5'000;  // exposures of one update of the store
 constexpr std::size_t prefetched = 8;      // candidates ahead of the one that is read
 constexpr auto sweep_time = std::chrono::hours(1);
-constexpr double forgotten_ttl = 1.0;  // seconds until a record that was emptied is gone
+constexpr double removed_ttl = 1.0;  // seconds until a record that was emptied is gone
 constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t layout_key = 0;
 
@@ -64,10 +64,10 @@ std::size_t place_of(const std::vector<std::int64_t>& keys, std::int64_t key) {
 // Adds a page to a user's record and calls `added` with each row that is new. A client that asks again with an id is
 // served again; the first page counts, as in pygrade join.
 template <class Added>
-void show_page(const History& history, History::User& user, std::span<const History::Exposure> rows, Added&& added) {
+void add_page(const History& history, History::User& user, std::span<const History::Exposure> rows, Added&& added) {
   if (std::ranges::find(user.shown, rows.front().request, &History::Exposure::request) != user.shown.end()) return;
   for (const auto& row : rows)
-    if (history.show(user, row)) added(row);
+    if (history.add_exposure(user, row)) added(row);
 }
 
 // Somebody who waits until something is written.
@@ -444,16 +444,16 @@ void HistoryStore::Impl::write(std::span<Entry> entries) {
           const History& history = part.history->history;
           num_pages += entry.waiter == nullptr;
           if (!entry.shown.empty())
-            show_page(history, part.of_users[place_of(part.users, entry.user)], entry.shown,
-                      [&](const History::Exposure& row) {
-                        history.show(part.of_items[place_of(part.items, row.item)], row);
-                      });
+            add_page(history, part.of_users[place_of(part.users, entry.user)], entry.shown,
+                     [&](const History::Exposure& row) {
+                       history.add_exposure(part.of_items[place_of(part.items, row.item)], row);
+                     });
           for (const auto& event : entry.events) {
             History::Exposure row;
-            if (!history.happen(part.of_users[place_of(part.users, event.user)], event.request, event.item, event.task,
-                                event.time, row))
+            if (!history.add_feedback(part.of_users[place_of(part.users, event.user)], event.request, event.item,
+                                      event.task, event.time, row))
               continue;
-            history.happen(part.of_items[place_of(part.items, event.item)], row, event.task);
+            history.add_feedback(part.of_items[place_of(part.items, event.item)], row, event.task);
             ++counts[e];
           }
           counted += counts[e];
@@ -465,7 +465,7 @@ void HistoryStore::Impl::write(std::span<Entry> entries) {
           for (const auto& user : part.of_users) write_record(user, tasks, changed[at++]);
           for (auto& item : part.of_items) {
             // A client whose clock is ahead must not end steps that others still read.
-            part.history->history.fold(item, std::min(part.latest, wall));
+            part.history->history.compact(item, std::min(part.latest, wall));
             write_record(item, tasks, changed[at++]);
           }
         }
@@ -572,13 +572,13 @@ void HistoryStore::read(StoredHistory& stored, std::int64_t user, std::int64_t n
     impl_->read_errors.fetch_add(1, std::memory_order_relaxed);
     throw;
   }
-  for (const auto& page : work.unwritten) show_page(history, work.user, page, [](const History::Exposure&) {});
+  for (const auto& page : work.unwritten) add_page(history, work.user, page, [](const History::Exposure&) {});
   history.read(&work.user, now, items, categories, work.workspace, buffer.context, buffer.columns);
   buffer.user_known = !work.user.shown.empty();
 }
 
-bool HistoryStore::show(std::shared_ptr<const StoredHistory> history, std::int64_t user,
-                        std::vector<History::Exposure> exposures) {
+bool HistoryStore::add_exposures(std::shared_ptr<const StoredHistory> history, std::int64_t user,
+                                 std::vector<History::Exposure> exposures) {
   if (exposures.empty()) return true;
   // In the order of a user's record: then each of a long page enters it, if only to leave it again.
   std::ranges::sort(exposures, {}, [](const History::Exposure& e) { return std::tuple(e.time, e.request, e.item); });
@@ -587,8 +587,8 @@ bool HistoryStore::show(std::shared_ptr<const StoredHistory> history, std::int64
       true);
 }
 
-std::size_t HistoryStore::happen(const std::shared_ptr<const StoredHistory>& history,
-                                 std::span<const HistoryEvent> events) {
+std::size_t HistoryStore::add_feedback(const std::shared_ptr<const StoredHistory>& history,
+                                       std::span<const HistoryEvent> events) {
   if (events.empty()) return 0;
   Entry entry{.history = history, .user = 0, .shown = {}, .events = {events.begin(), events.end()}};
   for (HistoryEvent& event : entry.events) {
@@ -600,7 +600,7 @@ std::size_t HistoryStore::happen(const std::shared_ptr<const StoredHistory>& his
   return impl_->finish(std::move(entry));
 }
 
-void HistoryStore::forget(std::int64_t user) {
+void HistoryStore::remove_user(std::int64_t user) {
   flush();
   std::string layouts;
   impl_->prepare();
@@ -613,7 +613,8 @@ void HistoryStore::forget(std::int64_t user) {
   std::vector<StoreQuery> queries;
   for (const std::string& table : tables) queries.push_back({table, std::span(&key, 1)});
   if (queries.empty()) return;
-  impl_->store->update(queries, [](StoreValues, std::span<std::string>) {}, forgotten_ttl);
+  impl_->store->update(
+      queries, [](StoreValues, std::span<std::string>) {}, removed_ttl);
 }
 
 void HistoryStore::flush() { impl_->finish({}); }
