@@ -251,6 +251,11 @@ class Ranker:
         and corrected predictions [M, T], None if nothing reads them. NaN where a prediction is missing.
         """
 
+    def history_reasons(
+        self, request: int, candidates: Any, **arguments: Any
+    ) -> list[list[tuple[str, str, float, str]]]:
+        """The fields of `HistoryReason` of candidates [n] of a request."""
+
     @property
     def policy(self) -> Any: ...
     @property

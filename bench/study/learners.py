@@ -150,7 +150,7 @@ class OnTop:
         """Cross-fitted log odds [S, T], those [M, T] of other requests, and the number of trees."""
         scaling, pages = self.fitted.scaling, self._pages
         feedback, base = self.logs.feedback[self.logs.shown], self._odds(self.logs.predictions)[self.logs.shown]
-        likelihood = JointLikelihood(self.logs, scaling, pages.theta, self.fitted.cases)
+        likelihood = JointLikelihood(self.logs, scaling.parents, pages.theta, self.fitted.cases)
         plain, odds = likelihood.shares(self._conditional(base)), base.copy()
         models: list[Any] = [None] * len(scaling.parents)
         total = 0

@@ -13,6 +13,7 @@
 
 #include "counts.hpp"
 #include "families.hpp"
+#include "pygrade/history_reasons.hpp"
 #include "scores.hpp"
 #include "serving/request_fields.hpp"
 #include "util/parallel.hpp"
@@ -462,6 +463,21 @@ py::tuple score_parts(Server& server, py::handle weights, const py::kwargs& name
   return py::make_tuple(contributions.array, baseline.array, corrects ? corrected.array : py::object(py::none()));
 }
 
+// Reasons by history of candidates[n] of a request: for each a list of (whose columns, task, factor, text).
+py::list history_reasons(Server& server, std::size_t request, py::handle candidates, const py::kwargs& named) {
+  const auto policy = server.ranker.policy();
+  py::list result;
+  for (const auto& reasons : pygrade::history_reasons(*policy, requests_of(server, named).of(request),
+                                                      span_of<const std::int32_t>(candidates, "candidates"))) {
+    py::list own;
+    for (const HistoryReason& reason : reasons)
+      own.append(py::make_tuple(History::group_names[static_cast<std::size_t>(reason.group)],
+                                policy->tasks()[reason.task], reason.factor, reason.text));
+    result.append(own);
+  }
+  return result;
+}
+
 // Scores result[M] of a mixture from those of its parts, base[M] and other[M], in the requests of offsets[B + 1].
 void mix_scores(py::handle base, py::handle other, double trust, py::handle offsets, py::handle result,
                 int num_threads) {
@@ -507,6 +523,7 @@ void bind_ranker(py::module_& module) {
           "core"_a, "policy"_a)
       .def("score", &score, "result"_a, "num_threads"_a)
       .def("score_parts", &score_parts, "weights"_a)
+      .def("history_reasons", &history_reasons, "request"_a, "candidates"_a)
       .def_property_readonly("policy", [](const Server& server) { return owners_of(server.ranker.policy()).policy; })
       .def_property_readonly("version", [](const Server& server) { return owners_of(server.ranker.policy()).version; })
       .def(

@@ -121,9 +121,11 @@ def _that_fit(cells: Sequence[Sequence[str]], texts: int, width: int) -> list[li
 
 def page(record: Mapping[str, Any]) -> None:
     """A ranked page: the weights on top, if they rank, then each item's score and what every task, or the baseline,
-    contributed.
+    contributed; and what history did to items.
     """
     shown = page_table(record)
     text("")
     text(f"{record['title']}: {record['why']}")
     table("", shown.head, shown.texts(), texts=2)
+    for note in shown.notes:
+        text(note)

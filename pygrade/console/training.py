@@ -209,7 +209,7 @@ def _page_sections(record: Json) -> list[Section]:
     for ranked in record.get("pages", []):
         page = page_table(ranked)
         parts.append(f"<h3>{escape(ranked['title'])}</h3>{notes([ranked['why']])}")
-        parts.append(table(Table(page.head, page.texts(), texts=2)))
+        parts += [table(Table(page.head, page.texts(), texts=2)), notes(page.notes)]
     text = (
         "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, each "
         "item's score and what every task contributed to it."

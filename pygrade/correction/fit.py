@@ -19,7 +19,17 @@ from pygrade.config.training import CorrectionConfig
 from pygrade.correction import newton
 from pygrade.correction.effects import add_item_effects, fit_item_effects
 from pygrade.correction.gate import NEEDED, SUPPORTS, Gain, JointLikelihood, PageShares, PageValues, needed_of, zscore
-from pygrade.correction.inputs import MIN_EVENTS, DesignInputs, InputScaling, TaskRows, case_of, clip, ratio
+from pygrade.correction.inputs import (
+    MIN_EVENTS,
+    DesignInputs,
+    InputScaling,
+    TaskRows,
+    amounts_of,
+    case_of,
+    clip,
+    parents_of,
+    ratio,
+)
 from pygrade.correction.maps import FORMS, Maps, fit_maps
 from pygrade.evaluation.policy_estimates import columns_of
 from pygrade.logs import Logs
@@ -167,14 +177,13 @@ def fit_correction(
     known; history: whose columns the log has. They are read only where they add to the likelihood of what they did not
     teach, as item effects are.
     """
-    config = config or CorrectionConfig()
+    config, facts = config or CorrectionConfig(), _LogFacts(logs, theta, fold, cluster, parents)
+    bare = _fit_candidates(facts, without_columns(logs, history), config, prior)
     if history is None:
-        return _fit_candidates(logs, theta, fold, cluster, config, prior, parents)
-    bare = fit_correction(without_columns(logs, history), theta, fold, cluster, config, prior, parents)
-    fitted = _fit_candidates(logs, theta, fold, cluster, config, prior, bare.scaling.parents)
-    fit = _CorrectionFit(without_columns(logs, history), theta, fold, cluster, bare.scaling.parents)
-    held_out = zscore(fit.whole.gain(fitted.shares.held_out, bare.shares.held_out), cluster)
-    later = zscore(fit.last.gain(fitted.shares.later, bare.shares.later), fit.later_cluster)
+        return bare
+    fitted = _fit_candidates(facts, logs, config, prior)
+    held_out = zscore(facts.whole.gain(fitted.shares.held_out, bare.shares.held_out), cluster)
+    later = zscore(facts.last.gain(fitted.shares.later, bare.shares.later), facts.later_cluster)
     logger.info("history: likelihood z %.1f held out, %.1f on later requests", held_out, later)
     if min(held_out, later) < EFFECTS_NEED:
         return bare
@@ -183,21 +192,13 @@ def fit_correction(
     return replace(fitted, candidates=(*named, *bare.candidates))
 
 
-def _fit_candidates(
-    logs: Logs,
-    theta: Floats,
-    fold: Array,
-    cluster: Array,
-    config: CorrectionConfig,
-    prior: Correction | None,
-    parents: tuple[int, ...] | None,
-) -> Fitted:
-    fit = _CorrectionFit(select_item_columns(logs, theta, parents), theta, fold, cluster, parents)
+def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, prior: Correction | None) -> Fitted:
+    fit = _CorrectionFit(facts, select_item_columns(logs, facts.theta, facts.parents))
     plain = fit.view(None)
     forms, best = dict[str, float](), (0.0, "")
     for form in FORMS if config.maps else ():
-        form_gain = fit.whole.gain(fit.mapped_shares(form), plain.alone.held_out)
-        forms[form] = zscore(form_gain, cluster)
+        form_gain = facts.whole.gain(facts.mapped_shares(form), plain.alone.held_out)
+        forms[form] = zscore(form_gain, facts.cluster)
         if forms[form] > 2.0:
             best = max(best, (float(form_gain.mean()), form))
     chosen = fit.view(best[1]) if best[1] else plain
@@ -213,9 +214,9 @@ def _fit_candidates(
         linear = fit.better(fit.view("linear").alone, plain.alone)
         tried.append(fit.mapped(chosen, fit.better(linear, raw)))
     tried.append(fit.calibrated(plain, raw))
-    fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, fit.cases, tried[0].new)
+    fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, facts.cases, tried[0].new)
     if logs.items and prior is None and fitted.licensed is None:  # item columns may be what does not last
-        bare = _fit_candidates(replace(logs, items=(), item_features=None), theta, fold, cluster, config, None, parents)
+        bare = _fit_candidates(facts, replace(logs, items=(), item_features=None), config, None)
         fitted = replace(fitted, candidates=(*fitted.candidates, *bare.candidates))
     return fitted
 
@@ -261,25 +262,54 @@ class _Calibrated(_MappedLog):
     alone: _Shares
 
 
-class _CorrectionFit:
-    """Facts that all views of one log share. Its parts are the log without each fold, and its earlier requests."""
+class _LogFacts:
+    """Facts of a log that do not depend on its columns of context and items, which all fits to it share. Its parts are
+    the log without each fold, and its earlier requests."""
 
     def __init__(self, logs: Logs, theta: Floats, fold: Array, cluster: Array, parents: tuple[int, ...] | None):
         self.logs, self.theta, self.fold, self.cluster = logs, theta, fold, cluster
         self.count = int(fold.max()) + 1
-        self.scaling = scaling = InputScaling.of(logs, logs.predictions, parents)
-        is_later = later_requests(logs)
-        self.parts = [*(fold != k for k in range(self.count)), ~is_later]
+        self.amounts = amounts_of(logs)
+        self.parents = parents_of(logs.feedback[logs.shown], self.amounts) if parents is None else parents
+        self.is_later = later_requests(logs)
+        self.parts = [*(fold != k for k in range(self.count)), ~self.is_later]
         self.request = logs.row_request[logs.shown]
-        self.row_fold, later_rows = fold[self.request], is_later[self.request]
+        self.row_fold, later_rows = fold[self.request], self.is_later[self.request]
         self.later_rows = np.flatnonzero(later_rows)
-        self.later, self.later_theta = logs.select(is_later), theta[later_rows]
-        self.later_cluster = numbers_of(cluster[is_later])
+        self.later_theta, self.later_cluster = theta[later_rows], numbers_of(cluster[self.is_later])
         feedback, p = logs.feedback[logs.shown].astype(np.float64), logs.predictions[logs.shown]
-        mean = [theta * clip(p[:, t], True) for t in range(len(scaling.tasks))]
-        self.cases = [case_of(feedback[:, t], mean[t]) if a else 1.0 for t, a in enumerate(scaling.amounts)]
-        self.whole = JointLikelihood(logs, scaling, theta, self.cases)
-        self.last = JointLikelihood(self.later, scaling, self.later_theta, self.cases)
+        mean = [theta * clip(p[:, t], True) for t in range(len(logs.tasks))]
+        self.cases = [case_of(feedback[:, t], mean[t]) if a else 1.0 for t, a in enumerate(self.amounts)]
+        later = logs.select(self.is_later)
+        self.whole = JointLikelihood(logs, self.parents, theta, self.cases)
+        self.last = JointLikelihood(later, self.parents, self.later_theta, self.cases)
+        self.pages, self.later_pages = PageValues(logs, theta), PageValues(later, self.later_theta)
+        self._maps: dict[str, tuple[Maps, list[Maps]]] = {}
+
+    def maps(self, form: str) -> tuple[Maps, list[Maps]]:
+        """Maps of a form, of the log and of each part."""
+        if form not in self._maps:
+            self._maps[form] = fit_maps(form, self.logs, self.theta, self.parents, self.amounts, self.parts)
+        return self._maps[form]
+
+    def mapped_shares(self, form: str) -> Floats:
+        """[S, T]: shares of predictions under maps of a form alone, held out."""
+        p, conditional = self.logs.predictions[self.logs.shown], np.empty((len(self.request), len(self.parents)))
+        for k, maps in enumerate(self.maps(form)[1][:-1]):
+            rows = self.row_fold == k
+            mapped = maps.apply(p[rows]).astype(np.float64)
+            conditional[rows] = np.stack(
+                [ratio(mapped[:, t], mapped[:, s]) if s >= 0 else mapped[:, t] for t, s in enumerate(self.parents)], 1
+            )
+        return self.whole.shares(conditional)
+
+
+class _CorrectionFit:
+    """Fits to a log with some columns. facts: of this log."""
+
+    def __init__(self, facts: _LogFacts, logs: Logs):
+        self.facts, self.logs, self.later = facts, logs, logs.select(facts.is_later)
+        self.scaling = InputScaling.of(logs, logs.predictions, facts.parents)
 
     def view(self, form: str | None) -> _Calibrated:
         """The log as maps of a form show it, with its likelihood."""
@@ -287,7 +317,7 @@ class _CorrectionFit:
         if form is None:
             mapped = _MappedLog(None, (), scaling, scaling.inputs(logs, logs.predictions), ())
         else:
-            maps, parts = fit_maps(form, logs, self.theta, scaling.parents, scaling.amounts, self.parts)
+            maps, parts = self.facts.maps(form)
             predictions = maps.apply(logs.predictions)
             scaling = InputScaling.of(logs, predictions, scaling.parents)
             inputs = tuple(scaling.inputs(logs, maps_of.apply(logs.predictions)) for maps_of in parts)
@@ -297,52 +327,38 @@ class _CorrectionFit:
             **vars(mapped), whole=whole, weights=weights, alone=self._shares(self._conditional(mapped, weights))
         )
 
-    def mapped_shares(self, form: str) -> Floats:
-        """[S, T]: shares of predictions under maps of a form alone, held out."""
-        logs, scaling = self.logs, self.scaling
-        _, parts = fit_maps(form, logs, self.theta, scaling.parents, scaling.amounts, self.parts[: self.count])
-        p, conditional = logs.predictions[logs.shown], np.empty((len(self.request), len(scaling.tasks)))
-        for k, maps in enumerate(parts):
-            rows = self.row_fold == k
-            mapped = maps.apply(p[rows]).astype(np.float64)
-            conditional[rows] = np.stack(
-                [ratio(mapped[:, t], mapped[:, s]) if s >= 0 else mapped[:, t] for t, s in enumerate(scaling.parents)],
-                1,
-            )
-        return self.whole.shares(conditional)
-
     def judge(self, tried: Sequence[_Tried]) -> list[Candidate]:
         """The candidates with their gains, each over what would be served without it: expected value, of calibrated
         predictions if these spread the value better.
         """
-        logs, later = self.logs, self.later
-        pages, last = PageValues(logs, self.theta), PageValues(later, self.later_theta)
+        logs, later, facts = self.logs, self.later, self.facts
+        pages, last = facts.pages, facts.later_pages
 
         def rank(predictions: Floats32, of_later: Floats32) -> tuple[PageShares, PageShares]:
             return pages.rank(logs.value_of(predictions), True), last.rank(later.value_of(of_later), True)
 
         plain = rank(logs.predictions, later.predictions)
         ranked = [
-            rank(correct_by_fold(trial.candidate.folds, logs, self.fold), correct(trial.candidate.later, later))
+            rank(correct_by_fold(trial.candidate.folds, logs, facts.fold), correct(trial.candidate.later, later))
             for trial in tried
         ]
         best = max(plain, ranked[-1], key=lambda pair: float(pair[0].gain.sum()))  # the last one is calibrated alone
         rivals = [best] * (len(tried) - 1) + [plain]
         likelihood_gains = [self.gain_of(trial) for trial in tried]
         by_value = [
-            self.whole.gain(trial.new.held_out, trial.old.held_out, self.whole.costs, new[0].weight)
+            facts.whole.gain(trial.new.held_out, trial.old.held_out, facts.whole.costs, new[0].weight)
             for trial, new in zip(tried, ranked, strict=True)
         ]
-        needed = needed_of(likelihood_gains, self.cluster)
+        needed = needed_of(likelihood_gains, facts.cluster)
         result = []
         for k, (trial, new, old) in enumerate(zip(tried, ranked, rivals, strict=True)):
             gain = Gain(
                 float(likelihood_gains[k].mean()),
-                zscore(likelihood_gains[k], self.cluster),
-                zscore(by_value[k], self.cluster),
-                zscore(pages.gain(new[0], old[0]), self.cluster),
-                zscore(self.last.gain(trial.new.later, trial.old.later), self.later_cluster),
-                zscore(last.gain(new[1], old[1]), self.later_cluster),
+                zscore(likelihood_gains[k], facts.cluster),
+                zscore(by_value[k], facts.cluster),
+                zscore(pages.gain(new[0], old[0]), facts.cluster),
+                zscore(facts.last.gain(trial.new.later, trial.old.later), facts.later_cluster),
+                zscore(last.gain(new[1], old[1]), facts.later_cluster),
                 needed,
                 NEEDED if trial.candidate.name in ALONE else SUPPORTS,
                 bool(logs.items),
@@ -352,11 +368,11 @@ class _CorrectionFit:
 
     def gain_of(self, tried: _Tried) -> Floats:
         """[R]: the gain of held-out likelihood."""
-        return self.whole.gain(tried.new.held_out, tried.old.held_out)
+        return self.facts.whole.gain(tried.new.held_out, tried.old.held_out)
 
     def better(self, one: _Shares, other: _Shares) -> _Shares:
         """The likelier of two."""
-        return one if self.whole.gain(one.held_out, other.held_out).sum() > 0 else other
+        return one if self.facts.whole.gain(one.held_out, other.held_out).sum() > 0 else other
 
     def corrected(
         self, view: _Calibrated, old: _Shares, prior: Correction | None = None, share: bool = False
@@ -374,7 +390,7 @@ class _CorrectionFit:
             for task_rows, design in zip(rows, designs, strict=True)
         ]
         pool = newton.pooled(solutions, designs[0])
-        parts = [[design.matrix(np.zeros(design.size)) for design in designs] for _ in self.parts]
+        parts = [[design.matrix(np.zeros(design.size)) for design in designs] for _ in self.facts.parts]
         for t, (task_rows, design, solution) in enumerate(zip(rows, designs, solutions, strict=True)):
             if solution is None:
                 continue
@@ -389,17 +405,17 @@ class _CorrectionFit:
     def with_effects(self, view: _Calibrated, over: _Tried) -> _Tried | None:
         """A candidate with item effects; None if held-out likelihood, or that of later requests, gains too little."""
         logs, scaling = self.logs, view.scaling
-        fitted = fit_item_effects(logs, scaling, over.conditional[0], self.theta, self.parts)
+        fitted = fit_item_effects(logs, scaling, over.conditional[0], self.facts.theta, self.facts.parts)
         items = hashes(logs.item_id[logs.shown])
         held_out = np.empty_like(over.conditional[0])
-        for k in range(self.count):
-            rows = self.row_fold == k
+        for k in range(self.facts.count):
+            rows = self.facts.row_fold == k
             held_out[rows] = add_item_effects(over.conditional[0][rows], scaling, fitted.parts[k].of(items[rows]))
-        later = add_item_effects(over.conditional[1], scaling, fitted.parts[-1].of(items[self.later_rows]))
+        later = add_item_effects(over.conditional[1], scaling, fitted.parts[-1].of(items[self.facts.later_rows]))
         new = self._shares((held_out, later))
-        if zscore(self.whole.gain(new.held_out, over.new.held_out), self.cluster) < EFFECTS_NEED:
+        if zscore(self.facts.whole.gain(new.held_out, over.new.held_out), self.facts.cluster) < EFFECTS_NEED:
             return None
-        if zscore(self.last.gain(new.later, over.new.later), self.later_cluster) < EFFECTS_NEED:
+        if zscore(self.facts.last.gain(new.later, over.new.later), self.facts.later_cluster) < EFFECTS_NEED:
             return None
         whole, *parts = (
             correction.with_item_effects(effects)
@@ -422,11 +438,11 @@ class _CorrectionFit:
     def mapped(self, view: _Calibrated, over: _Shares) -> _Tried:
         """The maps of a view alone."""
         nothing = np.zeros_like(view.whole)
-        return self._tried(MAPS, view, self._correction(view, nothing), [nothing] * len(self.parts), over)
+        return self._tried(MAPS, view, self._correction(view, nothing), [nothing] * len(self.facts.parts), over)
 
     def raw(self, view: _Calibrated) -> _Shares:
         """The predictions of a view as they are."""
-        return self._shares(self._conditional(view, [np.zeros_like(view.whole)] * len(self.parts)))
+        return self._shares(self._conditional(view, [np.zeros_like(view.whole)] * len(self.facts.parts)))
 
     def calibrated(self, view: _Calibrated, old: _Shares) -> _Tried:
         """Each prediction's own level and slope."""
@@ -451,19 +467,20 @@ class _CorrectionFit:
         return view.scaling.correction(weights, None if maps is None else maps.fields())
 
     def _rows(self, t: int, scaling: InputScaling, inputs: DesignInputs, keep: Array | None = None) -> TaskRows:
-        return TaskRows(t, scaling, inputs, self.logs, self.theta, keep, self.cases[t])
+        return TaskRows(t, scaling, inputs, self.logs, self.facts.theta, keep, self.facts.cases[t])
 
     def _cross_fit(
         self, t: int, view: _MappedLog, rows: TaskRows, design: newton.Design, at: newton.Solution
     ) -> Sequence[Floats]:
         """The coefficients of each part."""
-        own = range(len(self.parts)) if view.part_inputs else [self.count]
+        own = range(len(self.facts.parts)) if view.part_inputs else [self.facts.count]
         refit = [
-            newton.without_fold(self._rows(t, view.scaling, view.inputs_of(k), self.parts[k]), design, at) for k in own
+            newton.without_fold(self._rows(t, view.scaling, view.inputs_of(k), self.facts.parts[k]), design, at)
+            for k in own
         ]
         if view.part_inputs:
             return refit
-        return [*newton.cross_fit(rows, design, at, self.fold[rows.request], self.count), *refit]
+        return [*newton.cross_fit(rows, design, at, self.facts.fold[rows.request], self.facts.count), *refit]
 
     def _alone(self, view: _MappedLog) -> list[list[Floats]]:
         """Coefficients [Z, U] of each task, calibrated by its own level and slope: of the log, and of each part."""
@@ -475,7 +492,7 @@ class _CorrectionFit:
                 return DesignInputs(inputs.z[:, [0, own[0]]], inputs.u[:, [0, own[1]]], inputs.base)
 
             rows = self._rows(t, view.scaling, narrow(view.inputs))
-            vectors = [np.zeros(4)] * (1 + len(self.parts))
+            vectors = [np.zeros(4)] * (1 + len(self.facts.parts))
             if rows.events >= MIN_EVENTS:
                 design = newton.Design((2, 2), {})
                 solution = newton.solve(rows, design, newton.Solution(np.zeros(4), _ALONE.reshape(-1)), 6, (0, 2, 4))
@@ -491,14 +508,14 @@ class _CorrectionFit:
         its fold, and of the later ones by those of the earlier requests.
         """
         held_out = np.empty(view.inputs.base.shape)
-        for k in range(self.count):
-            rows = np.flatnonzero(self.row_fold == k)
+        for k in range(self.facts.count):
+            rows = np.flatnonzero(self.facts.row_fold == k)
             held_out[rows] = self._apply(view, k, parts[k], rows)
-        return held_out, self._apply(view, self.count, parts[-1], self.later_rows)
+        return held_out, self._apply(view, self.facts.count, parts[-1], self.facts.later_rows)
 
     def _apply(self, view: _MappedLog, number: int, weights: Floats, rows: Array) -> Floats:
-        inputs = view.inputs_of(number)
-        z, u, result = inputs.z[self.request[rows]], inputs.u[rows], np.empty((len(rows), len(view.scaling.tasks)))
+        inputs, result = view.inputs_of(number), np.empty((len(rows), len(view.scaling.tasks)))
+        z, u = inputs.z[self.facts.request[rows]], inputs.u[rows]
         for t, parent in enumerate(view.scaling.parents):
             eta = inputs.base[rows, t] + np.einsum("su,su->s", z @ weights[t], u)
             if parent >= 0:
@@ -508,7 +525,7 @@ class _CorrectionFit:
         return result
 
     def _shares(self, conditional: tuple[Floats, Floats]) -> _Shares:
-        return _Shares(self.whole.shares(conditional[0]), self.last.shares(conditional[1]))
+        return _Shares(self.facts.whole.shares(conditional[0]), self.facts.last.shares(conditional[1]))
 
 
 def _design(

@@ -30,7 +30,7 @@ from statistics import NormalDist
 import numpy as np
 
 from pygrade._typing import Array, Floats
-from pygrade.correction.inputs import UNSURE, InputScaling, downward
+from pygrade.correction.inputs import UNSURE, downward
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 
@@ -87,11 +87,11 @@ class Gain:
 class JointLikelihood:
     """Likelihood of the feedback on a log's pages under conditional probabilities."""
 
-    def __init__(self, logs: Logs, scaling: InputScaling, theta: Floats, cases: Sequence[float]) -> None:
+    def __init__(self, logs: Logs, parents: tuple[int, ...], theta: Floats, cases: Sequence[float]) -> None:
         """theta [S]: examination of the shown rows; cases [T]: what a unit of a task counts, `inputs.case_of`, or 1."""
         shown = logs.shown
         self.request, self.count, self.theta = logs.row_request[shown], logs.num_requests, theta
-        self.parents, self._feedback = scaling.parents, logs.feedback[shown].astype(np.float64)
+        self.parents, self._feedback = parents, logs.feedback[shown].astype(np.float64)
         counted = [t for t, parent in enumerate(self.parents) if parent < 0 and self._feedback[:, t].any()]
         self.events = {t: cases[t] * self._feedback[:, t] for t in counted}
         self.page = self._sums(sum(self.events.values(), np.zeros(len(theta))))[self.request]

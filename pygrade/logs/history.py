@@ -6,10 +6,11 @@ same. Columns are made in one pass over the requests in order of time, by the co
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -158,6 +159,56 @@ class HistoryPass:
             item_features=np.concatenate([ordered.item_columns, columns], 1),
         )
         return result if ordered is logs else result.select(np.argsort(order, kind="stable"))
+
+
+class HistoryReason(NamedTuple):
+    """What history did to a task of an item: by the columns of one group, as they are over all of them 0."""
+
+    group: str  # seen, category, item or user
+    task: str
+    factor: float  # on the task's probability or amount; of one with a parent, on its odds given the parent's event
+    text: str  # such as "seen twice, last 3 hours ago: click × 0.62"
+
+
+def _times(value: float) -> str:
+    count = round(math.expm1(value))
+    return f"more than {'once' if count == 1 else f'{count} times'} before" if count else "before"
+
+
+def _since(value: float) -> str:
+    return f"less than {1 / value - 1:.2g} hours before" if value else "before"
+
+
+def _longer(unit: str) -> Callable[[float], str]:
+    return lambda value: f"more than {math.expm1(value):.2g} {unit} before" if value else "before"
+
+
+def _ratio(value: float) -> str:
+    return f"{math.exp(value):.2g} times what is predicted".removeprefix("1 times ")
+
+
+_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "seen_recently": ("the user saw the item", _since),
+    "seen_": ("{task} of the user on the item came", _times),
+    "seen": ("the user saw the item", _times),
+    "category_seen": ("the user saw its category", _times),
+    "category_": ("{task} of the user on its category is above", _ratio),
+    "item_shown": ("the item was shown", _times),
+    "item_age": ("the item was first shown", _longer("hours")),
+    "item_recent_": ("{task} on the item is lately above", _ratio),
+    "item_": ("{task} on the item is above", _ratio),
+    "user_shown": ("the user saw items", _times),
+    "user_pause": ("the user saw the last item", _longer("minutes")),
+    "user_": ("{task} of the user is above", _ratio),
+}
+"""Words for a column above a value, by its name or the first prefix that fits, which a task follows."""
+
+
+def words_above(column: str, value: float) -> str:
+    """Words for a history's column above a value: "the user saw the item before"."""
+    prefix = next(name for name in _WORDS if column == name or (name[-1] == "_" and column.startswith(name)))
+    text, inverse = _WORDS[prefix]
+    return f"{text.format(task=column.removeprefix(prefix))} {inverse(value)}"
 
 
 def without_columns(logs: Logs, history: History | None) -> Logs:

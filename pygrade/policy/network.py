@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from pygrade import _core
 from pygrade._util.serialization import ArtifactError
 from pygrade.config.policy import PolicyConfig
-from pygrade.logs.history import History
+from pygrade.logs.history import History, HistoryReason
 from pygrade.logs.keys import hashes
 from pygrade.logs.prediction_scale import PredictionScale, from_records, read_predictions, to_records
 from pygrade.policy import file
@@ -322,6 +322,17 @@ class FusionPolicy(nn.Module):
         weights = np.ascontiguousarray(weights, np.float32)
         parts = self.in_core().score_parts(**self._core_inputs(*arguments), weights=weights)
         return parts
+
+    def history_reasons(
+        self, request: int, candidates: NDArray[np.int32], *arguments: Any
+    ) -> list[list[HistoryReason]]:
+        """Reasons by history of candidates [n] of a request, by places within it: for each the two
+        largest factors that differ from 1 by .05. arguments: those of `scores`."""
+        if self.history is None:
+            return [[] for _ in candidates]
+        inputs = self._core_inputs(*arguments)
+        found = self.in_core().history_reasons(request, np.ascontiguousarray(candidates, np.int32), **inputs)
+        return [[HistoryReason(*reason) for reason in reasons] for reasons in found]
 
     def _core_inputs(
         self,

@@ -12,6 +12,7 @@ from pygrade import _core
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
 from pygrade.logs import Logs
+from pygrade.logs.history import HistoryReason
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline
 from pygrade.serving.page_table import page_table
@@ -143,8 +144,9 @@ class Page:
                     **({} if self.takes_network else {"sum": float(self.contributions[request, slot].sum())}),
                     **({"baseline": float(self.baseline_contribution[request, slot])} if mixed else {}),
                     **({"move": move} if (move := self.explain_move(request, slot)) else {}),
+                    **({"history": [reason.text for reason in reasons]} if reasons else {}),
                 }
-                for slot, index in enumerate(places)
+                for slot, (index, reasons) in enumerate(zip(places, self.explain_history(request), strict=True))
             ],
         }
 
@@ -172,6 +174,12 @@ class Page:
         _, effects, above, places = (array[request] for array in self.moves)
         root = correction.page_terms.root
         return _core.describe_move(float(effects[slot]), int(above[slot]), int(places[slot]), slot, root)
+
+    def explain_history(self, request: int) -> list[list[HistoryReason]]:
+        """The reasons of each item of a request's page by what the user was shown before and did and what the item
+        earned, at most two an item; none of a policy that reads no history."""
+        places = self.indices[request]
+        return self.policy.history_reasons(request, places[places >= 0], *self._scored)
 
     def explain(self, request: int, static: NDArray[np.float32] | None) -> str:
         """The source of a request's weights, their largest differences from the static weights, what they are mixed
@@ -282,16 +290,13 @@ class Page:
     @cached_property
     def _parts(self) -> tuple[Array, Array, Array | None]:
         """`FusionPolicy.score_parts` of the candidates by the weights that were served."""
-        return self.policy.score_parts(
-            self.weights,
-            self.context,
-            self.rows,
-            self.offsets,
-            self.scenario,
-            self.request_values,
-            self.item_values,
-            self._item_rows,
-        )
+        return self.policy.score_parts(self.weights, *self._scored)
+
+    @property
+    def _scored(self) -> tuple[Any, ...]:
+        """The arguments of `FusionPolicy.scores`."""
+        request = self.context, self.rows, self.offsets, self.scenario
+        return *request, self.request_values, self.item_values, self._item_rows
 
     @cached_property
     def corrections(self) -> NDArray[np.float32] | None:

@@ -11,6 +11,7 @@ class PageTable(NamedTuple):
     head: list[str]
     weights: list[float]  # of the tasks; empty if they rank nothing
     rows: list[tuple[str, float, list[float]]]  # item, score, contributions
+    notes: list[str]  # what history did to items
 
     def texts(self) -> list[list[str]]:
         """The rows, of which the first two cells are no numbers; the weights are the first row, if they rank."""
@@ -36,4 +37,6 @@ def page_table(record: Mapping[str, Any]) -> PageTable:
         )
         for item in record["items"]
     ]
-    return PageTable(head, record["weights"] if record["weighs"] else [], rows)
+    said = [(rows[slot][0], item["history"]) for slot, item in enumerate(record["items"]) if item.get("history")]
+    notes = [f"{name}: {'; '.join(reasons)}" for name, reasons in said]
+    return PageTable(head, record["weights"] if record["weighs"] else [], rows, notes)

@@ -94,6 +94,7 @@ class Evidence(NamedTuple):
     reason: str = ""  # why nothing can be decided
     licensed: LicensedCorrection | None = None
     tried: tuple[TriedCorrection, ...] = ()
+    history: History | None = None  # whose columns the log has
 
 
 def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, history: History | None = None) -> Evidence:
@@ -105,7 +106,8 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
     drawn = dataset.draw(sample.num_requests)
     propensity = estimate_propensity(dataset, sample, config.reward)
     fold_and_cluster = fold[drawn], numbers_of(cluster[drawn])
-    evidence = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, find_production(logs, config))
+    production = find_production(logs, config)
+    evidence = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, production, history=history)
     reason = ""
     if not folds:
         reason = "trust.folds is 0"
@@ -193,7 +195,8 @@ def drop_history(evidence: Evidence, history: History, folder: Path) -> Evidence
 
     dataset = evidence.dataset.mapped(drop, folder)
     is_whole = evidence.sample is evidence.dataset
-    return evidence._replace(dataset=dataset, sample=dataset if is_whole else evidence.sample.mapped(drop, folder))
+    sample = dataset if is_whole else evidence.sample.mapped(drop, folder)
+    return evidence._replace(dataset=dataset, sample=sample, history=None)
 
 
 def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Corrected | None:

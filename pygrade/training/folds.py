@@ -17,6 +17,7 @@ from pygrade.evaluation.arms import ALONE, FOLDERS, GRADE
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset
+from pygrade.logs.history import History
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
@@ -96,16 +97,16 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
         evidence.propensity,
         evidence.production,
         license=None if licensed is None else licensed.license,
-        reasons=() if licensed is None else _reasons(logs, licensed),
+        reasons=() if licensed is None else _reasons(logs, licensed, evidence.history),
         requests=evidence.dataset.num_requests,
     )
     return replace(trust, tried=evidence.tried)
 
 
-def _reasons(logs: Logs, licensed: LicensedCorrection) -> tuple[str, ...]:
+def _reasons(logs: Logs, licensed: LicensedCorrection, history: History | None) -> tuple[str, ...]:
     """Sentences on the changes by the correction: its page terms first."""
     line = licensed.license.page_line
-    return (*([line] if line else []), *reasons_of(logs, licensed.predictions))
+    return (*([line] if line else []), *reasons_of(logs, licensed.predictions, history))
 
 
 def run_fold(job: FoldJob) -> FoldRankings:

@@ -30,6 +30,7 @@ from pygrade.correction.pages import (
     missing_shuffles,
 )
 from pygrade.logs import Logs, evenly_spaced
+from pygrade.logs.history import History, words_above
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import bounds_text
@@ -232,11 +233,14 @@ def page_line(terms: PageTerms) -> str:
     return f"whole pages: {terms.root} {', '.join(said)}"
 
 
-def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
+def reasons_of(logs: Logs, corrected: Floats32, history: History | None = None) -> tuple[str, ...]:
     """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
-    returning is 1, else 0.9 times", by a feature of the context, a column of the items, or one of each."""
-    context = [(*halves[:2], halves[2][logs.row_request]) for halves in _split_columns(logs.context, logs.features)]
-    items = [] if logs.item_features is None else _split_columns(logs.item_features, logs.items)
+    returning is 1, else 0.9 times", by a feature of the context, a column of the items, or one of each. history: whose
+    columns the log has, which are told in words."""
+    told = () if history is None else (*history.features, *history.items)
+    context = _split_columns(logs.context, logs.features, told)
+    context = [(feature, name, high[logs.row_request]) for feature, name, high in context]
+    items = [] if logs.item_features is None else _split_columns(logs.item_features, logs.items, told)
     moves = list(_moves(logs, corrected, slice(None), (*context, *items)))
     some = evenly_spaced(logs.num_rows, _PAIRED_ROWS)
     for feature, name, high in context:
@@ -272,9 +276,10 @@ def _moves(
                 yield float(moved), task, feature, line
 
 
-def _split_columns(values: Floats32, names: Sequence[str]) -> list[tuple[str, str, Bools]]:
-    """Split columns of values [n, F] in two: name, words for the high side, and its mask [n]; not if all are alike."""
-    splits = [(feature, *_split(values[:, i], feature)) for i, feature in enumerate(names)]
+def _split_columns(values: Floats32, names: Sequence[str], told: Sequence[str]) -> list[tuple[str, str, Bools]]:
+    """Split columns of values [n, F] in two: name, words for the high side, and its mask [n]; not if all are alike.
+    told: columns of a history."""
+    splits = [(feature, *_split(values[:, i], feature, feature in told)) for i, feature in enumerate(names)]
     return [(feature, name, high) for feature, high, name in splits if high is not None and high.any() != high.all()]
 
 
@@ -282,7 +287,7 @@ def _said(factor: float, what: str = "") -> str:
     return "as predicted" if abs(factor - 1) < _AS_PREDICTED else f"{factor:.2g} times{what}"
 
 
-def _split(values: Floats32, name: str) -> tuple[Bools | None, str]:
+def _split(values: Floats32, name: str, told: bool) -> tuple[Bools | None, str]:
     """The requests with a high value of a feature, and how that is said; None: it does not vary."""
     present = values[~np.isnan(values)]
     levels: Sequence[float] = np.unique(present[:1000]).tolist()
@@ -291,6 +296,6 @@ def _split(values: Floats32, name: str) -> tuple[Bools | None, str]:
     if len(levels) == _SPLITS and set(np.unique(present)) == set(levels):
         words = name.split("=", 1)
         said = f"{words[0]} is {words[1]}" if len(words) == 2 else f"{name} is {levels[1]:g}"
-        return values == levels[1], said
+        return values == levels[1], words_above(name, levels[0]) if told else said
     middle = float(np.median(present))
-    return values > middle, f"{name} is above {middle:.2g}"
+    return values > middle, words_above(name, middle) if told else f"{name} is above {middle:.2g}"

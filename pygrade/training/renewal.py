@@ -47,7 +47,7 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     if licensed is None:
         return None
     predictions, served = licensed.predictions, correct(old, logs)
-    likelihood = JointLikelihood(logs, fitted.scaling, theta, fitted.cases)
+    likelihood = JointLikelihood(logs, fitted.scaling.parents, theta, fitted.cases)
     new, before = (likelihood.shares(_given(corrected, old.parents, logs)) for corrected in (predictions, served))
     judge = PageValues(logs, theta)
     value = judge.gain(*(judge.rank(logs.value_of(corrected), True) for corrected in (predictions, served)))

@@ -412,7 +412,7 @@ def test_the_scores_of_the_gate_are_proper(seed):
     scaling = replace(InputScaling.of(logs, logs.predictions), parents=(-1, -1))
     expected = replace(logs, feedback=logs.feedback * 0.0)
     expected.feedback[logs.shown] = theta[:, None] * true
-    judge = JointLikelihood(expected, scaling, theta, [1.0, 1.0])
+    judge = JointLikelihood(expected, scaling.parents, theta, [1.0, 1.0])
     weight = rng.random(len(theta))
     assert judge.gain(judge.shares(wrong), judge.shares(true), rng.random(2), weight).sum() < 0
     pages = PageValues(expected, theta)

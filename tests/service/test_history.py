@@ -21,6 +21,8 @@ from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.service.exposures import read_removals
 from pygrade.service.join import join_logs
+from pygrade.serving.page_table import page_table
+from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_correction
 from tests.refusals import refuses
 from tests.service.conftest import Server, eventually, needs_server
@@ -219,6 +221,62 @@ def test_columns_of_the_caller_stand_for_themselves(run):
     assert handle(service, "/v1/rank", body)[1]["degraded"] is None
     body["item_features"].popitem()
     assert handle(service, "/v1/rank", body)[1]["degraded"] == "history"
+
+
+def test_an_explanation_says_what_history_did(run):
+    """The factors are those of the correction with a group's columns at 0, in the item's row alone; the words are
+    those of `Page`."""
+    service = _core.Service(str(run), json.dumps({"history": "none"}))
+    rng = np.random.default_rng(4)
+    body = page_of(0, rng) | {"k": CANDIDATES}
+    columns = np.abs(rng.normal(size=(CANDIDATES, 1 + len(HISTORY.items)))).astype(np.float32)
+    names = ["margin", *HISTORY.items]
+    for name, value in (("seen", 3), ("item_shown", 340), ("item_age", 48.0), ("seen_click", 1), ("seen_order", 0)):
+        columns[:, names.index(name)] = np.log1p(value)
+    columns[:, names.index("seen_recently")] = 1 / (1 + 5.0)
+    columns[1, names.index("seen") : names.index("seen_order") + 1] = 0
+    context = np.abs(rng.normal(size=1 + len(HISTORY.features))).astype(np.float32)
+    body["context"] = dict(zip(("hour", *HISTORY.features), map(float, context), strict=True))
+    body["item_features"] = {name: columns[:, i].tolist() for i, name in enumerate(names)}
+    entries = handle(service, "/v1/explain", body)[1]["explanation"]
+    policy = FusionPolicy.load(run / "policy")
+    correction, p = policy.correction, np.array(list(body["predictions"].values()), np.float32).T
+
+    def quantity(context: np.ndarray, items: np.ndarray, row: int) -> np.ndarray:
+        click, order = correction.apply(context[None], p, np.array([0, len(p)]), items)[row].astype(np.float64)
+        return np.array([click, order / (click - order)])
+
+    assert correction.parents == (-1, 0)
+    groups = {name: [i for i, column in enumerate(names) if column.startswith(name)] for name in ("seen", "category")}
+    groups["item"] = [i for i, column in enumerate(names) if column.startswith("item_")]
+    for entry in entries:
+        row, expected = body["items"].index(entry["item"]), []
+        as_is = quantity(context, columns, row)
+        for group in ("seen", "category", "item", "user"):
+            neutral, unknown = columns.copy(), context.copy()
+            neutral[row, groups.get(group, [])] = 0
+            unknown[1:] *= group != "user"
+            factors = as_is / quantity(unknown, neutral, row)
+            expected += [(group, task, factor) for task, factor in zip(TASKS, factors, strict=True)]
+        expected = [reason for reason in expected if abs(reason[2] - 1) >= 0.05]
+        expected.sort(key=lambda reason: -abs(np.log(reason[2])))
+        said = [(reason["of"], reason["task"], reason["factor"]) for reason in entry["history"]["reasons"]]
+        assert [reason[:2] for reason in said] == [reason[:2] for reason in expected[:2]]
+        np.testing.assert_allclose([r[2] for r in said], [r[2] for r in expected[:2]], rtol=1e-12)
+        facts = entry["history"]["facts"]
+        assert facts["item_shown"] == 340 and facts["hours_since_shown"] == pytest.approx(48, rel=1e-5)
+        assert facts.get("seen", 0) == 3 * (row != 1) and "seen_order" not in facts
+        assert facts["item_click"] == pytest.approx(np.exp(columns[row, names.index("item_click")]), rel=1e-6)
+    reasons = [reason for entry in entries for reason in entry["history"]["reasons"]]
+    words, seen = [reason["why"] for reason in reasons], next(r for r in reasons if r["of"] == "seen")
+    assert seen["why"] == f"seen 3 times, last 5 hours ago, click once: {seen['task']} × {seen['factor']:.2g}"
+    assert any(text.startswith("item shown 340 times, more ") for text in words)
+    page = BlendedRanker(policy).rank(context[None], p[None], CANDIDATES, items=columns[None])
+    assert [[reason.text for reason in reasons] for reasons in page.explain_history(0)] == [
+        [reason["why"] for reason in entry["history"]["reasons"]] for entry in entries
+    ]
+    record = page.describe(0, "")
+    assert page_table(record).notes[0].partition(": ")[2] == "; ".join(record["items"][0]["history"])
 
 
 def test_a_user_is_forgotten(run, tmp_path):

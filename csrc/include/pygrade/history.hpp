@@ -18,6 +18,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pygrade/export.h"
@@ -28,6 +29,10 @@ namespace pygrade::inline v0_2 {
 class PYGRADE_API History {
  public:
   static constexpr std::size_t max_tasks = 16, max_shown = 200, groups = 6;
+
+  // Whose past a column counts: the user's with the item, with its category, the item's, the user's.
+  enum class Group : std::uint8_t { seen, category, item, user };
+  static constexpr std::array<std::string_view, 4> group_names{"seen", "category", "item", "user"};
 
   struct Spec {
     std::vector<std::string> tasks;  // [T]
@@ -97,8 +102,13 @@ class PYGRADE_API History {
   const std::vector<std::string>& context_columns() const { return context_columns_; }  // [C] names
   const std::vector<std::string>& item_columns() const { return item_columns_; }        // [I] names
   std::size_t own_columns() const { return 2 * num_tasks() + 2; }                       // of an item, whoever asks
-  std::int64_t step_of(std::int64_t time) const;                                        // that it belongs to
-  std::int64_t last_step(std::int64_t now) const;                                       // that counts at `now`
+  Group item_group(std::size_t column) const {
+    return column < own_columns()                     ? Group::item
+           : column < own_columns() + 2 + num_tasks() ? Group::seen
+                                                      : Group::category;
+  }
+  std::int64_t step_of(std::int64_t time) const;   // that it belongs to
+  std::int64_t last_step(std::int64_t now) const;  // that counts at `now`
 
   // The exposure of a row by its predictions[T] in a slot; those that are not finite count as 0.
   Exposure exposure(std::int64_t time, std::int64_t request, std::int64_t item, std::int64_t category,

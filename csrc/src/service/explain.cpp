@@ -3,6 +3,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "pygrade/history_reasons.hpp"
 #include "service/impl.hpp"
 #include "serving/prediction_scales.hpp"
 #include "serving/score_sources.hpp"
@@ -122,6 +123,24 @@ void write_item(const ScoreParts& parts, const Ranked& ranked, const Context& co
   out.field("add", add.empty() ? 0.0f : add[row]).end_object();
 }
 
+// What history did to an item's predictions, and what it counts.
+void write_history(const Ranked& ranked, std::size_t row, std::span<const HistoryReason> reasons, JsonWriter& out) {
+  const Policy& policy = *ranked.policy;
+  out.known_key("history").begin_object().known_key("reasons").begin_list();
+  for (const HistoryReason& reason : reasons) {
+    out.begin_object().field("of", History::group_names[static_cast<std::size_t>(reason.group)]);
+    out.field("task", policy.tasks()[reason.task])
+        .field("factor", reason.factor)
+        .field("why", reason.text)
+        .end_object();
+  }
+  out.end_list().known_key("facts").begin_object();
+  const auto items = ranked.request.items;
+  const std::size_t width = items.empty() ? 0 : policy.items().size();
+  for (const auto& [name, value] : history_facts(policy, items.subspan(row * width, width))) out.key(name).value(value);
+  out.end_object().end_object();
+}
+
 // Writes the same candidates by the static weights: without features a policy falls back to them.
 void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Context& context, JsonWriter& out) {
   const auto& tasks = ranked.policy->tasks();
@@ -157,6 +176,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   const Request& request = ranked.request;
   const ScoreParts parts = Ranker::score_parts(policy, request, context.weights);
   const auto shown = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
+  const auto reasons = history_reasons(policy, request, shown);
 
   JsonWriter out;
   out.begin_object();
@@ -167,6 +187,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   for (std::size_t i = 0; i < shown.size(); ++i) {
     out.begin_object().field("item", item_of(ranked, context, shown[i])).field("score", context.scores[i]);
     write_item(parts, ranked, context, i, out);
+    if (policy.history()) write_history(ranked, static_cast<std::size_t>(shown[i]), reasons[i], out);
     out.end_object();
   }
   out.end_list().known_key("concentration");

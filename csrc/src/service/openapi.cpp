@@ -110,6 +110,9 @@ constexpr Field explained_fields[] = {
      "of a searched page: effect E of the items above (exp(E) multiplies what needs the root task), above (how many of "
      "them have a term of its sign), sorted_position (by the score alone, -1: not on the page), why"},
     {"boost", any_object, "factor mul and summand add that the score came through at last, if some were asked for"},
+    {"history", any_object,
+     "of a policy that reads history: reasons, the two largest factors on the item's predictions (of whose columns, "
+     "task, factor, why), and facts, what its columns count"},
     {"slots", R"({"type":"object","additionalProperties":{"type":["integer","null"]}})",
      "of a test, by arm: its slot from 0 on the arm's page, null: it is not on it, or the arm cannot rank the request"},
 };
