@@ -1,7 +1,10 @@
-"""Blended ranking: a page with mask, boosts and caps, and a whole request from features to page."""
+"""Blended ranking: a page with mask, boosts and caps, a whole request from features to page, and trees on top of a
+correction."""
 
 import copy
+import importlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ from bench.cpu.harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
 from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
 from pygrade.config.policy import PolicyConfig
-from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy import Correction, FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
+from pygrade.training.trees import packed
 
 CAP, SELLERS = 3, 50
 
@@ -119,3 +123,64 @@ def policy(quick: bool, count: int, tasks: int, k: int, transform: str) -> Row:
     shape = {"N": count, "T": tasks, "k": k, "f": transform}
     notes = f"MLP {features}-64-64; pygrade is BlendedRanker, which keeps counters and a log row; C++ is Ranker::rank"
     return Row("policy + rank", shape, measure(contenders, seconds), tuple(library), notes=notes, **alone)
+
+
+def trees(quick: bool, count: int, tasks: int, items: int, number: int) -> Row:
+    """A correction with trees, which makes their inputs too, against LightGBM's and lleaves' sums of leaves of ready
+    ones."""
+    import lightgbm
+
+    context, variables = 10, tasks + items
+    shapes = {"median": context, "x_mean": context, "l_mean": variables, "map_mean": tasks}
+    shapes |= {"map_knots": (tasks, 5), "map_weights": (tasks, 7)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    arrays |= {"x_std": np.ones(context), "l_std": np.full(variables, 0.5), "map_std": np.ones(tasks)}
+    weights = 0.02 * np.random.default_rng(0).normal(size=(tasks, 1 + context + variables, 1 + variables))
+    task_names, features, columns = (
+        tuple(f"{n}{i}" for i in range(k)) for n, k in (("t", tasks), ("x", context), ("i", items))
+    )
+    lists = {"parents": (-1,) * tasks, "amounts": (False,) * tasks, "indicators": (), "form": ""}
+    plain = Correction(task_names, features, columns, weights=weights, **lists, **arrays)
+    predictions = [0.3 * p for p in random_scores(ROTATIONS, (count, tasks))]
+    contexts = [2.0 * x - 1.0 for x in random_scores(ROTATIONS, (1, context), seed=1)]
+    columns_of = [2.0 * x - 1.0 for x in random_scores(ROTATIONS, (count, items), seed=2)]
+    offsets = np.array([0, count])
+    requests = list(zip(contexts, predictions, [offsets] * ROTATIONS, columns_of, strict=True))
+    inputs = [plain.tree_columns(*request) for request in requests]
+    known = np.concatenate(inputs)
+    label = np.sin(2 * known[:, 0]) + known[:, 3] * known[:, variables + 2] + known[:, 2 * variables + 1]
+    settings = {"num_leaves": 7, "learning_rate": 0.05, "use_missing": False, "num_threads": 1, "verbosity": -1}
+    model = lightgbm.train(settings, lightgbm.Dataset(known, label=label), number)
+    forest = replace(plain, **packed(model, number))
+    with_trees, without, out = forest._in_core(), plain._in_core(), np.empty((count, tasks), np.float32)
+
+    def ours(i: int) -> Any:
+        with_trees.apply(*requests[i % ROTATIONS], out, 1)
+        return out
+
+    def alone(i: int) -> Any:
+        without.apply(*requests[i % ROTATIONS], out, 1)
+        return out
+
+    contenders: dict[str, Contender] = {OURS: ours, "correction without trees": alone}
+    contenders["LightGBM"] = lambda i: model.predict(inputs[i % ROTATIONS], raw_score=True, num_threads=1)
+    try:
+        lleaves = importlib.import_module("lleaves")
+    except ImportError:
+        pass
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            model.save_model(path := f"{directory}/trees.txt")
+            compiled = lleaves.Model(path)
+            compiled.compile()
+        contenders["lleaves"] = lambda i: compiled.predict(inputs[i % ROTATIONS], n_jobs=1)
+    peers = tuple(contenders)[2:]
+    for i in (0, 1):
+        moved = np.log(ours(i)[:, 0].astype(np.float64))
+        moved -= np.log(alone(i)[:, 0].astype(np.float64))
+        for name in peers:
+            verify.close(name, "moves", contenders[name](i), torch.from_numpy(moved))
+    shape = {"N": count, "T": tasks, "D": known.shape[1], "trees": number}
+    notes = "pygrade corrects and makes the trees' inputs too; peers have theirs ready"
+    timings = measure(contenders, SECONDS[quick])
+    return Row("correction with trees", shape, timings, peers, beside=("correction without trees",), notes=notes)

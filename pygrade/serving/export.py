@@ -32,11 +32,13 @@ from pygrade.correction.inputs import REACH
 from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
-from pygrade.policy.correction import PREFIX, Correction
+from pygrade.policy.correction import NODES, PREFIX, Correction
+from pygrade.reference import correction as reference
 from pygrade.serving.formula import Fusion, NodeValues, formula_of, walk
 
 logger = logging.getLogger("pygrade")
 _IDENTITY = TRANSFORMS.index("identity")
+_TREE_PARTS = ("inputs", "thresholds", "masks", "leaves")
 _SAMPLE = (2, 16)  # requests and candidates of the example that is traced
 
 
@@ -72,6 +74,7 @@ class PolicyPage(nn.Module):
         config = policy.config
         self.policy, self.k = policy.eval(), k
         self.fuse, self.top = (_fuse, _top) if standard else (_fuse_in_core, _top_in_core)
+        self.sum_leaves = _sum_in_ensemble if standard else _sum_leaves
         self.scenarios = tuple(sorted({*policy.scenarios, *config.scenario_values}))
         names = (*self.scenarios, None)
         self.register_buffer("fallback", torch.stack([policy.fallback_weights(name) for name in names]))
@@ -118,10 +121,11 @@ class PolicyPage(nn.Module):
         if "item_values" in optional:
             documents["value"] = optional["item_values"]
         inputs = {"values": values}
-        value_of = _evaluation(documents, inputs, self.fuse)
+        value_of = _evaluation(documents, inputs, self.fuse, self.sum_leaves)
         if self.correction is not None:
             variables = torch.stack([value_of(node) for node in formula.variables], -1)
-            inputs |= self.correction(context, variables.double().mean(1).float())
+            inputs |= self.correction(context, means := variables.double().mean(1).float())
+            inputs["means"] = means
         missing = context.isnan()
         parts = [context, missing[:, [policy.features.index(name) for name in config.indicators]].float()]
         if not config.context_only:
@@ -187,7 +191,10 @@ def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _evaluation(
-    documents: Mapping[str, Tensor], inputs: Mapping[str, Tensor], fuse_scores: Callable[..., Tensor]
+    documents: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    fuse_scores: Callable[..., Tensor],
+    sum_leaves: Callable[[Tensor, Correction], Tensor],
 ) -> NodeValues:
     """Values [B, N] of nodes, of documents [B, N]; those of the request, of inputs [B, …], are [B, 1]."""
 
@@ -206,6 +213,12 @@ def _evaluation(
         one = torch.ones_like(terms[0][:, :1])
         return fuse_scores(torch.stack(terms, -1), torch.cat([one * weight for weight in weights], 1), fusion)
 
+    def trees(*arguments: Any) -> Tensor:
+        *operands, correction = arguments
+        variables, means = torch.stack(operands, -1), inputs["means"][:, None]
+        given = (part.expand(*variables.shape[:2], -1) for part in (inputs["x"][:, None], means))
+        return sum_leaves(torch.cat([variables, variables - means, *given], -1), correction)
+
     kinds: dict[str, Callable[..., Any]] = {"add": operator.add, "subtract": operator.sub, "multiply": operator.mul}
     kinds |= {"divide": operator.truediv, "log": torch.log, "exp": torch.exp, "constant": float, "document": column}
     kinds |= {
@@ -214,14 +227,57 @@ def _evaluation(
         "clip": lambda p, ends: p.clamp(*ends),
         "piecewise": piecewise,
         "fuse": fuse,
+        "trees": trees,
     }
     kinds["request"] = lambda leaf: inputs[leaf[0]][(slice(None), *leaf[1])][:, None]
     return NodeValues(kinds, {})
 
 
+def _sum_leaves(columns: Tensor, correction: Correction) -> Tensor:
+    """[B, N]: the leaves of trees by columns [B, N, D]."""
+    arrays = correction.tensors()
+    sums = reference.sum_leaves(columns.flatten(0, 1), *(arrays[f"{PREFIX}tree_{name}"] for name in _TREE_PARTS))
+    return sums.reshape(columns.shape[:2])
+
+
+def _sum_in_ensemble(columns: Tensor, correction: Correction) -> Tensor:
+    rows = columns.flatten(0, 1)
+    settings: dict[str, Any] = {"dtype": rows.dtype, "shape": (rows.shape[0], 1), "version": 3}
+    sums = torch.onnx.ops.symbolic("ai.onnx.ml::TreeEnsembleRegressor", [rows], _ensemble(correction), **settings)
+    return sums.reshape(columns.shape[:2])
+
+
+def _ensemble(correction: Correction) -> dict[str, Any]:
+    """Attributes of ONNX's TreeEnsembleRegressor. ValueError if the masks of a tree are not those of a binary tree."""
+    nodes: list[dict[str, Any]] = []
+    targets: list[dict[str, Any]] = []
+    arrays = (getattr(correction, f"tree_{name}").tolist() for name in _TREE_PARTS)
+    for tree, (places, thresholds, masks, leaves) in enumerate(zip(*arrays, strict=True)):
+        left = [[bit for bit in range(NODES + 1) if not int(mask) >> bit & 1] for mask in masks]  # leaves of each node
+        ends = [(0, sum(map(bool, left)) + 1)]  # first and last leaf of each node
+        for number, (begin, end) in enumerate(ends):  # which grows
+            node = {"treeids": tree, "nodeids": number, "modes": "LEAF", "values": 0.0}
+            nodes.append(node | dict.fromkeys(("featureids", "truenodeids", "falsenodeids"), 0))
+            if end == begin + 1:
+                targets.append({"treeids": tree, "nodeids": number, "ids": 0, "weights": leaves[begin]})
+                continue
+            fits = [
+                k for k, bits in enumerate(left) if bits and bits == [*range(begin, min(begin + len(bits), end - 1))]
+            ]
+            if not fits:
+                raise ValueError(f"tree_masks[{tree}] of the correction are {masks}; want those of a binary tree")
+            k = max(fits, key=lambda k: len(left[k]))
+            nodes[-1] |= {"modes": "BRANCH_LEQ", "featureids": int(places[k]), "values": thresholds[k]}
+            nodes[-1] |= {"truenodeids": len(ends), "falsenodeids": len(ends) + 1}
+            ends += (begin, begin + len(left[k])), (begin + len(left[k]), end)
+    lists = {f"nodes_{name}": [node[name] for node in nodes] for name in nodes[0]}
+    lists |= {f"target_{name}": [target[name] for target in targets] for name in targets[0]}
+    return lists | {"n_targets": 1, "aggregate_function": "SUM", "post_transform": "NONE"}
+
+
 class _Coefficients(nn.Module):
-    """Shifts [B, T] and slopes [B, T, V] of a correction by context [B, F] (NaN: unknown) and means [B, V] of the
-    candidates' variables."""
+    """Of a correction by context [B, F] (NaN: unknown) and means [B, V] of the candidates' variables: shifts [B, T],
+    slopes [B, T, V], and x [B, X], the standardized context."""
 
     median: Tensor
     x_mean: Tensor
@@ -242,7 +298,7 @@ class _Coefficients(nn.Module):
         x = torch.where(missing.all(1, keepdim=True), 0.0, x) if context.shape[1] else x
         z = torch.cat([torch.ones_like(means[:, :1]), x, means], 1)
         b = (z[:, None, :, None] * self.weights).sum(2)  # [B, T, U]
-        return {"shifts": b[..., 0] - (b[..., 1:] * means[:, None]).sum(-1), "slopes": b[..., 1:]}
+        return {"shifts": b[..., 0] - (b[..., 1:] * means[:, None]).sum(-1), "slopes": b[..., 1:], "x": x}
 
 
 class Predictions(nn.Module):

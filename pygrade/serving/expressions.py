@@ -94,6 +94,9 @@ def express(policy: FusionPolicy) -> Expression:
     for node in nodes:
         if node.kind == "fuse" and node.simple is None:
             raise ValueError(f"transform of {node.name} is rank, which needs all candidates at once; want another one")
+        if node.kind == "trees":
+            count = node.fact.trees
+            raise ValueError(f"the correction has {count} trees, which no expression holds; want correction.trees off")
     inputs = request_shifts(policy, None, None, None)
     if policy.config.trade_offs:
         inputs["values"] = policy.spec.own_values(policy.spec.task_values, [""], 1)[0].astype(np.float64)

@@ -22,6 +22,7 @@ from pygrade.policy.mixture import EPSILON
 Operand = Union["Node", float]
 Fusion = tuple[str, float, float, Sequence[float]]  # transform, beta, epsilon, slope [T]
 Value = Any  # of a node: a number, or an array or tensor of candidates
+MOST_MOVE = 60.0  # of a sum of leaves
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +30,10 @@ class Node:
     """An operation on other nodes.
 
     kind: constant, document, request, add, subtract, multiply, divide, log, exp, max, min, clip, piecewise (a map by
-    its knots) or fuse (Σ_t w_t f_t(p_t) of n terms and their n weights, where f may read all candidates). ``fact``: the
-    number, the name (and place), the knots, or the formula's arguments. ``name``: of a step. ``simple``: the same in
-    the other kinds; None of a fuse that needs all candidates at once.
+    its knots), fuse (Σ_t w_t f_t(p_t) of n terms and their n weights, where f may read all candidates) or trees (the
+    sum of leaves by variables [V], their means and the context). ``fact``: the number, the name (and place), the knots,
+    the formula's arguments, or the correction. ``name``: of a step. ``simple``: the same in the other kinds; None of
+    trees and of a fuse that needs all candidates at once.
     """
 
     kind: str
@@ -242,10 +244,6 @@ def _read_scales(f: Formula, policy: FusionPolicy) -> list[Node]:
 def _correct(f: Formula, c: Correction, raw: Sequence[Node]) -> list[Node]:
     """`pygrade.reference.correct`, with shifts [T] and slopes [T, V] of the request in place of its context and means:
     shift_t + Σ_v slope_tv · v."""
-    if c.trees:
-        raise ValueError(
-            f"the policy's correction has {c.trees} trees, which exports do not hold; want correction.trees off"
-        )
     p = _map(f, c, raw) if c.form else list(raw)
     ratios = [
         p[t] if s < 0 else f.let(f"ratio_{task}", (p[t] / (p[s] + RATIO_EPSILON)).clip(*RATIO))
@@ -270,7 +268,10 @@ def _correct(f: Formula, c: Correction, raw: Sequence[Node]) -> list[Node]:
         else:
             moved = _shifted(ratios[t], factor) * corrected[c.parents[t]]
         corrected[t] = f.let(f"corrected_{c.tasks[t]}", moved)
-    return corrected
+    if not c.trees:
+        return corrected
+    factor = f.let("trees", Node("trees", tuple(f.variables), c).clip(-MOST_MOVE, MOST_MOVE).exp())
+    return [f.let(f"moved_{task}", p * factor) for task, p in zip(c.tasks, corrected, strict=True)]
 
 
 def _map(f: Formula, c: Correction, raw: Sequence[Node]) -> list[Node]:

@@ -24,6 +24,7 @@ from pygrade.serving import export
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_correction
 from tests.mtl.worlds import SMALL, fit, world
+from tests.refusals import refuses
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = Path(_core.__file__).with_name("_ops.so")
@@ -70,6 +71,7 @@ FORMS = {
     "challenger alone": "conditional",
     "corrected network": "marginal",
 }
+TREES = {"corrected": 7, "challenger": 12}  # on top of the correction
 
 
 def policy_of(name: str) -> FusionPolicy:
@@ -85,7 +87,8 @@ def policy_of(name: str) -> FusionPolicy:
     if name in FORMS:
         options = {"tasks": TASKS, "features": FEATURES, "amounts": (False, False, False, True)}
         items = () if name == "corrected network" else ("price", "size")
-        policy.correction = random_correction(2, 0.05, form=FORMS[name], parents=(-1, 0, 0, -1), items=items, **options)
+        options |= {"trees": TREES.get(name, 0), "form": FORMS[name], "parents": (-1, 0, 0, -1), "items": items}
+        policy.correction = random_correction(2, 0.05, **options)
     return policy
 
 
@@ -317,7 +320,7 @@ def test_an_onnx_file_ranks(tmp_path, onnx_is_there, name):
     session = onnx_session(tmp_path / "page.onnx")
     assert json.loads(session.get_modelmeta().custom_metadata_map["pygrade"]) == json.loads(json.dumps(record))
     domains = {node.domain for node in pytest.importorskip("onnx").load(tmp_path / "page.onnx").graph.node}
-    assert domains == {""}  # standard ops alone
+    assert domains == {"", "ai.onnx.ml"} if name in TREES else {""}  # standard ops alone
     page = export.PolicyPage(policy, K)
     for batch, count in SIZES:
         given = requests(page, batch, count)
@@ -373,3 +376,11 @@ def test_bad_options_and_what_is_not_installed_are_named(tmp_path, monkeypatch, 
     assert cli.main(["export", "--policy", str(saved), *options]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("*page*"))
+
+
+def test_masks_of_no_binary_tree_are_named(tmp_path, onnx_is_there):
+    policy = policy_of("corrected")
+    masks = policy.correction.tree_masks.copy()
+    masks[2, 0] = 0b10101111
+    policy.correction = replace(policy.correction, tree_masks=masks)
+    refuses(ValueError, r"tree_masks\[2\] of", export.export_policy, policy, tmp_path / "page.onnx", onnx=True)

@@ -148,6 +148,8 @@ def test_ranks_and_names_that_are_none_are_refused():
     policy.mixture = Mixture(0.0, Baseline("ranks", "rank", (1.0,) * 5))
     with pytest.raises(ValueError, match="transform of baseline_score is rank"):
         expressions.express(policy)
+    with pytest.raises(ValueError, match="correction has 3 trees, which no expression holds"):
+        expressions.express(make_policy("corrected expected value", trees=3))
     for names, wanted in ((("a b", "a_b"), "'raw_a_b' twice"), (("click", "é"), "letters, digits and _")):
         with pytest.raises(ValueError, match=wanted):
             expressions.express(FusionPolicy(PolicySpec(names, ("hour",), PolicyConfig(transform="log"))))
