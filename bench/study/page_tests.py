@@ -3,26 +3,36 @@
 Worlds: a cascade with heavy prices, one whose items act on each other's clicks, one of users who return and differ
 for good, and visits that buy one thing at most (of which 4, 23 or 68 % buy). A world's pool of requests has a closed
 form of what each page earns, so that the true lift of a ranking is exact. Parts: `null`, `anytime`, `power`, `signs`,
-`bend`, `five`, `gate`. Seeds 0 to 19 are for development.
+`bend`, `five`, `gate`; `shop`, which trains on README's shop; `draw`, the guide's picture. Seeds 0 to 19 are for
+development.
 """
 
 import argparse
-from dataclasses import dataclass
+import re
+import runpy
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import pygrade
 from pygrade._typing import Array, Floats
+from pygrade.console.charts import Chart, picture
 from pygrade.evaluation.abtest import sequential_interval
-from pygrade.evaluation.decision import decide
+from pygrade.evaluation.decision import MARGIN, decide
 from pygrade.evaluation.plan_readings import items_compete, plan_readings
-from pygrade.evaluation.readings import DIFFER, ITEMS, RUNGS, VALUE, PageTest, read_pages
+from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, RUNGS, VALUE, PageTest, read_pages
 from pygrade.logs import Logs
+from pygrade.simulation.marketplace import FEATURES, Marketplace, MarketplaceConfig
 
 SLOTS, CANDIDATES, PRICE = 10, 30, 20.0
 Z = 1.959964 + 0.841621
 WORLDS = ("prices", "effects", "returning", "buy4", "buy23", "buy68")
 _INTERCEPT = {"buy4": -6.6, "buy23": -4.55, "buy68": -2.1}
+_ROOT = Path(__file__).parents[2]
+_MAKE_SHOP = _ROOT / "examples/python/make_shop.py"
+RESULTS, PICTURE = _ROOT / "bench/results/page_tests.txt", _ROOT / "docs/assets/requests.svg"
 _GO_ON = 0.85  # chance to look at one more slot, where a visit buys one thing
 
 
@@ -142,36 +152,51 @@ def tune(pool: Pool, lift: float, seed: int, **bends: float) -> tuple[Array, Arr
 
 def log_of(pool: Pool, pages: list[Array], arm: Array, rng: np.random.Generator) -> Logs:
     """The joined log of a test."""
-    n, count = len(pool.user), len(pages)
-    slots = np.full((n, CANDIDATES, count), -1, np.int32)
-    for a, page in enumerate(pages):
-        np.put_along_axis(slots[..., a], page, np.arange(SLOTS, dtype=np.int32)[None], 1)
-    shown = np.stack(pages, 1)[np.arange(n), arm]
-    events = np.zeros((n, CANDIDATES, 2), np.float32)
-    np.put_along_axis(events, shown[:, :, None], sample(pool, shown, rng).astype(np.float32), 1)
-    rows = (slots >= 0).any(2)
     orders = np.minimum(pool.guess / pool.price / (1 if pool.world in _INTERCEPT else PRICE), 1.0)
     predictions = np.stack([np.minimum(4 * orders, 1.0), orders], 2)
+    events = sample(pool, np.stack(pages, 1)[np.arange(len(arm)), arm], rng)
+    values = (0.0, 1.0) if pool.world in _INTERCEPT else (1.0, PRICE)
+    logs = join(pool.user, pages, arm, events, predictions, rng, tasks=("click", "order"), task_values=values)
+    assert logs.slots is not None
+    price = pool.price[np.repeat(np.arange(len(arm)), np.diff(logs.offsets)), logs.item_id]
+    return replace(logs, value=price.astype(np.float32), value_tasks=("order",))
+
+
+def join(
+    user: Array,
+    pages: list[Array],
+    arm: Array,
+    events: Array,
+    predictions: Array,
+    rng: np.random.Generator,
+    **facts: Any,
+) -> Logs:
+    """The log of pages of arms, each [n, K] of C candidates, by the arm of each request: its events [n, K, T]."""
+    (n, candidates, tasks), count = predictions.shape, len(pages)
+    slots = np.full((n, candidates, count), -1, np.int32)
+    for a, page in enumerate(pages):
+        np.put_along_axis(slots[..., a], page, np.arange(SLOTS, dtype=np.int32)[None], 1)
+    feedback = np.zeros((n, candidates, tasks), np.float32)
+    shown = np.stack(pages, 1)[np.arange(n), arm]
+    np.put_along_axis(feedback, shown[:, :, None], events.astype(np.float32), 1)
+    rows = (slots >= 0).any(2)
     names = tuple("abcdefgh"[:count])
     return Logs(
-        tasks=("click", "order"),
         features=(),
         request_id=np.arange(n),
-        user_id=pool.user.astype(np.int64),
+        user_id=user.astype(np.int64),
         offsets=np.append(0, np.cumsum(rows.sum(1))).astype(np.int64),
         context=np.empty((n, 0), np.float32),
-        item_id=np.broadcast_to(np.arange(CANDIDATES), rows.shape)[rows],
+        item_id=np.broadcast_to(np.arange(candidates), rows.shape)[rows],
         position=np.take_along_axis(slots, arm[:, None, None], 2)[..., 0][rows],
         predictions=predictions[rows].astype(np.float32),
-        feedback=events[rows],
-        value=pool.price[rows].astype(np.float32),
-        value_tasks=("order",),
-        task_values=(0.0, 1.0) if pool.world in _INTERCEPT else (1.0, PRICE),
+        feedback=feedback[rows],
         arm=np.array(names)[arm],
         arms=names,
         slots=slots[rows],
         arm_shares=np.full((n, count), 1 / count, np.float32),
         timestamp=1_700_000_000_000 + (rng.permutation(n) * (14 * 86_400_000 // n)).astype(np.int64),
+        **facts,
     )
 
 
@@ -207,25 +232,30 @@ def null(world: str, seeds: range) -> str:
     return "; ".join(f"{rung} {wilson(hits, len(seeds))}" for rung, hits in found.items())
 
 
-def _influence(logs: Logs) -> tuple[Array, Floats]:
-    """Users, and the lift by item weights plus its influence [R]."""
+def _influence(logs: Logs) -> tuple[Array, Floats, Floats]:
+    """Users, the lift by item weights plus its influence [R], and the harvested e(slot)."""
     test = PageTest.of(logs, logs.arms)
-    table = np.append(test.exposures(None)[0], 0.0)[test.slots]
+    e = test.exposures(None)[0]
+    table = np.append(e, 0.0)[test.slots]
     value = logs.value_of(logs.feedback)
     guess = logs.value_of(logs.predictions)
     gain = test.differences(1, value, guess, table, test.served_exposure(table))[ITEMS]
     base = test.mean_of(test.sums(value), 0)
     lift = gain.value / base.value
-    return test.user, lift + (gain.influence - lift * base.influence) / base.value
+    return test.user, lift + (gain.influence - lift * base.influence) / base.value, e
 
 
 def anytime(world: str, seeds: range, lift: float = 0.0, tests: int = 20) -> str:
-    """Tests that a daily look of 26 weeks of 20,000 requests ever ends: users of each pool drawn with replacement."""
-    ended, wrong, at = 0, 0, []
+    """Tests that daily looks of 26 weeks of 20,000 requests ever end, or ship: a pool's users drawn with replacement,
+    around what item weights read there without noise, their bias with it.
+    """
+    ended, shipped, at, biases = 0, 0, list[int](), list[float]()
     for seed in seeds:
-        logs, *_ = replay(world, lift, seed, 20_000)
-        user, psi = _influence(logs)
-        psi = psi - psi.mean() + lift  # what the pool's readings expect at this lift
+        logs, pool, pages = replay(world, lift, seed, 20_000)
+        user, psi, e = _influence(logs)
+        reads = closed_form(pool, pages[0], pages[1], e)[1] / float(expected(pool, pages[0]).sum())
+        biases.append(reads - lift)
+        psi = psi - psi.mean() + reads  # so that the reading's bias stays, and the chance of this draw goes
         sums, counts = np.bincount(user, psi), np.bincount(user)
         keep = counts > 0
         sums, counts = sums[keep], counts[keep]
@@ -238,16 +268,18 @@ def anytime(world: str, seeds: range, lift: float = 0.0, tests: int = 20) -> str
                 np.cumsum(sums[drawn] * counts[drawn]),
                 np.cumsum(counts[drawn] ** 2),
             )
+            first, ships = 0, False
             for stop in np.searchsorted(n, np.arange(1, 183) * 20_000 / 7) - 1:
                 mean = s[stop] / n[stop]
                 error = np.sqrt(squares[stop] - 2 * mean * both[stop] + mean**2 * whole[stop]) / n[stop]
                 found = sequential_interval(mean, error, int(n[stop]))
-                if not found.low <= 0 <= found.high:
-                    ended, wrong = ended + 1, wrong + (mean * lift < 0)
-                    at.append(int(n[stop]))
-                    break
+                first = first or (0 if found.low <= 0 <= found.high else int(n[stop]))
+                ships |= found.low > MARGIN
+            ended, shipped, at = ended + (first > 0), shipped + ships, [*at, *([first] if first else [])]
     total = len(seeds) * tests
-    return f"ended {wilson(ended, total)}, wrong side {wrong}, median {np.median(at) if at else 0:,.0f} requests"
+    bias = f"bias {100 * np.mean(biases):+.2f} ({100 * min(biases):+.2f} to {100 * max(biases):+.2f}) %"
+    median = f"median {np.median(at) if at else 0:,.0f} requests"
+    return f"ended {wilson(ended, total)}, {median}, above {100 * MARGIN:g} % {wilson(shipped, total)}; {bias}"
 
 
 def power(world: str, seeds: range, lift: float = 0.025) -> str:
@@ -278,6 +310,63 @@ def power(world: str, seeds: range, lift: float = 0.025) -> str:
     )
 
 
+def shop(seeds: range) -> str:
+    """README's shop: requests to 80 % power of its trained policy over expected value, at its true lift."""
+    lines, make_shop = [], runpy.run_path(str(_MAKE_SHOP))
+    for seed in seeds:
+        columns: dict[str, Any] = {"map": {"exploration": "page_order"}, "values": {"order": PRICE}, "fix": True}
+        ranker = pygrade.train(make_shop["shop"](seed=seed), **columns).ranker
+        world = Marketplace(MarketplaceConfig(log_users=20_000 // 3, items=2_000), seed)
+        requests = world.requests(20_000, 990_000 + seed, "log")
+        known = dict(zip(FEATURES, requests.context.T, strict=True))
+        known |= {f"surface={name}": requests.scenario == name for name in np.unique(requests.scenario)}
+        context = np.stack([known[name] for name in ranker.policy.spec.features], 1).astype(np.float32)
+        predictions = np.ascontiguousarray(requests.p_hat[..., :3])
+        offsets = np.arange(len(requests) + 1) * predictions.shape[1]
+        ids = np.char.add("p", requests.item_id.ravel().astype(str))
+        new = ranker.rank(context, predictions.reshape(-1, 3), SLOTS, offsets=offsets, item_id=ids).indices
+        values = np.array([1.0, 1.0, PRICE])
+        pages = [rank(predictions @ values), new.astype(np.int64)]
+        worth = [float((world.expected(requests, page).events[:, :3] @ values).sum()) for page in pages]
+        lift = worth[1] / worth[0] - 1
+        user, rng = np.unique(requests.user_id, return_inverse=True)[1], np.random.default_rng([seed, 12])
+        arm = rng.integers(0, 2, user.max() + 1)[user]
+        events = world.sample(requests, np.stack(pages, 1)[np.arange(len(arm)), arm], 77 + seed)[1][..., :3]
+        facts = {"tasks": make_shop["TASKS"], "task_values": tuple(values)}
+        reading = read_pages(join(user, pages, arm, events, predictions, rng, **facts)).arms["b"].readings
+        needed = [(Z * reading[rung][VALUE].fixed.standard_error / lift) ** 2 * len(arm) for rung in (PREDICTED, ITEMS)]
+        whole, items = (f"{requests:,.0f}" for requests in needed)
+        read, wanted = 100 * reading[ITEMS][VALUE].fixed.value, 8000 * (0.0345 / lift) ** 2
+        lines.append(
+            f"seed {seed}: true {100 * lift:+.2f} %, whole pages with predictions {whole}, item weights {items} (wanted"
+            f" {wanted:,.0f}), which read {read:+.2f} %"
+        )
+    return "; ".join(lines)
+
+
+def needed_requests() -> dict[str, int]:
+    """Requests by rung in the committed results, for 80 % power at +2.5 % in the world of heavy prices."""
+    found = re.search(r"^power, prices: (.*)$", RESULTS.read_text(encoding="utf-8"), re.M)
+    assert found is not None
+    return {
+        rung.strip(): int(count.replace(",", ""))
+        for rung, count in re.findall(r"([a-z ,]+) ([\d,]+) ± [^;]*, planned", found[1])
+    }
+
+
+def draw_needed() -> None:
+    """A picture of the requests that the rungs need against the lift: by its inverse square."""
+    lifts = np.linspace(0.5, 5.0, 46)
+    needed = needed_requests()  # below the first difference as many as by slots, of whole pages as with predictions
+    lines = {
+        rung: (lifts.tolist(), np.log10(needed[rung] * (2.5 / lifts) ** 2).tolist())
+        for rung in (PREDICTED, DIFFER, ITEMS)
+    }
+    points = {rung: (line[0][16 * k], line[1][16 * k]) for k, (rung, line) in enumerate(lines.items())}
+    title, label = "Requests for 80 % power", "requests, as a power of ten"
+    PICTURE.write_text(picture([Chart(title, label, lines, points=points, across="lift, %")]), encoding="utf-8")
+
+
 def signs(world: str, seeds: range, rankings: int = 96) -> str:
     """Rankings with |lift| > .3 % whose sign a reading has right, in closed form; the gate's answer."""
     right = {rung: 0 for rung in (DIFFER, ITEMS)}
@@ -304,15 +393,15 @@ def signs(world: str, seeds: range, rankings: int = 96) -> str:
     return "; ".join(f"{rung} {wilson(hits, total)}" for rung, hits in right.items())
 
 
-def closed_form(pool: Pool, control: Array, new: Array) -> tuple[float, float]:
-    """The limits of slots that differ and of item weights, without noise."""
+def closed_form(pool: Pool, control: Array, new: Array, e: Floats | None = None) -> tuple[float, float]:
+    """The gains that slots that differ and item weights read without noise; e(slot), None: the control's true one."""
     earned = [expected(pool, page) for page in (control, new)]
     differ = control != new
-    e = np.append(np.mean(earned[0] / np.maximum(take(pool.worth, control), 1e-9), 0), 0.0)
+    e = np.mean(earned[0] / np.maximum(take(pool.worth, control), 1e-9), 0) if e is None else e
     slots = np.full((2, len(control), CANDIDATES), SLOTS)
     for a, page in enumerate((control, new)):
         np.put_along_axis(slots[a], page, np.arange(SLOTS)[None], 1)
-    x = e[slots]
+    x = np.append(e, 0.0)[slots]
     weight = np.divide(x[1] - x[0], x.mean(0), out=np.zeros_like(x[0]), where=x.mean(0) > 0)
     psi = sum((take(weight, page) * y).sum() / 2 for page, y in zip((control, new), earned, strict=True))
     return (earned[1] * differ).sum() - (earned[0] * differ).sum(), float(psi)
@@ -347,12 +436,13 @@ def bend(world: str, seeds: range) -> str:
 
 
 def five(world: str, seeds: range) -> str:
-    """Requests of five arms against two, each for power at its alpha."""
+    """Requests of five arms against two, each for power by the reach of its own interval."""
     ratio = []
     for seed in seeds:
         two, many = (read_pages(replay(world, 0.025, seed, 20_000, count)[0]).arms["b"] for count in (2, 5))
-        errors = [arm.readings[ITEMS][VALUE].fixed.standard_error for arm in (two, many)]
-        ratio.append((errors[1] * (2.4977 + 0.8416) / (errors[0] * Z)) ** 2)
+        one, other = (arm.readings[ITEMS][VALUE].fixed for arm in (two, many))
+        need = [i.high - i.value + 0.841621 * i.standard_error for i in (one, other)]
+        ratio.append((need[1] / need[0]) ** 2)
     return f"{np.mean(ratio):.2f} × ± {1.96 * np.std(ratio) / np.sqrt(len(ratio)):.2f}"
 
 
@@ -373,13 +463,20 @@ PARTS: dict[str, Any] = {f.__name__: f for f in (null, anytime, power, signs, be
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.study.page_tests", description=__doc__)
-    parser.add_argument("part", nargs="+", choices=PARTS)
+    parser.add_argument("part", nargs="+", choices=[*PARTS, "shop", "draw"])
     parser.add_argument("--worlds", nargs="+", default=WORLDS, choices=WORLDS)
     parser.add_argument("--seeds", default="0:4", help="A:B, without B")
     options = parser.parse_args()
+    seeds = range(*map(int, options.seeds.split(":")))
     for part in options.part:
+        if part == "draw":
+            draw_needed()
+            continue
+        if part == "shop":
+            print(f"shop, README: {shop(seeds)}")
+            continue
         for world in options.worlds:
-            print(f"{part}, {world}: {PARTS[part](world, range(*map(int, options.seeds.split(':'))))}", flush=True)
+            print(f"{part}, {world}: {PARTS[part](world, seeds)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ TASKS = ("click", "cart", "order")
 FEATURES = ("trait_intent", "trait_price", "specificity", "log_history", "hour_sin", "hour_cos")
 
 
-def shop(requests: int = 20_000) -> pa.Table:
+def shop(requests: int = 20_000, seed: int = 0) -> pa.Table:
     """A row per candidate: who asked for what where, what a model predicted, what was shown, what the user did."""
     config = SimulateConfig(
-        requests, dirichlet_share=0.0, world=MarketplaceConfig(log_users=requests // 3, items=2_000)
+        requests, seed, dirichlet_share=0.0, world=MarketplaceConfig(log_users=requests // 3, items=2_000)
     )
     log = simulate_logs(config)
     row, shown = log.row_request, log.shown

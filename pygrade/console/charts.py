@@ -126,17 +126,24 @@ def front_picture(record: Mapping[str, Any]) -> str:
         lift_of_task = point[kind][task]
         return 100 * float((lift_of_task["value"] if kind == "events" else lift_of_task) or 0.0)
 
-    parts = [f"<style>{_STYLE}</style>"]
-    for number, (a, b, path) in enumerate(record["paths"]):
+    charts = []
+    for a, b, path in record["paths"]:
         lines = {
             name: ([lift(point, kind, a) for point in path], [lift(point, kind, b) for point in path])
             for name, kind in (("debiased", "events"), ("predicted", "predicted"))
         }
         marks = {name: (lift(point, "events", a), lift(point, "events", b)) for name, point in record["marks"].items()}
         points = {"production": (0.0, 0.0)} | marks
-        chart = draw(Chart(f"{a} and {b}", f"{b}, %", lines, points=points, across=f"{a}, % over production"))
+        charts.append(Chart(f"{a} and {b}", f"{b}, %", lines, points=points, across=f"{a}, % over production"))
+    return picture(charts)
+
+
+def picture(charts: Sequence[Chart]) -> str:
+    """An SVG file of charts, one below the other."""
+    parts = [f"<style>{_STYLE}</style>"]
+    for number, chart in enumerate(charts):
         frame = f'x="10" y="{10 + number * (_HEIGHT + 20)}" width="{_WIDTH}" height="{_HEIGHT}"'
-        parts.append(chart.replace("<svg ", f"<svg {frame} ", 1))
-    height = 10 + len(record["paths"]) * (_HEIGHT + 20)
+        parts.append(draw(chart).replace("<svg ", f"<svg {frame} ", 1))
+    height = 10 + len(charts) * (_HEIGHT + 20)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 20}" height="{height}">'
     return f'{head}<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'

@@ -29,11 +29,10 @@ def test_where_visits_buy_one_thing_what_earns_nothing_reads_better_by_slots_and
 
 def test_the_guide_has_the_figures_of_the_study():
     root = Path(__file__).parents[3]
-    power, *gates = (root / "bench/results/page_tests.txt").read_text(encoding="utf-8").splitlines()
-    needed = [int(text.replace(",", "")) for text in re.findall(r" ([\d,]+) ± [\d,]+, planned", power)]
+    results, needed = page_tests.RESULTS.read_text(encoding="utf-8"), page_tests.needed_requests().values()
     guide = (root / "docs/guides/ab-tests.md").read_text(encoding="utf-8")
     table = "".join(re.findall(r"^\| (?:whole|below|slots|item) .*\| ([\d,; ]+) \|$", guide, re.M)).replace(";", "")
     said = [int(text.replace(",", "")) for text in re.findall(r"\d+,\d+", table.replace("000", "000 "))]
     assert said == [round(number, -3) for number in needed] and len(said) == len(RUNGS)
-    named = {w: int(n) for w, n in re.findall(r"gate, (\w+): competes (\d+) of 40", "\n".join(gates))}
+    named = {w: int(n) for w, n in re.findall(r"gate, (\w+): competes (\d+) of 40", results)}
     assert named == {"prices": 1, "effects": 1, "returning": 0, "buy4": 40, "buy23": 40, "buy68": 40}
