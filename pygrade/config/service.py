@@ -28,18 +28,37 @@ class ServiceConfig(Options):
     online: OnlineConfig = option(OnlineConfig())
 
 
+@dataclass(frozen=True)
+class TestConfig(JoinConfig):
+    """A test of the run's verdict that `serve --test` runs."""
+
+    every: float = option(3600.0, "of --test: seconds between readings", ge=0.1)
+    share: float = option(0.5, "of --test: users who get the new ranking", gt=0, lt=1)
+    control: str = option("over", "of --test: ranking of the others; over: what the verdict compared with")
+    holdout: float = option(0.05, "of --test: users who stay on the control after the decision", gt=0, lt=1)
+    planned_requests: int = option(10_000, "of --test: where its intervals are narrowest", ge=1)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(Output, Unproven):
+class ServeOptions(Output, Unproven, TestConfig):
     """Serve what pygrade train or pygrade pipeline wrote over HTTP: POST /v1/rank, /v1/weights, /v1/update and
-    /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console and /docs.
+    /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console, /docs and, of a test, /test.
 
     It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has arms, shadow
     policies, exploration and limits; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.
 
+    --test runs an A/B test of the run's verdict and shows its decision at /test. Killed and started again it goes on
+    with the same arms, and pygraded serves meanwhile.
+
     Example: pygrade serve --run runs/demo
+
+    Example: pygrade serve --run runs/mine --test
     """
 
-    ESSENTIAL: ClassVar = ("config", "host", "port", "token_file", "exposures", "exposure_share", "feedback", "online")
+    ESSENTIAL: ClassVar = (
+        *("config", "host", "port", "token_file", "exposures", "exposure_share", "feedback"),
+        *("online", "test"),
+    )
 
     run: Place = required("directory of pygrade train, demo or pipeline, or of a policy; a URL is followed")
     config: Path | None = option(None, "a pygrade.toml")
@@ -63,6 +82,8 @@ class ServeOptions(Output, Unproven):
     drain_seconds: float | None = option(None, "after SIGTERM, while /readyz is 503; none: 5")
     log: str | None = option(None, "a JSON line for each request: all, errors or none; none: all")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
+    test: bool = option(False, "test the run's new ranking on half of the users, and decide at /test")
+    salt: str | None = option(None, "another one deals users to the arms anew; none: pygrade, of --test the policy's")
     print_config: bool = option(False, "print pygraded's options as JSON and end")
 
 
