@@ -30,25 +30,25 @@ class ServiceConfig(Options):
 
 @dataclass(frozen=True)
 class TestConfig(JoinConfig):
-    """A test of the run's verdict that `serve --test` runs."""
+    """A test that `serve --test` runs: the table [serve.test] of its --config, with the options of `join`."""
 
-    every: float = option(3600.0, "of --test: seconds between readings", ge=0.1)
-    share: float = option(0.5, "of --test: users who get the new ranking", gt=0, lt=1)
-    control: str = option("over", "of --test: ranking of the others; over: what the verdict compared with")
-    holdout: float = option(0.05, "of --test: users who stay on the control after the decision", gt=0, lt=1)
-    planned_requests: int = option(10_000, "of --test: where its intervals are narrowest", ge=1)
+    every: float = option(3600.0, "seconds between readings", ge=0.1)
+    share: float = option(0.5, "of the users who get the new ranking", gt=0, lt=1)
+    control: str = option("over", "ranking of the others; over: what the verdict compared with")
+    holdout: float = option(0.05, "of the users who stay on the control after the decision", gt=0, lt=1)
+    planned_requests: int = option(10_000, "where the intervals are narrowest; choose it in advance", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(Output, Unproven, TestConfig):
+class ServeOptions(Output, Unproven):
     """Serve what pygrade train or pygrade pipeline wrote over HTTP: POST /v1/rank, /v1/weights, /v1/update and
     /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console, /docs and, of a test, /test.
 
     It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has arms, shadow
     policies, exploration and limits; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.
 
-    --test runs an A/B test of the run's verdict and shows its decision at /test. Killed and started again it goes on
-    with the same arms, and pygraded serves meanwhile.
+    --test runs an A/B test of the run's verdict and shows its decision at /test; [serve.test] has its options. Killed
+    and started again it goes on with the same arms, and pygraded serves meanwhile.
 
     Example: pygrade serve --run runs/demo
 
@@ -69,9 +69,6 @@ class ServeOptions(Output, Unproven, TestConfig):
     tls_cert: Path | None = option(None, "PEM file of the certificate and its chain")
     tls_key: Path | None = option(None, "PEM file of its key")
     threads: int | None = option(None, "that make pages; none: as many as cores, at most 8")
-    connections: int | None = option(None, "open at once; none: 512")
-    max_requests: int | None = option(None, "in progress; more are answered with 503; none: from the measured rate")
-    max_body_bytes: int | None = option(None, "of a request; none: 1 MiB")
     store: str | None = option(None, "address of the store; none: PYGRADE_STORE, else the one that the pipeline filled")
     deadline_ms: float | None = option(None, "of a page, then made without the user's features; none: no limit")
     allow_unproven: bool = option(False, "serve policies that their log does not prove; else they are refused")
@@ -83,7 +80,7 @@ class ServeOptions(Output, Unproven, TestConfig):
     log: str | None = option(None, "a JSON line for each request: all, errors or none; none: all")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
     test: bool = option(False, "test the run's new ranking on half of the users, and decide at /test")
-    salt: str | None = option(None, "another one deals users to the arms anew; none: pygrade, of --test the policy's")
+    every: float | None = option(None, "seconds between readings of --test; none: 3600")
     print_config: bool = option(False, "print pygraded's options as JSON and end")
 
 

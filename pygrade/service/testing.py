@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._util.files import directory_lock
-from pygrade._util.serialization import read_json, to_builtins, to_json, write_bytes, write_text
+from pygrade._util.serialization import read_json, write_json, write_text
 from pygrade._util.text import one_line
 from pygrade.config.service import JoinConfig, TestConfig
 from pygrade.evaluation.decision import DecidedTest, decide_log
@@ -35,7 +35,8 @@ _DAY = 86_400_000  # ms
 _AFTER = "The TOML of the winner stands here once there is one."
 _UNREAD: dict[str, Any] = {"format": "pygrade.test 1", "action": "go on", "reason": "Nothing was read yet."}
 _UNREAD |= {"arms": {}, "deciding": {}, "facts": {}, "alarms": [], "after": _AFTER, "toml": ""}
-_KEPT = ("test", "salt", "arm_by", "exposures", "feedback")  # options of the winner's TOML
+_KEPT = ("salt", "arm_by", "exposures", "feedback")  # options of the winner's TOML, as the following of [serve.test]
+_KEPT_OF_TEST = ("feedback_delay_ms", "holdout", "planned_requests")
 
 
 def fill_table(run: Path, table: Mapping[str, Any], config: TestConfig) -> dict[str, Any]:
@@ -107,12 +108,12 @@ class TestReader:
             else:
                 self.record = self.record | {"reason": f"Nothing can be read yet: {one_line(error)}.", "time": now}
         self.record = self.record | {"every_seconds": self.config.every}
-        write_bytes(self.folder / READING, to_json(to_builtins(self.record)))
+        write_json(self.folder / READING, self.record)
 
     def _record(self, decided: DecidedTest, logs: Logs, counts: Mapping[str, int]) -> dict[str, Any]:
         toml = self._toml(decided.choice.arm) if decided.choice.action == "ship" else ""
         after = f"All but {100 * self.config.holdout:g} % of the users get the winner; the reading goes on, and alarms "
-        after += "if they return less: pygrade serve --run RUN --config FILE --test" if toml else ""
+        after += "if they return less: pygrade serve --run RUN --config FILE --test"
         words = {"facts": dict(self._facts(decided, logs, counts)), "alarms": list(_alarms(decided, logs))}
         return _UNREAD | decided.to_dict() | words | {"toml": toml, "after": after if toml else _AFTER}
 
@@ -154,6 +155,7 @@ class TestReader:
         arms = {str(options["name"]): options for options in self.table["arms"]}
         control = next(iter(arms))
         lines = ["[serve]", *(f"{name} = {_toml_value(self.table[name])}" for name in _KEPT if name in self.table)]
+        lines += ["", "[serve.test]", *(f"{name} = {getattr(self.config, name)}" for name in _KEPT_OF_TEST)]
         for name, share in ((control, self.config.holdout), (arm, 1 - self.config.holdout)):
             options = dict(arms[name]) | {"share": share}
             lines += ["", "[[serve.arms]]", *(f"{key} = {_toml_value(value)}" for key, value in options.items())]

@@ -103,8 +103,9 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
     (tmp_path / "token").write_text("secret\n")
     (tmp_path / "c.toml").write_text(
         f'[serve]\nfile_seconds = 0.2\nexposure_share = 1.0\ntoken_file = "{tmp_path}/token"\n'
+        "test = {feedback_delay_ms = 5000, planned_requests = 300}\n"
     )
-    options = ["--config", tmp_path / "c.toml", "--test", "--feedback-delay-ms", "5000", "--planned-requests", "300"]
+    options = ["--config", tmp_path / "c.toml", "--test"]
     with ending(run):
         with serving(run, tmp_path / "log", *options) as server:
             eventually(lambda: page_at(server)[0] == 200)
@@ -139,9 +140,11 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
             now = {body["user"]: page["arm"] for body, page in zip(pages_of(60), pages, strict=True)}
             assert list(now.values()).count("control") < 10
             assert all(arms[user] == "control" for user, arm in now.items() if arm == "control")
-        wrong = command_of(run, "--config", tmp_path / "winner.toml", "--test", "--salt", "b")
+            assert reading_at(server)["action"] == "ship" and not reading_at(server)["alarms"]
+        (tmp_path / "winner.toml").write_text(toml.replace("test of", "another of"))
+        wrong = command_of(run, "--config", tmp_path / "winner.toml", "--test")
         failed = subprocess.run(wrong, capture_output=True, text=True, timeout=120, check=False)
-        assert failed.returncode == 2 and "salt is 'b'; " in failed.stderr
+        assert failed.returncode == 2 and "salt is 'another of " in failed.stderr
 
 
 @pytest.fixture
@@ -218,15 +221,18 @@ def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--holdout", "0.1"), "holdout is 0.1; want it with --test alone"),
+        (("--every", "60"), "every is 60.0; want it with --test alone"),
         (("--test", "--online"), "online is true; want a directory whose policy stays"),
-        (("--test", "--config", "c.toml", "--share", "0.1"), "share is 0.1; want it with no arms in --config alone"),
-        (("--test", "--share", "1"), "share is 1.0; want a number above 0 and below 1"),
+        (("--test", "--config", "c.toml"), "c.toml: [serve.test] has share; want no [[serve.arms]] with it"),
+        (("--test", "--config", "d.toml"), "d.toml: [serve.test] has shares; want some of feedback_delay_ms"),
+        (("--test", "--config", "e.toml"), "e.toml: [serve.test] holdout is 1.0; want a number above 0 and below 1"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(run, words, message, capsys, monkeypatch):
     monkeypatch.chdir(run)
-    (run / "c.toml").write_text('[[serve.arms]]\nname = "a"\n')
+    (run / "c.toml").write_text('[serve.test]\nshare = 0.1\n[[serve.arms]]\nname = "a"\n')
+    (run / "d.toml").write_text("[serve.test]\nshares = 1\n")
+    (run / "e.toml").write_text("[serve.test]\nholdout = 1\n")
     assert main(["serve", "--run", ".", *words]) == 2
     assert message in capsys.readouterr().err
 

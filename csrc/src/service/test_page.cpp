@@ -19,8 +19,8 @@ constexpr const char* test_head = R"(<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <title>pygrade test</title><style>
 :root{color-scheme:light dark}body{max-width:60em;margin:2em auto;padding:0 1em;font:16px/1.5 system-ui,sans-serif;background:Canvas;color:CanvasText}
-h1{font-size:2.4em;margin:0}h2{font-size:1.1em;margin:2em 0 .3em}.alarm{border-left:4px solid #c33;padding-left:.7em}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}.decides{font-weight:700}svg{display:block;margin-top:.4em}
+h1{font-size:2.4em;margin:0}h2{font-size:1.1em;margin:2em 0 .3em}.alarm{border-left:4px solid #c33;padding-left:.7em;overflow-wrap:anywhere}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}.decides{font-weight:700}svg{display:block;min-width:12em}
 th,td{text-align:left;vertical-align:top;padding:4px 12px 4px 0;border-bottom:1px solid #8884;font-weight:inherit}
 pre{overflow-x:auto;padding:.7em;border:1px solid #8884}line{stroke:GrayText}rect,circle{fill:LinkText}
 </style></head><body><main>
@@ -37,11 +37,6 @@ struct Html {
   }
   Html(const std::string& plain) : Html(std::string_view(plain)) {}
   Html(const char* plain) : Html(std::string_view(plain)) {}
-  static Html element(std::string_view begin, const Html& inner, std::string_view end) {
-    Html made("");
-    made.text.append(begin).append(inner.text).append(end);
-    return made;
-  }
   std::string text;
 };
 
@@ -52,16 +47,15 @@ struct TableRow {
 
 void write_table(std::string& out, const Html& title, std::initializer_list<const char*> names,
                  const std::vector<TableRow>& rows) {
-  out.append("<h2>").append(title.text).append("</h2><div class=\"scroll\" tabindex=\"0\"><table><thead><tr>");
-  for (const char* name : names) out.append("<th scope=\"col\">").append(Html(name).text).append("</th>");
-  out += "</tr></thead><tbody>";
+  out.append("<h2>").append(title.text).append("</h2><div class=\"scroll\" tabindex=\"0\"><table><tr>");
+  for (const char* name : names) out.append("<th scope=\"col\">").append(name).append("</th>");
   for (const TableRow& row : rows) {
     out += row.decides ? "<tr class=\"decides\">" : "<tr>";
     for (std::size_t i = 0; i < row.cells.size(); ++i)
       out.append(i == 0 ? "<th scope=\"row\">" : "<td>").append(row.cells[i].text).append(i == 0 ? "</th>" : "</td>");
     out += "</tr>\n";
   }
-  out += "</tbody></table></div>\n";
+  out += "</table></div>\n";
 }
 
 struct Interval {  // NaN: unknown
@@ -78,16 +72,18 @@ struct Interval {  // NaN: unknown
     std::snprintf(text + size, sizeof text - static_cast<std::size_t>(size), " (%.2f to %.2f)", 100 * low, 100 * high);
     return text;
   }
-  // A bar on an axis from -scale to scale, cut at its ends.
-  Html bar(double scale) const {
-    if (!std::isfinite(low + value + high)) return "";
-    const auto place = [&](double number) { return 100 + 100 * std::clamp(number / scale, -1.0, 1.0); };
-    char text[256];
-    std::snprintf(text, sizeof text,
+  // The text over a bar on an axis from -scale to scale, cut at its ends.
+  Html drawn(double scale) const {
+    if (!std::isfinite(low + value + high)) return text();
+    const auto place = [&](double number) { return 100 + 100 * std::clamp(number / std::max(scale, 1e-9), -1.0, 1.0); };
+    char bar[256];
+    std::snprintf(bar, sizeof bar,
                   "<svg width=\"200\" height=\"12\" aria-hidden=\"true\"><line x1=\"100\" x2=\"100\" y2=\"12\"/>"
                   "<rect x=\"%.1f\" y=\"4\" width=\"%.1f\" height=\"4\"/><circle cx=\"%.1f\" cy=\"6\" r=\"5\"/></svg>",
                   place(low), place(high) - place(low), place(value));
-    return Html::element(text, "", "");
+    Html both = text();
+    both.text += bar;
+    return both;
   }
   double value, low, high;
 };
@@ -107,14 +103,14 @@ void write_readings(const std::string& arm, const Json& record, const std::strin
       if (!is_value && !decides) continue;
       const Interval fixed(metrics.items[m].at("fixed")), anytime(metrics.items[m].at("anytime"));
       (is_value ? values : tasks)
-          .push_back({{is_value ? readings.keys[r] : metrics.keys[m], anytime.text(), anytime.bar(scale), fixed.text()},
+          .push_back({{is_value ? readings.keys[r] : metrics.keys[m], anytime.drawn(scale), fixed.text()},
                       is_value && decides});
     }
   }
   const auto titled = [&](const char* what) { return Html(arm + what); };
-  write_table(out, titled(": lift in value by each reading"), {"reading", "at any time", "", "for one look"}, values);
+  write_table(out, titled(": lift in value by each reading"), {"reading", "at any time", "for one look"}, values);
   write_table(out, titled(": events of each task, by the reading that decides"),
-              {"task", "at any time", "", "for one look"}, tasks);
+              {"task", "at any time", "for one look"}, tasks);
 }
 
 std::string reading_page(const Json& reading, const Release& release, const ServiceConfig& config, std::int64_t now) {
@@ -141,7 +137,7 @@ std::string reading_page(const Json& reading, const Release& release, const Serv
   std::vector<TableRow> rows;
   const Json& facts = reading.object_at("facts");
   for (const std::string& name : facts.keys) rows.push_back({{name, facts.string_at(name)}});
-  write_table(out, "What it rests on", {"", ""}, rows);
+  write_table(out, "What it rests on", {}, rows);
   rows.clear();
   for (std::size_t a = 0; a < release.arms.size(); ++a) {
     const Served& arm = release.arms[a];

@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pygrade.cli.config_file import read_table
-from pygrade.cli.options import sub_config
+from pygrade.cli.config_file import Setting, build, read_table
 from pygrade.config.ignored import refuse
 from pygrade.config.service import ServeOptions, TestConfig
 from pygrade.config.shared import Output
@@ -56,8 +55,7 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config, "serve")
     table.pop("run", None)  # which the command line has
-    others = {field.name for kind in (Output, TestConfig) for field in fields(kind)}
-    others |= {"run", "config", "print_config"}
+    others = {field.name for field in fields(Output)} | {"run", "config", "print_config", "test", "every"}
     for name in sorted({field.name for field in fields(ServeOptions)} - others):
         value = getattr(options, name)
         if value is not None and value is not False:
@@ -65,18 +63,25 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     return table
 
 
-def _test_config(options: ServeOptions, table: Mapping[str, Any]) -> TestConfig | None:
-    """The options of --test; None: there is none. ValueError for options that would be ignored."""
-    names = [field.name for field in fields(TestConfig)]
+def _test_config(options: ServeOptions, table: dict[str, Any]) -> TestConfig | None:
+    """The options of --test, of which [serve.test] is taken out; None: there is none. ValueError for options that would
+    be ignored.
+    """
     if not options.test:
-        refuse(options, names, "--test")
+        refuse(options, ("every",), "--test")
         return None
     if options.online or is_url(options.run):
         wrong = "online is true" if options.online else f"run is {options.run}"
         raise ValueError(f"{wrong}; want a directory whose policy stays as it is with --test")
-    if "arms" in table:
-        refuse(options, ("share", "control"), "no arms in --config")
-    return sub_config(TestConfig, options)
+    given = dict(found) if isinstance(found := table.pop("test", None), dict) else {}
+    given |= {} if options.every is None else {"every": options.every}
+    where, names = f"config {options.config}: [serve.test] ", [field.name for field in fields(TestConfig)]
+    for name in given:
+        if name not in names or ("arms" in table and name in ("share", "control")):
+            wish = "no [[serve.arms]] with it" if name in names else f"some of {', '.join(names)}"
+            raise ValueError(f"{where}has {name}; want {wish}")
+    config: TestConfig = build(TestConfig, {name: Setting(value, where) for name, value in given.items()})
+    return config
 
 
 def _learner(run: Path, table: Mapping[str, Any]) -> "OnlineService":
