@@ -74,8 +74,8 @@ class TestReader:
         self.ended = threading.Event()
         self.record = _UNREAD
         try:
-            self.record = read_json(self.folder / READING)
-        except (FileNotFoundError, ValueError) as error:  # then it is written again
+            self.record = _UNREAD | read_json(self.folder / READING)
+        except (FileNotFoundError, ValueError) as error:  # it is written again
             logger.info("the test begins: %s", one_line(error))
         self.feedback.mkdir(parents=True, exist_ok=True)
 
@@ -86,7 +86,10 @@ class TestReader:
     def serve(self) -> None:
         """Reads every so often, until `ended` is set; within `claim`."""
         while not self.ended.is_set():
-            self.step(time.time_ns() // 1_000_000)
+            try:
+                self.step(time.time_ns() // 1_000_000)
+            except OSError as error:  # a full disk: the next look tries again
+                logger.error("the reading was not written: %s", one_line(error))
             self.ended.wait(self.config.every)
 
     def step(self, now: int) -> None:
@@ -97,11 +100,10 @@ class TestReader:
                 delay = self.config.feedback_delay_ms / 60_000
                 raise ValueError(f"no page is complete; each waits {delay:g} minutes for its feedback")
             logs = read_logs(self.folder / JOINED)
-            decided = decide_log(
-                logs, str(self.table["arms"][0]["name"]), planned_requests=self.config.planned_requests
-            )
+            control = str(self.table["arms"][0]["name"])
+            decided = decide_log(logs, control, planned_requests=self.config.planned_requests)
             self.record = self._record(decided, logs, counts) | {"time": now}
-        except Exception as error:  # say a full disk: the next look tries again
+        except Exception as error:  # which the page shows
             logger.warning("the test was not read: %s: %s", type(error).__name__, one_line(error))
             if self.record["arms"]:
                 self.record = self.record | {"alarms": [f"The log can't be read: {one_line(error)}"]}
@@ -112,23 +114,20 @@ class TestReader:
 
     def _record(self, decided: DecidedTest, logs: Logs, counts: Mapping[str, int]) -> dict[str, Any]:
         toml = self._toml(decided.choice.arm) if decided.choice.action == "ship" else ""
-        after = f"All but {100 * self.config.holdout:g} % of the users get the winner; the reading goes on, and alarms "
-        after += "if they return less: pygrade serve --run RUN --config FILE --test"
+        after = f"All but {100 * self.config.holdout:g} % of the users get the winner, and the reading goes on"
+        after += ": pygrade serve --run RUN --config FILE --test"
         words = {"facts": dict(self._facts(decided, logs, counts)), "alarms": list(_alarms(decided, logs))}
         return _UNREAD | decided.to_dict() | words | {"toml": toml, "after": after if toml else _AFTER}
 
     def _facts(self, decided: DecidedTest, logs: Logs, counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-        """What the page shows beside the readings: name, text."""
+        """Names and texts of what the page shows beside the readings."""
         test, gate, _, returns = decided
-        yield "requests", f"{test.requests:,} of {test.users:,} users; {counts['open']:,} wait for their feedback"
-        yield from (("left out", f"{count:,} requests {reason}") for reason, count in test.left_out.items())
+        left = "".join(f"; {count:,} {reason} left out" for reason, count in test.left_out.items())
+        yield "requests", f"{test.requests:,} of {test.users:,} users; {counts['open']:,} wait for their feedback{left}"
         lost = ", ".join(f"{counts[n]:,} {n}" for n in ("late", "unknown", "not_on_page", "malformed") if counts[n])
         yield "feedback", f"{counts['joined']:,} events joined" + (f"; {lost.replace('_', ' ')}" if lost else "")
         yield "plan", self._plan(test.requests, logs)
-        yield (
-            "users",
-            f"split {'otherwise than' if test.split.mismatch else 'as'} planned (p = {test.split.p_value:.2g})",
-        )
+        yield "split", f"{'broken' if test.split.mismatch else 'as planned'} (p = {test.split.p_value:.2g})"
         yield "log and ranking", f"{100 * test.agreement:.2f} % of the shown items are in their arm's slot"
         yield "one purchase", str(gate)
         yield "e(slot)", test.exposure_source
@@ -136,7 +135,7 @@ class TestReader:
             z = ", ".join(f"{rung} {value:+.1f}" for rung, value in arm.disagreement.items())
             yield (
                 name,
-                f"{100 * arm.pages_differ:.1f} % of its pages differ from {test.control}'s; z between readings: {z}",
+                f"{100 * arm.pages_differ:.1f} % of its pages are others than {test.control}'s; z of readings: {z}",
             )
             for metric, lift in ({} if returns is None else returns.lifts.get(name, {})).items():
                 yield f"{name}, {metric} a user", f"{bounds_text(lift.corrected)} in the last four weeks"
@@ -164,7 +163,7 @@ class TestReader:
 
 def _alarms(decided: DecidedTest, logs: Logs) -> Iterator[str]:
     if decided.returns is not None and decided.returns.alarm:
-        yield f"Holdout: {decided.returns.alarm}."
+        yield f"Returns: {decided.returns.alarm}."
     if (policies := logs.policy_version) is None:
         return
     for name in logs.arms:

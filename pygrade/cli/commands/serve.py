@@ -85,7 +85,7 @@ def _test_config(options: ServeOptions, table: dict[str, Any]) -> TestConfig | N
 
 
 def _learner(run: Path, table: Mapping[str, Any]) -> "OnlineService":
-    """What learns from the logs of the service."""
+    """The learner from the logs of the service."""
     from pygrade.service.online import OnlineService, first_policy, log_folder, shares_of
 
     exposures, feedback = (log_folder(run, table, name) for name in ("exposures", "feedback"))
