@@ -31,6 +31,7 @@ from pygrade.serving.run_copy import policy_of
 logger = logging.getLogger("pygrade")
 FOLDER, READING, JOINED, SERVER = "test", "reading.json", "joined", "pygraded"
 _SALT = "salt"
+_UNREAD_SECONDS = 60.0  # at most, between looks until there is something to read
 _DAY = 86_400_000  # ms
 _AFTER = "The TOML of the winner stands here once there is one."
 _UNREAD: dict[str, Any] = {"format": "pygrade.test 1", "action": "go on", "reason": "Nothing was read yet."}
@@ -72,11 +73,11 @@ class TestReader:
         self.join = JoinConfig(config.feedback_delay_ms, float(table.get("max_amount", config.max_amount)))
         self.weeks = verdict_of(FusionPolicy.load(policy_of(run)).mixture).weeks
         self.ended = threading.Event()
-        self.record = _UNREAD
+        self.record, file = _UNREAD, self.folder / READING
         try:
-            self.record = _UNREAD | read_json(self.folder / READING)
-        except (FileNotFoundError, ValueError) as error:  # it is written again
-            logger.info("the test begins: %s", one_line(error))
+            self.record = _UNREAD | (read_json(file) if file.exists() else {})
+        except ValueError as error:
+            logger.warning("the reading is written again: %s", error)
         self.feedback.mkdir(parents=True, exist_ok=True)
 
     def claim(self) -> AbstractContextManager[None]:
@@ -90,7 +91,7 @@ class TestReader:
                 self.step(time.time_ns() // 1_000_000)
             except OSError as error:  # a full disk: the next look tries again
                 logger.error("the reading was not written: %s", one_line(error))
-            self.ended.wait(self.config.every)
+            self.ended.wait(self.config.every if self.record["arms"] else min(self.config.every, _UNREAD_SECONDS))
 
     def step(self, now: int) -> None:
         """Joins what is new, reads all, and writes the reading; the earlier one with an alarm if that fails."""
@@ -104,7 +105,8 @@ class TestReader:
             decided = decide_log(logs, control, planned_requests=self.config.planned_requests)
             self.record = self._record(decided, logs, counts) | {"time": now}
         except Exception as error:  # which the page shows
-            logger.warning("the test was not read: %s: %s", type(error).__name__, one_line(error))
+            level = logging.WARNING if self.record["arms"] else logging.INFO
+            logger.log(level, "the test was not read: %s: %s", type(error).__name__, one_line(error))
             if self.record["arms"]:
                 self.record = self.record | {"alarms": [f"The log can't be read: {one_line(error)}"]}
             else:

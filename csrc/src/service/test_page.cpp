@@ -47,6 +47,7 @@ struct TableRow {
 
 void write_table(std::string& out, const Html& title, std::initializer_list<const char*> names,
                  const std::vector<TableRow>& rows) {
+  if (rows.empty()) return;
   out.append("<h2>").append(title.text).append("</h2><div class=\"scroll\" tabindex=\"0\"><table><tr>");
   for (const char* name : names) out.append("<th scope=\"col\">").append(name).append("</th>");
   for (const TableRow& row : rows) {
