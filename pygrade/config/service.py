@@ -28,18 +28,37 @@ class ServiceConfig(Options):
     online: OnlineConfig = option(OnlineConfig())
 
 
+@dataclass(frozen=True)
+class TestConfig(JoinConfig):
+    """A test that `serve --test` runs: the table [serve.test] of its --config, with the options of `join`."""
+
+    every: float = option(3600.0, "seconds between readings", ge=0.1)
+    share: float = option(0.5, "of the users who get the new ranking", gt=0, lt=1)
+    control: str = option("over", "ranking of the others; over: what the verdict compared with")
+    holdout: float = option(0.05, "of the users who stay on the control after the decision", gt=0, lt=1)
+    planned_requests: int = option(10_000, "where the intervals are narrowest; choose it in advance", ge=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(Output, Unproven):
     """Serve what pygrade train or pygrade pipeline wrote over HTTP: POST /v1/rank, /v1/weights, /v1/update and
-    /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console and /docs.
+    /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console, /docs and, of a test, /test.
 
     It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has arms, shadow
     policies, exploration and limits; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.
 
+    --test runs an A/B test of the run's verdict and shows its decision at /test; [serve.test] has its options. Killed
+    and started again it goes on with the same arms, and pygraded serves meanwhile.
+
     Example: pygrade serve --run runs/demo
+
+    Example: pygrade serve --run runs/mine --test
     """
 
-    ESSENTIAL: ClassVar = ("config", "host", "port", "token_file", "exposures", "exposure_share", "feedback", "online")
+    ESSENTIAL: ClassVar = (
+        *("config", "host", "port", "token_file", "exposures", "exposure_share", "feedback"),
+        *("online", "test"),
+    )
 
     run: Place = required("directory of pygrade train, demo or pipeline, or of a policy; a URL is followed")
     config: Path | None = option(None, "a pygrade.toml")
@@ -50,9 +69,6 @@ class ServeOptions(Output, Unproven):
     tls_cert: Path | None = option(None, "PEM file of the certificate and its chain")
     tls_key: Path | None = option(None, "PEM file of its key")
     threads: int | None = option(None, "that make pages; none: as many as cores, at most 8")
-    connections: int | None = option(None, "open at once; none: 512")
-    max_requests: int | None = option(None, "in progress; more are answered with 503; none: from the measured rate")
-    max_body_bytes: int | None = option(None, "of a request; none: 1 MiB")
     store: str | None = option(None, "address of the store; none: PYGRADE_STORE, else the one that the pipeline filled")
     deadline_ms: float | None = option(None, "of a page, then made without the user's features; none: no limit")
     allow_unproven: bool = option(False, "serve policies that their log does not prove; else they are refused")
@@ -63,6 +79,8 @@ class ServeOptions(Output, Unproven):
     drain_seconds: float | None = option(None, "after SIGTERM, while /readyz is 503; none: 5")
     log: str | None = option(None, "a JSON line for each request: all, errors or none; none: all")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
+    test: bool = option(False, "test the run's new ranking on half of the users, and decide at /test")
+    every: float | None = option(None, "seconds between readings of --test; none: 3600")
     print_config: bool = option(False, "print pygraded's options as JSON and end")
 
 

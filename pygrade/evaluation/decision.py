@@ -1,8 +1,21 @@
 """The decision about a test: go on, ship or stop, by one set of rules."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, VALUE, TestReadings
+from pygrade._util.serialization import to_builtins
+from pygrade.evaluation.abtest import PLANNED_UNITS
+from pygrade.evaluation.plan_readings import Competition, items_compete
+from pygrade.evaluation.readings import (
+    DIFFER,
+    ITEMS,
+    PREDICTED,
+    VALUE,
+    Returns,
+    TestReadings,
+    read_pages,
+    read_returns,
+)
+from pygrade.logs import Logs
 from pygrade.metrics.texts import count_text, span_text
 
 MARGIN = 0.003  # lift above which an arm is shipped; biases of item weights at no effect are smaller
@@ -16,6 +29,37 @@ class Decision(NamedTuple):
     reason: str  # a sentence
     arm: str = ""  # that is shipped
     rung: str = ""  # that decides
+
+
+class DecidedTest(NamedTuple):
+    """All that a log tells of its test."""
+
+    test: TestReadings
+    gate: Competition
+    choice: Decision
+    returns: Returns | None  # None: the log has no times
+
+    @property
+    def deciding(self) -> dict[str, str]:
+        """The rung that decides on each arm."""
+        return {name: deciding_rung(arm.disagreement, self.gate.compete) for name, arm in self.test.arms.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        returns = None if self.returns is None else to_builtins(self.returns._asdict())
+        gate = self.gate.to_dict() | {"compete": self.gate.compete}
+        parts = {"competition": gate, "deciding": self.deciding, "returns": returns}
+        return {**self.test.to_dict(), **self.choice._asdict(), **parts}
+
+
+def decide_log(
+    logs: Logs, control: str | None = None, *, earlier: Logs | None = None, planned_requests: float = PLANNED_UNITS
+) -> DecidedTest:
+    """Read a log by all rungs, the gate of ``earlier``, else of the log itself, and decide; as `read_pages`."""
+    test = read_pages(logs, control, earlier=earlier, planned_requests=planned_requests)
+    gate = items_compete(logs if earlier is None else earlier)
+    gains = [n for n, arm in test.arms.items() if VALUE in (of := arm.readings[ITEMS]) and of[VALUE].fixed.low > 0]
+    returns = None if logs.timestamp is None else read_returns(logs, control, gains)
+    return DecidedTest(test, gate, decide(test, gate.compete), returns)
 
 
 def decide(test: TestReadings, compete: bool) -> Decision:

@@ -193,12 +193,17 @@ def read_returns(logs: Logs, control: str | None = None, gains: Sequence[str] = 
     """Visits and value of a user, by week, over those whom an earlier week of the test enrolled.
 
     gains: arms whose requests read better than the control's; the alarm names one of them whose users return less or
-    are worth less in the last four complete weeks, at any time. ValueError without timestamps or arms.
+    are worth less in the last four complete weeks, at any time. Where the arms' shares changed, weeks are of the last
+    ones: users whom the change moved are then of their new arm. ValueError without timestamps or arms.
     """
     names = _arms_of(logs, control)
     if logs.timestamp is None or logs.arm is None:
         raise ValueError("the log has no timestamp; want one, as returns are counted by week")
     kept = np.isin(logs.arm.astype(str), names)
+    if logs.arm_shares is not None and (known := ~np.isnan(logs.arm_shares).any(1)).any():
+        newest = logs.arm_shares[known][logs.timestamp[known].argmax()]
+        others = logs.timestamp[known & (logs.arm_shares != newest).any(1)]
+        kept &= logs.timestamp > others.max(initial=-1)
     user, times = numbered(logs.user_id[kept]), logs.timestamp[kept]
     arm = np.array([names.index(str(name)) for name in logs.arm[kept]])
     week = (times - times.min()) // _WEEK
@@ -417,8 +422,11 @@ class PageTest(NamedTuple):
         return sample_ratio(counts.tolist(), self.shares[units].mean(0).tolist())
 
     def is_by_user(self) -> bool:
+        """Users keep their arm, but for a change of the shares."""
         requests = np.bincount(self.user)
-        crossed = np.bincount(self.user, ~self.by_user()[1]) > 0
+        first = np.unique(self.user, return_index=True)[1]
+        unchanged = (self.shares == self.shares[first][self.user]).all(1)
+        crossed = np.bincount(self.user, ~self.by_user()[1] & unchanged) > 0
         return bool(crossed.sum() <= 0.1 * (requests > 1).sum())
 
     def agreement(self) -> float:
@@ -429,8 +437,8 @@ class PageTest(NamedTuple):
     def whole_pages(
         self, metrics: dict[str, Array], earlier: Logs | None, planned_requests: float
     ) -> dict[str, dict[str, ArmLift]]:
-        """`read_test` by user; nothing if arms were dealt by request, or there is too little."""
-        if not self.is_by_user():
+        """`read_test` by user; nothing if arms were dealt by request, their shares changed, or there is too little."""
+        if not self.is_by_user() or bool(np.ptp(self.shares, axis=0).any()):
             return {}
         of_user, own = self.by_user()
         own = own & self.plain

@@ -2,17 +2,23 @@
 them."""
 
 import ctypes
+import fcntl
+import hashlib
 import json
+import logging
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from pygrade import _core
 
+logger = logging.getLogger("pygrade")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PARENT_DEATH = 1  # of prctl
 
@@ -56,7 +62,62 @@ def start(run: Path, options: Mapping[str, Any]) -> "subprocess.Popen[bytes]":
         os.close(standard_input)
 
 
-def wait(process: "subprocess.Popen[bytes]") -> int:
+class Adopted:
+    """A server that an earlier process started, as far as `wait` needs it."""
+
+    def __init__(self, process: int) -> None:
+        """ProcessLookupError if there is none."""
+        self.descriptor, self.asked = os.pidfd_open(process), False
+
+    def send_signal(self, number: int) -> None:
+        self.asked = True
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, number)
+
+    def wait(self) -> int:
+        """Until it has ended: 0 if it was asked to."""
+        ended = select.poll()
+        ended.register(self.descriptor, select.POLLIN)
+        ended.poll()
+        os.close(self.descriptor)
+        return 0 if self.asked else 1
+
+
+def start_or_adopt(run: Path, options: Mapping[str, Any], place: Path) -> "subprocess.Popen[bytes] | Adopted":
+    """The server that an earlier process started with the same options, or else a new one; it serves on if this process
+    is killed. place: a file that it holds locked while it lives. One with other options is drained first.
+    """
+    digest = hashlib.sha256(f"{run} {to_config(options)}".encode()).hexdigest()  # options may have a password
+    descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            process, _, other = os.pread(descriptor, 100, 0).decode().partition(" ")
+            with suppress(ProcessLookupError, ValueError):  # it has just ended, or has just begun
+                server = Adopted(int(process))
+                if other == digest:
+                    logger.info("goes on with the pygraded that serves, process %s", process)
+                    return server
+                server.send_signal(signal.SIGTERM)
+                server.wait()
+        standard_input = _memory(to_config(options))
+
+        def sign() -> None:
+            os.pwrite(descriptor, f"{os.getpid():010} {digest}".encode(), 0)
+
+        try:
+            return subprocess.Popen(
+                _command(run), stdin=standard_input, process_group=0, pass_fds=(descriptor,), preexec_fn=sign
+            )
+        finally:
+            os.close(standard_input)
+    finally:
+        os.close(descriptor)
+
+
+def wait(process: "subprocess.Popen[bytes] | Adopted") -> int:
     """Passes SIGTERM, SIGINT and SIGHUP on until the server has ended; its exit code."""
 
     def pass_on(number: int, _frame: FrameType | None) -> None:

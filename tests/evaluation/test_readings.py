@@ -278,6 +278,32 @@ def test_returns_alarm_where_users_stay_away():
         read_returns(replace(logs, timestamp=None))
 
 
+def test_a_holdout_is_read_by_user_and_its_returns_from_its_begin_on():
+    """After four weeks nine tenths of the control's users get the new arm; later some users of that stay away."""
+    user, week = np.tile(np.arange(1000), 9), np.repeat(np.arange(9), 1000)
+    arm = np.array(["old", "new"])[np.where(week < 4, user % 2, user % 20 > 0)]
+    shares = np.where(week[:, None] < 4, [0.5, 0.5], [0.05, 0.95]).astype(np.float32)
+    shares[::100] = np.nan  # of pages that an arm could not rank
+    stamps = 1_700_000_000_000 + week * 7 * DAY + np.tile(np.arange(1000), 9)
+    changes = {
+        "user_id": user,
+        "arm": arm,
+        "arm_shares": shares,
+        "timestamp": np.append(stamps[:-1], stamps[0] + 63 * DAY - 1),
+    }
+    logs = replace(make_test(9000), **changes)
+    test = PageTest.of(logs, logs.arms)
+    assert test.is_by_user() and not test.split().mismatch
+    assert not read_pages(logs).arms["new"].readings[WHOLE]
+    found = read_returns(logs, gains=["new"])
+    assert found.alarm == "" and [line["week"] for line in found.weeks] == [1, 2, 3, 4]
+    assert found.weeks[-1]["old"]["visits"] == found.weeks[-1]["new"]["visits"] == 1.0
+    gone = read_returns(logs.select((user % 4 != 1) | (week < 5)), gains=["new"])
+    assert gone.alarm.startswith("users of new return less: -") and gone.weeks[-1]["old"]["visits"] == 1.0
+    crossed = replace(logs, arm=np.array(["old", "new"])[(user + week) % 2])
+    assert not PageTest.of(crossed, logs.arms).is_by_user()
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [

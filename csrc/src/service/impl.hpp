@@ -146,6 +146,8 @@ struct Service::Impl {
   std::string ready_body();
   std::string metrics_body();
   std::string status_body();
+  detail::Json test_reading() const;  // (test_page.cpp) ArtifactMissing, JsonError
+  Response test_answer(const ServiceRequest& request) const;
   void write_arm(const detail::Metrics::Window& window, const detail::Release& release, std::size_t place,
                  detail::JsonWriter& out) const;
   void write_counters(const detail::Metrics::Window& window, const detail::Release& release, detail::JsonWriter& out);

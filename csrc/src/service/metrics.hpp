@@ -30,11 +30,12 @@ enum Endpoint : std::uint8_t {
   on_status,
   on_openapi,
   on_docs,
+  on_test,
   on_other
 };
-inline constexpr std::array<std::string_view, 12> endpoint_names{
-    "/v1/rank", "/v1/update", "/v1/explain", "/v1/weights",   "/v1/users/{id}", "/livez",
-    "/readyz",  "/metrics",   "/v1/status",  "/openapi.json", "/docs",          "other"};
+inline constexpr std::array<std::string_view, 13> endpoint_names{
+    "/v1/rank", "/v1/update", "/v1/explain",   "/v1/weights", "/v1/users/{id}", "/livez", "/readyz",
+    "/metrics", "/v1/status", "/openapi.json", "/docs",       "/test",          "other"};
 // Statuses of answers; the last one stands for all others.
 inline constexpr std::array<std::string_view, 8> statuses{"200", "400", "404", "405", "413", "500", "503", "other"};
 inline constexpr std::array<std::string_view, steps> step_names{"user", "prerank", "items", "predictions", "ranking"};

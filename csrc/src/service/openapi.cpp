@@ -313,6 +313,9 @@ constexpr Operation operations[] = {
     {"/console", "get", "Page to look at the policy and the service", "", page_type, "Of pygraded; 404 without one."},
     {"/openapi.json", "get", "This document", "", "", ""},
     {"/docs", "get", "This document as a page", "", page_type, ""},
+    {"/test", "get", "The decision on a test, and what it rests on", "", page_type,
+     "As JSON with ?format=json or Accept: application/json. 404 without a test, or before pygrade serve --test has "
+     "written a reading; 500 names one that is damaged."},
 };
 
 struct Failure {

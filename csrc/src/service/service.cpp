@@ -253,6 +253,8 @@ Response Service::Impl::handle(const ServiceRequest& request) {
         return {200, json_type, openapi_document()};
       case on_docs:
         return {200, html_type, docs_page()};
+      case on_test:
+        return test_answer(request);
       default:
         return {200, json_type, status_body()};
     }

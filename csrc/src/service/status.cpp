@@ -23,6 +23,24 @@ std::optional<Json> online_record(const std::filesystem::path& run) {
   return {};
 }
 
+// Figures of a test's last reading.
+void add_reading(const Json& reading, Figures& figures) {
+  figures.set("pygrade_test_read_time_seconds", reading.finite_at("time") / 1000);
+  figures.set("pygrade_test_alarms", static_cast<double>(reading.strings_at("alarms").size()));
+  const Json& arms = reading.object_at("arms");
+  if (arms.keys.empty()) return;
+  figures.set("pygrade_test_requests", reading.finite_at("requests"));
+  figures.set("pygrade_test_agreement", reading.finite_at("agreement"));
+  for (std::size_t a = 0; a < arms.keys.size(); ++a) {
+    const std::string& rung = reading.object_at("deciding").string_at(arms.keys[a]);
+    const Json& metrics = arms.items[a].object_at("readings").object_at(rung);
+    if (metrics.find("value") == nullptr) continue;
+    for (const char* bound : {"value", "low", "high"})
+      figures.set("pygrade_test_lift", metrics.object_at("value").object_at("anytime").finite_at(bound),
+                  {{"arm", arms.keys[a]}, {"bound", bound}});
+  }
+}
+
 struct WeightFigures {
   double pages, mean, sd;
 };
@@ -143,6 +161,10 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
       figures.set("pygrade_exploration_effective_samples", effective_samples(window, metrics.arms[a], target),
                   {{"arm", release.arms[a].name},
                    {"target", target == 0 ? std::string_view("narrower") : release.shadows[target - 1].name}});
+  if (config.test) try {
+      add_reading(test_reading(), figures);
+    } catch (const std::exception&) {  // absent, or damaged, which /test names
+    }
   if (const auto record = online_record(run))
     for (std::size_t i = 0; i < record->keys.size(); ++i)
       if (record->items[i].type == Json::Type::number)

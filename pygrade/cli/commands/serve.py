@@ -5,14 +5,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pygrade.cli.config_file import read_table
-from pygrade.config.service import ServeOptions
+from pygrade.cli.config_file import Setting, build, read_table
+from pygrade.config.ignored import refuse
+from pygrade.config.service import ServeOptions, TestConfig
 from pygrade.config.shared import Output
 from pygrade.service import program
 from pygrade.serving.run_copy import check_log_folders, check_proven, following, policy_of
 from pygrade.storage import is_url
+
+if TYPE_CHECKING:
+    from pygrade.service.online import OnlineService
+    from pygrade.service.testing import TestReader
 
 
 def run(options: ServeOptions) -> dict[str, Any]:
@@ -21,16 +26,26 @@ def run(options: ServeOptions) -> dict[str, Any]:
     table = table_of(options)
     online = table.pop("online", False)
     check_log_folders(table)
+    config = _test_config(options, table)
+    if config is not None:
+        from pygrade.service import testing
+
+        table = testing.fill_table(Path(options.run).resolve(), table, config)
     if options.print_config:
         print(program.to_config(table))
         return {"config": table}
     with following(options.run, float(table.get("refresh_seconds", 1.0)), table.get("store")) as followed:
         folder = followed.resolve()
         check_proven(policy_of(folder), bool(table.get("allow_unproven", False)))
-        if not online and not is_url(options.run):
+        if config is not None:
+            reader = testing.TestReader(folder, table, config)
+            with _beside(reader):
+                code = program.wait(program.start_or_adopt(folder, table, reader.folder / testing.SERVER))
+        elif not online and not is_url(options.run):
             program.execute(folder, table)
-        with _learning(folder, table) if online else nullcontext():
-            code = program.wait(program.start(folder, table))
+        else:
+            with _beside(_learner(folder, table)) if online else nullcontext():
+                code = program.wait(program.start(folder, table))
     if code:
         raise SystemExit(code)
     return {"run": str(options.run)}
@@ -40,7 +55,7 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config, "serve")
     table.pop("run", None)  # which the command line has
-    others = {field.name for field in fields(Output)} | {"run", "config", "print_config"}
+    others = {field.name for field in fields(Output)} | {"run", "config", "print_config", "test", "every"}
     for name in sorted({field.name for field in fields(ServeOptions)} - others):
         value = getattr(options, name)
         if value is not None and value is not False:
@@ -48,9 +63,29 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     return table
 
 
-@contextmanager
-def _learning(run: Path, table: Mapping[str, Any]) -> Iterator[None]:
-    """Learns from the logs of the service while the block runs."""
+def _test_config(options: ServeOptions, table: dict[str, Any]) -> TestConfig | None:
+    """The options of --test, of which [serve.test] is taken out; None: there is none. ValueError for options that would
+    be ignored.
+    """
+    if not options.test:
+        refuse(options, ("every",), "--test")
+        return None
+    if options.online or is_url(options.run):
+        wrong = "online is true" if options.online else f"run is {options.run}"
+        raise ValueError(f"{wrong}; want a directory whose policy stays as it is with --test")
+    given = dict(found) if isinstance(found := table.pop("test", None), dict) else {}
+    given |= {} if options.every is None else {"every": options.every}
+    where, names = f"config {options.config}: [serve.test] ", [field.name for field in fields(TestConfig)]
+    for name in given:
+        if name not in names or ("arms" in table and name in ("share", "control")):
+            wish = "no [[serve.arms]] with it" if name in names else f"some of {', '.join(names)}"
+            raise ValueError(f"{where}has {name}; want {wish}")
+    config: TestConfig = build(TestConfig, {name: Setting(value, where) for name, value in given.items()})
+    return config
+
+
+def _learner(run: Path, table: Mapping[str, Any]) -> "OnlineService":
+    """The learner from the logs of the service."""
     from pygrade.service.online import OnlineService, first_policy, log_folder, shares_of
 
     exposures, feedback = (log_folder(run, table, name) for name in ("exposures", "feedback"))
@@ -58,8 +93,13 @@ def _learning(run: Path, table: Mapping[str, Any]) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     first_policy(run)
     allowed = bool(table.get("allow_unproven", False))
-    service = OnlineService(run, exposures, [feedback], shares=shares_of(table), allow_unproven=allowed)
-    thread = threading.Thread(target=service.serve, name="pygrade-online")
+    return OnlineService(run, exposures, [feedback], shares=shares_of(table), allow_unproven=allowed)
+
+
+@contextmanager
+def _beside(service: "OnlineService | TestReader") -> Iterator[None]:
+    """Follows the logs of the service while the block runs."""
+    thread = threading.Thread(target=service.serve, name="pygrade-logs")
     with service.claim():
         thread.start()
         try:

@@ -14,9 +14,7 @@ from pygrade.config.abtest import TestReadOptions
 from pygrade.config.ignored import refuse
 from pygrade.config.option import Place
 from pygrade.evaluation.abtest import PLANNED_UNITS, SampleRatio, read_test, sample_ratio
-from pygrade.evaluation.decision import Decision, decide
-from pygrade.evaluation.plan_readings import items_compete
-from pygrade.evaluation.readings import ITEMS, VALUE, TestReadings, read_pages, read_returns
+from pygrade.evaluation.decision import DecidedTest, decide_log
 from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.user_tables import load_test
 from pygrade.logs import Logs, read_logs
@@ -82,19 +80,16 @@ def _read_log(options: TestReadOptions, place: Place) -> dict[str, Any]:
     logs = read_logs(place)
     logs = _ranked(logs, options.scores) if options.scores else logs
     earlier = None if options.training is None else read_logs(options.training)
-    test = read_pages(logs, options.control, earlier=earlier, planned_requests=options.planned_users or PLANNED_UNITS)
-    gate = items_compete(logs if earlier is None else earlier)
-    choice = decide(test, gate.compete)
-    record = {**test.to_dict(), "competition": gate.to_dict() | {"compete": gate.compete}, **choice._asdict()}
-    gains = [n for n, arm in test.arms.items() if VALUE in (of := arm.readings[ITEMS]) and of[VALUE].fixed.low > 0]
-    returns = None if logs.timestamp is None else read_returns(logs, options.control, gains)
-    record["returns"] = None if returns is None else to_builtins(returns._asdict())
+    planned = options.planned_users or PLANNED_UNITS
+    decided = decide_log(logs, options.control, earlier=earlier, planned_requests=planned)
     if not options.json:
-        _print_log(test, str(gate), choice, "" if returns is None else returns.alarm)
-    return record
+        _print_log(decided)
+    return decided.to_dict()
 
 
-def _print_log(test: TestReadings, gate: str, choice: Decision, alarm: str) -> None:
+def _print_log(decided: DecidedTest) -> None:
+    test, gate, choice, returns = decided
+    alarm = "" if returns is None else returns.alarm
     rows = [
         [name, rung, metric, *(bounds_text(interval) for interval in (reading.fixed, reading.anytime))]
         for name, arm in test.arms.items()
