@@ -162,7 +162,7 @@ class HistoryPass:
 
 
 class HistoryReason(NamedTuple):
-    """What history did to a task of an item: by the columns of one group, as they are over all of them 0."""
+    """Reason by history for a task of an item: a factor by the columns of one group as they are, over all of them 0."""
 
     group: str  # seen, category, item or user
     task: str

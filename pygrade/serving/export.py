@@ -33,7 +33,6 @@ from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
 from pygrade.policy.correction import NODES, PREFIX, Correction
-from pygrade.reference import correction as reference
 from pygrade.serving.formula import Fusion, NodeValues, formula_of, walk
 
 logger = logging.getLogger("pygrade")
@@ -234,10 +233,13 @@ def _evaluation(
 
 
 def _sum_leaves(columns: Tensor, correction: Correction) -> Tensor:
-    """[B, N]: the leaves of trees by columns [B, N, D]."""
+    """[B, N]: the leaves of trees by columns [B, N, D], of each tree the first one that no node leaves out."""
     arrays = correction.tensors()
-    sums = reference.sum_leaves(columns.flatten(0, 1), *(arrays[f"{PREFIX}tree_{name}"] for name in _TREE_PARTS))
-    return sums.reshape(columns.shape[:2])
+    places, thresholds, masks, leaves = (arrays[f"{PREFIX}tree_{name}"] for name in _TREE_PARTS)
+    outside = (masks.int()[..., None] >> torch.arange(NODES + 1)) % 2 == 0  # [G, 7, 8]
+    above = columns[..., places.long()] > thresholds  # [B, N, G, 7]
+    first = (above[..., None] & outside).any(-2).int().argmin(-1)  # [B, N, G]
+    return leaves.expand(*first.shape, -1).gather(-1, first[..., None])[..., 0].sum(-1)
 
 
 def _sum_in_ensemble(columns: Tensor, correction: Correction) -> Tensor:
@@ -276,8 +278,8 @@ def _ensemble(correction: Correction) -> dict[str, Any]:
 
 
 class _Coefficients(nn.Module):
-    """Of a correction by context [B, F] (NaN: unknown) and means [B, V] of the candidates' variables: shifts [B, T],
-    slopes [B, T, V], and x [B, X], the standardized context."""
+    """Shifts [B, T] and slopes [B, T, V] of a correction, and x [B, X], its standardized context; by context [B, F]
+    (NaN: unknown) and means [B, V] of the candidates' variables."""
 
     median: Tensor
     x_mean: Tensor

@@ -123,7 +123,7 @@ void write_item(const ScoreParts& parts, const Ranked& ranked, const Context& co
   out.field("add", add.empty() ? 0.0f : add[row]).end_object();
 }
 
-// What history did to an item's predictions, and what it counts.
+// Writes the reasons and facts of an item by history.
 void write_history(const Ranked& ranked, std::size_t row, std::span<const HistoryReason> reasons, JsonWriter& out) {
   const Policy& policy = *ranked.policy;
   out.known_key("history").begin_object().known_key("reasons").begin_list();

@@ -53,7 +53,7 @@ std::string beyond(double log_ratio, const std::string& task) {
   return (log_ratio > 0.0 ? ", more " : ", less ") + task + " than predicted";
 }
 
-// What the columns of a group tell, with a view to a task.
+// Words for the columns of a group, with a view to a task.
 std::string told(const HistoryValues& values, Group group, const std::string& task) {
   const auto counted = [&](const std::string& text, const std::string& how, std::string_view column) {
     const double count = values[column];
@@ -80,7 +80,7 @@ std::string told(const HistoryValues& values, Group group, const std::string& ta
   return text + beyond(values["user_" + task], task);
 }
 
-// What a task's factor is of: its prediction, or its odds given the parent's event.
+// Quantity that a task's factor is of: its prediction, or its odds given the parent's event.
 double quantity(const Correction& correction, std::span<const float> row, std::size_t task) {
   const auto parent = correction.parts().structure.parents[task];
   const auto own = static_cast<double>(row[task]);
