@@ -107,8 +107,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
         "train": (
             *("policy.transform", "policy.slope", "policy.trade_offs", "policy.evidence_prior", "reward.page_size"),
             *("static.iterations", "grade", "stage1.steps", "stage2.steps", "trust.folds", "correction.on"),
-            *("history.on", "history.feedback_seconds", "history.half_life_seconds"),
-            *("guardrails.limits", "in_use", "device", "checkpoint_every", "tensorboard"),
+            *("history.on", "guardrails.limits", "in_use", "device", "checkpoint_every", "tensorboard"),
         )
     }
 

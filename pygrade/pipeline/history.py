@@ -56,8 +56,8 @@ def make_history(out: Path, logs: Path, stage: LogsStage, timeline: Timeline, co
     predict = stage.predict if stage.raw is None else LaterPredictions(stage.predict, timeline.stop_end)
     inputs = PolicyInputs(stage.features.schema.request_features[:1], ())  # a log without any is warned of
     row = predict, stage.tasks, stage.task_values, stage.value_tasks, inputs
-    wanted = Wanted((None, timeline.calibrate_end))
-    writer = ExposureWriter(stage.features.path, NO_COPY, wanted, *row, out / BEFORE, *stage.facts)
+    period = Wanted((None, timeline.calibrate_end))
+    writer = ExposureWriter(stage.features.path, NO_COPY, period, *row, out / BEFORE, *stage.facts)
     written = write_log(stage.features, writer, stage.workers, f"{BEFORE} log")
     columns = history.columns()
     for _, part in _parts(out / BEFORE):

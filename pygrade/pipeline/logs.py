@@ -68,7 +68,7 @@ class LogsStage:
 
     @property
     def facts(self) -> tuple[bool, tuple[int, ...]]:
-        """Of the events: if slots are known, and in which time feedback was joined."""
+        """Facts of the events: if slots are known, and in which time feedback was joined."""
         return self.log.slots_known, tuple(self.log.source.get("feedback_delays", ()))
 
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 replay, and off-policy estimates by position.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.runs.fit import fit
 from pygrade.serving.pipeline import EVIDENCE
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
+from pygrade.training.fit import OnStep
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import Workers
 
@@ -32,12 +32,7 @@ def policy_options(config: PipelineConfig, features: FeatureSet) -> TrainConfig:
 
 
 def make_policy(
-    out: Path,
-    logs: Path,
-    config: TrainConfig,
-    on_step: Callable[[str, int], None] | None,
-    workers: Workers,
-    history: History | None = None,
+    out: Path, logs: Path, config: TrainConfig, on_step: OnStep | None, workers: Workers, history: History | None
 ) -> dict[str, Any]:
     """Trains the policy on logs with the columns of the history that is given; returns the training's summary."""
     late, place = holdout_log(logs / EVALUATE), out / "training"

