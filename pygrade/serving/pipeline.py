@@ -216,8 +216,8 @@ class Pipeline:
         items in their units (after the transform), and item columns of the policy's correction. ``history``: gives
         the columns to a policy that reads history (``pygraded`` makes them itself). ``user_data``: for ``predict``, see
         `Rows`. ValueError for k or candidates below 1, for item_ids that are no distinct numbers from 0 on, for an item
-        without a price, without a model and predictions, without history for a policy that reads it, and if no
-        candidate is left.
+        without a price, without a model and predictions, without history for a policy that reads it (also where the
+        store fails), and if no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
