@@ -529,10 +529,12 @@ class Pipeline:
         item_values: Callable[[Any], Any] | None = None,
         predictions: Any = None,
         item_features: dict[str, Any] = ...,
+        history: Callable[[Any], tuple[Any, Any]] | None = None,
         user_data: Any = None,
     ) -> dict[str, Any]:
         """The page, its weights, and what it was made from. ``deadline``: microseconds. ``item_values``: ids [n] →
-        prices [n]. Without features of items, as with ``predictions``, their arrays have no columns."""
+        prices [n]. ``history``: ids [n] → context [C] and columns [n, I] of the policy's history. Without features of
+        items, as with ``predictions``, their arrays have no columns."""
 
     @property
     def counters(self) -> dict[str, int]: ...

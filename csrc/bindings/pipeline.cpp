@@ -78,7 +78,8 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
                    const std::optional<std::string>& scenario, const py::dict& context, std::size_t k,
                    std::size_t candidates, py::handle item_ids, py::handle seen, py::handle eligible, bool explore,
                    py::handle values, std::optional<std::int64_t> deadline, const py::object& item_values,
-                   py::handle predictions, const py::dict& item_features, py::object user_data) {
+                   py::handle predictions, const py::dict& item_features, const py::object& history,
+                   py::object user_data) {
   const auto given = context_of(context);
   PipelineRequest request;
   request.user = {user_id, timestamp, scenario, given};
@@ -106,6 +107,17 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
     return std::span<const float>(prices);
   };
   if (!item_values.is_none()) request.item_values = priced;
+  const auto policy = history.is_none() ? nullptr : served.pipeline->models().policy;
+  const auto remember = [&](Items ids, std::span<float> features, std::span<float> rows) {
+    const py::gil_scoped_acquire locked;
+    const auto [context, columns] = py::cast<std::pair<py::object, py::object>>(history(copy_to_array(ids)));
+    const History& made = *policy->history();
+    policy->put_history(span_of<const float>(context, "history's context", {made.context_columns().size()}),
+                        span_of<const float>(columns, "history's columns", {ids.size(), made.item_columns().size()}),
+                        features, rows);
+    return true;
+  };
+  if (policy != nullptr && policy->history()) request.history = remember;
 
   const detail::Loan loan(served.workspaces);
   PageWorkspace& workspace = *loan;
@@ -189,7 +201,8 @@ void bind_pipeline(py::module_& module) {
       .def("rank", &rank_user, "user_id"_a, "timestamp"_a, "scenario"_a, "context"_a, "k"_a, "candidates"_a,
            "item_ids"_a = py::none(), "seen"_a = py::none(), "eligible"_a = py::none(), "explore"_a = false,
            "values"_a = py::none(), "deadline"_a = py::none(), "item_values"_a = py::none(),
-           "predictions"_a = py::none(), "item_features"_a = py::dict(), "user_data"_a = py::none())
+           "predictions"_a = py::none(), "item_features"_a = py::dict(), "history"_a = py::none(),
+           "user_data"_a = py::none())
       .def_property_readonly("counters", &pipeline_counters);
 }
 

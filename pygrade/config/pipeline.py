@@ -57,10 +57,9 @@ class PipelineConfig(Unproven):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train.history.on:
+        if self.train.history.on and self.policy_requests:
             raise ValueError(
-                "train.history.on is true; a pipeline's features count what users saw (kind count, key user_id and "
-                "item_id); want false"
+                f"policy_requests is {self.policy_requests}, and train.history.on counts all that was shown; want 0"
             )
         shares = self.train_share + self.stop_share + self.calibrate_share + self.policy_share
         if shares >= 1.0:
@@ -108,7 +107,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
         "train": (
             *("policy.transform", "policy.slope", "policy.trade_offs", "policy.evidence_prior", "reward.page_size"),
             *("static.iterations", "grade", "stage1.steps", "stage2.steps", "trust.folds", "correction.on"),
-            *("guardrails.limits", "in_use", "device", "checkpoint_every", "tensorboard"),
+            *("history.on", "guardrails.limits", "in_use", "device", "checkpoint_every", "tensorboard"),
         )
     }
 

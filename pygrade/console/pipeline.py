@@ -28,6 +28,7 @@ from pygrade.evaluation.replay import event_worth
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
 _RARE = {"unvalued": "too rare to be valued: predictions are read, events are worth 0", "left_out": "not predicted"}
+_TOLD = ", all new to the user: columns of history are not checked here"
 CHECK = "serve-check.json"  # written to the run by `pygrade pipeline --check`
 
 
@@ -87,8 +88,18 @@ def _data(stages: Json) -> Section:
         ("features", f"{features['features']} in schema {features['schema_hash']}"),
         ("the policy learns from", f"{logs['policy']['requests']:,} requests"),
         ("judged on", f"{logs['evaluate']['requests']:,} later requests"),
+        *(("history", text) for text in _history(stages)),
     ]
     return Section("Data", "The inputs of the stages.", more=facts(rows))
+
+
+def _history(stages: Json) -> list[str]:
+    if (record := stages.get("history")) is None:
+        return []
+    if "reason" in record:
+        return [f"none: {record['reason']}"]
+    read = "history" in ((stages["policy"].get("trust") or {}).get("license") or {}).get("name", "")
+    return [f"{'read' if read else 'not licensed'}; made from {record['before']['requests']:,} earlier requests on"]
 
 
 def _leaks(check: Json | None) -> list[Section]:
@@ -135,7 +146,7 @@ def check_sections(check: Json) -> list[Section]:
     text = (
         f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
         f"that moment ({check['store']}): {check['equal_pages']:,} of {check['requests']:,} pages are equal bit for "
-        f"bit. {check['candidates']} candidates a request. Bar: p50."
+        f"bit. {check['candidates']} candidates a request{_TOLD if check.get('history') else ''}. Bar: p50."
     )
     skew, equal = tables.skew_table(check)
     shown = [skew._replace(rows=skew.rows[:_SHOWN])] if skew.rows else []

@@ -50,8 +50,8 @@ def download_run(place: Place) -> Path:
     if not is_url(place):
         return run
     stages = stages_of(run)
-    keys = {} if stages is None else {name: f"{name}-{stages[name]['key']}" for name in ("events", "logs", "policy")}
-    parts = [f"{folder}/**/*" for folder in keys.values()]
+    read = ("events", "logs", "history", "policy")
+    parts = [f"{name}-{stages[name]['key']}/**/*" for name in read if name in stages] if stages else []
     return download_directory(place, "*", *(parts or ["policy/*", "stage?/*", "training/*", "training/*/*", "logs/*"]))
 
 
@@ -71,7 +71,8 @@ def find_run(
     policy = FusionPolicy.load(directory)
     trained = TrainingRecord.load(directory, policy.version)
     if data is None and stages is not None:
-        logs = LogParts.open(run / f"logs-{stages['logs']['key']}" / "evaluate").sample(HOLDOUT_REQUESTS)
+        name = "logs" if policy.history is None else "history"
+        logs = LogParts.open(run / f"{name}-{stages[name]['key']}" / "evaluate").sample(HOLDOUT_REQUESTS)
     else:
         logs = read_logs(_log_of(run, data)).complete()
     logs = match_policy(policy, logs)

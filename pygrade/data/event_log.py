@@ -66,6 +66,7 @@ class EventSource:
     utc_offset_hours: float = 0.0  # of the users' clocks
     notes: tuple[str, ...] = ()  # what the import lost or assumed, for people
     slots_known: bool = True  # else positions count what was shown as it was listed
+    feedback_delays: tuple[int, ...] = ()  # ms after its page in which feedback was joined; none: unknown
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):

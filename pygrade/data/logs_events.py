@@ -11,6 +11,7 @@ order instead, one ms each. Feedback is 0 or 1.
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ logger = logging.getLogger("pygrade")
 
 def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | None = None) -> None:
     """Writes the events of a log; memory for one of its files. Errors name file, row and column."""
-    config, source, requests, notes = config or LogsEventConfig(), None, 0, dict[str, None]()
+    config, source, requests, notes, delays = config or LogsEventConfig(), None, 0, dict[str, None](), set[int]()
     files = parts_of(directory)
     of_item = _item_columns(files)
     if unknown := sorted({*(config.attributes or ())} - {*of_item}):
@@ -46,10 +47,11 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         source = source or _source(logs, directory, predicted, config)
         _add(logs, writer, source, of_item, requests, str(path))
         requests += logs.num_requests
+        delays.update(logs.feedback_delays)
     for note in notes:
         logger.warning("%s: %s", directory, note)
     assert source is not None  # there is a file
-    writer.finish(source)
+    writer.finish(replace(source, feedback_delays=tuple(sorted(delays))))
 
 
 def _item_columns(files: Sequence[Path]) -> dict[str, bool]:

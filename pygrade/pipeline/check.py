@@ -4,6 +4,7 @@ Offline: the materialized features of the user at the request → prerank → th
 log's code → multi-task model → ranker. Without such a model (--mtl own) the candidates and predictions are those of
 the log. Online: a store with the events before the first request; then, request by request, the events since as
 real-time updates, and `serving.Pipeline.rank`, which is that of the C++ library. The pages must be equal bit for bit.
+Columns of history, which no store of features has, are those of users who saw nothing, on both sides.
 """
 
 import logging
@@ -136,6 +137,7 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             online = _online(log, models, opened, chosen, offline, config)
     record = compare(offline, online) | {
         "version": artifact.version,
+        "history": models.policy.history is not None,
         "store": address.partition(":")[0],
         "candidates": max(len(page.predictions) for page, _ in online) if models.mtl is None else config.candidates,
         "k": config.k,
@@ -192,7 +194,7 @@ def _offline(
                 if models.mtl is not None:
                     predictions = mtl.predict(models.mtl, *one.model_inputs())
                 assert predictions is not None
-                page = fuse(ranker, one, predictions, config.k)
+                page = fuse(ranker, one, predictions, config.k, history=models.unseen)
                 places = page.indices[0][page.indices[0] >= 0]
                 ranked[int(one.request_id[0])] = Offline(
                     one, predictions, one.item_id[places], page.values[0, : len(places)], page.weights[0]
@@ -239,6 +241,7 @@ def _online(
                 context=context,
                 scenario=scenario,
                 timestamp=now,
+                history=models.unseen,
             )
             features = page.features
             if own or not np.array_equal(features.item_id, ranked.features.item_id):

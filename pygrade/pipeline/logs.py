@@ -66,6 +66,11 @@ class LogsStage:
         priced = tuple(t for t in log.source.get("value_tasks", ()) if t in tasks and t not in unvalued)
         return cls(log, features, find, predict, raw, tasks, values, priced, config, workers)
 
+    @property
+    def facts(self) -> tuple[bool, tuple[int, ...]]:
+        """Facts of the events: if slots are known, and in which time feedback was joined."""
+        return self.log.slots_known, tuple(self.log.source.get("feedback_delays", ()))
+
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:
         """Writes both logs, of two periods; returns their sizes, and metrics of the predictions.
 
@@ -86,7 +91,7 @@ class LogsStage:
         sizes: dict[str, Any] = {}
         for name, requests in wanted.items():
             row = self.predict, self.tasks, self.task_values, self.value_tasks, inputs
-            writer = LogWriter(source.path, first_id, requests, *row, out / name, self.log.slots_known)
+            writer = LogWriter(source.path, first_id, requests, *row, out / name, *self.facts)
             written = write_log(source, writer, self.workers, f"{name} log")
             sizes[name] = {**written, "at_most": limits[name] or None}
         shutil.rmtree(out / _SCRATCH, ignore_errors=True)

@@ -2,7 +2,6 @@
 replay, and off-policy estimates by position.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.features import FeatureSet
+from pygrade.logs.history import History
 from pygrade.pipeline.logs import EVALUATE, POLICY, holdout_log
 from pygrade.policy import FusionPolicy
 from pygrade.runs.fit import fit
 from pygrade.serving.pipeline import EVIDENCE
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
+from pygrade.training.fit import OnStep
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import Workers
 
@@ -31,11 +32,12 @@ def policy_options(config: PipelineConfig, features: FeatureSet) -> TrainConfig:
 
 
 def make_policy(
-    out: Path, logs: Path, config: TrainConfig, on_step: Callable[[str, int], None] | None, workers: Workers
+    out: Path, logs: Path, config: TrainConfig, on_step: OnStep | None, workers: Workers, history: History | None
 ) -> dict[str, Any]:
-    """Trains the policy on the logs of a stage; returns the training's summary."""
-    late = holdout_log(logs / EVALUATE)
-    return fit(logs / POLICY, config, out / "training", on_step=on_step, heldout=late, workers=workers).summary
+    """Trains the policy on logs with the columns of the history that is given; returns the training's summary."""
+    late, place = holdout_log(logs / EVALUATE), out / "training"
+    made = fit(logs / POLICY, config, place, on_step=on_step, heldout=late, workers=workers, history=history)
+    return made.summary
 
 
 def make_judgment(out: Path, logs: Path, policy: Path, reward: RewardConfig) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class LogWriter(PartWork):
     inputs: PolicyInputs  # columns of the context and of items
     folder: Path
     slots_known: bool = True  # of the events
+    feedback_delays: tuple[int, ...] = ()
 
     def __call__(self, part: RequestRange) -> tuple[int, int]:
         """Requests and rows of the part's file, (0, 0) if it has none."""
@@ -98,9 +99,7 @@ class LogWriter(PartWork):
             return 0, 0
         whole = self._joined(concatenate(logs))
         validate(whole)
-        columns = {item.name: getattr(whole, item.name) for item in fields(whole)}
-        with atomic_file(self.folder / f"part-{part.number:05d}.parquet") as file:
-            write_part(columns, file)
+        write_file(whole, self.folder / f"part-{part.number:05d}.parquet")
         return whole.num_requests, whole.num_rows
 
     def _is_copy(self, request_id: Array) -> NDArray[np.bool_]:
@@ -130,6 +129,7 @@ class LogWriter(PartWork):
             scenario=None if batch.scenario is None else batch.scenario.astype(str),
             timestamp=batch.timestamp,
             slots_known=self.slots_known,
+            feedback_delays=self.feedback_delays,
         )
 
     def _joined(self, logs: Logs) -> Logs:
@@ -140,6 +140,12 @@ class LogWriter(PartWork):
             if getattr(logs, name) is not None:
                 changes[name] = getattr(logs, name)[own]
         return replace(logs, **changes)
+
+
+def write_file(logs: Logs, path: Path) -> None:
+    """Writes a file of a log, which appears complete."""
+    with atomic_file(path) as file:
+        write_part({item.name: getattr(logs, item.name) for item in fields(logs)}, file)
 
 
 def write_log(features: FeatureSet, writer: LogWriter, workers: Workers, name: str) -> dict[str, int]:

@@ -135,6 +135,7 @@ def _predictions(log: EventLog, models: Models, store: str, version: str) -> NDA
                 context={name: request[name] for name in models.schema.context},
                 scenario=request.get("scenario"),
                 timestamp=request["timestamp"],
+                history=models.unseen,
             )
             if not page.degraded:
                 pages.append(page.predictions)

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from pygrade.config.pipeline import PipelineConfig
 from pygrade.console.pipeline import write_pipeline_report
 from pygrade.data.events import EventLog, importer_hash, parse_spec, places_of
 from pygrade.features import FeatureSchema, FeatureSet
+from pygrade.logs.history import History
 from pygrade.mtl import Timeline
 from pygrade.pipeline.features import check_leaks, make_events, make_features
+from pygrade.pipeline.history import make_history
 from pygrade.pipeline.logs import LogsStage
 from pygrade.pipeline.mtl import fit_mtl, own_tasks
 from pygrade.pipeline.policy import make_judgment, make_policy, policy_options
@@ -26,11 +29,11 @@ from pygrade.pipeline.stages import Runner, content_hash
 from pygrade.serving.run_copy import check_proven
 from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
+from pygrade.training.fit import OnStep
 from pygrade.workers import LOCAL, Workers, error_context
 
 logger = logging.getLogger("pygrade")
 
-OnStep = Callable[[str, int], None]
 DEFAULT_STORE = "lmdb:{run}/store"
 
 
@@ -120,8 +123,17 @@ def _run_stages(
     sources = [made, model, prerank] if searched else [made, model]
     logs = run("logs", lambda out: stage.make(out, *periods), options, sources)
 
-    training = policy_options(config, features)
-    policy = run("policy", lambda out: make_policy(out, logs.path, training, on_step, workers), training, [logs], True)
+    training, history = policy_options(config, features), None
+    if training.history.on:
+        options = [training.history, training.sample_requests]
+        make = partial(make_history, logs=logs.path, stage=stage, timeline=timeline, config=training)
+        past = run("history", make, options, [*sources, logs])
+        if "history" in past.record:
+            logs, history = past, History.from_dict(past.record["history"])
+        else:
+            training = replace(training, history=replace(training.history, on=False))
+    learn = partial(make_policy, logs=logs.path, config=training, on_step=on_step, workers=workers, history=history)
+    policy = run("policy", learn, training, [logs], True)
     run("evaluate", lambda out: make_judgment(out, logs.path, policy.path, training.reward), None, [logs, policy])
     check_proven(policy.path / "training" / "policy", config.allow_unproven)
     parts = prerank, model, policy
@@ -195,6 +207,8 @@ def warnings_of(stages: Mapping[str, Mapping[str, Any]], log: EventLog | None = 
             "true; repair the schema or the log before you use it."
         )
     sentences += _prerank(stages["prerank"])
+    if reason := stages.get("history", {}).get("reason"):
+        sentences.append(f"HISTORY: the policy is trained without, as {reason}.")
     sentences += stages.get("policy", {}).get("warnings", [])
     sentences += stages.get("evaluate", {}).get("replay", {}).get("warnings", [])
     return list(dict.fromkeys(sentences if log is None else map(log.name_ids, sentences)))

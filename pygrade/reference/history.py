@@ -12,6 +12,7 @@ s ≤ t - feedback_after (*settled*). What was predicted of a row: prediction ·
               epoch of 64 steps; log(1 + exposures); log(1 + hours since the first)
 
 The log ratio of e events to E predicted ones is log(1 + e / κ) - log(1 + E / κ), κ being the weight of the prior.
+Events of rows that nothing was predicted of (0) are not among the e.
 """
 
 import math
@@ -38,7 +39,7 @@ class Exposure(NamedTuple):
 def log_ratio(exposures: Sequence[Exposure], weight: float, t: int, counts: Sequence[float] | None = None) -> float:
     """The log ratio of task t; counts: of each exposure, 1 by default."""
     counts = [1.0] * len(exposures) if counts is None else counts
-    events = sum(c * e.events[t] for c, e in zip(counts, exposures, strict=True))
+    events = sum(c * e.events[t] for c, e in zip(counts, exposures, strict=True) if e.predicted[t] > 0)
     predicted = sum(c * e.predicted[t] for c, e in zip(counts, exposures, strict=True))
     return math.log1p(events / weight) - math.log1p(predicted / weight)
 

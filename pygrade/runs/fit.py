@@ -51,6 +51,7 @@ def fit(
     heldout: Logs | None = None,
     workers: Workers = LOCAL,
     source: str = "a log",
+    history: History | None = None,
 ) -> TrainedRanker:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -65,7 +66,8 @@ def fit(
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
     learning curves in ``metrics.jsonl`` and limits of guardrails, that train nothing. ``workers``: where folds run.
-    ``source``: name of the data. The summary's ``warnings`` are sentences not to miss.
+    ``source``: name of the data. ``history``: whose columns the requests have already. The summary's ``warnings`` are
+    sentences not to miss.
     """
     _check_device(config.device)
     if config.correction.trees:
@@ -75,8 +77,7 @@ def fit(
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
         dataset = dataset.valued(config.reward.task_values, config.reward.value_tasks)
-        history = None
-        if config.history.on:
+        if config.history.on and history is None:
             dataset, heldout, history = _add_history(dataset, heldout, config, directory / DATASET)
         dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET, history)
         sample = dataset.sample(config.sample_requests)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import _core, mtl
+from pygrade._typing import Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted, SchemaError
@@ -43,6 +44,9 @@ _PAGE = (  # what of a Page the core makes, as it is
     *("values", "indices", "weights", "concentration", "policy_version", "predictions"),
     *("request_values", "item_values", "item_columns"),
 )
+
+Past = Callable[[Ints], tuple[Floats32, Floats32]]
+"""Columns of history of candidates: ids [n] → its context [C] and item columns [n, I], see `History`."""
 
 Eligible = NDArray[np.int64] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """The only items of a page: their ids, or a function of ids [n] that says which of them."""
@@ -81,6 +85,14 @@ class Models:
     mtl: MtlModel | None  # None: the policy fuses predictions of the user's own model
     policy: FusionPolicy
 
+    @property
+    def unseen(self) -> Past | None:
+        """Columns of history as if nothing was ever shown; None: nothing reads any."""
+        if (history := self.policy.history) is None:
+            return None
+        width, columns = len(history.features), len(history.items)
+        return lambda items: (np.zeros(width, np.float32), np.zeros((len(items), columns), np.float32))
+
 
 def load_models(artifact: Artifact) -> Models:
     """`ArtifactError` if a part is damaged, or if parts are of different schemas or tasks."""
@@ -97,7 +109,9 @@ def load_models(artifact: Artifact) -> Models:
     ]
     try:
         empty = np.zeros((0, len(schema.request_features)), np.float32)
-        fitted.core.inputs(list(policy.features), True, empty, np.zeros((0, len(schema.request_id_features)), np.int64))
+        made = () if policy.history is None else policy.history.features
+        names = [name for name in policy.features if name not in made]
+        fitted.core.inputs(names, True, empty, np.zeros((0, len(schema.request_id_features)), np.int64))
     except SchemaError as error:
         raise ArtifactError(f"{artifact.path}: policy reads other features than the schema has: {error}") from error
     if model is not None:
@@ -183,6 +197,7 @@ class Pipeline:
         deadline: float | None = None,
         predictions: ArrayLike | None = None,
         item_features: Mapping[str, ArrayLike] | None = None,
+        history: Past | None = None,
         user_data: Any = None,
     ) -> ServedPage:
         """The best k items for a user.
@@ -198,9 +213,11 @@ class Pipeline:
         predictions given, by the static weights, and counted. ``predictions`` [n, T] of item_ids in place of a model's,
         NaN: unknown, ranks last; features of items are then read only for a correction that has columns of them, and
         for prices. ``item_features``: columns [n] of item_ids by name, in place of what the store has: features of
-        items in their units (after the transform), and item columns of the policy's correction. ``user_data``: for
-        ``predict``, see `Rows`. ValueError for k or candidates below 1, for item_ids that are no distinct numbers from
-        0 on, for an item without a price, without a model and predictions, and if no candidate is left.
+        items in their units (after the transform), and item columns of the policy's correction. ``history``: gives
+        the columns to a policy that reads history (``pygraded`` makes them itself). ``user_data``: for ``predict``, see
+        `Rows`. ValueError for k or candidates below 1, for item_ids that are no distinct numbers from 0 on, for an item
+        without a price, without a model and predictions, without history for a policy that reads it (also where the
+        store fails), and if no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
@@ -227,6 +244,7 @@ class Pipeline:
             item_features={
                 name: np.ascontiguousarray(column, np.float32) for name, column in (item_features or {}).items()
             },
+            history=None if history is None else partial(_made, history),
             user_data=user_data,
         )
         return self._page(made, user_id, now, scenario, request_id)
@@ -301,25 +319,42 @@ def fuse(
     static: bool = False,
     explore: bool = False,
     values: Mapping[str, float] | None = None,
+    history: Past | None = None,
 ) -> Page:
-    """The pages of a batch's requests; static: by the static weights of their scenarios."""
+    """The pages of a batch's requests; static: by the static weights of their scenarios; history: of one request."""
     policy = ranker.policy
     names = () if policy.correction is None else policy.correction.own_items
+    made: dict[str, Floats32] = {}
+    if policy.history is not None and history is not None:
+        of_request, of_items = history(batch.item_id)
+        made = dict(zip(policy.history.features, of_request[:, None], strict=True))
+        made |= zip(policy.history.items, of_items.T, strict=True)
     return ranker.rank(
-        None if static else batch.request_inputs(policy.features),
+        None if static else _inputs(policy.features, batch.request_inputs, made),
         predictions,
         k,
         offsets=batch.offsets,
         scenario=None if batch.scenario is None else batch.scenario.tolist(),
         explore=explore,
         values=values,
-        items=batch.item_inputs(names) if names else None,
+        items=_inputs(names, batch.item_inputs, made) if names else None,
         item_values=prices_in(batch),
         as_logged=True,
         request_id=batch.request_id,
         user_id=batch.user_id,
         item_id=batch.item_id,
     )
+
+
+def _made(history: Past, items: Ints) -> tuple[Floats32, Floats32]:
+    context, columns = history(items)
+    return np.ascontiguousarray(context, np.float32), np.ascontiguousarray(columns, np.float32)
+
+
+def _inputs(names: Sequence[str], read: Callable[[Sequence[str]], Floats32], made: Mapping[str, Floats32]) -> Floats32:
+    """[rows, names]: the columns that are made, and the others as they are read."""
+    own = iter(read([name for name in names if name not in made]).T)
+    return np.stack([made[name] if name in made else next(own) for name in names], 1) if made else read(names)
 
 
 def prices_in(batch: FeatureBatch) -> NDArray[np.float32] | None:

@@ -23,6 +23,7 @@ def make_log(seed: int = 0, requests: int = 400, users: int = 12, items: int = 4
     position = np.tile(np.where(np.arange(rows) < 5, np.arange(rows), -1), requests).astype(np.int32)
     feedback = (rng.random((total, 2)) < predictions).astype(np.float32) * (position >= 0)[:, None]
     feedback[:, 1] *= feedback[:, 0]
+    predictions[: total // 4] *= rng.random((total // 4, 2)) < 0.5  # 0: unknown
     return Logs(
         tasks=("click", "order"),
         features=("hour",),

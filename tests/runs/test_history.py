@@ -27,12 +27,14 @@ CONFIG = replace(
 )
 
 
-def tired_log(fatigue: float = 0.15, requests: int = 1_200, users: int = 40, items: int = 60) -> Logs:
+def tired_log(
+    fatigue: float = 0.15, requests: int = 1_200, users: int = 40, items: int = 60, by_item: bool = False
+) -> Logs:
     """Users return every hour to pages of 5 of 10 items in random order; what they saw before is clicked less."""
     rng = np.random.default_rng(3)
     rows = np.stack([rng.choice(items, 10, replace=False) for _ in range(requests)])
     user = np.arange(requests) % users
-    predictions = rng.uniform(0.1, 0.7, (requests, 10, 1))
+    predictions = rng.uniform(0.1, 0.7, items)[rows, None] if by_item else rng.uniform(0.1, 0.7, (requests, 10, 1))
     position = np.where(np.arange(10) < 5, np.arange(10), -1) * np.ones((requests, 1), np.int64)
     seen, again = np.zeros((users, items), bool), np.zeros((requests, 10), bool)
     for r in range(requests):

@@ -104,13 +104,13 @@ def figure(server: Server, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def replayed(folder: Path) -> tuple[Logs, Logs]:
+def replayed(folder: Path, history: History = HISTORY) -> tuple[Logs, Logs]:
     """The log that was served, and its columns made anew from all of it."""
-    config = JoinConfig(feedback_delay_ms=HISTORY.feedback_after)
+    config = JoinConfig(feedback_delay_ms=history.feedback_after)
     join_logs(folder / "logs", [folder / "feedback"], folder / "joined", config, 1 << 60)
     served = read_logs(folder / "joined")
     served = served.select(np.argsort(served.timestamp))
-    return served, HISTORY.columns().add(without_columns(served, HISTORY))
+    return served, history.columns().add(without_columns(served, history))
 
 
 def wait_for_disk(server: Server, pages: int) -> None:

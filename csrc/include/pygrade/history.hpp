@@ -110,7 +110,8 @@ class PYGRADE_API History {
   std::int64_t step_of(std::int64_t time) const;   // that it belongs to
   std::int64_t last_step(std::int64_t now) const;  // that counts at `now`
 
-  // The exposure of a row by its predictions[T] in a slot; those that are not finite count as 0.
+  // The exposure of a row by its predictions[T] in a slot; those that are not finite count as 0, none: events of such a
+  // task are in the user's counts of the item and in no ratio.
   Exposure exposure(std::int64_t time, std::int64_t request, std::int64_t item, std::int64_t category,
                     std::int32_t slot, std::span<const float> predictions) const;
 

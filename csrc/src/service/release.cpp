@@ -229,6 +229,8 @@ void Sources::add_history(Served& served, Release& release) const {
     throw ArtifactError(name +
                         "and there is no store of it: set history = lmdb:DIR or exposures, or history = none if "
                         "callers send its columns");
+  if (config_.history == "none" && !policy_)
+    throw ArtifactError(name + "whose columns no request to a pipeline brings: set history to the address of a store");
   const std::string* plain = plain_ranking(policy);
   if (plain == nullptr)
     throw ArtifactError(name + "and no ranking that reads none, for pages when its store fails: train it with one");

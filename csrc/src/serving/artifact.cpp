@@ -143,7 +143,8 @@ void Models::check() const {
   }
   const FeatureInputs inputs(*features, policy->features(), true);
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (!inputs.known(i))
+    if (!inputs.known(i) && std::ranges::find(policy->history_features(), i, &Policy::HistoryColumn::place) ==
+                                policy->history_features().end())
       throw ArtifactError("policy reads feature " + policy->features()[i] +
                           ", which the schema does not have: it has " + joined(features->request_features()));
   for (const auto& other : alternatives) {

@@ -73,12 +73,21 @@ Counts& find_or_add(Table& table, std::int64_t key, std::uint32_t round, std::si
   return table.counts[entry.place];
 }
 
-// Adds a user's exposure to the counts of a key.
-void count(Counts& counts, const History::Exposure& exposure, std::span<const std::int64_t> expected) {
+// Those that ratios count: an event without a prediction has nothing to be compared with.
+std::uint32_t predicted_events(const History::Exposure& exposure) {
+  std::uint32_t events = exposure.events;
+  for (std::size_t t = 0; t < exposure.predicted.size(); ++t)
+    if (!(exposure.predicted[t] > 0.0f)) events &= ~(1u << t);
+  return events;
+}
+
+// Adds a user's exposure to the counts of a key, with some of its events.
+void count(Counts& counts, const History::Exposure& exposure, std::uint32_t events,
+           std::span<const std::int64_t> expected) {
   counts.last = exposure.time;
   ++counts.shown;
   for (std::size_t t = 0; t < expected.size(); ++t) {
-    counts.events[t] += static_cast<std::int32_t>(exposure.events >> t & 1u);
+    counts.events[t] += static_cast<std::int32_t>(events >> t & 1u);
     counts.expected[t] += expected[t];
   }
 }
@@ -174,8 +183,9 @@ void History::add_exposure(Item& item, const Exposure& exposure) const {
   item.first = std::min(item.first, exposure.time);
   Sums& sums = sums_of(item, step_of(exposure.time));
   ++sums[0];
+  const std::uint32_t events = predicted_events(exposure);
   for (std::size_t t = 0; t < tasks; ++t) {
-    sums[1 + t] += exposure.events >> t & 1u;
+    sums[1 + t] += events >> t & 1u;
     std::int64_t& predicted = sums[1 + tasks + exposure.group * tasks + t];
     predicted = saturating_add(predicted, detail::to_fixed(static_cast<double>(exposure.predicted[t])));
   }
@@ -194,7 +204,7 @@ bool History::add_feedback(User& user, std::int64_t request, std::int64_t item, 
 }
 
 void History::add_feedback(Item& item, const Exposure& exposure, std::size_t task) const {
-  ++sums_of(item, step_of(exposure.time))[1 + task];
+  sums_of(item, step_of(exposure.time))[1 + task] += exposure.predicted[task] > 0.0f;
 }
 
 // Recent sums are in units of the weight of an epoch's first step, 2^10; of predicted events without `fine` bits.
@@ -275,10 +285,11 @@ void History::read(const User* user, std::int64_t now, std::span<const std::int6
       expected[t] = detail::to_fixed(static_cast<double>(exposure.predicted[t]) *
                                      static_cast<double>(spec_.expected[exposure.group * tasks + t]));
     const auto counted = std::span<const std::int64_t>(expected).first(settled ? tasks : 0);
-    count(all, exposure, counted);
-    count(find_or_add(workspace.items, exposure.item, round, tasks), exposure, counted);
+    const std::uint32_t predicted = predicted_events(exposure);
+    count(all, exposure, predicted, counted);
+    count(find_or_add(workspace.items, exposure.item, round, tasks), exposure, exposure.events, counted);
     if (spec_.categories && exposure.category != 0)
-      count(find_or_add(workspace.categories, exposure.category, round, tasks), exposure, counted);
+      count(find_or_add(workspace.categories, exposure.category, round, tasks), exposure, predicted, counted);
   }
   if (all.shown == 0) return;
   const auto ratios = [&](const Counts& counts, std::span<const float> weights, float* out) {
