@@ -97,7 +97,7 @@ class Stage2Config(Options):
     """Group-relative fine-tuning (GRPO) with Dirichlet exploration."""
 
     # not on the command line
-    PYTHON_ONLY: ClassVar = ("inner_epochs", "clip_high", "entropy_coefficient", "weight_floor")
+    PYTHON_ONLY: ClassVar = ("inner_epochs", "clip_high", "entropy_coefficient", "weight_floor", "leave_one_out")
 
     steps: int = option(100, "0 leaves the stage out", ge=0)
     batch_size: int = option(512, "requests a step", gt=0)
