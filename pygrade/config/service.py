@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pygrade.config.option import Options, Place, option, required
 from pygrade.config.shared import Output, Unproven
@@ -77,7 +77,7 @@ class ServeOptions(Output, Unproven):
     feedback: Place | None = option(None, "directory for the log of feedback events")
     refresh_seconds: float | None = option(None, "between looks at the artifact and the policies; none: 1")
     drain_seconds: float | None = option(None, "after SIGTERM, while /readyz is 503; none: 5")
-    log: str | None = option(None, "a JSON line for each request: all, errors or none; none: all")
+    log: Literal["all", "errors", "none"] | None = option(None, "JSON lines of requests; not given: all")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
     test: bool = option(False, "test the run's new ranking on half of the users, and decide at /test")
     every: float | None = option(None, "seconds between readings of --test; none: 3600")

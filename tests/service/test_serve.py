@@ -34,6 +34,8 @@ def test_options_of_the_file_and_of_the_command(tmp_path, capsys):
     assert table == read_table(path, "serve") | {"port": 2, "feedback": str(tmp_path / "f"), "public": True}
     assert main(["serve", "--run", "x", "--config", str(path), "--print-config"]) == 0
     assert json.loads(capsys.readouterr().out) == read_table(path, "serve")
+    assert main(["serve", "--run", "x", "--log", "none", "--print-config"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"log": "none"}
     assert log_folder(tmp_path, {"exposures": "logs"}, "exposures") == tmp_path / "logs"
 
 
