@@ -8,6 +8,7 @@
     python -m bench report                        summaries of the last runs, and from them the tables of the docs
     python -m bench study                         the study of every finding (study/command.py)
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
+    python -m bench --suite history               columns of history from LMDB (system/history.py); nor is this
 
 A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; `report` sums it up in bench/results. It uses one
 pinned thread unless ``--threads`` says otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than
@@ -28,6 +29,7 @@ from bench.report import results
 Plan = list[tuple[Callable[..., harness.Row], list[tuple[Any, ...]], int]]
 NAMES = ("serving", "pages", "rollout", "sampling", "training", "call")
 PAGE = "page"  # trains a system first, and has rows of its own
+HISTORY = "history"
 
 
 def suites() -> dict[str, Plan]:
@@ -91,7 +93,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}")
+    parser.add_argument(
+        "--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}; {HISTORY}"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
     parser.add_argument("--out", type=Path, help="directory of the results")
@@ -101,10 +105,14 @@ def main() -> int:
         from bench.system import page
 
         return page.main(options.quick, None if options.quick else options.out or results.RESULTS)
+    if options.suite == HISTORY:
+        from bench.system import history
+
+        return history.main(options.quick, None if options.quick else options.out or results.RESULTS)
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
         if name not in NAMES:
-            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE))} or all")
+            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE, HISTORY))} or all")
 
     core.executable()
     machine.prepare(options.threads)

@@ -23,7 +23,7 @@ UNITS = (
     *(f"csrc/src/serving/{name}.cpp" for name in ("correction", "history", "item_levels", "mixture")),
     *(f"csrc/src/serving/{name}.cpp" for name in ("page_places", "page_terms", "policy", "policy_file")),
     *(f"csrc/src/serving/{name}.cpp" for name in ("prediction_scales", "ranker")),
-    *(f"csrc/src/simd/{name}.cpp" for name in ("correction", "fusion", "page_search", "policy", "ranking")),
+    *(f"csrc/src/simd/{name}.cpp" for name in ("correction", "fusion", "history", "page_search", "policy", "ranking")),
     *(f"csrc/src/util/{name}.cpp" for name in ("artifact_record", "blake2b", "json", "safetensors", "sha256")),
 )
 PRELUDE = "csrc/wasm/prelude.hpp"

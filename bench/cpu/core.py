@@ -17,15 +17,15 @@ BUILD = ROOT / "build" / "release"  # shared with the CMake preset of that name
 
 
 @functools.cache
-def executable() -> Path | None:
-    """The built program, or None (and prints the reason) without CMake or a compiler.
+def executable(target: str = "pygrade_core_bench") -> Path | None:
+    """The built program of a target, or None (and prints the reason) without CMake or a compiler.
 
     Call it before the process is pinned: children inherit that, and a build may use every processor.
     """
     tools = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # CMake may be a Python package
     commands = [
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
-        ["cmake", "--build", str(BUILD), "--target", "pygrade_core_bench", "--parallel", "2"],
+        ["cmake", "--build", str(BUILD), "--target", target, "--parallel", "2"],
     ]
     for command in commands:
         try:
@@ -33,7 +33,7 @@ def executable() -> Path | None:
         except (OSError, subprocess.CalledProcessError) as error:
             progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
             return None
-    return BUILD / "pygrade_core_bench"
+    return BUILD / target
 
 
 def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:

@@ -70,28 +70,25 @@ class PYGRADE_API History {
     std::vector<Step> steps;  // that are not in the sums yet
   };
 
-  // Memory that `read` works in, reused.
+  // Memory that `read` works in, reused. Keys of items and categories are numbered from 1 as they are found.
   struct Workspace {
-    // Exposures of a key, an item or a category, that count.
+    // Exposures of a key that count.
     struct Counts {
-      std::int64_t last = 0;
-      std::int32_t shown = 0;
-      bool made = false;  // the columns of a category
-      std::array<std::int32_t, max_tasks> events{};
-      std::array<std::int64_t, max_tasks> expected{};  // in 2^-20
-      std::array<float, max_tasks + 1> columns{};      // of a category, whose logarithms are taken once
+      std::int64_t key = 0, last = 0;
+      std::array<std::uint8_t, max_tasks> events{};
+      std::size_t shown = 0;
     };
     struct Table {
-      struct Entry {
-        std::int64_t key = 0;
-        std::uint32_t round = 0, place = 0;
-      };
-      std::vector<Entry> entries;  // by hash; those of other rounds are free
-      std::vector<Counts> counts;  // by place
+      static constexpr int bits = 12;
+      std::array<std::uint8_t, 1 << bits> numbers{};  // by hash, 0: none; sparse: most candidates are new to a user
+      std::array<Counts, 1 + max_shown> counts{};     // by number
       std::size_t used = 0;
     };
     Table items, categories;
-    std::uint32_t round = 0;
+    // By number of the category.
+    std::array<std::array<std::int64_t, max_tasks>, 1 + max_shown> expected{};  // in 2^-20
+    std::vector<float> columns;                                                 // of items that are not seen, made once
+    std::array<bool, 1 + max_shown> has_columns{};
   };
 
   // std::invalid_argument that names the member, for more than `max_tasks` tasks, sizes that do not fit, numbers that
@@ -138,7 +135,11 @@ class PYGRADE_API History {
   std::size_t num_sums() const { return 1 + num_tasks() + groups * num_tasks(); }
   Sums& sums_of(Item& item, std::int64_t step) const;
 
+  using Tasks = std::array<float, max_tasks>;
+
   Spec spec_;
+  std::array<Tasks, groups> expected_{};  // of the spec, for kernels
+  Tasks user_{}, category_{};
   std::int64_t step_ = 1;  // ms
   std::vector<std::string> context_columns_, item_columns_;
 };

@@ -29,9 +29,6 @@ class Mix {
   bool absent_ = false;
 };
 
-// round(value · 2^20), the value being limited to ±2^31.
-std::int64_t to_fixed(double value);
-
 // a // b and a % b of Python, for b > 0.
 inline std::int64_t floor_divide(std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); }
 inline std::int64_t floor_modulo(std::int64_t a, std::int64_t b) { return a % b + (a % b < 0 ? b : 0); }

@@ -33,7 +33,7 @@ static inline std::int64_t load(const char* record, std::int64_t place) {
 
 // log(1 + x) for x ≥ 0, NaN for NaN and infinity: only + − × ÷ and no fused operation, so the bits depend on x alone.
 // Branch-free, so that loops over it are vectorized.
-static inline __attribute__((always_inline)) double log1p_of(double x) {
+static inline __attribute__((always_inline)) constexpr double log1p_of(double x) {
   const double y = 1.0 + x;
   const auto bits = __builtin_bit_cast(std::uint64_t, y);
   // the exponent as a double, by way of the mantissa of 2^52 + exponent
@@ -59,8 +59,25 @@ static inline __attribute__((always_inline)) double log1p_of(double x) {
   return y <= 1.7976931348623157e308 ? result : __builtin_nan("");
 }
 
+// round(value · 2^20), the value being limited to ±2^31. The sum with 2^52, whose last bit is worth 1, rounds.
+// Branch-free.
+static inline __attribute__((always_inline)) std::int64_t to_fixed(double value) {
+  constexpr double shift = 4503599627370496.0;
+  constexpr std::int64_t largest = std::int64_t{1} << 51;
+  const std::int64_t size = __builtin_bit_cast(std::int64_t, __builtin_fabs(value) * fixed_scale + shift) -
+                            __builtin_bit_cast(std::int64_t, shift);
+  const std::int64_t limited = size < largest ? size : largest, sign = __builtin_bit_cast(std::int64_t, value) >> 63;
+  return (limited ^ sign) - sign;
+}
+
 // x from 0 on, NaN for NaN.
 static inline __attribute__((always_inline)) double from_zero(double x) { return x < 0.0 ? 0.0 : x; }
+
+// log(1 + events / κ) − log(1 + expected / κ), κ: the weight of the prior.
+static inline __attribute__((always_inline)) float log_ratio(double events, double expected, float weight) {
+  const auto prior = static_cast<double>(weight);
+  return static_cast<float>(log1p_of(events / prior) - log1p_of(expected / prior));
+}
 
 // As a feature is stored: one NaN, whatever the processor makes of it.
 static inline __attribute__((always_inline)) float rounded(double x) {
@@ -140,5 +157,19 @@ struct FeatureKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(FeatureKernels, feature_kernels)
+
+// ---- what a user did (serving/history.cpp)
+
+constexpr std::int64_t task_lanes = 8;  // arrays of tasks, results too, are as long as whole lanes
+
+struct HistoryKernels {
+  // sums[T] += predicted[T] · levels[T] in fixed point.
+  void (*add_expected)(const float* predicted, const float* levels, std::int64_t tasks, std::int64_t* sums);
+  // out[T]: log ratios of events[T] to expected[T] in fixed point.
+  void (*log_ratios)(const std::uint8_t* events, const std::int64_t* expected, const float* weights, std::int64_t tasks,
+                     float* out);
+};
+
+PYGRADE_DECLARE_KERNELS(HistoryKernels, history_kernels)
 
 }  // namespace pygrade::inline v0_2::detail

@@ -12,7 +12,6 @@
 #include "checks.hpp"
 #include "features/numbers.hpp"
 #include "util/fpenv.hpp"
-#include "util/hash.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -22,12 +21,12 @@ using detail::fixed_scale;
 using detail::floor_divide;
 using detail::hour;
 using detail::log1p_of;
+using detail::log_ratio;
 using detail::require;
 
 constexpr std::int64_t steps_of_half = 8, epoch_steps = 64;  // a step is an eighth of a half-life
 constexpr int fine = 4;                                      // bits of expected events that recent sums leave out
 constexpr double minute = 60'000.0;                          // ms
-constexpr std::size_t table_size = 512;                      // above max_shown, a power of 2
 
 // round(2^(k / 8) · 2^10): weights of the steps of an epoch, the last ones the largest.
 constexpr std::array<std::int64_t, steps_of_half> eighths{1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878};
@@ -45,58 +44,32 @@ std::int64_t saturating_add(std::int64_t a, std::int64_t b) {
 
 auto key_of(const History::Exposure& e) { return std::tuple(e.time, e.request, e.item); }
 
-using Counts = History::Workspace::Counts;
 using Table = History::Workspace::Table;
+static_assert(History::max_shown < 256);  // numbers and events of a key are bytes
 
-Table::Entry& entry_of(Table& table, std::int64_t key, std::uint32_t round) {
-  std::size_t at = detail::splitmix64(static_cast<std::uint64_t>(key)) % table_size;
-  while (table.entries[at].round == round && table.entries[at].key != key) at = (at + 1) % table_size;
-  return table.entries[at];
-}
+constexpr auto log1p_of_whole = [] {
+  std::array<float, 1 + History::max_shown> logs{};
+  for (std::size_t n = 0; n < logs.size(); ++n) logs[n] = static_cast<float>(log1p_of(static_cast<double>(n)));
+  return logs;
+}();
 
-// Null: nothing of the key was shown.
-Counts* find(Table& table, std::int64_t key, std::uint32_t round) {
-  const Table::Entry& entry = entry_of(table, key, round);
-  return entry.round == round ? &table.counts[entry.place] : nullptr;
-}
-
-Counts& find_or_add(Table& table, std::int64_t key, std::uint32_t round, std::size_t tasks) {
-  Table::Entry& entry = entry_of(table, key, round);
-  if (entry.round != round) {
-    entry = {key, round, static_cast<std::uint32_t>(table.used)};
-    Counts& counts = table.counts[table.used++];
-    counts.shown = 0;
-    counts.made = false;
-    std::fill_n(counts.events.data(), tasks, 0);
-    std::fill_n(counts.expected.data(), tasks, 0);
-  }
-  return table.counts[entry.place];
-}
-
-// Those that ratios count: an event without a prediction has nothing to be compared with.
-std::uint32_t predicted_events(const History::Exposure& exposure) {
-  std::uint32_t events = exposure.events;
-  for (std::size_t t = 0; t < exposure.predicted.size(); ++t)
-    if (!(exposure.predicted[t] > 0.0f)) events &= ~(1u << t);
-  return events;
-}
-
-// Adds a user's exposure to the counts of a key, with some of its events.
-void count(Counts& counts, const History::Exposure& exposure, std::uint32_t events,
-           std::span<const std::int64_t> expected) {
-  counts.last = exposure.time;
-  ++counts.shown;
-  for (std::size_t t = 0; t < expected.size(); ++t) {
-    counts.events[t] += static_cast<std::int32_t>(events >> t & 1u);
-    counts.expected[t] += expected[t];
+// The number of a key where it stands in a table, or would; 0: nothing of it was shown.
+std::uint8_t& number_of(Table& table, std::int64_t key) {
+  std::size_t at = static_cast<std::uint64_t>(key) * 0x9e3779b97f4a7c15 >> (64 - Table::bits);
+  for (;; at = (at + 1) % table.numbers.size()) {
+    std::uint8_t& number = table.numbers[at];
+    if (number == 0 || table.counts[number].key == key) return number;
   }
 }
 
-// log(1 + events / κ) - log(1 + expected / κ)
-float log_ratio(double events, double expected, float weight) {
-  const auto prior = static_cast<double>(weight);
-  return static_cast<float>(log1p_of(events / prior) - log1p_of(expected / prior));
+std::size_t find_or_add(Table& table, std::int64_t key) {
+  std::uint8_t& number = number_of(table, key);
+  if (number == 0) table.counts[number = static_cast<std::uint8_t>(++table.used)] = {.key = key};
+  return number;
 }
+
+// An event without a prediction has nothing to be compared with.
+bool counts_in_ratios(const History::Exposure& exposure, std::size_t task) { return exposure.predicted[task] > 0.0f; }
 
 void add(History::Sums& to, const History::Sums& sums, std::int64_t factor, std::size_t first_fine) {
   to.resize(sums.size());
@@ -129,6 +102,8 @@ History::History(Spec spec) : spec_(std::move(spec)) {
     fail("shown_after is " + std::to_string(spec_.shown_after) + " and feedback_after " +
          std::to_string(spec_.feedback_after) + " ms; want 1 ≤ shown_after ≤ feedback_after");
   if (spec_.half_life < steps_of_half) fail("half_life is " + std::to_string(spec_.half_life) + " ms; want 8 or more");
+  for (std::size_t g = 0; g < groups; ++g) std::copy_n(spec_.expected.data() + g * tasks, tasks, expected_[g].data());
+  std::ranges::copy(spec_.user, user_.data()), std::ranges::copy(spec_.category, category_.data());
   step_ = spec_.half_life / steps_of_half;
   for (const char* of : {"user_", "item_", "item_recent_", "seen_", "category_"})
     for (const std::string& task : spec_.tasks) {
@@ -183,9 +158,8 @@ void History::add_exposure(Item& item, const Exposure& exposure) const {
   item.first = std::min(item.first, exposure.time);
   Sums& sums = sums_of(item, step_of(exposure.time));
   ++sums[0];
-  const std::uint32_t events = predicted_events(exposure);
   for (std::size_t t = 0; t < tasks; ++t) {
-    sums[1 + t] += events >> t & 1u;
+    sums[1 + t] += static_cast<std::int64_t>((exposure.events >> t & 1u) != 0 && counts_in_ratios(exposure, t));
     std::int64_t& predicted = sums[1 + tasks + exposure.group * tasks + t];
     predicted = saturating_add(predicted, detail::to_fixed(static_cast<double>(exposure.predicted[t])));
   }
@@ -204,7 +178,7 @@ bool History::add_feedback(User& user, std::int64_t request, std::int64_t item, 
 }
 
 void History::add_feedback(Item& item, const Exposure& exposure, std::size_t task) const {
-  sums_of(item, step_of(exposure.time))[1 + task] += exposure.predicted[task] > 0.0f;
+  sums_of(item, step_of(exposure.time))[1 + task] += static_cast<std::int64_t>(counts_in_ratios(exposure, task));
 }
 
 // Recent sums are in units of the weight of an epoch's first step, 2^10; of predicted events without `fine` bits.
@@ -264,57 +238,68 @@ void History::read(const Item* item, std::int64_t step, std::span<float> out) co
 void History::read(const User* user, std::int64_t now, std::span<const std::int64_t> items,
                    std::span<const std::int64_t> categories, Workspace& workspace, std::span<float> context,
                    std::span<float> columns) const {
-  const std::size_t tasks = num_tasks(), width = item_columns_.size(), own = own_columns();
+  const std::size_t tasks = num_tasks(), width = item_columns_.size(), own = own_columns(), rest = width - own;
+  const std::size_t stride = rest + max_tasks;  // of columns of categories, where whole lanes are written
+  const auto count = static_cast<std::int64_t>(tasks);
+  Table &seen = workspace.items, &known = workspace.categories;
+  std::span<const Exposure> shown;
+  if (user != nullptr) shown = user->shown;
+  while (!shown.empty() && shown.back().time > now - spec_.shown_after) shown = shown.first(shown.size() - 1);
+  for (Table* table : {&seen, &known}) table->numbers.fill(0), table->used = 0;
+  workspace.columns.resize((1 + max_shown) * stride);
+  workspace.has_columns.fill(false);
+  const auto& kernels = PYGRADE_KERNELS(history_kernels);
+  for (const Exposure& exposure : shown) {
+    auto& of_item = seen.counts[find_or_add(seen, exposure.item)];
+    const std::size_t number = find_or_add(known, spec_.categories ? exposure.category : 0);
+    auto& of_category = known.counts[number];
+    auto& expected = workspace.expected[number];
+    if (of_category.shown == 0) expected.fill(0);
+    ++of_item.shown, ++of_category.shown;
+    of_item.last = exposure.time;
+    if (exposure.time > now - spec_.feedback_after) continue;
+    for (std::uint32_t left = exposure.events & ((1u << tasks) - 1); left != 0; left &= left - 1) {
+      const auto t = static_cast<std::size_t>(std::countr_zero(left));
+      ++of_item.events[t];
+      of_category.events[t] += static_cast<std::uint8_t>(counts_in_ratios(exposure, t));
+    }
+    kernels.add_expected(exposure.predicted.data(), expected_[exposure.group].data(), count, expected.data());
+  }
   std::ranges::fill(context, 0.0f);
-  for (std::size_t i = 0; i < items.size(); ++i) std::fill_n(columns.data() + i * width + own, width - own, 0.0f);
-  if (user == nullptr) return;
-  // After 2^32 requests marks of old rounds would look new.
-  const bool afresh = workspace.items.entries.empty() || ++workspace.round == 0;
-  if (afresh) workspace.round = 1;
-  for (Table* table : {&workspace.items, &workspace.categories}) {
-    if (afresh) table->entries.assign(table_size, {}), table->counts.resize(max_shown);
-    table->used = 0;
-  }
-  const std::uint32_t round = workspace.round;
-  Counts all;
-  for (const Exposure& exposure : user->shown) {
-    if (exposure.time > now - spec_.shown_after) break;
+  if (!shown.empty()) {
+    std::array<std::uint8_t, max_tasks> events{};
     std::array<std::int64_t, max_tasks> expected{};
-    const bool settled = exposure.time <= now - spec_.feedback_after;
-    for (std::size_t t = 0; settled && t < tasks; ++t)
-      expected[t] = detail::to_fixed(static_cast<double>(exposure.predicted[t]) *
-                                     static_cast<double>(spec_.expected[exposure.group * tasks + t]));
-    const auto counted = std::span<const std::int64_t>(expected).first(settled ? tasks : 0);
-    const std::uint32_t predicted = predicted_events(exposure);
-    count(all, exposure, predicted, counted);
-    count(find_or_add(workspace.items, exposure.item, round, tasks), exposure, exposure.events, counted);
-    if (spec_.categories && exposure.category != 0)
-      count(find_or_add(workspace.categories, exposure.category, round, tasks), exposure, predicted, counted);
+    for (std::size_t number = 1; number <= known.used; ++number)
+      for (std::size_t t = 0; t < max_tasks; ++t) {
+        events[t] += known.counts[number].events[t];
+        expected[t] += workspace.expected[number][t];
+      }
+    Tasks ratios;
+    kernels.log_ratios(events.data(), expected.data(), user_.data(), count, ratios.data());
+    std::copy_n(ratios.data(), tasks, context.data());
+    context[tasks] = log1p_of_whole[shown.size()];
+    context[tasks + 1] = static_cast<float>(log1p_of(static_cast<double>(now - shown.back().time) / minute));
   }
-  if (all.shown == 0) return;
-  const auto ratios = [&](const Counts& counts, std::span<const float> weights, float* out) {
-    for (std::size_t t = 0; t < tasks; ++t)
-      out[t] = log_ratio(counts.events[t], static_cast<double>(counts.expected[t]) / fixed_scale, weights[t]);
-  };
-  ratios(all, spec_.user, context.data());
-  context[tasks] = static_cast<float>(log1p_of(all.shown));
-  context[tasks + 1] = static_cast<float>(log1p_of(static_cast<double>(now - all.last) / minute));
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    float* const row = columns.data() + i * width + own;
-    if (const Counts* of_item = find(workspace.items, items[i], round)) {
-      row[0] = static_cast<float>(log1p_of(of_item->shown));
-      row[1] = static_cast<float>(1.0 / (1.0 + static_cast<double>(now - of_item->last) / hour));
-      for (std::size_t t = 0; t < tasks; ++t) row[2 + t] = static_cast<float>(log1p_of(of_item->events[t]));
+  float *row = columns.data() + own, *const of_categories = workspace.columns.data();
+  for (std::size_t i = 0; i < items.size(); ++i, row += width) {
+    const std::size_t category = spec_.categories ? number_of(known, categories[i]) : 0;
+    float* const of_category = of_categories + category * stride;
+    if (!workspace.has_columns[category]) {
+      std::fill_n(of_category, rest, 0.0f);
+      if (category != 0 && categories[i] != 0) {
+        kernels.log_ratios(known.counts[category].events.data(), workspace.expected[category].data(), category_.data(),
+                           count, of_category + 2 + tasks);
+        of_category[rest - 1] = log1p_of_whole[known.counts[category].shown];
+      }
+      workspace.has_columns[category] = true;
     }
-    if (!spec_.categories || categories[i] == 0) continue;
-    Counts* const counts = find(workspace.categories, categories[i], round);
-    if (counts == nullptr) continue;
-    if (!counts->made) {
-      ratios(*counts, spec_.category, counts->columns.data());
-      counts->columns[tasks] = static_cast<float>(log1p_of(counts->shown));
-      counts->made = true;
-    }
-    std::copy_n(counts->columns.data(), tasks + 1, row + 2 + tasks);
+    std::copy_n(of_category, rest, row);
+    const std::size_t number = number_of(seen, items[i]);
+    if (number == 0) continue;
+    const auto& of_item = seen.counts[number];
+    row[0] = log1p_of_whole[of_item.shown];
+    row[1] = static_cast<float>(1.0 / (1.0 + static_cast<double>(now - of_item.last) / hour));
+    for (std::size_t t = 0; t < tasks; ++t) row[2 + t] = log1p_of_whole[of_item.events[t]];
   }
 }
 

@@ -1,6 +1,7 @@
 #include "pygrade/history_store.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
@@ -34,7 +35,7 @@ constexpr std::string_view version_name = "history";  // of the store
 constexpr std::string_view layout_table = "history";  // key 0: all layouts that were written, 8 digits each
 constexpr std::size_t layout_digits = 8;
 constexpr std::size_t batch_rows = 5'000;  // exposures of one update of the store
-constexpr std::size_t prefetched = 8;      // candidates ahead of the one that is read
+constexpr std::size_t prefetched = 32;     // candidates ahead of the one that is read
 constexpr auto sweep_time = std::chrono::hours(1);
 constexpr double removed_ttl = 1.0;  // seconds until a record that was emptied is gone
 constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
@@ -141,6 +142,28 @@ struct StoredHistory::Impl {
         item_table("history_item_" + layout),
         words(1 + history.own_columns() / 2),
         columns(words, items) {}
+
+  // Copies the columns of items that are known at a step; the others are missing.
+  [[gnu::noinline]] void recall(std::span<const std::int64_t> items, std::int64_t step, float* out,
+                                std::vector<std::size_t>& missing) const {
+    const std::size_t width = history.item_columns().size(), size = words;
+    std::array<RowMemory::Place, prefetched> places;
+    for (std::size_t i = 0; i < std::min(prefetched, items.size()); ++i) places[i] = columns.prefetch(items[i]);
+    for (std::size_t i = 0; i < items.size(); ++i, out += width) {
+      const RowMemory::Place place = places[i % prefetched];
+      if (i + prefetched < items.size()) places[i % prefetched] = columns.prefetch(items[i + prefetched]);
+      const bool known = columns.recall(items[i], place, [=](RowMemory::Place row) {
+        if (static_cast<std::int64_t>(row[0].load(std::memory_order_acquire)) != step) return false;
+#pragma GCC unroll 2
+        for (std::size_t w = 1; w < size; ++w) {
+          const std::uint64_t two = row[w].load(std::memory_order_acquire);
+          std::memcpy(out + 2 * (w - 1), &two, sizeof two);  // an even number of columns
+        }
+        return true;
+      });
+      if (!known) missing.push_back(i);
+    }
+  }
 
   const History history;
   const std::string layout, user_table, item_table;
@@ -539,17 +562,8 @@ void HistoryStore::read(StoredHistory& stored, std::int64_t user, std::int64_t n
   try {
     impl_->await(now - history.spec().shown_after, deadline);
     impl_->prepare();
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      if (i + prefetched < items.size()) known.columns.prefetch(items[i + prefetched]);
-      if (known.columns.recall(items[i], work.row.data()) && work.row[0] == step) {
-        float* const columns = buffer.columns.data() + i * width;  // an even number of them
-        for (std::size_t w = 1; w < known.words; ++w)
-          std::memcpy(columns + 2 * (w - 1), &work.row[w], sizeof work.row[w]);
-        continue;
-      }
-      work.missing.push_back(i);
-      work.missing_keys.push_back(items[i]);
-    }
+    known.recall(items, step, buffer.columns.data(), work.missing);
+    for (const std::size_t i : work.missing) work.missing_keys.push_back(items[i]);
     const std::int64_t key = impl_->stored_key(user);
     impl_->find_unwritten(stored, key, work.unwritten);  // before the store is read: what is written meanwhile is there
     const StoreQuery queries[] = {{known.user_table, std::span(&key, 1)}, {known.item_table, work.missing_keys}};
@@ -613,8 +627,7 @@ void HistoryStore::remove_user(std::int64_t user) {
   std::vector<StoreQuery> queries;
   for (const std::string& table : tables) queries.push_back({table, std::span(&key, 1)});
   if (queries.empty()) return;
-  impl_->store->update(
-      queries, [](StoreValues, std::span<std::string>) {}, removed_ttl);
+  impl_->store->update(queries, [](StoreValues, std::span<std::string>) {}, removed_ttl);
 }
 
 void HistoryStore::flush() { impl_->finish({}); }

@@ -1,8 +1,8 @@
 #include "util/row_memory.hpp"
 
-#include <new>
+#include <sys/mman.h>
 
-#include "util/seed.hpp"
+#include <new>
 
 namespace pygrade::inline v0_2::detail {
 
@@ -13,29 +13,12 @@ RowMemory::RowMemory(std::size_t width, std::size_t limit)
       words_(static_cast<Word*>(std::calloc(buckets_ * ways * stride_ + 1, sizeof(Word))),
              &std::free) {  // pages come when touched
   if (words_ == nullptr) throw std::bad_alloc();
-}
-
-RowMemory::Word* RowMemory::places(std::int64_t id) const {
-  const auto bucket = static_cast<std::size_t>(static_cast<unsigned __int128>(seeded_hash(id)) * buckets_ >> 64);
-  return words_.get() + bucket * ways * stride_;
-}
-
-void RowMemory::prefetch(std::int64_t id) const {
-  if (buckets_ > 0) __builtin_prefetch(places(id));
-}
-
-bool RowMemory::recall(std::int64_t id, std::int64_t* row) const {
-  if (buckets_ == 0) return false;
-  const Word* words = places(id);
-  for (std::size_t way = 0; way < ways; ++way, words += stride_) {
-    const std::uint64_t before = words[sequence].load(std::memory_order_acquire);
-    if (before == 0) return false;  // nor has a later place a row
-    if (before % 2 != 0 || words[row_id].load(std::memory_order_acquire) != static_cast<std::uint64_t>(id)) continue;
-    for (std::size_t w = 0; w < width_; ++w)
-      row[w] = static_cast<std::int64_t>(words[content + w].load(std::memory_order_acquire));
-    if (words[sequence].load(std::memory_order_relaxed) == before) return true;
-  }
-  return false;
+#ifdef MADV_HUGEPAGE  // rows lie anywhere, and most reads would miss the processor's table of pages
+  constexpr std::size_t page = std::size_t{1} << 21;
+  void* start = words_.get();
+  std::size_t size = buckets_ * ways * stride_ * sizeof(Word);
+  if (std::align(page, page, start, size) != nullptr) madvise(start, size / page * page, MADV_HUGEPAGE);
+#endif
 }
 
 void RowMemory::remember(std::int64_t id, const std::int64_t* row) {
