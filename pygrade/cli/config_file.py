@@ -150,7 +150,7 @@ def _value(value: Any, kind: Any, where: str) -> Any:
 
 
 def _choice(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
-    """A value of one of several types; text is what everything else is not, and "none" is None unless it is a choice."""
+    """A value of one of several types; text is what nothing else is, and "none" is None unless it is a choice."""
     if any(get_origin(kind) is Literal and value in get_args(kind) for kind in kinds):
         return value
     if value in ("none", "None") and NoneType in kinds:
