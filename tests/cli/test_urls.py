@@ -63,11 +63,12 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch about itself
-def test_a_compiled_policy_goes_to_a_bucket(s3, capsys):
+def test_an_exported_policy_goes_to_a_bucket(s3, capsys):
+    pytest.importorskip("onnxscript")
     policy = FusionPolicy(PolicySpec(("click", "buy"), ("hour",), PolicyConfig(hidden=(4,))))
     assert policy.save(f"{s3}/policy") == f"{s3}/policy"
-    record = result(capsys, "export", "--policy", f"{s3}/policy", "--out", f"{s3}/policy.pt2", "--k", "5")
-    assert len(Folder.at(s3).read("policy.pt2")) > 1000 and record["out"] == f"{s3}/policy.pt2"
+    record = result(capsys, "export", "--policy", f"{s3}/policy", "--out", f"{s3}/policy.onnx", "--onnx")
+    assert len(Folder.at(s3).read("policy.onnx")) > 1000 and record["out"] == f"{s3}/policy.onnx"
 
 
 def test_an_interrupted_training_resumes_and_shows_nothing_before(s3, capsys, tmp_path, monkeypatch):
