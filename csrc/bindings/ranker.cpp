@@ -466,9 +466,12 @@ py::tuple score_parts(Server& server, py::handle weights, const py::kwargs& name
 // Reasons by history of candidates[n] of a request: for each a list of (whose columns, task, factor, text).
 py::list history_reasons(Server& server, std::size_t request, py::handle candidates, const py::kwargs& named) {
   const auto policy = server.ranker.policy();
+  const Requests given = requests_of(server, named);
+  if (request >= given.batch)
+    throw py::value_error("request is " + std::to_string(request) + "; there are " + std::to_string(given.batch));
   py::list result;
-  for (const auto& reasons : pygrade::history_reasons(*policy, requests_of(server, named).of(request),
-                                                      span_of<const std::int32_t>(candidates, "candidates"))) {
+  for (const auto& reasons :
+       pygrade::history_reasons(*policy, given.of(request), span_of<const std::int32_t>(candidates, "candidates"))) {
     py::list own;
     for (const HistoryReason& reason : reasons)
       own.append(py::make_tuple(History::group_names[static_cast<std::size_t>(reason.group)],

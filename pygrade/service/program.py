@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -70,7 +71,7 @@ class Adopted:
         self.descriptor, self.asked = os.pidfd_open(process), False
 
     def send_signal(self, number: int) -> None:
-        self.asked = True
+        self.asked |= number != signal.SIGHUP  # which asks for a new artifact
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.descriptor, number)
 
@@ -87,12 +88,15 @@ def start_or_adopt(run: Path, options: Mapping[str, Any], place: Path) -> "subpr
     """The server that an earlier process started with the same options, or else a new one; it serves on if this process
     is killed. place: a file that it holds locked while it lives. One with other options is drained first.
     """
-    digest = hashlib.sha256(f"{run} {to_config(options)}".encode()).hexdigest()  # options may have a password
+    secrets = [os.environ.get(name) for name in ("PYGRADE_TOKEN", "PYGRADE_STORE")]
+    same = f"{_core.__version__} {run} {to_config(options)} {secrets}"  # hashed, as options may have a password
+    digest = hashlib.sha256(same.encode()).hexdigest()
     descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         while True:
             with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(descriptor, 0)  # of an earlier one, whose number another process may have
                 break
             process, _, other = os.pread(descriptor, 100, 0).decode().partition(" ")
             with suppress(ProcessLookupError, ValueError):  # it has just ended, or has just begun
@@ -102,6 +106,7 @@ def start_or_adopt(run: Path, options: Mapping[str, Any], place: Path) -> "subpr
                     return server
                 server.send_signal(signal.SIGTERM)
                 server.wait()
+            time.sleep(0.05)
         standard_input = _memory(to_config(options))
 
         def sign() -> None:

@@ -9,7 +9,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,16 @@ _DAY = 86_400_000  # ms
 _AFTER = "The TOML of the winner stands here once there is one."
 _UNREAD: dict[str, Any] = {"format": "pygrade.test 1", "action": "go on", "reason": "Nothing was read yet."}
 _UNREAD |= {"arms": {}, "deciding": {}, "facts": {}, "alarms": [], "after": _AFTER, "toml": ""}
-_KEPT = ("salt", "arm_by", "exposures", "feedback")  # options of the winner's TOML, as the following of [serve.test]
-_KEPT_OF_TEST = ("feedback_delay_ms", "holdout", "planned_requests")
+_OWN = (
+    "arms",
+    "test",
+    "file_seconds",
+)  # options of [serve] that are the test's, and not in the winner's TOML as they were
 
 
 def fill_table(run: Path, table: Mapping[str, Any], config: TestConfig) -> dict[str, Any]:
     """The options of ``[serve]`` with those of a test: logs, the two arms unless there are some, and the salt by which
-    the test in the directory of exposures deals users. ValueError for another one.
+    the test in the directory of exposures deals users, once `TestReader.claim` has written it. ValueError for another.
     """
     filled: dict[str, Any] = {
         "exposures": "exposures",
@@ -55,9 +59,7 @@ def fill_table(run: Path, table: Mapping[str, Any], config: TestConfig) -> dict[
     file = log_folder(run, filled, "exposures") / FOLDER / _SALT
     known = file.read_text(encoding="utf-8") if file.exists() else None
     salt = str(filled.setdefault("salt", known or f"test of {FusionPolicy.load(policy_of(run)).version}"))
-    if known is None:
-        write_text(file, salt)
-    elif salt != known:
+    if known not in (None, salt):
         raise ValueError(f"salt is {salt!r}; {file.parent} has a test by {known!r}: want that, or other exposures")
     return filled
 
@@ -69,7 +71,7 @@ class TestReader:
 
     def __init__(self, run: Path, table: Mapping[str, Any], config: TestConfig) -> None:
         self.exposures, self.feedback = (log_folder(run, table, name) for name in ("exposures", "feedback"))
-        self.folder, self.table, self.config = self.exposures / FOLDER, table, config
+        self.run, self.folder, self.table, self.config = run, self.exposures / FOLDER, table, config
         self.join = JoinConfig(config.feedback_delay_ms, float(table.get("max_amount", config.max_amount)))
         self.weeks = verdict_of(FusionPolicy.load(policy_of(run)).mixture).weeks
         self.ended = threading.Event()
@@ -80,9 +82,14 @@ class TestReader:
             logger.warning("the reading is written again: %s", error)
         self.feedback.mkdir(parents=True, exist_ok=True)
 
-    def claim(self) -> AbstractContextManager[None]:
-        """Holds the test for this process; ValueError if another one reads it."""
-        return directory_lock(self.folder, "serve")
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Holds the test for this process, and keeps its salt; ValueError if another process reads it, or by another
+        salt."""
+        with directory_lock(self.folder, "serve"):
+            fill_table(self.run, self.table, self.config)  # which another one may have begun meanwhile
+            write_text(self.folder / _SALT, str(self.table["salt"]))
+            yield
 
     def serve(self) -> None:
         """Reads every so often, until `ended` is set; within `claim`."""
@@ -155,8 +162,13 @@ class TestReader:
         """Options that serve the winner to all users but the holdout."""
         arms = {str(options["name"]): options for options in self.table["arms"]}
         control = next(iter(arms))
-        lines = ["[serve]", *(f"{name} = {_toml_value(self.table[name])}" for name in _KEPT if name in self.table)]
-        lines += ["", "[serve.test]", *(f"{name} = {getattr(self.config, name)}" for name in _KEPT_OF_TEST)]
+        of_test = {field.name: getattr(self.config, field.name) for field in fields(TestConfig)}
+        of_test = {k: v for k, v in of_test.items() if k not in (*self.table, "share", "control")}
+        kept = {name: value for name, value in self.table.items() if name not in _OWN}
+        secret = "@" in str(kept.get("store", "")) and kept.pop("store")
+        lines = ["# The store's address has a password: set PYGRADE_STORE.", ""] if secret else []
+        lines += ["[serve]", *(f"{name} = {_toml_value(value)}" for name, value in kept.items())]
+        lines += ["", "[serve.test]", *(f"{name} = {value}" for name, value in of_test.items())]
         for name, share in ((control, self.config.holdout), (arm, 1 - self.config.holdout)):
             options = dict(arms[name]) | {"share": share}
             lines += ["", "[[serve.arms]]", *(f"{key} = {_toml_value(value)}" for key, value in options.items())]

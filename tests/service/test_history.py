@@ -264,7 +264,7 @@ def test_an_explanation_says_what_history_did(run):
         assert [reason[:2] for reason in said] == [reason[:2] for reason in expected[:2]]
         np.testing.assert_allclose([r[2] for r in said], [r[2] for r in expected[:2]], rtol=1e-12)
         facts = entry["history"]["facts"]
-        assert facts["item_shown"] == 340 and facts["hours_since_shown"] == pytest.approx(48, rel=1e-5)
+        assert facts["item_shown"] == 340 and facts["hours_since_first_shown"] == pytest.approx(48, rel=1e-5)
         assert facts.get("seen", 0) == 3 * (row != 1) and "seen_order" not in facts
         assert facts["item_click"] == pytest.approx(np.exp(columns[row, names.index("item_click")]), rel=1e-6)
     reasons = [reason for entry in entries for reason in entry["history"]["reasons"]]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+import tomllib
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -103,6 +104,7 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
     (tmp_path / "token").write_text("secret\n")
     (tmp_path / "c.toml").write_text(
         f'[serve]\nfile_seconds = 0.2\nexposure_share = 1.0\ntoken_file = "{tmp_path}/token"\n'
+        "max_amount = 9.0\n"
         "test = {feedback_delay_ms = 5000, planned_requests = 300}\n"
     )
     options = ["--config", tmp_path / "c.toml", "--test"]
@@ -135,6 +137,8 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
             with pytest.raises(OSError, match="refused"):
                 page_at(server)
         (tmp_path / "winner.toml").write_text(toml)
+        won = tomllib.loads(toml)["serve"]
+        assert won["max_amount"] == 9.0 and won["token_file"] == f"{tmp_path}/token" and "file_seconds" not in won
         with serving(run, tmp_path / "log", "--config", tmp_path / "winner.toml", "--test") as server:
             _, pages = rank(server, 60)
             now = {body["user"]: page["arm"] for body, page in zip(pages_of(60), pages, strict=True)}
@@ -182,6 +186,11 @@ def test_the_page_escapes_what_it_shows_and_says_when_it_is_old(run, service):
     assert b"old: the log was last read 2 minutes ago" in service.handle("GET", "/test", b"")[2]
     metrics = service.handle("GET", "/metrics", b"")[2].decode()
     assert "pygrade_test_alarms 1\n" in metrics and "pygrade_test_requests 5\n" in metrics
+    assert 'bound="low"} 0.004' in metrics and 'bound="high"' not in metrics  # which is unknown
+    huge = {"value": 1e300, "low": -1e306, "high": 1e306}
+    arm = {"readings": {"item weights": {"value": {"fixed": huge, "anytime": huge}}}}
+    write_reading(run, arms={"a": arm}, deciding={"a": "item weights"})
+    assert service.handle("GET", "/test", b"")[0] == 200
 
 
 def test_a_reading_that_is_damaged_is_named_and_not_shown(run, service):
@@ -223,6 +232,8 @@ def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
     [
         (("--every", "60"), "every is 60.0; want it with --test alone"),
         (("--test", "--online"), "online is true; want a directory whose policy stays"),
+        (("--test", "--config", "f.toml"), "online is true; want a directory whose policy stays"),
+        (("--test", "--config", "g.toml"), "g.toml: [serve.test] has max_amount; want max_amount in [serve] alone"),
         (("--test", "--config", "c.toml"), "c.toml: [serve.test] has share; want no [[serve.arms]] with it"),
         (("--test", "--config", "d.toml"), "d.toml: [serve.test] has shares; want some of feedback_delay_ms"),
         (("--test", "--config", "e.toml"), "e.toml: [serve.test] holdout is 1.0; want a number above 0 and below 1"),
@@ -233,6 +244,8 @@ def test_options_that_would_be_ignored_are_refused(run, words, message, capsys, 
     (run / "c.toml").write_text('[serve.test]\nshare = 0.1\n[[serve.arms]]\nname = "a"\n')
     (run / "d.toml").write_text("[serve.test]\nshares = 1\n")
     (run / "e.toml").write_text("[serve.test]\nholdout = 1\n")
+    (run / "f.toml").write_text("[serve]\nonline = true\n")
+    (run / "g.toml").write_text("[serve]\nmax_amount = 9\n[serve.test]\nmax_amount = 8\n")
     assert main(["serve", "--run", ".", *words]) == 2
     assert message in capsys.readouterr().err
 

@@ -14,6 +14,8 @@ using namespace detail;
 
 namespace {
 
+constexpr std::size_t most_reasoned = 50;  // items; each costs as much as a ranking of the page
+
 std::vector<std::string> input_names(const Policy& policy) {
   std::vector<std::string> names = policy.features();
   for (const std::size_t feature : policy.indicators()) names.push_back("missing " + policy.features()[feature]);
@@ -176,7 +178,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   const Request& request = ranked.request;
   const ScoreParts parts = Ranker::score_parts(policy, request, context.weights);
   const auto shown = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
-  const auto reasons = history_reasons(policy, request, shown);
+  const auto reasons = history_reasons(policy, request, shown.first(std::min(shown.size(), most_reasoned)));
 
   JsonWriter out;
   out.begin_object();
@@ -187,7 +189,9 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   for (std::size_t i = 0; i < shown.size(); ++i) {
     out.begin_object().field("item", item_of(ranked, context, shown[i])).field("score", context.scores[i]);
     write_item(parts, ranked, context, i, out);
-    if (policy.history()) write_history(ranked, static_cast<std::size_t>(shown[i]), reasons[i], out);
+    if (policy.history())
+      write_history(ranked, static_cast<std::size_t>(shown[i]),
+                    i < reasons.size() ? std::span(reasons[i]) : std::span<const HistoryReason>(), out);
     out.end_object();
   }
   out.end_list().known_key("concentration");

@@ -35,9 +35,10 @@ void add_reading(const Json& reading, Figures& figures) {
     const std::string& rung = reading.object_at("deciding").string_at(arms.keys[a]);
     const Json& metrics = arms.items[a].object_at("readings").object_at(rung);
     if (metrics.find("value") == nullptr) continue;
+    const Json& interval = metrics.object_at("value").object_at("anytime");
     for (const char* bound : {"value", "low", "high"})
-      figures.set("pygrade_test_lift", metrics.object_at("value").object_at("anytime").finite_at(bound),
-                  {{"arm", arms.keys[a]}, {"bound", bound}});
+      if (interval.at(bound).type != Json::Type::null)  // unknown yet
+        figures.set("pygrade_test_lift", interval.finite_at(bound), {{"arm", arms.keys[a]}, {"bound", bound}});
   }
 }
 

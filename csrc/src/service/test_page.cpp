@@ -67,7 +67,7 @@ struct Interval {  // NaN: unknown
   double reach() const { return std::max(std::fabs(low), std::fabs(high)); }
   std::string text() const {
     if (!std::isfinite(value)) return "n/a";
-    char text[96];
+    char text[1024];  // a double has 309 digits before the point
     const int size = std::snprintf(text, sizeof text, "%+.2f %%", 100 * value);
     if (!std::isfinite(low + high)) return text;
     std::snprintf(text + size, sizeof text - static_cast<std::size_t>(size), " (%.2f to %.2f)", 100 * low, 100 * high);

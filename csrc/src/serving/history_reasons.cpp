@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <optional>
+#include <stdexcept>
 #include <string_view>
 
 #include "serving/missing.hpp"
@@ -91,6 +92,12 @@ double quantity(const Correction& correction, std::span<const float> row, std::s
 
 std::vector<std::vector<HistoryReason>> history_reasons(const Policy& policy, const Request& given,
                                                         std::span<const std::int32_t> candidates) {
+  detail::check_request(policy, given, 0);
+  const auto rows = static_cast<std::int32_t>(given.predictions.size() / policy.tasks().size());
+  for (const std::int32_t candidate : candidates)
+    if (candidate < 0 || candidate >= rows)
+      throw std::invalid_argument("candidates has " + std::to_string(candidate) + "; the request has " +
+                                  std::to_string(rows));
   std::vector<std::vector<HistoryReason>> result(candidates.size());
   if (!policy.history() || !detail::ScoreSources(policy, given).read_corrected(policy)) return result;
   detail::Reading reading;
@@ -163,7 +170,7 @@ std::vector<std::pair<std::string, double>> history_facts(const Policy& policy, 
     if (column + 2 < own || (history.item_group(column) == Group::category && column < last))
       facts.emplace_back(name, std::exp(value));
     else if (column + 1 == own)
-      facts.emplace_back("hours_since_shown", std::expm1(value));
+      facts.emplace_back("hours_since_first_shown", std::expm1(value));
     else if (column == own + 1)
       facts.emplace_back("hours_since_seen", 1.0 / value - 1.0);
     else

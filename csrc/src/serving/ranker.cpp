@@ -62,8 +62,26 @@ void check_history(const Policy& policy, const ScoreSources& sources, const Requ
     check(request.items, policy.history_items(), policy.correction()->num_items(), policy.items(), "items");
 }
 
-// places: k, or 0 where no page is made.
-void check_sizes(const Policy& policy, const Request& request, std::size_t places) {
+// True if a prediction is missing; refuses those that their scale can't have.
+bool check_predictions(const Policy& policy, const Request& request) {
+  return request.as_logged ? any_missing(request.predictions) : policy.scales().check(request.predictions);
+}
+
+// Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
+void check_signs(const Policy& policy, const Request& request) {
+  if (!ScoreSources(policy, request).take_logarithms(policy)) return;
+  std::uint32_t negative = 0;
+  for (const float value : request.predictions) negative += value < 0.0f ? 1u : 0u;
+  const std::size_t tasks = policy.tasks().size();
+  for (std::size_t i = 0; negative > 0 && i < request.predictions.size(); ++i)
+    if (request.predictions[i] < 0.0f && !any_missing(request.predictions.subspan(i / tasks * tasks, tasks)))
+      throw std::invalid_argument("predictions is negative at candidate " + std::to_string(i / tasks) + ", task " +
+                                  std::to_string(i % tasks) + "; want predictions >= 0 under a logarithm");
+}
+
+}  // namespace
+
+void detail::check_request(const Policy& policy, const pygrade::Request& request, std::size_t places) {
   const ScoreSources sources(policy, request);
   const PageTerms* terms = places > 0 ? sources.page_terms(policy, request) : nullptr;
   // Scores alone have no places, and pins do not count.
@@ -89,25 +107,6 @@ void check_sizes(const Policy& policy, const Request& request, std::size_t place
     throw std::invalid_argument("production_scores is " + std::to_string(*bad) + " at candidate " +
                                 std::to_string(bad - request.production_scores.begin()) + "; want a finite number");
 }
-
-// True if a prediction is missing; refuses those that their scale can't have.
-bool check_predictions(const Policy& policy, const Request& request) {
-  return request.as_logged ? any_missing(request.predictions) : policy.scales().check(request.predictions);
-}
-
-// Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
-void check_signs(const Policy& policy, const Request& request) {
-  if (!ScoreSources(policy, request).take_logarithms(policy)) return;
-  std::uint32_t negative = 0;
-  for (const float value : request.predictions) negative += value < 0.0f ? 1u : 0u;
-  const std::size_t tasks = policy.tasks().size();
-  for (std::size_t i = 0; negative > 0 && i < request.predictions.size(); ++i)
-    if (request.predictions[i] < 0.0f && !any_missing(request.predictions.subspan(i / tasks * tasks, tasks)))
-      throw std::invalid_argument("predictions is negative at candidate " + std::to_string(i / tasks) + ", task " +
-                                  std::to_string(i % tasks) + "; want predictions >= 0 under a logarithm");
-}
-
-}  // namespace
 
 void detail::check_fields(const pygrade::Request& request, const FieldSizes& sizes) {
   const auto check = [](const char* name, std::size_t size, std::size_t rows, std::size_t width) {
@@ -530,7 +529,7 @@ std::vector<double> share_of(double share, const std::vector<float>& summands, c
 
 ScoreParts Ranker::score_parts(const Policy& policy, const Request& given, std::span<const float> weights) {
   const detail::FloatEnvironment environment;
-  check_sizes(policy, given, 0);
+  detail::check_request(policy, given, 0);
   const std::size_t tasks = policy.tasks().size();
   if (weights.size() != tasks) throw std::invalid_argument("weights must have one number for each task of the policy");
   Memory memory;
@@ -633,7 +632,7 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
 Page Ranker::Lease::rank(const Request& request, const PageBuffer& buffer) {
   const Policy& used = *policy();
   check_buffer(used, buffer);
-  check_sizes(used, request, buffer.values.size());
+  detail::check_request(used, request, buffer.values.size());
   return ranker_.rank(slot_.memory, used, request, buffer, request.draw, check_predictions(used, request));
 }
 
@@ -649,7 +648,7 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
       check_buffer(used, buffers[b]);
-      check_sizes(used, requests[b], buffers[b].values.size());
+      detail::check_request(used, requests[b], buffers[b].values.size());
       memory.gaps.push_back(check_predictions(used, requests[b]));
       check_signs(used, detail::as_logged(used, requests[b], memory.reading));
       used.find_values(requests[b].values, requests[b].scenario, memory.values);
@@ -686,7 +685,7 @@ void Ranker::Lease::score(std::span<const Request> requests, std::span<const std
   memory.gaps.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
-      check_sizes(used, requests[b], 0);
+      detail::check_request(used, requests[b], 0);
       if (scores[b].size() != requests[b].predictions.size() / used.tasks().size())
         throw std::invalid_argument("scores must have one place for each candidate");
       memory.gaps.push_back(check_predictions(used, requests[b]));

@@ -92,4 +92,8 @@ struct ScoreSources {
   }
 };
 
+// Refuses a request whose fields do not fit the policy or that lacks what its scores read. places: k, or 0 where no
+// page is made.
+void check_request(const Policy& policy, const pygrade::Request& request, std::size_t places);
+
 }  // namespace pygrade::inline v0_2::detail

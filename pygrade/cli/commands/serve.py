@@ -26,7 +26,7 @@ def run(options: ServeOptions) -> dict[str, Any]:
     table = table_of(options)
     online = table.pop("online", False)
     check_log_folders(table)
-    config = _test_config(options, table)
+    config = _test_config(options, table, online)
     if config is not None:
         from pygrade.service import testing
 
@@ -63,22 +63,23 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     return table
 
 
-def _test_config(options: ServeOptions, table: dict[str, Any]) -> TestConfig | None:
+def _test_config(options: ServeOptions, table: dict[str, Any], online: bool) -> TestConfig | None:
     """The options of --test, of which [serve.test] is taken out; None: there is none. ValueError for options that would
     be ignored.
     """
     if not options.test:
         refuse(options, ("every",), "--test")
         return None
-    if options.online or is_url(options.run):
-        wrong = "online is true" if options.online else f"run is {options.run}"
+    if online or is_url(options.run):
+        wrong = "online is true" if online else f"run is {options.run}"
         raise ValueError(f"{wrong}; want a directory whose policy stays as it is with --test")
     given = dict(found) if isinstance(found := table.pop("test", None), dict) else {}
     given |= {} if options.every is None else {"every": options.every}
     where, names = f"config {options.config}: [serve.test] ", [field.name for field in fields(TestConfig)]
     for name in given:
-        if name not in names or ("arms" in table and name in ("share", "control")):
-            wish = "no [[serve.arms]] with it" if name in names else f"some of {', '.join(names)}"
+        if name not in names or name in table or ("arms" in table and name in ("share", "control")):
+            wish = f"some of {', '.join(names)}" if name not in names else "no [[serve.arms]] with it"
+            wish = f"{name} in [serve] alone" if name in table else wish
             raise ValueError(f"{where}has {name}; want {wish}")
     config: TestConfig = build(TestConfig, {name: Setting(value, where) for name, value in given.items()})
     return config
