@@ -9,6 +9,7 @@
     python -m bench study                         the study of every finding (study/command.py)
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
     python -m bench --suite history               columns of history from LMDB (system/history.py); nor is this
+    python -m bench --suite http                  a ranker over HTTP, in JSON and in tensors (system/http.py); nor this
 
 A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; `report` sums it up in bench/results. It uses one
 pinned thread unless ``--threads`` says otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than
@@ -16,6 +17,7 @@ the best.
 """
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +31,7 @@ from bench.report import results
 Plan = list[tuple[Callable[..., harness.Row], list[tuple[Any, ...]], int]]
 NAMES = ("serving", "pages", "rollout", "sampling", "training", "call")
 PAGE = "page"  # trains a system first, and has rows of its own
-HISTORY = "history"
+HISTORY, HTTP = "history", "http"
 
 
 def suites() -> dict[str, Plan]:
@@ -94,7 +96,7 @@ def main() -> int:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}; {HISTORY}"
+        "--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}; {HISTORY}; {HTTP}"
     )
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
@@ -105,14 +107,13 @@ def main() -> int:
         from bench.system import page
 
         return page.main(options.quick, None if options.quick else options.out or results.RESULTS)
-    if options.suite == HISTORY:
-        from bench.system import history
-
-        return history.main(options.quick, None if options.quick else options.out or results.RESULTS)
+    if options.suite in (HISTORY, HTTP):
+        suite = importlib.import_module(f"bench.system.{options.suite}")
+        return int(suite.main(options.quick, None if options.quick else options.out or results.RESULTS))
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
         if name not in NAMES:
-            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE, HISTORY))} or all")
+            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE, HISTORY, HTTP))} or all")
 
     core.executable()
     machine.prepare(options.threads)

@@ -9,7 +9,7 @@ from bench.report.summary import OPS, Summary
 
 SOURCES = ("csrc", "kernels", "pygrade/ops", ":!csrc/tests")
 MOST_BEHIND = 100  # commits that changed these, merges not counted
-TIMED = ("page-*.json", "server.json")  # files besides the summary that hold times of them
+TIMED = ("page-*.json", "http-*.json", "server.json")  # files besides the summary that hold times of them
 
 
 def commits_of(directory: Path, ops: Summary) -> Iterator[tuple[str, str]]:

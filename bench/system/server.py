@@ -11,7 +11,6 @@ something as ratios of one run on an idle machine.
 
 import argparse
 import json
-import os
 import re
 import socket
 import subprocess
@@ -43,10 +42,6 @@ class Server:
             raise RuntimeError(line)
         self.port = int(found[1])
 
-    def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def memory_mib(self) -> float:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
@@ -54,6 +49,12 @@ class Server:
     def figure(self, name: str) -> float:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
             return float(re.findall(rf"^{name} (\S+)$", answer.read().decode(), re.M)[0])
+
+
+def cpu_seconds(process: int) -> float:
+    """The CPU time, user and system, of a process's threads, by the scheduler's clock of nanoseconds."""
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return 1e-9 * sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
 
 
 @contextmanager
@@ -90,9 +91,9 @@ def measure_cpu(run: Path, load: Load, seconds: float) -> dict[str, float]:
     with serving(run, "--threads", "1", "--max-requests", "1000") as server:
         load.run(server, 0, 4, 0.5)
         name = r'pygrade_request_seconds_sum\{endpoint="/v1/rank"\}'
-        before, inside = server.cpu_seconds(), server.figure(name)
+        before, inside = cpu_seconds(server.process.pid), server.figure(name)
         answered = load.run(server, 0, 4, seconds)["answered"]
-        whole = 1e6 * (server.cpu_seconds() - before) / answered
+        whole = 1e6 * (cpu_seconds(server.process.pid) - before) / answered
         page = 1e6 * (server.figure(name) - inside) / answered
     return {"page_us": round(page, 1), "request_us": round(whole, 1), "beside_us": round(whole - page, 1)}
 

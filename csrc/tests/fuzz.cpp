@@ -126,9 +126,17 @@ std::vector<T> some(std::size_t count, Make make) {
 bool run_json(Random& random) {
   static const std::string corpus[] = {
       Artifact{}.draw().json(), R"({"a": [1, -2.5e+3, true, false, null, NaN], "b": {"c": "\u00e9\ud83d\ude00\n"}})",
-      "[[[]], {}, \"\", 0, -0.0, 1e-300]"};
+      "[[[]], {}, \"\", 0, -0.0, 1e-300]", "[0.123456, 1e-05, 12345678901234567890, 0.019999999552965164, 0.25, 7]"};
   std::string text = corpus[random.below(std::size(corpus))];
   mutate(text, random);
+  const auto read = [](const std::string& given) -> std::string {
+    try {
+      return detail::json_text(detail::Json::parse(given, {.values = 1000, .depth = 8}));
+    } catch (const detail::JsonError&) {
+      return "refused";
+    }
+  };
+  expect(read(text) == read(text + std::string(100, ' ')), "what follows a text changes it");
   try {
     const detail::Json value = detail::Json::parse(text, {.bytes = 1 << 16, .values = 1000, .depth = 8});
     if (value.type == detail::Json::Type::string)

@@ -1,14 +1,76 @@
+#include <charconv>
+#include <cstring>
+#include <random>
+
 #include "check.hpp"
+#include "service/input.hpp"
 #include "util/json.hpp"
 
 using pygrade::detail::Json;
 using pygrade::detail::json_quote;
 using pygrade::detail::JsonError;
+using pygrade::detail::JsonReader;
 
 namespace {
 
 void check_refused(const std::string& text, const std::string& reason) {
   CHECK_THROWS(JsonError, reason, Json::parse(text));
+}
+
+// The bits of a list's numbers and ids, or the errors.
+std::string list_of(const std::string& text) {
+  std::string result;
+  const auto add = [&](auto read) {
+    try {
+      JsonReader reader(text, {.infinite = false});
+      const auto values = read(reader);
+      reader.end();
+      result.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]);
+    } catch (const std::exception& error) {
+      result += error.what();
+    }
+  };
+  add([](JsonReader& reader) {
+    std::vector<float> numbers;
+    pygrade::detail::read_floats(reader, "p", 4, -1e30, 1e30, true, numbers);
+    return numbers;
+  });
+  add([](JsonReader& reader) {
+    std::vector<std::int64_t> ids;
+    for (reader.enter_list(); reader.next_item();)
+      if (reader.take_ids(4, ids) == 0) ids.push_back(reader.number().integer);
+    return ids;
+  });
+  add([](JsonReader& reader) { return reader.skip(); });
+  return result;
+}
+
+// A number as clients write it, or with digits and exponents of any length.
+std::string draw_number(std::mt19937_64& random) {
+  const auto below = [&](std::uint64_t count) { return random() % count; };
+  const auto digits = [&](std::uint64_t count) {
+    std::string text;
+    while (text.size() < count) text += static_cast<char>('0' + (below(3) == 0 ? 0 : below(10)));
+    return text;
+  };
+  char text[40];
+  const double share = static_cast<double>(random() >> 11) * 0x1p-53;
+  switch (below(5)) {
+    case 0:
+      return {text,
+              std::to_chars(text, text + sizeof text, share * std::pow(10.0, -static_cast<double>(below(9)))).ptr};
+    case 1:
+      return {text, std::to_chars(text, text + sizeof text, static_cast<double>(static_cast<float>(share))).ptr};
+    case 2:
+      return {text, std::to_chars(text, text + sizeof text, random() >> below(64)).ptr};
+    default: {
+      std::string number =
+          (below(4) == 0 ? "-" : "") + (below(2) == 0 ? "0" : std::to_string(1 + below(9)) + digits(below(22)));
+      if (below(4) > 0) number += "." + digits(1 + below(28));
+      if (below(4) == 0) number += (below(2) == 0 ? "e-" : "E") + std::to_string(below(30));
+      return number;
+    }
+  }
 }
 
 }  // namespace
@@ -35,6 +97,53 @@ TEST(numbers_are_exact_and_python_s_literals_are_known) {
   CHECK_EQUAL(Json::parse("[-Infinity]").items[0].number, -std::numeric_limits<double>::infinity());
   for (const char* bad : {"01", "-", "1.", ".5", "1e", "+1", "0x1", "1e999", "nan", "Inf", "-NaN", "tru", "1 2"})
     CHECK_THROWS(JsonError, "byte ", Json::parse(bad));
+}
+
+// What follows a number decides whether it is read in a tight loop.
+TEST(numbers_read_in_tight_loops_are_those_read_alone_and_the_closest) {
+  const std::string space(100, ' ');
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 100'000; ++i) {
+    const std::string text = draw_number(random);
+    double closest = 0.0;
+    std::from_chars(text.data(), text.data() + text.size(), closest);
+    const Json alone = Json::parse(text), fast = Json::parse(text + space);
+    for (const Json& read : {alone, fast}) {
+      if (std::memcmp(&read.number, &closest, sizeof closest) != 0) throw std::runtime_error("another number: " + text);
+      CHECK(read.whole == alone.whole && read.integer == alone.integer);
+    }
+  }
+}
+
+TEST(lists_read_in_tight_loops_are_those_read_one_by_one) {
+  const std::string space(100, ' ');
+  constexpr std::string_view others = "0123456789.eE+-,, ]nN\"";
+  std::mt19937_64 random(2);
+  std::size_t read = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    std::string text = "[";
+    for (std::uint64_t n = 1 + random() % 3; n > 0; --n)
+      text += (random() % 8 == 0 ? "null" : draw_number(random)) + (n == 1 ? "]" : random() % 2 == 0 ? "," : " , ");
+    if (text.size() > 76) continue;
+    for (std::uint64_t n = random() % 3; n > 0; --n)
+      text.insert(text.begin() + static_cast<std::ptrdiff_t>(random() % text.size()), others[random() % others.size()]);
+    if (list_of(text) != list_of(text + space)) throw std::runtime_error("another list: " + text);
+    ++read;
+  }
+  CHECK(read > 50'000);
+  std::vector<float> numbers;
+  std::vector<std::int64_t> ids;
+  JsonReader reader("[[0.5, null, 1e-3, 2], [3, 18446744073709551615]]" + space);
+  reader.enter_list();
+  CHECK(reader.next_item());
+  reader.enter_list();
+  CHECK(reader.next_item());
+  CHECK_EQUAL(reader.take_floats(9, 0.0, 1.0, true, numbers), std::size_t{3});  // 2 is beyond 1
+  CHECK_EQUAL(numbers[2], 1e-3f);
+  CHECK(reader.next_item() && reader.number().integer == 2 && !reader.next_item() && reader.next_item());
+  reader.enter_list();
+  CHECK(reader.next_item());
+  CHECK_EQUAL(reader.take_ids(9, ids), std::size_t{1});
 }
 
 TEST(strings_are_utf8) {

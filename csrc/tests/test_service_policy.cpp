@@ -657,8 +657,9 @@ TEST(tensors_give_the_page_of_the_same_json) {
   const Response made = service->handle(wanted);
   CHECK_EQUAL(std::string(made.content_type), std::string("application/safetensors"));
   const auto content = std::as_bytes(std::span(made.body));
-  const auto parts = detail::read_safetensors(content);
-  const Json page = Json::parse(json), rest = Json::parse(detail::read_metadata(content, "page"));
+  detail::TensorMetadata metadata;
+  const auto parts = detail::read_safetensors(content, &metadata);
+  const Json page = Json::parse(json), rest = Json::parse(detail::find_text(metadata, "page"));
   const auto& items = detail::find_tensor(parts, "items");
   std::vector<std::int64_t> ids(items.bytes.size() / 8);
   std::memcpy(ids.data(), items.bytes.data(), items.bytes.size());

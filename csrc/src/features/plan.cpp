@@ -138,9 +138,10 @@ Plan::Plan(Schema schema_given) : schema(std::move(schema_given)) {
 }
 
 void Plan::read_fitted(std::span<const std::byte> fitted) {
-  if (const std::string stated = read_metadata(fitted, "schema"); stated != schema.hash)
+  TensorMetadata metadata;
+  const auto tensors = read_safetensors(fitted, &metadata);
+  if (const std::string stated(find_text(metadata, "schema")); stated != schema.hash)
     throw SafetensorsError("it is of schema " + json_quote(stated) + "; want " + schema.hash);
-  const auto tensors = read_safetensors(fitted);
   request = normalization(tensors, "request_dense", request_features.size());
   item = normalization(tensors, "item_dense", item_features.size());
   cross = normalization(tensors, "cross_dense", cross_features.size());

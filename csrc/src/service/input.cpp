@@ -101,14 +101,16 @@ void enter_object(JsonReader& reader, const Argument& argument) {
 void read_floats(JsonReader& reader, const Argument& argument, std::size_t most, double low, double high, bool missing,
                  std::vector<float>& out) {
   out.clear();
-  read_list(reader, argument, most, [&](const Argument& element) {
+  const auto each = [&](const Argument& element) {
     if (missing && reader.peek() == Json::Type::null) {
       reader.null();
       out.push_back(std::numeric_limits<float>::quiet_NaN());
       return;
     }
     out.push_back(static_cast<float>(read_number(reader, element, low, high)));
-  });
+  };
+  read_list(reader, argument, most, each,
+            [&](std::size_t left) { return reader.take_floats(left, low, high, missing, out); });
 }
 
 std::int64_t Ids::read(JsonReader& reader, const Argument& argument, bool negative, std::string_view& name) const {

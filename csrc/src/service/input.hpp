@@ -80,20 +80,31 @@ void read_keys(JsonReader& reader, std::string_view prefix, const api::Field (&k
 [[noreturn]] void refuse_missing(const std::string& argument);
 
 // Calls `each` with the name of every element, which it reads; refuses lists that are longer than `most` before
-// reading further. Returns the length.
-template <class Each>
-std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t most, Each&& each) {
-  const std::string wanted = "a list of at most " + std::to_string(most);
-  if (reader.peek() != Json::Type::array) refuse(argument, reader, wanted);
+// reading further. Before, `take` reads what it can of at most so many elements and returns how many. Returns the
+// length.
+template <class Each, class Take>
+std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t most, Each&& each, Take&& take) {
+  const auto wanted = [&] { return "a list of at most " + std::to_string(most); };
+  if (reader.peek() != Json::Type::array) refuse(argument, reader, wanted());
   std::size_t size = 0;
-  for (reader.enter_list(); reader.next_item(); ++size)
+  for (reader.enter_list(); reader.next_item();) {
+    const std::size_t taken = size < most ? take(most - size) : 0;
+    size += taken;
+    if (taken > 0) continue;
     if (size < most)
       each(Argument(argument.prefix, argument.key, static_cast<std::ptrdiff_t>(size)));
     else
       reader.skip();
+    ++size;
+  }
   if (size > most)
-    throw InputError(argument.text(), argument.text() + " is a list of " + std::to_string(size) + "; want " + wanted);
+    throw InputError(argument.text(), argument.text() + " is a list of " + std::to_string(size) + "; want " + wanted());
   return size;
+}
+
+template <class Each>
+std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t most, Each&& each) {
+  return read_list(reader, argument, most, each, [](std::size_t) { return std::size_t{0}; });
 }
 
 // Numbers in low … high, null as NaN if `missing`.

@@ -222,10 +222,10 @@ void Service::Impl::parse(const ServiceRequest& given, Context& context, const R
 std::size_t detail::arm_for(const ServiceConfig& config, const Release& release, const Context& context) {
   const RankInput& input = context.input;
   if (input.arm) return *input.arm;
+  if (config.arms.size() == 1) return 0;
   if (config.by_request) return arm_of(config, context.request_id);
   if (input.user && release.is_policy() && input.user_name.data() != nullptr) return arm_of(config, input.user_name);
   if (input.user) return arm_of(config, *input.user);
-  if (config.arms.size() == 1) return 0;
   throw InputError("user", "user is missing; there are several arms: want user or arm");
 }
 

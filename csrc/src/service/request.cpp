@@ -72,13 +72,19 @@ std::string shape_text(std::span<const std::int64_t> shape) {
   return text + "]";
 }
 
-// The reason why numbers of a tensor are refused, if they are. Not a number: missing, where that may be.
+// Refuses numbers of a tensor beyond low … most. Not a number: missing, where that may be.
 void check_floats(const TensorView& tensor, std::span<const float> numbers, double low, bool missing) {
-  for (const float number : numbers)
-    if (!(static_cast<double>(number) >= low && static_cast<double>(number) <= most) &&
-        !(missing && std::isnan(number)))
-      throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers from " +
-                                        (low == 0.0 ? "0" : "-1e30") + " to 1e30" + (missing ? ", or NaN" : ""));
+  static_assert(static_cast<double>(1e30f) > most);
+  const float high = std::nextafter(1e30f, 0.0f), lowest = low == 0.0 ? 0.0f : -high;  // floats within low … most
+  const auto fits = [=](float number) {
+    return ((number >= lowest) & (number <= high)) | (missing & (number != number));
+  };
+  unsigned others = 0;
+  for (const float number : numbers) others |= !fits(number);
+  if (others == 0) return;
+  throw InputError(tensor.name, tensor.name + " holds " + std::to_string(*std::ranges::find_if_not(numbers, fits)) +
+                                    "; want numbers from " + (low == 0.0 ? "0" : "-1e30") + " to 1e30" +
+                                    (missing ? ", or NaN" : ""));
 }
 
 // The values of a tensor of one dimension.
@@ -156,6 +162,7 @@ void RankInput::clear(const ServiceConfig& config) {
   request_id.reset();
   explore.reset();
   deadline = config.deadline;
+  predictions = {};
   unknown_keys = num_columns_ = num_groups_ = 0;
   tensor_names_.clear();
   std::apply([](auto&... list) { (list.clear(), ...); }, lists(*this));
@@ -193,12 +200,13 @@ void RankInput::read_ids(const Reading& reading, const Argument& argument, std::
                          std::vector<std::int64_t>& out, std::vector<std::string_view>* texts) {
   out.clear();
   std::string_view name;
-  read_list(reader_, argument, limit, [&](const Argument& element) {
+  const auto each = [&](const Argument& element) {
     out.push_back(reading.naming.items.read(reader_, element, false, name));
-    if (texts == nullptr || (name.data() == nullptr && texts->empty())) return;
+    if (texts == nullptr || name.data() == nullptr) return;
     texts->resize(out.size() - 1);  // of those before, which were numbers
     texts->push_back(name);
-  });
+  };
+  read_list(reader_, argument, limit, each, [&](std::size_t left) { return reader_.take_ids(left, out); });
   if (texts != nullptr && !texts->empty()) texts->resize(out.size());
 }
 
@@ -311,14 +319,14 @@ void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config
   clear(config);
   const auto content = std::as_bytes(std::span(body));
   std::vector<TensorView> tensors;
-  std::string order_text;
+  TensorMetadata metadata;
   try {
-    tensors = read_safetensors(content);
-    metadata_ = read_metadata(content, "request");
-    order_text = read_metadata(content, "tasks");
+    tensors = read_safetensors(content, &metadata);
   } catch (const SafetensorsError& error) {
     throw InputError("body", "the body is no safetensors file: " + std::string(error.what()));
   }
+  metadata_ = find_text(metadata, "request");
+  const std::string_view order_text = find_text(metadata, "tasks");
   std::vector<std::string> order = release.tasks;
   read_body([&] {
     if (metadata_.empty()) metadata_ = "{}";
@@ -466,8 +474,13 @@ void RankInput::take_predictions(const Reading& reading, const TensorView& tenso
   begin_predictions(reading.release);
   if (by_rows && order == tasks) {
     given_.assign(tasks.size(), true);
-    predictions.resize(count * tasks.size());
-    if (count > 0) std::memcpy(predictions.data(), tensor.bytes.data(), tensor.bytes.size());
+    const auto* floats = reinterpret_cast<const float*>(tensor.bytes.data());
+    if (reinterpret_cast<std::uintptr_t>(floats) % alignof(float) != 0) {
+      matrix_.resize(count * tasks.size());
+      std::memcpy(matrix_.data(), tensor.bytes.data(), tensor.bytes.size());
+      floats = matrix_.data();
+    }
+    predictions = {floats, count * tasks.size()};
     return check_floats(tensor, predictions, -most, true);
   }
   for (std::size_t o = 0; o < order.size(); ++o) {
@@ -736,12 +749,13 @@ void RankInput::finish_predictions(const Reading& reading) {
                        "predictions has " + std::to_string(predictions.size() / width) + " rows; want one" + each);
     return;
   }
-  predictions.resize(count * width);
+  matrix_.resize(count * width);
+  predictions = matrix_;
   for (std::size_t t = 0; t < width; ++t) {
     const std::string name = "predictions." + tasks[t];
     if (by_task_[t].size() != count)
       throw InputError(name, name + " is a list of " + std::to_string(by_task_[t].size()) + "; want one value" + each);
-    for (std::size_t i = 0; i < count; ++i) predictions[i * width + t] = by_task_[t][i];
+    for (std::size_t i = 0; i < count; ++i) matrix_[i * width + t] = by_task_[t][i];
   }
 }
 
@@ -790,7 +804,7 @@ PageRules RankInput::rules() const {
 
 std::size_t RankInput::memory() const {
   const auto bytes = [](const auto& list) { return list.capacity() * sizeof list[0]; };
-  std::size_t sum = reader_.memory() + metadata_.capacity();
+  std::size_t sum = reader_.memory() + metadata_.capacity() + bytes(matrix_);
   std::apply([&](const auto&... list) { sum += (bytes(list) + ...); }, lists(*this));
   for (const auto* columns : {&by_task_, &columns_})
     for (const Floats& column : *columns) sum += bytes(column);

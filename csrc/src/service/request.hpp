@@ -66,7 +66,7 @@ struct RankInput {
   std::vector<std::string_view> names;  // [N] of items that were given as texts; or none
   std::vector<ContextValue> context;    // of a pipeline
   std::vector<float> features;          // [F] of a policy's run
-  std::vector<float> predictions;       // [N, T]
+  std::span<const float> predictions;   // [N, T]; of a tensor, they lie in the body
   std::optional<std::string_view> scenario, request_id;
   std::optional<bool> explore;
   std::vector<float> values;              // [T], NaN: not given; or none
@@ -88,8 +88,8 @@ struct RankInput {
   // Every list whose memory serves the next request.
   template <class Self>
   static auto lists(Self& self) {
-    return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
-                    self.values, self.item_features,
+    return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.values,
+                    self.item_features,
 #define PYGRADE_COLUMN(type, name, rows, width, json, text) self.name,
 #define PYGRADE_RULE(type, name, rows, width, json, text) self.rules_.name,
 #include "pygrade/request.def"
@@ -133,6 +133,7 @@ struct RankInput {
   std::string metadata_;                                          // of tensors
   std::deque<std::string> tensor_names_;                          // parts of their names that others point to
   std::vector<Floats> by_task_;                                   // [T][N] predictions as they came
+  Floats matrix_;                                                 // predictions that are no part of the body
   std::vector<bool> given_;                                       // [T]
   std::vector<Floats> columns_;                                   // memory of item_features
   std::vector<std::pair<std::string_view, std::size_t>> places_;  // name and column of item_features

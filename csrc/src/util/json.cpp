@@ -1,8 +1,11 @@
 #include "util/json.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -43,6 +46,164 @@ void encode(std::uint32_t value, std::string& out) {
   constexpr std::uint32_t lead[] = {0, 0xc0, 0xe0, 0xf0};
   out += static_cast<char>(lead[more] | value >> (6 * more));
   for (int i = more - 1; i >= 0; --i) out += static_cast<char>(0x80 | (value >> (6 * i) & 0x3f));
+}
+
+// ---- plain numbers: those of at most 19 digits, read in tight loops; JsonReader::number reads all others
+
+static_assert(std::endian::native == std::endian::little, "eight characters are looked at as one integer");
+
+constexpr std::size_t plain_bytes = 80;  // that must follow where a plain number begins: more than are looked at
+constexpr std::ptrdiff_t max_digits = 19, max_read = 24;
+constexpr std::uint64_t all_bytes = 0x0101010101010101, high_bits = 0x80 * all_bytes;
+
+// Powers of ten that a double holds.
+constexpr double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                             1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+constexpr std::uint64_t whole_powers[] = {1, 10, 100, 1'000, 10'000, 100'000, 1'000'000, 10'000'000, 100'000'000};
+
+std::uint64_t load_eight(const char* at) {
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes, at, sizeof bytes);
+  return bytes;
+}
+
+bool is_digit_at(const char* at) { return static_cast<unsigned char>(*at - '0') < 10; }
+
+// Appends the digits at a place to a number, at most eight, and returns how many.
+[[gnu::always_inline]] inline int append_digits(const char* at, std::uint64_t& number) {
+  std::uint64_t digits = load_eight(at) - '0' * all_bytes;
+  const std::uint64_t others = (digits | (digits + (0x80 - 10) * all_bytes)) & high_bits;  // right up to the first
+  const int count = others == 0 ? 8 : std::countr_zero(others) / 8;
+  if (count == 0) return 0;
+  digits <<= 64 - 8 * count;             // zeros before them
+  digits = digits * 10 + (digits >> 8);  // two in each byte of even place
+  constexpr std::uint64_t pairs = 0x000000ff000000ff;
+  constexpr std::uint64_t first = 100 + (std::uint64_t{1'000'000} << 32), second = 1 + (std::uint64_t{10'000} << 32);
+  const std::uint64_t value = ((digits & pairs) * first + (digits >> 16 & pairs) * second) >> 32;
+  number = number * whole_powers[count] + value;
+  return count;
+}
+
+// Appends the digits at a place, at most max_read, and moves it behind them.
+[[gnu::always_inline]] inline void read_digits(const char*& at, std::uint64_t& number) {
+  int count = append_digits(at, number);
+  at += count;
+  for (int more = 0; count == 8 && more < 2; ++more) at += count = append_digits(at, number);
+}
+
+struct Plain {
+  std::uint64_t digits = 0;  // without the point
+  int exponent = 0;          // of 10, on the digits
+  bool negative = false, digits_only = true;
+};
+
+// Reads a plain number; the place behind it, or nullptr if it is anything else.
+[[gnu::always_inline]] inline const char* scan(const char* at, Plain& number) {
+  number.negative = *at == '-';
+  at += number.negative;
+  std::ptrdiff_t count = 0;
+  if (*at == '0') {
+    ++at;
+    if (is_digit_at(at)) return nullptr;
+  } else {
+    const char* const first = at;
+    read_digits(at, number.digits);
+    if ((count = at - first) == 0) return nullptr;
+  }
+  if (*at == '.') {
+    const char* const point = ++at;
+    read_digits(at, number.digits);
+    const std::ptrdiff_t decimals = at - point;
+    if (decimals == 0 || decimals == max_read) return nullptr;
+    if (count == 0 && decimals > max_digits)
+      count = point - std::find_if(point, at, [](char c) { return c != '0'; });  // zeros before the first that counts
+    count += decimals;
+    number.exponent = -static_cast<int>(decimals);
+    number.digits_only = false;
+  }
+  if (count > max_digits) return nullptr;
+  if (*at == 'e' || *at == 'E') {
+    ++at;
+    const bool minus = *at == '-';
+    if (minus || *at == '+') ++at;
+    int shift = 0;
+    const char* const begin = at;
+    for (; is_digit_at(at) && at - begin < 4; ++at) shift = shift * 10 + (*at - '0');
+    if (at == begin || is_digit_at(at)) return nullptr;
+    number.exponent += minus ? -shift : shift;
+    number.digits_only = false;
+  }
+  return at;
+}
+
+constexpr int max_five = 27;  // the highest power of 5 below 2^64
+
+constexpr auto fives = [] {
+  std::array<std::uint64_t, max_five + 1> all{1};
+  for (std::size_t i = 1; i < all.size(); ++i) all[i] = all[i - 1] * 5;
+  return all;
+}();
+
+// 2^127 / 5^i, where the divisor is shifted to 64 bits.
+constexpr auto reciprocals = [] {
+  std::array<std::uint64_t, max_five + 1> all{};
+  for (std::size_t i = 1; i < all.size(); ++i)
+    all[i] = static_cast<std::uint64_t>((static_cast<unsigned __int128>(1) << 127) /
+                                        (fives[i] << std::countl_zero(fives[i])));
+  return all;
+}();
+
+// The double closest to digits / 10^power; digits > 0, power 1 … max_five. The product with the reciprocal is below the
+// quotient by less than 4 of its 64 bits' last; where these may decide how it is rounded to 53, division does, and sets
+// the last if there is a rest.
+double divide(std::uint64_t digits, int power) {
+  const auto at = static_cast<std::size_t>(power);
+  const int shift = std::countl_zero(digits), five_shift = std::countl_zero(fives[at]);
+  const std::uint64_t divisor = fives[at] << five_shift;
+  digits <<= shift;
+  const int bits = digits >= divisor ? 63 : 64;
+  auto quotient = static_cast<std::uint64_t>(static_cast<unsigned __int128>(digits) * reciprocals[at] >> (127 - bits));
+  if (((quotient - 0x3fc) & 0x7ff) <= 4) {
+    const auto dividend = static_cast<unsigned __int128>(digits) << bits;
+    quotient = static_cast<std::uint64_t>(dividend / divisor);
+    quotient |= quotient * divisor != static_cast<std::uint64_t>(dividend);
+  }
+  const int exponent = five_shift - shift - bits - power;
+  return static_cast<double>(quotient) * std::bit_cast<double>(static_cast<std::uint64_t>(1023 + exponent) << 52);
+}
+
+// The double closest to a plain number; false if another way must find it.
+[[gnu::always_inline]] inline bool convert(const Plain& number, double& value) {
+  double size = 0.0;
+  // Below 2^53 and 10^22 both parts are exact, and so their quotient or product is the closest double.
+  if (number.digits <= std::uint64_t{1} << 53 && number.exponent >= -22 && number.exponent <= 22) {
+    const auto exact = static_cast<double>(static_cast<std::int64_t>(number.digits));
+    size = number.exponent < 0 ? exact / powers[-number.exponent] : exact * powers[number.exponent];
+  } else if (number.digits > 0 && number.exponent < 0 && number.exponent >= -max_five) {
+    size = divide(number.digits, -number.exponent);
+  } else if (number.exponent == 0) {
+    size = static_cast<double>(number.digits);
+  } else {
+    return false;
+  }
+  value = number.negative ? -size : size;
+  return true;
+}
+
+// Reads a plain number, of any size, and moves the place behind it; false if it is anything else.
+[[gnu::always_inline]] inline bool read_plain(const char*& at, double& value) {
+  Plain number;
+  const char* const end = scan(at, number);
+  if (end == nullptr || !convert(number, value)) return false;
+  at = end;
+  return true;
+}
+
+// The integer of a number with a point or an exponent, if it is one.
+void find_integer(JsonReader::Number& number) {
+  if (std::fabs(number.value) > 0x1p53 || number.value != std::floor(number.value)) return;
+  number.whole = true;
+  number.integer = static_cast<std::int64_t>(number.value);
 }
 
 std::string named(std::string_view key, const char* what) { return "'" + std::string(key) + "' " + what; }
@@ -137,20 +298,35 @@ bool JsonReader::literal(double& value) {
   return true;
 }
 
+// Reads a plain number whose integer, if it is one, is within int64; false: nothing was read.
+bool JsonReader::plain(Number& result) {
+  if (text_.size() - at_ < plain_bytes) return false;
+  Plain number;
+  const char* const end = scan(text_.data() + at_, number);
+  if (end == nullptr || !convert(number, result.value)) return false;
+  if (number.digits_only) {
+    if (number.digits > std::uint64_t{std::numeric_limits<std::int64_t>::max()}) return false;
+    result.whole = true;
+    result.integer = static_cast<std::int64_t>(number.digits) * (number.negative ? -1 : 1);
+  } else {
+    find_integer(result);
+  }
+  at_ = static_cast<std::size_t>(end - text_.data());
+  return true;
+}
+
 JsonReader::Number JsonReader::number() {
   begin(Json::Type::number);
   Number result;
+  if (plain(result)) return result;
   const char first = here();
   if ((first == 'N' || first == 'I' || (first == '-' && text_.substr(at_, 2) == "-I")) && literal(result.value))
     return result;
   const std::size_t start = at_;
-  const bool negative = first == '-';
-  at_ += negative;
-  std::uint64_t mantissa = 0;  // of all digits, without the point; exact below 20 digits
-  std::size_t count = 0;
+  at_ += first == '-';
   const auto digits = [&] {
     if (!is_digit()) fail(at_ == start ? "want a value" : "a number lacks a digit");
-    for (; is_digit(); ++at_, ++count) mantissa = mantissa * 10 + static_cast<std::uint64_t>(text_[at_] - '0');
+    while (is_digit()) ++at_;
   };
   if (here() == '0') {
     ++at_;
@@ -158,47 +334,74 @@ JsonReader::Number JsonReader::number() {
   } else {
     digits();
   }
-  bool digits_only = true;
-  int exponent = 0;  // of 10, on the mantissa
+  const std::size_t integer_end = at_;
   if (here() == '.') {
-    digits_only = false;
-    const std::size_t point = ++at_;
-    digits();
-    exponent = -static_cast<int>(std::min<std::size_t>(at_ - point, 1000));
-  }
-  bool simple = count < 20;
-  if (here() == 'e' || here() == 'E') {
-    digits_only = false;
     ++at_;
-    const bool minus = here() == '-';
-    if (minus || here() == '+') ++at_;
-    const std::uint64_t before = mantissa;
-    const std::size_t digits_before = count;
-    mantissa = count = 0;
     digits();
-    simple = simple && count < 5;
-    const int shift = static_cast<int>(std::min<std::uint64_t>(mantissa, 10'000));
-    exponent += minus ? -shift : shift;
-    mantissa = before;
-    count = digits_before;
   }
-  // Below 2^53 and 10^22 both parts are exact, and so their quotient or product is the closest double.
-  constexpr double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                               1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-  if (simple && mantissa <= std::uint64_t{1} << 53 && exponent >= -22 && exponent <= 22) {
-    const auto exact = static_cast<double>(mantissa);
-    const double size = exponent < 0 ? exact / powers[-exponent] : exact * powers[exponent];
-    result.value = negative ? -size : size;
-  } else if (std::from_chars(text_.data() + start, text_.data() + at_, result.value).ec != std::errc{}) {
+  if (here() == 'e' || here() == 'E') {
+    ++at_;
+    if (here() == '-' || here() == '+') ++at_;
+    digits();
+  }
+  const char* const begin = text_.data() + start;
+  if (std::from_chars(begin, text_.data() + at_, result.value).ec != std::errc{})
     fail_at(start, "a number that no double holds");
-  }
-  if (digits_only) {
-    result.whole = std::from_chars(text_.data() + start, text_.data() + at_, result.integer).ec == std::errc{};
-  } else if (std::fabs(result.value) <= 0x1p53 && result.value == std::floor(result.value)) {
-    result.whole = true;
-    result.integer = static_cast<std::int64_t>(result.value);
-  }
+  if (at_ == integer_end)
+    result.whole = std::from_chars(begin, text_.data() + at_, result.integer).ec == std::errc{};
+  else
+    find_integer(result);
   return result;
+}
+
+// `each` reads an element at a place and moves that behind it, or returns false.
+template <class Each>
+std::size_t JsonReader::take(std::size_t most, Each&& each) {
+  space();
+  if (text_.size() < plain_bytes) return 0;
+  const char* at = text_.data() + at_;
+  const char* const last = text_.data() + text_.size() - plain_bytes;
+  const char* end = at;  // of what was taken
+  std::size_t count = 0;
+  for (most = std::min(most, limits_.values - values_); count < most && at <= last && each(at); ++count) {
+    end = at;
+    if (*at != ',') {
+      ++count;
+      break;
+    }
+    ++at;
+    while (at < last && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) ++at;
+  }
+  at_ = static_cast<std::size_t>(end - text_.data());
+  values_ += count;
+  return count;
+}
+
+std::size_t JsonReader::take_floats(std::size_t most, double low, double high, bool missing, std::vector<float>& out) {
+  return take(most, [&](const char*& at) {
+    if (missing && *at == 'n' && std::memcmp(at, "null", 4) == 0) {
+      out.push_back(std::numeric_limits<float>::quiet_NaN());
+      at += 4;
+      return true;
+    }
+    double value = 0.0;
+    if (!read_plain(at, value) || !(value >= low && value <= high)) return false;
+    out.push_back(static_cast<float>(value));
+    return true;
+  });
+}
+
+std::size_t JsonReader::take_ids(std::size_t most, std::vector<std::int64_t>& out) {
+  return take(most, [&](const char*& at) {
+    Plain number;
+    const char* const end = scan(at, number);
+    if (end == nullptr || !number.digits_only || number.negative ||
+        number.digits > std::uint64_t{std::numeric_limits<std::int64_t>::max()})
+      return false;
+    out.push_back(static_cast<std::int64_t>(number.digits));
+    at = end;
+    return true;
+  });
 }
 
 std::uint32_t JsonReader::hex4() {
@@ -237,6 +440,14 @@ std::string_view JsonReader::string() {
   std::size_t plain = at_;                      // of what was not copied yet
   std::size_t copied = std::string_view::npos;  // where the copy begins, if there are escapes
   for (;;) {
+    while (text_.size() - at_ >= 8) {  // plain ASCII, neither a quote nor a backslash
+      const std::uint64_t bytes = load_eight(text_.data() + at_);
+      const std::uint64_t quote = bytes ^ ('"' * all_bytes), backslash = bytes ^ ('\\' * all_bytes);
+      const std::uint64_t below = (bytes - 0x20 * all_bytes) | (quote - all_bytes) | (backslash - all_bytes);
+      const std::uint64_t others = (below | bytes) & high_bits;  // right up to the first
+      at_ += others == 0 ? 8 : static_cast<std::size_t>(std::countr_zero(others) / 8);
+      if (others != 0) break;
+    }
     if (done()) fail_at(start, "a string without an end");
     const char c = text_[at_];
     if (c == '"') break;
@@ -348,7 +559,9 @@ std::string_view JsonReader::skip() {
       break;
     }
     case Json::Type::array:
-      for (enter_list(); next_item();) skip();
+      for (enter_list(); next_item();)
+        if (double value = 0.0; take(limits_.values, [&](const char*& at) { return read_plain(at, value); }) == 0)
+          skip();
       break;
     case Json::Type::object:
       for (enter_object(); next_key(key);) skip();
@@ -484,6 +697,10 @@ std::string json_quote(std::string_view text) {
     for (int shift = 12; shift >= 0; shift -= 4) result += hex[value >> shift & 15];
   };
   for (std::size_t at = 0; at < text.size();) {
+    const std::size_t start = at;
+    while (at < text.size() && text[at] >= 0x20 && text[at] < 0x7f && text[at] != '"' && text[at] != '\\') ++at;
+    result.append(text, start, at - start);
+    if (at == text.size()) break;
     const CodePoint point = decode(text, at);
     if (point.length == 0) throw JsonError("not UTF-8");
     at += point.length;
@@ -491,8 +708,6 @@ std::string json_quote(std::string_view text) {
     if (known != meanings.npos) {
       result += '\\';
       result += names[known];
-    } else if (point.value >= 0x20 && point.value < 0x7f) {
-      result += static_cast<char>(point.value);
     } else if (point.value < 0x10000) {
       unit(point.value);
     } else {

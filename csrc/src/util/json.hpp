@@ -83,6 +83,11 @@ class JsonReader {
   bool next_key(std::string_view& key);
   void enter_list();  // `next_item` until it is false, a value after each
   bool next_item();
+  // After `next_item`, reads values of a list as long as they are what most are, at most so many, and appends them to
+  // `out`: numbers in low … high, if `missing` null as NaN; or whole numbers from 0 on. Returns how many. The next one,
+  // if there is one, is read as any value; a reader of it alone gives the same.
+  std::size_t take_floats(std::size_t most, double low, double high, bool missing, std::vector<float>& out);
+  std::size_t take_ids(std::size_t most, std::vector<std::int64_t>& out);
   void end();  // of the document
 
   // Where the value that comes next begins, for coming back to it within the same list or object.
@@ -107,6 +112,9 @@ class JsonReader {
   void begin(Json::Type wanted);
   void enter(Json::Type type);
   bool next(char end);
+  bool plain(Number& result);
+  template <class Each>
+  std::size_t take(std::size_t most, Each&& each);
   bool literal(double& value);
   std::uint32_t hex4();
   void escape();

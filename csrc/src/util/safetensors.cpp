@@ -16,7 +16,7 @@ constexpr JsonLimits header_limits{.bytes = std::size_t{1} << 20, .values = std:
 constexpr std::size_t max_rank = 8;
 constexpr std::string_view metadata_key = "__metadata__";
 
-TensorType type_of(const std::string& name) {
+TensorType type_of(std::string_view name) {
   if (name == "F32") return TensorType::float32;
   if (name == "F64") return TensorType::float64;
   if (name == "I64") return TensorType::int64;
@@ -32,11 +32,43 @@ std::string shape_text(std::span<const std::int64_t> shape) {
   return text + "]";
 }
 
-TensorView tensor(const std::string& name, const Json& entry, std::span<const std::byte> data) {
-  if (entry.type != Json::Type::object || entry.keys.size() != 3)
-    throw JsonError("its entry must have dtype, shape and data_offsets, and nothing else");
-  TensorView view{name, type_of(entry.string_at("dtype")), entry.integers_at("shape"), {}};
-  const auto offsets = entry.integers_at("data_offsets");
+std::vector<std::int64_t> read_sizes(JsonReader& reader, std::string_view key) {
+  const auto refuse = [&](const char* what) { throw JsonError("'" + std::string(key) + "' " + what); };
+  std::vector<std::int64_t> sizes;
+  if (reader.peek() != Json::Type::array) refuse("is not a list");
+  for (reader.enter_list(); reader.next_item();) {
+    const auto size = reader.peek() == Json::Type::number ? reader.number() : JsonReader::Number{};
+    if (!size.whole || size.integer < 0 || size.integer > std::int64_t{1} << 53)
+      refuse("holds something that is not an integer of 0 … 2^53");
+    sizes.push_back(size.integer);
+  }
+  return sizes;
+}
+
+TensorView read_tensor(JsonReader& reader, std::string name, std::span<const std::byte> data) {
+  TensorView view{.name = std::move(name), .type = TensorType::uint8, .shape = {}, .bytes = {}};
+  std::vector<std::int64_t> offsets;
+  unsigned found = 0;
+  const auto check = [](bool fits) {
+    if (!fits) throw JsonError("its entry must have dtype, shape and data_offsets, and nothing else");
+  };
+  check(reader.peek() == Json::Type::object);
+  reader.enter_object();
+  for (std::string_view key; reader.next_key(key);) {
+    if (key == "dtype") {
+      found |= 1;
+      if (reader.peek() != Json::Type::string) throw JsonError("'dtype' is not a string");
+      view.type = type_of(reader.string());
+    } else if (key == "shape") {
+      found |= 2;
+      view.shape = read_sizes(reader, key);
+    } else {
+      check(key == "data_offsets");
+      found |= 4;
+      offsets = read_sizes(reader, key);
+    }
+  }
+  check(found == 7);
   if (offsets.size() != 2) throw JsonError("'data_offsets' must be two numbers");
   const auto begin = static_cast<std::uint64_t>(offsets[0]);
   const auto end = static_cast<std::uint64_t>(offsets[1]);
@@ -86,25 +118,33 @@ Parts parts_of(std::span<const std::byte> content) {
   return {{reinterpret_cast<const char*>(text.data()), text.size()}, content.subspan(sizeof length + length)};
 }
 
-Json parse_header(std::string_view text) {
-  Json header = Json::parse(text, header_limits);
-  if (header.type != Json::Type::object || text[0] != '{') throw JsonError("it is not an object");
-  return header;
+void read_texts(JsonReader& reader, TensorMetadata& texts) {
+  reader.enter_object();
+  for (std::string_view key; reader.next_key(key);) {
+    if (reader.peek() != Json::Type::string) throw JsonError("'" + std::string(key) + "' is not a string");
+    texts.emplace_back(key, reader.string());
+  }
 }
 
 }  // namespace
 
-std::vector<TensorView> read_safetensors(std::span<const std::byte> content) {
+std::vector<TensorView> read_safetensors(std::span<const std::byte> content, TensorMetadata* metadata) {
   const auto [text, data] = parts_of(content);
   std::vector<TensorView> tensors;
   std::string name;
   try {
-    const Json header = parse_header(text);
-    for (std::size_t i = 0; i < header.keys.size(); ++i) {
-      if (header.keys[i] == metadata_key) continue;
-      name = header.keys[i];
-      tensors.push_back(tensor(name, header.items[i], data));
+    JsonReader reader(text, header_limits);
+    if (reader.peek() != Json::Type::object || text[0] != '{') throw JsonError("it is not an object");
+    reader.enter_object();
+    for (std::string_view key; reader.next_key(key); name.clear()) {
+      if (key != metadata_key)
+        tensors.push_back(read_tensor(reader, name = key, data));
+      else if (metadata != nullptr)
+        read_texts(reader, *metadata);
+      else
+        reader.skip();
     }
+    reader.end();
   } catch (const JsonError& error) {
     throw SafetensorsError((name.empty() ? "the header: " : "tensor " + json_quote(name) + ": ") + error.what());
   }
@@ -113,14 +153,9 @@ std::vector<TensorView> read_safetensors(std::span<const std::byte> content) {
   return tensors;
 }
 
-std::string read_metadata(std::span<const std::byte> content, std::string_view key) {
-  try {
-    const Json header = parse_header(parts_of(content).header);
-    const Json* metadata = header.find(metadata_key);
-    return metadata == nullptr || metadata->find(key) == nullptr ? "" : metadata->string_at(key);
-  } catch (const JsonError& error) {
-    throw SafetensorsError(std::string("the header: ") + error.what());
-  }
+std::string_view find_text(const TensorMetadata& metadata, std::string_view key) {
+  const auto found = std::ranges::find(metadata, key, &TensorMetadata::value_type::first);
+  return found == metadata.end() ? std::string_view() : found->second;
 }
 
 const TensorView& find_tensor(std::span<const TensorView> tensors, std::string_view name) {

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
@@ -52,11 +53,13 @@ class TensorValues : public std::span<const T> {
 };
 
 // The tensors of a file's content, sorted by name; the views point into `content`. They must cover the data without gap
-// or overlap, each with the size of its shape; otherwise a SafetensorsError names the tensor.
-std::vector<TensorView> read_safetensors(std::span<const std::byte> content);
+// or overlap, each with the size of its shape; otherwise a SafetensorsError names the tensor. `metadata`: what gets the
+// file's texts by key.
+using TensorMetadata = std::vector<std::pair<std::string, std::string>>;
+std::vector<TensorView> read_safetensors(std::span<const std::byte> content, TensorMetadata* metadata = nullptr);
 
-// The text of a key of the file's metadata; "" if there is none. SafetensorsError if the header is damaged.
-std::string read_metadata(std::span<const std::byte> content, std::string_view key);
+// The text of a key; "" if there is none.
+std::string_view find_text(const TensorMetadata& metadata, std::string_view key);
 
 // The tensor of this name; SafetensorsError if there is none.
 const TensorView& find_tensor(std::span<const TensorView> tensors, std::string_view name);
