@@ -133,7 +133,8 @@ TEST(lists_read_in_tight_loops_are_those_read_one_by_one) {
   CHECK(read > 50'000);
   std::vector<float> numbers;
   std::vector<std::int64_t> ids;
-  JsonReader reader("[[0.5, null, 1e-3, 2], [3, 18446744073709551615]]" + space);
+  const std::string two = "[[0.5, null, 1e-3, 2], [3, 18446744073709551615]]" + space;
+  JsonReader reader(two);
   reader.enter_list();
   CHECK(reader.next_item());
   reader.enter_list();
@@ -187,6 +188,8 @@ TEST(limits_hold) {
   Json::parse(std::string(32, '[') + std::string(32, ']'));
   check_refused(std::string(5'000'000, '['), "nested deeper than 32");
   CHECK_THROWS(JsonError, "more than 3 values", Json::parse("[1, 2, 3]", {.values = 3}));
+  const std::string list = "[1, 2, 3]" + std::string(100, ' ');
+  CHECK_THROWS(JsonError, "more than 3 values", JsonReader(list, {.values = 3}).skip());
   CHECK_THROWS(JsonError, "at most 4 are read", Json::parse("[1, 2]", {.bytes = 4}));
 }
 
