@@ -10,7 +10,8 @@ A policy ranks a client's own predictions of 500 candidates and six tasks, k 50,
                              raw bytes; left out where a package is not installed
 
 ``cpu`` is the CPU time of the server's process, user and system, over blocks of requests in turn on one connection that
-is kept; servers and formats alternate, inputs rotate. Each answer has the items of `BlendedRanker.rank`.
+is kept; servers and formats alternate, inputs rotate. The client has one processor, a server all. Nothing is timed
+unless each answer has the items of `BlendedRanker.rank`.
 """
 
 import json
@@ -114,15 +115,14 @@ def requests_of(policy: Path) -> list[Request]:
 class Client:
     """A connection that is kept, and the requests of one format."""
 
-    def __init__(self, port: int, path: str, kind: str, requests: list[Request]) -> None:
-        self.requests, self.content_type = requests, {"tensors": TENSORS, "raw": RAW}.get(kind, JSON)
+    def __init__(self, connection: socket.socket, path: str, kind: str, requests: list[Request]) -> None:
+        self.socket, self.content_type = connection, {"tensors": TENSORS, "raw": RAW}.get(kind, JSON)
         self.texts = []
         for body in (request.body(kind) for request in requests):
             lines = (f"POST {path} HTTP/1.1", "Host: x", f"Content-Type: {self.content_type}")
             lines += (f"Accept: {self.content_type}", f"Content-Length: {len(body)}", "", "")
             self.texts.append("\r\n".join(lines).encode() + body)
         self.bytes = int(np.mean([len(text) for text in self.texts]))
-        self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, request in enumerate(requests):
             if self.items(self.ask(number)) != request.page:
@@ -153,26 +153,24 @@ def measure(policy: Path, blocks: int, calls: int) -> list[dict[str, Any]]:
     requests = requests_of(policy)
     with ExitStack() as stack:
         processors = os.sched_getaffinity(0)
-        others = set(range(os.cpu_count() or 1)) - processors
-        os.sched_setaffinity(0, others or processors)  # of the servers; the client has its own
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # of the servers
         own = stack.enter_context(serving(policy, "--threads", "1", "--allow-unproven", "true"))
-        kinds = ("tensors", "JSON", "JSON float32")
-        servers = [(f"pygraded, {kind}", own.process.pid, own.port, "/v1/rank", kind) for kind in kinds]
+        servers = [
+            (f"pygraded, {kind}", own.process.pid, own.port, "/v1/rank", kind)
+            for kind in ("tensors", "JSON", "JSON float32")
+        ]
         missing = sorted(set(PEERS) - set(machine.versions(PEERS)))
         if missing:
             progress(f"no FastAPI: {', '.join(missing)} not installed")
         else:
             pid, port = stack.enter_context(fastapi_serving(policy))
-            servers += [
-                (f"FastAPI, {n}", pid, port, f"/{path}", kind)
-                for n, path, kind in (
-                    ("raw", "raw", "raw"),
-                    ("orjson", "json", "JSON"),
-                    ("orjson float32", "json", "JSON float32"),
-                )
-            ]
+            kinds = (("raw", "raw", "raw"), ("orjson", "json", "JSON"), ("orjson float32", "json", "JSON float32"))
+            servers += [(f"FastAPI, {name}", pid, port, f"/{path}", kind) for name, path, kind in kinds]
         os.sched_setaffinity(0, processors)
-        clients = {name: (pid, Client(port, path, kind, requests)) for name, pid, port, path, kind in servers}
+        clients = {}
+        for name, pid, port, path, kind in servers:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            clients[name] = pid, Client(connection, path, kind, requests)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
         for block in range(blocks):
             for name, (pid, client) in clients.items():

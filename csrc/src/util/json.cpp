@@ -122,7 +122,7 @@ struct Plain {
     number.digits_only = false;
   }
   if (count > max_digits) return nullptr;
-  if (*at == 'e' || *at == 'E') {
+  if ((*at | 0x20) == 'e') {
     ++at;
     const bool minus = *at == '-';
     if (minus || *at == '+') ++at;
