@@ -582,7 +582,7 @@ class Tensors {
   std::string header_, data_;
 };
 
-Response post_tensors(Service& service, const std::string& body, const char* path = "/v1/rank") {
+Response post_tensors(Service& service, std::string_view body, const char* path = "/v1/rank") {
   return service.handle({.method = "POST", .path = path, .body = body, .content_type = "application/safetensors"});
 }
 
@@ -628,11 +628,15 @@ TEST(tensors_give_the_page_of_the_same_json) {
         .add("boost_mul", "F32", {n}, boosts)
         .add("groups.seller", "I64", {n}, sellers);
   };
-  const auto same = [&](const std::string& body) {
+  const auto same = [&](std::string_view body) {
     const Response response = post_tensors(*service, body);
     CHECK_EQUAL(page_text(response.body), page_text(json));
   };
-  same(tensors().add("predictions", "F32", {n, 3}, asked.predictions).file(request));
+  for (std::size_t shift = 0; shift < 4; ++shift) {  // aligned or not
+    const std::string body =
+        std::string(shift, ' ') + tensors().add("predictions", "F32", {n, 3}, asked.predictions).file(request);
+    same(std::string_view(body).substr(shift));
+  }
   same(tensors().add("predictions", "F32", {3, n}, by_task).file(request));
   std::vector<float> turned = by_task;  // order, click, cart
   std::rotate(turned.begin(), turned.begin() + 2 * n, turned.end());
