@@ -99,7 +99,7 @@ TEST(numbers_are_exact_and_python_s_literals_are_known) {
     CHECK_THROWS(JsonError, "byte ", Json::parse(bad));
 }
 
-// What follows a number decides whether it is read in a tight loop.
+// A number with much text behind it is read in a tight loop.
 TEST(numbers_read_in_tight_loops_are_those_read_alone_and_the_closest) {
   const std::string space(100, ' ');
   std::mt19937_64 random(1);
