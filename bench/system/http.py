@@ -58,7 +58,7 @@ def main(quick: bool, out: Path | None) -> int:
         if program is not None:
             sizes = (CANDIDATES, len(TASKS), len(FEATURES), K)
             timing = core.run("policy_rank", *sizes, seconds=2.0, policy=policy)["core"]
-            rows.insert(0, {"path": "C++ call", "cpu_p20_us": timing.p20, "cpu_p50_us": timing.p50})
+            rows.insert(0, {"path": "C++ call", "wall_p50_us": float(f"{timing.p50:.4g}")})
     facts = machine.facts() | machine.versions(PEERS)
     record = {"suite": "http", "machine": facts, "candidates": CANDIDATES, "tasks": len(TASKS), "k": K, "rows": rows}
     if out is not None:
