@@ -9,9 +9,9 @@
 
 namespace pygrade::inline v0_2::detail {
 
-// Finds the place of an id among `ids`: linear probing. A slot holds a part of the hash beside the place, so that ids are
-// compared only where they are likely equal. Two thirds of the slots are taken, 12 bytes an id in all; of the few ids of
-// a request a quarter, so that the processor guesses right that a slot is free.
+// Finds the place of an id among `ids`: linear probing. A slot holds a part of the hash beside the place, so that ids
+// are compared only where they are likely equal. Two thirds of the slots are taken, 12 bytes an id in all; of the few
+// ids of a request a quarter, so that the processor guesses right that a slot is free.
 class IdTable {
  public:
   static constexpr std::int32_t absent = -1;

@@ -52,10 +52,11 @@ class TensorValues : public std::span<const T> {
   std::vector<T> copy_;
 };
 
+using TensorMetadata = std::vector<std::pair<std::string, std::string>>;  // texts of a file by key
+
 // The tensors of a file's content, sorted by name; the views point into `content`. They must cover the data without gap
 // or overlap, each with the size of its shape; otherwise a SafetensorsError names the tensor. `metadata`: what gets the
-// file's texts by key.
-using TensorMetadata = std::vector<std::pair<std::string, std::string>>;
+// file's.
 std::vector<TensorView> read_safetensors(std::span<const std::byte> content, TensorMetadata* metadata = nullptr);
 
 // The text of a key; "" if there is none.
