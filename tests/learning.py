@@ -30,6 +30,13 @@ def logs_of(predictions: Any, position: Any, feedback: Any, **columns: Any) -> L
     return Logs(**given | columns)
 
 
+def slots_of(pages: Any, candidates: int) -> np.ndarray:
+    """Slots [R, N] of pages [R, k] of candidates' indices, best first; -1: not shown."""
+    position = np.full((len(pages), candidates), -1, np.int32)
+    np.put_along_axis(position, pages, np.broadcast_to(np.arange(pages.shape[1], dtype=np.int32), pages.shape), 1)
+    return position
+
+
 def tiny_logs(
     requests: int = 400,
     candidates: int = 12,

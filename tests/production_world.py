@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pygrade.logs import Logs
-from tests.learning import logs_of
+from tests.learning import logs_of, slots_of
 
 VALUES = (1.0, 20.0)  # of a click, and of an order, which needs no click
 CANDIDATES, PAGE, EXPONENT = 30, 8, 0.7
@@ -56,8 +56,7 @@ def shop(
     page = np.argsort(-scores, axis=1, kind="stable")[:, :PAGE]
     explored = rng.random(requests) < shuffled
     page[explored] = rng.permuted(page[explored], axis=1)
-    position = np.full((requests, CANDIDATES), -1)
-    np.put_along_axis(position, page, np.arange(PAGE), 1)
+    position = slots_of(page, CANDIDATES)
     looks = np.where(position >= 0, (np.maximum(position, 0) + 1.0) ** -EXPONENT, 0.0)
     logs = logs_of(
         predicted,

@@ -76,9 +76,6 @@ def with_blocks(page: str, found: Mapping[str, Summary]) -> str:
     return page
 
 
-# --- the ops ---------------------------------------------------------------------------------------------------------
-
-
 def bench(summary: Summary) -> str:
     """The README's five rows, each the worst shape of a target against peers, and where the others are."""
     first = next(iter(summary))

@@ -49,9 +49,6 @@ def block(measured: targets.Results) -> str:
     return generate.bench(summary.summarize(measured))
 
 
-# --- what is committed ----------------------------------------------------------------------------------------------
-
-
 def test_the_pages_say_what_the_committed_results_say():
     pages = {name: (ROOT / name).read_text() for name in generate.PAGES}
     assert [name for name in generate.BLOCKS if f"<!-- {name}:begin" not in "".join(pages.values())] == []
@@ -67,9 +64,6 @@ def test_the_committed_summary_has_every_target_and_what_was_timed():
     for entry in COMMITTED["bench"].values():
         assert set(entry["targets"]) == {target.name for target in targets.TARGETS}
         assert {"processor", "torch", "numpy"} <= entry["machine"].keys() and all(entry["commits"].values())
-
-
-# --- how it is made, on made-up results ------------------------------------------------------------------------------
 
 
 def test_a_block_without_results_says_so_and_one_without_an_end_is_refused():

@@ -16,6 +16,7 @@ from pygrade.runs.fit import fit
 from pygrade.training.evaluate_policy import policies_of, served_name
 from pygrade.training.training_record import FILE, TrainingRecord
 from tests.cli.test_cli import result
+from tests.learning import logs_of
 
 SEEDS = (0, 1, 2)
 FAST = {"static": CemConfig(iterations=3), "stage2": Stage2Config(steps=0), "tensorboard": False}
@@ -24,20 +25,17 @@ FAST = {"static": CemConfig(iterations=3), "stage2": Stage2Config(steps=0), "ten
 def noise(seed: int, requests: int = 400, page: int = 10) -> Logs:
     """Feedback that nothing predicts; the whole of each page is shown."""
     rng = np.random.default_rng(seed)
-    rows = requests * page
-    return Logs(
-        tasks=("click", "buy"),
-        features=tuple("abcdefghijkl"),
-        request_id=np.arange(requests),
-        user_id=rng.integers(0, requests // 2, requests),
-        offsets=np.arange(requests + 1) * page,
-        context=rng.normal(size=(requests, 12)).astype(np.float32),
-        item_id=rng.permutation(rows),
-        position=np.tile(np.arange(page), requests).astype(np.int32),
-        predictions=rng.beta(1, 9, (rows, 2)).astype(np.float32),
-        feedback=(rng.random((rows, 2)) < 0.1).astype(np.float32),
-        value=rng.uniform(1, 9, rows).astype(np.float32),
-    )
+    rows, shape = requests * page, (requests, page, 2)
+    columns = {
+        "tasks": ("click", "buy"),
+        "features": tuple("abcdefghijkl"),
+        "user_id": rng.integers(0, requests // 2, requests),
+        "context": rng.normal(size=(requests, 12)).astype(np.float32),
+        "item_id": rng.permutation(rows),
+    }
+    predictions, feedback = rng.beta(1, 9, shape), rng.random(shape) < 0.1
+    value = rng.uniform(1, 9, rows).astype(np.float32)
+    return logs_of(predictions, np.tile(np.arange(page), requests), feedback, value=value, **columns)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import pytest
 from pygrade.workers.ranks import train_here
 from tests.cluster.killer import Killer
 from tests.mtl.test_ranks import Job, loop
+from tests.workers.local_jobs import Loads
 
 pytestmark = pytest.mark.slow
 
@@ -31,16 +32,6 @@ def test_one_rank_is_a_job_that_goes_on_from_its_checkpoint(cluster, tmp_path):
 def test_an_error_of_the_data_is_raised_once_and_as_it_is(cluster, tmp_path):
     with pytest.raises(ValueError, match=r"labels of task 'a' is 2\.0 in row"):
         cluster.train(loop, Job(wrong=5), 2, tmp_path, "mtl")
-
-
-class Loads:
-    """Work that counts the jobs of the object."""
-
-    jobs = 0
-
-    def __call__(self, job):
-        self.jobs += 1
-        return self.jobs
 
 
 def test_a_worker_holds_the_work_of_one_map(cluster):

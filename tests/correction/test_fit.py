@@ -24,7 +24,7 @@ from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset
 from pygrade.logs.keys import hashes
 from pygrade.workers import LOCAL
-from tests.learning import logs_of
+from tests.learning import logs_of, slots_of
 from tests.workers.elsewhere import Elsewhere
 
 CURVE = np.arange(1, 11.0) ** -0.5
@@ -47,8 +47,7 @@ def world(requests: int = 1500, seed: int = 0, effect: float = 0.8, bend: float 
     given = 1 / (1 + np.exp(-(odds + bend * np.maximum(odds + 2.0, 0.0))))
     p = 1 / (1 + np.exp(-truth))
     order = np.argsort(-(odds.sum(1) + rng.normal(size=rows)).reshape(requests, count), 1)[:, :page]
-    position = np.full((requests, count), -1, np.int32)
-    np.put_along_axis(position, order, np.broadcast_to(np.arange(page, dtype=np.int32), order.shape), 1)
+    position = slots_of(order, count)
     look = np.where(position >= 0, CURVE[position], 0.0).reshape(-1)
     click = rng.random(rows) < look * p[:, 0]
     buy = click & (rng.random(rows) < p[:, 1])
@@ -337,8 +336,7 @@ def shop(requests: int, times: float, seed: int = 0, amount: float = 0.0) -> Log
     fewer = 1 / (0.45 * times + 0.55)
     truth = p * np.stack([np.ones(requests), np.where(member, times * fewer, fewer)], 1)[:, None]
     order = np.argsort(-(p @ [1.0, 6.0]) * np.exp(rng.normal(0, 0.4, (requests, count))), 1)[:, :page]
-    position = np.full((requests, count), -1, np.int32)
-    np.put_along_axis(position, order, np.broadcast_to(np.arange(page, dtype=np.int32), order.shape), 1)
+    position = slots_of(order, count)
     look = rng.random((requests, count)) < np.where(position >= 0, CURVE[position], 0.0)
     feedback = (look[..., None] & (rng.random(p.shape) < np.minimum(truth, 0.9))).astype(np.float64)
     values: tuple[float, ...] = (1.0, 8.0)

@@ -18,7 +18,7 @@ from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import expected_value
 from pygrade.training.propensity import slot_propensity
 from tests.corrections import random_correction
-from tests.learning import TASKS, VALUES, logs_of, tiny_logs
+from tests.learning import TASKS, VALUES, logs_of, slots_of, tiny_logs
 from tests.training.test_trade_offs import FAMILY, learned
 
 pytestmark = pytest.mark.usefixtures("slots_alone")
@@ -217,11 +217,10 @@ def foreign(seed, requests, slope, sigma=0.5, fresh=10_000):
         return x[..., :2].mean(1), truth, predicted.astype(np.float32)
 
     context, truth, predicted = drawn(requests)
-    position = np.full(truth.shape[:2], -1)
     page = np.argsort(-predicted @ np.array(VALUES), 1)[:, :5]
     shuffled = rng.random(requests) < 0.1
     page[shuffled] = rng.permuted(page[shuffled], axis=1)
-    np.put_along_axis(position, page, np.arange(5)[None], 1)
+    position = slots_of(page, truth.shape[1])
     looks = (position >= 0) & (rng.random(position.shape) < np.maximum(position + 1.0, 1.0) ** -0.7)
     click = looks & (rng.random(position.shape) < truth[..., 0])
     order = click & (rng.random(position.shape) < truth[..., 1] / truth[..., 0])

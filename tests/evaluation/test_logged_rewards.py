@@ -14,7 +14,7 @@ from pygrade.evaluation.reward_model import fit_events
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace, MarketplaceConfig
 from pygrade.simulation.simulate import rank_pages, simulate_logs
 from pygrade.training.propensity import propensity_curve
-from tests.learning import logs_of, tiny_logs
+from tests.learning import logs_of, slots_of, tiny_logs
 
 ZLOG = {"transform": "zlog"}
 CURVE = np.array([1.0, 0.6, 0.4])
@@ -35,8 +35,7 @@ def enumerated() -> tuple[LoggedRewards, np.ndarray]:
     """One request, logged once for every page that it could have got, with expected feedback; their probabilities."""
     pages, chance = every_page()
     count = len(pages)
-    position = np.full((count, 5), -1, np.int32)
-    np.put_along_axis(position, pages, np.arange(3, dtype=np.int32)[None], 1)
+    position = slots_of(pages, 5)
     feedback = slot_discount(position, CURVE) * WORTH
     logs = logs_of(np.full((count, 5, 1), 0.5), position, feedback, item_id=np.tile(np.arange(5), count))
     policy = LoggingPolicy(

@@ -224,9 +224,6 @@ def test_model_inputs_are_finite_and_normalized(features):
     assert abs(dense[:, at].mean()) < 1e-3 and abs(dense[:, at].std() - 1) < 1e-3
 
 
-# ---- what does not fit is named
-
-
 def test_errors_name_what_does_not_fit(log, features, tmp_path):
     def events(*columns):
         return dataclasses.replace(log, events=log.events.with_columns(*columns))

@@ -7,6 +7,7 @@ import pytest
 
 from pygrade.logs import Logs, concatenate, numbered
 from pygrade.logs.clusters import clusters_of, copied_share, effective_number
+from tests.learning import logs_of
 
 
 def make_logs(requests: int = 1200, users: int = 400, seed: int = 0, candidates: int = 12, tasks: int = 3) -> Logs:
@@ -18,18 +19,13 @@ def make_logs(requests: int = 1200, users: int = 400, seed: int = 0, candidates:
     rate = np.array([0.25, 0.12, 0.05])[:tasks] / (1 + np.maximum(position, 0)[..., None]) ** 0.7
     feedback = rng.random((*shape, tasks)) < rate
     feedback[position < 0] = False
-    return Logs(
-        tasks=("click", "cart", "order")[:tasks],
-        features=("age", "hour"),
-        request_id=np.arange(requests),
-        user_id=rng.integers(0, users, requests),
-        offsets=np.arange(0, requests * candidates + 1, candidates),
-        context=rng.normal(size=(requests, 2)).astype(np.float32),
-        item_id=rng.permuted(np.tile(np.arange(100), (requests, 1)), axis=1)[:, :candidates].reshape(-1),
-        position=position.reshape(-1),
-        predictions=rng.beta(2, 8, (requests * candidates, tasks)).astype(np.float32),
-        feedback=feedback.reshape(-1, tasks).astype(np.float32),
-    )
+    columns = {
+        "features": ("age", "hour"),
+        "user_id": rng.integers(0, users, requests),
+        "context": rng.normal(size=(requests, 2)).astype(np.float32),
+        "item_id": rng.permuted(np.tile(np.arange(100), (requests, 1)), axis=1)[:, :candidates].reshape(-1),
+    }
+    return logs_of(rng.beta(2, 8, (*shape, tasks)), position, feedback, **columns)
 
 
 def copy_of(logs: Logs, number: int = 1) -> Logs:

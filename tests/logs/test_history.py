@@ -10,6 +10,7 @@ from pygrade.logs import Logs
 from pygrade.logs.history import GROUPS, History, group_of, seen_before, without_columns
 from pygrade.logs.keys import hashes
 from pygrade.reference import history as reference
+from tests.learning import logs_of
 
 HOUR = 3_600_000
 
@@ -24,17 +25,16 @@ def make_log(seed: int = 0, requests: int = 400, users: int = 12, items: int = 4
     feedback = (rng.random((total, 2)) < predictions).astype(np.float32) * (position >= 0)[:, None]
     feedback[:, 1] *= feedback[:, 0]
     predictions[: total // 4] *= rng.random((total // 4, 2)) < 0.5  # 0: unknown
-    return Logs(
+    shape = (requests, rows, 2)
+    return logs_of(
+        predictions.reshape(shape),
+        position,
+        feedback.reshape(shape),
         tasks=("click", "order"),
         features=("hour",),
-        request_id=np.arange(requests),
         user_id=rng.integers(0, users, requests),
-        offsets=np.arange(requests + 1) * rows,
         context=rng.random((requests, 1)).astype(np.float32),
         item_id=np.concatenate([rng.choice(items, rows, replace=False) for _ in range(requests)]),
-        position=position,
-        predictions=predictions,
-        feedback=feedback,
         timestamp=1_700_000_000_000 + np.sort(rng.integers(0, 60 * 24 * HOUR, requests)),
         category=np.array(["", "a", "b"])[rng.integers(0, 3, total)],
     )

@@ -136,7 +136,6 @@ def test_months_before_days_where_only_that_is_possible():
     assert "dates (month/day/year)" in said
 
 
-# ---- roles -----------------------------------------------------------------------------------------------------------
 def test_every_column_of_a_shop_is_proposed():
     found = import_table(SHOP)
     assert found.mapping.roles == {
@@ -237,7 +236,6 @@ def test_visits_of_several_pages_are_named_and_joined_with_their_time():
     assert len(import_table(table, "request=session_id+at").fields["request_id"]) == 200
 
 
-# ---- exploration and values ------------------------------------------------------------------------------------------
 PAGES = np.array(["none", "shuffle"], object)[np.arange(2000) // CANDIDATES % 4 // 3]
 
 
@@ -333,7 +331,6 @@ def test_rare_values_are_pooled_and_those_of_no_table_are_counted():
     assert again.fields["item_features"].sum(0).tolist() == [0, 1000]
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
 HIDDEN = int(np.argmin(SHOWN))
 UNSURE = int(np.flatnonzero(SHOWN & (np.arange(ROWS) % 7 == 0))[0])
 FIRST_SHOWN = int(np.argmax(SHOP["clicked"]))

@@ -38,7 +38,6 @@ def rows(first, last):
     return pa.table({"x": np.arange(first, last), "day": [f"2026-03-0{1 + n % 3}" for n in range(first, last)]})
 
 
-# ---- objects ---------------------------------------------------------------------------------------------------------
 def test_objects_that_hand_over_arrow_give_the_same_log(tmp_path):
     parquet.write_table(SHOP, tmp_path / "shop.parquet")
     found = dataset.dataset(tmp_path / "shop.parquet")
@@ -79,7 +78,6 @@ def test_a_dataset_of_hugging_face():
         to_arrow(datasets.DatasetDict({"train": found, "test": found}))
 
 
-# ---- DuckDB ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def database(tmp_path):
     duckdb = pytest.importorskip("duckdb")
@@ -130,7 +128,6 @@ def test_doctor_takes_a_query(database, tmp_path, capsys):
     assert_same(read_logs(tmp_path / "again" / "logs"), read_logs(tmp_path / "run" / "logs"))
 
 
-# ---- Delta -----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def delta(tmp_path):
     """A table in four versions: two appends, a deletion, an append with a new column."""
@@ -206,7 +203,6 @@ def test_a_delta_table_at_a_url(delta, s3):
     assert numbers(read_table([f"{s3}/feed@v0"])[0]) == list(range(10))
 
 
-# ---- Iceberg ---------------------------------------------------------------------------------------------------------
 def iceberg_table(warehouse, folder):
     """A table in three snapshots: an append, an overwrite, a deletion; with a column that was renamed and one added."""
     sql = pytest.importorskip("pyiceberg.catalog.sql")
@@ -267,7 +263,6 @@ def test_an_iceberg_table_at_a_url(tmp_path, s3):
     assert where == f"feed@v{own.current_snapshot().snapshot_id}" and table.equals(own.scan().to_arrow())
 
 
-# ---- partitions ------------------------------------------------------------------------------------------------------
 def test_partitions_are_columns(tmp_path, s3):
     table = (
         rows(0, 30)

@@ -169,14 +169,6 @@ def test_a_leak_and_a_prerank_that_loses_are_said_loudly(run, tmp_path, monkeypa
     assert "leaks" not in without["stages"] and without["warnings"] == summary_of(run)["warnings"]
 
 
-def test_files_beside_the_log_do_not_redo_anything(run, tmp_path):
-    data = tmp_path / "log"
-    write_log(data)
-    (data / "report.html").write_text("of another command")
-    found = run_pipeline(f"logs:{data}", copy(run, tmp_path / "run"), CONFIG)
-    assert all(entry["cached"] for entry in found["stages"].values())
-
-
 def test_commands_do_not_overwrite_each_others_results(run, tmp_path, capsys):
     mine, data = copy(run, tmp_path / "run"), f"logs:{stage(run, 'logs') / 'policy'}"
     before = times(mine)
@@ -197,9 +189,10 @@ def test_a_bad_store_is_named_before_the_first_stage(tmp_path, store):
     assert not list((tmp_path / "run").glob("events-*"))
 
 
-def test_new_data_redoes_all(run, tmp_path):
+def test_new_data_redoes_all_and_a_file_beside_it_nothing(run, tmp_path):
     data = tmp_path / "log"
     write_log(data)
+    (data / "report.html").write_text("of another command")
     other = copy(run, tmp_path / "run")
     assert all(own["cached"] for own in run_pipeline(f"logs:{data}", other, CONFIG)["stages"].values())
     part = next(data.glob("*.parquet"))

@@ -131,7 +131,6 @@ def test_a_correction_and_a_challenger_are_saved(tmp_path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-# ---- saves at once ---------------------------------------------------------------------------------------------------
 def test_a_save_leaves_only_its_own_files(policy, folder) -> None:
     for name in ("policy-0123456789abcdef.safetensors", ".policy.json.partial-x", "policy-notes.safetensors"):
         (folder / name).touch()
@@ -209,7 +208,6 @@ def test_readers_beside_savers_see_whole_policies(folder) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
-# ---- the version -----------------------------------------------------------------------------------------------------
 def test_what_changes_what_is_served_changes_the_version() -> None:
     changes: list[dict[str, object]] = [
         {},
@@ -281,7 +279,6 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
     assert len(versions | {renamed.version}) == len(changes) + 1
 
 
-# ---- damage ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "longer", "of another save"])
 def test_damaged_tensors_are_named(folder, damage: str) -> None:
     path = tensors_of(folder)

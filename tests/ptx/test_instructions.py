@@ -17,7 +17,6 @@ FLOATS = {32: np.float32, 64: np.float64}
 rng = np.random.default_rng(5)
 
 
-# ---- exact results, as bits of the destination -----------------------------------------------------------------------
 def signed(x, bits):
     return x - (1 << bits) if x >> (bits - 1) & 1 else x
 
@@ -204,7 +203,6 @@ def permuted(a, b, selector):
     return result
 
 
-# ---- a kernel that executes one instruction on 32 lanes --------------------------------------------------------------
 def sizes(mnemonic, count):
     """Bits of the destination and of the sources; 1: a predicate."""
     parts = mnemonic.split(".")

@@ -164,9 +164,6 @@ def test_every_case_is_one_of_its_own():
     assert export.PolicyPage(policy_of("free"), K).free and not export.PolicyPage(policy_of("bounded"), K).free
 
 
-# --- multi-task models -----------------------------------------------------------------------------------------------
-
-
 def model_of(calibrated: bool = True, task_experts: int = 1):
     dense, ids, labels, time, _ = world(2000)
     labels[:, 1] *= labels[:, 0]
@@ -190,9 +187,6 @@ def test_the_graph_predicts_as_the_model(calibrated, task_experts):
         with torch.no_grad():
             found = module(torch.from_numpy(dense), torch.from_numpy(entries))
         assert_close(found, torch.from_numpy(predict(model, dense, ids)).double())
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def exported(tmp_path: Path, saved: Path, name: str, *options: str) -> dict:
@@ -355,9 +349,6 @@ def test_an_onnx_file_predicts(tmp_path, onnx_is_there):
         dense, ids, entries = rows_of(model, count)
         (found,) = run_onnx(session, (dense, entries))
         assert_close(torch.from_numpy(found), torch.from_numpy(predict(model, dense, ids)).double())
-
-
-# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

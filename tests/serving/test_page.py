@@ -1,13 +1,12 @@
 """A page's items by the caller's ids, and pages as small tables in a notebook."""
 
-from html.parser import HTMLParser
-
 import numpy as np
 import pytest
 import torch
 
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
+from tests.html_page import HtmlPage
 
 TASKS = ("click", "b<uy")
 PREDICTIONS = np.array([[[0.1, 0.2], [0.5, 0.1], [0.3, 0.9]], [[0.2, 0.2], [0.1, 0.4], [0.9, 0.1]]], np.float32)
@@ -17,29 +16,6 @@ PREDICTIONS = np.array([[[0.1, 0.2], [0.5, 0.1], [0.3, 0.9]], [[0.2, 0.2], [0.1,
 def ranker():
     policy = FusionPolicy(PolicySpec(TASKS, ("hour",)), torch.tensor([0.5, 0.5]), seed=0)
     return BlendedRanker(policy, seed=0)
-
-
-class Cells(HTMLParser):
-    """The rows of cells of all tables."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.rows, self.open = [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.open = True
-
-    def handle_endtag(self, tag):
-        self.open = self.open and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        if self.open:
-            self.rows[-1][-1] += data
 
 
 @pytest.mark.parametrize("ids", [np.array([[7, 8, 9], [17, 18, 19]]), np.array([["a", "b", "c"], ["d", "e", "f"]])])
@@ -64,11 +40,11 @@ def test_a_notebook_shows_weights_scores_and_contributions(ranker):
     page = ranker.rank(np.zeros((2, 1), np.float32), PREDICTIONS, 2, item_id=ids, request_id=np.array(["r1", "r2"]))
     shown = page._repr_html_()
     assert "<i>" not in shown and "b<uy" not in shown and "request r1: weights of policy" in shown
-    head, weights, first, *_ = Cells(shown).rows
+    head, weights, first, *_ = HtmlPage(shown).rows
     assert head == ["slot", "item", "score", "click", "b<uy"] and weights[1] == "weight"
     assert first[:2] == ["1", page.items[0, 0]] and first[2] == f"{page.values[0, 0]:+.3f}"
     assert first[3:] == [f"{part:+.3f}" for part in page.contributions[0, 0]]
-    assert len(Cells(shown).rows) == 2 * 4
+    assert len(HtmlPage(shown).rows) == 2 * 4
     many = ranker.rank(np.zeros((5, 1), np.float32), np.tile(PREDICTIONS[:1], (5, 1, 1)), 2)
     assert "and 2 more requests" in many._repr_html_()
 
@@ -76,6 +52,6 @@ def test_a_notebook_shows_weights_scores_and_contributions(ranker):
 def test_a_mixture_shows_the_baseline_beside_the_tasks(ranker):
     ranker.policy.mixture = Mixture(0.5, Baseline("expected value", "identity", (1.0, 2.0)))
     page = BlendedRanker(ranker.policy, seed=0).rank(np.zeros((2, 1), np.float32), PREDICTIONS, 2)
-    head, weights, first, *_ = Cells(page._repr_html_()).rows
+    head, weights, first, *_ = HtmlPage(page._repr_html_()).rows
     assert head[-1] == "expected value" and weights[-1] == "" and len(first) == len(head)
     assert sum(map(float, first[3:])) == pytest.approx(float(first[2]), abs=2e-3)

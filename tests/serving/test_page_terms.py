@@ -12,18 +12,18 @@ import torch
 from pygrade import _core, reference
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
-from pygrade.policy import Baseline, FusionPolicy, Mixture, PageTerms, PolicySpec
+from pygrade.policy import FusionPolicy, Mixture, PageTerms, PolicySpec
 from pygrade.serving import export
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import FEATURES, TASKS, random_correction
+from tests.serving.test_correction import CORRECTED as LOGARITHMIC
+from tests.serving.test_correction import EV
 from tests.serving.test_embedding import CRanker
 
 K, COUNT, DIMENSION = 8, 30, 5
 CATEGORIES = ("shoes", "bags", "hats")
-VALUES = (1.0, 3.0, 20.0, 0.5, 0.1)
 THROUGH = np.array([1.0, 1.0, 1.0, 1.0, 0.0])  # tasks that need the click; spend is a root of its own
-EV = Baseline("expected value", "identity", VALUES, True, value_tasks=("order",))
-CORRECTED = replace(EV, name="corrected expected value", corrected=True, logarithm=False)
+CORRECTED = replace(LOGARITHMIC, logarithm=False)
 IDENTITY = {"corrected": True, "transform": "identity", "value_tasks": ("order",)}
 POLICIES = {
     "expected value": ({}, Mixture(0.0, CORRECTED)),
@@ -34,7 +34,7 @@ POLICIES = {
     "raw network, mixed": ({}, Mixture(0.7, CORRECTED)),
 }
 WITHOUT_ROOT = {
-    "logarithm": ({}, Mixture(0.0, replace(CORRECTED, logarithm=True))),
+    "logarithm": ({}, Mixture(0.0, LOGARITHMIC)),
     "uncorrected": ({}, Mixture(1.0, CORRECTED, challenger=EV)),
     "raw network": ({"transform": "identity"}, None),
     "z-scores": (IDENTITY | {"transform": "zscore"}, None),

@@ -224,7 +224,6 @@ def test_a_damaged_copy_is_refused(s3, directory):
     refuses(StorageError, r"run/a\.txt", download, f"{s3}/run")
 
 
-# ---- errors ----------------------------------------------------------------------------------------------------------
 def test_a_bucket_that_is_not_there_is_named(s3):
     missing = f"{s3}-missing/logs"
     refuses(StorageError, f"{missing}.*no such bucket", lambda: Folder.at(missing).put("x", b""))
@@ -294,7 +293,6 @@ def test_a_url_that_lost_a_slash_is_refused(tmp_path):
     refuses(ValueError, "URL", Folder.at, Path("s3://bucket/x"))
 
 
-# ---- places of commands ----------------------------------------------------------------------------------------------
 def test_what_a_command_writes_appears_when_it_ends_well(s3):
     place = f"{s3}/runs/mine"
     with pytest.raises(RuntimeError), working_directory(place, "train") as out:

@@ -61,9 +61,6 @@ def test_many_records_at_once(store):
     assert set(found[:100] + found[-100:]) == {None}
 
 
-# --- time to live -----------------------------------------------------------------------------------------------------
-
-
 def test_a_record_ends_with_its_time(store):
     seen = []
     store.put_many("user", ids(1, 2, 6), [b"short", b"short", b"old"], ttl=0.6)
@@ -92,9 +89,6 @@ def test_a_sweep_goes_through_every_table_and_version(store):
     time.sleep(0.1)
     assert store.sweep() == (0 if store.url.startswith("redis") else 12_000)
     assert store.get_many("item", np.arange(2999, 3002)) == [None, b"y", b"y"]
-
-
-# --- updates ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_update_reads_changes_and_writes(store):
@@ -141,9 +135,6 @@ def test_an_update_that_fails_writes_nothing(store):
     assert store.get_tables([("user", ids(1)), ("item", ids(1))]) == [[b"1"], [None]]
     store.update_many("user", ids(1), lambda values: [b"after"])
     assert store.get_many("user", ids(1)) == [b"after"]
-
-
-# --- versions ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_store_without_a_version_says_so(empty):
@@ -214,9 +205,6 @@ def test_what_is_served_is_not_begun_again_and_not_dropped(store):
         refuses(StoreError, f"version '{version}' is complete; drop it first", store.begin, version)
     refuses(StoreError, "version 'v2' is current; switch to another first", store.drop, "v2")
     assert store.versions() == {"v1": "ready", "v2": "current"}
-
-
-# --- wrong arguments --------------------------------------------------------------------------------------------------
 
 
 def test_wrong_arguments_are_named(store):

@@ -52,9 +52,6 @@ def fill_large(store, version, mib):
         store.put_many("large", part, [bytes(1000)] * len(part), version=version)
 
 
-# --- records that are remembered --------------------------------------------------------------------------------------
-
-
 def test_what_another_process_writes_is_seen_at_once(path):
     """The reader remembers records; every commit of the writer must be noticed."""
     store, rng, model = made(path), np.random.default_rng(0), {}
@@ -72,9 +69,6 @@ def test_what_another_process_writes_is_seen_at_once(path):
                 assert writer.stdout.readline() == "done\n"
                 model |= dict.fromkeys(chosen.tolist(), value.encode())
             assert store.get_tables(asked)[0] == [model[key] for key in keys.tolist()], step
-
-
-# --- room -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_full_store_says_so_and_keeps_what_it_has(path):
@@ -127,9 +121,6 @@ def test_a_drop_that_was_interrupted_is_finished_by_a_sweep(path):
 def entries(path):
     with lmdb.open(str(path), readonly=True) as env:
         return env.stat()["entries"]
-
-
-# --- one process, several stores --------------------------------------------------------------------------------------
 
 
 def test_a_directory_can_be_opened_twice(path, tmp_path):
@@ -189,9 +180,6 @@ def test_a_deadline_that_has_passed_is_an_error(path):
     core = made(path).core
     refuses(_core.StoreUnreachableError, "deadline", core.get, BOTH, seconds=-1.0)
     assert core.get(BOTH, seconds=10.0) == [[b"v1"] * len(KEYS)] * 2
-
-
-# --- what is no store -------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_directory_is_an_error_and_stays_missing(path):
@@ -272,9 +260,6 @@ def test_a_file_cut_off_under_a_reader_is_an_error(path, left):
     os.truncate(path / "data.mdb", left)
     for act in (lambda: store.get_tables(BOTH), lambda: store.update_tables(BOTH, plus_one), store.current):
         refuses(StoreError, r"cut off: \d+ bytes", act)
-
-
-# --- read-only, and a full disk ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["address", "option"])

@@ -54,9 +54,6 @@ def outcome(act):
         return error
 
 
-# --- a server that fails ----------------------------------------------------------------------------------------------
-
-
 def test_a_server_that_dies_while_it_is_read_fails_the_read_at_once(server):
     store = made(server.url(timeout=5))
     server.freeze()  # so that the request is on its way when the server is killed
@@ -215,9 +212,6 @@ def test_a_name_is_resolved_within_the_timeout(server):
     assert took < 5.0
 
 
-# --- what is no store -------------------------------------------------------------------------------------------------
-
-
 def test_a_store_must_be_made_once(server):
     refuses(StoreError, "the server holds no store of this prefix", lambda: _core.open_store(server.url()))
     assert server.send("KEYS", "*") == []
@@ -316,9 +310,6 @@ def test_a_full_server_says_so_and_keeps_what_it_has(tmp_path):
         assert store.versions() == {"v1": "current"}
 
 
-# --- addresses and logins ---------------------------------------------------------------------------------------------
-
-
 def test_logins_databases_and_sockets(server, tmp_path, monkeypatch):
     made(server.url())
     with pytest.raises(StoreError):
@@ -394,9 +385,6 @@ def test_an_address_without_its_secret(url, without):
     assert without_secret(url) == without
 
 
-# --- round trips ------------------------------------------------------------------------------------------------------
-
-
 def test_a_read_is_one_round_trip_and_one_more_after_a_switch(server):
     writer, reader = made(server.url()), _core.open_store(server.url(timeout=5))
 
@@ -415,8 +403,6 @@ def test_a_read_is_one_round_trip_and_one_more_after_a_switch(server):
     assert reads(lambda: reader.put("user", KEYS, [b"x"] * len(KEYS))) == 2
     assert reads(lambda: reader.update(ALL, lambda tables: tables)) == 2
 
-
-# --- TLS --------------------------------------------------------------------------------------------------------------
 
 HAS_TLS = "needs TLS" not in str(outcome(lambda: _core.open_store("rediss://127.0.0.1:1/0", timeout=0.01)))
 needs_tls = pytest.mark.skipif(not HAS_TLS, reason="this build of the core lacks TLS")
@@ -475,9 +461,6 @@ def test_tls_checks_the_server_and_shows_a_certificate(certificates, tmp_path):
 @pytest.mark.skipif(HAS_TLS, reason="this build of the core has TLS")
 def test_a_build_without_tls_says_what_to_install():
     refuses(StoreError, "rediss://host/0 needs TLS", _core.open_store, "rediss://u:secret@host/0")
-
-
-# --- other kinds of servers -------------------------------------------------------------------------------------------
 
 
 def test_a_node_of_a_cluster_is_refused(tmp_path):

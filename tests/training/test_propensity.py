@@ -11,7 +11,7 @@ from pygrade.logs import Logs
 from pygrade.policy import PolicySpec
 from pygrade.training.propensity import SlotPropensity, propensity_curve, slot_propensity
 from pygrade.training.reward import CompositeReward
-from tests.learning import logs_of, tiny_logs
+from tests.learning import logs_of, slots_of, tiny_logs
 
 FIVE = RewardConfig(page_size=5)
 
@@ -68,8 +68,7 @@ def production_logs(
     order = np.argsort(-appeal.sum(2) - hidden * quality[item], 1, kind="stable")[:, :slots]
     exploration = np.where(rng.random(requests) < shuffled, "shuffle", "none")
     order = np.where((exploration == "shuffle")[:, None], rng.permuted(order, axis=1), order)
-    position = np.full(item.shape, -1, np.int32)
-    np.put_along_axis(position, order, np.broadcast_to(np.arange(slots, dtype=np.int32), order.shape), 1)
+    position = slots_of(order, candidates)
     examined = (rng.random(item.shape) < (np.maximum(position, 0) + 1.0) ** -exponent) & (position >= 0)
     merit = 0.6 * (hidden * quality[item][..., None] + (said != "nothing") * appeal) - 2.2
     chance = np.exp(merit + rng.normal(size=400)[user][:, None, None] * 0.7)

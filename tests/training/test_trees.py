@@ -13,7 +13,7 @@ from pygrade.training import evidence
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.trees import MOST, packed
 from tests.corrections import random_correction, random_requests
-from tests.learning import logs_of
+from tests.learning import logs_of, slots_of
 
 lightgbm = pytest.importorskip("lightgbm")
 CURVE = np.arange(1, 9.0) ** -0.5
@@ -29,8 +29,7 @@ def shop(requests: int = 3000, seed: int = 0, twist: float = 0.8):
     columns = rng.normal(size=(requests, count, 2)).astype(np.float32)
     truth = odds + 0.5 * columns[..., 0] + twist * np.sign(columns[..., 0] * columns[..., 1])
     order = np.argsort(rng.random((requests, count)), 1)[:, :page]
-    position = np.full((requests, count), -1, np.int32)
-    np.put_along_axis(position, order, np.broadcast_to(np.arange(page, dtype=np.int32), order.shape), 1)
+    position = slots_of(order, count)
     look = np.where(position >= 0, CURVE[position], 0.0)
     click = rng.random((requests, count)) < look / (1 + np.exp(-truth))
     given = 1 / (1 + np.exp(-odds))

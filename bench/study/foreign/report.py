@@ -21,7 +21,6 @@ _NULLS, _UNITS, _SECONDS, _SAME_Z = "null-", "units-", "units-seconds", 0.05
 _FALSE, _FALSE_EACH, _UNDECIDABLE, _COVERED, _CELLS = 0.025, 0.05, 0.05, 0.9, 20
 
 
-# ---- sums ------------------------------------------------------------------------------------------------------------
 def summed(records: Sequence[Record]) -> list[Row]:
     """A row for each family and size. Lifts become [sum, sum of squares] over the logs whose training did not fail."""
     cells: dict[tuple[str, int], list[Record]] = {}
@@ -99,7 +98,6 @@ def share(rows: Sequence[Row]) -> float:
     return float(100 * total(rows, "lift")[0] / gain) if gain > 0 else float("nan")
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
 def report(rows: Sequence[Row]) -> str:
     """A table of what was found by family and size, then the targets."""
     found = markdown(HEAD.split("|"), [_cells(row) for row in rows])
