@@ -38,7 +38,7 @@ void evaluate(const Policy& policy, py::handle context, py::handle predictions,
     correction.apply(c, rows, columns, memory, corrected);
     rows = corrected;
   }
-  policy.request_inputs(c, rows, i, in_force.multipliers);
+  policy.request_inputs(c, rows, workspace, i, in_force.multipliers);
   policy.evaluate(i, scenario, workspace, a, w);
 }
 

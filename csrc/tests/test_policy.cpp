@@ -27,7 +27,7 @@ Evaluation evaluate(const Policy& policy, const std::vector<float>& context, con
   Policy::Workspace workspace;
   Policy::RequestValues in_force;
   policy.find_values(values, scenario, in_force);
-  policy.request_inputs(context, predictions, result.inputs, in_force.multipliers);
+  policy.request_inputs(context, predictions, workspace, result.inputs, in_force.multipliers);
   policy.evaluate(result.inputs, scenario, workspace, result.concentration, result.weights);
   return result;
 }
@@ -246,7 +246,8 @@ TEST(a_policy_has_a_correction_a_challenger_prices_and_indicators) {
 
   std::vector<float> inputs(policy->num_inputs());
   const std::vector<float> predictions(6, 0.5f);
-  policy->request_inputs(std::vector<float>{2.0f, HUGE_VALF}, predictions, inputs);
+  Policy::Workspace workspace;
+  policy->request_inputs(std::vector<float>{2.0f, HUGE_VALF}, predictions, workspace, inputs);
   CHECK(inputs[0] == 2.0f && std::isnan(inputs[1]) && inputs[2] == 1.0f && inputs[3] == 0.0f);
 }
 

@@ -88,7 +88,7 @@ TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
 
     std::vector<float> inputs(policy->num_inputs());
     Policy::Workspace workspace;
-    policy->request_inputs(context, predictions, inputs);
+    policy->request_inputs(context, predictions, workspace, inputs);
     policy->evaluate(inputs, {}, workspace, expected.concentration, expected.weights);
     const auto code = static_cast<Transform>(std::string_view(name) == "identity" ? 0
                                              : std::string_view(name) == "log"    ? 1

@@ -71,7 +71,7 @@ class PYGRADE_API Policy {
   const std::string& version() const { return version_; }          // of all that is served, as in the logs: 12 digits
   const std::string& schema_hash() const { return schema_hash_; }  // of tasks, features and formula: 16 digits
   const std::string& transform() const { return transform_; }      // identity, log, zscore, zlog, rank or log1p
-  float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm
+  float beta() const { return beta_; }                             // added to predictions before a logarithm
   float epsilon() const { return epsilon_; }                       // added to the standard deviation of a z-score
   std::span<const float> slope() const { return slope_; }          // [T] of log1p, log(1 + slope_t p_t)
   // F, those of indicators(), 2T of the predictions, T of the tasks' values.
@@ -172,18 +172,20 @@ class PYGRADE_API Policy {
   void find_values(std::span<const float> values, std::optional<std::string_view> scenario,
                    RequestValues& memory) const;
 
-  // Working memory of `evaluate`; grows to the needs of the largest policy and is reused.
+  // Working memory; grows to the needs of the largest policy and request and is reused.
   struct Workspace {
     std::vector<float> activations;
+    std::vector<float> logs;    // [N, T] log(p + beta) of the last request_inputs, not of context_only()
+    std::vector<float> moments;  // [2, T] their means, and their squared deviations summed over the candidates
   };
 
   // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features are unknown),
   // corrected if the policy is corrected() → raw inputs[num_inputs]: the context; 1 for the indicators() that are
-  // unknown, 0 for the others; unless context_only() per task mean and std of log(p + beta) over the candidates, in
-  // double; with trade_offs() log(u + beta) of RequestValues::multipliers[T] (empty: 1). A policy of the context alone
+  // unknown, 0 for the others; unless context_only() per task mean and std of log(p + beta) over the candidates, the
+  // statistics of <pygrade/fusion.hpp>; with trade_offs() log(u + beta) of RequestValues::multipliers[T] (empty: 1). A policy of the context alone
   // needs no predictions, so that it can run beside the model that makes them.
-  void request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,
-                      std::span<const float> multipliers = {}) const;
+  void request_inputs(std::span<const float> context, std::span<const float> predictions, Workspace& workspace,
+                      std::span<float> inputs, std::span<const float> multipliers = {}) const;
 
   // Raw inputs → concentration[T], under the scenario's exploration factor (none or unknown: 1), and the weights[T] to
   // serve: the Dirichlet mean, projected onto the weight constraints. With an evidence prior the mean is shrunk towards
@@ -206,8 +208,7 @@ class PYGRADE_API Policy {
 
   std::vector<std::string> tasks_, features_, scenarios_;
   std::string version_, schema_hash_, transform_;
-  double beta_ = 1e-7;
-  float epsilon_ = 1e-3f;
+  float beta_ = 1e-7f, epsilon_ = 1e-3f;
   std::vector<float> slope_;  // [T]
   float floor_ = 0.0f;
   float total_ = 0.0f;

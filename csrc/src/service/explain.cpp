@@ -40,7 +40,8 @@ void write_inputs(const Policy& policy, const Request& request, const ScoreParts
   std::vector<float> inputs(policy.num_inputs());
   Policy::RequestValues in_force;
   if (policy.trade_offs()) policy.find_values(request.values, request.scenario, in_force);
-  policy.request_inputs(request.context, predictions, inputs, in_force.multipliers);
+  Policy::Workspace workspace;
+  policy.request_inputs(request.context, predictions, workspace, inputs, in_force.multipliers);
   out.object(input_names(policy), inputs);
 }
 

@@ -199,8 +199,8 @@ void Policy::find_values(std::span<const float> given, std::optional<std::string
           "values is 0 for every task; want at least one that is not");
 }
 
-void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,
-                            std::span<const float> multipliers) const {
+void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions, Workspace& workspace,
+                            std::span<float> inputs, std::span<const float> multipliers) const {
   const std::size_t tasks = tasks_.size();
   require(context.size() == features_.size(), "context must have one value for each feature of the policy");
   require(predictions.size() % tasks == 0 && (context_only_ || !predictions.empty()),
@@ -215,23 +215,24 @@ void Policy::request_inputs(std::span<const float> context, std::span<const floa
   rest = rest.subspan(indicators_.size());
   const detail::FloatEnvironment environment;
   const detail::PolicyKernels& kernels = PYGRADE_KERNELS(policy_kernels);
-  const auto count = static_cast<std::int64_t>(tasks);
-  double mean[max_tasks];
-  double square[max_tasks];
+  const auto width = static_cast<std::int64_t>(tasks);
+  auto& [activations, logs, moments] = workspace;
   if (!context_only_) {
-    kernels.log_moments(predictions.data(), static_cast<std::int64_t>(predictions.size() / tasks), count, beta_, mean,
-                        square);
+    const std::size_t rows = predictions.size() / tasks;
+    logs.resize(predictions.size());
+    moments.resize(2 * tasks);
+    float *const mean = moments.data(), *const square = mean + tasks;
+    kernels.log_moments(predictions.data(), static_cast<std::int64_t>(rows), width, beta_, logs.data(), mean, square);
     for (std::size_t t = 0; t < tasks; ++t) {
-      rest[t] = static_cast<float>(mean[t]);
-      rest[tasks + t] = static_cast<float>(std::sqrt(square[t]));
+      rest[t] = mean[t];
+      rest[tasks + t] = std::sqrt(square[t] / static_cast<float>(rows));
     }
     rest = rest.subspan(2 * tasks);
   }
   if (!trade_offs_) return;
-  float ones[max_tasks];
+  float ones[max_tasks], unused[max_tasks];
   std::ranges::fill(ones, 1.0f);
-  kernels.log_moments(multipliers.empty() ? ones : multipliers.data(), 1, count, beta_, mean, square);
-  for (std::size_t t = 0; t < tasks; ++t) rest[t] = static_cast<float>(mean[t]);
+  kernels.log_moments(multipliers.empty() ? ones : multipliers.data(), 1, width, beta_, unused, rest.data(), unused);
 }
 
 // m / (n + m): the share of the scenario's fallback weights in the served weights.

@@ -15,9 +15,15 @@ struct Segments {
 };
 
 struct PolicyKernels {
-  // Mean and mean squared deviation over rows[count, tasks] of log(p + beta), per task, in double.
-  void (*log_moments)(const float* rows, std::int64_t count, std::int64_t tasks, double beta, double* mean,
-                      double* square);
+  // logs[count, tasks] = log(p + beta) of rows[count, tasks], and of each task their mean[tasks] and the sum of their
+  // squared deviations, square[tasks]: the bits of the ops' zlog.
+  void (*log_moments)(const float* rows, std::int64_t count, std::int64_t tasks, float beta, float* logs, float* mean,
+                      float* square);
+  // Logarithms → the z-scores of zlog, in place; mean and square as of log_moments.
+  void (*standardize)(float* logs, std::int64_t count, std::int64_t tasks, const float* mean, const float* square,
+                      float epsilon);
+  // True if values[i] is outside low[i modulo width] … high[i modulo width], or NaN.
+  bool (*any_outside)(const float* values, std::int64_t count, const float* low, const float* high, std::int64_t width);
   // out[j] = bias[j] + Σ_i x[i] · weights[i, j] over `inputs`, for j < outputs, a multiple of lane_padding.
   void (*linear)(const float* x, std::int64_t inputs, const float* weights, const float* bias, std::int64_t outputs,
                  float* out);

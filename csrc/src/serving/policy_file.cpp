@@ -164,7 +164,7 @@ class PolicyReader {
       throw detail::JsonError("'hidden' must be 1 … 64 widths of 1 … 65536");
     if (served.at("correction").type != Json::Type::null) correction(served.object_at("correction"));
     inputs_of(schema);
-    p.beta_ = positive(config, "beta");
+    p.beta_ = static_cast<float>(positive(config, "beta"));
     p.epsilon_ = static_cast<float>(positive(config, "epsilon"));
     p.total_ = static_cast<float>(positive(config, "total_concentration"));
     const bool chosen = config.at("concentration_floor").type != Json::Type::null;

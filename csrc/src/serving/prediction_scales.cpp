@@ -84,15 +84,11 @@ PredictionScales::PredictionScales(std::vector<std::string> tasks, std::vector<s
 }
 
 bool PredictionScales::check(std::span<const float> predictions) const {
-  if (empty()) return detail::any_missing(predictions);
-  std::uint32_t odd = 0;  // a count, so that compilers vectorize it
-  const std::size_t width = low_.size();
-  for (std::size_t first = 0; first < predictions.size(); first += width) {
-    const float* const values = predictions.data() + first;
-    const std::size_t size = std::min(width, predictions.size() - first);
-    for (std::size_t i = 0; i < size; ++i) odd += (values[i] >= low_[i]) & (values[i] <= high_[i]) ? 0u : 1u;
-  }
-  if (odd == 0) return false;
+  if (empty()) return detail::any_outside(predictions);
+  if (!PYGRADE_KERNELS(policy_kernels)
+           .any_outside(predictions.data(), static_cast<std::int64_t>(predictions.size()), low_.data(), high_.data(),
+                        static_cast<std::int64_t>(low_.size())))
+    return false;
   for (std::size_t i = 0; i < predictions.size(); ++i)
     if (const std::size_t t = i % tasks_.size();
         !is_missing(predictions[i]) && (predictions[i] < low_[t] || predictions[i] > high_[t]))

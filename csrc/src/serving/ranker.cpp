@@ -13,6 +13,7 @@
 #include "serving/draws.hpp"
 #include "serving/missing.hpp"
 #include "serving/page_places.hpp"
+#include "serving/policy.hpp"
 #include "serving/prediction_scales.hpp"
 #include "serving/request_fields.hpp"
 #include "serving/score_sources.hpp"
@@ -64,16 +65,16 @@ void check_history(const Policy& policy, const ScoreSources& sources, const Requ
 
 // True if a prediction is missing; refuses those that their scale can't have.
 bool check_predictions(const Policy& policy, const Request& request) {
-  return request.as_logged ? any_missing(request.predictions) : policy.scales().check(request.predictions);
+  if (request.as_logged || policy.scales().empty()) return detail::any_outside(request.predictions);
+  return policy.scales().check(request.predictions);
 }
 
 // Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
 void check_signs(const Policy& policy, const Request& request) {
   if (!ScoreSources(policy, request).take_logarithms(policy)) return;
-  std::uint32_t negative = 0;
-  for (const float value : request.predictions) negative += value < 0.0f ? 1u : 0u;
+  if (!detail::any_outside(request.predictions, 0.0f)) return;
   const std::size_t tasks = policy.tasks().size();
-  for (std::size_t i = 0; negative > 0 && i < request.predictions.size(); ++i)
+  for (std::size_t i = 0; i < request.predictions.size(); ++i)
     if (request.predictions[i] < 0.0f && !any_missing(request.predictions.subspan(i / tasks * tasks, tasks)))
       throw std::invalid_argument("predictions is negative at candidate " + std::to_string(i / tasks) + ", task " +
                                   std::to_string(i % tasks) + "; want predictions >= 0 under a logarithm");
@@ -136,6 +137,7 @@ struct Ranker::Memory {
   std::array<std::atomic<std::uint64_t>, counts> counters{};
 
   Policy::Workspace workspace;
+  bool has_logs = false;  // the workspace has the logarithms of the request
   std::vector<float> inputs, context;
   std::vector<float> concentration, weights;        // [T]
   std::vector<float> present;                       // [N', T] rows without a missing prediction
@@ -160,7 +162,7 @@ struct Ranker::Memory {
   // Keeps no more than 4 MiB of each after a large request.
   void trim() {
     for (auto* values :
-         {&present, &leveled, &items, &corrected, &priced, &transformed, &prices, &scores, &baseline.predictions,
+         {&workspace.logs, &present, &leveled, &items, &corrected, &priced, &transformed, &prices, &scores, &baseline.predictions,
           &correction.columns, &page.value, &page.root, &page.embeddings, &part, &reading.predictions})
       if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
     if (draws.capacity() > std::size_t{1} << 18) decltype(draws)().swap(draws);
@@ -171,6 +173,8 @@ struct Ranker::Memory {
   std::span<const float> prices_of(const ScoreSources& sources, const Policy& used, const Request& request, bool gaps);
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows);
   std::span<const float> network_rows(const Policy& used, std::span<const float> rows, std::span<const float> values);
+  std::span<const float> transform_rows(const Policy& used, std::span<const float> rows, std::span<const float> values,
+                                        FusionOptions& options);
   void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
   void make_scores(const ScoreSources& sources, const Policy& used, const Request& request, std::span<const float> rows,
@@ -222,7 +226,8 @@ bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, 
   }
   if (features > 0 && unknown == features) return false;
   inputs.resize(used.num_inputs());
-  used.request_inputs(context, rows, inputs, values.multipliers);
+  used.request_inputs(context, rows, workspace, inputs, values.multipliers);
+  has_logs = !used.context_only();
   used.evaluate(inputs, request.scenario, workspace, concentration, weights);
   return std::ranges::all_of(concentration, [](float a) { return std::isfinite(a) && a > 0.0f; }) &&
          std::ranges::all_of(weights, [](float w) { return std::isfinite(w); });
@@ -276,6 +281,22 @@ std::span<const float> Ranker::Memory::network_rows(const Policy& used, std::spa
   for (std::size_t t = 0; t < tasks; ++t)
     for (std::size_t i = 0; used.priced()[t] && i < values.size(); ++i) priced[i * tasks + t] *= values[i];
   return priced;
+}
+
+// The same rows, transformed as far as the logarithms of the network's inputs do it; `options` then has what is left.
+std::span<const float> Ranker::Memory::transform_rows(const Policy& used, std::span<const float> rows,
+                                                      std::span<const float> values, FusionOptions& options) {
+  const bool z = options.transform == Transform::zlog;
+  if (!has_logs || !used.priced().empty() || !(z || options.transform == Transform::log))
+    return network_rows(used, rows, values);
+  const std::size_t tasks = weights.size();
+  options.transform = Transform::identity;
+  if (z)
+    PYGRADE_KERNELS(policy_kernels)
+        .standardize(workspace.logs.data(), static_cast<std::int64_t>(rows.size() / tasks),
+                     static_cast<std::int64_t>(tasks), workspace.moments.data(), workspace.moments.data() + tasks,
+                     options.epsilon);
+  return workspace.logs;
 }
 
 // Missing predictions must not enter the statistics of the others: transforms `some`, the rows without one, then ranks
@@ -344,8 +365,9 @@ void Ranker::Memory::make_scores(const ScoreSources& sources, const Policy& used
     if (sources.challenger != nullptr) {
       of(*sources.challenger, other);
     } else if (sources.network) {
-      const auto fused = network_rows(used, used.corrected() ? corrected : rows, item_values);
-      fuse_scores(Scores::dense(fused.data(), ScoreType::float32, 1, count(some), count(tasks)), weights, 1, options,
+      FusionOptions left = options;
+      const auto fused = transform_rows(used, used.corrected() ? corrected : rows, item_values, left);
+      fuse_scores(Scores::dense(fused.data(), ScoreType::float32, 1, count(some), count(tasks)), weights, 1, left,
                   other);
     } else {
       std::ranges::fill(other, 0.0f);
@@ -450,9 +472,9 @@ Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request&
   const std::size_t rows = request.predictions.size() / tasks;
   memory.weights.resize(tasks);
   memory.concentration.resize(tasks);
+  memory.has_logs = false;
   used.find_values(request.values, request.scenario, memory.values);
-  if (!sources.network_alone() || !used.priced().empty()) check_signs(used, request);
-
+  check_signs(used, request);
   if (gaps) {
     memory.present.clear();
     memory.present.reserve(present.size());
@@ -598,19 +620,14 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
   } else {
     const auto item_values = memory.prices_of(sources, used, request, gaps);
     const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
-    const auto fused = memory.network_rows(used, rows_of_network, item_values);
-    try {
-      if (gaps)
-        memory.rank_with_gaps(request, fused, options, buffer);
-      else
-        pygrade::rank(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
-                                    static_cast<std::int64_t>(tasks)),
-                      memory.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
-                      buffer.values, buffer.indices);
-    } catch (const std::invalid_argument&) {
-      check_signs(used, request);  // as the op names them scores
-      throw;
-    }
+    const auto fused = memory.transform_rows(used, rows_of_network, item_values, options);
+    if (gaps)
+      memory.rank_with_gaps(request, fused, options, buffer);
+    else
+      pygrade::rank(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
+                                  static_cast<std::int64_t>(tasks)),
+                    memory.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
+                    buffer.values, buffer.indices);
   }
 
   if (terms == nullptr) std::ranges::fill(buffer.effects, PageEffect{});
