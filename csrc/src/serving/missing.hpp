@@ -20,7 +20,8 @@ inline bool any_missing(std::span<const float> predictions) {
 // True if a value is below `low`, or not finite: any_missing of many.
 inline bool any_outside(std::span<const float> values, float low = std::numeric_limits<float>::lowest()) {
   constexpr float high = std::numeric_limits<float>::max();
-  return PYGRADE_KERNELS(policy_kernels).any_outside(values.data(), static_cast<std::int64_t>(values.size()), &low, &high, 1);
+  return PYGRADE_KERNELS(policy_kernels)
+      .any_outside(values.data(), static_cast<std::int64_t>(values.size()), &low, &high, 1);
 }
 
 // The smallest prediction of a task that is not missing; 0 without any.

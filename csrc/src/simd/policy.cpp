@@ -35,8 +35,7 @@ void column_sums(const float* rows, std::int64_t count, std::int64_t tasks, Fold
 
 void log_moments(const float* rows, std::int64_t count, std::int64_t tasks, float beta, float* logs, float* mean,
                  float* square) {
-  __builtin_memcpy(logs, rows, static_cast<std::size_t>(count * tasks) * sizeof(float));
-  log_row(logs, count * tasks, beta);
+  log_row(rows, logs, count * tasks, beta);
   column_sums(logs, count, tasks, [](float sum, float x, std::int64_t) { return sum + x; }, mean);
   for (std::int64_t t = 0; t < tasks; ++t) mean[t] /= static_cast<float>(count);
   float center[accumulators * max_tasks];
@@ -63,17 +62,15 @@ void standardize(float* rows, std::int64_t count, std::int64_t tasks, const floa
 }
 
 bool any_outside(const float* values, std::int64_t count, const float* low, const float* high, std::int64_t width) {
-  std::uint32_t outside = 0;  // a count, so that compilers vectorize it
-  if (width == 1) {
-    const float least = *low, most = *high;
-    for (std::int64_t i = 0; i < count; ++i) outside += (values[i] >= least) & (values[i] <= most) ? 0u : 1u;
-  }
+  std::uint32_t outside = 0;  // without an early exit, so that compilers vectorize it
+  if (width == 1)
+    for (std::int64_t i = 0; i < count; ++i) outside |= (values[i] >= *low) & (values[i] <= *high) ? 0u : 1u;
   for (std::int64_t begin = 0; width > 1 && begin < count; begin += width) {
     const std::int64_t size = count - begin < width ? count - begin : width;
     for (std::int64_t j = 0; j < size; ++j)
-      outside += (values[begin + j] >= low[j]) & (values[begin + j] <= high[j]) ? 0u : 1u;
+      outside |= (values[begin + j] >= low[j]) & (values[begin + j] <= high[j]) ? 0u : 1u;
   }
-  return outside > 0;
+  return outside != 0;
 }
 
 // A block of outputs stays in registers over all inputs.

@@ -224,7 +224,7 @@ struct RowFuser {
 
 // The transform of the scores of whole rows, in place. `slopes` repeats the options' slope for each of them.
 inline void transform_rows(float* scores, std::int64_t size, const FusionOptions& options, const float* slopes) {
-  if (options.transform == Transform::log) log_row(scores, size, options.beta);
+  if (options.transform == Transform::log) log_row(scores, scores, size, options.beta);
   if (options.transform != Transform::log1p) return;
   for (std::int64_t i = 0; i < size; ++i) scores[i] = slopes[i] * scores[i];
   log1p_row(scores, size);

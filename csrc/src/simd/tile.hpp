@@ -157,14 +157,15 @@ inline void zscore_row(float* row, std::int64_t count, float epsilon) {
 
 constexpr std::int64_t log_block = 1024;  // numbers that stay in the first-level cache
 
-// log(x + beta) of a row in place. Blocks of normal, positive, finite numbers have no special cases.
-inline void log_row(float* row, std::int64_t count, float beta) {
+// log(x + beta) of a row, in another one or in place. Blocks of normal, positive, finite numbers have no special cases.
+inline void log_row(const float* from, float* row, std::int64_t count, float beta) {
   for (std::int64_t begin = 0; begin < count; begin += log_block) {
     float* x = row + begin;
     const std::int64_t size = count - begin < log_block ? count - begin : log_block;
     std::uint32_t special = 0;
+#pragma GCC ivdep  // a number depends on that of its own place alone
     for (std::int64_t i = 0; i < size; ++i) {
-      x[i] += beta;
+      x[i] = from[begin + i] + beta;
       special |= bits_of(x[i]) - 0x00800000u >= 0x7f000000u ? 1u : 0u;
     }
     if (special == 0)
@@ -203,7 +204,7 @@ inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks,
   if (options.transform == Transform::identity || count == 0) return;
   for (std::int64_t t = 0; t < tasks; ++t) {
     float* row = tile + t * stride;
-    if (options.transform == Transform::log || options.transform == Transform::zlog) log_row(row, count, options.beta);
+    if (options.transform == Transform::log || options.transform == Transform::zlog) log_row(row, row, count, options.beta);
     if (options.transform == Transform::log1p) {
       const float slope = options.slope == nullptr ? 1.0f : options.slope[t];
       for (std::int64_t i = 0; i < count; ++i) row[i] = slope * row[i];
