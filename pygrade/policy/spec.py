@@ -162,8 +162,8 @@ class PolicySpec:
         1).
 
         context [R, F]; predictions [M, T] with offsets [R + 1] (every request with at least one row), or [R, N, T]:
-        corrected ones, if the config asks for them. Statistics are float64; serving sums floats in a fixed order, within
-        the tolerance of float32 of these. Features that are not finite are NaN.
+        corrected ones, if the config asks for them. Statistics are float64; serving sums floats in a fixed order,
+        within the rounding of float32. Features that are not finite are NaN.
         """
         context = np.asarray(context, np.float32)
         if context.ndim != 2 or context.shape[1] != len(self.features):

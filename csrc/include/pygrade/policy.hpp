@@ -175,15 +175,15 @@ class PYGRADE_API Policy {
   // Working memory; grows to the needs of the largest policy and request and is reused.
   struct Workspace {
     std::vector<float> activations;
-    std::vector<float> logs;    // [N, T] log(p + beta) of the last request_inputs, not of context_only()
+    std::vector<float> logs;     // [N, T] log(p + beta) of the last request_inputs, not of context_only()
     std::vector<float> moments;  // [2, T] their means, and their squared deviations summed over the candidates
   };
 
   // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features are unknown),
   // corrected if the policy is corrected() → raw inputs[num_inputs]: the context; 1 for the indicators() that are
   // unknown, 0 for the others; unless context_only() per task mean and std of log(p + beta) over the candidates, the
-  // statistics of <pygrade/fusion.hpp>; with trade_offs() log(u + beta) of RequestValues::multipliers[T] (empty: 1). A policy of the context alone
-  // needs no predictions, so that it can run beside the model that makes them.
+  // statistics of <pygrade/fusion.hpp>; with trade_offs() log(u + beta) of RequestValues::multipliers[T] (empty: 1). A
+  // policy of the context alone needs no predictions, so that it can run beside the model that makes them.
   void request_inputs(std::span<const float> context, std::span<const float> predictions, Workspace& workspace,
                       std::span<float> inputs, std::span<const float> multipliers = {}) const;
 

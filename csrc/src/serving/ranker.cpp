@@ -161,9 +161,9 @@ struct Ranker::Memory {
 
   // Keeps no more than 4 MiB of each after a large request.
   void trim() {
-    for (auto* values :
-         {&workspace.logs, &present, &leveled, &items, &corrected, &priced, &transformed, &prices, &scores, &baseline.predictions,
-          &correction.columns, &page.value, &page.root, &page.embeddings, &part, &reading.predictions})
+    for (auto* values : {&workspace.logs, &present, &leveled, &items, &corrected, &priced, &transformed, &prices,
+                         &scores, &baseline.predictions, &correction.columns, &page.value, &page.root, &page.embeddings,
+                         &part, &reading.predictions})
       if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
     if (draws.capacity() > std::size_t{1} << 18) decltype(draws)().swap(draws);
   }

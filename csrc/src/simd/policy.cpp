@@ -119,6 +119,7 @@ void piecewise_linear(const float* values, std::int64_t stride, std::int64_t cou
 
 }  // namespace
 
-const PolicyKernels policy_kernels{&log_moments, &standardize, &any_outside, &linear, &silu, &exp_in_place, &piecewise_linear};
+const PolicyKernels policy_kernels{&log_moments, &standardize,  &any_outside,     &linear,
+                                   &silu,        &exp_in_place, &piecewise_linear};
 
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -204,7 +204,8 @@ inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks,
   if (options.transform == Transform::identity || count == 0) return;
   for (std::int64_t t = 0; t < tasks; ++t) {
     float* row = tile + t * stride;
-    if (options.transform == Transform::log || options.transform == Transform::zlog) log_row(row, row, count, options.beta);
+    if (options.transform == Transform::log || options.transform == Transform::zlog)
+      log_row(row, row, count, options.beta);
     if (options.transform == Transform::log1p) {
       const float slope = options.slope == nullptr ? 1.0f : options.slope[t];
       for (std::int64_t i = 0; i < count; ++i) row[i] = slope * row[i];
