@@ -93,7 +93,7 @@ TEST(every_instruction_set_gives_these_bits) {
     CHECK_EQUAL(Artifact::sha256({reinterpret_cast<const char*>(actual.data()), actual.size() * 4}).substr(0, 16),
                 expected);
   };
-  check(result.inputs, "0039daa7c90f1bf9");
+  check(result.inputs, "eced1c2579d26f4b");
   check(result.concentration, "687e189460dc21d7");
   Artifact shrunk;
   shrunk.evidence_scale = "log1p";
