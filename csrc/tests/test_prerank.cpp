@@ -124,7 +124,7 @@ TEST(a_warm_prerank_allocates_nothing) {
   }
 }
 
-TEST(files_are_read_and_stay_mapped) {
+TEST(files_are_read_and_kept) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("pygrade_test_prerank_" + std::to_string(std::random_device{}()));
   const PrerankFiles files = PrerankFiles{}.draw();

@@ -103,7 +103,7 @@ TEST(damage_is_named) {
 }
 
 // Beyond 2^30 bytes; nothing of the file is on the disk but its ends.
-TEST(a_tensor_of_more_than_a_gigabyte_is_a_view_of_the_mapped_file) {
+TEST(a_tensor_of_more_than_a_gigabyte_is_a_view_of_the_content) {
   const auto path =
       std::filesystem::temp_directory_path() / ("pygrade_test_large_" + std::to_string(std::random_device{}()));
   constexpr std::size_t size = (std::size_t{1} << 30) + 4096;
@@ -113,8 +113,10 @@ TEST(a_tensor_of_more_than_a_gigabyte_is_a_view_of_the_mapped_file) {
   {
     const OpenFile open(path);
     CHECK_THROWS(pygrade::ArtifactError, "want ≤ 2^30", open.content());
-    const pygrade::FileContent content = open.map();
-    std::filesystem::remove(path);  // the mapping stays
+    const pygrade::FileContent content = open.large_content();
+    CHECK(::truncate(path.c_str(), 0) == 0);  // the content stays
+    CHECK_THROWS(pygrade::ArtifactError, "changed while it was read", open.large_content());
+    std::filesystem::remove(path);
     CHECK(open.replaced() && content.owner() != nullptr);
     const auto tensors = read_safetensors(content);
     CHECK(tensors[0].bytes.size() == size && tensors[0].bytes[0] == std::byte{1});

@@ -1,4 +1,4 @@
-// The bytes of a file: owned, mapped from the disk, or borrowed from the caller.
+// The bytes of a file: owned, or borrowed from the caller.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ class PYGRADE_API FileContent {
   FileContent(std::vector<std::byte> bytes);  // owned
   // Borrowed: the bytes must live as long as this and its copies.
   FileContent(std::span<const std::byte> bytes);
-  // Memory that lives as long as `owner`, such as a mapping.
+  // Memory that lives as long as `owner`, such as a part of a bundle.
   FileContent(std::shared_ptr<const void> owner, std::span<const std::byte> bytes);
 
   operator std::span<const std::byte>() const { return bytes_; }

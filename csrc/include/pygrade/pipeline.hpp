@@ -41,8 +41,8 @@ class HotSwap;
 // The files of an artifact: their paths below it, "policy/policy.json", and contents.
 using ArtifactFiles = std::vector<std::pair<std::string, FileContent>>;
 
-// The manifest of an artifact and the files that it names, mapped; Models::parse checks their hashes. Models keep the
-// mapping of what they read in place. Files may be of any size, and are to be replaced, never rewritten.
+// The manifest of an artifact and the files that it names, read into memory; Models::parse checks the hashes of these
+// bytes. Models keep the memory of what they use in place, the index. Files may be of any size.
 PYGRADE_API ArtifactFiles read_artifact(const std::filesystem::path& directory);
 
 // The parts of an artifact.

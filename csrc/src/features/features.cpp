@@ -132,7 +132,8 @@ std::shared_ptr<const Features> Features::parse(std::string_view schema_json, st
 
 std::shared_ptr<const Features> Features::load(const std::filesystem::path& directory) {
   const auto schema = detail::OpenFile(directory / "schema.json", "; want the features of an artifact").content();
-  const auto fitted = detail::OpenFile(directory / "fitted.safetensors", "; schema.json lies beside it").map();
+  const auto fitted =
+      detail::OpenFile(directory / "fitted.safetensors", "; schema.json lies beside it").large_content();
   return parse(detail::text_of(schema), fitted, directory.string());
 }
 

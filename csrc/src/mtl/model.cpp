@@ -73,7 +73,7 @@ std::shared_ptr<const MultiTaskModel> MultiTaskModel::load(const std::filesystem
     try {
       const auto text = json.content();
       const detail::OpenFile tensors(directory / "mtl.safetensors", "; mtl.json beside it names it");
-      return parse(detail::text_of(text), tensors.map(), directory.string());
+      return parse(detail::text_of(text), tensors.large_content(), directory.string());
     } catch (const ArtifactError&) {
       if (!json.replaced()) throw;  // else the files were of two saves
     }

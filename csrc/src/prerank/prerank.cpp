@@ -1,5 +1,5 @@
 // Reads what pygrade.prerank.Prerank.save writes: prerank.json, which names the sha256 of prerank.safetensors. The
-// index is used where it lies in the file.
+// index is used where it lies in the memory that the file was read into.
 #include "prerank/prerank.hpp"
 
 #include <algorithm>
@@ -171,7 +171,7 @@ std::shared_ptr<const Prerank> Prerank::load(const fs::path& directory) {
   const auto json =
       detail::OpenFile(directory / "prerank.json", "; want a directory that Prerank.save wrote").content();
   const detail::OpenFile tensors(directory / tensors_name, "; prerank.json beside it names it");
-  return parse(detail::text_of(json), tensors.map(), directory.string());
+  return parse(detail::text_of(json), tensors.large_content(), directory.string());
 }
 
 const std::string& Prerank::schema_hash() const { return impl_->schema_hash; }

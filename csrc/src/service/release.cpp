@@ -322,7 +322,7 @@ Models Sources::load(const Models* before, bool artifact_changed, Metrics& metri
     release->names = Release::of(*before)->names;
   } else if (fs::exists(names)) {
     try {
-      release->names = std::make_shared<const ItemNames>(OpenFile(names).map());
+      release->names = std::make_shared<const ItemNames>(OpenFile(names).large_content());
     } catch (const SafetensorsError& error) {
       throw ArtifactError(names.string() + " is damaged: " + error.what());
     }

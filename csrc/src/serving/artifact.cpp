@@ -86,11 +86,11 @@ void require_equal(const std::string& stated, const std::string& wanted, std::st
 
 ArtifactFiles read_artifact(const fs::path& directory) {
   const fs::path path = directory / manifest_name;
-  ArtifactFiles files{
-      {std::string(manifest_name), detail::OpenFile(path, "; want an artifact that pygrade pipeline published").map()}};
+  ArtifactFiles files{{std::string(manifest_name),
+                       detail::OpenFile(path, "; want an artifact that pygrade pipeline published").large_content()}};
   const Manifest manifest = parse_manifest(detail::text_of(files.front().second), path.string());
   for (const auto& [name, sha256] : manifest.files)
-    files.emplace_back(name, detail::OpenFile(directory / name, "; manifest.json names it").map());
+    files.emplace_back(name, detail::OpenFile(directory / name, "; manifest.json names it").large_content());
   return files;
 }
 

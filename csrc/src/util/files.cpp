@@ -1,10 +1,10 @@
 #include "util/files.hpp"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <mutex>
 
 #include "pygrade/policy.hpp"
@@ -58,25 +58,31 @@ OpenFile::OpenFile(const std::filesystem::path& path, const std::string& hint)
 
 OpenFile::~OpenFile() { ::close(descriptor_); }
 
+// Reads as many bytes as the file had when it was opened.
+void OpenFile::fill(std::byte* to) const {
+  std::byte past = {};  // to see a file that has grown
+  for (std::size_t filled = 0; filled <= size_;) {
+    const bool more = filled < size_;
+    const ::ssize_t count = ::read(descriptor_, more ? to + filled : &past, more ? size_ - filled : 1);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw ArtifactError(path_.string() + " can't be read");
+    if ((count > 0) != more) throw ArtifactError(path_.string() + " changed while it was read");
+    if (!more) return;
+    filled += static_cast<std::size_t>(count);
+  }
+}
+
 std::vector<std::byte> OpenFile::content() const {
   if (size_ > max_file) throw ArtifactError(path_.string() + " has " + std::to_string(size_) + " bytes; want ≤ 2^30");
-  std::vector<std::byte> content(size_ + 1);  // one more, to see a file that has grown
-  std::size_t filled = 0;
-  for (::ssize_t count = 1; count > 0 && filled < content.size(); filled += static_cast<std::size_t>(count)) {
-    count = ::read(descriptor_, content.data() + filled, content.size() - filled);
-    if (count < 0) throw ArtifactError(path_.string() + " can't be read");
-  }
-  if (filled != size_) throw ArtifactError(path_.string() + " changed while it was read");
-  content.resize(filled);
+  std::vector<std::byte> content(size_);
+  fill(content.data());
   return content;
 }
 
-FileContent OpenFile::map() const {
-  if (size_ == 0) return {};
-  void* const start = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor_, 0);
-  if (start == MAP_FAILED) throw ArtifactError(path_.string() + " can't be mapped");
-  std::shared_ptr<const void> mapping(start, [size = size_](void* memory) { ::munmap(memory, size); });
-  return {std::move(mapping), {static_cast<const std::byte*>(start), size_}};
+FileContent OpenFile::large_content() const {
+  const std::shared_ptr<std::byte[]> memory(new std::byte[size_]);  // not filled with zeros first
+  fill(memory.get());
+  return {memory, {memory.get(), size_}};
 }
 
 bool OpenFile::replaced() const {

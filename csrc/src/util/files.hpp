@@ -1,4 +1,4 @@
-// Files that are read or mapped whole, and directories.
+// Files that are read whole, and directories.
 #pragma once
 
 #include <sys/types.h>
@@ -26,16 +26,16 @@ class OpenFile {
   // A copy, for small files. ArtifactError if it has more than 2^30 bytes, changes meanwhile or can't be read.
   std::vector<std::byte> content() const;
 
-  // The file's pages, mapped read-only, of any size: no copy, and processes share them. ArtifactError if it can't be
-  // mapped. The bytes stay those of this file when another is renamed to its path, as everything that pygrade publishes
-  // is. A program that instead writes into the file changes them, and one that truncates it makes the next access past
-  // the new end fail with SIGBUS: files of an artifact are replaced, never rewritten.
-  FileContent map() const;
+  // A copy of any size, in memory of this process. It is not mapped: a program that writes into the file, or truncates
+  // it, would change what is served after its hash was checked, or end the process by SIGBUS.
+  FileContent large_content() const;
 
   // True if the path names another file by now.
   bool replaced() const;
 
  private:
+  void fill(std::byte* to) const;
+
   std::filesystem::path path_;
   int descriptor_;
   ::dev_t device_ = 0;
