@@ -34,40 +34,54 @@ void UsualTime::add(double seconds) {
   for (auto& each : bins_) count_ += each /= 2;
 }
 
-// Limit of requests in progress if the last one waits for so long.
-std::size_t Admission::limit_of(double seconds) const {
-  const double waiting = seconds * static_cast<double>(threads_) / std::max(seconds_, 1e-5);
-  return threads_ + std::max(static_cast<std::size_t>(waiting), least);
+bool Admission::is_full(double seconds) const {
+  return running_ + waiting_ >= threads_ + least && waiting_seconds_ >= seconds * static_cast<double>(threads_);
 }
 
 std::size_t Admission::limit(Clock::time_point now) const {
   if (max_requests_ > 0) return max_requests_;
+  const double tight = patience * usual_.percentile(), most = now < tight_until_ ? tight : std::max(tight, burst);
+  const double waiting = most * static_cast<double>(threads_) / std::max(seconds_, 1e-5);
+  return threads_ + std::max(static_cast<std::size_t>(waiting), least);
+}
+
+bool Admission::refuse(Clock::time_point now) {
   const double tight = patience * usual_.percentile();
-  return limit_of(now < tight_until_ ? tight : std::max(tight, burst));
-}
-
-std::optional<Admission::Ticket> Admission::admit(Clock::time_point now) {
-  const std::size_t in_progress = running_ + waiting_;
   const bool standing = now < tight_until_ || (waiting_ > 0 && seconds_between(nonempty_since_, now) > burst);
-  if (standing && in_progress >= limit_of(patience * usual_.percentile())) tight_until_ = now + relief;
-  if (in_progress >= limit(now)) {
-    ++shed_;
-    return {};
-  }
-  if (waiting_++ == 0) nonempty_since_ = now;
-  return Ticket{now, in_progress < threads_};
+  if (standing && is_full(tight)) tight_until_ = now + relief;
+  const bool full = max_requests_ > 0 ? running_ + waiting_ >= max_requests_
+                                      : is_full(now < tight_until_ ? tight : std::max(tight, burst));
+  shed_ += full;
+  return full;
 }
 
-void Admission::begin() {
-  --waiting_;
+Admission::Ticket Admission::enter(Clock::time_point now, double weight) {
+  const bool found_free = running_ + waiting_ < threads_;
+  const double seconds = weight * std::max(unit_, 1e-6);
+  if (waiting_++ == 0) nonempty_since_ = now;
+  waiting_seconds_ += seconds;
+  return {now, found_free, weight, seconds};
+}
+
+std::optional<Admission::Ticket> Admission::admit(Clock::time_point now, double weight) {
+  if (refuse(now)) return {};
+  return enter(now, weight);
+}
+
+void Admission::begin(const Ticket& ticket) {
+  waiting_seconds_ = --waiting_ == 0 ? 0.0 : waiting_seconds_ - ticket.seconds;  // without what rounding leaves
   ++running_;
 }
 
 void Admission::end(const Ticket& ticket, Clock::time_point begin, Clock::time_point end) {
   --running_;
   const double seconds = seconds_between(begin, end);
-  if (seconds_ == 0.0) seconds_ = seconds;
-  seconds_ += memory * (std::min(seconds, most_growth * seconds_) - seconds_);
+  const auto learn = [](double& mean, double value) {
+    if (mean == 0.0) mean = value;
+    mean += memory * (std::min(value, most_growth * mean) - mean);
+  };
+  learn(seconds_, seconds);
+  learn(unit_, seconds / ticket.weight);
   if (ticket.found_free) usual_.add(seconds_between(ticket.time, end));
 }
 

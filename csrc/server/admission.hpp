@@ -26,10 +26,11 @@ class UsualTime {
 // Admission to a queue in front of threads, which never gets longer than what the threads do in a short time.
 //
 // With `max_requests` > 0 so many requests are in progress at most, waiting ones included. Else the limit comes from
-// two measurements: how long an answer keeps a thread, and the 99th percentile of the whole time, waiting for a
-// processor included, of requests that found a thread free. Bursts pass: what the threads do in 20 ms may wait. A queue
-// that has not been empty for so long is a standing one, which only makes every page late; then, until a second has
-// passed without a refusal, no request is taken that would wait for longer than 1.5 times that percentile.
+// two measurements: how long an answer keeps a thread for each unit of its weight, and the 99th percentile of the whole
+// time, waiting for a processor included, of requests that found a thread free. Bursts pass: what the threads do in
+// 20 ms may wait. A queue that has not been empty for so long is a standing one, which only makes every page late;
+// then, until a second has passed without a refusal, no request is taken that would wait for longer than 1.5 times that
+// percentile.
 //
 // Not synchronized.
 class Admission {
@@ -38,12 +39,17 @@ class Admission {
 
   struct Ticket {
     Clock::time_point time;
-    bool found_free;  // a thread
+    bool found_free;         // a thread
+    double weight, seconds;  // expected to keep a thread
   };
   // {}: too many are in progress.
-  std::optional<Ticket> admit(Clock::time_point now);
+  std::optional<Ticket> admit(Clock::time_point now, double weight = 1.0);
+  // True, and counted as shed, if `admit` would refuse whatever comes now.
+  bool refuse(Clock::time_point now);
+  // Admits the rest of one that was admitted.
+  Ticket enter(Clock::time_point now, double weight);
   // A thread takes one that waits, and has answered it.
-  void begin();
+  void begin(const Ticket& ticket);
   void end(const Ticket& ticket, Clock::time_point begin, Clock::time_point end);
 
   std::size_t limit(Clock::time_point now) const;  // of requests in progress
@@ -52,12 +58,13 @@ class Admission {
   std::uint64_t shed() const { return shed_; }
 
  private:
-  std::size_t limit_of(double seconds) const;
+  bool is_full(double seconds) const;  // what waits already takes the threads so long
 
   const std::size_t threads_, max_requests_;
   std::size_t running_ = 0, waiting_ = 0;
   std::uint64_t shed_ = 0;
-  double seconds_ = 0.0;  // mean time that an answer keeps a thread
+  double seconds_ = 0.0, unit_ = 0.0;  // mean time that an answer, and a unit of its weight, keeps a thread
+  double waiting_seconds_ = 0.0;       // of threads, that what waits will take
   UsualTime usual_;
   Clock::time_point nonempty_since_{}, tight_until_{};  // the queue
 };

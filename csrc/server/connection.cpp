@@ -18,6 +18,7 @@ namespace http = beast::http;
 using detail::JsonWriter;
 
 constexpr std::size_t small_read = std::size_t{8} << 10, large_read = std::size_t{32} << 10;
+constexpr int max_unread = 128 << 10;                         // of answers, in the kernel, if the client reads nothing
 constexpr std::size_t max_line = std::size_t{4} << 10;        // of a chunk's size with extensions; of all trailers
 constexpr std::size_t max_discarded = std::size_t{16} << 20;  // after the last answer
 
@@ -58,20 +59,27 @@ bool Shared::full() const {
   return counters.connections.load() - in[leaving].size() > static_cast<std::size_t>(settings.connections);
 }
 
-Connection::Connection(Shared& shared, tcp::socket socket)
+bool Shared::full_of(const std::string& client, int more) const {
+  const auto found = clients.find(client);
+  return settings.connections_each > 0 && found != clients.end() && found->second + more > settings.connections_each;
+}
+
+Connection::Connection(Shared& shared, tcp::socket socket, std::string client)
     : shared_(shared),
       socket_(std::move(socket)),
+      client_(std::move(client)),
       buffer_(max_head_bytes + 2 * large_read),
       since_(Clock::now()),
       place_(shared.in[idle].insert(shared.in[idle].end(), this)) {
   ++shared_.counters.connections;
   boost::system::error_code error;
   socket_.set_option(tcp::no_delay(true), error);
-  const auto peer = socket_.remote_endpoint(error);
-  if (!error) client_ = peer.address().to_string();
+  socket_.set_option(asio::socket_base::send_buffer_size(max_unread), error);
+  ++shared_.clients[client_];
 }
 
 Connection::~Connection() {
+  leave();
   shared_.in[phase_].erase(place_);
   --shared_.counters.connections;
 }
@@ -83,8 +91,15 @@ void Connection::enter(Phase phase) {
   since_ = Clock::now();
 }
 
+void Connection::leave() {
+  if (std::exchange(left_, true)) return;
+  const auto found = shared_.clients.find(client_);
+  if (--found->second == 0) shared_.clients.erase(found);
+}
+
 void Connection::expire() {
   expired_ = true;
+  leave();
   enter(leaving);
   boost::system::error_code error;
   socket_.cancel(error);
@@ -119,17 +134,30 @@ asio::awaitable<bool> Connection::fill(std::size_t bytes) {
 }
 
 asio::awaitable<bool> Connection::send(std::string_view head, std::string_view body) {
-  const std::array<asio::const_buffer, 2> both{asio::buffer(head), asio::buffer(body)};
-  boost::system::error_code error;
-  std::size_t count = 0;
+  std::array<asio::const_buffer, 2> both{asio::buffer(head), asio::buffer(body)};
+  std::size_t progress = 0;
+  while (asio::buffer_size(both) > 0) {
+    boost::system::error_code error;
+    std::size_t count = 0;
 #ifdef PYGRADE_SERVER_TLS
-  if (tls_)
-    std::tie(error, count) = co_await asio::async_write(*tls_, both, wait);
-  else
+    if (tls_)
+      std::tie(error, count) = co_await tls_->async_write_some(both, wait);
+    else
 #endif
-    std::tie(error, count) = co_await asio::async_write(socket_, both, wait);
-  shared_.counters.sent += count;
-  co_return !error && !expired_;
+      std::tie(error, count) = co_await socket_.async_write_some(both, wait);
+    shared_.counters.sent += count;
+    if (error || expired_) co_return false;
+    progress += count;
+    for (auto& buffer : both) {
+      const std::size_t part = std::min(count, buffer.size());
+      buffer += part;
+      count -= part;
+    }
+    if (phase_ != writing || progress < small_read) continue;
+    enter(writing);  // a client that reads has time again
+    progress = 0;
+  }
+  co_return true;
 }
 
 asio::awaitable<bool> Connection::handshake() {
@@ -153,7 +181,12 @@ asio::awaitable<void> Connection::run(std::unique_ptr<Connection> self) {
 asio::awaitable<bool> Connection::serve_one() {
   refusal_.reset();
   asked_ = {};
-  const bool whole = co_await read_request();
+  bool whole = co_await read_head();
+  if (whole && !asked_.probe && pool().refuse()) {
+    const bool open = co_await shed();
+    co_return open;
+  }
+  if (whole) whole = co_await read_body();
   if (!whole) {
     if (!refusal_) co_return false;
     if (refusal_->status == 503)
@@ -175,14 +208,31 @@ asio::awaitable<bool> Connection::serve_one() {
     co_await work();
   std::string().swap(body_);
   const bool draining = shared_.draining;
-  const bool keep = asked_.keep && !draining && !(reserve && shared_.full());
+  // A client that has shown no token gets one answer at a time: others can't be kept waiting by what it piles up.
+  const bool piles_up = !asked_.trusted && buffer_.size() > 0;
+  const bool keep = asked_.keep && !draining && !piles_up && !no_room();
   const bool sent = co_await answer(keep);
   if (sent && !keep && asked_.keep) co_await linger();  // the client may have sent more
   co_return sent&& keep;
 }
 
-// Until a request is whole. False if there is none: refusal_ says why, or the client is gone.
-asio::awaitable<bool> Connection::read_request() {
+// Refuses a request whose body has not been read yet, and which is not worth to be read. False: the connection ends.
+asio::awaitable<bool> Connection::shed() {
+  response = Service::error(503, "", "too many requests are in progress; ask again in a second");
+  const bool awaits = parser_->get().count(http::field::expect) > 0;  // whether its body comes is not known
+  const bool keep = asked_.keep && !awaits && !shared_.draining;
+  bool open = co_await answer(keep);
+  if (open && !keep) {
+    co_await linger();
+    co_return false;
+  }
+  if (open) open = co_await read_body();
+  std::string().swap(parser_->get().body());
+  co_return open;
+}
+
+// Until a head is whole. False if there is none: refusal_ says why, or the client is gone.
+asio::awaitable<bool> Connection::read_head() {
   if (buffer_.size() == 0 && buffer_.capacity() > large_read) buffer_.shrink_to_fit();
   enter(buffer_.size() == 0 ? idle : head);
   std::size_t searched = 0, end = std::string_view::npos;
@@ -216,9 +266,7 @@ asio::awaitable<bool> Connection::read_request() {
   boost::system::error_code error;
   buffer_.consume(parser_->put(asio::buffer(received().data(), size), error));
   if (error || !parser_->is_header_done()) co_return refuse(400, "", "the request is no HTTP/1.1: " + error.message());
-  if (!check()) co_return false;
-  const bool whole = co_await read_body();
-  co_return whole;
+  co_return check();
 }
 
 char Connection::first_byte() const { return static_cast<const char*>(buffer_.data().data())[0]; }
@@ -235,6 +283,7 @@ bool Connection::check() {
   const std::string_view path = asked_.target.substr(0, asked_.target.find('?'));
   asked_.probe = path == "/livez" || path == "/readyz";
   asked_.keep = parser_->keep_alive();
+  asked_.trusted = !shared_.tokens.required();
 
   asked_.request_id = fields["X-Request-Id"];
   asked_.traceparent = fields["traceparent"];
@@ -246,7 +295,8 @@ bool Connection::check() {
   std::string_view authorization, host, framing, length, expect, encoding;
   if (!get_once(fields, http::field::authorization, authorization))
     return refuse(400, "authorization", "the request has two headers Authorization; want one");
-  if (!asked_.probe && shared_.tokens.required() && !shared_.tokens.accept(authorization))
+  if (!asked_.trusted) asked_.trusted = shared_.tokens.accept(authorization);
+  if (!asked_.probe && !asked_.trusted)
     return refuse(401, "authorization", "want a header Authorization: Bearer TOKEN with a token of the service");
   if (fields.version() != 11 && fields.version() != 10)
     return refuse(505, "", "the request's version is not served here; want HTTP/1.1");
@@ -263,8 +313,7 @@ bool Connection::check() {
   if (!get_once(fields, http::field::content_encoding, encoding) ||
       (!encoding.empty() && !beast::iequals(encoding, "identity")))
     return refuse(415, "content-encoding", "the body is encoded; want it plain");
-  if (!asked_.probe && reserve && shared_.full())
-    return refuse(503, "", "all connections are taken; ask again in a second");
+  if (!asked_.probe && no_room()) return refuse(503, "", "all connections are taken; ask again in a second");
   const auto most = static_cast<std::size_t>(asked_.probe ? 0 : shared_.settings.max_body_bytes);
   if (const auto bytes = parser_->content_length(); bytes && *bytes > most)
     return refuse(413, "body", "body has " + std::to_string(*bytes) + " bytes; want at most " + std::to_string(most));
@@ -306,15 +355,22 @@ asio::awaitable<bool> Connection::read_body() {
   }
 }
 
+Pool& Connection::pool() const {
+  const std::string_view path = asked_.target.substr(0, asked_.target.find('?'));
+  return path == "/v1/rank" || path == "/v1/explain" || path == "/v1/weights" ? shared_.pages : shared_.others;
+}
+
+// True if the connection is one of the reserve, and is still needed there.
+bool Connection::no_room() const { return reserve && (shared_.full() || shared_.full_of(client_, 0)); }
+
 // Hands the request to a pool, and goes on when it is answered.
 asio::awaitable<void> Connection::work() {
   enter(working);
-  const std::string_view path = asked_.target.substr(0, asked_.target.find('?'));
-  Pool& pool = path == "/v1/rank" || path == "/v1/explain" || path == "/v1/weights" ? shared_.pages : shared_.others;
   co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(
       [&](auto handler) {
         done_ = std::move(handler);
-        if (pool.submit(*this)) return;
+        batch.reset();
+        if (pool().submit(*this)) return;
         response = Service::error(503, "", "too many requests are in progress; ask again in a second");
         finish();
       },

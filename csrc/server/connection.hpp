@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #ifdef PYGRADE_SERVER_TLS
 #include <boost/asio/ssl.hpp>
 #endif
@@ -58,13 +59,16 @@ struct Shared {
   std::atomic<bool> draining{false};
   std::string date{};  // a header line
   std::uint64_t next_span = 0;
+  std::unordered_map<std::string, int> clients{};  // connections of each address that has some, but those that leave
 
   bool full() const;  // all connections but the reserve are taken
+  // True if a client has all connections that one may have, with so many more.
+  bool full_of(const std::string& client, int more) const;
 };
 
 class Connection final : public Job {
  public:
-  Connection(Shared& shared, tcp::socket socket);
+  Connection(Shared& shared, tcp::socket socket, std::string client);
   ~Connection();
 #ifdef PYGRADE_SERVER_TLS
   void use_tls(asio::ssl::context& context) { tls_.emplace(socket_, context); }
@@ -77,23 +81,28 @@ class Connection final : public Job {
   // True if no byte of a next request has arrived.
   bool quiet() const;
   Clock::time_point since() const { return since_; }
+  const std::string& client() const { return client_; }
 
   bool reserve = false;  // beyond `connections`: answers probes, refuses all else
 
  private:
   struct Request {  // views into the parser and into buffer_
     std::string_view method, target, request_id, traceparent;
-    bool keep = false, probe = false;
+    bool keep = false, probe = false, trusted = false;  // trusted: with a valid token, or none is wanted
   };
 
   void enter(Phase phase);
+  void leave();
   bool refuse(int status, std::string_view argument, std::string message);  // false
   asio::awaitable<bool> handshake();
   asio::awaitable<bool> fill(std::size_t bytes);
   asio::awaitable<bool> send(std::string_view head, std::string_view body);
   asio::awaitable<bool> serve_one();
-  asio::awaitable<bool> read_request();
+  asio::awaitable<bool> read_head();
   asio::awaitable<bool> read_body();
+  asio::awaitable<bool> shed();
+  Pool& pool() const;
+  bool no_room() const;
   bool check();
   char first_byte() const;
   std::string_view received() const;
@@ -118,6 +127,7 @@ class Connection final : public Job {
   Phase phase_ = idle;
   std::list<Connection*>::iterator place_;
   bool expired_ = false, ended_ = false;  // ended_: the client sends no more
+  bool left_ = false;                     // is in its client's number no more
   asio::any_completion_handler<void()> done_;
 };
 

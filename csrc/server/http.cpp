@@ -27,13 +27,15 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr int reserve_connections = 64;  // for probes, and for telling others that there is no room
+constexpr int reserve_each = 8;          // of them, for one client
 constexpr int other_threads = 2, most_others = 64;
 constexpr auto tick = 100ms;
 // The longest that a connection may stay in a phase; it is longer idle than the proxies in front keep it.
 constexpr std::array<Clock::duration, phases> longest{
     75s, 10s, 30s, Clock::duration::max(), 30s, 1s, Clock::duration::max()};
 // From when on a connection gives way to a new one, if all are taken.
-constexpr std::pair<Phase, Clock::duration> givers[] = {{closing, 0s}, {idle, 0s}, {head, 1s}, {body, 5s}};
+constexpr std::pair<Phase, Clock::duration> givers[] = {
+    {closing, 0s}, {idle, 0s}, {head, 1s}, {writing, 1s}, {body, 5s}};
 constexpr auto longest_end = 30s, quiet_time = 1s;
 
 void raise_file_limit(int wanted) {
@@ -53,9 +55,12 @@ void raise_file_limit(int wanted) {
 struct HttpServer::Impl {
   Impl(Service& service, const Settings& given, const Tokens& tokens)
       : settings(given),
-        pages(given.threads, given.max_requests, [&service](const ServiceRequest& r) { return service.handle(r); }),
-        others(other_threads, most_others, [this, &service](const ServiceRequest& r) {
-          return r.path == "/console" && r.method != "POST" ? console() : service.handle(r);
+        pages(given.threads, given.max_requests,
+              [&service](Job& job) { return service.handle_next(job.request, job.batch, job.response); }),
+        others(other_threads, most_others, [this, &service](Job& job) -> std::optional<std::string_view> {
+          const bool page = job.request.path == "/console" && job.request.method != "POST";
+          job.response = page ? console() : service.handle(job.request);
+          return {};
         }) {
     if (settings.log != "none") log.emplace();
     shared.emplace(service, settings, tokens, pages, others, log ? &*log : nullptr);
@@ -124,11 +129,12 @@ struct HttpServer::Impl {
     }
   }
 
-  // Ends the connection that has done nothing for the longest time. False if all are busy.
-  bool make_room(bool even_if_young) {
+  // Ends the connection, of one client or of all, that has done nothing for the longest time. False if all are busy.
+  bool make_room(bool even_if_young, std::string_view client = {}) {
     for (const auto& [phase, age] : givers)
       for (Connection* connection : shared->in[phase]) {
         if (!even_if_young && Clock::now() - connection->since() < age) break;
+        if (!client.empty() && connection->client() != client) continue;
         if (phase == idle && !connection->quiet()) continue;  // its request has just arrived
         connection->expire();
         ++shared->counters.closed_idle;
@@ -140,12 +146,17 @@ struct HttpServer::Impl {
   void admit(tcp::socket socket) {
     const std::size_t open = shared->counters.connections.load() - shared->in[leaving].size();
     const auto most = static_cast<std::size_t>(settings.connections);
-    const bool room = open < most || make_room(false);
-    if (!room && open >= most + reserve_connections && !make_room(true)) {
+    boost::system::error_code error;
+    const auto peer = socket.remote_endpoint(error);
+    const std::string client = error ? "" : peer.address().to_string();
+    const bool own = !shared->full_of(client, 1) || make_room(false, client);
+    const bool room = own && (open < most || make_room(false));
+    if ((!own && shared->full_of(client, 1 - reserve_each)) ||
+        (!room && open >= most + reserve_connections && !make_room(true))) {
       ++shared->counters.refused;
       return;
     }
-    auto connection = std::make_unique<Connection>(*shared, std::move(socket));
+    auto connection = std::make_unique<Connection>(*shared, std::move(socket), client);
     connection->reserve = !room;
 #ifdef PYGRADE_SERVER_TLS
     if (certificates) connection->use_tls(*certificates);

@@ -1,8 +1,39 @@
 #include "pool.hpp"
 
+#include <algorithm>
+#include <charconv>
+
 namespace pygrade::inline v0_2::server {
 
-Pool::Pool(int threads, int max_requests, std::function<Response(const ServiceRequest&)> answer)
+namespace {
+
+// Work of a request whose text is `body`, estimated, as each is admitted before it is parsed: 1 of itself, and 1 for
+// each 100 candidates, as it names them, which take about as long.
+double weigh(std::string_view body) {
+  constexpr std::size_t looked_at = std::size_t{64} << 10, unless_named = 500, bytes_each = 64;
+  const std::string_view begin = body.substr(0, looked_at);
+  std::size_t candidates = std::max(unless_named, body.size() > looked_at ? body.size() / bytes_each : 0);
+  const auto read_number = [&](std::size_t at) {
+    std::from_chars(body.data() + at, body.data() + body.size(), candidates);
+  };
+  if (auto at = begin.find("\"items\""); at != begin.npos) {
+    const std::size_t list = body.find_first_of("[{", at);  // of JSON, or the shape of a tensor
+    if (list != body.npos && body[list] == '[') {
+      const std::string_view items = body.substr(list, body.find(']', list) - list);
+      candidates = static_cast<std::size_t>(std::ranges::count(items, ',')) + 1;
+    } else if (at = body.find('[', at); at != body.npos) {
+      read_number(at + 1);
+    }
+  } else if (at = begin.find("\"candidates\""); at != begin.npos) {
+    at = body.find_first_of("0123456789", at);
+    if (at != body.npos) read_number(at);
+  }
+  return 1.0 + static_cast<double>(std::min<std::size_t>(candidates, 1 << 20)) / 100.0;
+}
+
+}  // namespace
+
+Pool::Pool(int threads, int max_requests, Answer answer)
     : answer_(std::move(answer)),
       admission_(static_cast<std::size_t>(threads), static_cast<std::size_t>(max_requests)) {
   for (int i = 0; i < threads; ++i) workers_.emplace_back([this] { run(); });
@@ -10,9 +41,10 @@ Pool::Pool(int threads, int max_requests, std::function<Response(const ServiceRe
 
 bool Pool::submit(Job& job) {
   bool wake = false;
+  const double weight = weigh(job.request.body);
   {
     const std::lock_guard lock(mutex_);
-    const auto ticket = admission_.admit(Clock::now());
+    const auto ticket = admission_.admit(Clock::now(), weight);
     if (!ticket) return false;
     job.ticket = *ticket;
     queue_.push_back(&job);
@@ -20,6 +52,11 @@ bool Pool::submit(Job& job) {
   }
   if (wake) wake_.notify_one();
   return true;
+}
+
+bool Pool::refuse() {
+  const std::lock_guard lock(mutex_);
+  return admission_.refuse(Clock::now());
 }
 
 void Pool::run() {
@@ -31,15 +68,19 @@ void Pool::run() {
     if (queue_.empty()) return;
     Job& job = *queue_.front();
     queue_.pop_front();
-    admission_.begin();
-    lock.unlock();
     const auto ticket = job.ticket;
+    admission_.begin(ticket);
+    lock.unlock();
     const auto begin = Clock::now();
-    job.response = answer_(job.request);
+    const auto next = answer_(job);
     const auto end = Clock::now();
-    job.finish();  // the job may be gone now
+    const double weight = next ? weigh(*next) : 0.0;
+    if (!next) job.finish();  // the job may be gone now
     lock.lock();
     admission_.end(ticket, begin, end);
+    if (!next) continue;
+    job.ticket = admission_.enter(end, weight);
+    queue_.push_back(&job);
   }
 }
 

@@ -6,7 +6,10 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <optional>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -20,6 +23,7 @@ struct Job {
   ServiceRequest request;
   Response response;
   Admission::Ticket ticket{};
+  std::shared_ptr<void> batch;         // what is answered of several requests in one body
   virtual void finish() noexcept = 0;  // by a thread of the pool, when `response` is there
 
  protected:
@@ -28,13 +32,19 @@ struct Job {
 
 class Pool {
  public:
-  Pool(int threads, int max_requests, std::function<Response(const ServiceRequest&)> answer);
+  // Answers a job; returns the next request of several in one body, if one is left. Those are answered one at a time,
+  // each behind what waits by then, as if their client sent one after the other.
+  using Answer = std::function<std::optional<std::string_view>(Job&)>;
+
+  Pool(int threads, int max_requests, Answer answer);
   ~Pool() { stop(); }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   // False: too many are in progress, and the job is not taken.
   bool submit(Job& job);
+  // True, and counted as shed, if `submit` would refuse a job now.
+  bool refuse();
   // Answers what waits, and ends the threads.
   void stop();
 
@@ -47,7 +57,7 @@ class Pool {
  private:
   void run();
 
-  const std::function<Response(const ServiceRequest&)> answer_;
+  const Answer answer_;
   mutable std::mutex mutex_;  // guards the following
   Admission admission_;
   std::condition_variable wake_;

@@ -1,6 +1,7 @@
 #include "settings.hpp"
 
 #include <algorithm>
+#include <boost/asio/ip/address.hpp>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -84,6 +85,7 @@ const Option options[] = {
     {"tls_key", "FILE", "PEM of its key", &S::tls_key},
     {"threads", "N", "that make pages; 0: the number of cores, at most 8 (0)", &S::threads, 0, 256},
     {"connections", "N", "at once (512)", &S::connections, 1, 65'536},
+    {"connections_each", "N", "of one address; 0, as behind a proxy: any (256)", &S::connections_each, 0, 65'536},
     {"max_requests", "N", "pages in progress; more are answered with 503; 0: from the measured rate (0)",
      &S::max_requests, 0, 1 << 20},
     {"max_body_bytes", "N", "of a request (1048576)", &S::max_body_bytes, 1024, 1 << 30},
@@ -222,6 +224,10 @@ Settings Settings::parse(int argc, char** argv) {
   return settings;
 }
 
-bool Settings::loopback() const { return host == "localhost" || host == "::1" || host.starts_with("127."); }
+bool Settings::loopback() const {
+  boost::system::error_code error;
+  const auto address = boost::asio::ip::make_address(host, error);  // a name that begins with "127." is none
+  return host == "localhost" || (!error && address.is_loopback());
+}
 
 }  // namespace pygrade::inline v0_2::server

@@ -16,10 +16,11 @@ struct Settings {
   bool wants_help = false, wants_version = false;
   std::filesystem::path run;
   std::string host = "127.0.0.1";
-  int port = 8080;        // 0: a free one
-  int threads = 0;        // that make pages; 0: the number of cores, at most 8
-  int connections = 512;  // at once
-  int max_requests = 0;   // pages in progress, waiting ones included; 0: from the measured rate
+  int port = 8080;             // 0: a free one
+  int threads = 0;             // that make pages; 0: the number of cores, at most 8
+  int connections = 512;       // at once
+  int connections_each = 256;  // of one address; 0: as many as there are
+  int max_requests = 0;        // pages in progress, waiting ones included; 0: from the measured rate
   int max_body_bytes = 1 << 20;
   std::optional<std::filesystem::path> token_file, tls_cert, tls_key, console;  // console: the page of /console
   double drain_seconds = 5.0;    // after SIGTERM: /readyz is 503 and requests are still answered

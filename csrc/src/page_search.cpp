@@ -107,6 +107,7 @@ void detail::check_rules(const PageRules& rules, std::int64_t rows) {
   if (!rules.boost_mul.empty()) check_size(rules.boost_mul.size(), rows, "boost_mul");
   check_finite(rules.boost_mul, "boost_mul", 0.0f, "a finite factor >= 0");
   if (!rules.boost_add.empty()) check_size(rules.boost_add.size(), rows, "boost_add");
+  check_finite(rules.boost_add, "boost_add", -INFINITY, "a finite number");
   if (rows > 0 && rules.groups.empty() != (columns == 0))
     throw std::invalid_argument(columns == 0 ? "groups is given alone; want caps or decay with it"
                                              : "caps and decay go with groups; want groups with them");

@@ -49,7 +49,7 @@ class Shop {
           ++shed;
       }
       while (!waiting_.empty() && running_.size() < threads_) {
-        admission_.begin();
+        admission_.begin(waiting_.front());
         auto finish = now_ + length();
         if (now_ < stall_from + seconds(stall) && finish > stall_from) finish += seconds(stall);
         running_.push({finish, now_, waiting_.front()});
@@ -113,6 +113,25 @@ TEST(a_fixed_limit) {
   const Outcome over = shop.run(3.0, 5.0);
   CHECK(over.shed > 0.6 && over.shed < 0.72);
   CHECK_EQUAL(shop.admission().limit({}), 4u);
+}
+
+TEST(what_waits_counts_by_its_weight) {
+  const auto admitted = [](double weight) {
+    Admission admission(1, 0);
+    Clock::time_point now(std::chrono::hours(1));
+    for (int i = 0; i < 100; ++i) {  // a unit takes 100 µs
+      const auto ticket = admission.admit(now);
+      admission.begin(*ticket);
+      admission.end(*ticket, now, now + seconds(100e-6));
+      now += seconds(1e-3);
+    }
+    int count = 0;
+    while (count < 1000 && admission.admit(now, weight)) ++count;
+    return count;
+  };
+  CHECK(admitted(1.0) - 200 <= 1 && admitted(1.0) >= 200);  // 20 ms, by sums that are rounded
+  CHECK(admitted(10.0) - 20 <= 1 && admitted(10.0) >= 20);
+  CHECK_EQUAL(admitted(1000.0), 9);  // eight may wait in any case
 }
 
 }  // namespace

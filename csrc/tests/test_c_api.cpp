@@ -193,6 +193,10 @@ TEST(log_rows_equal_the_cpp_ones) {
   refused([](auto& p, auto&) { p.filled = 4; }, "page.filled");
   refused([](auto& p, auto&) { p.filled = -1; }, "page.filled");
   refused([](auto& p, auto&) { p.weights = nullptr; }, "page.weights");
+  for (const std::int32_t place : {-1, 5, INT32_MAX}) {
+    const std::int32_t indices[] = {0, place, 1};
+    refused([&](auto& p, auto&) { p.indices = const_cast<std::int32_t*>(indices); }, "indices[1] is ");
+  }
   refused([](auto& p, auto&) { p.policy_version[3] = '"'; }, "page.policy_version");
   refused([](auto&, auto& i) { i.flags = 2; }, "ids.flags");
   refused([](auto&, auto& i) { i.request_id_size = SIZE_MAX; }, "ids.request_id_size");
@@ -257,6 +261,11 @@ TEST(requests_that_do_not_fit_are_refused) {
   refused([&](auto& r, auto&) { r.groups = &number; }, "group_columns");
   refused([&](auto& r, auto&) { r.groups = r.caps = &number, r.group_columns = 65; }, "group_columns");
   refused([](auto& r, auto&) { r.scenario = "x", r.scenario_size = SIZE_MAX; }, "scenario_size");
+  for (const float wrong : {nan_value, INFINITY, -INFINITY}) {
+    const std::vector<float> boosts = {0.0f, 0.0f, wrong, 0.0f};
+    refused([&](auto& r, auto&) { r.boost_add = boosts.data(); }, "boost_add is");
+    refused([&](auto& r, auto&) { r.boost_mul = boosts.data(); }, "boost_mul is");
+  }
   refused([](auto&, auto& p) { p.k = 0; }, "page.k");
   refused([](auto&, auto& p) { p.k = SIZE_MAX; }, "page.k");
   refused([](auto&, auto& p) { p.values = nullptr; }, "page.values");

@@ -42,6 +42,10 @@ TEST(every_wrong_request_is_named) {
   check_error(*service, R"({"user": 1, "eligible": [3], "seen": [3]})", "items", "no candidate is left");
   check_error(*service, R"({"user": 1, "seen": {}})", "seen", "seen is an object; want a list");
   check_error(*service, R"({"user": 1, "context": {"c_nope": 1}})", "context", "context names 'c_nope'");
+  check_error(*service,
+              R"({"user": 1, "context": {"c_nope": 1}, "items": [1, 2], "predictions": )"
+              R"({"click": [0.1, 0.2], "like": [0.1, 0.2], "order": [0.1, 0.2]}})",
+              "context", "context names 'c_nope'", "/v1/weights");
   check_error(*service, R"({"user": 1, "context": {"c_nope": [1]}})", "context.c_nope", "a number, a text or null");
   check_error(*service, R"({"user": 1, "context": []})", "context", "context is a list of 0; want an object");
   check_error(*service, R"({"user": 1, "scenario": ""})", "scenario", "a text of 1 to 256 bytes");

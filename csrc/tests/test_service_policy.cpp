@@ -601,7 +601,7 @@ TEST(tensors_give_the_page_of_the_same_json) {
   const auto service = run.serve();
   constexpr std::size_t n = 30;
   const Asked asked(n);
-  std::vector<float> prices(n), stock(n), by_task, boosts(n, 1.5f);
+  std::vector<float> prices(n), stock(n), boosts(n, 1.5f);
   std::vector<std::uint8_t> mask(n);
   std::vector<std::int64_t> sellers(n);
   for (std::size_t i = 0; i < n; ++i) {
@@ -610,7 +610,6 @@ TEST(tensors_give_the_page_of_the_same_json) {
     mask[i] = i % 4 != 0;
     sellers[i] = static_cast<std::int64_t>(i % 5);
   }
-  for (std::size_t t = 0; t < 3; ++t) std::ranges::copy(asked.column(t), std::back_inserter(by_task));
   const std::string scalars =
       R"("user": "ann", "k": 8, "request_id": "r", "timestamp": 5, "scenario": "search", "context": {"hour": 2})";
   const std::string json = post_text(
@@ -637,10 +636,9 @@ TEST(tensors_give_the_page_of_the_same_json) {
         std::string(shift, ' ') + tensors().add("predictions", "F32", {n, 3}, asked.predictions).file(request);
     same(std::string_view(body).substr(shift));
   }
-  same(tensors().add("predictions", "F32", {3, n}, by_task).file(request));
-  std::vector<float> turned = by_task;  // order, click, cart
-  std::rotate(turned.begin(), turned.begin() + 2 * n, turned.end());
-  same(tensors().add("predictions", "F32", {3, n}, turned).file(request, R"(["order", "click", "cart"])"));
+  std::vector<float> turned = asked.predictions;  // order, click, cart
+  for (std::size_t i = 0; i < n; ++i) std::rotate(&turned[3 * i], &turned[3 * i + 2], &turned[3 * i] + 3);
+  same(tensors().add("predictions", "F32", {n, 3}, turned).file(request, R"(["order", "click", "cart"])"));
   same(tensors()
            .add("predictions.order", "F32", {n}, asked.column(2))
            .add("predictions.click", "F32", {n}, asked.column(0))
@@ -694,7 +692,8 @@ TEST(wrong_tensors_are_named) {
     return Tensors().add("items", "I64", {2}, items).add("predictions", "F32", shape, values).file(user);
   };
   CHECK_EQUAL(post_tensors(*service, with({2, 3}, six)).status, 200);
-  refuses(with({6}, six), "predictions", "want [N, 3] or [3, N]");
+  refuses(with({6}, six), "predictions", "want [N, 3]");
+  refuses(with({3, 2}, six), "predictions", "the shape [3, 2]; want [N, 3]");
   refuses(with({5, 3}, wide), "predictions", "N up to 4");
   refuses(with({0, 3}, {}), "predictions.click", "a list of 0; want one value for each of the 2 items");
   refuses(with({1, 3}, {1, 1, 1}), "predictions", "predictions has 1 rows; want one for each of the 2 items");
@@ -706,6 +705,20 @@ TEST(wrong_tensors_are_named) {
           "predictions", "lacks the task 'cart'");
   refuses(Tensors().add("items", "I64", {2}, items).add("mask", "F32", {2}, std::vector<float>{0.5f, 0.5f}).file(user),
           "mask", "want U8 or BOOL");
+  // A name of a tensor in the metadata, too.
+  const auto twice = [&](const char* metadata, const char* argument) {
+    refuses(Tensors()
+                .add("items", "I64", {2}, items)
+                .add("predictions", "F32", {2, 3}, six)
+                .add("groups.g", "I64", {2}, items)
+                .add("boost_add", "F32", {2}, std::vector<float>{0.5f, 0.5f})
+                .file(metadata),
+            argument, "stands in the metadata, too");
+  };
+  twice(R"({"user": 1, "items": [1]})", "items");
+  twice(R"({"user": 1, "predictions": {}})", "predictions");
+  twice(R"({"user": 1, "rules": {"boost_add": [1, 2]}})", "boost_add");
+  twice(R"({"user": 1, "rules": {"groups": {"g": [1, 2]}}})", "groups.g");
   const auto more = [&](const char* name, const std::vector<std::int64_t>& shape) {
     return Tensors()
         .add("items", "I64", {2}, items)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -17,9 +18,10 @@ from random import Random
 
 import pytest
 
-from pygrade import _core
+from pygrade import FusionPolicy, _core
 from pygrade.logs import read_logs
-from tests.pipeline.world import trained
+from pygrade.policy import PolicySpec
+from tests.pipeline.world import copy, trained
 from tests.service import conftest
 from tests.service.conftest import eventually
 
@@ -40,10 +42,10 @@ def run(tmp_path_factory):
 class Server(conftest.Server):
     """pygraded, which wants a token, and its sockets."""
 
-    def __init__(self, run, folder, *options):
+    def __init__(self, run, folder, *options, prefix=()):
         (folder / "tokens").write_text(f"# for tests\n{TOKEN}\n")
         drain = () if "--drain-seconds" in options else ("--drain-seconds", "0")
-        command = [PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens", *drain]
+        command = [*prefix, PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens", *drain]
         super().__init__([*command, "--allow-unproven", "true", *options], folder / "said")
 
     def ask(self, method, path, body=None, token=TOKEN):
@@ -320,6 +322,8 @@ def test_a_missing_run_and_help(run):
 
 def test_others_need_a_token(run, tmp_path, monkeypatch):
     command = [PROGRAM, "--run", run, "--port", "0", "--drain-seconds", "0", "--allow-unproven", "true"]
+    named = subprocess.run([*command, "--host", "127.example.com"], capture_output=True, text=True, check=False)
+    assert named.returncode == 2 and "there is no token" in named.stderr  # a name, which may be of any address
     for options, own in ((("--host", "0.0.0.0", "--public", "true"), ""), (("--host", "0.0.0.0"), "own"), ((), "own")):
         monkeypatch.setenv("PYGRADE_TOKEN", own)
         with conftest.Server([*command, *options], tmp_path / "said") as server:
@@ -427,6 +431,11 @@ def read_answer(client):
     return received
 
 
+def read_body(client, data):
+    client.sendall(data)
+    return read_answer(client).split(b"\r\n\r\n", 1)[1]
+
+
 def test_more_requests_than_the_limit_get_503_at_once(run, tmp_path):
     with Server(run, tmp_path, "--threads", "1", "--max-requests", "1") as server:
         with ThreadPoolExecutor(8) as threads:
@@ -437,6 +446,127 @@ def test_more_requests_than_the_limit_get_503_at_once(run, tmp_path):
         assert b"\r\nRetry-After: 1\r\n" in shed[0][2] and b"too many requests" in shed[0][2]
         assert server.figure("pygrade_shed_requests_total") == len(shed)
         assert server.figure("pygrade_requests_limit") == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "zeroed"])
+def test_files_that_change_in_place_change_nothing(run, tmp_path, damage):
+    """What is served are the bytes that were hashed: a copy over the file neither ends the server nor moves a score."""
+    run = copy(run, tmp_path / "run")
+    with Server(run, tmp_path) as server:
+        page = server.ask("POST", "/v1/rank", PAGE)[2]
+        for path in (run / "artifact").resolve().rglob("*.safetensors"):
+            with path.open("r+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.truncate(0)
+                file.write(bytes(size if damage == "zeroed" else 0))
+        ranked = [json.loads(text) for text in (page, server.ask("POST", "/v1/rank", PAGE)[2])]
+        assert ranked[0]["items"] == ranked[1]["items"] and ranked[0]["scores"] == ranked[1]["scores"]
+        assert server.process.poll() is None
+
+
+def test_a_full_disk_takes_nothing_of_what_it_refuses(tmp_path):
+    run = tmp_path / "run"  # of a policy, whose server writes nothing else
+    FusionPolicy(PolicySpec(("click",), ("hour",))).save(run / "policy")
+
+    def update(first, count):
+        numbers = range(first, first + count)
+        events = [{"user": 3, "item": n % 20, "task": "click", "event_id": f"e{n}"} for n in numbers]
+        now = int(time.time() * 1000)
+        return server.ask("POST", "/v1/update", {"events": [event | {"timestamp": now} for event in events]})[0]
+
+    # A file that may not grow further, as on a full disk: the write before the one that fails takes a part.
+    full = ["sh", "-c", 'trap "" XFSZ; ulimit -f 256; exec "$@"', "sh"]
+    with Server(run, tmp_path, "--feedback", tmp_path / "log", prefix=full) as server:
+        assert [update(0, 20), update(20, 5000), update(20, 5000), update(20, 5)] == [200, 503, 503, 200]
+        text = server.ask("GET", "/metrics")[2].decode()
+        assert sum(map(float, re.findall(r"^pygrade_feedback_events_total\{.*\} (\S+)$", text, re.M))) == 25
+        assert server.figure("pygrade_feedback_logged_total") == 25
+        files = [path.read_text() for path in (tmp_path / "log").iterdir()]
+        lines = "".join(files).splitlines()
+        assert all(files) and sorted(json.loads(line)["event_id"] for line in lines) == sorted(
+            f"e{n}" for n in range(25)
+        )
+
+
+def test_clients_that_read_nothing_give_way(run, tmp_path):
+    many = 16
+    with Server(run, tmp_path, "--connections", many, "--connections-each", "0") as server, ExitStack() as stack:
+        asked = (post(b"", "/metrics", method="GET", close=False)) * 200
+        for _ in range(many):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", server.port))
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.send(asked)
+        time.sleep(1.5)
+        assert [statuses(server.exchange(post())[0]) for _ in range(2)] == [[200], [200]]
+
+
+def test_one_address_has_its_share_of_the_connections(run, tmp_path):
+    most = 4
+    with Server(run, tmp_path, "--connections-each", most) as server, server.connect_many(most) as busy:
+        for client in busy:
+            client.sendall(post()[:-3])
+        assert statuses(server.exchange(post())[0]) == [503]
+        assert statuses(server.exchange(PROBE)[0]) == [200]
+        with socket.create_connection(("127.0.0.1", server.port), 20, ("127.0.0.2", 0)) as other:
+            other.sendall(post())
+            assert statuses(read_all(other)[0]) == [200]
+        busy[0].sendall(post()[-3:])
+        assert statuses(read_all(busy[0])[0]) == [200]
+        assert statuses(server.exchange(post())[0]) == [200]
+
+
+@pytest.mark.parametrize("authorized", [True, False])
+def test_without_a_token_one_answer_at_a_time(server, authorized):
+    probe = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + AUTHORIZED * authorized + b"\r\n"
+    received, _ = server.exchange(probe * 2 + (post() if authorized else probe))
+    assert statuses(received) == ([200] * 3 if authorized else [200])
+    assert authorized or b"\r\nConnection: close\r\n" in received
+
+
+BATCH = json.dumps({"requests": [{"user": n, "k": 5, "timestamp": 1700000000000} for n in range(100)]}).encode()
+
+
+def test_a_batch_lets_others_pass(run, tmp_path):
+    """Its requests are answered one at a time, each behind what waits by then."""
+    with Server(run, tmp_path, "--threads", "1") as server, server.connect() as batch, server.connect() as page:
+        alone = json.loads(read_body(batch, post(BATCH, close=False)))["pages"]
+        page.sendall(post(close=False))
+        read_answer(page)
+        batch.sendall(post(BATCH))
+        page.sendall(post())
+        assert select.select([batch, page], [], [], 20)[0] == [page]
+        assert statuses(read_all(page)[0]) == [200]
+        pages = json.loads(read_all(batch)[0].split(b"\r\n\r\n", 1)[1])["pages"]
+        assert [page["items"] for page in pages] == [page["items"] for page in alone] and len(pages) == 100
+
+
+def test_a_refusal_does_not_wait_for_the_body(run, tmp_path):
+    data = post(PAGE + b" " * 33_000, close=False)
+    head = data[: data.index(b"\r\n\r\n") + 4]
+    with (
+        Server(run, tmp_path, "--threads", "1", "--max-requests", "1") as server,
+        server.connect(0.05) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        load = [threads.submit(one_after_the_other, server, 2.5, BATCH) for _ in range(2)]
+        refused = b""
+        while not refused and not all(future.done() for future in load):
+            client.sendall(head)
+            with suppress(TimeoutError):  # it was admitted
+                refused = client.recv(1 << 16)
+            client.settimeout(20)
+            client.sendall(data[len(head) :])
+            if not refused:
+                read_answer(client)
+            client.settimeout(0.05)
+        assert statuses(refused) == [503] and b"Connection: close" not in refused
+        client.settimeout(20)
+        [future.result() for future in load]
+        client.sendall(post())  # the body was read and thrown away
+        assert statuses(read_all(client)[0]) == [200]
 
 
 def test_a_drain_answers_everything(run, tmp_path):

@@ -57,6 +57,11 @@ class PYGRADE_API Service {
   // Answers a request, from any thread. It throws nothing: errors are answers, too.
   Response handle(const ServiceRequest& request) noexcept;
 
+  // As `handle`, but of a batch in one body one page a call: the text of the next one, while `response` is not there
+  // yet; then call again with the same request and `batch`, which is null at first.
+  std::optional<std::string_view> handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
+                                              Response& response) noexcept;
+
   // An error as `handle` answers it, for what a server refuses by itself. argument "": none.
   static Response error(int status, std::string_view argument, std::string_view message);
 

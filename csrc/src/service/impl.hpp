@@ -94,12 +94,14 @@ enum class Exploration : std::uint8_t { none, drawn, shuffled };
 struct Service::Impl {
   Impl(const std::filesystem::path& run, std::string_view config_json, std::shared_ptr<Store> store);
 
-  Response handle(const ServiceRequest& request);
+  std::optional<std::string_view> handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
+                                              Response& response);
   bool refresh();
   void drain();
 
   Response answer(detail::Endpoint endpoint, const ServiceRequest& request, detail::Context& context);
-  Response answer_one_or_more(detail::Endpoint endpoint, const ServiceRequest& request, detail::Context& context);
+  std::optional<std::string_view> answer_next(detail::Endpoint endpoint, const ServiceRequest& request,
+                                              std::shared_ptr<void>& batch, Response& response);
 
   // --- pages (rank.cpp)
   detail::Ranked rank(const ServiceRequest& given, detail::Context& context, bool shown);

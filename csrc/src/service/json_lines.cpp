@@ -37,9 +37,9 @@ void JsonLines::open() {
   char text[64];
   std::snprintf(text, sizeof text, "-%013lld-%s-%06llu.jsonl", static_cast<long long>(now_ms()), token_.c_str(),
                 static_cast<unsigned long long>(number_++));
-  const auto path = directory_ / (name_ + text);
-  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), path.string());
+  path_ = directory_ / (name_ + text);
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), path_.string());
   start_ = std::chrono::steady_clock::now();
   bytes_ = 0;
 }
@@ -54,9 +54,13 @@ void JsonLines::append(std::string_view lines, bool synced) {
   if (descriptor_ < 0) open();
   const auto fail = [&] {
     const int error = errno;
-    ::close(descriptor_);  // what follows must not continue a part of a line
+    // Nothing of these lines stays: their sender is told so, and sends them again. The next ones go to another file,
+    // since a reader may be past the new end of this one.
+    [[maybe_unused]] const int undone =
+        bytes_ == 0 ? ::unlink(path_.c_str()) : ::ftruncate(descriptor_, static_cast<::off_t>(bytes_));
+    ::close(descriptor_);
     descriptor_ = -1;
-    throw std::system_error(error, std::generic_category(), directory_.string());
+    throw std::system_error(error, std::generic_category(), path_.string());
   };
   for (std::string_view rest = lines; !rest.empty();) {
     const auto written = ::write(descriptor_, rest.data(), rest.size());
@@ -64,10 +68,9 @@ void JsonLines::append(std::string_view lines, bool synced) {
     if (written <= 0) fail();
     rest.remove_prefix(static_cast<std::size_t>(written));
   }
+  if (synced && ::fsync(descriptor_) != 0) fail();
   bytes_ += lines.size();
-  if (!synced) return;
-  if (::fsync(descriptor_) != 0) fail();
-  sync_directory(directory_);
+  if (synced) sync_directory(directory_);
 }
 
 void JsonLines::finish() noexcept {

@@ -23,7 +23,7 @@ class JsonLines {
   JsonLines& operator=(const JsonLines&) = delete;
 
   // Appends lines, each with its end; `synced`: a machine that fails does not lose them. std::system_error if the disk
-  // fails; then nothing, or a part, is written, or all of it is perhaps lost with the machine.
+  // fails; then nothing of the lines is in the log, and no empty file.
   void append(std::string_view lines, bool synced = false);
 
   // Syncs the file and begins a new one with the next line.
@@ -36,6 +36,7 @@ class JsonLines {
   const std::string name_, token_;
   const std::chrono::milliseconds file_time_;
   std::mutex mutex_;
+  std::filesystem::path path_;  // of the open file, as all below
   int descriptor_ = -1;
   std::uint64_t number_ = 0, bytes_ = 0;
   std::chrono::steady_clock::time_point start_;

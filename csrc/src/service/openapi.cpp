@@ -287,7 +287,7 @@ constexpr Operation operations[] = {
     {"/v1/rank", "post", "A page for a user", "RankRequest", "Page",
      "The page is counted and logged, and shadows rank it, too. {\"requests\": [...]} with up to max_batch requests is "
      "answered by {\"pages\": [...]}, each a page or an error. Content-Type application/safetensors: lists as tensors "
-     "of their names (predictions [N, T] or [T, N], item_features.COLUMN, groups.NAME), the other keys as JSON in the "
+     "of their names (predictions [N, T], item_features.COLUMN, groups.NAME), the other keys as JSON in the "
      "metadata request; with Accept application/safetensors the answer has tensors items, scores and weights, and the "
      "rest as JSON in the metadata page."},
     {"/v1/explain", "post", "The same page with its reasons", "RankRequest", "Explanation",

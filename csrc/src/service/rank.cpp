@@ -18,21 +18,6 @@ namespace {
 constexpr std::size_t drift_stride = 8;  // every such candidate's predictions are counted
 constexpr std::size_t max_request_id = 256;
 
-// The argument that an error of the pipeline is about, by its first word.
-InputError translated(const std::invalid_argument& error) {
-  std::string message = error.what();
-  constexpr std::string_view item_ids = "item_ids";
-  if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
-  const std::string word = message.substr(0, message.find_first_of(" ["));
-  for (const api::Field& field : api::rank_fields)
-    if (word == field.name) return {word, message};
-  for (const api::Field& field : api::rules_fields)
-    if (word == field.name) return {"rules." + word, "rules." + message};
-  if (message.starts_with("no candidate is left"))
-    return {"items", "no candidate is left: items is empty, or every eligible item is among those seen"};
-  return {"body", message};
-}
-
 std::string hexadecimal(std::uint64_t value) {
   std::string text;
   for (int shift = 60; shift >= 0; shift -= 4) text += "0123456789abcdef"[value >> shift & 15];
@@ -278,16 +263,10 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   take_places(input, context);
   context.effects.resize(shown ? 0 : input.k);  // of a page that is explained
   const bool explore = how == Exploration::drawn;
-  try {
-    if (pipeline)
-      rank_pipeline(ranked, context, explore, given);
-    else
-      rank_policy(ranked, context, explore, given);
-  } catch (const InputError&) {
-    throw;
-  } catch (const std::invalid_argument& error) {
-    throw translated(error);
-  }
+  if (pipeline)
+    rank_pipeline(ranked, context, explore, given);
+  else
+    rank_policy(ranked, context, explore, given);
   name_places(std::span(context.indices).first(static_cast<std::size_t>(ranked.page.filled)), context);
   if (how == Exploration::shuffled) {
     std::uint64_t state = stable_bits(config.salt + " order", context.request_id);

@@ -144,7 +144,15 @@ struct RankInput::Reading {
   const Naming& naming;
   const Release& release;
   bool page;
+  std::span<const TensorView> tensors = {};  // beside the JSON
 
+  // InputError if what the JSON names by `key` is a tensor, too.
+  void check_once(std::string_view prefix, std::string_view key) const {
+    for (const TensorView& tensor : tensors)
+      if (tensor.name.size() == prefix.size() + key.size() && tensor.name.starts_with(prefix) &&
+          tensor.name.ends_with(key))
+        throw InputError(tensor.name, tensor.name + " is a tensor and stands in the metadata, too; want one of both");
+  }
   std::size_t max_rows() const { return static_cast<std::size_t>(config.max_candidates); }
   std::size_t max_ids() const { return static_cast<std::size_t>(config.max_ids); }
 };
@@ -213,6 +221,7 @@ void RankInput::read_ids(const Reading& reading, const Argument& argument, std::
 void RankInput::read_request(Reading& reading) {
   const auto& config = reading.config;
   const auto read = [&](const Argument& argument) {
+    reading.check_once({}, argument.key);
     if (argument.key == "context") return read_context(reading);
     if (argument.key == "predictions") return read_predictions(reading);
     if (argument.key == "item_features") return read_item_features(reading);
@@ -226,7 +235,7 @@ void RankInput::read_request(Reading& reading) {
 }
 
 void RankInput::read_value(const Reading& reading, const Argument& argument) {
-  const auto& [config, naming, release, page] = reading;
+  const auto& [config, naming, release, page, tensors] = reading;
   const std::string_view key = argument.key;
   if (key == "user") user = naming.users.read(reader_, argument, true, user_name);
   if (key == "k") k = static_cast<std::size_t>(read_integer(reader_, argument, 1, config.max_k));
@@ -311,11 +320,10 @@ void RankInput::read_vectors(const Reading& reading, const Argument& argument, F
   lengths_.push_back({argument, count});
 }
 
-// Tensors by name: those of the lists of a JSON body. predictions[N, T] or [T, N] are in the order of the metadata
-// "tasks", else of the policy's; or one tensor predictions.TASK for each.
+// Tensors by name: those of the lists of a JSON body. predictions[N, T] are in the order of the metadata "tasks",
+// else of the policy's; or one tensor predictions.TASK for each.
 void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming,
                               const Release& release, bool page) {
-  Reading reading{config, naming, release, page};
   clear(config);
   const auto content = std::as_bytes(std::span(body));
   std::vector<TensorView> tensors;
@@ -328,6 +336,7 @@ void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config
   metadata_ = find_text(metadata, "request");
   const std::string_view order_text = find_text(metadata, "tasks");
   std::vector<std::string> order = release.tasks;
+  Reading reading{config, naming, release, page, tensors};
   read_body([&] {
     if (metadata_.empty()) metadata_ = "{}";
     open(reader_, metadata_, config);
@@ -463,16 +472,12 @@ void RankInput::take_predictions(const Reading& reading, const TensorView& tenso
   const auto& tasks = reading.release.tasks;
   const auto width = static_cast<std::int64_t>(order.size());
   const bool by_rows = tensor.shape.size() == 2 && tensor.shape[1] == width;
-  const bool by_tasks = tensor.shape.size() == 2 && tensor.shape[0] == width;
-  const std::size_t count = static_cast<std::size_t>(by_rows ? tensor.shape[0] : by_tasks ? tensor.shape[1] : 0);
-  if ((!by_rows && !by_tasks) || count > reading.max_rows()) {
-    const std::string tasks_text = std::to_string(width);
-    throw InputError(tensor.name, "predictions has the shape " + shape_text(tensor.shape) + "; want [N, " + tasks_text +
-                                      "] or [" + tasks_text + ", N] with N up to " +
-                                      std::to_string(reading.max_rows()));
-  }
+  const auto count = static_cast<std::size_t>(by_rows ? tensor.shape[0] : 0);
+  if (!by_rows || count > reading.max_rows())
+    throw InputError(tensor.name, "predictions has the shape " + shape_text(tensor.shape) + "; want [N, " +
+                                      std::to_string(width) + "] with N up to " + std::to_string(reading.max_rows()));
   begin_predictions(reading.release);
-  if (by_rows && order == tasks) {
+  if (order == tasks) {
     given_.assign(tasks.size(), true);
     const auto* floats = reinterpret_cast<const float*>(tensor.bytes.data());
     if (reinterpret_cast<std::uintptr_t>(floats) % alignof(float) != 0) {
@@ -490,9 +495,8 @@ void RankInput::take_predictions(const Reading& reading, const TensorView& tenso
     given_[task] = true;
     Floats& column = by_task_[task];
     column.resize(count);
-    const std::size_t step = by_rows ? order.size() : 1, first = by_rows ? o : o * count;
     for (std::size_t i = 0; i < count; ++i)
-      std::memcpy(&column[i], tensor.bytes.data() + (first + i * step) * sizeof(float), sizeof(float));
+      std::memcpy(&column[i], tensor.bytes.data() + (o + i * order.size()) * sizeof(float), sizeof(float));
     check_floats(tensor, column, -most, true);
   }
 }
@@ -570,6 +574,8 @@ void RankInput::read_predictions(Reading& reading) {
       continue;
     }
     const auto task = static_cast<std::size_t>(found - tasks.begin());
+    reading.check_once("predictions.", key);
+    reading.check_once({}, "predictions");
     given_[task] = true;
     read_floats(reader_, {"predictions.", key}, reading.max_rows(), -most, most, true, by_task_[task]);
   }
@@ -599,6 +605,7 @@ void RankInput::read_item_features(Reading& reading) {
   enter_object(reader_, "item_features");
   for (std::string_view key; reader_.next_key(key);) {
     const Argument argument("item_features.", key);
+    reading.check_once(argument.prefix, key);
     const Columns::Column* column = known.find(key);
     if (column == nullptr && reading.release.is_policy()) {
       if (reading.config.strict)
@@ -637,6 +644,7 @@ void RankInput::read_item_features(Reading& reading) {
 void RankInput::read_rules(Reading& reading) {
   enter_object(reader_, "rules");
   read_known(reader_, "rules.", api::rules_fields, reading.config, unknown_keys, [&](const Argument& argument) {
+    reading.check_once({}, argument.key);
 #define PYGRADE_RULE(type, name, rows, width, json, text) \
   if (argument.key == #name) read_column(reading, argument, api::json, rules_.name);
 #include "pygrade/request.def"
@@ -651,6 +659,7 @@ void RankInput::read_groups(const Reading& reading, const Argument& argument) {
                          high = std::numeric_limits<std::int32_t>::max();
   enter_object(reader_, argument);
   for (std::string_view name; reader_.next_key(name);) {
+    reading.check_once("groups.", name);
     auto& numbers = next_group("rules.groups", name);
     const Argument group("rules.groups.", name);
     read_list(reader_, group, reading.max_rows(), [&](const Argument& element) {
@@ -701,7 +710,7 @@ void RankInput::read_pins(const Reading& reading, const Argument& list) {
 
 // Checks and completes what several keys say together.
 void RankInput::finish(const Reading& reading) {
-  const auto& [config, naming, release, page] = reading;
+  const auto& [config, naming, release, page, tensors] = reading;
   if (page && !user) refuse_missing("user");
   if (!has_items && page) {
     if (!lengths_.empty()) {

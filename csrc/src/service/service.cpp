@@ -58,6 +58,16 @@ std::shared_ptr<Store> store_of(const fs::path& run, const ServiceConfig& config
   return open_store(address, {.wait_for_server = false});  // the service starts without it
 }
 
+// The answers of a batch so far.
+struct Batch {
+  explicit Batch(std::vector<std::string_view> views) : requests(std::move(views)) {}
+
+  std::vector<std::string_view> requests;
+  std::size_t done = 0;
+  JsonWriter out;
+  Clock::time_point start = Clock::now();
+};
+
 struct Route {
   Endpoint endpoint;
   std::string_view method;
@@ -73,13 +83,31 @@ Route route_of(std::string_view path) {
   return {on_other, ""};
 }
 
-// The answer, or that of its error.
+// An error of the core about a request, with the argument that it is about by its first word.
+InputError translated(const std::invalid_argument& error) {
+  std::string message = error.what();
+  constexpr std::string_view item_ids = "item_ids";
+  if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
+  const std::string word = message.substr(0, message.find_first_of(" ["));
+  for (const api::Field& field : api::rank_fields)
+    if (word == field.name) return {word, message};
+  for (const api::Field& field : api::rules_fields)
+    if (word == field.name) return {"rules." + word, "rules." + message};
+  if (message.starts_with("no candidate is left"))
+    return {"items", "no candidate is left: items is empty, or every eligible item is among those seen"};
+  return {"body", message};
+}
+
+// The answer, or that of its error: what is wrong with a request is an std::invalid_argument wherever it is found.
 template <class Answer>
 Response guard(Answer&& answer) {
   try {
     return answer();
   } catch (const InputError& error) {
     return error_response(400, error.argument, error.what());
+  } catch (const std::invalid_argument& error) {
+    const InputError about = translated(error);
+    return error_response(400, about.argument, about.what());
   } catch (const StoreError& error) {
     return error_response(503, "", error.what());
   } catch (const std::exception& error) {
@@ -195,30 +223,45 @@ Response Service::Impl::answer(detail::Endpoint endpoint, const ServiceRequest& 
   return {200, json_type, std::move(text), context.request_id};
 }
 
-// A request, or several in one body, each of which gets its answer or its error.
-Response Service::Impl::answer_one_or_more(detail::Endpoint endpoint, const ServiceRequest& request, Context& context) {
-  if (endpoint == on_explain || names_tensors(request.content_type)) return answer(endpoint, request, context);
-  const auto requests = context.input.split(request.body, config);
-  if (!requests) return answer(endpoint, request, context);
-  JsonWriter out;
-  out.begin_object().known_key(endpoint == on_rank ? "pages" : "weights").begin_list();
-  for (std::size_t i = 0; i < requests->size(); ++i) {
-    const std::string id = request.request_id.empty() ? "" : std::string(request.request_id) + "." + std::to_string(i);
+// A request, or the next one of several in one body, each of which gets its answer or its error.
+std::optional<std::string_view> Service::Impl::answer_next(detail::Endpoint endpoint, const ServiceRequest& request,
+                                                           std::shared_ptr<void>& progress, Response& response) {
+  const Loan context(contexts);
+  if (progress == nullptr) {
+    std::optional<std::vector<std::string_view>> requests;
+    if (endpoint != on_explain && !names_tensors(request.content_type))
+      requests = (*context).input.split(request.body, config);
+    if (!requests) {
+      response = answer(endpoint, request, *context);
+      return {};
+    }
+    const auto batch = std::make_shared<Batch>(std::move(*requests));
+    batch->out.begin_object().known_key(endpoint == on_rank ? "pages" : "weights").begin_list();
+    progress = batch;
+  }
+  Batch& batch = *static_cast<Batch*>(progress.get());
+  if (batch.done < batch.requests.size()) {
+    const std::string place = "." + std::to_string(batch.done);
+    const std::string id = request.request_id.empty() ? "" : std::string(request.request_id) + place;
     ServiceRequest one = request;
-    one.body = (*requests)[i];
+    one.body = batch.requests[batch.done++];
     one.request_id = id;
     one.accept = {};
-    out.raw(guard([&] { return answer(endpoint, one, context); }).body);
+    batch.out.raw(guard([&] { return answer(endpoint, one, *context); }).body);
   }
-  out.end_list().end_object();
-  return {200, json_type, out.take()};
+  if (batch.done < batch.requests.size()) return batch.requests[batch.done];
+  batch.out.end_list().end_object();
+  response = {200, json_type, batch.out.take()};
+  return {};
 }
 
-Response Service::Impl::handle(const ServiceRequest& request) {
+std::optional<std::string_view> Service::Impl::handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
+                                                           Response& response) {
   const std::string_view method = request.method, target = request.path, body = request.body;
-  const auto start = Clock::now();
+  const auto start = batch == nullptr ? Clock::now() : static_cast<Batch*>(batch.get())->start;
   const std::string_view path = target.substr(0, target.find('?'));
   const Route route = route_of(path);
+  std::optional<std::string_view> next;
   const auto answer = [&]() -> Response {
     if (route.endpoint == on_other)
       return error_response(404, "path",
@@ -236,8 +279,9 @@ Response Service::Impl::handle(const ServiceRequest& request) {
       case on_rank:
       case on_weights:
       case on_explain: {
-        const Loan context(contexts);
-        return answer_one_or_more(route.endpoint, request, *context);
+        Response answered;
+        next = answer_next(route.endpoint, request, batch, answered);
+        return answered;
       }
       case on_update:
         return update(body);
@@ -259,10 +303,11 @@ Response Service::Impl::handle(const ServiceRequest& request) {
         return {200, json_type, status_body()};
     }
   };
-  Response response = guard(answer);
+  response = guard(answer);
+  if (next) return next;
   if (response.request_id.empty()) response.request_id = request.request_id;
   metrics.answered(route.endpoint, response.status, std::chrono::duration<double>(Clock::now() - start).count());
-  return response;
+  return {};
 }
 
 std::shared_ptr<const Release> Service::Impl::release() const {
@@ -379,10 +424,20 @@ Service::Service(const fs::path& run, std::string_view config_json, std::shared_
 Service::~Service() = default;
 
 Response Service::handle(const ServiceRequest& request) noexcept {
+  Response response;
+  std::shared_ptr<void> batch;
+  while (handle_next(request, batch, response)) {
+  }
+  return response;
+}
+
+std::optional<std::string_view> Service::handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
+                                                     Response& response) noexcept {
   try {
-    return impl_->handle(request);
+    return impl_->handle_next(request, batch, response);
   } catch (...) {  // no memory for the text of an error
-    return {500, json_type, {}};
+    response = {500, json_type, {}};
+    return {};
   }
 }
 

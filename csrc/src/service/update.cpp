@@ -125,12 +125,13 @@ Response Service::Impl::update(std::string_view body) {
   if (unknown > 0) metrics.unknown_items.add(unknown);
   const std::int64_t received = now_ms();
   std::string lines;
+  std::vector<std::size_t> arms;  // of the events
   for (const EventInput& event : input.events) {
     const bool is_named = release.is_policy() && event.user_name.data() != nullptr;
     const std::size_t arm = config.by_request ? arm_of(config, event.request_id)
                             : is_named        ? arm_of(config, event.user_name)
                                               : arm_of(config, event.user);
-    if (event.task) release.feedback[arm][*event.task].add();
+    arms.push_back(arm);
     if (!feedback) continue;
     JsonWriter line;
     write_event(event, input.measures_of(event), release, config.arms[arm].name, received, line);
@@ -147,6 +148,8 @@ Response Service::Impl::update(std::string_view body) {
     metrics.feedback_events.add(input.events.size());
     metrics.feedback_bytes.add(lines.size());
   }
+  for (std::size_t e = 0; e < arms.size(); ++e)
+    if (const auto task = input.events[e].task) release.feedback[arms[e]][*task].add();
   // Histories before the features: their events may be sent again.
   const std::string logged = feedback ? "the events are logged, but not in the " : "the events are not in the ";
   try {

@@ -106,13 +106,7 @@ Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& conte
   std::int32_t index;
   context.weights.resize(tasks);
   context.concentration.resize(tasks);
-  try {
-    return ranker.rank(request, {{&score, 1}, {&index, 1}, context.weights, context.concentration});
-  } catch (const std::invalid_argument& error) {
-    const std::string_view message = error.what();
-    const auto about = [&](const char* name) { return message.starts_with(name); };
-    throw InputError(about("values") ? "values" : "predictions", error.what());
-  }
+  return ranker.rank(request, {{&score, 1}, {&index, 1}, context.weights, context.concentration});
 }
 
 }  // namespace

@@ -75,6 +75,11 @@ void append_log_rows(const Policy& policy, const Request& given, const PageBuffe
     throw std::invalid_argument("items must have one value for each candidate and item column, or none");
   if (!request.categories.empty() && request.categories.size() != rows)
     throw std::invalid_argument("categories must have one name for each candidate, or none");
+  const auto shown = buffer.indices.first(static_cast<std::size_t>(page.filled));
+  for (std::size_t position = 0; position < shown.size(); ++position)
+    if (shown[position] < 0 || static_cast<std::size_t>(shown[position]) >= rows)
+      throw std::invalid_argument("indices[" + std::to_string(position) + "] is " + std::to_string(shown[position]) +
+                                  "; want the place of one of the " + std::to_string(rows) + " candidates");
   // The parts of a row that all candidates share.
   std::string before;
   field(ids.request_id, before);
@@ -112,7 +117,6 @@ void append_log_rows(const Policy& policy, const Request& given, const PageBuffe
 
   for (std::size_t row = 0; row < rows; ++row) {
     const auto predictions = request.predictions.subspan(row * tasks, tasks);
-    const auto shown = buffer.indices.first(static_cast<std::size_t>(page.filled));
     std::size_t position = 0;
     while (position < shown.size() && shown[position] != static_cast<std::int32_t>(row)) ++position;
     const bool is_shown = position < shown.size();
