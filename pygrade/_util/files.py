@@ -34,13 +34,33 @@ def atomic_file(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     partial = Path(name)
     try:
-        yield partial
+        with _named(path):
+            yield partial
         partial.chmod(0o666 & ~_umask())  # mkstemp makes it private
         sync(partial)
         partial.replace(path)
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives an error of the disk, such as that it is full, the name of what was written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sweep(directory: Path, name: str) -> None:
+    """Removes what killed writers of a name, or of all (*), left behind in a directory an hour ago or earlier."""
+    for leftover in directory.glob(f".{name}.partial-*"):
+        with suppress(FileNotFoundError):  # its writer has just finished
+            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
@@ -54,13 +74,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     if owner := owner_of(path):
         raise ValueError(f"{path} holds the results of pygrade {owner}; want another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.partial-*"):
-        with suppress(FileNotFoundError):  # its writer has just finished
-            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
+    _sweep(path.parent, path.name)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     try:
-        yield partial
+        with _named(path):
+            yield partial
         partial.chmod(0o777 & ~_umask())
         for child in partial.rglob("*"):
             sync(child)
@@ -96,6 +114,7 @@ def directory_lock(out: Path, command: str) -> Iterator[None]:
             raise ValueError(f"{out} holds the results of pygrade {owner}; want another directory for {command}")
         if not owner:
             os.pwrite(descriptor, command.encode(), 0)
+        _sweep(out, "*")
         yield
     finally:
         os.close(descriptor)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+_MOST = 2**63  # whole numbers are below
 Place = str | Path  # a path, or a URL as text
 
 
@@ -105,3 +106,6 @@ class Options:
             if limits and not all(limits.holds(x) for x in numbers if isinstance(x, int | float)):
                 kind = "" if str(limits).startswith("at least") else "numbers " if value is numbers else "a number "
                 raise ValueError(f"{entry.name} is {value}; want {kind}{limits}")
+            whole = hint in (int, int | None, tuple[int, ...])
+            if whole and any(x % 1 != 0 or abs(x) >= _MOST for x in numbers if isinstance(x, int | float)):
+                raise ValueError(f"{entry.name} is {value}; want a whole number below 2^63")

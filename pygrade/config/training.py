@@ -67,8 +67,8 @@ class CemConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("seed",)  # not on the command line
 
-    iterations: int = option(10, "rounds of the search", ge=1)
-    population: int = option(32, "weight vectors tried in an iteration")
+    iterations: int = option(10, "rounds of the search", ge=1, le=10_000)
+    population: int = option(32, "weight vectors tried in an iteration", le=100_000)
     elite: int = option(8, "of them, how many shape the next iteration", ge=2)
     subsample: int = option(20000, "requests to score on, drawn once; all if there are fewer", ge=1)
     seed: int = option(0, "of the draws and of the subsample")
@@ -85,7 +85,7 @@ class Stage1Config(Options):
 
     PYTHON_ONLY: ClassVar = ("temperature",)  # not on the command line
 
-    steps: int = option(150, "0 leaves the stage out", ge=0)
+    steps: int = option(150, "0 leaves the stage out", ge=0, le=1_000_000)
     batch_size: int = option(512, "requests a step, of those with any feedback", gt=0)
     learning_rate: float = option(2.8e-3, "falls linearly to a tenth", gt=0)
     labels: Literal["ips", "raw"] = option("ips", "logged value divided by the slot's propensity, or as it is")
@@ -99,7 +99,7 @@ class Stage2Config(Options):
     # not on the command line
     PYTHON_ONLY: ClassVar = ("inner_epochs", "clip_high", "entropy_coefficient", "weight_floor", "leave_one_out")
 
-    steps: int = option(100, "0 leaves the stage out", ge=0)
+    steps: int = option(100, "0 leaves the stage out", ge=0, le=1_000_000)
     batch_size: int = option(512, "requests a step", gt=0)
     group_size: int = option(16, "G, weight vectors sampled for each", gt=0)
     inner_epochs: int = option(2, "updates on one batch of samples", gt=0)

@@ -29,6 +29,8 @@ class Sizes(Options):
     [
         ({"k": 0}, "k is 0; want at least 1"),
         ({"k": math.nan}, "k is nan; want at least 1"),
+        ({"k": 1e20}, r"k is 1e\+20; want a whole number below 2\^63"),
+        ({"k": 1.5}, r"k is 1.5; want a whole number below 2\^63"),
         ({"share": 0.0}, "share is 0.0; want a number above 0 and up to 1"),
         ({"share": 1.5}, "share is 1.5; want a number above 0 and up to 1"),
         ({"dropout": 1.0}, "dropout is 1.0; want a number from 0 to below 1"),

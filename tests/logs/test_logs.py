@@ -479,3 +479,8 @@ def test_shown_only_keeps_the_shown_rows_of_the_requests_that_have_some():
     for name in ("item_id", "position", "predictions", "feedback", "value", "item_features"):
         np.testing.assert_array_equal(getattr(shown, name), getattr(logs, name)[logs.shown])
     assert shown.row_request.tolist() == np.unique(logs.row_request[logs.shown], return_inverse=True)[1].tolist()
+
+
+def test_values_of_numpy_are_numbers_of_json():
+    values = replace(make_logs(), task_values=tuple(np.array([1.0, 3.0, 60.0]))).task_values
+    assert values == (1.0, 3.0, 60.0) and {type(value) for value in values} == {float}

@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,18 @@ def test_failed_block_leaves_what_was_there(tmp_path):
         raise OSError("disk full")
     assert names(tmp_path) == ["file", "log"] and names(tmp_path / "log") == ["a"]
     assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_a_full_disk_is_named_with_the_file_and_leftovers_go(tmp_path):
+    for write, name in ((files.atomic_file, "file"), (files.atomic_directory, "log")):
+        with pytest.raises(OSError, match=f"No space left on device: '.*{name}'"), write(tmp_path / name):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    old, young = tmp_path / ".trained_on.partial-1", tmp_path / ".trained_on.partial-2"
+    old.touch()
+    os.utime(old, (0, 0))
+    young.touch()  # perhaps of a writer that goes on
+    claim(tmp_path, "train")
+    assert young.exists() and not old.exists()
 
 
 def test_files_can_be_read_by_others(tmp_path):
