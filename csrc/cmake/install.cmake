@@ -27,7 +27,7 @@ endif()
 if(NOT APPLE)
   # nodelete: worker threads and the memory that threads keep outlive a dlclose.
   set(symbols ${PROJECT_SOURCE_DIR}/csrc/cmake/pygrade.map)
-  target_link_options(pygrade_shared PRIVATE -Wl,--version-script=${symbols} -Wl,-z,nodelete)
+  target_link_options(pygrade_shared PRIVATE -Wl,--version-script=${symbols} -Wl,-z,nodelete -Wl,--gc-sections)
   set_property(TARGET pygrade_shared PROPERTY LINK_DEPENDS ${symbols})
 endif()
 
@@ -47,6 +47,9 @@ install(TARGETS pygrade pygrade_shared EXPORT pygrade-targets
   ARCHIVE DESTINATION ${library_dir} COMPONENT development
   LIBRARY DESTINATION ${library_dir} COMPONENT runtime NAMELINK_SKIP
   INCLUDES DESTINATION ${include_dir})
+if(TARGET pygrade_tls)
+  install(TARGETS pygrade_tls LIBRARY DESTINATION ${library_dir} COMPONENT runtime)
+endif()
 if(NOT SKBUILD)  # -lpygrade; wheels hold no links
   install(TARGETS pygrade_shared LIBRARY DESTINATION ${library_dir} COMPONENT development NAMELINK_ONLY)
 endif()

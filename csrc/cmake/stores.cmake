@@ -1,9 +1,9 @@
-# The libraries of the stores, pygrade::lmdb, pygrade::hiredis and, where OpenSSL is found, pygrade::hiredis_ssl: those of the
+# The libraries of the stores, pygrade::lmdb and pygrade::hiredis, and for pygrade_tls alone pygrade::hiredis_ssl: those of the
 # system, else compiled from downloaded sources into pygrade's own libraries, so that no build lacks a store.
 #
 # Sets store_targets and store_definitions (to compile with), linked_stores and bundled_objects (of each library), adds to
 # core_sources, and sets PYGRADE_STORE_LIBRARIES (as arguments of pygrade_find_store_library, for the CMake package) and PYGRADE_PRIVATE_LIBS
-# (what a program that links the static library needs beside it).
+# (what a program that links the static library needs beside it). tls_libraries: what tls.cpp needs.
 include(csrc/cmake/pygrade-stores.cmake)
 include(csrc/cmake/sources.cmake)
 include(CheckCSourceCompiles)
@@ -14,7 +14,7 @@ set(linked_stores "")
 set(bundled_objects "")
 set(PYGRADE_STORE_LIBRARIES "")
 set(PYGRADE_PRIVATE_LIBS "")
-set(PYGRADE_NEEDS_OPENSSL OFF)
+set(tls_libraries "")
 if(PYGRADE_TLS)
   find_package(OpenSSL 1.1.1 QUIET COMPONENTS SSL Crypto)
   if(OPENSSL_FOUND AND PYGRADE_SERVER_STATIC)  # which may need more archives
@@ -69,7 +69,8 @@ macro(pygrade_add_store option package include)
     if(PYGRADE_SANITIZE STREQUAL "thread")  # LMDB's readers and writers meet without locks, which would be reported
       target_compile_options(pygrade_${package} PRIVATE -fno-sanitize=thread)
     endif()
-    list(APPEND bundled_objects $<TARGET_OBJECTS:pygrade_${package}>)
+    set(${package}_objects $<TARGET_OBJECTS:pygrade_${package}>)
+    list(APPEND bundled_objects ${${package}_objects})
   endif()
   while(given_LIBRARIES)
     list(POP_FRONT given_LIBRARIES library header)
@@ -79,20 +80,19 @@ macro(pygrade_add_store option package include)
       endif()
       set_target_properties(pygrade::${library} PROPERTIES
         INTERFACE_INCLUDE_DIRECTORIES ${folder}/${include} INTERFACE_LINK_LIBRARIES "")
-    else()
+    elseif(NOT library STREQUAL "hiredis_ssl")
       list(APPEND linked_stores pygrade::${library})
       list(APPEND PYGRADE_STORE_LIBRARIES "${library} ${header} ${library}")
       list(APPEND PYGRADE_PRIVATE_LIBS -l${library})
     endif()
-    list(APPEND store_targets pygrade::${library})
-    if(library STREQUAL "hiredis_ssl")  # redis_tls.cpp calls OpenSSL, too
-      set(PYGRADE_NEEDS_OPENSSL ON)
-      list(APPEND linked_stores OpenSSL::SSL OpenSSL::Crypto)
-      list(APPEND store_targets OpenSSL::SSL)
-      list(APPEND PYGRADE_PRIVATE_LIBS -lssl -lcrypto)
-      if(TARGET pygrade_hiredis)
-        target_include_directories(pygrade_hiredis PRIVATE ${OPENSSL_INCLUDE_DIR})
+    if(library STREQUAL "hiredis_ssl")
+      list(APPEND tls_libraries pygrade::hiredis_ssl OpenSSL::SSL OpenSSL::Crypto)
+      set(tls_sources "")
+      if(NOT found)
+        set(tls_sources ${folder}/vendor/hiredis/ssl.c)
       endif()
+    else()
+      list(APPEND store_targets pygrade::${library})
     endif()
   endwhile()
 endmacro()
@@ -103,14 +103,34 @@ if(PYGRADE_LMDB)
 endif()
 if(PYGRADE_REDIS)
   set(tls_library "")
-  set(tls_source "")
   if(OPENSSL_FOUND)
-    list(APPEND store_definitions PYGRADE_HAS_REDIS_TLS)
     set(tls_library hiredis_ssl hiredis/hiredis_ssl.h)
-    set(tls_source vendor/hiredis/ssl.c)
   endif()
   set(hiredis alloc async hiredis net read sds sockcompat)
   list(TRANSFORM hiredis REPLACE "(.+)" "vendor/hiredis/\\1.c")
-  pygrade_add_store(REDIS hiredis vendor LIBRARIES hiredis hiredis/hiredis.h ${tls_library} SOURCES ${hiredis} ${tls_source}
+  pygrade_add_store(REDIS hiredis vendor LIBRARIES hiredis hiredis/hiredis.h ${tls_library} SOURCES ${hiredis}
     CORE redis redis_address redis_server redis_tls)
 endif()
+
+# libpygrade_tls, loaded when an address of rediss:// is opened; programs with OpenSSL link its objects, pygrade_tls_objects.
+if(tls_libraries)
+  add_library(pygrade_tls_objects OBJECT csrc/src/stores/tls.cpp ${tls_sources})
+  target_include_directories(pygrade_tls_objects PRIVATE csrc/include csrc/src)
+  target_link_libraries(pygrade_tls_objects PRIVATE ${tls_libraries} pygrade::hiredis)
+  set_source_files_properties(${tls_sources} PROPERTIES COMPILE_OPTIONS -w)
+  add_library(pygrade_tls MODULE $<TARGET_OBJECTS:pygrade_tls_objects> ${hiredis_objects})
+  target_link_libraries(pygrade_tls PRIVATE ${tls_libraries} pygrade::hiredis)
+  if(NOT PYGRADE_SERVER_STATIC)  # which loads nothing
+    list(APPEND store_definitions PYGRADE_TLS_LIBRARY="$<TARGET_FILE_NAME:pygrade_tls>")
+    list(TRANSFORM CMAKE_DL_LIBS PREPEND -l OUTPUT_VARIABLE dl)
+    list(APPEND PYGRADE_PRIVATE_LIBS ${dl})
+  endif()
+endif()
+
+function(pygrade_link_tls target)
+  if(TARGET pygrade_tls_objects)
+    target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/src/stores/tls_linked.cpp $<TARGET_OBJECTS:pygrade_tls_objects>)
+    target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/src)
+    target_link_libraries(${target} PRIVATE ${tls_libraries})
+  endif()
+endfunction()

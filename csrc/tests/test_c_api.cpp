@@ -10,8 +10,8 @@ using namespace pygrade::tests;
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
-              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 232 && sizeof(pygrade_page) == 168 &&
-               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
+              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 248 && sizeof(pygrade_page) == 184 &&
+               sizeof(pygrade_counters) == 64 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
                sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
@@ -86,7 +86,7 @@ TEST(a_page_equals_the_cpp_one) {
   CHECK_EQUAL(std::string(page.policy_version), same.version());
   pygrade_counters counters{};
   counters.size = sizeof counters;
-  CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters, nullptr, 0), PYGRADE_OK);
   CHECK(counters.requests == 1 && counters.explored == 1 && counters.fallback_global == 0);
   pygrade_ranker_free(ranker);
 }
@@ -101,7 +101,7 @@ TEST(a_mixture_is_told_and_what_does_not_fit_it_is_refused) {
   CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
   pygrade_mixture mixture{};
   mixture.size = sizeof mixture;
-  CHECK_EQUAL(pygrade_ranker_mixture(ranker, &mixture), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_ranker_mixture(ranker, &mixture, nullptr, 0), PYGRADE_OK);
   CHECK(mixture.trust == 0.25f && mixture.verdict == PYGRADE_VERDICT_BETTER);
   CHECK_EQUAL(std::string(mixture.baseline), "expected value");
   pygrade_log_ids ids{};
@@ -118,7 +118,7 @@ TEST(a_mixture_is_told_and_what_does_not_fit_it_is_refused) {
   refused([](auto& p) { std::memset(p.baseline, 'x', sizeof p.baseline); }, "page.baseline");
   request.item_values = nullptr;
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_values is missing");
-  check_fails(pygrade_ranker_mixture(ranker, nullptr), PYGRADE_INVALID_ARGUMENT, "mixture is NULL");
+  check_fails(pygrade_ranker_mixture(ranker, nullptr, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "mixture is NULL");
   pygrade_ranker_free(ranker);
 }
 
@@ -169,15 +169,15 @@ TEST(log_rows_equal_the_cpp_ones) {
 
   std::size_t length = 0;
   std::string text(header.size(), 'x');
-  CHECK_EQUAL(pygrade_ranker_log_header(ranker, text.data(), text.size(), &length), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_ranker_log_header(ranker, text.data(), text.size(), &length, nullptr, 0), PYGRADE_OK);
   CHECK_EQUAL(length, header.size());
   CHECK_EQUAL(text, header);
   check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, nullptr, 0, &length), PYGRADE_BUFFER_TOO_SMALL,
-              "longer than capacity");
+              "bytes; capacity is");
   CHECK_EQUAL(length, rows.size());
   text.assign(length, 'x');
   check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), length - 1, &length),
-              PYGRADE_BUFFER_TOO_SMALL, "longer than capacity");
+              PYGRADE_BUFFER_TOO_SMALL, "bytes; capacity is");
   CHECK_EQUAL(text, std::string(length, 'x'));
   CHECK_EQUAL(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), length, &length), PYGRADE_OK);
   CHECK_EQUAL(text, rows);
@@ -201,8 +201,9 @@ TEST(log_rows_equal_the_cpp_ones) {
   refused([](auto&, auto& i) { i.flags = 2; }, "ids.flags");
   refused([](auto&, auto& i) { i.request_id_size = SIZE_MAX; }, "ids.request_id_size");
   refused([](auto&, auto& i) { i.user_id = "", i.user_id_size = SIZE_MAX; }, "ids.user_id_size");
-  refused([](auto&, auto& i) { i.size = 8; }, "sizeof");
-  check_fails(pygrade_ranker_log_header(ranker, nullptr, 9, &length), PYGRADE_INVALID_ARGUMENT, "text or length");
+  refused([](auto&, auto& i) { i.size = 8; }, "ids.size is 8; want its sizeof, at least 64");
+  check_fails(pygrade_ranker_log_header(ranker, nullptr, 9, &length, nullptr, 0), PYGRADE_INVALID_ARGUMENT,
+              "text or length");
   check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), 9, nullptr), PYGRADE_INVALID_ARGUMENT,
               "text or length");
   check_fails(pygrade_ranker_log_rows(ranker, &request, &page, nullptr, text.data(), 9, &length),
@@ -233,7 +234,7 @@ TEST(failures_have_a_status_and_a_text) {
   pygrade_ranker_options options{sizeof options, 64, 0, nullptr, 0};
   check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "options.flags");
   options = {3, 0, 0, nullptr, 0};
-  check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "sizeof");
+  check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "options.size is 3");
   CHECK(ranker == nullptr);
   std::thread([] { CHECK_EQUAL(std::string(pygrade_last_error()), ""); }).join();  // per thread
   CHECK(pygrade_last_error()[0] != '\0');
@@ -251,13 +252,13 @@ TEST(requests_that_do_not_fit_are_refused) {
     CHECK(memory.indices[0] == -7 && page.filled == 0 && page.policy_version[0] == '\0');
   };
   const std::int32_t number = 1;
-  refused([](auto& r, auto&) { r.size = 0; }, "sizeof");
-  refused([](auto& r, auto&) { r.tasks = 4; }, "request.tasks");
-  refused([](auto& r, auto&) { r.features = 1; }, "request.features");
+  refused([](auto& r, auto&) { r.size = 0; }, "request.size is 0; want its sizeof, at least 232, here 248");
+  refused([](auto& r, auto&) { r.tasks = 4; }, "request.tasks is 4; want 3");
+  refused([](auto& r, auto&) { r.features = 1; }, "request.features is 1; want 2");
   refused([](auto& r, auto&) { r.candidates = SIZE_MAX; }, "request.candidates");
   refused([](auto& r, auto&) { r.predictions = nullptr; }, "request.predictions");
-  refused([](auto& r, auto&) { r.flags = 16; }, "request.flags");
-  refused([](auto& r, auto&) { r.reserved = 1; }, "request.flags");
+  refused([](auto& r, auto&) { r.flags = 16; }, "request.flags is 16 with the unknown bits 16; want bits of 15");
+  refused([](auto& r, auto&) { r.reserved = 1; }, "request.reserved is 1; want 0");
   refused([&](auto& r, auto&) { r.groups = &number; }, "group_columns");
   refused([&](auto& r, auto&) { r.groups = r.caps = &number, r.group_columns = 65; }, "group_columns");
   refused([](auto& r, auto&) { r.scenario = "x", r.scenario_size = SIZE_MAX; }, "scenario_size");
@@ -266,16 +267,16 @@ TEST(requests_that_do_not_fit_are_refused) {
     refused([&](auto& r, auto&) { r.boost_add = boosts.data(); }, "boost_add is");
     refused([&](auto& r, auto&) { r.boost_mul = boosts.data(); }, "boost_mul is");
   }
-  refused([](auto&, auto& p) { p.k = 0; }, "page.k");
+  refused([](auto&, auto& p) { p.k = 0; }, "page.k is 0; want 1 to 2147483647");
   refused([](auto&, auto& p) { p.k = SIZE_MAX; }, "page.k");
   refused([](auto&, auto& p) { p.values = nullptr; }, "page.values");
-  refused([](auto&, auto& p) { p.size = 8; }, "sizeof");
+  refused([](auto&, auto& p) { p.size = 8; }, "page.size is 8");
   pygrade_request request = request_of(predictions);
   pygrade_page page = page_of(memory);
   check_fails(pygrade_ranker_rank(nullptr, &request, &page), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
   check_fails(pygrade_ranker_rank(ranker, nullptr, &page), PYGRADE_INVALID_ARGUMENT, "request is NULL");
   check_fails(pygrade_ranker_rank(ranker, &request, nullptr), PYGRADE_INVALID_ARGUMENT, "page is NULL");
-  check_fails(pygrade_ranker_counters(ranker, nullptr), PYGRADE_INVALID_ARGUMENT, "counters is NULL");
+  check_fails(pygrade_ranker_counters(ranker, nullptr, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "counters is NULL");
   pygrade_ranker_free(ranker);
 }
 
@@ -292,7 +293,79 @@ TEST(newer_callers_are_served_while_they_ask_for_nothing_new) {
   pygrade_page page = page_of(memory);
   CHECK_EQUAL(pygrade_ranker_rank(ranker, &request.known, &page), PYGRADE_OK);
   request.more = 1;
-  check_fails(pygrade_ranker_rank(ranker, &request.known, &page), PYGRADE_INVALID_ARGUMENT, "newer header");
+  check_fails(pygrade_ranker_rank(ranker, &request.known, &page), PYGRADE_INVALID_ARGUMENT,
+              "request has a member at byte 248 of 256, from a newer header; this library knows 248 bytes");
+  pygrade_ranker_free(ranker);
+}
+
+TEST(older_callers_lack_members_that_are_neither_read_nor_written) {
+  pygrade_ranker* ranker = create();
+  const auto predictions = make_predictions(4);
+  PageMemory got(2), expected(2);
+  pygrade_request request = request_of(predictions);
+  pygrade_page page = page_of(expected);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  request.pins = reinterpret_cast<const std::int32_t*>(1);  // what stands behind an older struct is anything
+  request.size = offsetof(pygrade_request, pins);
+  page = page_of(got);
+  page.size = offsetof(pygrade_page, effects);
+  page.missing_items = 77;
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  CHECK(page.filled == 2 && page.missing_items == 77 && page.size == offsetof(pygrade_page, effects));
+  CHECK_EQUAL(got.values, expected.values);
+  struct {
+    pygrade_counters counters;
+    std::uint64_t after;
+  } memory{{.size = offsetof(pygrade_counters, missing_items), .missing_items = 5}, 6};
+  CHECK_EQUAL(pygrade_ranker_counters(ranker, &memory.counters, nullptr, 0), PYGRADE_OK);
+  CHECK(memory.counters.requests == 2 && memory.counters.missing_items == 5 && memory.after == 6);
+  char error[64];
+  memory.counters.size = 7;
+  CHECK_EQUAL(pygrade_ranker_counters(ranker, &memory.counters, error, sizeof error), PYGRADE_INVALID_ARGUMENT);
+  CHECK_EQUAL(std::string(error), "counters.size is 7; want its sizeof, at least 56, here 64");
+  pygrade_ranker_free(ranker);
+}
+
+TEST(item_columns_that_the_policy_reads_and_a_request_lacks_are_counted) {
+  pygrade_ranker* ranker = create(corrected_artifact().draw());
+  const auto predictions = make_predictions(30), prices = make_predictions(30, 1, 3);
+  PageMemory memory(6);
+  pygrade_request request = request_of(predictions);
+  request.item_values = prices.data();
+  pygrade_policy* policy = nullptr;
+  CHECK_EQUAL(pygrade_ranker_policy(ranker, &policy, nullptr, 0), PYGRADE_OK);
+  request.item_columns = pygrade_policy_num_items(policy);
+  pygrade_policy_free(policy);
+  const auto items = make_predictions(30, request.item_columns);
+  pygrade_counters counters{.size = sizeof counters};
+  for (const bool given : {false, true}) {
+    request.items = given ? items.data() : nullptr;
+    pygrade_page page = page_of(memory);
+    CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+    CHECK_EQUAL(page.missing_items, given ? 0 : static_cast<std::int32_t>(request.item_columns));
+    CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters, nullptr, 0), PYGRADE_OK);
+    CHECK_EQUAL(counters.missing_items, std::uint64_t{1});
+  }
+  pygrade_ranker_free(ranker);
+}
+
+TEST(pins_and_demotions_are_those_of_cpp) {
+  pygrade_ranker* ranker = create();
+  const auto predictions = make_predictions(8);
+  PageMemory got(4), expected(4);
+  pygrade_request request = request_of(predictions);
+  const std::vector<std::int32_t> pins = {-1, 7, -1, -1};
+  std::vector<std::uint8_t> demoted(8, 0);
+  demoted[3] = 1;
+  request.pins = pins.data();
+  request.demoted = demoted.data();
+  pygrade_page page = page_of(got);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  pygrade::Ranker direct(make_policy());
+  direct.rank({.context = context, .predictions = predictions, .pins = pins, .demoted = demoted}, expected);
+  CHECK(got.indices[1] == 7);
+  CHECK_EQUAL(got.indices, expected.indices);
+  CHECK_EQUAL(got.values, expected.values);
   pygrade_ranker_free(ranker);
 }
 
@@ -308,7 +381,7 @@ TEST(a_policy_is_reloaded) {
   const char* task = pygrade_ranker_task(ranker, 0);
   artifact.seed = 2;
   artifact.draw().write(folder);
-  CHECK_EQUAL(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_ranker_reload(ranker, path.c_str(), nullptr, 0), PYGRADE_OK);
   CHECK_EQUAL(std::string(task), "click");  // still valid
   const auto predictions = make_predictions(4);
   PageMemory memory(2);
@@ -318,7 +391,7 @@ TEST(a_policy_is_reloaded) {
   CHECK_EQUAL(std::string(page.policy_version), make_policy(2)->version());
   artifact.features = {"other", "intent"};
   artifact.draw().write(folder);
-  check_fails(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_BAD_ARTIFACT, "other tasks or features");
+  check_fails(pygrade_ranker_reload(ranker, path.c_str(), nullptr, 0), PYGRADE_BAD_ARTIFACT, "other tasks or features");
   pygrade_ranker_free(ranker);
   std::filesystem::remove_all(folder);
 }
@@ -417,7 +490,7 @@ TEST(a_batch_is_each_request_alone) {
   CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
   pygrade_counters counters{};
   counters.size = sizeof counters;
-  CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters, nullptr, 0), PYGRADE_OK);
   CHECK_EQUAL(counters.requests, count);
   pygrade_ranker_free(ranker);
   pygrade_ranker_free(other);
@@ -490,7 +563,7 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   CHECK_EQUAL(pygrade_stable_id(nullptr, 6), 0);
   pygrade_formula formula{};
   formula.size = sizeof formula;
-  CHECK_EQUAL(pygrade_policy_formula(policy, &formula), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_policy_formula(policy, &formula, nullptr, 0), PYGRADE_OK);
   CHECK_EQUAL(std::string(formula.transform), expected->transform());
   CHECK(formula.beta == expected->beta() && formula.epsilon == expected->epsilon());
   CHECK(formula.num_inputs == expected->num_inputs() &&
@@ -499,7 +572,7 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   for (const char* scenario : {"search", "other", static_cast<const char*>(nullptr)}) {
     std::vector<float> weights(3);
     const std::size_t size = scenario == nullptr ? 0 : std::strlen(scenario);
-    CHECK_EQUAL(pygrade_policy_static_weights(policy, scenario, size, weights.data()), PYGRADE_OK);
+    CHECK_EQUAL(pygrade_policy_static_weights(policy, scenario, size, weights.data(), nullptr, 0), PYGRADE_OK);
     std::optional<std::string_view> name;
     if (scenario != nullptr) name = scenario;
     const auto fallback = expected->fallback(name).weights;
@@ -508,7 +581,7 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
 
   CHECK_EQUAL(pygrade_ranker_swap(ranker, policy, text, sizeof text), PYGRADE_OK);
   pygrade_policy_free(policy);
-  CHECK_EQUAL(pygrade_ranker_policy(ranker, &served), PYGRADE_OK);
+  CHECK_EQUAL(pygrade_ranker_policy(ranker, &served, nullptr, 0), PYGRADE_OK);
   CHECK_EQUAL(std::string(pygrade_policy_version(served)), expected->version());
 
   artifact = Artifact();
@@ -539,10 +612,11 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   check_fails(pygrade_policy_load(&source, &policy), PYGRADE_INVALID_ARGUMENT, "source.json or source.tensors");
   check_fails(pygrade_policy_load(nullptr, &policy), PYGRADE_INVALID_ARGUMENT, "source is NULL");
   CHECK(policy == nullptr);
-  check_fails(pygrade_policy_formula(nullptr, &formula), PYGRADE_INVALID_ARGUMENT, "policy is NULL");
-  check_fails(pygrade_policy_formula(served, nullptr), PYGRADE_INVALID_ARGUMENT, "formula is NULL");
-  check_fails(pygrade_policy_static_weights(served, "x", SIZE_MAX, nullptr), PYGRADE_INVALID_ARGUMENT, "weights");
-  check_fails(pygrade_ranker_policy(nullptr, &policy), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
+  check_fails(pygrade_policy_formula(nullptr, &formula, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "policy is NULL");
+  check_fails(pygrade_policy_formula(served, nullptr, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "formula is NULL");
+  check_fails(pygrade_policy_static_weights(served, "x", SIZE_MAX, nullptr, nullptr, 0), PYGRADE_INVALID_ARGUMENT,
+              "weights");
+  check_fails(pygrade_ranker_policy(nullptr, &policy, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
   check_fails(pygrade_ranker_swap(nullptr, served, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
   CHECK_EQUAL(std::string(pygrade_policy_version(nullptr)), "");
   pygrade_policy_free(served);

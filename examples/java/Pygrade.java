@@ -33,12 +33,12 @@ public final class Pygrade implements AutoCloseable {
           "P boost_add", "P groups", "P caps", "J group_columns", "P scenario", "J scenario_size", "J draw", "I flags",
           "I reserved", "P values", "P item_values", "P error", "J error_size", "P items", "J item_columns",
           "P categories", "P embeddings", "J embedding_size", "P item_ids", "P cap_slots", "P decay",
-          "P production_scores");
+          "P production_scores", "P pins", "P demoted");
   private static final MemoryLayout PAGE =
       struct(
           "J size", "J k", "P values", "P indices", "P weights", "P concentration", "I filled", "I missing_predictions",
           "I fallback", "I explored", "J seed", "16 policy_version", "F trust", "I verdict", "64 baseline",
-          "I searched", "I reserved");
+          "I searched", "I shuffled", "P effects", "I missing_items", "I reserved");
 
   private static MemoryLayout struct(String... fields) {
     return MemoryLayout.structLayout(Arrays.stream(fields).map(Pygrade::field).toArray(MemoryLayout[]::new));
@@ -72,6 +72,11 @@ public final class Pygrade implements AutoCloseable {
     public float[] values; // [T]
     public float[] itemValues; // [N]
     public long[] itemIds; // [N], stableId of items with names
+    public float[] items; // [N, I] by the item columns of the policy, NaN: unknown
+    public int[] capSlots; // [A]
+    public float[] decay; // [A]
+    public int[] pins; // [k]
+    public byte[] demoted; // [N]
   }
 
   /** The best k candidates, with what ranked them. */
@@ -85,6 +90,7 @@ public final class Pygrade implements AutoCloseable {
       boolean explored,
       long draw,
       float trust,
+      int missingItems, // item columns that the policy reads and the request lacks: their means stood in
       String policyVersion) {}
 
   private final Arena arena = Arena.ofShared();
@@ -164,6 +170,12 @@ public final class Pygrade implements AutoCloseable {
     if (request.values != null) fits("values", request.values.length, tasks);
     if (request.itemValues != null) fits("itemValues", request.itemValues.length, n);
     if (request.itemIds != null) fits("itemIds", request.itemIds.length, n);
+    int itemColumns = request.items == null || n == 0 ? 0 : request.items.length / n;
+    if (request.items != null) fits("items", request.items.length, n * itemColumns);
+    if (request.capSlots != null) fits("capSlots", request.capSlots.length, columns);
+    if (request.decay != null) fits("decay", request.decay.length, columns);
+    if (request.pins != null) fits("pins", request.pins.length, k);
+    if (request.demoted != null) fits("demoted", request.demoted.length, n);
     try (Arena call = Arena.ofConfined()) {
       MemorySegment asked = struct(call, REQUEST), error = error(call, asked, REQUEST);
       set(asked, REQUEST, "context", floats(call, request.context));
@@ -188,6 +200,12 @@ public final class Pygrade implements AutoCloseable {
       set(asked, REQUEST, "item_values", floats(call, request.itemValues));
       MemorySegment ids = request.itemIds == null ? null : MemorySegment.ofArray(request.itemIds);
       set(asked, REQUEST, "item_ids", copy(call, ids));
+      set(asked, REQUEST, "items", floats(call, request.items));
+      set(asked, REQUEST, "item_columns", itemColumns);
+      set(asked, REQUEST, "cap_slots", integers(call, request.capSlots));
+      set(asked, REQUEST, "decay", floats(call, request.decay));
+      set(asked, REQUEST, "pins", integers(call, request.pins));
+      set(asked, REQUEST, "demoted", copy(call, request.demoted == null ? null : MemorySegment.ofArray(request.demoted)));
 
       MemorySegment page = struct(call, PAGE);
       MemorySegment values = call.allocate(JAVA_FLOAT, k), indices = call.allocate(JAVA_INT, k);
@@ -208,6 +226,7 @@ public final class Pygrade implements AutoCloseable {
           page.get(JAVA_INT, offset(PAGE, "explored")) != 0,
           page.get(JAVA_LONG, offset(PAGE, "seed")),
           page.get(JAVA_FLOAT, offset(PAGE, "trust")),
+          page.get(JAVA_INT, offset(PAGE, "missing_items")),
           page.getString(offset(PAGE, "policy_version")));
     } catch (Throwable failure) {
       throw unchecked(failure);

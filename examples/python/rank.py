@@ -27,7 +27,7 @@ class Request(ctypes.Structure):
     _fields_ += [("items", POINTER(c_float)), ("item_columns", c_size_t)]
     _fields_ += [("categories", POINTER(c_char_p)), ("embeddings", POINTER(c_float)), ("embedding_size", c_size_t)]
     _fields_ += [("item_ids", POINTER(c_int64)), ("cap_slots", POINTER(c_int32)), ("decay", POINTER(c_float))]
-    _fields_ += [("production_scores", POINTER(c_float))]
+    _fields_ += [("production_scores", POINTER(c_float)), ("pins", POINTER(c_int32)), ("demoted", POINTER(c_uint8))]
 
 
 class Page(ctypes.Structure):
@@ -36,7 +36,8 @@ class Page(ctypes.Structure):
     _fields_ += [("filled", c_int32), ("missing_predictions", c_int32), ("fallback", c_int32), ("explored", c_int32)]
     _fields_ += [("seed", c_uint64), ("policy_version", c_char * 16)]
     _fields_ += [("trust", c_float), ("verdict", c_int32), ("baseline", c_char * 64)]
-    _fields_ += [("searched", c_int32), ("reserved", c_int32)]
+    _fields_ += [("searched", c_int32), ("shuffled", c_int32), ("effects", c_void_p)]
+    _fields_ += [("missing_items", c_int32), ("reserved", c_int32)]
 
 
 class Ranker:

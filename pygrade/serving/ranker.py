@@ -96,7 +96,8 @@ class BlendedRanker:
     @property
     def counters(self) -> dict[str, int]:
         """Counts since the start: ``requests``, ``fallback_scenario`` and ``fallback_global`` (served the scenario's or
-        the global static weights), ``explored``, ``missing_predictions`` (candidates), ``empty_pages``."""
+        the global static weights), ``explored``, ``missing_predictions`` (candidates), ``empty_pages``,
+        ``missing_items`` (pages of a policy that reads item columns, without any)."""
         return self._core.counters
 
     def rank(

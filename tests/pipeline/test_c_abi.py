@@ -162,7 +162,7 @@ def test_pages_updates_batches_and_reloads_through_c(run, tmp_path):
         core.call("reload", core.pipeline, str(tmp_path).encode(), error, 500, status=2)
         assert b"manifest.json does not exist" in error.value
         info = Info(size=ctypes.sizeof(Info))
-        core.call("describe", core.pipeline, ctypes.byref(info))
+        core.call("describe", core.pipeline, ctypes.byref(info), None, 0)
         record = json.loads((artifact / "manifest.json").read_text())
         assert (info.version.decode(), info.schema_hash.decode()) == (record["version"], record["schema_hash"])
         assert info.items == 120

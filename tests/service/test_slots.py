@@ -232,7 +232,7 @@ def test_an_embedder_logs_a_test(run):
         given[1] = given[1] if r else None
         log.append(*ranked[0][:2], f"r{r}", (ctypes.POINTER(CPage) * 2)(*given))
         pages.append([arrays["indices"].tolist() if r or not a else [] for a, (_, _, arrays) in enumerate(ranked)])
-    log.call("flush", log.log)
+    log.call("flush", log.log, None, 0)
     log.close()
     logs = table_of(run)
     for r, own in enumerate(pages):

@@ -118,11 +118,12 @@ Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
     "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size "
     "P items N item_columns P categories P embeddings N embedding_size P item_ids P cap_slots P decay "
-    "P production_scores"
+    "P production_scores P pins P demoted"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
-    "Q seed V policy_version f trust i verdict B baseline i searched i reserved"
+    "Q seed V policy_version f trust i verdict B baseline i searched i shuffled P effects i missing_items "
+    "i reserved"
 )
 LogIds = struct(
     "N size S request_id N request_id_size S user_id N user_id_size P item_id q timestamp I flags I reserved"
@@ -173,7 +174,7 @@ class CRanker:
         """The text that a function of the log writes."""
         buffer, length = ctypes.create_string_buffer(1 << 20), ctypes.c_size_t()
         pointers = [ctypes.byref(struct) for struct in structs]
-        self.call(name, self.ranker, *pointers, buffer, ctypes.c_size_t(len(buffer)), ctypes.byref(length))
+        self.call(name, self.ranker, *pointers, buffer, ctypes.c_size_t(len(buffer)), ctypes.byref(length), None, 0)
         return buffer.raw[: length.value].decode()
 
 
@@ -182,8 +183,8 @@ def test_the_fields_of_a_request_are_in_every_language():
     include = ROOT / "csrc/include/pygrade"
     row = r"^PYGRADE_(FIELD|COLUMN|RULE|OPTION)\([\w:<>]+, (\w+),"
     rows = re.findall(row, (include / "request.def").read_text(), re.M)
-    arrays = {name for kind, name in rows if kind != "OPTION"} - {"pins", "demoted"}  # not in C
-    assert len(arrays) == 16
+    arrays = {name for kind, name in rows if kind != "OPTION"}
+    assert len(arrays) == 18
     of_python = RequestFields.__annotations__.keys() | {"context", "predictions", "item_ids"}
     assert {name for _, name in rows} == of_python - {"offsets", "seed"}
     text = re.sub(r"/\*.*?\*/", "", (include / "pygrade.h").read_text(), flags=re.S)

@@ -44,7 +44,7 @@ class CLog:
 
     def counters(self):
         counters = Counters(size=ctypes.sizeof(Counters))
-        self.call("count", self.log, ctypes.byref(counters))
+        self.call("count", self.log, ctypes.byref(counters), None, 0)
         return {name: getattr(counters, name) for name, _ in Counters._fields_[1:]}
 
     def close(self):
@@ -70,7 +70,7 @@ def test_a_log_in_full_is_the_log_of_blended_ranker(policy, requests, tmp_path, 
         )
         ids = {"user_id": b"u%d" % (b // 2), "user_id_size": 2, "item_id": items[b].ctypes.data}
         log.append(request, page, name, timestamp=1_700_000_000_000 + b, flags=1, **ids)
-    log.call("flush", log.log)
+    log.call("flush", log.log, None, 0)
     counters = log.counters()
     log.close()
     found = read_logs(tmp_path / "log")
@@ -117,7 +117,7 @@ def write_many(policy, path, tmp_path, count, share, **options):
     for b in range(count):
         request, page, _ = ranker.rank(context[b], predictions[b], 5, "search", draw=(8 << 32) + b, flags=3)
         log.append(request, page, f"r{b}", timestamp=1_700_000_000_000 + b, flags=1)
-    log.call("flush", log.log)
+    log.call("flush", log.log, None, 0)
     counters = log.counters()
     log.close()
     return predictions, counters
@@ -204,9 +204,9 @@ def test_wrong_arguments_are_statuses_with_a_text(policy, tmp_path):
     assert core.pygrade_log_append(own.log, ranker.ranker, *structs, 0, None) == invalid
     assert b"request_id is empty" in core.pygrade_last_error()
     assert core.pygrade_log_append(None, ranker.ranker, *structs, 0, None) == invalid
-    assert core.pygrade_log_flush(None) == core.pygrade_log_count(own.log, None) == invalid
+    assert core.pygrade_log_flush(None, None, 0) == core.pygrade_log_count(own.log, None, None, 0) == invalid
     length = ctypes.c_size_t(7)
-    own.call("disk_error", own.log, buffer, ctypes.c_size_t(100), ctypes.byref(length))
+    own.call("disk_error", own.log, buffer, ctypes.c_size_t(100), ctypes.byref(length), None, 0)
     assert length.value == 0 and own.counters()["requests"] == 0
     own.close()
     core.pygrade_log_close(None)

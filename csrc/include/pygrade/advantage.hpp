@@ -5,7 +5,7 @@
 #include <limits>
 #include <span>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

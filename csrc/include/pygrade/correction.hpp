@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

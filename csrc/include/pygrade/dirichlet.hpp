@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <span>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

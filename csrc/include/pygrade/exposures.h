@@ -57,7 +57,7 @@ PYGRADE_API pygrade_status pygrade_log_append_test(pygrade_log* log, const pygra
                                                    uint32_t wait_us, int32_t* taken);
 
 /* Returns when everything that was taken before is in complete files, or lost. */
-PYGRADE_API pygrade_status pygrade_log_flush(pygrade_log* log);
+PYGRADE_API pygrade_status pygrade_log_flush(pygrade_log* log, char* error, size_t error_size);
 
 typedef struct pygrade_log_counters {
   size_t size;       /* sizeof(pygrade_log_counters) */
@@ -71,10 +71,12 @@ typedef struct pygrade_log_counters {
   uint64_t bytes;
   uint64_t errors; /* of the disk */
 } pygrade_log_counters;
-PYGRADE_API pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters);
+PYGRADE_API pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters, char* error,
+                                             size_t error_size);
 
 /* The text of the last error of the disk, "" if there was none; as pygrade_ranker_log_rows writes texts. */
-PYGRADE_API pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length);
+PYGRADE_API pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length,
+                                                  char* error, size_t error_size);
 
 /* Flushes, ends the thread and frees the log, alone and last. NULL is fine. */
 PYGRADE_API void pygrade_log_close(pygrade_log* log);

@@ -30,7 +30,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/policy.hpp"
 #include "pygrade/ranker.hpp"
 

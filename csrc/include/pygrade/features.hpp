@@ -16,7 +16,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/policy.hpp"
 #include "pygrade/store.hpp"
 

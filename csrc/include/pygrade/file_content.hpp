@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

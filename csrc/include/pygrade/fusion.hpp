@@ -20,7 +20,7 @@
 #include <string>
 #include <string_view>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

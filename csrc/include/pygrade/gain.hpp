@@ -2,7 +2,7 @@
 // order and transforms are those of pygrade/fusion.hpp.
 #pragma once
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::inline v0_2 {

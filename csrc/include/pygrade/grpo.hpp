@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <span>
 
+#include "pygrade/api.hpp"
 #include "pygrade/dirichlet.hpp"
-#include "pygrade/export.h"
 
 namespace pygrade::inline v0_2 {
 

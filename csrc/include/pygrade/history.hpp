@@ -21,7 +21,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

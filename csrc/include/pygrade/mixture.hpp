@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::inline v0_2 {

@@ -17,7 +17,7 @@
 #include <cstdint>
 #include <span>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/ranking.hpp"
 
 namespace pygrade::inline v0_2 {

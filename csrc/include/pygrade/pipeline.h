@@ -101,16 +101,18 @@ typedef struct pygrade_pipeline_info {
   size_t request_features; /* of the user and the context */
   size_t item_features;    /* of an item, and of an item with the user */
 } pygrade_pipeline_info;
-PYGRADE_API pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info);
-PYGRADE_API pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy);
+PYGRADE_API pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info,
+                                                     char* error, size_t error_size);
+PYGRADE_API pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy,
+                                                   char* error, size_t error_size);
 /* Names of the features of the user and the context; the name is written with a 0.
  * PYGRADE_BUFFER_TOO_SMALL if `capacity` does not suffice, PYGRADE_INVALID_ARGUMENT if `index` is too large. */
 PYGRADE_API pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name,
-                                                    size_t capacity);
+                                                    size_t capacity, char* error, size_t error_size);
 
 /* The memory of one request at a time. A request may be given one; then its candidates and predictions stay in it until
  * the next request with it, for a log. */
-PYGRADE_API pygrade_status pygrade_workspace_create(pygrade_workspace** workspace);
+PYGRADE_API pygrade_status pygrade_workspace_create(pygrade_workspace** workspace, char* error, size_t error_size);
 PYGRADE_API void pygrade_workspace_free(pygrade_workspace* workspace); /* NULL is fine */
 
 /* A context column of a request. Columns that are not given are unknown. */
@@ -144,10 +146,17 @@ typedef struct pygrade_page_rules {
 /* Fills `rules`, which is all 0, for the candidates. Not 0: the request fails. */
 typedef int (*pygrade_rules)(void* user, const int64_t* item_ids, size_t count, pygrade_page_rules* rules);
 
+/* Fills in the columns of history in context[features] and items[count, item_columns], both as the policy has them; see
+ * history.h. Not 0: they are not there, and the request fails, since zeros would stand for users who did nothing. */
+typedef int (*pygrade_history_columns)(void* user, const int64_t* item_ids, size_t count, float* context,
+                                       size_t features, float* items, size_t item_columns);
+
 enum {
-  PYGRADE_USER_EXPLORE = 1, /* flags: serve a Dirichlet draw instead of its mean */
-  PYGRADE_USER_DRAW = 2,    /* flags: of the coordinates `draw` */
-  PYGRADE_USER_ELIGIBLE = 4 /* flags: search `eligible` alone */
+  PYGRADE_USER_EXPLORE = 1,       /* flags: serve a Dirichlet draw instead of its mean */
+  PYGRADE_USER_DRAW = 2,          /* flags: of the coordinates `draw` */
+  PYGRADE_USER_ELIGIBLE = 4,      /* flags: search `eligible` alone */
+  PYGRADE_USER_NO_PAGE_TERMS = 8, /* flags: the page in the order of the scores */
+  PYGRADE_USER_AS_LOGGED = 16     /* flags: predictions are those of a log, probabilities and amounts */
 };
 typedef struct pygrade_user_request {
   size_t size; /* sizeof(pygrade_user_request) */
@@ -184,6 +193,15 @@ typedef struct pygrade_user_request {
   size_t item_features_size;
   void* user_data;    /* for pygrade_predict: pygrade_model_rows.user_data */
   uint64_t waited_us; /* microseconds since the request arrived; the deadline counts them */
+  /* Below: members that some programs of this ABI do not have. As in pygrade_request, of item_ids: */
+  const char* const* categories;   /* [items] or NULL */
+  const float* embeddings;         /* [items, embedding_size] or NULL */
+  size_t embedding_size;           /* 1 ... 4096 */
+  const float* production_scores;  /* [items] or NULL */
+  const int32_t* pins;             /* [k of the page] places in item_ids, or NULL */
+  const uint8_t* demoted;          /* [items] or NULL */
+  pygrade_history_columns history; /* or NULL, for a policy that reads histories */
+  void* history_user;              /* its first argument */
 } pygrade_user_request;
 
 enum {
@@ -220,6 +238,10 @@ typedef struct pygrade_user_page {
   /* Candidates of a request with a workspace, until its next request; else NULL: */
   const int64_t* candidate_ids; /* [candidates] */
   const float* predictions;     /* [candidates, tasks] */
+  /* Below: members that some programs of this ABI do not have. */
+  pygrade_page_effect* effects; /* the caller's memory [k], written where `searched`; or NULL */
+  int32_t searched;             /* these two as in pygrade_page */
+  int32_t missing_items;
 } pygrade_user_page;
 
 /* PYGRADE_INVALID_ARGUMENT also if no candidate is left, and without model and predictions. A store that fails is no
@@ -276,8 +298,8 @@ typedef struct pygrade_pipeline_counters {
   uint64_t degraded_version;
 } pygrade_pipeline_counters;
 /* Counts since the pipeline was made, over all threads and reloads. */
-PYGRADE_API pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline,
-                                                  pygrade_pipeline_counters* counters);
+PYGRADE_API pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline, pygrade_pipeline_counters* counters,
+                                                  char* error, size_t error_size);
 
 #ifdef __cplusplus
 }

@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/features.hpp"
 #include "pygrade/file_content.hpp"
 #include "pygrade/function_ref.hpp"

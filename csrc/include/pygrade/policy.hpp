@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "pygrade/api.hpp"
 #include "pygrade/correction.hpp"
-#include "pygrade/export.h"
 #include "pygrade/history.hpp"
 #include "pygrade/mixture.hpp"
 #include "pygrade/page_terms.hpp"
@@ -53,13 +52,13 @@ class PYGRADE_API Policy {
   static constexpr std::size_t max_tasks = 64;
 
   // Reads a directory that FusionPolicy.save wrote. Other processes may save into it meanwhile.
-  static std::shared_ptr<const Policy> load(const std::filesystem::path& directory);
+  static std::shared_ptr<const Policy> load(const std::string& directory);
 
   // The content of the two files of such a directory, both of the same save.
   struct Files {
     std::vector<std::byte> json, tensors;
   };
-  static Files read(const std::filesystem::path& directory);
+  static Files read(const std::string& directory);
 
   // A policy from the content of its files; `name` is the directory in messages.
   static std::shared_ptr<const Policy> parse(std::string_view json, std::span<const std::byte> safetensors,

@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
 

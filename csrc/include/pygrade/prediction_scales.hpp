@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/mixture.hpp"
 
 namespace pygrade::inline v0_2 {

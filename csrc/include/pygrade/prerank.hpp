@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/file_content.hpp"
 #include "pygrade/policy.hpp"
 

@@ -2,10 +2,12 @@
  *
  * Stability: what this header declares does not change within an ABI version (PYGRADE_ABI_VERSION, also the major
  * version of the shared library's name). Functions, enumerators and flags may be added; none is removed, renumbered or
- * given another meaning. Structs may grow at their end: the caller sets `size` to its sizeof, the library reads and
- * writes no further, and takes what the caller does not know as 0. A caller that is newer than the library may leave
- * its additional members 0; otherwise it gets PYGRADE_INVALID_ARGUMENT. Anything else raises the ABI version. The C++
- * headers make no such promise: build them with the library that they came with.
+ * given another meaning. Structs that begin with `size` may grow at their end: the caller sets it to its sizeof
+ * (PYGRADE_INIT does), the library reads and writes no further, and takes what an older caller does not have as 0. A
+ * caller that is newer than the library may leave its additional members 0; otherwise it gets PYGRADE_INVALID_ARGUMENT.
+ * Structs without `size` never change. Anything else raises the ABI version. csrc/tests/abi has the headers that
+ * programs were compiled with, and the library is tested with them. The C++ headers make no such promise: build them
+ * with the library that they came with.
  *
  * Every function that can fail returns a pygrade_status, and pygrade_last_error() the text of the calling thread's
  * error. Callers that may move to another thread between the two calls (goroutines, virtual threads) give a buffer:
@@ -32,6 +34,14 @@ extern "C" {
 
 #define PYGRADE_ABI_VERSION 1
 
+/* A struct of zeros with its size: pygrade_request request = PYGRADE_INIT(pygrade_request); */
+#define PYGRADE_INIT(type) {sizeof(type)}
+#define PYGRADE_RANKER_OPTIONS_INIT PYGRADE_INIT(pygrade_ranker_options)
+#define PYGRADE_REQUEST_INIT PYGRADE_INIT(pygrade_request)
+#define PYGRADE_PAGE_INIT PYGRADE_INIT(pygrade_page)
+/* The coordinates of a draw, for pygrade_request.draw: both below 2^31. */
+#define PYGRADE_DRAW(seed, offset) ((uint64_t)(seed) << 32 | (uint64_t)(offset))
+
 typedef int32_t pygrade_status;
 enum {
   PYGRADE_OK = 0,
@@ -46,7 +56,7 @@ enum {
 
 /* PYGRADE_ABI_VERSION of the library that runs. */
 PYGRADE_API int32_t pygrade_abi_version(void);
-/* Version of the library that runs, for example "0.1.0". */
+/* Version of the library that runs, for example "0.2.0". */
 PYGRADE_API const char* pygrade_version(void);
 /* Instruction set of the kernels that run: "baseline", "avx2" or "avx512"; "" if PYGRADE_ISA asks for one that the
  * machine lacks (then every ranking fails and says so). */
@@ -74,7 +84,8 @@ PYGRADE_API pygrade_status pygrade_ranker_create(const char* json, size_t json_s
                                                  pygrade_ranker** ranker);
 /* Replaces the policy, also while other threads rank; it must have the same tasks and features. Returns when no thread
  * ranks with the old one any more. */
-PYGRADE_API pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory);
+PYGRADE_API pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory, char* error,
+                                                 size_t error_size);
 /* NULL is fine. */
 PYGRADE_API void pygrade_ranker_free(pygrade_ranker* ranker);
 
@@ -101,7 +112,8 @@ typedef struct pygrade_policy_source {
 
 PYGRADE_API pygrade_status pygrade_policy_load(const pygrade_policy_source* source, pygrade_policy** policy);
 /* The policy that a ranker serves now; to be freed, too. */
-PYGRADE_API pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy);
+PYGRADE_API pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy, char* error,
+                                                 size_t error_size);
 /* As pygrade_ranker_reload, of a loaded policy: a reload from memory, or one that is looked at first. */
 PYGRADE_API pygrade_status pygrade_ranker_swap(pygrade_ranker* ranker, const pygrade_policy* policy, char* error,
                                                size_t error_size);
@@ -137,10 +149,12 @@ typedef struct pygrade_formula {
   uint32_t num_inputs; /* of the policy's network */
   const float* slope;  /* [tasks] of log1p: log(1 + slope_t p_t); lives as long as the policy */
 } pygrade_formula;
-PYGRADE_API pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula);
+PYGRADE_API pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula, char* error,
+                                                  size_t error_size);
 /* The scenario's static weights [tasks], or, if it has none of its own or is NULL, the global ones. */
 PYGRADE_API pygrade_status pygrade_policy_static_weights(const pygrade_policy* policy, const char* scenario,
-                                                         size_t scenario_size, float* weights);
+                                                         size_t scenario_size, float* weights, char* error,
+                                                         size_t error_size);
 
 enum {
   PYGRADE_REQUEST_EXPLORE = 1,       /* flags: serve a Dirichlet draw instead of its mean */
@@ -183,6 +197,10 @@ typedef struct pygrade_request {
   const int32_t* cap_slots; /* [group_columns] length of the top of the page that a cap holds for, -1: all; or NULL */
   const float* decay;       /* [group_columns] factor in (0, 1] for each item above of the same group; or NULL: 1 */
   const float* production_scores; /* [candidates] what production ranks by, the higher the better, for a log; or NULL */
+  /* Below: members that some programs of this ABI do not have. */
+  const int32_t* pins;    /* [k of the page] the candidate of a place, -1: none; caps count it, a masked one leaves its
+                             place to others; or NULL */
+  const uint8_t* demoted; /* [candidates] not 0: after all others, whatever its score; a pin wins; or NULL */
 } pygrade_request;
 
 /* The id of an item or a user that a name in UTF-8 stands for, from 0 on: a whole number below 2^63 in plain decimal
@@ -198,6 +216,13 @@ enum {
   PYGRADE_VERDICT_UNDECIDABLE = 4,
   PYGRADE_VERDICT_UNTESTED = 5
 };
+
+/* What moved an item of a page that was searched by page terms. Never grows. */
+typedef struct pygrade_page_effect {
+  float effect;         /* E: exp(E) multiplies the part of its score that needs the root task */
+  int32_t above;        /* items above it whose own term has the sign of E and is 0.01 or more */
+  int32_t sorted_place; /* its place by the scores alone, under the same rules; -1: none */
+} pygrade_page_effect;
 
 enum { PYGRADE_FALLBACK_NONE = 0, PYGRADE_FALLBACK_SCENARIO = 1, PYGRADE_FALLBACK_GLOBAL = 2 };
 typedef struct pygrade_page {
@@ -219,7 +244,12 @@ typedef struct pygrade_page {
   int32_t verdict;
   char baseline[64];
   int32_t searched; /* 1: by page terms, what stands above an item counted */
-  int32_t reserved;
+  int32_t shuffled; /* 0; set it to 1 for a log if you put the page in a random order */
+  /* Below: members that some programs of this ABI do not have. */
+  pygrade_page_effect* effects; /* the caller's memory [k], written where `searched`; or NULL */
+  int32_t missing_items;        /* item columns that the policy's correction reads and the request lacks: their means
+                                   stood in, see pygrade_policy_item */
+  int32_t reserved;             /* 0 */
 } pygrade_page;
 
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
@@ -248,7 +278,8 @@ typedef struct pygrade_mixture {
   int32_t verdict;   /* PYGRADE_VERDICT_… */
   char baseline[64]; /* name of the baseline, UTF-8 and a 0; "" if there is none */
 } pygrade_mixture;
-PYGRADE_API pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture);
+PYGRADE_API pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture, char* error,
+                                                  size_t error_size);
 
 /* The ids of a request and its candidates in the log. */
 enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };
@@ -278,7 +309,7 @@ typedef struct pygrade_log_ids {
  * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL
  * and `text` (which may be NULL with capacity 0) is left alone. */
 PYGRADE_API pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity,
-                                                     size_t* length);
+                                                     size_t* length, char* error, size_t error_size);
 PYGRADE_API pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygrade_request* request,
                                                    const pygrade_page* page, const pygrade_log_ids* ids, char* text,
                                                    size_t capacity, size_t* length);
@@ -291,10 +322,13 @@ typedef struct pygrade_counters {
   uint64_t explored;
   uint64_t missing_predictions;
   uint64_t empty_pages;
+  /* Below: members that some programs of this ABI do not have. */
+  uint64_t missing_items; /* pages, see pygrade_page */
 } pygrade_counters;
 
 /* Counts since the ranker was made, over all threads. */
-PYGRADE_API pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters);
+PYGRADE_API pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters,
+                                                   char* error, size_t error_size);
 
 #ifdef __cplusplus
 }

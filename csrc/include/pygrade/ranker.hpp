@@ -13,7 +13,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,7 +20,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/policy.hpp"
 #include "pygrade/ranking.hpp"
 
@@ -71,6 +70,8 @@ enum class Fallback : std::uint8_t { none = 0, scenario = 1, global = 2 };  // w
 struct Page {
   std::int32_t filled = 0;               // items on the page
   std::int32_t missing_predictions = 0;  // candidates, see is_missing
+  // Item columns that the policy's correction reads, where the request had none of them: their means stood in.
+  std::int32_t missing_items = 0;
   Fallback fallback = Fallback::none;
   bool explored = false;   // the weights are a draw; fallback requests never explore
   bool searched = false;   // by page terms: what stands above an item counted
@@ -121,13 +122,14 @@ struct RankerCounters {
   std::uint64_t explored = 0;
   std::uint64_t missing_predictions = 0;  // candidates
   std::uint64_t empty_pages = 0;
+  std::uint64_t missing_items = 0;  // pages, see Page
 };
 
 class PYGRADE_API Ranker {
  public:
   explicit Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options = {});
   // From a policy directory; ArtifactError if it is damaged or absent.
-  static std::unique_ptr<Ranker> load(const std::filesystem::path& directory, const RankerOptions& options = {});
+  static std::unique_ptr<Ranker> load(const std::string& directory, const RankerOptions& options = {});
   ~Ranker();
   Ranker(const Ranker&) = delete;
   Ranker& operator=(const Ranker&) = delete;

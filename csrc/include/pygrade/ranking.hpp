@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::inline v0_2 {

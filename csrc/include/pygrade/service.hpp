@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2 {

@@ -10,7 +10,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,7 +18,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pygrade/export.h"
+#include "pygrade/api.hpp"
 #include "pygrade/function_ref.hpp"
 
 namespace pygrade::inline v0_2 {

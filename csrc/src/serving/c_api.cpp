@@ -26,8 +26,8 @@ thread_local char last_error[512] = "";
 RankerOptions options_of(const pygrade_ranker_options* given) {
   RankerOptions options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, "options is NULL");
-  require((known.flags & ~std::uint32_t{PYGRADE_OPTION_SEED}) == 0, "options.flags has an unknown bit");
+  const auto known = read_struct(given, "options");
+  require_flags("options.flags", known.flags, PYGRADE_OPTION_SEED);
   if (known.flags & PYGRADE_OPTION_SEED) options.seed = known.seed;
   return options;
 }
@@ -43,43 +43,50 @@ std::span<const std::string_view> span_of(const char* const* given, std::size_t 
   return names;
 }
 
-// Fills the fields that both structs have.
-template <class Given>
-void fill(Request& request, const Given& given, const detail::FieldSizes& sizes, std::vector<std::string_view>& names) {
-#define PYGRADE_FIELD(type, name, rows, width, text) \
-  if constexpr (requires { given.name; }) request.name = span_of(given.name, sizes.rows * sizes.width, names);
-#include "pygrade/request.def"
-}
+// Values of the options of a request, which are flags in C, by the option's name.
+struct Options {
+  const pygrade_request& given;
+  bool has(std::uint32_t flag) const { return (given.flags & flag) != 0; }
+  std::optional<std::string_view> scenario() const {
+    if (given.scenario == nullptr) return {};
+    return std::string_view(given.scenario, given.scenario_size);
+  }
+  bool explore() const { return has(PYGRADE_REQUEST_EXPLORE); }
+  std::optional<std::uint64_t> draw() const {
+    return has(PYGRADE_REQUEST_DRAW) ? std::optional(given.draw) : std::nullopt;
+  }
+  bool page_terms() const { return !has(PYGRADE_REQUEST_NO_PAGE_TERMS); }
+  bool as_logged() const { return has(PYGRADE_REQUEST_AS_LOGGED); }
+};
 
-Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, std::vector<std::string_view>& names) {
-  constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
-  constexpr std::uint32_t flags =
-      PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW | PYGRADE_REQUEST_NO_PAGE_TERMS | PYGRADE_REQUEST_AS_LOGGED;
-  require((given.flags & ~flags) == 0 && given.reserved == 0, "request.flags has an unknown bit");
-  require(given.tasks == ranker.tasks.size(), "request.tasks is not the number of tasks of the policy");
-  require(given.context == nullptr || given.features == ranker.features.size(),
-          "request.features is not the number of features of the policy");
-  require(given.candidates <= limit, "request.candidates is above 2^31 - 1");
+// A request of a page of k places. Does not compile where C lacks a member that C++ has.
+Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, std::size_t places,
+                   std::vector<std::string_view>& names) {
+  require_flags(
+      "request.flags", given.flags,
+      PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW | PYGRADE_REQUEST_NO_PAGE_TERMS | PYGRADE_REQUEST_AS_LOGGED);
+  require_range("request.reserved", given.reserved, 0, 0);
+  require_range("request.tasks", given.tasks, ranker.tasks.size(), ranker.tasks.size());
+  if (given.context != nullptr)
+    require_range("request.features", given.features, ranker.features.size(), ranker.features.size());
+  require_range("request.candidates", given.candidates, 0, longest_text);
   require(given.predictions != nullptr || given.candidates == 0, "request.predictions is NULL");
-  require(given.scenario == nullptr || given.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
-  require(given.items == nullptr || given.item_columns <= Correction::max_variables,
-          "request.item_columns is above 128");
-  require(given.embeddings == nullptr || (given.embedding_size >= 1 && given.embedding_size <= 4096),
-          "request.embedding_size must be 1 … 4096");
+  if (given.scenario != nullptr) require_range("request.scenario_size", given.scenario_size, 0, longest_text);
+  if (given.items != nullptr) require_range("request.item_columns", given.item_columns, 0, Correction::max_variables);
+  if (given.embeddings != nullptr) require_range("request.embedding_size", given.embedding_size, 1, 4096);
+  const detail::FieldSizes sizes{.candidates = given.candidates,
+                                 .places = places,
+                                 .features = given.features,
+                                 .tasks = given.tasks,
+                                 .item_columns = given.item_columns,
+                                 .embedding_size = given.embedding_size};
+  const Options options{given};
   Request request;
-  fill(request, given,
-       {.candidates = given.candidates,
-        .features = given.features,
-        .tasks = given.tasks,
-        .item_columns = given.item_columns,
-        .embedding_size = given.embedding_size},
-       names);
-  request.rules = rules_of(given, given.candidates);
-  if (given.scenario != nullptr) request.scenario = std::string_view(given.scenario, given.scenario_size);
-  request.explore = given.flags & PYGRADE_REQUEST_EXPLORE;
-  if (given.flags & PYGRADE_REQUEST_DRAW) request.draw = given.draw;
-  request.page_terms = (given.flags & PYGRADE_REQUEST_NO_PAGE_TERMS) == 0;
-  request.as_logged = given.flags & PYGRADE_REQUEST_AS_LOGGED;
+#define PYGRADE_FIELD(type, name, rows, width, text) \
+  request.name = span_of(given.name, sizes.rows * sizes.width, names);
+#define PYGRADE_RULES request.rules = rules_of(given, given.candidates);
+#define PYGRADE_OPTION(type, name, value, text) request.name = options.name();
+#include "pygrade/request.def"
   return request;
 }
 
@@ -93,7 +100,7 @@ void describe(const Page& page, Struct& to) {
 }
 
 PageBuffer buffer_of(const pygrade_ranker& ranker, const pygrade_page& given) {
-  require(given.k >= 1 && given.k <= std::numeric_limits<std::int32_t>::max(), "page.k must be 1 … 2^31 - 1");
+  require_range("page.k", given.k, 1, longest_text);
   require(given.values != nullptr && given.indices != nullptr, "page.values or page.indices is NULL");
   return {{given.values, given.k},
           {given.indices, given.k},
@@ -103,20 +110,20 @@ PageBuffer buffer_of(const pygrade_ranker& ranker, const pygrade_page& given) {
 
 // The result of a ranking, read back from the caller's struct.
 Page page_of(const Policy& policy, const pygrade_page& given) {
-  require(given.filled >= 0 && static_cast<std::size_t>(given.filled) <= given.k, "page.filled is not in 0 … page.k");
+  require_range("page.filled", std::int64_t{given.filled}, 0, static_cast<std::int64_t>(given.k));
   require(given.weights != nullptr && given.concentration != nullptr, "page.weights or page.concentration is NULL");
   Page page;
   page.set_policy(policy);
   page.filled = given.filled;
   page.explored = given.explored != 0;
+  page.shuffled = given.shuffled != 0;
   page.seed = given.seed;
   static_assert(sizeof page.policy_version < sizeof given.policy_version);
   std::memcpy(page.policy_version.data(), given.policy_version, sizeof page.policy_version);
   for (const char c : page.policy_version)
     require((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'), "page.policy_version is not one");
-  require(given.trust >= 0.0f && given.trust <= 1.0f, "page.trust is not in 0 … 1");
-  require(given.verdict >= 0 && static_cast<std::size_t>(given.verdict) < verdict_names.size(),
-          "page.verdict is not one");
+  require_range("page.trust", given.trust, 0.0f, 1.0f);
+  require_range("page.verdict", given.verdict, 0, static_cast<std::int32_t>(verdict_names.size()) - 1);
   require(std::memchr(given.baseline, 0, sizeof given.baseline) != nullptr, "page.baseline does not end with 0");
   page.trust = given.trust;
   page.verdict = static_cast<Verdict>(given.verdict);
@@ -130,6 +137,8 @@ void write_page(const Page& ranked, pygrade_page& result, pygrade_page* to) {
   result.fallback = static_cast<int32_t>(ranked.fallback);
   result.explored = ranked.explored;
   result.searched = ranked.searched;
+  result.shuffled = 0;
+  result.missing_items = ranked.missing_items;
   result.seed = ranked.seed;
   std::memset(result.policy_version, 0, sizeof result.policy_version);
   ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
@@ -138,11 +147,10 @@ void write_page(const Page& ranked, pygrade_page& result, pygrade_page* to) {
 }
 
 LogIds ids_of(const pygrade_log_ids& given, std::size_t candidates) {
-  require((given.flags & ~std::uint32_t{PYGRADE_LOG_TIMESTAMP}) == 0 && given.reserved == 0,
-          "ids.flags has an unknown bit");
-  require(given.request_id == nullptr || given.request_id_size <= longest_text,
-          "ids.request_id_size is above 2^31 - 1");
-  require(given.user_id == nullptr || given.user_id_size <= longest_text, "ids.user_id_size is above 2^31 - 1");
+  require_flags("ids.flags", given.flags, PYGRADE_LOG_TIMESTAMP);
+  require_range("ids.reserved", given.reserved, 0, 0);
+  if (given.request_id != nullptr) require_range("ids.request_id_size", given.request_id_size, 0, longest_text);
+  if (given.user_id != nullptr) require_range("ids.user_id_size", given.user_id_size, 0, longest_text);
   LogIds ids;
   if (given.request_id != nullptr) ids.request_id = {given.request_id, given.request_id_size};
   if (given.user_id != nullptr) ids.user_id = {given.user_id, given.user_id_size};
@@ -172,9 +180,9 @@ void with_page(const pygrade_ranker* ranker, const pygrade_request* request, con
   require(ranker != nullptr, "ranker is NULL");
   const auto policy = ranker->ranker.policy();
   std::vector<std::string_view> names;
-  const auto asked = request_of(*ranker, read_struct(request, "request is NULL"), names);
-  const auto given = read_struct(page, "page is NULL");
-  const auto known = read_struct(ids, "ids is NULL");
+  const auto given = read_struct(page, "page");
+  const auto asked = request_of(*ranker, read_struct(request, "request"), given.k, names);
+  const auto known = read_struct(ids, "ids");
   log(*policy, asked, buffer_of(*ranker, given), page_of(*policy, given),
       ids_of(known, asked.predictions.size() / ranker->tasks.size()));
 }
@@ -217,8 +225,8 @@ pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const v
   });
 }
 
-pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory) {
-  return guarded({}, [&] {
+pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory, char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(ranker != nullptr, "ranker is NULL");
     require(directory != nullptr, "directory is NULL");
     auto policy = Policy::load(directory);
@@ -228,8 +236,9 @@ pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directo
   });
 }
 
-pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy) {
-  return guarded({}, [&] {
+pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy, char* error,
+                                     size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(ranker != nullptr, "ranker is NULL");
     require(policy != nullptr, "policy is NULL");
     *policy = new pygrade_policy{ranker->ranker.policy()};
@@ -264,10 +273,14 @@ const char* pygrade_ranker_feature(const pygrade_ranker* ranker, size_t index) {
 pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page* page) {
   return guarded(error_of(request), [&] {
     require(ranker != nullptr, "ranker is NULL");
-    const auto known = read_struct(request, "request is NULL");
-    auto result = read_struct(page, "page is NULL");
+    const auto known = read_struct(request, "request");
+    auto result = read_struct(page, "page");
     std::vector<std::string_view> names;
-    const Page ranked = ranker->ranker.rank(request_of(*ranker, known, names), buffer_of(*ranker, result));
+    std::vector<PageEffect> effects;
+    PageBuffer buffer = buffer_of(*ranker, result);
+    if (result.effects != nullptr) effects.resize(result.k), buffer.effects = effects;
+    const Page ranked = ranker->ranker.rank(request_of(*ranker, known, result.k, names), buffer);
+    if (ranked.searched) write_effects(effects, result.effects);
     write_page(ranked, result, page);
   });
 }
@@ -275,33 +288,40 @@ pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request
 pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch) {
   return guarded(error_of(batch), [&] {
     require(ranker != nullptr, "ranker is NULL");
-    const auto known = read_struct(batch, "batch is NULL");
-    require(known.flags == 0, "batch.flags has an unknown bit");
-    require(known.num_threads >= 1, "batch.num_threads is below 1");
-    require(known.count <= std::numeric_limits<std::int32_t>::max(), "batch.count is above 2^31 - 1");
+    const auto known = read_struct(batch, "batch");
+    require_flags("batch.flags", known.flags, 0);
+    require_range("batch.num_threads", known.num_threads, 1, std::numeric_limits<std::int32_t>::max());
+    require_range("batch.count", known.count, 0, longest_text);
     if (known.count == 0) return;
     require(known.requests != nullptr && known.pages != nullptr, "batch.requests or batch.pages is NULL");
     std::vector<Request> requests(known.count);
     std::vector<std::vector<std::string_view>> names(known.count);
     std::vector<PageBuffer> buffers(known.count);
     std::vector<pygrade_page> results(known.count);
+    std::vector<std::vector<PageEffect>> effects(known.count);
     std::vector<Page> pages(known.count);
     for (std::size_t b = 0; b < known.count; ++b) try {
-        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), ""), names[b]);
-        results[b] = read_struct(element(known.pages, b), "");
+        results[b] = read_struct(element(known.pages, b, "page"), "page");
         buffers[b] = buffer_of(*ranker, results[b]);
+        if (results[b].effects != nullptr) effects[b].resize(results[b].k), buffers[b].effects = effects[b];
+        requests[b] =
+            request_of(*ranker, read_struct(element(known.requests, b, "request"), "request"), results[b].k, names[b]);
       } catch (const std::invalid_argument& error) {
         throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
       }
     ranker->ranker.rank(requests, buffers, pages, known.num_threads);
-    for (std::size_t b = 0; b < known.count; ++b) write_page(pages[b], results[b], element(known.pages, b));
+    for (std::size_t b = 0; b < known.count; ++b) {
+      if (pages[b].searched) write_effects(effects[b], results[b].effects);
+      write_page(pages[b], results[b], element(known.pages, b, "page"));
+    }
   });
 }
 
-pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture) {
-  return guarded({}, [&] {
+pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture, char* error,
+                                      size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(ranker != nullptr, "ranker is NULL");
-    auto known = read_struct(mixture, "mixture is NULL");
+    auto known = read_struct(mixture, "mixture");
     Page page;
     page.set_policy(*ranker->ranker.policy());
     describe(page, known);
@@ -309,8 +329,9 @@ pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixt
   });
 }
 
-pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity, size_t* length) {
-  return guarded({}, [&] {
+pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity, size_t* length,
+                                         char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(ranker != nullptr, "ranker is NULL");
     require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
     std::string header;
@@ -332,14 +353,15 @@ pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygra
   });
 }
 
-pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters) {
-  return guarded({}, [&] {
+pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters, char* error,
+                                       size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(ranker != nullptr, "ranker is NULL");
-    auto known = read_struct(counters, "counters is NULL");
+    auto known = read_struct(counters, "counters");
     const RankerCounters now = ranker->ranker.counters();
-    known = {known.size,          now.requests, now.fallback_scenario,
-             now.fallback_global, now.explored, now.missing_predictions,
-             now.empty_pages};
+    known = {known.size,          now.requests,     now.fallback_scenario,
+             now.fallback_global, now.explored,     now.missing_predictions,
+             now.empty_pages,     now.missing_items};
     write_struct(known, counters);
   });
 }

@@ -14,14 +14,19 @@ struct pygrade_log {
   ExposureLog log;
 };
 
+namespace pygrade::inline v0_2::c_abi {
+PYGRADE_STRUCT(pygrade_log_options, num_arms)
+PYGRADE_STRUCT(pygrade_log_counters, errors)
+}  // namespace pygrade::inline v0_2::c_abi
+
 namespace {
 
 ExposureOptions options_of(const pygrade_log_options* given) {
   ExposureOptions options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, "options is NULL");
-  require((known.flags & ~std::uint32_t{PYGRADE_LOG_SHARE}) == 0 && known.reserved == 0,
-          "options.flags has an unknown bit");
+  const auto known = read_struct(given, "options");
+  require_flags("options.flags", known.flags, PYGRADE_LOG_SHARE);
+  require_range("options.reserved", known.reserved, 0, 0);
   if (known.name != nullptr) options.name = known.name;
   if (known.flags & PYGRADE_LOG_SHARE) options.share = known.share;
   if (known.queue_bytes > 0) options.queue_bytes = known.queue_bytes;
@@ -62,7 +67,7 @@ pygrade_status pygrade_log_append_test(pygrade_log* log, const pygrade_ranker* r
     std::vector<ExposurePage> pages(arms == nullptr ? 0 : log->arms);
     for (std::size_t a = 0; a < pages.size(); ++a) {
       if (arms[a] == nullptr) continue;
-      const auto other = read_struct(arms[a], "");
+      const auto other = read_struct(arms[a], "arms[" + std::to_string(a) + "]");
       require(other.indices != nullptr && other.filled >= 0 && static_cast<std::size_t>(other.filled) <= other.k,
               "an arm's page has no indices, or filled is not in 0 … k");
       pages[a].indices = {other.indices, static_cast<std::size_t>(other.filled)};
@@ -77,17 +82,18 @@ pygrade_status pygrade_log_append_test(pygrade_log* log, const pygrade_ranker* r
   });
 }
 
-pygrade_status pygrade_log_flush(pygrade_log* log) {
-  return guarded({}, [&] {
+pygrade_status pygrade_log_flush(pygrade_log* log, char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(log != nullptr, "log is NULL");
     log->log.flush();
   });
 }
 
-pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters) {
-  return guarded({}, [&] {
+pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters, char* error,
+                                 size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(log != nullptr, "log is NULL");
-    auto known = read_struct(counters, "counters is NULL");
+    auto known = read_struct(counters, "counters");
     const ExposureCounters now = log->log.counters();
     known = {known.size, now.requests, now.complete, now.dropped, now.waited,
              now.lost,   now.rows,     now.files,    now.bytes,   now.errors};
@@ -95,8 +101,9 @@ pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* c
   });
 }
 
-pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length) {
-  return guarded({}, [&] {
+pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length, char* error,
+                                      size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(log != nullptr, "log is NULL");
     require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
     write_text(log->log.last_error(), text, capacity, length);

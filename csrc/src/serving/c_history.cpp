@@ -19,12 +19,17 @@ struct pygrade_history {
   HistoryStore store;
 };
 
+namespace pygrade::inline v0_2::c_abi {
+PYGRADE_STRUCT(pygrade_history_options, error_size)
+PYGRADE_STRUCT(pygrade_history_event, timestamp)
+}  // namespace pygrade::inline v0_2::c_abi
+
 namespace {
 
 HistoryStoreOptions options_of(const pygrade_history_options* given) {
   HistoryStoreOptions options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, "options is NULL");
+  const auto known = read_struct(given, "options");
   if (known.salt != nullptr) options.salt = known.salt;
   if (known.ttl != 0.0) options.ttl = known.ttl;
   return options;
@@ -52,8 +57,8 @@ pygrade_status pygrade_history_read(pygrade_history* history, const pygrade_requ
                                     const pygrade_log_ids* ids, float* context, float* items) {
   return guarded(error_of(request), [&] {
     require(history != nullptr, "history is NULL");
-    const auto asked = read_struct(request, "request is NULL");
-    const auto known = read_struct(ids, "ids is NULL");
+    const auto asked = read_struct(request, "request");
+    const auto known = read_struct(ids, "ids");
     const Policy& policy = *history->policy;
     const std::size_t width = policy.items().size();
     require(known.flags & PYGRADE_LOG_TIMESTAMP, "ids.timestamp is missing");
@@ -98,7 +103,7 @@ pygrade_status pygrade_history_add_feedback(pygrade_history* history, const pygr
     const auto &tasks = history->policy->tasks(), &own = history->history->history().spec().tasks;
     std::vector<HistoryEvent> known;
     for (std::size_t i = 0; i < count; ++i) {
-      const auto event = read_struct(element(events, i), "an event is NULL");
+      const auto event = read_struct(element(events, i, "event"), "event");
       const std::int64_t user = history_key(text_of(event.user_id, event.user_id_size, "event.user_id is empty"));
       const std::int64_t request =
           history_key(text_of(event.request_id, event.request_id_size, "event.request_id is empty"));

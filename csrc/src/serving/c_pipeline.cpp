@@ -20,6 +20,16 @@ struct pygrade_pipeline {
   detail::Pool<PageWorkspace> workspaces;  // of calls that bring none
 };
 
+namespace pygrade::inline v0_2::c_abi {
+PYGRADE_STRUCT(pygrade_pipeline_options, error_size)
+PYGRADE_STRUCT(pygrade_pipeline_info, item_features)
+PYGRADE_STRUCT(pygrade_user_request, waited_us)
+PYGRADE_STRUCT(pygrade_user_page, predictions)
+PYGRADE_STRUCT(pygrade_user_batch, error_size)
+PYGRADE_STRUCT(pygrade_events, error_size)
+PYGRADE_STRUCT(pygrade_pipeline_counters, degraded_version)
+}  // namespace pygrade::inline v0_2::c_abi
+
 namespace {
 
 using Items = std::span<const std::int64_t>;
@@ -33,13 +43,14 @@ struct Options {
 Options options_of(const pygrade_pipeline_options* given) {
   Options options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, "options is NULL");
+  const auto known = read_struct(given, "options");
   constexpr std::uint32_t flags = PYGRADE_PIPELINE_SEED | PYGRADE_PIPELINE_TTL | PYGRADE_PIPELINE_ANY_VERSION |
                                   PYGRADE_PIPELINE_READ_ONLY | PYGRADE_PIPELINE_NO_ITEM_FEATURES;
-  require((known.flags & ~flags) == 0 && known.reserved == 0, "options.flags has an unknown bit");
+  require_flags("options.flags", known.flags, flags);
+  require_range("options.reserved", known.reserved, 0, 0);
   if (known.flags & PYGRADE_PIPELINE_SEED) options.pipeline.seed = known.seed;
   if (known.flags & PYGRADE_PIPELINE_TTL) {
-    require(known.ttl > 0.0 && known.ttl < 3.2e9, "options.ttl is not a positive number of seconds");
+    require_range("options.ttl", known.ttl, std::numeric_limits<double>::min(), 3.2e9);
     options.pipeline.ttl = known.ttl;
   }
   if (known.cache > 0) options.pipeline.cache = known.cache;
@@ -102,6 +113,7 @@ void publish(pygrade_pipeline* pipeline, Models models) {
 struct UserRequest {
   std::vector<ContextValue> context;
   std::vector<ItemColumn> columns;
+  std::vector<std::string_view> categories;
   pygrade_page_rules rules{};
   const pygrade_user_request* given = nullptr;
   PipelineRequest request;
@@ -122,16 +134,28 @@ struct UserRequest {
     std::span<const float> operator()(Items items) const { return optional_span(of.rules.item_values, items.size()); }
   } pricing{*this};
 
+  struct History {
+    UserRequest& of;
+    bool operator()(Items items, std::span<float> row, std::span<float> rows) const {
+      return of.given->history(of.given->history_user, items.data(), items.size(), row.data(), row.size(), rows.data(),
+                               items.empty() ? 0 : rows.size() / items.size()) == 0;
+    }
+  } reading{*this};
+
   UserRequest() = default;
   UserRequest(const UserRequest&) = delete;
   UserRequest& operator=(const UserRequest&) = delete;
 
-  void read(const pygrade_user_request& from, std::size_t tasks) {
-    constexpr std::uint32_t flags = PYGRADE_USER_EXPLORE | PYGRADE_USER_DRAW | PYGRADE_USER_ELIGIBLE;
-    require((from.flags & ~flags) == 0, "request.flags has an unknown bit");
-    require(from.scenario == nullptr || from.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
+  // A request of a page of k places.
+  void read(const pygrade_user_request& from, std::size_t tasks, std::size_t places) {
+    constexpr std::uint32_t flags = PYGRADE_USER_EXPLORE | PYGRADE_USER_DRAW | PYGRADE_USER_ELIGIBLE |
+                                    PYGRADE_USER_NO_PAGE_TERMS | PYGRADE_USER_AS_LOGGED;
+    require_flags("request.flags", from.flags, flags);
+    if (from.scenario != nullptr) require_range("request.scenario_size", from.scenario_size, 0, longest_text);
     require(from.context != nullptr || from.context_size == 0, "request.context is NULL");
-    require(from.candidates <= limit && from.items <= limit, "request has more than 2^31 - 1 candidates");
+    require_range("request.candidates", from.candidates, 0, limit);
+    require_range("request.items", from.items, 0, limit);
+    if (from.embeddings != nullptr) require_range("request.embedding_size", from.embedding_size, 1, 4096);
     require(from.item_features != nullptr || from.item_features_size == 0, "request.item_features is NULL");
     require(from.item_ids != nullptr || (from.predictions == nullptr && from.item_features_size == 0),
             "request.predictions or request.item_features is given without request.item_ids");
@@ -173,11 +197,20 @@ struct UserRequest {
     }
     request.item_features = columns;
     request.user_data = from.user_data;
+    request.page.page_terms = (from.flags & PYGRADE_USER_NO_PAGE_TERMS) == 0;
+    request.page.as_logged = (from.flags & PYGRADE_USER_AS_LOGGED) != 0;
+    for (const char* name : optional_span(from.categories, from.items)) categories.emplace_back(name ? name : "");
+    request.page.categories = categories;
+    request.page.embeddings = optional_span(from.embeddings, from.items * from.embedding_size);
+    request.page.production_scores = optional_span(from.production_scores, from.items);
+    request.page.pins = optional_span(from.pins, places);
+    request.page.demoted = optional_span(from.demoted, from.items);
+    if (from.history != nullptr) request.history = reading;
   }
 };
 
 PipelineBuffer buffer_of(const pygrade_user_page& page, std::size_t tasks) {
-  require(page.k >= 1 && page.k <= limit, "page.k must be 1 … 2^31 - 1");
+  require_range("page.k", page.k, 1, limit);
   require(page.items != nullptr && page.scores != nullptr, "page.items or page.scores is NULL");
   return {{page.items, page.k},
           {page.scores, page.k},
@@ -194,6 +227,8 @@ void write_page(const ServedPage& served, const PageWorkspace* workspace, pygrad
   page.fallback = static_cast<std::int32_t>(served.page.fallback);
   page.explored = served.page.explored;
   page.seed = served.page.seed;
+  page.searched = served.page.searched;
+  page.missing_items = served.page.missing_items;
   std::memset(page.policy_version, 0, sizeof page.policy_version);
   served.page.version().copy(page.policy_version, sizeof page.policy_version - 1);
   std::memcpy(page.artifact_version, served.artifact_version.data(), sizeof page.artifact_version);
@@ -245,10 +280,11 @@ pygrade_status pygrade_pipeline_reload_files(pygrade_pipeline* pipeline, const p
 
 void pygrade_pipeline_free(pygrade_pipeline* pipeline) { delete pipeline; }
 
-pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info) {
-  return guarded({}, [&] {
+pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info, char* error,
+                                         size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    auto known = read_struct(info, "info is NULL");
+    auto known = read_struct(info, "info");
     const Models models = pipeline->pipeline->models();
     std::memset(known.version, 0, sizeof known.version);
     std::memset(known.schema_hash, 0, sizeof known.schema_hash);
@@ -261,26 +297,31 @@ pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygra
   });
 }
 
-pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy) {
-  return guarded({}, [&] {
+pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy, char* error,
+                                       size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(pipeline != nullptr && policy != nullptr, "pipeline or policy is NULL");
     *policy = new pygrade_policy{pipeline->pipeline->models().policy};
   });
 }
 
-pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name, size_t capacity) {
-  return guarded({}, [&] {
+pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name, size_t capacity,
+                                        char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(pipeline != nullptr && name != nullptr, "pipeline or name is NULL");
     const Models models = pipeline->pipeline->models();
     const auto& names = models.features->request_features();
-    require(index < names.size(), "index is not below the number of features");
-    if (names[index].size() + 1 > capacity) throw TooSmall("the name is longer than capacity");
+    require(!names.empty(), "the artifact has no features of the user and the context");
+    require_range("index", index, 0, names.size() - 1);
+    if (names[index].size() + 1 > capacity)
+      throw TooSmall("the name and its 0 have " + std::to_string(names[index].size() + 1) + " bytes; capacity is " +
+                     std::to_string(capacity));
     std::memcpy(name, names[index].c_str(), names[index].size() + 1);
   });
 }
 
-pygrade_status pygrade_workspace_create(pygrade_workspace** workspace) {
-  return guarded({}, [&] {
+pygrade_status pygrade_workspace_create(pygrade_workspace** workspace, char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(workspace != nullptr, "workspace is NULL");
     *workspace = new pygrade_workspace;
   });
@@ -292,8 +333,8 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
                                      pygrade_user_page* page) {
   return guarded(error_of(request), [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    const auto given = read_struct(request, "request is NULL");
-    auto known = read_struct(page, "page is NULL");
+    const auto given = read_struct(request, "request");
+    auto known = read_struct(page, "page");
     thread_local std::vector<ContextValue> context;  // these keep their memory
     thread_local std::vector<ItemColumn> columns;
     UserRequest user;
@@ -302,12 +343,16 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
     user.columns.swap(columns);
     user.columns.clear();
     const std::size_t tasks = pipeline->pipeline->num_tasks();
-    user.read(given, tasks);
-    const auto buffer = buffer_of(known, tasks);
+    user.read(given, tasks, known.k);
+    auto buffer = buffer_of(known, tasks);
+    std::vector<PageEffect> effects;
+    if (known.effects != nullptr) effects.resize(known.k), buffer.effects = effects;
     std::optional<detail::Loan<detail::Pool<PageWorkspace>>> loan;
     if (given.workspace == nullptr) loan.emplace(pipeline->workspaces);
     PageWorkspace& workspace = loan ? **loan : given.workspace->workspace;
-    write_page(pipeline->pipeline->rank(user.request, buffer, workspace), loan ? nullptr : &workspace, known, page);
+    const ServedPage served = pipeline->pipeline->rank(user.request, buffer, workspace);
+    if (served.page.searched) write_effects(effects, known.effects);
+    write_page(served, loan ? nullptr : &workspace, known, page);
     user.context.swap(context);
     user.columns.swap(columns);
   });
@@ -316,9 +361,9 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
 pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pygrade_user_batch* batch) {
   return guarded(error_of(batch), [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    const auto known = read_struct(batch, "batch is NULL");
-    require(known.flags == 0, "batch.flags has an unknown bit");
-    require(known.num_threads >= 1, "batch.num_threads is below 1");
+    const auto known = read_struct(batch, "batch");
+    require_flags("batch.flags", known.flags, 0);
+    require_range("batch.num_threads", known.num_threads, 1, std::numeric_limits<std::int32_t>::max());
     require(known.count == 0 || (known.requests != nullptr && known.pages != nullptr),
             "batch.requests or batch.pages is NULL");
     const std::size_t count = known.count, tasks = pipeline->pipeline->num_tasks();
@@ -328,12 +373,14 @@ pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pyg
     std::vector<PipelineRequest> requests(count);
     std::vector<PipelineBuffer> buffers(count);
     std::vector<ServedPage> pages(count);
+    std::vector<std::vector<PageEffect>> effects(count);
     for (std::size_t r = 0; r < count; ++r) {
-      copies[r] = read_struct(element(known.requests, r), "request is NULL");
-      written[r] = read_struct(element(known.pages, r), "page is NULL");
-      users[r].read(copies[r], tasks);
-      requests[r] = users[r].request;
+      copies[r] = read_struct(element(known.requests, r, "request"), "request");
+      written[r] = read_struct(element(known.pages, r, "page"), "page");
       buffers[r] = buffer_of(written[r], tasks);
+      if (written[r].effects != nullptr) effects[r].resize(written[r].k), buffers[r].effects = effects[r];
+      users[r].read(copies[r], tasks, written[r].k);
+      requests[r] = users[r].request;
     }
     std::vector<PageWorkspace> workspaces(
         std::clamp<std::size_t>(static_cast<std::size_t>(known.num_threads), 1, std::max<std::size_t>(count, 1)));
@@ -341,14 +388,17 @@ pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pyg
     pipeline->pipeline->rank(requests, buffers, pages, workspaces);
     for (auto& workspace : workspaces)
       pipeline->workspaces.release(std::make_unique<PageWorkspace>(std::move(workspace)));
-    for (std::size_t r = 0; r < count; ++r) write_page(pages[r], nullptr, written[r], element(known.pages, r));
+    for (std::size_t r = 0; r < count; ++r) {
+      if (pages[r].page.searched) write_effects(effects[r], written[r].effects);
+      write_page(pages[r], nullptr, written[r], element(known.pages, r, "page"));
+    }
   });
 }
 
 pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade_events* events) {
   return guarded(error_of(events), [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    const auto known = read_struct(events, "events is NULL");
+    const auto known = read_struct(events, "events");
     require(known.count == 0 || (known.user_id != nullptr && known.item_id != nullptr && known.time != nullptr),
             "events.user_id, events.item_id or events.time is NULL");
     require(known.num_outcomes == 0 || (known.outcomes != nullptr && known.values != nullptr),
@@ -375,10 +425,11 @@ pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade
   });
 }
 
-pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline, pygrade_pipeline_counters* counters) {
-  return guarded({}, [&] {
+pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline, pygrade_pipeline_counters* counters,
+                                      char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    auto known = read_struct(counters, "counters is NULL");
+    auto known = read_struct(counters, "counters");
     const PipelineCounters now = pipeline->pipeline->counters();
     known.requests = now.ranker.requests;
     known.degraded_store = now.degraded_store;

@@ -21,7 +21,7 @@ extern "C" {
 
 pygrade_status pygrade_policy_load(const pygrade_policy_source* source, pygrade_policy** policy) {
   return guarded(error_of(source), [&] {
-    const auto known = read_struct(source, "source is NULL");
+    const auto known = read_struct(source, "source");
     require(policy != nullptr, "policy is NULL");
     if (known.directory != nullptr) {
       require(known.json == nullptr && known.tensors == nullptr,
@@ -75,10 +75,11 @@ const char* pygrade_policy_unproven(const pygrade_policy* policy) {
   return policy == nullptr || !policy->policy->mixture() ? "" : policy->policy->mixture()->unproven.c_str();
 }
 
-pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula) {
-  return guarded({}, [&] {
+pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula, char* error,
+                                      size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(policy != nullptr, "policy is NULL");
-    auto known = read_struct(formula, "formula is NULL");
+    auto known = read_struct(formula, "formula");
     const Policy& read = *policy->policy;
     std::memset(known.transform, 0, sizeof known.transform);
     read.transform().copy(known.transform, sizeof known.transform - 1);
@@ -93,11 +94,11 @@ pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_form
 }
 
 pygrade_status pygrade_policy_static_weights(const pygrade_policy* policy, const char* scenario, size_t scenario_size,
-                                             float* weights) {
-  return guarded({}, [&] {
+                                             float* weights, char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
     require(policy != nullptr, "policy is NULL");
     require(weights != nullptr, "weights is NULL");
-    require(scenario == nullptr || scenario_size <= longest_text, "scenario_size is above 2^31 - 1");
+    if (scenario != nullptr) require_range("scenario_size", scenario_size, 0, longest_text);
     std::optional<std::string_view> name;
     if (scenario != nullptr) name = std::string_view(scenario, scenario_size);
     const auto found = policy->policy->fallback(name).weights;

@@ -32,6 +32,7 @@ inline constexpr Count<RankerCounters> ranker_counts[] = {
     {"explored", &RankerCounters::explored},
     {"missing_predictions", &RankerCounters::missing_predictions, "pygrade_missing_predictions_total"},
     {"empty_pages", &RankerCounters::empty_pages},
+    {"missing_items", &RankerCounters::missing_items},
 };
 
 inline constexpr Count<PipelineCounters> pipeline_counts[] = {

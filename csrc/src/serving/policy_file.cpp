@@ -639,8 +639,8 @@ std::shared_ptr<const Policy> Policy::parse(std::string_view json, std::span<con
   return reader.finish(safetensors, tensor_path);
 }
 
-Policy::Files Policy::read(const fs::path& directory) {
-  const fs::path path = directory / "policy.json";
+Policy::Files Policy::read(const std::string& directory) {
+  const fs::path path = fs::path(directory) / "policy.json";
   for (;;) {
     const OpenFile json(path, "; want a directory that FusionPolicy.save wrote");
     try {
@@ -654,9 +654,9 @@ Policy::Files Policy::read(const fs::path& directory) {
   }
 }
 
-std::shared_ptr<const Policy> Policy::load(const fs::path& directory) {
+std::shared_ptr<const Policy> Policy::load(const std::string& directory) {
   const Files files = read(directory);
-  return parse(text_of(files.json), files.tensors, directory.string());
+  return parse(text_of(files.json), files.tensors, directory);
 }
 
 }  // namespace pygrade::inline v0_2

@@ -132,7 +132,16 @@ void Page::set_policy(const Policy& policy) {
 }
 
 struct Ranker::Memory {
-  enum Count { requests, fallback_scenario, fallback_global, explored, missing_predictions, empty_pages, counts };
+  enum Count {
+    requests,
+    fallback_scenario,
+    fallback_global,
+    explored,
+    missing_predictions,
+    empty_pages,
+    missing_items,
+    counts
+  };
 
   std::array<std::atomic<std::uint64_t>, counts> counters{};
 
@@ -204,7 +213,7 @@ Ranker::Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& option
           std::make_unique<detail::HotSwap<Owner, Memory>>(std::make_unique<const Owner>(checked(std::move(policy))))),
       stream_(detail::first_draw(options.seed)) {}
 
-std::unique_ptr<Ranker> Ranker::load(const std::filesystem::path& directory, const RankerOptions& options) {
+std::unique_ptr<Ranker> Ranker::load(const std::string& directory, const RankerOptions& options) {
   return std::make_unique<Ranker>(Policy::load(directory), options);
 }
 
@@ -492,6 +501,8 @@ Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request&
     memory.corrected.resize(present.size());
     const auto items =
         gaps ? memory.of_present(request, request.items, correction.num_items(), memory.items) : request.items;
+    if (given.items.empty() && rows > 0 && sources.read_corrected(used))  // levels, a column a task, were looked up
+      page.missing_items = static_cast<std::int32_t>(correction.num_items() - (request.items.empty() ? 0 : tasks));
     correction.apply(request.context, present, items, memory.correction, memory.corrected);
   }
   return prepared;
@@ -643,6 +654,7 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
   memory.add(Memory::explored, page.explored);
   memory.add(Memory::missing_predictions, static_cast<std::uint64_t>(page.missing_predictions));
   memory.add(Memory::empty_pages, page.filled == 0);
+  memory.add(Memory::missing_items, page.missing_items > 0);
   return page;
 }
 
@@ -760,6 +772,7 @@ RankerCounters Ranker::counters() const {
     sum.explored += read(Memory::explored);
     sum.missing_predictions += read(Memory::missing_predictions);
     sum.empty_pages += read(Memory::empty_pages);
+    sum.missing_items += read(Memory::missing_items);
   });
   return sum;
 }

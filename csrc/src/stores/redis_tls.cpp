@@ -1,81 +1,75 @@
 #include "stores/redis_tls.hpp"
 
+#include <array>
+
 #include "pygrade/store.hpp"
+#include "pygrade/version.hpp"
 
-#if defined(PYGRADE_HAS_REDIS_TLS)
-
-#include <hiredis/hiredis.h>
-#include <hiredis/hiredis_ssl.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
+#if defined(PYGRADE_TLS_LIBRARY)
+#include <dlfcn.h>
+#endif
 
 namespace pygrade::inline v0_2::detail {
+
+const pygrade_tls_functions* linked_tls = nullptr;
 
 namespace {
 
-SSL_CTX* of(const std::shared_ptr<void>& context) { return static_cast<SSL_CTX*>(context.get()); }
+// The functions of libpygrade_tls, which lies beside this library or where the system finds libraries; or the fault.
+const pygrade_tls_functions* load_tls(std::string& fault) {
+#if defined(PYGRADE_TLS_LIBRARY)
+  std::string path = PYGRADE_TLS_LIBRARY;
+  Dl_info own;
+  if (dladdr(reinterpret_cast<const void*>(&linked_tls), &own) != 0 && own.dli_fname != nullptr) {
+    const std::string file = own.dli_fname;
+    path = file.substr(0, file.rfind('/') + 1) + path;  // a file without folder: as the system finds it
+  }
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) library = dlopen(PYGRADE_TLS_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    fault = std::string(PYGRADE_TLS_LIBRARY) + ", which is not beside this library or can't be loaded: " + dlerror();
+    return nullptr;
+  }
+  const auto* functions = static_cast<const pygrade_tls_functions*>(dlsym(library, "pygrade_tls"));
+  if (functions != nullptr && std::string_view(functions->version) == PYGRADE_VERSION) return functions;
+  fault = std::string(PYGRADE_TLS_LIBRARY) + " of version " PYGRADE_VERSION + "; there is one of " +
+          (functions == nullptr ? "none" : functions->version);
+#else
+  fault = "TLS, which this build of pygrade lacks: install libssl-dev, and build again";
+#endif
+  return nullptr;
+}
+
+const pygrade_tls_functions& find_tls(const std::string& url) {
+  if (linked_tls != nullptr) return *linked_tls;
+  std::string fault;
+  if (const auto* functions = load_tls(fault)) return *functions;
+  throw StoreError(url + " needs " + fault);
+}
+
+using Fault = std::array<char, 512>;
+
+void* make_context(const pygrade_tls_functions& functions, const RedisTls& options) {
+  if (options.cert.empty() != options.key.empty())
+    throw std::invalid_argument("url has cert without key, or key without cert; want both or none");
+  Fault fault{};
+  void* context = functions.make(options.ca.c_str(), options.cert.c_str(), options.key.c_str(),
+                                 options.verify != RedisTls::none, fault.data(), fault.size());
+  if (context == nullptr) throw std::invalid_argument(fault.data());
+  return context;
+}
 
 }  // namespace
 
-TlsContext::TlsContext(const RedisTls& options, const std::string&)
-    : options_(options),
-      context_(SSL_CTX_new(TLS_client_method()), [](void* c) { SSL_CTX_free(static_cast<SSL_CTX*>(c)); }) {
-  if (context_ == nullptr) throw std::bad_alloc();
-  const auto demand = [](bool good, const char* name, const std::string& value) {
-    if (good) return;
-    ERR_clear_error();
-    throw std::invalid_argument("url has " + std::string(name) + "='" + value + "', which cannot be read as PEM" +
-                                (name == std::string_view("key") ? ", or does not fit cert" : ""));
-  };
-  SSL_CTX_set_min_proto_version(of(context_), TLS1_2_VERSION);
-  if (options.ca.empty())
-    SSL_CTX_set_default_verify_paths(of(context_));
-  else
-    demand(SSL_CTX_load_verify_locations(of(context_), options.ca.c_str(), nullptr) == 1, "ca", options.ca);
-  if (options.cert.empty() != options.key.empty())
-    throw std::invalid_argument("url has cert without key, or key without cert; want both or none");
-  if (!options.cert.empty()) {
-    demand(SSL_CTX_use_certificate_chain_file(of(context_), options.cert.c_str()) == 1, "cert", options.cert);
-    demand(SSL_CTX_use_PrivateKey_file(of(context_), options.key.c_str(), SSL_FILETYPE_PEM) == 1, "key", options.key);
-  }
-  SSL_CTX_set_verify(of(context_), options.verify == RedisTls::none ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, nullptr);
-}
+TlsContext::TlsContext(const RedisTls& options, const std::string& url)
+    : options_(options), functions_(find_tls(url)), context_(make_context(functions_, options), functions_.free) {}
 
-TlsContext::~TlsContext() = default;
-
-std::string TlsContext::start(redisContext* context, const std::string& host) const {
-  SSL* ssl = SSL_new(of(context_));
-  if (ssl == nullptr) throw std::bad_alloc();
+std::string TlsContext::start(redisContext* connection, const std::string& host) const {
   const std::string& name = options_.sni.empty() ? host : options_.sni;
-  const bool ip = is_ip(name);
-  if (!ip) SSL_set_tlsext_host_name(ssl, name.c_str());
-  if (options_.verify == RedisTls::host) {
-    if (ip)
-      X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name.c_str());
-    else
-      SSL_set1_host(ssl, name.c_str());
-  }
-  if (redisInitiateSSL(context, ssl) == REDIS_OK) return {};
-  const long verified = SSL_get_verify_result(ssl);
-  std::string fault = "TLS to " + name + ": " + context->errstr;
-  if (verified != X509_V_OK) fault += std::string(": ") + X509_verify_cert_error_string(verified);
-  SSL_free(ssl);
-  return fault;
+  Fault fault{};
+  functions_.start(context_.get(), connection, name.c_str(), is_ip(name), options_.verify == RedisTls::host,
+                   fault.data(), fault.size());
+  return fault.data();
 }
 
 }  // namespace pygrade::inline v0_2::detail
-
-#else
-
-namespace pygrade::inline v0_2::detail {
-
-TlsContext::TlsContext(const RedisTls&, const std::string& url) {
-  throw StoreError(url + " needs TLS, which this build of pygrade lacks: install libssl-dev, and build again");
-}
-TlsContext::~TlsContext() = default;
-std::string TlsContext::start(redisContext*, const std::string&) const { return {}; }
-
-}  // namespace pygrade::inline v0_2::detail
-
-#endif

@@ -14,10 +14,10 @@ int main(int argc, char** argv) {
   char text[2048];
   size_t length = 0;
   pygrade_ranker* ranker = NULL;
-  pygrade_request request = {sizeof request};
-  pygrade_page page = {sizeof page};
-  pygrade_log_ids ids = {sizeof ids};
-  pygrade_counters counters = {sizeof counters};
+  pygrade_request request = PYGRADE_REQUEST_INIT;
+  pygrade_page page = PYGRADE_PAGE_INIT;
+  pygrade_log_ids ids = PYGRADE_INIT(pygrade_log_ids);
+  pygrade_counters counters = PYGRADE_INIT(pygrade_counters);
 
   if (argc != 2 || pygrade_abi_version() != PYGRADE_ABI_VERSION) return 1;
   printf("pygrade %s, %s\n", pygrade_version(), pygrade_isa());
@@ -45,15 +45,15 @@ int main(int argc, char** argv) {
   ids.request_id = "request-1";
   ids.request_id_size = strlen(ids.request_id);
   ids.item_id = items;
-  if (pygrade_ranker_log_header(ranker, NULL, 0, &length) != PYGRADE_BUFFER_TOO_SMALL || length == 0) return 8;
-  if (pygrade_ranker_log_header(ranker, text, sizeof text, &length) != PYGRADE_OK) return 9;
+  if (pygrade_ranker_log_header(ranker, NULL, 0, &length, NULL, 0) != PYGRADE_BUFFER_TOO_SMALL || length == 0) return 8;
+  if (pygrade_ranker_log_header(ranker, text, sizeof text, &length, NULL, 0) != PYGRADE_OK) return 9;
   fwrite(text, 1, length, stdout);
   if (pygrade_ranker_log_rows(ranker, &request, &page, &ids, text, sizeof text - 1, &length) != PYGRADE_OK) return 10;
   text[length] = '\0';
   fputs(text, stdout);
   if (strncmp(text, "request-1,", 10) != 0 || strstr(text, ",90,") == NULL) return 11;
 
-  if (pygrade_ranker_counters(ranker, &counters) != PYGRADE_OK || counters.requests != 1) return 12;
+  if (pygrade_ranker_counters(ranker, &counters, NULL, 0) != PYGRADE_OK || counters.requests != 1) return 12;
   pygrade_ranker_free(ranker);
   return 0;
 }

@@ -34,6 +34,11 @@ type Request struct {
 	Values      []float32 // [T]
 	ItemValues  []float32 // [N]
 	ItemIDs     []int64   // [N], StableID of items with names
+	Items       []float32 // [N, I] by the item columns of the policy, NaN: unknown
+	CapSlots    []int32   // [A]
+	Decay       []float32 // [A]
+	Pins        []int32   // [k]
+	Demoted     []uint8   // [N]
 }
 
 // Page is the result. Values and Indices have k places.
@@ -47,6 +52,7 @@ type Page struct {
 	Explored      bool
 	Draw          uint64
 	Trust         float32
+	MissingItems  int // item columns that the policy reads and the request lacks: their means stood in
 	PolicyVersion string
 }
 
@@ -141,7 +147,8 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 		return nil, errors.New("pygrade: want k of at least 1 and a prediction for each candidate and task")
 	}
 	for name, size := range map[string]int{"Mask": len(request.Mask), "BoostMul": len(request.BoostMul),
-		"BoostAdd": len(request.BoostAdd), "ItemValues": len(request.ItemValues), "ItemIDs": len(request.ItemIDs)} {
+		"BoostAdd": len(request.BoostAdd), "ItemValues": len(request.ItemValues), "ItemIDs": len(request.ItemIDs),
+		"Demoted": len(request.Demoted)} {
 		if size != 0 && size != n {
 			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d candidates", name, size, n)
 		}
@@ -151,6 +158,17 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 	}
 	if len(request.Groups) != n*len(request.Caps) {
 		return nil, errors.New("pygrade: want a group for each candidate and cap")
+	}
+	for name, size := range map[string]int{"CapSlots": len(request.CapSlots), "Decay": len(request.Decay)} {
+		if size != 0 && size != len(request.Caps) {
+			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d caps", name, size, len(request.Caps))
+		}
+	}
+	if size := len(request.Pins); size != 0 && size != k {
+		return nil, fmt.Errorf("pygrade: Pins has %d entries; want one for each of %d places", size, k)
+	}
+	if size := len(request.Items); size != 0 && (n == 0 || size%n != 0) {
+		return nil, fmt.Errorf("pygrade: Items has %d entries; want as many for each of %d candidates", size, n)
 	}
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
@@ -166,6 +184,15 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 		pinner.Pin(&request.Mask[0])
 		q.mask = (*C.uint8_t)(&request.Mask[0])
 	}
+	if len(request.Demoted) > 0 {
+		pinner.Pin(&request.Demoted[0])
+		q.demoted = (*C.uint8_t)(&request.Demoted[0])
+	}
+	if len(request.Items) > 0 {
+		q.items, q.item_columns = floats(&pinner, request.Items), C.size_t(len(request.Items)/n)
+	}
+	q.pins, q.cap_slots = integers(&pinner, request.Pins), integers(&pinner, request.CapSlots)
+	q.decay = floats(&pinner, request.Decay)
 	q.boost_mul, q.boost_add = floats(&pinner, request.BoostMul), floats(&pinner, request.BoostAdd)
 	if n > 0 {
 		q.groups, q.caps = integers(&pinner, request.Groups), integers(&pinner, request.Caps)
@@ -200,6 +227,7 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 	}
 	runtime.KeepAlive(r)
 	page.Filled, page.Fallback, page.Explored = int(p.filled), p.fallback != 0, p.explored != 0
+	page.MissingItems = int(p.missing_items)
 	page.Draw, page.Trust, page.PolicyVersion = uint64(p.seed), float32(p.trust), C.GoString(&p.policy_version[0])
 	return page, nil
 }

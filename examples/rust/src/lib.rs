@@ -69,6 +69,8 @@ mod ffi {
         pub cap_slots: *const i32,
         pub decay: *const f32,
         pub production_scores: *const f32,
+        pub pins: *const i32,
+        pub demoted: *const u8,
     }
 
     #[repr(C)]
@@ -89,6 +91,9 @@ mod ffi {
         pub verdict: i32,
         pub baseline: [c_char; 64],
         pub searched: i32,
+        pub shuffled: i32,
+        pub effects: *mut c_void,
+        pub missing_items: i32,
         pub reserved: i32,
     }
 
@@ -172,6 +177,11 @@ pub struct Request<'a> {
     pub values: Option<&'a [f32]>,      // [T]
     pub item_values: Option<&'a [f32]>, // [N]
     pub item_ids: Option<&'a [i64]>,    // [N], `stable_id` of items with names
+    pub items: Option<&'a [f32]>,       // [N, I] by the item columns of the policy, NaN: unknown
+    pub cap_slots: Option<&'a [i32]>,   // [A]
+    pub decay: Option<&'a [f32]>,       // [A]
+    pub pins: Option<&'a [i32]>,        // [k]
+    pub demoted: Option<&'a [u8]>,      // [N]
 }
 
 /// The best candidates, with what ranked them.
@@ -186,6 +196,7 @@ pub struct Page {
     pub explored: bool,
     pub draw: u64,
     pub trust: f32,
+    pub missing_items: usize, // item columns that the policy reads and the request lacks: their means stood in
     pub policy_version: String,
 }
 
@@ -252,6 +263,11 @@ impl Ranker {
             && fits(request.item_values.map(<[f32]>::len), n)
             && fits(request.item_ids.map(<[i64]>::len), n)
             && fits(request.values.map(<[f32]>::len), self.tasks)
+            && request.items.is_none_or(|items| n > 0 && items.len() % n == 0)
+            && fits(request.cap_slots.map(<[i32]>::len), columns)
+            && fits(request.decay.map(<[f32]>::len), columns)
+            && fits(request.pins.map(<[i32]>::len), k)
+            && fits(request.demoted.map(<[u8]>::len), n)
             && fits(request.groups.map(<[i32]>::len), n * columns);
         if !sized {
             return Err(invalid("a slice of the request does not fit its candidates and tasks"));
@@ -280,15 +296,17 @@ impl Ranker {
             item_values: floats(request.item_values),
             error: error.0.as_mut_ptr(),
             error_size: error.0.len(),
-            items: null(), // item columns are not known here
-            item_columns: 0,
-            categories: null(), // nor are page terms
+            items: floats(request.items),
+            item_columns: request.items.map_or(0, |items| items.len() / n),
+            categories: null(), // page terms are not known here: pages are in the order of the scores
             embeddings: null(),
             embedding_size: 0,
             item_ids: request.item_ids.map_or(null(), <[i64]>::as_ptr),
-            cap_slots: null(),
-            decay: null(),
+            cap_slots: request.cap_slots.map_or(null(), <[i32]>::as_ptr),
+            decay: floats(request.decay),
             production_scores: null(),
+            pins: request.pins.map_or(null(), <[i32]>::as_ptr),
+            demoted: request.demoted.map_or(null(), <[u8]>::as_ptr),
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);
         let (mut weights, mut concentration) = (vec![0.0; self.tasks], vec![0.0; self.tasks]);
@@ -308,6 +326,7 @@ impl Ranker {
             explored: page.explored != 0,
             draw: page.seed,
             trust: page.trust,
+            missing_items: page.missing_items as usize,
             policy_version: text_of(&page.policy_version),
         })
     }
