@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check.sh PREFIX DIR: builds and runs the example of every language whose tools are there, against the pygrade installed
-# in PREFIX, and compares the 1,000 pages of each with those of Python. PYTHON is a Python with the package, CMAKE a
+# in PREFIX, and compares the 1,000 pages of each with those of Python; Go, Rust and Java as a package that a program uses. PYTHON is a Python with the package, CMAKE a
 # cmake. Ends with the number of languages; the first that fails ends it.
 set -euo pipefail
 prefix=$(cd "$1" && pwd)
@@ -57,12 +57,22 @@ else
   if command -v go >/dev/null; then
     (cd go && GOTOOLCHAIN=local GOFLAGS=-mod=mod go vet ./... && GOTOOLCHAIN=local go build -o "$dir/rank_go" .)
     compare Go "$dir/rank_go"
+    (cd go && GOTOOLCHAIN=local go build -tags pygrade_static -o "$dir/rank_go_static" .)
+    compare "Go, static" env -u LD_LIBRARY_PATH "$dir/rank_go_static"
   else
     skip Go "no go"
   fi
   if command -v cargo >/dev/null; then
     cargo build --quiet --offline --release --manifest-path rust/Cargo.toml --target-dir "$dir/rust"
     compare Rust "$dir/rust/release/rank"
+    # A crate that depends on the example's crate, and links the archive through it.
+    mkdir -p "$dir/dependent/src"
+    cp rust/src/bin/rank.rs "$dir/dependent/src/main.rs"
+    printf '[package]\nname = "dependent"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\npygrade = { path = "%s" }\n' \
+      "$PWD/rust" >"$dir/dependent/Cargo.toml"
+    PYGRADE_STATIC=1 cargo build --quiet --offline --release --manifest-path "$dir/dependent/Cargo.toml" \
+      --target-dir "$dir/dependent/target"
+    compare "Rust, static" env -u LD_LIBRARY_PATH "$dir/dependent/target/release/dependent"
   else
     skip Rust "no cargo"
   fi
@@ -70,8 +80,10 @@ fi
 
 java=$(find_java)
 if [ -n "$java" ]; then
-  "$java/javac" -d "$dir/java" java/*.java
-  compare Java "$java/java" --enable-native-access=ALL-UNNAMED -cp "$dir/java" Rank "$prefix/lib/libpygrade.so.1"
+  "$java/javac" -d "$dir/classes" java/Pygrade.java
+  "$java/jar" --create --file "$dir/pygrade.jar" -C "$dir/classes" .
+  "$java/javac" -cp "$dir/pygrade.jar" -d "$dir/java" java/Rank.java
+  compare Java "$java/java" --enable-native-access=ALL-UNNAMED -cp "$dir/java:$dir/pygrade.jar" Rank "$prefix/lib/libpygrade.so.1"
 else
   skip Java "no JDK of version 22 or later"
 fi

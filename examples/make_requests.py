@@ -98,7 +98,10 @@ def main(directory: Path) -> None:
             ranker.rank(context, r.predictions[None], r.k, scenario=r.scenario, values=r.values, **rules, **draw)
         )
     write_requests(directory / "requests.bin", requests, len(FEATURES))
-    write_pages(directory / "pages.bin", pages)
+    # The policy's item columns are its item effects, which the names of items find.
+    missing = [len(TASKS) if r.names is None and len(r.predictions) else 0 for r in requests]
+    assert ranker.counters["missing_items"] == sum(map(bool, missing)) > 0
+    write_pages(directory / "pages.bin", pages, missing)
     explored, fallback = (sum(int(getattr(page, name)[0]) for page in pages) for name in ("explored", "fallback"))
     print(f"{len(pages)} pages of policy {ranker.version}: {explored} explored, {fallback} fallbacks")
 

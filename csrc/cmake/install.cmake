@@ -53,7 +53,9 @@ endif()
 if(NOT SKBUILD)  # -lpygrade; wheels hold no links
   install(TARGETS pygrade_shared LIBRARY DESTINATION ${library_dir} COMPONENT development NAMELINK_ONLY)
 endif()
-install(DIRECTORY csrc/include/pygrade DESTINATION ${include_dir} COMPONENT development)
+# Headers of training's ops are for Python's modules alone.
+install(DIRECTORY csrc/include/pygrade DESTINATION ${include_dir} COMPONENT development
+        REGEX "/(advantage|grpo|lambdaloss|policy_network)\\.hpp$" EXCLUDE)
 install(EXPORT pygrade-targets NAMESPACE pygrade:: DESTINATION ${package_dir} COMPONENT development)
 configure_package_config_file(csrc/cmake/pygrade-config.cmake.in ${PROJECT_BINARY_DIR}/pygrade-config.cmake
   INSTALL_DESTINATION ${package_dir})

@@ -316,7 +316,10 @@ TEST(older_callers_lack_members_that_are_neither_read_nor_written) {
   struct {
     pygrade_counters counters;
     std::uint64_t after;
-  } memory{{.size = offsetof(pygrade_counters, missing_items), .missing_items = 5}, 6};
+  } memory{};
+  memory.counters.size = offsetof(pygrade_counters, missing_items);
+  memory.counters.missing_items = 5;
+  memory.after = 6;
   CHECK_EQUAL(pygrade_ranker_counters(ranker, &memory.counters, nullptr, 0), PYGRADE_OK);
   CHECK(memory.counters.requests == 2 && memory.counters.missing_items == 5 && memory.after == 6);
   char error[64];
@@ -337,7 +340,8 @@ TEST(item_columns_that_the_policy_reads_and_a_request_lacks_are_counted) {
   request.item_columns = pygrade_policy_num_items(policy);
   pygrade_policy_free(policy);
   const auto items = make_predictions(30, request.item_columns);
-  pygrade_counters counters{.size = sizeof counters};
+  pygrade_counters counters{};
+  counters.size = sizeof counters;
   for (const bool given : {false, true}) {
     request.items = given ? items.data() : nullptr;
     pygrade_page page = page_of(memory);

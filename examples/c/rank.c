@@ -82,13 +82,14 @@ static pygrade_request next_request(uint32_t features, uint32_t tasks, uint32_t*
 }
 
 static void write_page(const pygrade_page* page, uint32_t tasks, FILE* file) {
-  uint32_t head[6];
+  uint32_t head[7];
   head[0] = (uint32_t)page->k;
   head[1] = (uint32_t)page->filled;
   head[2] = page->fallback != PYGRADE_FALLBACK_NONE;
   head[3] = (uint32_t)page->explored;
   head[4] = (uint32_t)(page->seed >> 32);
   head[5] = (uint32_t)page->seed;
+  head[6] = (uint32_t)page->missing_items;
   fwrite(head, sizeof head, 1, file);
   fwrite(&page->trust, sizeof page->trust, 1, file);
   fwrite(page->policy_version, 12, 1, file);

@@ -140,7 +140,8 @@ void append_page(std::string& out, const pygrade::Page& page, const pygrade::Pag
   const std::uint32_t head[] = {
       static_cast<std::uint32_t>(buffer.values.size()), static_cast<std::uint32_t>(page.filled),
       page.fallback != pygrade::Fallback::none,         page.explored,
-      static_cast<std::uint32_t>(page.seed >> 32),      static_cast<std::uint32_t>(page.seed)};
+      static_cast<std::uint32_t>(page.seed >> 32),      static_cast<std::uint32_t>(page.seed),
+      static_cast<std::uint32_t>(page.missing_items)};
   append<std::uint32_t>(out, head);
   append(out, std::span(&page.trust, 1));
   append<char>(out, page.policy_version);

@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import pygrade.Pygrade;
 
 /**
  * java Rank LIBRARY POLICY_DIR REQUESTS PAGES: ranks every request of a file and writes the pages, both in the format of
@@ -62,7 +63,7 @@ public final class Rank {
   private static void write(ByteBuffer to, Pygrade.Page page) {
     to.putInt(page.indices().length).putInt(page.filled());
     to.putInt(page.fallback() ? 1 : 0).putInt(page.explored() ? 1 : 0);
-    to.putInt((int) (page.draw() >>> 32)).putInt((int) page.draw());
+    to.putInt((int) (page.draw() >>> 32)).putInt((int) page.draw()).putInt(page.missingItems());
     to.putFloat(page.trust()).put(page.policyVersion().getBytes(StandardCharsets.US_ASCII));
     for (float value : page.values()) to.putInt(Float.floatToRawIntBits(value));
     for (int index : page.indices()) to.putInt(index);
@@ -85,7 +86,7 @@ public final class Rank {
           int[] head = integers(from, 7);
           Pygrade.Request request = read(from, head, features, tasks, ranker);
           ranked.add(threads.submit(() -> ranker.rank(request, head[1])));
-          size += 40 + 8 * head[1] + 8 * tasks;
+          size += 44 + 8 * head[1] + 8 * tasks;
           if (i % 100 == 0) ranker.reload(directory);
         }
       }

@@ -108,8 +108,9 @@ def main(library: str, directory: str, requests: str, pages: str) -> None:
         for _ in range(count):
             request, k = reader.request(features, tasks, ranker)
             page = ranker.rank(request, k)
-            head = k, page.filled, page.fallback != 0, page.explored, page.seed >> 32, page.seed & 0xFFFFFFFF
-            file.write(struct.pack("<6If12s", *head, page.trust, page.policy_version))
+            draw = page.seed >> 32, page.seed & 0xFFFFFFFF
+            head = k, page.filled, page.fallback != 0, page.explored, *draw, page.missing_items
+            file.write(struct.pack("<7If12s", *head, page.trust, page.policy_version))
             arrays = [(page.values, k), (page.indices, k), (page.weights, tasks), (page.concentration, tasks)]
             for values, size in arrays:
                 file.write(ctypes.string_at(values, 4 * size))

@@ -1,4 +1,5 @@
-//! Links the library that pkg-config finds as pygrade: the shared one, or the static one with PYGRADE_STATIC=1.
+//! Links the library that pkg-config finds as pygrade: the shared one, or the static one with PYGRADE_STATIC=1. All of it
+//! reaches crates that depend on this one: link-arg would not.
 use std::env;
 use std::process::Command;
 
@@ -12,7 +13,11 @@ fn main() {
         match flag.split_at(2) {
             ("-L", folder) => println!("cargo:rustc-link-search=native={folder}"),
             ("-l", library) => println!("cargo:rustc-link-lib={library}"),
-            _ => println!("cargo:rustc-link-arg={flag}"),
+            _ if flag.ends_with("/libpygrade.a") => {
+                println!("cargo:rustc-link-search=native={}", flag.trim_end_matches("/libpygrade.a"));
+                println!("cargo:rustc-link-lib=static=pygrade");
+            }
+            _ => assert!(flag == "-pthread", "pkg-config says {flag}, which is not known here"), // Rust links threads
         }
     }
 }

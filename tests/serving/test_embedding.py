@@ -198,6 +198,26 @@ def test_the_fields_of_a_request_are_in_every_language():
     assert re.findall(r'\("(\w+)",', re.search(r"class Request\(.*?\n\n", python, re.S)[0]) == members
 
 
+def declarations(header: Path) -> tuple[dict[str, str], list[str]]:
+    """Bodies of the structs of a C header by name, and its other declarations; without comments, in one spelling."""
+    text = re.sub(r"/\*.*?\*/|^\s*#.*?(?<!\\)$", "", header.read_text(), flags=re.S | re.M)
+    text = re.sub(r"\s*([,;{}()*])\s*", r"\1", " ".join(text.split())).replace(",}", "}")
+    structs = dict(re.findall(r"typedef struct (\w+)\{(.*?)\}", text))
+    enums = [entry for body in re.findall(r"enum\{(.*?)\}", text) for entry in body.split(",")]
+    rest = re.sub(r"(typedef struct \w+|enum)\{.*?\}\w*;", "", text).removeprefix('extern "C"{').removesuffix("}")
+    return structs, enums + rest.split(";")
+
+
+@pytest.mark.parametrize("header", ["pygrade.h", "pipeline.h", "exposures.h", "history.h"])
+def test_the_headers_hold_what_programs_of_abi_1_were_compiled_with(header):
+    structs, others = declarations(ROOT / "csrc/tests/abi/1/pygrade" / header)
+    now, others_now = declarations(ROOT / "csrc/include/pygrade" / header)
+    assert len(structs) >= 2 and len(others) > 10
+    assert {*others} <= {*others_now}
+    for name, body in structs.items():  # it may grow at its end
+        assert now[name].startswith(body)
+
+
 def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path):
     ranker = CRanker(tmp_path / "policy")
     context, predictions, scenarios = requests

@@ -1,6 +1,5 @@
 // Uses the C++ API as a server would. Exit status 0: it works.
 #include <cstdio>
-#include <pygrade/advantage.hpp>
 #include <pygrade/isa.hpp>
 #include <pygrade/ranker.hpp>
 #include <pygrade/version.hpp>

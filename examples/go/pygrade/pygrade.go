@@ -1,8 +1,10 @@
-// Package pygrade ranks by a policy that pygrade trained, through its C ABI. It links what pkg-config finds as pygrade.
+// Package pygrade ranks by a policy that pygrade trained, through its C ABI. It links what pkg-config finds as pygrade, or,
+// with `go build -tags pygrade_static`, as pygrade-static.
 package pygrade
 
 /*
-#cgo pkg-config: pygrade
+#cgo !pygrade_static pkg-config: pygrade
+#cgo pygrade_static pkg-config: pygrade-static
 #include <stdlib.h>
 #include <pygrade/pygrade.h>
 */

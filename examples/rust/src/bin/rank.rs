@@ -87,14 +87,15 @@ impl Owned {
             values: self.values.as_deref(),
             item_values: self.item_values.as_deref(),
             item_ids: self.item_ids.as_deref(),
+            ..Default::default()
         }
     }
 }
 
 fn append(out: &mut Vec<u8>, page: &Page) {
     let head = [page.indices.len() as u32, page.filled as u32, page.fallback.into(), page.explored.into()];
-    let draw = [(page.draw >> 32) as u32, page.draw as u32];
-    out.extend(head.iter().chain(&draw).flat_map(|word| word.to_le_bytes()));
+    let more = [(page.draw >> 32) as u32, page.draw as u32, page.missing_items as u32];
+    out.extend(head.iter().chain(&more).flat_map(|word| word.to_le_bytes()));
     out.extend(page.trust.to_le_bytes());
     out.extend(page.policy_version.as_bytes());
     out.extend(page.values.iter().flat_map(|value| value.to_le_bytes()));
