@@ -10,8 +10,7 @@ item_values float32[N], names of the items char[N, 8], scenario in UTF-8 (filled
 
 A file of pages: ``b"PGPAG001"``, then uint32 count, tasks T. Then for each page uint32 k, filled, fallback (0 or 1),
 explored (0 or 1), seed and offset of the draw, item columns that the request lacked, float32 trust, char[12] version of
-the policy, values float32[k],
-indices int32[k], weights float32[T], concentration float32[T].
+the policy, values float32[k], indices int32[k], weights float32[T], concentration float32[T].
 """
 
 import struct

@@ -1,11 +1,14 @@
-// Uses the C++ API as a server would. Exit status 0: it works.
+// Uses the C++ API as a server would, and libpygrade_tls if the directory argv[1] has it. Exit status 0: it works.
 #include <cstdio>
+#include <filesystem>
 #include <pygrade/isa.hpp>
 #include <pygrade/ranker.hpp>
+#include <pygrade/store.hpp>
 #include <pygrade/version.hpp>
+#include <string_view>
 #include <vector>
 
-int main() {
+int main(int argc, char** argv) {
   std::printf("pygrade %s, %s\n", PYGRADE_VERSION, pygrade::isa_name(pygrade::active_isa()).data());
 
   const std::vector<float> scores = {0.1f, 0.9f, 0.5f, 0.2f, 0.3f, 0.3f};  // three candidates, two tasks
@@ -21,6 +24,15 @@ int main() {
     return 2;
   } catch (const pygrade::ArtifactMissing& error) {
     std::printf("as expected: %s\n", error.what());
+  }
+
+  try {  // where nothing listens: TLS has to be there first
+    pygrade::open_store("rediss://localhost:1/0");
+    return 3;
+  } catch (const pygrade::StoreError& error) {
+    std::printf("as expected: %s\n", error.what());
+    const bool loaded = std::string_view(error.what()).find("not reachable") != std::string_view::npos;
+    if (argc == 2 && std::filesystem::exists(std::filesystem::path(argv[1]) / "libpygrade_tls.so") && !loaded) return 4;
   }
   return 0;
 }
