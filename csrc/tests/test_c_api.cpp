@@ -133,7 +133,8 @@ TEST(item_columns_that_do_not_fit_are_refused) {
   pygrade_page page = page_of(got);
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "items has 90 values");
   request.item_columns = 129;
-  check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "request.item_columns is 129; want 0 to 128");
+  check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT,
+              "request.item_columns is 129; want 0 to 128");
   pygrade_ranker_free(ranker);
 }
 
@@ -424,7 +425,8 @@ TEST(a_failing_call_writes_its_text_into_the_buffer_that_it_was_given) {
   CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), std::string(24, 'x'));
   request.candidates = SIZE_MAX;
   CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), "request.candidates is 1");
-  CHECK(std::string(pygrade_last_error()).starts_with("request.candidates is 18446744073709551615; want 0 to 2147483647"));
+  CHECK(std::string(pygrade_last_error())
+            .starts_with("request.candidates is 18446744073709551615; want 0 to 2147483647"));
   request.error_size = 0;
   CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), std::string(24, 'x'));
   CHECK_EQUAL(given([&] { pygrade_ranker_swap(ranker, nullptr, text, sizeof text); }), "policy is NULL");
@@ -485,7 +487,8 @@ TEST(a_batch_is_each_request_alone) {
   refused([](auto& b, auto&) { b.count = SIZE_MAX; }, "batch.count");
   refused([](auto& b, auto&) { b.pages = nullptr; }, "batch.requests or batch.pages");
   refused([](auto&, auto& r) { r[3].tasks = 4; }, "request 3: request.tasks");
-  refused([](auto&, auto& r) { r[7].size = offsetof(pygrade_request, values); }, "request 7: request.size is 128; want 248");
+  refused([](auto&, auto& r) { r[7].size = offsetof(pygrade_request, values); },
+          "request 7: request.size is 128; want 248");
   refused([&](auto&, auto& r) { r[19].predictions = negative.data(); }, "request 19: predictions is negative");
   refused([&](auto&, auto& r) { r[2].groups = groups, r[2].caps = caps, r[2].group_columns = 1; },
           "request 2: caps[0] is -2");
@@ -527,7 +530,8 @@ TEST(the_structs_of_a_batch_may_be_newer_than_the_library) {
   CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
   for (std::size_t b = 0; b < 2; ++b) CHECK_EQUAL(memory[b].values, alone[b].values);
   requests[1].more = 1;
-  check_fails(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_INVALID_ARGUMENT, "request 1: request has a member at byte 248 of 256");
+  check_fails(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_INVALID_ARGUMENT,
+              "request 1: request has a member at byte 248 of 256");
   pygrade_ranker_free(ranker);
 }
 
