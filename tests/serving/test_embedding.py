@@ -212,7 +212,7 @@ def declarations(header: Path) -> tuple[dict[str, str], list[str]]:
 def test_the_headers_hold_what_programs_of_abi_1_were_compiled_with(header):
     structs, others = declarations(ROOT / "csrc/tests/abi/1/pygrade" / header)
     now, others_now = declarations(ROOT / "csrc/include/pygrade" / header)
-    assert len(structs) >= 2 and len(others) > 10
+    assert len(structs) >= 2 and len(others) >= 8
     assert {*others} <= {*others_now}
     for name, body in structs.items():  # it may grow at its end
         assert now[name].startswith(body)

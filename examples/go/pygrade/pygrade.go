@@ -3,8 +3,6 @@
 package pygrade
 
 /*
-#cgo !pygrade_static pkg-config: pygrade
-#cgo pygrade_static pkg-config: pygrade-static
 #include <stdlib.h>
 #include <pygrade/pygrade.h>
 */

@@ -1,0 +1,6 @@
+//go:build pygrade_static
+
+package pygrade
+
+// #cgo pkg-config: pygrade-static
+import "C"
