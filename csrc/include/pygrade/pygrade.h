@@ -217,7 +217,7 @@ enum {
   PYGRADE_VERDICT_UNTESTED = 5
 };
 
-/* What moved an item of a page that was searched by page terms. Never grows. */
+/* Effect that moved an item of a page that was searched by page terms. Never grows. */
 typedef struct pygrade_page_effect {
   float effect;         /* E: exp(E) multiplies the part of its score that needs the root task */
   int32_t above;        /* items above it whose own term has the sign of E and is 0.01 or more */

@@ -10,7 +10,7 @@
 
 struct redisContext;
 
-// What libpygrade_tls exports, plain C. Faults are texts of at most `capacity` bytes with their 0.
+// Functions of libpygrade_tls, plain C. Faults are texts of at most `capacity` bytes with their 0.
 extern "C" struct pygrade_tls_functions {
   const char* version;  // PYGRADE_VERSION: both libraries are of one build
   // A context of files in PEM, ca "": those that the system trusts; null: of what `fault` says.
