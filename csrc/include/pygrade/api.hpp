@@ -5,5 +5,6 @@
 
 #if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
 #error "the C++ headers of pygrade need C++20 (-std=c++20); the C headers, <pygrade/*.h>, do not"
-#include PYGRADE_NEEDS_CXX20  // not defined, so that the compiler stops here
+#define PYGRADE_NEEDS <C++20>
+#include PYGRADE_NEEDS  // there is no such file: the compiler stops here
 #endif

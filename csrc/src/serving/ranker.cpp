@@ -292,7 +292,7 @@ std::span<const float> Ranker::Memory::network_rows(const Policy& used, std::spa
   return priced;
 }
 
-// The same rows, transformed as far as the logarithms of the network's inputs do it; `options` then has what is left.
+// Rows, transformed as far as the logarithms of the network's inputs do it; `options` then has what is left.
 std::span<const float> Ranker::Memory::transform_rows(const Policy& used, std::span<const float> rows,
                                                       std::span<const float> values, FusionOptions& options) {
   const bool z = options.transform == Transform::zlog;
