@@ -49,16 +49,12 @@ py::object result_of(PyObject* function) {
   return py::reinterpret_steal<py::object>(result);
 }
 
-bool is_true(py::handle value, PyObject* name) {
-  PyObject* found = PyObject_GetAttr(value.ptr(), name);
+bool requires_grad(py::handle tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("requires_grad");
+  PyObject* found = PyObject_GetAttr(tensor.ptr(), name);
   if (found == nullptr) throw py::error_already_set();
   Py_DECREF(found);
   return found == Py_True;
-}
-
-bool requires_grad(py::handle tensor) {
-  static PyObject* const name = PyUnicode_InternFromString("requires_grad");
-  return is_true(tensor, name);
 }
 
 bool core_is_chosen(const Torch& known) {
@@ -104,6 +100,24 @@ std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::
     throw ValueMisfit(std::string(name) + " is " + std::to_string(number) + "; want " + std::to_string(low) + " to " +
                       std::to_string(high));
   return number;
+}
+
+double number(py::handle value, const char* name) {
+  if (PyFloat_Check(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
+  if (!PyLong_Check(value.ptr())) throw TypeMisfit(std::string(name) + " is not a number of Python");
+  const double result = PyLong_AsDouble(value.ptr());
+  if (result == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  return result;
+}
+
+bool is_true(py::handle value) {
+  const int result = PyObject_IsTrue(value.ptr());
+  if (result < 0) throw py::error_already_set();
+  return result == 1;
+}
+
+bool is_text(py::handle value, std::string_view text) {
+  return PyUnicode_Check(value.ptr()) && PyUnicode_CompareWithASCIIString(value.ptr(), text.data()) == 0;
 }
 
 int thread_count(py::handle num_threads) {

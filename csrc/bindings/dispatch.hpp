@@ -1,4 +1,4 @@
-// The fast path of the serving ops: eager calls that need no more than the core, past pybind11's dispatcher and
+// The fast path of the serving and training ops: eager calls that need no more than the core, past pybind11's dispatcher and
 // torch's, which cost more than a small op does. `name_fast_path` takes the arguments of the public function. It
 // returns None for another backend, a mode of torch, a gradient, and for an argument that it does not read as it is
 // (`TypeMisfit`, `ValueMisfit`); the Python layer then converts the argument or words the error, and calls torch's op.
@@ -7,6 +7,8 @@
 
 #include <array>
 #include <cstddef>
+#include <optional>
+#include <string_view>
 
 #include "arrays.hpp"
 
@@ -21,6 +23,15 @@ bool wants_gradient(std::initializer_list<py::handle> values);
 
 // An integer in [low, high], read as operator.index does.
 std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::int64_t high);
+
+// A float or an int of Python.
+double number(py::handle value, const char* name);
+
+// The truth of a Python object.
+bool is_true(py::handle value);
+
+// True if the value is this text.
+bool is_text(py::handle value, std::string_view text);
 
 // torch's setting for None, else the number, at least 1.
 int thread_count(py::handle num_threads);
