@@ -124,8 +124,7 @@ py::object grpo_loss_fast_path(const Arguments<13>& arguments) {
                floor, log_ratio_clamp, validate, num_threads] = arguments;
   if (!may_run(alpha, logs) || wants_gradient({alpha})) return py::none();
   const Densities d(alpha, logs, floor);
-  const GrpoInputs inputs{d.concentration, d.log_weights,
-                          span_of<const float>(old_log_prob, "old_log_prob", d.draws()),
+  const GrpoInputs inputs{d.concentration, d.log_weights, span_of<const float>(old_log_prob, "old_log_prob", d.draws()),
                           span_of<const float>(advantages, "advantages", d.draws()),
                           span_of<const float>(anchor, "reference_concentration", d.rows())};
   const GrpoOptions options{.clip = number(clip, "clip"),
@@ -136,12 +135,12 @@ py::object grpo_loss_fast_path(const Arguments<13>& arguments) {
                             .log_ratio_clamp = number(log_ratio_clamp, "log_ratio_clamp")};
   const bool check = is_checked(validate);
   const Shape batch{d.shape.batch};
-  const Result loss(alpha, batch), kl(alpha, batch), entropy(alpha, batch), fraction(alpha, batch), ratio(alpha, batch),
-      gradient(alpha, d.rows());
-  run_training(d.values(), num_threads, [&](int threads) {
-    grpo_loss(inputs, d.shape, options,
-              {loss.values, kl.values, entropy.values, fraction.values, ratio.values, gradient.values}, check, threads);
-  });
+  std::array<NewArray, 6> parts{{{batch}, {batch}, {batch}, {batch}, {batch}, {d.rows()}}};
+  new_arrays(alpha, parts);
+  auto& [loss, kl, entropy, fraction, ratio, gradient] = parts;
+  const GrpoOutputs outputs{loss.values, kl.values, entropy.values, fraction.values, ratio.values, gradient.values};
+  run_training(d.values(), num_threads,
+               [&](int threads) { grpo_loss(inputs, d.shape, options, outputs, check, threads); });
   return py::make_tuple(loss.object, kl.object, entropy.object, fraction.object, ratio.object, gradient.object);
 }
 
