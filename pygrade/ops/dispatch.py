@@ -2,7 +2,7 @@
 
 `_ops.so` registers every op with torch, with its CPU implementation; it needs no Python (csrc/torch). Here each gets a
 fake, its gradient and an implementation for GPUs, so that every call goes through torch's dispatcher: on a CPU to the
-C++ core, on a GPU to Triton. The serving and training ops have a second way, their fast path in `_core`, for eager calls
+C++ core, on a GPU to Triton. Serving and training ops have a second way, their fast path in `_core`, for eager calls
 that need no more than the core.
 
 `use_backend` (or the environment variable PYGRADE_BACKEND) overrides the device: ``"reference"`` runs the float64
