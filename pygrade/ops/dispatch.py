@@ -135,7 +135,8 @@ class Op:
         apply, first = self._fast_with_gradient, arguments[0]
         if result is not None or apply is None or type(first) is not Tensor:
             return result
-        if not (first.requires_grad and torch.is_grad_enabled()):
+        wanted = first.requires_grad and torch.is_grad_enabled()
+        if not wanted or torch._C._are_functorch_transforms_active():
             return None
         try:
             return apply(*arguments)

@@ -118,6 +118,8 @@ def test_gradients_by_the_fast_path_are_those_of_the_op(taken, name):
             assert same_bits(one.detach(), two.detach())
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+    with pytest.raises(RuntimeError, match="setup_context"):  # of torch.func, as by the op
+        torch.func.grad(lambda leaf: parts(TRAINING[name](scores, leaf))[0].sum())(weights)
     scores.requires_grad_()
     value, _ = differentiate(scores)
     with pytest.raises(RuntimeError, match="not have been used"):  # nothing flows to what gets no gradient
