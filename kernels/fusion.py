@@ -15,6 +15,8 @@ from .select import NOTHING, append, best, index_of, leave_best, merge, order_of
 
 MAX_K = 1024
 Z_SCORES = ("zscore", "zlog")
+# One binary serves every size: Triton would compile others for sizes of 1 and for multiples of 16, inside a request.
+SIZES = ("candidates", "rows", "batch", "samples", "k")
 
 
 @triton.jit
@@ -115,7 +117,7 @@ def collect(
     return filled
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _topk_kernel(
     scores,  # [B, N, T], jagged [M, T]
     weights,  # [B, G, T]
@@ -158,7 +160,7 @@ def _topk_kernel(
             tl.store(indices + at, index_of(keys), mask=place < k)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _part_kernel(
     scores,  # [B, N, T], jagged [M, T]
     weights,  # [B, G, T]
@@ -190,7 +192,7 @@ def _part_kernel(
     leave_best(own, tl.sum(filled, axis=0), k, KP, CAPACITY)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _merge_kernel(
     buffer, values, indices, k,
     PARTS: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr, CAPACITY: tl.constexpr,
@@ -203,7 +205,7 @@ def _merge_kernel(
     tl.store(indices + vector * k + place, index_of(keys), mask=place < k)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _fuse_kernel(
     scores,  # [B, N, T], jagged [M, T]
     weights,  # [B, G, T]
@@ -254,7 +256,7 @@ def _added(total, x, mean, inside, SQUARES: tl.constexpr):
     return total + tl.where(inside, x, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _moments_kernel(
     scores,  # [B, N, T], jagged [M, T]
     moments,  # → float32 [B, 2, T]
@@ -300,7 +302,7 @@ def _moments_kernel(
             tl.store(moments + b * 2 * T + t, mean, mask=t < T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _transform_kernel(
     scores,  # [B, N, T], jagged [M, T]
     moments,  # float32 [B, 2, T], read by z-scores alone

@@ -31,6 +31,24 @@ def rank_fast_path(
     groups: Any, caps: Any, cap_slots: Any, decay: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any,
     layout: str, out: Any, num_threads: Any,
 ) -> Any: ...  # fmt: skip
+def dirichlet_log_prob_fast_path(
+    concentration: Any, log_weights: Any, weight_floor: Any, validate: Any, num_threads: Any
+) -> Any: ...
+def dirichlet_log_prob_backward_fast_path(
+    concentration: Any, log_weights: Any, gradient: Any, weight_floor: Any, num_threads: Any
+) -> Any: ...
+def dirichlet_score_fast_path(
+    concentration: Any, log_weights: Any, coefficients: Any, weight_floor: Any, validate: Any, num_threads: Any
+) -> Any: ...
+def group_advantage_fast_path(
+    rewards: Any, component_weights: Any, normalize: Any, leave_one_out: Any, clip: Any, validate: Any,
+    num_threads: Any,
+) -> Any: ...  # fmt: skip
+def grpo_loss_fast_path(
+    concentration: Any, log_weights: Any, old_log_prob: Any, advantages: Any, reference_concentration: Any, clip: Any,
+    clip_high: Any, kl_coefficient: Any, entropy_coefficient: Any, weight_floor: Any, log_ratio_clamp: Any,
+    validate: Any, num_threads: Any,
+) -> Any: ...  # fmt: skip
 def check_page_rules(rows: int, *rules: Any) -> None:
     """ValueError for rules, in the order of request.def, that do not fit ``rows`` candidates."""
 

@@ -27,6 +27,7 @@ def executable(target: str = "pygrade_core_bench") -> Path | None:
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
         ["cmake", "--build", str(BUILD), "--target", target, "--parallel", "2"],
     ]
+    progress(f"builds {target} and the library that it links in {BUILD}: minutes at first, then what changed")
     for command in commands:
         try:
             subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | tools)

@@ -57,6 +57,12 @@ struct Shape {
   Shape(std::initializer_list<Size> given) : ndim(static_cast<int>(given.size())) {
     std::ranges::transform(given, sizes.begin(), &Size::value);
   }
+  std::int64_t size() const {
+    std::int64_t count = 1;
+    for (int d = 0; d < ndim; ++d) count *= sizes[static_cast<std::size_t>(d)];
+    return count;
+  }
+  std::int64_t padded_size() const { return (size() + 15) / 16 * 16; }  // whole cache lines of floats
   // Without the first size: the part of one request of a batch.
   Shape tail() const { return {ndim - 1, {sizes[1], sizes[2], sizes[3]}}; }
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -49,16 +50,12 @@ py::object result_of(PyObject* function) {
   return py::reinterpret_steal<py::object>(result);
 }
 
-bool is_true(py::handle value, PyObject* name) {
-  PyObject* found = PyObject_GetAttr(value.ptr(), name);
+bool requires_grad(py::handle tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("requires_grad");
+  PyObject* found = PyObject_GetAttr(tensor.ptr(), name);
   if (found == nullptr) throw py::error_already_set();
   Py_DECREF(found);
   return found == Py_True;
-}
-
-bool requires_grad(py::handle tensor) {
-  static PyObject* const name = PyUnicode_InternFromString("requires_grad");
-  return is_true(tensor, name);
 }
 
 bool core_is_chosen(const Torch& known) {
@@ -104,6 +101,24 @@ std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::
     throw ValueMisfit(std::string(name) + " is " + std::to_string(number) + "; want " + std::to_string(low) + " to " +
                       std::to_string(high));
   return number;
+}
+
+double number(py::handle value, const char* name) {
+  if (PyFloat_Check(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
+  if (!PyLong_Check(value.ptr())) throw TypeMisfit(std::string(name) + " is not a number of Python");
+  const double result = PyLong_AsDouble(value.ptr());
+  if (result == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  return result;
+}
+
+bool is_true(py::handle value) {
+  const int result = PyObject_IsTrue(value.ptr());
+  if (result < 0) throw py::error_already_set();
+  return result == 1;
+}
+
+bool is_text(py::handle value, std::string_view text) {
+  return PyUnicode_Check(value.ptr()) && PyUnicode_CompareWithASCIIString(value.ptr(), text.data()) == 0;
 }
 
 int thread_count(py::handle num_threads) {
@@ -158,6 +173,80 @@ py::object new_array(py::handle like, Dtype dtype, const Shape& shape) {
   PyObject* made = PyObject_Vectorcall(known.empty, arguments, ndim, names);
   if (made == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(made);
+}
+
+namespace {
+
+// Memory of torch that several tensors share.
+struct Block {
+  DlManaged* memory;
+  std::atomic<int> users;
+
+  void leave() {
+    if (users.fetch_sub(1) > 1) return;
+    memory->deleter(memory);
+    delete this;
+  }
+};
+
+struct Part {
+  DlManaged managed{};
+  std::array<std::int64_t, 4> sizes{}, strides{};
+  Block* block = nullptr;
+
+  static void end(DlManaged* managed) {  // by any thread, with or without the interpreter
+    auto* part = static_cast<Part*>(managed->context);
+    part->block->leave();
+    delete part;
+  }
+};
+
+constexpr std::int32_t dl_cpu = 1;
+constexpr std::uint8_t dl_float = 2;
+
+Block* allocate_block(const DlExchange& api, std::int64_t size) {
+  DlTensor like{nullptr, dl_cpu, 0, 1, dl_float, 32, 1, &size, nullptr, 0};
+  DlManaged* memory = nullptr;
+  if (api.allocate(&like, &memory, nullptr, [](void*, const char*, const char*) {}) != 0) throw std::bad_alloc();
+  return new Block{memory, 1};
+}
+
+py::object part_of(const DlExchange& api, Block* block, float* data, const Shape& shape) {
+  auto* part = new Part{.sizes = shape.sizes, .block = block};
+  block->users.fetch_add(1);
+  std::int64_t step = 1;
+  for (auto d = static_cast<std::size_t>(shape.ndim); d-- > 0; step *= std::max<std::int64_t>(shape.sizes[d], 1))
+    part->strides[d] = step;
+  part->managed = {
+      api.major, api.minor,
+      part,      &Part::end,
+      0,         {data, dl_cpu, 0, shape.ndim, dl_float, 32, 1, part->sizes.data(), part->strides.data(), 0}};
+  void* object = nullptr;
+  if (api.managed_to_object(&part->managed, &object) != 0) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+}  // namespace
+
+void new_arrays(py::handle like, std::span<NewArray> wanted) {
+  const DlExchange* api = is_numpy(like) ? nullptr : torch()->api;
+  if (api == nullptr) {
+    for (NewArray& made : wanted) {
+      made.object = new_array(like, Dtype::float32, made.shape);
+      made.values = any_array(made.object, "the result").span<float>();
+    }
+    return;
+  }
+  std::int64_t total = 0;
+  for (const NewArray& made : wanted) total += made.shape.padded_size();
+  Block* block = allocate_block(*api, total);
+  const std::unique_ptr<Block, void (*)(Block*)> user(block, [](Block* held) { held->leave(); });
+  auto* data = static_cast<float*>(block->memory->tensor.data);
+  for (NewArray& made : wanted) {
+    made.object = part_of(*api, block, data, made.shape);
+    made.values = {data, static_cast<std::size_t>(made.shape.size())};
+    data += made.shape.padded_size();
+  }
 }
 
 namespace {

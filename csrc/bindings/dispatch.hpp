@@ -1,12 +1,15 @@
-// The fast path of the serving ops: eager calls that need no more than the core, past pybind11's dispatcher and
-// torch's, which cost more than a small op does. `name_fast_path` takes the arguments of the public function. It
-// returns None for another backend, a mode of torch, a gradient, and for an argument that it does not read as it is
+// The fast path of the serving and training ops: eager calls that need no more than the core, past pybind11's
+// dispatcher and torch's, which cost more than a small op does. `name_fast_path` takes the arguments of the public
+// function. It returns None for another backend, a mode of torch, a gradient, and for an argument that it does not read
+// as it is
 // (`TypeMisfit`, `ValueMisfit`); the Python layer then converts the argument or words the error, and calls torch's op.
 // Every other error is raised.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <optional>
+#include <string_view>
 
 #include "arrays.hpp"
 
@@ -22,6 +25,15 @@ bool wants_gradient(std::initializer_list<py::handle> values);
 // An integer in [low, high], read as operator.index does.
 std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::int64_t high);
 
+// A float or an int of Python.
+double number(py::handle value, const char* name);
+
+// The truth of a Python object.
+bool is_true(py::handle value);
+
+// True if the value is this text.
+bool is_text(py::handle value, std::string_view text);
+
 // torch's setting for None, else the number, at least 1.
 int thread_count(py::handle num_threads);
 
@@ -30,6 +42,17 @@ py::object new_numpy(int type, const Shape& shape);
 
 // A new float32 or int32 array of the kind of `like`, numpy or torch.
 py::object new_array(py::handle like, Dtype dtype, const Shape& shape);
+
+// A float32 array of a shape, made by `new_arrays`.
+struct NewArray {
+  Shape shape;
+  py::object object{};
+  std::span<float> values{};
+};
+
+// Arrays of the kind of `like`. Tensors share one block of memory, which torch allocates: a third of the time that as
+// many calls of torch.empty take.
+void new_arrays(py::handle like, std::span<NewArray> wanted);
 
 // The values and indices that a call fills: those of the pair `out`, or new ones of the kind of `like`.
 struct Best {

@@ -8,11 +8,12 @@ namespace pygrade::inline v0_2::bindings {
 namespace py = pybind11;
 using namespace py::literals;  // "name"_a names an argument
 
-// The fast path of the serving ops, and functions for tests. Every op is registered with torch (csrc/torch).
+// The fast paths, and functions for tests. Every op is registered with torch (csrc/torch).
 void bind_dirichlet(py::module_& module);
 void bind_fusion(py::module_& module);
 void bind_policy_network(py::module_& module);
 void bind_ranking(py::module_& module);
+void bind_training(py::module_& module);
 
 // Not op families: dispatch, the saved policy, the ranker and the parts of a page.
 void bind_dispatch(py::module_& module);

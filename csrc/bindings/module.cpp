@@ -31,4 +31,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   pygrade::bindings::bind_fusion(module);
   pygrade::bindings::bind_policy_network(module);
   pygrade::bindings::bind_ranking(module);
+  pygrade::bindings::bind_training(module);
 }

@@ -29,10 +29,6 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
   return Scores::jagged(s.data, type, rows, tasks, bounds, layout);
 }
 
-bool is_text(py::handle value, std::string_view text) {
-  return PyUnicode_Check(value.ptr()) && PyUnicode_CompareWithASCIIString(value.ptr(), text.data()) == 0;
-}
-
 bool is_task_major(py::handle layout) {
   if (!is_text(layout, "item-major") && !is_text(layout, "task-major")) throw ValueMisfit("layout is not a known name");
   return is_text(layout, "task-major");

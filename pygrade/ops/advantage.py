@@ -85,6 +85,11 @@ def group_advantage(
         tensor([[-1.,  1.],
                 [ 0.,  0.]])
     """
+    result: TensorOrArray | None = _op.run_fast(
+        rewards, component_weights, normalize, leave_one_out, clip, validate, num_threads
+    )
+    if result is not None:
+        return result
     values = checks.detached(checks.tensor("rewards", rewards, checks.FLOAT32, (None, None, None)))
     weights = checks.optional(
         "component_weights", component_weights, torch.float32, (values.shape[2],), "rewards", values

@@ -226,7 +226,9 @@ def _save_log_prob(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor]:
-    return (_log_prob_backward_op(*ctx.saved_tensors, gradient, ctx.weight_floor, ctx.num_threads),)
+    arguments = *ctx.saved_tensors, gradient.contiguous(), ctx.weight_floor
+    result = _log_prob_backward_op.run_fast(*arguments, ctx.num_threads or None)
+    return (_log_prob_backward_op(*arguments, ctx.num_threads or 0) if result is None else result,)
 
 
 _log_prob_backward_op = dispatch.Op("dirichlet_log_prob_backward", log_prob_backward_of, _fake_log_prob_backward)
@@ -236,6 +238,7 @@ _log_prob_op = dispatch.Op(
     _fake_log_prob,
     _save_log_prob,
     dispatch.first_order_only(_differentiate_log_prob),
+    fast=True,
 )
 
 
@@ -265,6 +268,9 @@ def dirichlet_log_prob(
         >>> dirichlet_log_prob(flat, torch.tensor([[[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]]).log()).exp()
         tensor([[2., 2.]])
     """
+    log_prob: T | None = _log_prob_op.run_fast(concentration, log_weights, weight_floor, validate, num_threads)
+    if log_prob is not None:
+        return log_prob
     arguments = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
     return checks.match_type(_log_prob_op(*arguments), concentration)
 

@@ -2,8 +2,8 @@
 
 `_ops.so` registers every op with torch, with its CPU implementation; it needs no Python (csrc/torch). Here each gets a
 fake, its gradient and an implementation for GPUs, so that every call goes through torch's dispatcher: on a CPU to the
-C++ core, on a GPU to Triton. Only the serving ops have a second way, their fast path in `_core`, for eager calls that
-need no more than the core.
+C++ core, on a GPU to Triton. Serving and training ops have a second way, their fast path in `_core`, for eager calls
+that need no more than the core.
 
 `use_backend` (or the environment variable PYGRADE_BACKEND) overrides the device: ``"reference"`` runs the float64
 specification, ``"triton"`` sends CPU tensors to Triton, which needs its interpreter (TRITON_INTERPRET=1).
@@ -91,6 +91,7 @@ class Op:
     save, differentiate: setup_context and backward as `torch.library.register_autograd` takes them, but that
         ``differentiate`` returns the gradients of the first ``differentiable`` arguments alone.
     triton: whether there is a kernel; without, the backend "triton" leaves CPU tensors to the core.
+    fast: whether `_core` has a fast path for it, ``<name>_fast_path``, whose arguments ``save`` takes as well.
     """
 
     def __init__(
@@ -103,7 +104,10 @@ class Op:
         *,
         differentiable: int = 1,
         triton: bool = True,
+        fast: bool = False,
     ) -> None:
+        self._fast_path = f"{name}_fast_path"
+        self._fast_with_gradient: Implementation | None = None
         qualified = f"pygrade::{name}"
         self.registered = getattr(torch.ops.pygrade, name).default
         self._python_backends = ("reference", "triton") if triton else ("reference",)
@@ -120,6 +124,24 @@ class Op:
         )
         self._with_gradient = _function(self._below_autograd, save, differentiate)
         self._in_python_with_gradient = _function(implementation, save, differentiate)
+        if fast:
+            self._fast_with_gradient = _fast_function(self._fast_path, save, differentiate)
+
+    def run_fast(self, *arguments: Any) -> Any:
+        """The fast path's result for the arguments of the public function, or None if it leaves the call to the op."""
+        if tracing():
+            return None
+        result = getattr(_core, self._fast_path)(*arguments)
+        apply, first = self._fast_with_gradient, arguments[0]
+        if result is not None or apply is None or type(first) is not Tensor:
+            return result
+        wanted = first.requires_grad and torch.is_grad_enabled()
+        if not wanted or torch._C._are_functorch_transforms_active():
+            return None
+        try:
+            return apply(*arguments)
+        except _LeftToTheOp:
+            return None
 
     def __call__(self, *arguments: Any) -> Any:
         if tracing() or torch._C._are_functorch_transforms_active():
@@ -179,6 +201,32 @@ def _function(
             return *differentiate(ctx, *upstream), None
 
     apply: Implementation = Differentiable.apply
+    return apply
+
+
+class _LeftToTheOp(Exception):
+    pass
+
+
+def _fast_function(name: str, save: Callable[..., None], differentiate: Implementation) -> Implementation:
+    """The fast path ``name`` with its gradient to the first argument."""
+
+    class FastDifferentiable(Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = getattr(_core, name)(*arguments)  # autograd is off here
+            if output is None or any(ctx.needs_input_grad[1:]):
+                raise _LeftToTheOp
+            ctx.set_materialize_grads(False)
+            save(ctx, arguments, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: Any) -> Any:
+            return *differentiate(ctx, *upstream), *(None,) * (len(ctx.needs_input_grad) - 1)
+
+    # Function.apply without what it does for functorch: the fast path takes no tensor of it.
+    apply: Implementation = super(Function, FastDifferentiable).apply
     return apply
 
 

@@ -64,7 +64,7 @@ def _fake_loss(concentration: Tensor, *_: object) -> Outputs:
     return loss, kl, entropy, fraction, ratio, torch.empty_like(concentration)
 
 
-_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, *dispatch.gradients_in_results())
+_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, *dispatch.gradients_in_results(), fast=True)
 
 
 def grpo_loss(
@@ -119,6 +119,23 @@ def grpo_loss(
         >>> result.gradient  # a step against it raises the weight of the first task
         tensor([[-0.2798,  0.3466]])
     """
+    parts = _op.run_fast(
+        concentration,
+        log_weights,
+        old_log_prob,
+        advantages,
+        reference_concentration,
+        clip,
+        clip_high,
+        kl_coefficient,
+        entropy_coefficient,
+        weight_floor,
+        log_ratio_clamp,
+        validate,
+        num_threads,
+    )
+    if parts is not None:
+        return GrpoLoss._make(parts)
     alpha = concentration_rows("concentration", concentration)
     batch, tasks = alpha.shape
     first = ("concentration", alpha)

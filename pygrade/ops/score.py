@@ -69,6 +69,9 @@ def dirichlet_score(
         >>> dirichlet_score(torch.ones(1, 2), torch.full((1, 1, 2), 0.5).log()).gradient  # log 0.5 + ψ(2) - ψ(1)
         tensor([[0.3069, 0.3069]])
     """
+    score = _op.run_fast(concentration, log_weights, coefficients, weight_floor, validate, num_threads)
+    if score is not None:
+        return DirichletScore._make(score)
     alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
     alpha = checks.detached(alpha)
     each = checks.optional("coefficients", coefficients, torch.float32, logs.shape[:2], "concentration", alpha)

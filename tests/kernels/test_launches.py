@@ -1,6 +1,9 @@
 """What every launch function owes its caller: no wait for the device, one way to launch, scratch of bounded size."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,25 @@ def test_scratch_belongs_to_programs_and_not_to_lists(k, tasks, monkeypatch):
         assert parts > 1 and lists * parts * options["CAPACITY"] * 8 < 50e6
     few, buffer = fusion.buffer_for(options, 2, torch.empty(1))
     assert few == 2 and buffer.shape == (2, options["LISTS"], options["CAPACITY"])
+
+
+COUNT = """
+import torch, pygrade
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
+from devtools.ptx.compile import record
+
+backend, binaries = make_backend(GPUTarget("cuda", 90, 32)), set()
+for batch, items, k in [(1, 500, 50), (16, 496, 48), (3, 499, 33), (2, 400, 64)]:
+    for launch in record(lambda: pygrade.fuse_topk(torch.rand(batch, items, 6), torch.rand(batch, 6), k, "zlog")):
+        bind = create_function_from_signature(launch.kernel.signature, launch.kernel.params, backend)
+        binaries.add((launch.kernel.__name__, str(bind(*launch.arguments, **launch.keywords)[1])))
+print(*sorted(name for name, _ in binaries))
+"""
+
+
+def test_one_binary_of_a_serving_kernel_serves_every_size():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-c", COUNT], env=environment, capture_output=True, text=True)
+    assert run.stdout.split() == ["_moments_kernel", "_topk_kernel"], run.stderr

@@ -23,6 +23,15 @@ OPS = {
     "fuse_topk": lambda s, w, **options: pygrade.fuse_topk(s, w, 4, **options),
     "rank": lambda s, w, **options: pygrade.rank(s, w, 4, **options),
 }
+TRAINING = {
+    "dirichlet_log_prob": lambda s, w: pygrade.dirichlet_log_prob(w, s),
+    "dirichlet_score": lambda s, w: pygrade.dirichlet_score(w, s, s[:, :, 0] + 0, 0.1),
+    "group_advantage": lambda s, w: pygrade.group_advantage(s, w[0], "component", True, 1),
+    "grpo_loss": lambda s, w: pygrade.grpo_loss(
+        w, s, s[:, :, 0] + 0, s[:, :, 1] + 0, w, clip_high=0.3, entropy_coefficient=1
+    ),
+}
+EVERY = {**OPS, **TRAINING}
 
 
 @pytest.fixture
@@ -38,7 +47,7 @@ def taken(monkeypatch):
 
         return watched
 
-    for name in OPS:
+    for name in (*EVERY, "dirichlet_log_prob_backward"):
         monkeypatch.setattr(_core, f"{name}_fast_path", watch(getattr(_core, f"{name}_fast_path")))
     return calls
 
@@ -54,15 +63,16 @@ def parts_of(result):
 
 
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_fast_path_takes_a_plain_call_and_gives_what_the_op_gives(taken, name, kind):
-    found = OPS[name](*arguments(kind))
+    found = EVERY[name](*arguments(kind))
     with use_backend("cpu"):
-        again = OPS[name](*arguments(kind))
+        again = EVERY[name](*arguments(kind))
     with Watch():
-        registered = OPS[name](*arguments())
+        registered = EVERY[name](*arguments())
     assert taken == [True, True, False]
-    assert type(found) is type(again) is (pygrade.TopK if name in ("fuse_topk", "rank") else type(arguments(kind)[0]))
+    assert type(found) is type(again) is (type(registered) if isinstance(found, tuple) else type(arguments(kind)[0]))
+    assert not isinstance(found, tuple) or {type(part) for part in found} == {type(arguments(kind)[0])}
     for one, two, three in zip(parts_of(found), parts_of(again), parts_of(registered), strict=True):
         assert one.tobytes() == two.tobytes() == three.tobytes()
         assert one.dtype == three.dtype and one.shape == three.shape
@@ -77,18 +87,64 @@ def test_dispatch_modes_see_every_op_and_its_result_is_the_same(name):
     assert all(same_bits(one, two) for one, two in zip(parts(plain), parts(watched), strict=True))
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", EVERY)
 def test_other_backends_fake_tensors_and_transforms_do_not_take_the_fast_path(taken, name):
     scores, weights = arguments()
     with use_backend("reference"):
-        OPS[name](scores, weights)
-        OPS[name](*arguments("numpy"))
+        EVERY[name](scores, weights)
+        EVERY[name](*arguments("numpy"))
     with torch._subclasses.FakeTensorMode():
-        OPS[name](torch.rand(3, 30, 5), torch.rand(3, 5))
-    result = torch.func.functionalize(lambda s, w: OPS[name](s, w))(scores, weights)
+        EVERY[name](torch.rand(3, 30, 5), torch.rand(3, 5))
+    result = torch.func.functionalize(lambda s, w: EVERY[name](s, w))(scores, weights)
     assert taken == [False] * 4
-    for one, two in zip(parts_of(result), parts_of(OPS[name](scores, weights)), strict=True):
+    for one, two in zip(parts_of(result), parts_of(EVERY[name](scores, weights)), strict=True):
         assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize("name", ["dirichlet_log_prob", "grpo_loss"])
+def test_gradients_by_the_fast_path_are_those_of_the_op(taken, name):
+    scores, weights = arguments()
+
+    def differentiate(scores):
+        leaf = weights.clone().requires_grad_()
+        value = parts(TRAINING[name](scores, leaf))[0]
+        (gradient,) = torch.autograd.grad(value.square().sum(), leaf, create_graph=True)
+        return value, gradient
+
+    value, gradient = differentiate(scores)
+    assert taken == [False, True] + [True] * (name == "dirichlet_log_prob")  # then forward and backward by autograd
+    with Watch():
+        for one, two in zip(differentiate(scores), (value, gradient), strict=True):
+            assert same_bits(one.detach(), two.detach())
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+    with pytest.raises(RuntimeError, match="setup_context"):  # of torch.func, as by the op
+        torch.func.grad(lambda leaf: parts(TRAINING[name](scores, leaf))[0].sum())(weights)
+    scores.requires_grad_()
+    value, _ = differentiate(scores)
+    with pytest.raises(RuntimeError, match="not have been used"):  # nothing flows to what gets no gradient
+        torch.autograd.grad(value.sum(), scores)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"clip": -1}, "clip is -1; want a number ≥ 0"),
+        ({"clip_high": "x"}, "clip_high is 'x'; want a number"),
+        ({"log_ratio_clamp": 100}, r"log_ratio_clamp is 100; want a number in \(0, 80\]"),
+        ({"weight_floor": 1}, r"weight_floor is 1; want a number in \[0, 1\)"),
+        ({"num_threads": 0}, "num_threads is 0; want at least 1"),
+    ],
+)
+def test_training_ops_word_errors_as_without_the_fast_path(taken, options, message):
+    scores, weights = arguments()
+    rows = scores.sum(-1)
+    refuses((TypeError, ValueError), message, pygrade.grpo_loss, weights, scores, rows, rows, weights, **options)
+    weights[1, 2] = -1
+    refuses(
+        ValueError, r"concentration\[1, 2\] is -1; want a finite number > 0", TRAINING["grpo_loss"], scores, weights
+    )
+    assert not any(taken)
 
 
 @pytest.mark.parametrize("name", ["transform_scores", "fuse_scores"])
@@ -388,7 +444,7 @@ def test_what_the_core_refuses_is_a_value_error_in_every_torch(monkeypatch):
 
     monkeypatch.setattr(advantage._op, "registered", refuse)
     for text, kind in (("rewards is 1; want 2", ValueError), ("out of memory", RuntimeError)):
-        with pytest.raises(kind, match=text) as caught:
+        with Watch(), pytest.raises(kind, match=text) as caught:  # past the fast path
             pygrade.group_advantage(torch.ones(1, 2, 1))
         assert type(caught.value) is kind
 
