@@ -11,6 +11,7 @@ namespace {
 // each 100 candidates, as it names them, which take about as long.
 double weigh(std::string_view body) {
   constexpr std::size_t looked_at = std::size_t{64} << 10, unless_named = 500, bytes_each = 64;
+  constexpr std::size_t most = 10'000;  // so that a number in a text does not shed others
   const std::string_view begin = body.substr(0, looked_at);
   std::size_t candidates = std::max(unless_named, body.size() > looked_at ? body.size() / bytes_each : 0);
   const auto read_number = [&](std::size_t at) {
@@ -28,7 +29,7 @@ double weigh(std::string_view body) {
     at = body.find_first_of("0123456789", at);
     if (at != body.npos) read_number(at);
   }
-  return 1.0 + static_cast<double>(std::min<std::size_t>(candidates, 1 << 20)) / 100.0;
+  return 1.0 + static_cast<double>(std::min(candidates, most)) / 100.0;
 }
 
 }  // namespace
