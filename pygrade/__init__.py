@@ -1,6 +1,5 @@
 """pygrade: learns and serves multi-task fusion weights in rankers (GRADE, arXiv 2510.07919)."""
 
-# ruff: noqa: F405
 import importlib
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,28 @@ from pygrade._util.after_import import after_import
 if TYPE_CHECKING:
     from pygrade.evaluation.replay import evaluate
     from pygrade.logs import Logs
-    from pygrade.ops import *  # noqa: F403
+    from pygrade.ops import (
+        DirichletSample,
+        DirichletScore,
+        GrpoLoss,
+        TopK,
+        dirichlet_entropy,
+        dirichlet_kl,
+        dirichlet_log_prob,
+        dirichlet_sample,
+        dirichlet_score,
+        floor_log_weights,
+        fuse_scores,
+        fuse_topk,
+        group_advantage,
+        grpo_loss,
+        lambda_loss,
+        rank,
+        search_page,
+        topk_gain,
+        transform_scores,
+    )
+    from pygrade.ops.rollout import Rollout, format_penalty, rollout
     from pygrade.policy import FusionPolicy
     from pygrade.runs.fusion_ranker import FusionRanker
     from pygrade.runs.model import TrainedRanker
