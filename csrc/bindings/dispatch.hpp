@@ -1,9 +1,8 @@
 // The fast path of the serving and training ops: eager calls that need no more than the core, past pybind11's
 // dispatcher and torch's, which cost more than a small op does. `name_fast_path` takes the arguments of the public
 // function. It returns None for another backend, a mode of torch, a gradient, and for an argument that it does not read
-// as it is
-// (`TypeMisfit`, `ValueMisfit`); the Python layer then converts the argument or words the error, and calls torch's op.
-// Every other error is raised.
+// as it is (`TypeMisfit`, `ValueMisfit`); the Python layer then converts the argument or words the error, and calls
+// torch's op. Every other error is raised.
 #pragma once
 
 #include <array>

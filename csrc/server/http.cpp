@@ -91,7 +91,8 @@ struct HttpServer::Impl {
     add("pygrade_connections", "Open connections.", c.connections.load());
     add("pygrade_requests_in_progress", "Requests that are answered now.", pool.running + other.running);
     add("pygrade_requests_waiting", "Requests that wait for a thread.", pool.waiting + other.waiting);
-    add("pygrade_requests_limit", "Pages in progress, beyond which requests are answered with 503.", pool.limit);
+    add("pygrade_requests_limit", "Pages of the usual cost in progress, beyond which requests are answered with 503.",
+        pool.limit);
     add("pygrade_shed_requests_total", "Requests answered with 503, since too many were in progress.",
         pool.shed + other.shed);
     add("pygrade_refused_connections_total", "Connections refused, since all were taken.", c.refused.load());

@@ -90,10 +90,8 @@ class Logs:
     scales: Mapping[str, PredictionScale] = field(default_factory=dict)  # task → how its table's column was read
 
     def __post_init__(self) -> None:
-        values = tuple(map(float, self.task_values)) or (1.0,) * len(
-            self.tasks
-        )  # numbers of Python, as JSON holds them
-        object.__setattr__(self, "task_values", values)
+        values = map(float, self.task_values)  # numbers of Python, as JSON holds them
+        object.__setattr__(self, "task_values", tuple(values) or (1.0,) * len(self.tasks))
         labeled = (("tasks", self.tasks), ("features", self.features), ("items", self.items), ("arms", self.arms))
         for name, labels in labeled:
             if len(set(labels)) != len(labels):

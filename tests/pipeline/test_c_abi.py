@@ -26,7 +26,8 @@ Context = struct("S name S text N text_size d number")
 Request = struct(
     "N size q user_id q timestamp S scenario N scenario_size P context N context_size N candidates P item_ids N items "
     "P seen N seen_size P eligible N eligible_size P values N tasks P rules P user Q draw I deadline_us I flags "
-    "P workspace P error N error_size P predictions P item_features N item_features_size P user_data Q waited_us"
+    "P workspace P error N error_size P predictions P item_features N item_features_size P user_data Q waited_us "
+    "P categories P embeddings N embedding_size P production_scores P pins P demoted P history P history_user"
 )
 Column = struct("S name P values")
 UserPage = struct(
@@ -195,6 +196,11 @@ def test_predictions_and_columns_of_a_request_through_c_and_in_the_example(run, 
         more = {"item_features": ctypes.addressof(columns), "item_features_size": 1}
         assert same(core.rank(3, **given, **more)[1], changed)
         core.rank(3, status=1, **given, **more, predictions=predictions.ctypes.data)  # no model reads it
+        first, rows = items.tolist().index(own.items[0]), np.zeros(60, np.uint8)
+        rows[first], pins = 1, np.array([-1, 0, *[-1] * (K - 2)], np.int32)
+        ruled = {"pins": pins.ctypes.data, "demoted": rows.ctypes.data, "predictions": predictions.ctypes.data}
+        found = core.rank(3, **given, **ruled)[1]["items"].tolist()
+        assert found[0] == own.items[1] and found[1] == items[0] and own.items[0] not in found
         core.rank(3, status=1, predictions=predictions.ctypes.data)
     finally:
         core.close()

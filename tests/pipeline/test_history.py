@@ -2,6 +2,7 @@
 
 import json
 import signal
+from ctypes import CFUNCTYPE, POINTER, byref, c_float, c_int, c_int64, c_size_t, c_void_p, cast, sizeof
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from pygrade.pipeline.run import run_pipeline
 from pygrade.policy import FusionPolicy
 from pygrade.serving.export import export_policy
 from pygrade.serving.pipeline import Pipeline
+from tests.pipeline.test_c_abi import CPipeline, Request
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy
 from tests.refusals import refuses
@@ -26,6 +28,9 @@ from tests.runs.test_history import tired_log
 from tests.service.conftest import needs_server
 from tests.service.test_history import CANDIDATES, replayed, serve, wait_for_disk
 
+HISTORY_COLUMNS = CFUNCTYPE(
+    c_int, c_void_p, POINTER(c_int64), c_size_t, POINTER(c_float), c_size_t, POINTER(c_float), c_size_t
+)
 START, MINUTE, REQUESTS = 1_700_000_000_000, 60_000, 5_000
 HISTORY = HistoryConfig(on=True, feedback_seconds=120.0)
 TRAIN = replace(CONFIG.train, grade="off", history=HISTORY, trust=TrustConfig())
@@ -129,6 +134,29 @@ def test_served_columns_are_those_of_the_log(mine, tmp_path):
     again = system.rank(stable_id(body["user"]), k=5, candidates=CANDIDATES, timestamp=now, history=given)
     np.testing.assert_array_equal(again.scores, np.float32(page["scores"]))
     assert again.items.tolist() == list(map(stable_id, page["items"]))
+    policy, pipeline = system.models.policy, (mine / "artifact", f"lmdb:{mine / 'store'}")
+    system.close()
+    assert policy.correction is not None
+    wide = (policy.features, history.features), (policy.correction.items, history.items)
+    answers = [0, 1]
+
+    @HISTORY_COLUMNS
+    def columns(_, items, count, context, features, rows, width):
+        arrays = (np.ctypeslib.as_array(context, (1, features)), np.ctypeslib.as_array(rows, (count, width)))
+        for array, (names, own), values in zip(
+            arrays, wide, given(np.ctypeslib.as_array(items, (count,))), strict=True
+        ):
+            array[:, list(map(names.index, own))] = values
+        return answers.pop(0)
+
+    core, (shown, arrays) = CPipeline(*pipeline), CPipeline.page(None)
+    asked = {"user_id": stable_id(body["user"]), "timestamp": now, "candidates": CANDIDATES}
+    request = Request(size=sizeof(Request), **asked, history=cast(columns, c_void_p))
+    core.call("rank", core.pipeline, byref(request), byref(shown))
+    assert arrays["items"].tolist() == again.items.tolist() and arrays["scores"].tobytes() == again.scores.tobytes()
+    core.call("rank", core.pipeline, byref(request), byref(shown), status=1)
+    assert b"history is not there" in core.core.pygrade_last_error()
+    core.close()
 
 
 def test_without_a_license_the_policy_has_the_same_bytes(run, tmp_path, monkeypatch):

@@ -60,7 +60,9 @@ def test_predictions_like_those_at_publication_are_no_drift(run):
             time = row["timestamp"] + shift
             body = {"user": row["user_id"], "timestamp": time, "scenario": row["scenario"], "context": known}
             assert post(service, "/v1/rank", **body)[0] == 200
-        found = json.loads(service.handle("GET", "/v1/status", b"")[2])["drift"]
+        status, _, content, _ = service.handle("GET", "/v1/status", b"")
+        assert status == 200, content
+        found = json.loads(content)["drift"]
         assert set(found) == set(reference)
         return service, max(found.values())
 

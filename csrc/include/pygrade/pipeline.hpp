@@ -126,7 +126,7 @@ struct PipelineRequest {
   // Degraded::history.
   std::optional<StoredFunctionRef<bool(std::span<const std::int64_t>, std::span<float>, std::span<float>)>> history =
       {};
-  std::size_t without_history = 0;  // as `policy`; of the same item columns
+  std::size_t without_history = 0;  // as `policy`; of the same item columns; `policy` itself: such a request fails
   // Time that the request has from `arrival` on, by default from the call on; see Degraded::deadline.
   std::optional<std::chrono::microseconds> deadline = {};
   std::optional<std::chrono::steady_clock::time_point> arrival = {};  // when it came: waiting counts, too

@@ -496,7 +496,11 @@ std::size_t Pipeline::State::make_request(const PipelineRequest& request, Degrad
   work.request.items = work.item_rows;
   const bool without =
       request.history && !(has_features && (*request.history)(work.items, work.context, work.item_rows));
-  if (without && has_features) degraded = Degraded::history;
+  if (without && has_features) {
+    if (request.without_history == request.policy)  // which may read what a failing call has written
+      throw std::invalid_argument("history is not there, and without_history is the policy that reads it");
+    degraded = Degraded::history;
+  }
   if (request.rules) work.request.rules = (*request.rules)(work.items);
   if (request.item_values) work.request.item_values = (*request.item_values)(work.items);
   if (reads_prices(request)) {
