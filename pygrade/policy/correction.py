@@ -240,15 +240,21 @@ class Correction:
     def look_up_effects(
         self, items: NDArray[np.float32] | None, keys: NDArray[np.uint64]
     ) -> NDArray[np.float32] | None:
-        """Item columns [M, I] of items with these keys [M], whose effects are looked up unless they are given.
+        """Item columns [M, I] of items with these keys [M]: effects that are not given, or NaN, are looked up.
 
         items: all columns [M, I], those without item effects [M, I - T], or None.
         """
-        if self.item_effects is None or (items is not None and items.shape[-1] == len(self.items)):
+        if self.item_effects is None:
             return items
         own = len(self.items) - len(self.tasks)
-        rows = np.full((len(keys), own), np.nan, np.float32) if items is None else items.reshape(-1, own)
-        return np.concatenate([rows, self.item_effects.of(keys)], 1)
+        rows = np.full((len(keys), len(self.items)), np.nan, np.float32)
+        if items is not None:
+            width = items.shape[-1]
+            if width not in (own, len(self.items)):
+                raise ValueError(f"items has {width} columns; want {len(self.items)}, or {own} without item effects")
+            rows[:, :width] = items.reshape(-1, width)
+        rows[:, own:] = np.where(np.isnan(rows[:, own:]), self.item_effects.of(keys), rows[:, own:])
+        return rows
 
     def item_columns(
         self, given: Mapping[str, NDArray[np.float32]], keys: NDArray[np.uint64]
@@ -256,12 +262,8 @@ class Correction:
         """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and effects."""
         if not self.items:
             return None
-        columns = dict(given)
-        if self.item_effects is not None:
-            names = (f"{LEVEL}{task}" for task in self.tasks)
-            columns = dict(zip(names, self.item_effects.of(keys).T, strict=True)) | columns
         unknown = np.full(len(keys), np.nan, np.float32)
-        return np.stack([columns.get(name, unknown) for name in self.items], 1)
+        return self.look_up_effects(np.stack([given.get(name, unknown) for name in self.items], 1), keys)
 
     def apply(
         self,
