@@ -112,7 +112,23 @@ void run(FusionTask task, int num_threads,
                      });
 }
 
+void fuse_by(decltype(FusionKernels::fuse) kernel, const Scores& scores, std::span<const float> weights,
+             std::int64_t samples, const FusionOptions& options, std::span<float> fused, int num_threads) {
+  check_weights(scores, weights, samples);
+  check_size(fused.size(), scores.rows * samples, "fused");
+  check_scores(scores, options, num_threads);
+  FusionTask task{scores, options, weights.data(), samples};
+  task.values = fused.data();
+  run(task, num_threads, kernel);
+}
+
 }  // namespace
+
+void fuse_floats(const Scores& scores, std::span<const float> weights, const FusionOptions& options,
+                 std::span<float> fused) {
+  fuse_by(PYGRADE_KERNELS(fusion_kernels).fuse, scores, weights, 1, options, fused, 1);
+}
+
 }  // namespace detail
 
 std::optional<Transform> find_transform(std::string_view name) {
@@ -134,28 +150,6 @@ void transform_scores(const Scores& scores, const FusionOptions& options, std::s
   task.values = values.data();
   detail::run(task, num_threads, PYGRADE_KERNELS(fusion_kernels).transform);
 }
-
-namespace detail {
-namespace {
-
-void fuse_by(decltype(FusionKernels::fuse) kernel, const Scores& scores, std::span<const float> weights,
-             std::int64_t samples, const FusionOptions& options, std::span<float> fused, int num_threads) {
-  check_weights(scores, weights, samples);
-  check_size(fused.size(), scores.rows * samples, "fused");
-  check_scores(scores, options, num_threads);
-  FusionTask task{scores, options, weights.data(), samples};
-  task.values = fused.data();
-  run(task, num_threads, kernel);
-}
-
-}  // namespace
-
-void fuse_floats(const Scores& scores, std::span<const float> weights, const FusionOptions& options,
-                 std::span<float> fused) {
-  fuse_by(PYGRADE_KERNELS(fusion_kernels).fuse, scores, weights, 1, options, fused, 1);
-}
-
-}  // namespace detail
 
 void fuse_scores(const Scores& scores, std::span<const float> weights, std::int64_t samples,
                  const FusionOptions& options, std::span<float> fused, int num_threads) {

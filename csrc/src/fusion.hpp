@@ -69,7 +69,7 @@ struct FusionKernels {
   void (*fuse)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);  // of float32 alone
 };
 
-// Of scores of every type.
+// Take scores of every type.
 struct AnyFusionKernels {
   void (*fuse)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
   void (*topk)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
