@@ -18,6 +18,7 @@ EXPECTED = (
     "lib/cmake/pygrade/pygrade-config.cmake",
     "lib/libpygrade.a",
     "lib/libpygrade.so.1",
+    "lib/libpygrade_redis.so",
     "lib/pkgconfig/pygrade.pc",
     "py.typed",
 )

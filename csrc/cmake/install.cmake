@@ -47,8 +47,9 @@ install(TARGETS pygrade pygrade_shared EXPORT pygrade-targets
   ARCHIVE DESTINATION ${library_dir} COMPONENT development
   LIBRARY DESTINATION ${library_dir} COMPONENT runtime NAMELINK_SKIP
   INCLUDES DESTINATION ${include_dir})
-if(TARGET pygrade_tls)
-  install(TARGETS pygrade_tls LIBRARY DESTINATION ${library_dir} COMPONENT runtime)
+if(beside_libraries)
+  add_dependencies(pygrade_shared ${beside_libraries})
+  install(TARGETS ${beside_libraries} LIBRARY DESTINATION ${library_dir} COMPONENT runtime)
 endif()
 if(NOT SKBUILD)  # -lpygrade; wheels hold no links
   install(TARGETS pygrade_shared LIBRARY DESTINATION ${library_dir} COMPONENT development NAMELINK_ONLY)

@@ -1,9 +1,10 @@
-# The libraries of the stores, pygrade::lmdb and pygrade::hiredis, and for pygrade_tls alone pygrade::hiredis_ssl: those of the
-# system, else compiled from downloaded sources into pygrade's own libraries, so that no build lacks a store.
+# The libraries of the stores, pygrade::lmdb, for pygrade_redis and pygrade_tls pygrade::hiredis, for pygrade_tls alone
+# pygrade::hiredis_ssl: those of the system, else compiled from downloaded sources into pygrade's own libraries, so that no
+# build lacks a store.
 #
 # Sets store_targets and store_definitions (to compile with), linked_stores and bundled_objects (of each library), adds to
 # core_sources, and sets PYGRADE_STORE_LIBRARIES (as arguments of pygrade_find_store_library, for the CMake package) and PYGRADE_PRIVATE_LIBS
-# (what a program that links the static library needs beside it). tls_libraries: what tls.cpp needs.
+# (what a program that links the static library needs beside it). tls_libraries: what tls.cpp needs. beside_libraries: targets.
 include(csrc/cmake/pygrade-stores.cmake)
 include(csrc/cmake/sources.cmake)
 include(CheckCSourceCompiles)
@@ -15,6 +16,7 @@ set(bundled_objects "")
 set(PYGRADE_STORE_LIBRARIES "")
 set(PYGRADE_PRIVATE_LIBS "")
 set(tls_libraries "")
+set(beside_libraries "")
 if(PYGRADE_TLS)
   find_package(OpenSSL 1.1.1 QUIET COMPONENTS SSL Crypto)
   if(OPENSSL_FOUND AND PYGRADE_SERVER_STATIC)  # which may need more archives
@@ -71,7 +73,9 @@ macro(pygrade_add_store option package include)
       target_compile_options(pygrade_${package} PRIVATE -fno-sanitize=thread)
     endif()
     set(${package}_objects $<TARGET_OBJECTS:pygrade_${package}>)
-    list(APPEND bundled_objects ${${package}_objects})
+    if("${package}" STREQUAL "lmdb")
+      list(APPEND bundled_objects ${lmdb_objects})
+    endif()
   endif()
   while(given_LIBRARIES)
     list(POP_FRONT given_LIBRARIES library header)
@@ -81,7 +85,7 @@ macro(pygrade_add_store option package include)
       endif()
       set_target_properties(pygrade::${library} PROPERTIES
         INTERFACE_INCLUDE_DIRECTORIES ${folder}/${include} INTERFACE_LINK_LIBRARIES "")
-    elseif(NOT library STREQUAL "hiredis_ssl")
+    elseif(library STREQUAL "lmdb")
       list(APPEND linked_stores pygrade::${library})
       list(APPEND PYGRADE_STORE_LIBRARIES "${library} ${header} ${library}")
       list(APPEND PYGRADE_PRIVATE_LIBS -l${library})
@@ -110,29 +114,43 @@ if(PYGRADE_REDIS)
   set(hiredis alloc async hiredis net read sds sockcompat)
   list(TRANSFORM hiredis REPLACE "(.+)" "vendor/hiredis/\\1.c")
   pygrade_add_store(REDIS hiredis vendor LIBRARIES hiredis hiredis/hiredis.h ${tls_library} SOURCES ${hiredis}
-    CORE redis redis_address redis_server redis_tls)
+    CORE redis redis_address redis_libraries redis_server)
 endif()
 
-# libpygrade_tls, loaded when an address of rediss:// is opened; programs with OpenSSL link its objects, pygrade_tls_objects.
-if(tls_libraries)
-  add_library(pygrade_tls_objects OBJECT csrc/src/stores/tls.cpp ${tls_sources})
-  set_target_properties(pygrade_tls_objects PROPERTIES C_VISIBILITY_PRESET hidden)
-  target_include_directories(pygrade_tls_objects PRIVATE csrc/include csrc/src)
-  target_link_libraries(pygrade_tls_objects PRIVATE ${tls_libraries} pygrade::hiredis)
-  set_source_files_properties(${tls_sources} PROPERTIES COMPILE_OPTIONS -w)
-  add_library(pygrade_tls MODULE $<TARGET_OBJECTS:pygrade_tls_objects> ${hiredis_objects})
-  target_link_libraries(pygrade_tls PRIVATE ${tls_libraries} pygrade::hiredis)
+# libpygrade_NAME, loaded when a store first needs it, and pygrade_NAME_objects, which programs of ours link instead.
+function(pygrade_add_beside name libraries)
+  add_library(pygrade_${name}_objects OBJECT ${ARGN})
+  set_target_properties(pygrade_${name}_objects PROPERTIES C_VISIBILITY_PRESET hidden)
+  target_include_directories(pygrade_${name}_objects PRIVATE csrc/include csrc/src)
+  target_link_libraries(pygrade_${name}_objects PRIVATE ${libraries})
+  add_library(pygrade_${name} MODULE $<TARGET_OBJECTS:pygrade_${name}_objects> ${hiredis_objects})
+  target_link_libraries(pygrade_${name} PRIVATE ${libraries})
+  set(beside_libraries ${beside_libraries} pygrade_${name} PARENT_SCOPE)
+endfunction()
+
+if(PYGRADE_REDIS)
+  pygrade_add_beside(redis pygrade::hiredis csrc/src/stores/redis_functions.cpp)
+  if(tls_libraries)
+    set_source_files_properties(${tls_sources} PROPERTIES COMPILE_OPTIONS -w)
+    pygrade_add_beside(tls "${tls_libraries};pygrade::hiredis" csrc/src/stores/tls.cpp ${tls_sources})
+  endif()
   if(NOT PYGRADE_SERVER_STATIC)  # which loads nothing
-    list(APPEND store_definitions PYGRADE_TLS_LIBRARY="$<TARGET_FILE_NAME:pygrade_tls>")
+    list(APPEND store_definitions PYGRADE_LOADS_LIBRARIES)
     list(TRANSFORM CMAKE_DL_LIBS PREPEND -l OUTPUT_VARIABLE dl)
     list(APPEND PYGRADE_PRIVATE_LIBS ${dl})
   endif()
 endif()
 
-function(pygrade_link_tls target)
-  if(TARGET pygrade_tls_objects)
-    target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/src/stores/tls_linked.cpp $<TARGET_OBJECTS:pygrade_tls_objects>)
+function(pygrade_link_redis target)
+  if(PYGRADE_REDIS)
+    target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/src/stores/redis_linked.cpp
+                   $<TARGET_OBJECTS:pygrade_redis_objects> ${hiredis_objects})
     target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/src)
-    target_link_libraries(${target} PRIVATE ${tls_libraries})
+    target_link_libraries(${target} PRIVATE pygrade::hiredis)
+    if(TARGET pygrade_tls_objects)
+      target_sources(${target} PRIVATE $<TARGET_OBJECTS:pygrade_tls_objects>)
+      target_compile_definitions(${target} PRIVATE PYGRADE_LINKS_TLS)
+      target_link_libraries(${target} PRIVATE ${tls_libraries})
+    endif()
   endif()
 endfunction()

@@ -23,7 +23,7 @@ if(NOT PYGRADE_TORCH_HEADER OR NOT PYGRADE_TORCH_LIBRARY)
 endif()
 
 set(torch_op_sources csrc/torch/scores.cpp csrc/torch/tensors.cpp csrc/torch/rollout.cpp)
-set(op_families ${PYGRADE_FAMILIES})
+set(op_families ${PYGRADE_FAMILIES} ${PYGRADE_TRAINING_FAMILIES})
 list(REMOVE_ITEM op_families policy_network)  # training's network is no op
 foreach(family IN LISTS op_families)
   list(APPEND torch_op_sources csrc/torch/${family}.cpp)
@@ -34,7 +34,7 @@ target_compile_definitions(pygrade_ops PRIVATE TORCH_TARGET_VERSION=0x020a000000
 pygrade_compile_in_batches(pygrade_ops)
 target_compile_options(pygrade_ops PRIVATE $<$<CONFIG:Release>:-O2>)
 # torch loads libraries with RTLD_LOCAL, so that this one must name libtorch_cpu itself; no path to it is kept.
-target_link_libraries(pygrade_ops PRIVATE pygrade ${PYGRADE_TORCH_LIBRARY})
+target_link_libraries(pygrade_ops PRIVATE pygrade_training ${PYGRADE_TORCH_LIBRARY})
 if(NOT APPLE)
   # Nothing is exported: the ops register when the library is loaded, and its copy of the core stays its own.
   target_link_options(pygrade_ops PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/csrc/cmake/hide_all.map)

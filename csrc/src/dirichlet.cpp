@@ -71,7 +71,7 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
   const double cost = 60.0 + 3.5 * static_cast<double>(shape.samples * shape.tasks);
   detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
     const detail::Scratch scratch(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
-    kernels().sample(task, scratch.data(), begin, end);
+    PYGRADE_KERNELS(sampler_kernels).sample(task, scratch.data(), begin, end);
   });
 }
 

@@ -46,8 +46,11 @@ struct FloorTask {
 // Floats of scratch for one share of the sampler: seven arrays [T rounded up to a multiple of 8, 64].
 inline std::int64_t sampler_scratch(std::int64_t tasks) { return 7 * 64 * ((tasks + 7) / 8 * 8); }
 
-struct DirichletKernels {
+struct SamplerKernels {  // apart: a ranker that explores links no densities
   void (*sample)(const DirichletSampleTask& task, float* scratch, std::int64_t begin, std::int64_t end);
+};
+
+struct DirichletKernels {
   void (*log_prob)(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end);
   void (*log_prob_backward)(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end);
   void (*score)(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end);
@@ -60,6 +63,7 @@ struct DirichletKernels {
   void (*gamma)(const double* x, double* y, std::int64_t count);
 };
 
+PYGRADE_DECLARE_KERNELS(SamplerKernels, sampler_kernels)
 PYGRADE_DECLARE_KERNELS(DirichletKernels, dirichlet_kernels)
 
 }  // namespace pygrade::inline v0_2::detail

@@ -112,7 +112,23 @@ void run(FusionTask task, int num_threads,
                      });
 }
 
+void fuse_by(decltype(FusionKernels::fuse) kernel, const Scores& scores, std::span<const float> weights,
+             std::int64_t samples, const FusionOptions& options, std::span<float> fused, int num_threads) {
+  check_weights(scores, weights, samples);
+  check_size(fused.size(), scores.rows * samples, "fused");
+  check_scores(scores, options, num_threads);
+  FusionTask task{scores, options, weights.data(), samples};
+  task.values = fused.data();
+  run(task, num_threads, kernel);
+}
+
 }  // namespace
+
+void fuse_floats(const Scores& scores, std::span<const float> weights, const FusionOptions& options,
+                 std::span<float> fused) {
+  fuse_by(PYGRADE_KERNELS(fusion_kernels).fuse, scores, weights, 1, options, fused, 1);
+}
+
 }  // namespace detail
 
 std::optional<Transform> find_transform(std::string_view name) {
@@ -137,12 +153,7 @@ void transform_scores(const Scores& scores, const FusionOptions& options, std::s
 
 void fuse_scores(const Scores& scores, std::span<const float> weights, std::int64_t samples,
                  const FusionOptions& options, std::span<float> fused, int num_threads) {
-  detail::check_weights(scores, weights, samples);
-  detail::check_size(fused.size(), scores.rows * samples, "fused");
-  detail::check_scores(scores, options, num_threads);
-  detail::FusionTask task{scores, options, weights.data(), samples};
-  task.values = fused.data();
-  detail::run(task, num_threads, PYGRADE_KERNELS(fusion_kernels).fuse);
+  detail::fuse_by(PYGRADE_KERNELS(any_fusion_kernels).fuse, scores, weights, samples, options, fused, num_threads);
 }
 
 void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::int64_t k,
@@ -157,7 +168,7 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
   detail::FusionTask task{scores, options, weights.data(), samples, k, mask.empty() ? nullptr : mask.data()};
   task.values = values.data();
   task.indices = indices.data();
-  const detail::FusionKernels& kernels = PYGRADE_KERNELS(fusion_kernels);
+  const detail::AnyFusionKernels& kernels = PYGRADE_KERNELS(any_fusion_kernels);
   const bool shortcut = options.transform == Transform::log || options.transform == Transform::log1p;
   if (shortcut && scores.batch == 1 && samples == 1 && mask.empty()) {
     task.stride = detail::scratch_stride(scores.rows);

@@ -66,6 +66,11 @@ struct FusionKernels {
   // The first element of [begin, end) that is negative, or -1.
   std::int64_t (*find_negative)(const Scores& scores, std::int64_t begin, std::int64_t end);
   void (*transform)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*fuse)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);  // of float32 alone
+};
+
+// Take scores of every type.
+struct AnyFusionKernels {
   void (*fuse)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
   void (*topk)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
   // The top k of a single request and weight vector whose scores are unchecked. Returns false, with nothing written, if
@@ -74,5 +79,10 @@ struct FusionKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(FusionKernels, fusion_kernels)
+PYGRADE_DECLARE_KERNELS(AnyFusionKernels, any_fusion_kernels)
+
+// `fuse_scores` of one weight vector and float32 scores: what calls it and no other op links no form for halves.
+void fuse_floats(const Scores& scores, std::span<const float> weights, const FusionOptions& options,
+                 std::span<float> fused);
 
 }  // namespace pygrade::inline v0_2::detail

@@ -12,8 +12,11 @@
 
 namespace pygrade::inline v0_2 {
 
-void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
-          const PageRules& rules, std::span<float> values, std::span<std::int32_t> indices, int num_threads) {
+namespace {
+
+void rank_by(const detail::RankingKernels& kernels, const Scores& scores, std::span<const float> weights,
+             std::int64_t k, const FusionOptions& options, const PageRules& rules, std::span<float> values,
+             std::span<std::int32_t> indices, int num_threads) {
   if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; want at least 1");
   detail::check_scores(scores, options, num_threads);
   detail::check_weights(scores, weights, 1);
@@ -34,7 +37,6 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
   task.page.indices = task.fusion.indices;
   task.page.stride = task.fusion.stride;
 
-  const detail::RankingKernels& kernels = PYGRADE_KERNELS(ranking_kernels);
   const std::int64_t size = detail::scratch_rows(scores.tasks) * task.fusion.stride;
   const std::int64_t more = limits.columns > 0 ? detail::page_scratch(task.page) : 0;
   const auto mean = static_cast<double>(scores.rows) / static_cast<double>(std::max<std::int64_t>(1, scores.batch));
@@ -43,6 +45,19 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
                          const detail::Scratch scratch(static_cast<std::size_t>(size + more));
                          kernels.rank(task, begin, end, scratch.data(), scratch.data() + size);
                        });
+}
+
+}  // namespace
+
+void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
+          const PageRules& rules, std::span<float> values, std::span<std::int32_t> indices, int num_threads) {
+  rank_by(PYGRADE_KERNELS(any_ranking_kernels), scores, weights, k, options, rules, values, indices, num_threads);
+}
+
+void detail::rank_floats(const Scores& scores, std::span<const float> weights, std::int64_t k,
+                         const FusionOptions& options, const PageRules& rules, std::span<float> values,
+                         std::span<std::int32_t> indices) {
+  rank_by(PYGRADE_KERNELS(ranking_kernels), scores, weights, k, options, rules, values, indices, 1);
 }
 
 }  // namespace pygrade::inline v0_2

@@ -18,6 +18,11 @@ struct RankingKernels {
   void (*rank)(const RankingTask& task, std::int64_t begin, std::int64_t end, float* scratch, float* page_scratch);
 };
 
-PYGRADE_DECLARE_KERNELS(RankingKernels, ranking_kernels)
+PYGRADE_DECLARE_KERNELS(RankingKernels, ranking_kernels)  // of float32 scores
+PYGRADE_DECLARE_KERNELS(RankingKernels, any_ranking_kernels)
+
+// `rank` of float32 scores, without the forms for halves.
+void rank_floats(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
+                 const PageRules& rules, std::span<float> values, std::span<std::int32_t> indices);
 
 }  // namespace pygrade::inline v0_2::detail

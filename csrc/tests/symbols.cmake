@@ -1,7 +1,7 @@
-# cmake -DLIBRARY=libpygrade.so -DHEADERS=include/pygrade -DNM=nm -DOBJDUMP=objdump [-DGLIBC=2.28] [-DSTATIC_RUNTIME=ON]
+# cmake -DLIBRARY=libpygrade.so -DARCHIVE=libpygrade.a -DHEADERS=include/pygrade -DNM=nm -DOBJDUMP=objdump [-DGLIBC=2.28] [-DSTATIC_RUNTIME=ON]
 #       -P symbols.cmake
 # Checks that the shared library exports the functions of the C headers and nothing else, that it can't be unloaded, and
-# which versions of the system's libraries it needs at least: no OpenSSL, no newer glibc than GLIBC, and with STATIC_RUNTIME no C++
+# which versions of the system's libraries it needs at least: no hiredis or OpenSSL, no newer glibc than GLIBC, and with STATIC_RUNTIME no C++
 # runtime.
 execute_process(COMMAND ${NM} -D --defined-only --extern-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[^\n]+" symbols "${symbols}")
@@ -38,8 +38,13 @@ endif()
 if(NOT headers MATCHES "FLAGS_1 +0x[0-9a-f]*[89a-f]\n")  # DF_1_NODELETE is 8
   message(FATAL_ERROR "${LIBRARY} may be unloaded by dlclose")
 endif()
-if(headers MATCHES "NEEDED +lib(ssl|crypto)")
-  message(FATAL_ERROR "${LIBRARY} needs lib${CMAKE_MATCH_1}, which libpygrade_tls is for")
+if(headers MATCHES "NEEDED +lib(hiredis|ssl|crypto)")
+  message(FATAL_ERROR "${LIBRARY} needs lib${CMAKE_MATCH_1}, which libpygrade_redis and libpygrade_tls are for")
+endif()
+execute_process(COMMAND ${NM} ${ARCHIVE} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL " [TBDR] ((redis|SSL_)|[^\n]*(grpo|lambda_|advantage|PolicyNetwork))[^\n]*" others "${symbols}")
+if(others OR NOT symbols MATCHES " T [^\n]*dirichlet_sample")
+  message(FATAL_ERROR "${ARCHIVE} has more than what ranks: ${others}")
 endif()
 if(STATIC_RUNTIME AND headers MATCHES "NEEDED +lib(stdc\\+\\+|gcc_s|c\\+\\+)")
   message(FATAL_ERROR "${LIBRARY} needs lib${CMAKE_MATCH_1}")

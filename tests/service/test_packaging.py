@@ -121,6 +121,24 @@ def test_bill_of_materials():
     assert bill["metadata"]["component"]["version"] == __version__
     references = [entry["bom-ref"] for entry in bill["components"]]
     assert len(set(references)) == len(references) and bill["dependencies"][0]["dependsOn"] == references
+    for entry in bill["components"]:
+        assert ("hashes" in entry) == (entry["name"] in sbom.static_hashes())
+        assert "licenses" in entry or entry["purl"].startswith("pkg:pypi/")
+    assert {"Boost", "libstdc++"} <= sbom.static_hashes().keys()
+
+
+def test_a_boost_that_is_not_that_of_the_bill_is_an_error(monkeypatch):
+    monkeypatch.setattr(sbom, "sources", lambda: {"boost-headers": ("1.2.3", "0")})
+    with pytest.raises(ValueError, match=r"has Boost .*; want that of sources\.txt, 1\.2\.3"):
+        sbom.static_hashes()
+
+
+@pytest.mark.slow
+def test_the_source_archives_have_the_hashes_of_the_bill(monkeypatch):
+    sbom.check()
+    monkeypatch.setattr(sbom, "static_hashes", lambda: {"LMDB": "0" * 64})
+    with pytest.raises(ValueError, match="the bill states"):
+        sbom.check()
 
 
 @pytest.mark.parametrize("language", ["sh", pytest.param("go", marks=pytest.mark.slow)])

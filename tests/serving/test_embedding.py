@@ -3,6 +3,7 @@
 import csv
 import ctypes
 import io
+import platform
 import re
 import shutil
 import signal
@@ -348,3 +349,64 @@ def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_an
         np.testing.assert_array_equal(number[f"a_{name}"], log.concentration[request, t])
         np.testing.assert_array_equal(number[f"v_{name}"], log.request_values[request, t])
         np.testing.assert_array_equal(np.isnan(number[f"y_{name}"]), log.position < 0)
+
+
+def compiled(tmp_path, source, *options):
+    """The finished run of a compiler on a C++ source with the package's headers; it makes ``tmp_path / "made"``."""
+    if shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    (tmp_path / "made.cpp").write_text(source)
+    include = library().parents[1] / "include"
+    return output("c++", f"-I{include}", tmp_path / "made.cpp", "-o", tmp_path / "made", *options)
+
+
+def output(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
+RANKS = """#include <pygrade/ranker.hpp>
+int main(int, char** argv) {
+  const auto ranker = pygrade::Ranker::load(argv[1]);
+  std::vector<float> predictions(8, 0.5f), values(1);
+  std::vector<std::int32_t> page(1);
+  return ranker->rank({.predictions = predictions}, {values, page}).filled;
+}
+"""
+ARCHIVE = library().parent / "libpygrade.a"
+
+
+@pytest.mark.parametrize("policy", ["alone"], indirect=True)
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the sizes are of x86-64")
+def test_a_program_that_ranks_is_as_small_as_the_documentation_says(policy, tmp_path):
+    options = ("-std=c++20", "-O2", ARCHIVE, "-Wl,--gc-sections", "-pthread", "-ldl")
+    assert compiled(tmp_path, RANKS, *options) == ""
+    assert subprocess.run([tmp_path / "made", tmp_path / "policy"]).returncode == 1
+    assert not re.search("hiredis|lmdb|ssl", output("readelf", "-d", tmp_path / "made"))
+    symbols = output("nm", "-SC", tmp_path / "made")
+    output("strip", tmp_path / "made")
+    size = (tmp_path / "made").stat().st_size
+    assert size < 1_500_000
+    stated = re.findall(r"\*\*([0-9.]+)\*\* MB", (ROOT / "docs" / "EMBEDDING.md").read_text())
+    for megabytes, left_out in zip(stated, ("none", "avx512", "avx512|avx2"), strict=True):
+        without = re.findall(rf"^\w+ (\w+) .*detail::(?:{left_out})::", symbols, re.MULTILINE)
+        assert size - sum(int(bytes_, 16) for bytes_ in without) == pytest.approx(1e6 * float(megabytes), abs=1e5)
+
+
+@pytest.mark.parametrize("header", sorted(path.name for path in (ARCHIVE.parents[1] / "include/pygrade").glob("*.hpp")))
+def test_headers_are_of_c20_and_read_no_filesystem(header, tmp_path):
+    text = f"#include <pygrade/{header}>\n"
+    errors = re.findall("error: .*", compiled(tmp_path, text, "-std=c++17", "-fsyntax-only"))
+    assert header in ("version.hpp", "function_ref.hpp") or (
+        "need C++20 (-std=c++20)" in errors[0] and len(errors) == 2
+    ), errors
+    read = compiled(tmp_path, text, "-std=c++20", "-M", "-MF", "-")
+    assert f"pygrade/{header}" in read and not re.search(r"/(filesystem|iostream|fstream)\b|error:", read)
+
+
+def test_a_plug_in_exports_nothing_of_pygrade(tmp_path):
+    text = RANKS.replace("int main", 'extern "C" __attribute__((visibility("default"))) int run')
+    options = ("-std=c++20", "-shared", "-fPIC", "-fvisibility=hidden", ARCHIVE, "-Wl,--exclude-libs,ALL", "-ldl")
+    for define, hidden in (("-DPYGRADE_STATIC", True), ("-DOTHER", False)):
+        assert compiled(tmp_path, text, define, *options) == ""
+        names = output("nm", "-DC", "--defined-only", tmp_path / "made")
+        assert " run\n" in names and ("pygrade" not in names) == hidden

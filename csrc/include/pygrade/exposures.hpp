@@ -23,7 +23,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -79,7 +78,7 @@ class PYGRADE_API ExposureLog {
  public:
   // Makes the directory and starts the thread. std::invalid_argument for options out of range,
   // std::filesystem::filesystem_error if there can be no directory.
-  explicit ExposureLog(const std::filesystem::path& directory, const ExposureOptions& options = {});
+  explicit ExposureLog(const std::string& directory, const ExposureOptions& options = {});
   // As close().
   ~ExposureLog();
   ExposureLog(const ExposureLog&) = delete;

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -77,7 +76,7 @@ struct PYGRADE_API FeatureBuffer {
 class PYGRADE_API Features {
  public:
   // The directory "features" of an artifact: schema.json and fitted.safetensors. ArtifactError names file and fault.
-  static std::shared_ptr<const Features> load(const std::filesystem::path& directory);
+  static std::shared_ptr<const Features> load(const std::string& directory);
   static std::shared_ptr<const Features> parse(std::string_view schema_json, std::span<const std::byte> fitted,
                                                std::string_view name = "features");
   ~Features();

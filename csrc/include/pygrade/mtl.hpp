@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,7 +24,7 @@ class PYGRADE_API MultiTaskModel {
   static constexpr float min_prediction = 1e-6f;
 
   // A directory that pygrade.mtl.save wrote: mtl.json and mtl.safetensors. ArtifactError names file and fault.
-  static std::shared_ptr<const MultiTaskModel> load(const std::filesystem::path& directory);
+  static std::shared_ptr<const MultiTaskModel> load(const std::string& directory);
   static std::shared_ptr<const MultiTaskModel> parse(std::string_view json, const FileContent& safetensors,
                                                      std::string_view name = "mtl");
   ~MultiTaskModel();

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -43,7 +42,7 @@ using ArtifactFiles = std::vector<std::pair<std::string, FileContent>>;
 
 // The manifest of an artifact and the files that it names, read into memory; Models::parse checks the hashes of these
 // bytes. Models keep the memory of what they use in place, the index. Files may be of any size.
-PYGRADE_API ArtifactFiles read_artifact(const std::filesystem::path& directory);
+PYGRADE_API ArtifactFiles read_artifact(const std::string& directory);
 
 // The parts of an artifact.
 struct PYGRADE_API Models {
@@ -58,7 +57,7 @@ struct PYGRADE_API Models {
 
   // Loads an artifact that `pygrade pipeline` wrote; without mtl if its policy fuses the user's own predictions.
   // ArtifactError names the file that is missing, damaged or of another artifact, or the part that does not fit.
-  static Models load(const std::filesystem::path& directory);
+  static Models load(const std::string& directory);
   static Models parse(const ArtifactFiles& files, std::string_view name = "artifact");
 
   // ArtifactError if parts are of different schemas, tasks or features.
@@ -203,7 +202,7 @@ class PYGRADE_API Pipeline {
   Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const PipelineOptions& options = {});
   // From an artifact and the store that was filled for it. ArtifactError if the artifact is damaged, or the store's
   // current version is of another one; StoreError if the store does not answer.
-  static std::unique_ptr<Pipeline> load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
+  static std::unique_ptr<Pipeline> load(const std::string& artifact, std::shared_ptr<Store> store,
                                         const PipelineOptions& options = {});
   static std::unique_ptr<Pipeline> load(Models models, std::shared_ptr<Store> store,
                                         const PipelineOptions& options = {});
@@ -232,7 +231,7 @@ class PYGRADE_API Pipeline {
   // returns when none uses the models before, and frees them. What is remembered of items stays if features and version
   // are the same. ArtifactError if the store does not hold the models' version, unless any_version.
   void publish(Models models);
-  void reload(const std::filesystem::path& artifact) { publish(Models::load(artifact)); }
+  void reload(const std::string& artifact) { publish(Models::load(artifact)); }
 
   Models models() const;
   std::size_t num_tasks() const { return num_tasks_.load(std::memory_order_relaxed); }

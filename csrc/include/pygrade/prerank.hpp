@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -103,7 +102,7 @@ class PYGRADE_API Prerank {
  public:
   // A directory that Prerank.save wrote, or the content of its files, which an index keeps and uses in place unless it
   // is borrowed. ArtifactError names file and fault.
-  static std::shared_ptr<const Prerank> load(const std::filesystem::path& directory);
+  static std::shared_ptr<const Prerank> load(const std::string& directory);
   static std::shared_ptr<const Prerank> parse(std::string_view json, const FileContent& safetensors,
                                               std::string_view name = "prerank");
   // std::invalid_argument if their widths differ, or one is null.

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <chrono>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -47,9 +46,9 @@ class PYGRADE_API Service {
   // `run`: the directory that `pygrade pipeline` or `pygrade train` wrote, or a policy's; `config_json`: an object with
   // the keys of docs/SERVICE.md,
   // "{}" for the defaults. ArtifactError, StoreError, or std::invalid_argument that names the key.
-  Service(const std::filesystem::path& run, std::string_view config_json);
+  Service(const std::string& run, std::string_view config_json);
   // Serves from a store that is open already.
-  Service(const std::filesystem::path& run, std::string_view config_json, std::shared_ptr<Store> store);
+  Service(const std::string& run, std::string_view config_json, std::shared_ptr<Store> store);
   ~Service();
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;

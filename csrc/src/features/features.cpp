@@ -130,11 +130,14 @@ std::shared_ptr<const Features> Features::parse(std::string_view schema_json, st
   return made;
 }
 
-std::shared_ptr<const Features> Features::load(const std::filesystem::path& directory) {
-  const auto schema = detail::OpenFile(directory / "schema.json", "; want the features of an artifact").content();
+std::shared_ptr<const Features> Features::load(const std::string& directory) {
+  const auto schema =
+      detail::OpenFile(std::filesystem::path(directory) / "schema.json", "; want the features of an artifact")
+          .content();
   const auto fitted =
-      detail::OpenFile(directory / "fitted.safetensors", "; schema.json lies beside it").large_content();
-  return parse(detail::text_of(schema), fitted, directory.string());
+      detail::OpenFile(std::filesystem::path(directory) / "fitted.safetensors", "; schema.json lies beside it")
+          .large_content();
+  return parse(detail::text_of(schema), fitted, directory);
 }
 
 const std::string& Features::fingerprint() const { return impl_->fingerprint; }

@@ -67,13 +67,15 @@ std::shared_ptr<const MultiTaskModel> MultiTaskModel::parse(std::string_view jso
   return model;
 }
 
-std::shared_ptr<const MultiTaskModel> MultiTaskModel::load(const std::filesystem::path& directory) {
+std::shared_ptr<const MultiTaskModel> MultiTaskModel::load(const std::string& directory) {
   for (;;) {
-    const detail::OpenFile json(directory / "mtl.json", "; want a directory that pygrade.mtl.save wrote");
+    const detail::OpenFile json(std::filesystem::path(directory) / "mtl.json",
+                                "; want a directory that pygrade.mtl.save wrote");
     try {
       const auto text = json.content();
-      const detail::OpenFile tensors(directory / "mtl.safetensors", "; mtl.json beside it names it");
-      return parse(detail::text_of(text), tensors.large_content(), directory.string());
+      const detail::OpenFile tensors(std::filesystem::path(directory) / "mtl.safetensors",
+                                     "; mtl.json beside it names it");
+      return parse(detail::text_of(text), tensors.large_content(), directory);
     } catch (const ArtifactError&) {
       if (!json.replaced()) throw;  // else the files were of two saves
     }

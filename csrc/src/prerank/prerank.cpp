@@ -167,11 +167,11 @@ std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, const FileC
   }
 }
 
-std::shared_ptr<const Prerank> Prerank::load(const fs::path& directory) {
+std::shared_ptr<const Prerank> Prerank::load(const std::string& directory) {
   const auto json =
-      detail::OpenFile(directory / "prerank.json", "; want a directory that Prerank.save wrote").content();
-  const detail::OpenFile tensors(directory / tensors_name, "; prerank.json beside it names it");
-  return parse(detail::text_of(json), tensors.large_content(), directory.string());
+      detail::OpenFile(fs::path(directory) / "prerank.json", "; want a directory that Prerank.save wrote").content();
+  const detail::OpenFile tensors(fs::path(directory) / tensors_name, "; prerank.json beside it names it");
+  return parse(detail::text_of(json), tensors.large_content(), directory);
 }
 
 const std::string& Prerank::schema_hash() const { return impl_->schema_hash; }

@@ -415,10 +415,10 @@ void Service::Impl::drain() {
   if (shadow_log) shadow_log->finish();
 }
 
-Service::Service(const fs::path& run, std::string_view config_json)
+Service::Service(const std::string& run, std::string_view config_json)
     : impl_(std::make_unique<Impl>(run, config_json, nullptr)) {}
 
-Service::Service(const fs::path& run, std::string_view config_json, std::shared_ptr<Store> store)
+Service::Service(const std::string& run, std::string_view config_json, std::shared_ptr<Store> store)
     : impl_(std::make_unique<Impl>(run, config_json, std::move(store))) {}
 
 Service::~Service() = default;

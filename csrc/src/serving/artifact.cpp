@@ -84,21 +84,22 @@ void require_equal(const std::string& stated, const std::string& wanted, std::st
 
 }  // namespace
 
-ArtifactFiles read_artifact(const fs::path& directory) {
-  const fs::path path = directory / manifest_name;
+ArtifactFiles read_artifact(const std::string& directory) {
+  const fs::path path = fs::path(directory) / manifest_name;
   ArtifactFiles files{{std::string(manifest_name),
                        detail::OpenFile(path, "; want an artifact that pygrade pipeline published").large_content()}};
   const Manifest manifest = parse_manifest(detail::text_of(files.front().second), path.string());
   for (const auto& [name, sha256] : manifest.files)
-    files.emplace_back(name, detail::OpenFile(directory / name, "; manifest.json names it").large_content());
+    files.emplace_back(name, detail::OpenFile(fs::path(directory) / name, "; manifest.json names it").large_content());
   return files;
 }
 
-Models Models::load(const fs::path& directory) {
+Models Models::load(const std::string& directory) {
   for (int attempt = 1;; ++attempt) {
-    const detail::OpenFile manifest(directory / manifest_name, "; want an artifact that pygrade pipeline published");
+    const detail::OpenFile manifest(fs::path(directory) / manifest_name,
+                                    "; want an artifact that pygrade pipeline published");
     try {
-      return parse(read_artifact(directory), directory.string());
+      return parse(read_artifact(directory), directory);
     } catch (const ArtifactError&) {
       if (attempt == tries || !manifest.replaced()) throw;  // else another artifact was put in its place meanwhile
     }

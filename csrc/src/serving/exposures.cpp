@@ -108,7 +108,7 @@ struct ExposureLog::Impl {
   std::thread thread;
 };
 
-ExposureLog::ExposureLog(const std::filesystem::path& directory, const ExposureOptions& options) {
+ExposureLog::ExposureLog(const std::string& directory, const ExposureOptions& options) {
   check_options(options);
   std::filesystem::create_directories(directory);
   impl_ = std::make_unique<Impl>(directory, options);

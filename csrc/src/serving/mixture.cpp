@@ -66,7 +66,7 @@ void Baseline::scores(std::span<const float> predictions, const WeightChange& ch
   weights_at(change, workspace.weights);
   FusionOptions options = formula;
   options.transform = transform;
-  fuse_scores(scores, workspace.weights, 1, options, result);
+  detail::fuse_floats(scores, workspace.weights, options, result);
   options.transform = Transform::log;
   if (takes_logarithm_of(workspace.weights))  // in place: a request is loaded before it is written
     transform_scores(Scores::dense(result.data(), ScoreType::float32, 1, static_cast<std::int64_t>(result.size()), 1),
@@ -85,7 +85,7 @@ void Mixture::mix(std::span<const float> scores, std::span<float> result) const 
   const float weights[] = {static_cast<float>(1.0 - trust), static_cast<float>(trust)};
   const auto pair = Scores::dense(scores.data(), ScoreType::float32, 1, static_cast<std::int64_t>(result.size()), 2,
                                   Layout::task_major);
-  fuse_scores(pair, weights, 1, {.transform = Transform::zscore, .epsilon = epsilon}, result);
+  detail::fuse_floats(pair, weights, {.transform = Transform::zscore, .epsilon = epsilon}, result);
 }
 
 }  // namespace pygrade::inline v0_2

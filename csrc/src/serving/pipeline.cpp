@@ -524,7 +524,7 @@ Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const P
   states_ = std::make_unique<detail::HotSwap<State, Nothing>>(std::move(state));
 }
 
-std::unique_ptr<Pipeline> Pipeline::load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
+std::unique_ptr<Pipeline> Pipeline::load(const std::string& artifact, std::shared_ptr<Store> store,
                                          const PipelineOptions& options) {
   return load(Models::load(artifact), std::move(store), options);
 }

@@ -319,8 +319,8 @@ void Ranker::Memory::rank_with_gaps(const Request& request, std::span<const floa
     transform_scores(Scores::dense(some.data(), ScoreType::float32, 1, count(some.size() / tasks), count(tasks)),
                      options, transformed);
   spread(request, tasks, tasks, transformed);
-  pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, count(rows), count(tasks)), weights,
-                count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
+  detail::rank_floats(Scores::dense(transformed.data(), ScoreType::float32, 1, count(rows), count(tasks)), weights,
+                      count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
 
 // Scores of one request less their mean, over their standard deviation; in place.
@@ -376,8 +376,8 @@ void Ranker::Memory::make_scores(const ScoreSources& sources, const Policy& used
     } else if (sources.network) {
       FusionOptions left = options;
       const auto fused = transform_rows(used, used.corrected() ? corrected : rows, item_values, left);
-      fuse_scores(Scores::dense(fused.data(), ScoreType::float32, 1, count(some), count(tasks)), weights, 1, left,
-                  other);
+      detail::fuse_floats(Scores::dense(fused.data(), ScoreType::float32, 1, count(some), count(tasks)), weights, left,
+                          other);
     } else {
       std::ranges::fill(other, 0.0f);
     }
@@ -405,8 +405,9 @@ void Ranker::Memory::rank_scores(const Request& request, const PageTerms* terms,
     return detail::place_candidates(terms, request, page, buffer);
   }
   constexpr float one[] = {1.0f};
-  pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, static_cast<std::int64_t>(all), 1), one,
-                static_cast<std::int64_t>(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
+  detail::rank_floats(Scores::dense(transformed.data(), ScoreType::float32, 1, static_cast<std::int64_t>(all), 1), one,
+                      static_cast<std::int64_t>(buffer.values.size()), {}, request.rules, buffer.values,
+                      buffer.indices);
 }
 
 // Splits the scores in `transformed` into what needs the root task, page.root[N'], and the rest, which stays there. In
@@ -449,9 +450,9 @@ void Ranker::Memory::split(const ScoreSources& sources, const Policy& used, cons
   }
   if (some > 0 && sources.network_has_root(used)) {
     const auto fused = network_rows(used, corrected, item_values);
-    fuse_scores(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(some),
-                              static_cast<std::int64_t>(tasks)),
-                count_alone(weights), 1, options, part);
+    detail::fuse_floats(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(some),
+                                      static_cast<std::int64_t>(tasks)),
+                        count_alone(weights), options, part);
     add(unit(other, trust));
   }
   for (std::size_t i = 0; i < some; ++i) transformed[i] -= page.root[i];
@@ -635,10 +636,10 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
     if (gaps)
       memory.rank_with_gaps(request, fused, options, buffer);
     else
-      pygrade::rank(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
-                                  static_cast<std::int64_t>(tasks)),
-                    memory.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
-                    buffer.values, buffer.indices);
+      detail::rank_floats(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
+                                        static_cast<std::int64_t>(tasks)),
+                          memory.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
+                          buffer.values, buffer.indices);
   }
 
   if (terms == nullptr) std::ranges::fill(buffer.effects, PageEffect{});

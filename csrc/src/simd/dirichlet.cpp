@@ -142,8 +142,8 @@ void gamma(const double* x, double* y, std::int64_t count) {
 
 }  // namespace
 
-const DirichletKernels dirichlet_kernels{&sample,
-                                         &log_prob<Wanted::value>,
+const SamplerKernels sampler_kernels{&sample};
+const DirichletKernels dirichlet_kernels{&log_prob<Wanted::value>,
                                          &log_prob<Wanted::gradient>,
                                          &log_prob<Wanted::both>,
                                          &entropy,

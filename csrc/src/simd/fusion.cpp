@@ -52,6 +52,7 @@ void transform(const FusionTask& task, std::int64_t begin, std::int64_t end, flo
   }
 }
 
+template <bool halves>
 void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch) {
   const FusionScratch s(scratch, task.scores.tasks, task.stride);
   const std::int64_t samples = task.samples;
@@ -60,7 +61,7 @@ void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     if (request.count == 0) continue;
     if (samples == 1) {
       const float* weights = task.weights + b * task.scores.tasks;
-      fuse_request(task.scores, task.options, request, weights, s);
+      fuse_request<halves>(task.scores, task.options, request, weights, s);
       __builtin_memcpy(task.values + request.first, s.fused, static_cast<std::size_t>(request.count) * sizeof(float));
       continue;
     }
@@ -118,7 +119,7 @@ void topk_single(const FusionTask& task, std::int64_t b, Request request, const 
   if (topk_of_contenders(task, b, s)) return;
   const std::int64_t k = task.k < request.count ? task.k : request.count;
   const std::int64_t depth = block_depth(request.count, k);
-  fuse_request(task.scores, task.options, request, task.weights + b * task.scores.tasks, s, depth);
+  fuse_request<true>(task.scores, task.options, request, task.weights + b * task.scores.tasks, s, depth);
   if (depth > 0)
     select_by_maxima(s.fused, request.count, k, depth, s.maxima, s.select[0]);
   else
@@ -127,7 +128,7 @@ void topk_single(const FusionTask& task, std::int64_t b, Request request, const 
 }
 
 void topk_masked(const FusionTask& task, std::int64_t b, Request request, const FusionScratch& s) {
-  fuse_request(task.scores, task.options, request, task.weights + b * task.scores.tasks, s);
+  fuse_request<true>(task.scores, task.options, request, task.weights + b * task.scores.tasks, s);
   const std::int64_t count = keep_admitted(task.mask + request.first, request.count, s.fused, s.kept, 1, s);
   write_list(task, b, s.kept, s.ids, select_best(s.kept, count, task.k, s.select[0]), s.select[0].best);
 }
@@ -170,6 +171,7 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
 
 }  // namespace
 
-const FusionKernels fusion_kernels{&find_negative, &transform, &fuse, &topk, &topk_unchecked};
+const FusionKernels fusion_kernels{&find_negative, &transform, &fuse<false>};
+const AnyFusionKernels any_fusion_kernels{&fuse<true>, &topk, &topk_unchecked};
 
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -30,12 +30,13 @@ void fill_page(const RankingTask& task, std::int64_t b, SortedCandidates candida
   }
 }
 
+template <bool halves>
 void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* scratch, float* page_scratch) {
   const FusionTask& fusion = task.fusion;
   const FusionScratch s(scratch, fusion.scores.tasks, fusion.stride);
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(fusion.scores, b);
-    fuse_request(fusion.scores, fusion.options, request, fusion.weights + b * fusion.scores.tasks, s);
+    fuse_request<halves>(fusion.scores, fusion.options, request, fusion.weights + b * fusion.scores.tasks, s);
     const auto beside = [&](const float* boosts) { return boosts == nullptr ? nullptr : boosts + request.first; };
     boost(beside(task.boost_mul), beside(task.boost_add), request.count, s.fused);
     SortedCandidates candidates{request.first, nullptr, 0, s.fused, nullptr};
@@ -51,6 +52,6 @@ void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* 
 
 }  // namespace
 
-const RankingKernels ranking_kernels{&rank};
+const RankingKernels ranking_kernels{&rank<false>}, any_ranking_kernels{&rank<true>};
 
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

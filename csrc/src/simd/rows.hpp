@@ -279,7 +279,7 @@ inline void fuse_rows(const RowsTask& task, const Element* rows, Map map) {
     store_maxima(fused, request.count, task.fused.depth, direct / task.fused.depth, task.fused.maxima);
 }
 
-template <class Map>
+template <bool halves, class Map>
 inline void fuse_rows(const RowsTask& task, Map map) {
   const std::int64_t tasks = task.scores.tasks;
   const auto fuse_all = [&]<int P>(const auto* rows) {
@@ -294,7 +294,7 @@ inline void fuse_rows(const RowsTask& task, Map map) {
   // Logarithms of many half-precision scores go through the buffer: one of the rare forms that are not compiled.
   if (tasks > 16 && std::is_same_v<Map, NearLogs>)
     return fuse_wide(task.scores.type == ScoreType::float32 ? static_cast<const float*>(from) : nullptr);
-  with_elements(task.scores, task.request.first * tasks, [&](const auto* rows) {
+  with_elements<halves>(task.scores, task.request.first * tasks, [&](const auto* rows) {
     if constexpr (!std::is_same_v<Map, NearLogs>)
       if (tasks > 16) return fuse_wide(rows);
     if (tasks == 1) return fuse_rows<1, true>(task, rows, map);
@@ -320,10 +320,11 @@ inline bool fuses_rows(const Scores& scores, const FusionOptions& options) {
 }
 
 // The fused scores of one weight vector and their block maxima, for requests that `fuses_rows` accepts.
+template <bool halves>
 inline void fuse_request_rows(const Scores& scores, Request request, const FusionOptions& options, const float* weights,
                               const FusedRows& fused) {
 #if defined(__AVX2__)
-  fuse_rows({scores, request, options, weights, fused, options.transform == Transform::identity}, Unchanged{});
+  fuse_rows<halves>({scores, request, options, weights, fused, options.transform == Transform::identity}, Unchanged{});
 #else
   (void)scores, (void)request, (void)options, (void)weights, (void)fused;
 #endif
@@ -371,8 +372,8 @@ inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& o
   if (!(offset >= 0x1p-126f && offset <= 1.0f && total <= 1e30f && slope <= 1e30f)) return -1;
   Ints largest = broadcast(0);
   const FusionOptions plain{.slope = one_plus ? options.slope : nullptr};
-  fuse_rows({scores, request, plain, steps, {s.fused, 0, s.maxima, depth}, true},
-            NearLogs{broadcast(offset), &largest});
+  fuse_rows<true>({scores, request, plain, steps, {s.fused, 0, s.maxima, depth}, true},
+                  NearLogs{broadcast(offset), &largest});
   std::int32_t bits[lanes];
   store(bits, largest);
   for (const std::int32_t b : bits)  // negative, -0 or NaN, or x is near overflow
@@ -385,7 +386,7 @@ inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& o
   if (2 * kept > count) return -1;
   gather_rows(scores, request, kept, s);
   const Scores contenders{s.tile, ScoreType::float32, 1, kept, tasks, kept, nullptr, Layout::item_major};
-  fuse_request_rows(contenders, {0, kept}, options, weights, {s.fused, 0});
+  fuse_request_rows<false>(contenders, {0, kept}, options, weights, {s.fused, 0});
   return kept;
 #else
   (void)scores, (void)options, (void)request, (void)weights, (void)k, (void)s;
@@ -395,14 +396,15 @@ inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& o
 
 // The fused scores of one weight vector over all candidates of a request, to s.fused, by the fastest method, and the
 // maxima of blocks of `depth` vectors to s.maxima; depth 0: without maxima.
+template <bool halves>
 inline void fuse_request(const Scores& scores, const FusionOptions& options, Request request, const float* weights,
                          const FusionScratch& s, std::int64_t depth = 0) {
   const FusedRows fused{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
-  if (fuses_rows(scores, options)) return fuse_request_rows(scores, request, options, weights, fused);
+  if (fuses_rows(scores, options)) return fuse_request_rows<halves>(scores, request, options, weights, fused);
   const bool columns_fuse = scores.type == ScoreType::float32 || scores.tasks <= half_columns;
   if (scores.layout == Layout::task_major && options.transform == Transform::identity && columns_fuse) {
     const std::int64_t stride = scores.offsets != nullptr ? scores.rows : scores.candidates;
-    return with_elements(scores, task_row(scores, request, 0), [&](const auto* columns) {
+    return with_elements<halves>(scores, task_row(scores, request, 0), [&](const auto* columns) {
       fuse_columns(columns, stride, scores.tasks, weights, request.count, fused);
     });
   }

@@ -28,12 +28,14 @@ PYGRADE_INLINE Floats load_scores(const float* p) { return load(p); }
 PYGRADE_INLINE Floats load_scores(const Float16* p) { return widen_float16(&p->bits); }
 PYGRADE_INLINE Floats load_scores(const Bfloat16* p) { return widen_bfloat16(&p->bits); }
 
-// Calls work with a pointer to the scores from an element on.
-template <class Work>
+// Calls work with a pointer to the scores from an element on. halves: of every type; else of float32 alone.
+template <bool halves = true, class Work>
 PYGRADE_INLINE auto with_elements(const Scores& scores, std::int64_t element, Work work) {
   const void* from = scores_at(scores, element);
-  if (scores.type == ScoreType::float16) return work(static_cast<const Float16*>(from));
-  if (scores.type == ScoreType::bfloat16) return work(static_cast<const Bfloat16*>(from));
+  if constexpr (halves) {
+    if (scores.type == ScoreType::float16) return work(static_cast<const Float16*>(from));
+    if (scores.type == ScoreType::bfloat16) return work(static_cast<const Bfloat16*>(from));
+  }
   return work(static_cast<const float*>(from));
 }
 

@@ -64,7 +64,7 @@ std::string_view error_in(std::span<const RedisReply> replies) {
 }  // namespace
 
 RedisServer::RedisServer(const RedisAddress& address, milliseconds timeout)
-    : address_(address), timeout_(timeout), forks_(fork_count()) {
+    : address_(address), functions_(redis_functions(address.url)), timeout_(timeout), forks_(fork_count()) {
   if (address.tls) tls_ = std::make_unique<const TlsContext>(*address.tls, address.url);
 }
 
@@ -198,7 +198,7 @@ RedisServer::Connection RedisServer::connect(Time until) const {
     REDIS_OPTIONS_SET_UNIX(&options, address_.host.c_str());
   else
     REDIS_OPTIONS_SET_TCP(&options, address_.host.c_str(), address_.port);
-  Connection connection(redisConnectWithOptions(&options));
+  Connection connection(functions_.connect(&options), {&functions_});
   if (connection == nullptr) throw std::bad_alloc();
   std::string error = connection->err == 0 ? "" : connection->errstr;
   if (error.empty()) fcntl(connection->fd, F_SETFD, FD_CLOEXEC);
@@ -217,14 +217,10 @@ RedisServer::Connection RedisServer::connect(Time until) const {
   return connection;
 }
 
-namespace {
-
 // So that the next call of the system ends in time; false if the time is over.
-bool set_time(redisContext& connection, Time until) {
-  return Clock::now() < until && redisSetTimeout(&connection, left_until(until)) == REDIS_OK;
+bool RedisServer::set_time(redisContext& connection, Time until) const {
+  return Clock::now() < until && functions_.set_timeout(&connection, left_until(until)) == REDIS_OK;
 }
-
-}  // namespace
 
 void RedisServer::send(redisContext& connection, std::string_view bytes, Time until) const {
   const auto check = [&](bool good, const std::string& error) {
@@ -232,10 +228,10 @@ void RedisServer::send(redisContext& connection, std::string_view bytes, Time un
     if (!good) throw Fault(Fault::lost, error);
   };
   if (tls_ != nullptr) {
-    if (redisAppendFormattedCommand(&connection, bytes.data(), bytes.size()) != REDIS_OK) throw std::bad_alloc();
+    if (functions_.append(&connection, bytes.data(), bytes.size()) != REDIS_OK) throw std::bad_alloc();
     for (int done = 0; done == 0;) {
       check(set_time(connection, until), "");
-      const bool written = redisBufferWrite(&connection, &done) == REDIS_OK;
+      const bool written = functions_.write(&connection, &done) == REDIS_OK;
       check(written, *connection.errstr == 0 ? "the connection is closed" : connection.errstr);
     }
     return;
@@ -254,11 +250,11 @@ std::vector<RedisReply> RedisServer::exchange(redisContext& connection, std::spa
   std::vector<RedisReply> replies;
   while (replies.size() < commands.size()) {
     void* reply = nullptr;
-    if (redisGetReplyFromReader(&connection, &reply) != REDIS_OK)
+    if (functions_.next_reply(&connection, &reply) != REDIS_OK)
       throw Fault(Fault::lost, std::string("the answer is damaged: ") + connection.errstr);
     if (reply != nullptr) {
-      replies.emplace_back(static_cast<redisReply*>(reply));
-    } else if (!set_time(connection, until) || redisBufferRead(&connection) != REDIS_OK) {
+      replies.emplace_back(static_cast<redisReply*>(reply), RedisFree{&functions_});
+    } else if (!set_time(connection, until) || functions_.read(&connection) != REDIS_OK) {
       if (Clock::now() >= until) throw Fault(Fault::timeout, "it does not answer in time");
       throw Fault(Fault::lost, *connection.errstr == 0 ? "the connection is closed" : connection.errstr);
     }

@@ -1,8 +1,6 @@
 // A Redis server: commands out, answers back, none of it beyond a point in time; and when to leave the server alone.
 #pragma once
 
-#include <hiredis/hiredis.h>
-
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -14,7 +12,7 @@
 
 #include "stores/record.hpp"
 #include "stores/redis_address.hpp"
-#include "stores/redis_tls.hpp"
+#include "stores/redis_libraries.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -28,8 +26,9 @@ struct Limit {
 };
 
 struct RedisFree {
-  void operator()(redisReply* reply) const { freeReplyObject(reply); }
-  void operator()(redisContext* connection) const { redisFree(connection); }
+  const pygrade_redis_functions* functions = nullptr;
+  void operator()(redisReply* reply) const { functions->free_reply(reply); }
+  void operator()(redisContext* connection) const { functions->free(connection); }
 };
 using RedisReply = std::unique_ptr<redisReply, RedisFree>;
 using RedisCommand = std::vector<std::string_view>;  // words, which the caller keeps
@@ -66,12 +65,14 @@ class RedisServer {
   Connection take();
   void keep(Connection connection);
   Connection connect(Time until) const;
+  bool set_time(redisContext& connection, Time until) const;
   void send(redisContext& connection, std::string_view bytes, Time until) const;
   std::vector<RedisReply> exchange(redisContext& connection, std::span<const RedisCommand> commands, Time until) const;
   [[noreturn]] void fail(const Fault& fault, const Limit& end, bool probe, Time start);
   [[noreturn]] void refuse(std::string_view error) const;
 
   const RedisAddress address_;
+  const pygrade_redis_functions& functions_;
   const std::chrono::milliseconds timeout_;
   std::unique_ptr<const TlsContext> tls_;  // null: none
   std::atomic<bool> reachable_{true};

@@ -8,7 +8,7 @@
 #include <cstdio>
 
 #include "pygrade/version.hpp"
-#include "stores/redis_tls.hpp"
+#include "stores/redis_libraries.hpp"
 
 namespace {
 

@@ -1,4 +1,5 @@
-// Uses the C++ API as a server would, and libpygrade_tls if the directory argv[1] has it. Exit status 0: it works.
+// Uses the C++ API as a server would, and libpygrade_redis and libpygrade_tls if the directory argv[1] has them. Exit
+// status 0: it works.
 #include <cstdio>
 #include <filesystem>
 #include <pygrade/isa.hpp>
@@ -6,6 +7,7 @@
 #include <pygrade/store.hpp>
 #include <pygrade/version.hpp>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 int main(int argc, char** argv) {
@@ -26,13 +28,15 @@ int main(int argc, char** argv) {
     std::printf("as expected: %s\n", error.what());
   }
 
-  try {  // where nothing listens: TLS has to be there first
-    pygrade::open_store("rediss://localhost:1/0");
-    return 3;
-  } catch (const pygrade::StoreError& error) {
-    std::printf("as expected: %s\n", error.what());
-    const bool loaded = std::string_view(error.what()).find("not reachable") != std::string_view::npos;
-    if (argc == 2 && std::filesystem::exists(std::filesystem::path(argv[1]) / "libpygrade_tls.so") && !loaded) return 4;
-  }
+  for (const auto& [url, library] : {std::pair("redis://localhost:1/0", "libpygrade_redis.so"),
+                                     std::pair("rediss://localhost:1/0", "libpygrade_tls.so")})
+    try {
+      pygrade::open_store(url);  // where nothing listens: the library has to be there first
+      return 3;
+    } catch (const pygrade::StoreError& error) {
+      std::printf("as expected: %s\n", error.what());
+      const bool loaded = std::string_view(error.what()).find("not reachable") != std::string_view::npos;
+      if (argc == 2 && std::filesystem::exists(std::filesystem::path(argv[1]) / library) && !loaded) return 4;
+    }
   return 0;
 }
