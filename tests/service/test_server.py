@@ -459,6 +459,20 @@ def test_files_that_change_in_place_change_nothing(run, tmp_path, damage):
         assert server.process.poll() is None
 
 
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+def test_a_store_that_is_cut_off_in_place_ends_no_server(run, tmp_path, name):
+    run = copy(run, tmp_path / "run")
+    with Server(run, tmp_path) as server:
+        assert json.loads(server.ask("POST", "/v1/rank", PAGE)[2])["degraded"] is None
+        os.truncate(run / "store" / name, 0)
+        for _ in range(2):
+            status, _, page = server.ask("POST", "/v1/rank", PAGE)
+            assert status == 200 and json.loads(page)["degraded"] == "store"
+        status, _, error = server.ask("POST", "/v1/update", {"events": [{"user": 3, "item": 3, "task": "click"}]})
+        assert status == 503 and (b"cut off" in error)
+        assert server.end()[0] == 0
+
+
 def test_a_full_disk_takes_nothing_of_what_it_refuses(tmp_path):
     run = tmp_path / "run"  # of a policy, whose server writes nothing else
     FusionPolicy(PolicySpec(("click",), ("hour",))).save(run / "policy")
