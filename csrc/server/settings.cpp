@@ -119,11 +119,8 @@ const Option options[] = {
     {"public", "true|false", "whether others may ask without a token (false)", &S::public_address},
     {"token_file", "FILE", "a line for each token that clients send as \"Authorization: Bearer TOKEN\"",
      &S::token_file},
-    {"tenants",
-     "JSON",
-     "limits by the names of tokens, of lines NAME=TOKEN: {\"NAME\": {\"pages\": share of all in "
-     "progress, \"requests_per_second\": number}}",
-     {}},
+    {"tenants", "JSON", "limits by NAME of the tokens in lines NAME=TOKEN: pages (share), requests_per_second",
+     &S::tenants},
     {"tls_cert", "FILE", "PEM of the certificate and its chain", &S::tls_cert},
     {"tls_key", "FILE", "PEM of its key", &S::tls_key},
     {"threads", "N", "that make pages; 0: the number of cores, at most 8 (0)", &S::threads, 0, 256},
