@@ -21,7 +21,7 @@ if(NOT EXISTS "${boost_include}/boost/asio/any_completion_handler.hpp")
   set(boost_include ${folder}/boost_headers/include)
 endif()
 
-set(server_sources access_log admission connection head http main pool settings tokens)
+set(server_sources access_log admission connection head http main pool settings tenants tokens)
 list(TRANSFORM server_sources REPLACE "(.+)" "csrc/server/\\1.cpp")
 add_executable(pygraded ${server_sources})
 target_include_directories(pygraded PRIVATE csrc/src)

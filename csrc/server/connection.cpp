@@ -59,15 +59,16 @@ bool Shared::full() const {
   return counters.connections.load() - in[leaving].size() > static_cast<std::size_t>(settings.connections);
 }
 
-bool Shared::full_of(const std::string& client, int more) const {
+bool Shared::full_of(const asio::ip::address& client, int more) const {
   const auto found = clients.find(client);
   return settings.connections_each > 0 && found != clients.end() && found->second + more > settings.connections_each;
 }
 
-Connection::Connection(Shared& shared, tcp::socket socket, std::string client)
+Connection::Connection(Shared& shared, tcp::socket socket, std::string address, const asio::ip::address& client)
     : shared_(shared),
       socket_(std::move(socket)),
-      client_(std::move(client)),
+      address_(std::move(address)),
+      client_(client),
       buffer_(max_head_bytes + 2 * large_read),
       since_(Clock::now()),
       place_(shared.in[idle].insert(shared.in[idle].end(), this)) {
@@ -79,6 +80,7 @@ Connection::Connection(Shared& shared, tcp::socket socket, std::string client)
 }
 
 Connection::~Connection() {
+  leave_tenant();
   leave();
   shared_.in[phase_].erase(place_);
   --shared_.counters.connections;
@@ -181,13 +183,16 @@ asio::awaitable<void> Connection::run(std::unique_ptr<Connection> self) {
 asio::awaitable<bool> Connection::serve_one() {
   refusal_.reset();
   asked_ = {};
+  retry_after_ = 1;
+  more = 0;
   bool whole = co_await read_head();
-  if (whole && !asked_.probe && pool().refuse()) {
+  if (whole && !asked_.probe && !admit()) {
     const bool open = co_await shed();
     co_return open;
   }
   if (whole) whole = co_await read_body();
   if (!whole) {
+    leave_tenant();
     if (!refusal_) co_return false;
     if (refusal_->status == 503)
       ++shared_.counters.refused;
@@ -206,6 +211,7 @@ asio::awaitable<bool> Connection::serve_one() {
     response = shared_.service.handle(request);
   else
     co_await work();
+  leave_tenant();
   std::string().swap(body_);
   const bool draining = shared_.draining;
   // A client that has shown no token gets one answer at a time: others can't be kept waiting by what it piles up.
@@ -216,9 +222,32 @@ asio::awaitable<bool> Connection::serve_one() {
   co_return sent&& keep;
 }
 
+// False if the request is over the limits of its tenant, or the pool takes no more; `response` says so.
+bool Connection::admit() {
+  if (asked_.tenant) {
+    const bool page = &pool() == &shared_.pages;
+    const auto limit = page ? std::optional(shared_.pages.figures().limit) : std::nullopt;
+    if (const auto over = shared_.tenants.enter(*asked_.tenant, limit, read_at_)) {
+      retry_after_ = over->seconds;
+      response = Service::error(429, over->argument, over->message);
+      return false;
+    }
+    if (page) page_of_ = asked_.tenant;
+  }
+  if (!pool().refuse()) return true;
+  leave_tenant();
+  response = Service::error(503, "", "too many requests are in progress; ask again in a second");
+  return false;
+}
+
+// The tenant's page is in progress no more.
+void Connection::leave_tenant() {
+  if (page_of_) shared_.tenants.leave(*page_of_, more);
+  page_of_.reset();
+}
+
 // Refuses a request whose body has not been read yet, and which is not worth to be read. False: the connection ends.
 asio::awaitable<bool> Connection::shed() {
-  response = Service::error(503, "", "too many requests are in progress; ask again in a second");
   const bool awaits = parser_->get().count(http::field::expect) > 0;  // whether its body comes is not known
   const bool keep = asked_.keep && !awaits && !shared_.draining;
   bool open = co_await answer(keep);
@@ -295,7 +324,7 @@ bool Connection::check() {
   std::string_view authorization, host, framing, length, expect, encoding;
   if (!get_once(fields, http::field::authorization, authorization))
     return refuse(400, "authorization", "the request has two headers Authorization; want one");
-  if (!asked_.trusted) asked_.trusted = shared_.tokens.accept(authorization);
+  if (!asked_.trusted) asked_.trusted = shared_.tokens.accept(authorization, asked_.tenant);
   if (!asked_.probe && !asked_.trusted)
     return refuse(401, "authorization", "want a header Authorization: Bearer TOKEN with a token of the service");
   if (fields.version() != 11 && fields.version() != 10)
@@ -409,7 +438,10 @@ asio::awaitable<bool> Connection::answer(bool keep) {
     head.append("\r\ntraceparent: 00-").append(trace->id).append("-").append(span).append("-").append(trace->flags);
   }
   if (response.status == 401) head += "\r\nWWW-Authenticate: Bearer, Basic realm=\"pygrade\"";
-  if (response.status == 503) head += "\r\nRetry-After: 1";
+  if (response.status == 503 || response.status == 429) {
+    head += "\r\nRetry-After: ";
+    append(static_cast<std::size_t>(retry_after_));
+  }
   if (!keep)
     head += "\r\nConnection: close";
   else if (parser_ && parser_->get().version() == 10)
@@ -445,7 +477,7 @@ void Connection::write_line(Clock::time_point arrival, std::string_view span) {
   out.field("method", asked_.method).field("path", asked_.target);
   out.field("status", response.status);
   out.field("ms", std::chrono::duration<float, std::milli>(Clock::now() - arrival).count());
-  out.field("bytes", response.body.size()).field("client", std::string_view(client_)).end_object();
+  out.field("bytes", response.body.size()).field("client", std::string_view(address_)).end_object();
   std::string line = out.take();
   line += '\n';
   shared_.log->write(line);

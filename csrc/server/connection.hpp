@@ -12,15 +12,16 @@
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #ifdef PYGRADE_SERVER_TLS
 #include <boost/asio/ssl.hpp>
 #endif
 
 #include "access_log.hpp"
+#include "client.hpp"
 #include "head.hpp"
 #include "pool.hpp"
 #include "settings.hpp"
@@ -52,6 +53,7 @@ struct Shared {
   Service& service;
   const Settings& settings;
   const Tokens& tokens;
+  Tenants& tenants;
   Pool &pages, &others;
   AccessLog* log;
   std::array<std::list<Connection*>, phases> in{};  // by phase, since when
@@ -59,16 +61,17 @@ struct Shared {
   std::atomic<bool> draining{false};
   std::string date{};  // a header line
   std::uint64_t next_span = 0;
-  std::unordered_map<std::string, int> clients{};  // connections of each address that has some, but those that leave
+  std::map<asio::ip::address, int> clients{};  // connections of each client that has some, but those that leave
 
   bool full() const;  // all connections but the reserve are taken
   // True if a client has all connections that one may have, with so many more.
-  bool full_of(const std::string& client, int more) const;
+  bool full_of(const asio::ip::address& client, int more) const;
 };
 
 class Connection final : public Job {
  public:
-  Connection(Shared& shared, tcp::socket socket, std::string client);
+  // `client`: see client_of(); it counts against connections_each.
+  Connection(Shared& shared, tcp::socket socket, std::string address, const asio::ip::address& client);
   ~Connection();
 #ifdef PYGRADE_SERVER_TLS
   void use_tls(asio::ssl::context& context) { tls_.emplace(socket_, context); }
@@ -81,7 +84,7 @@ class Connection final : public Job {
   // True if no byte of a next request has arrived.
   bool quiet() const;
   Clock::time_point since() const { return since_; }
-  const std::string& client() const { return client_; }
+  const asio::ip::address& client() const { return client_; }
 
   bool reserve = false;  // beyond `connections`: answers probes, refuses all else
 
@@ -89,6 +92,7 @@ class Connection final : public Job {
   struct Request {  // views into the parser and into buffer_
     std::string_view method, target, request_id, traceparent;
     bool keep = false, probe = false, trusted = false;  // trusted: with a valid token, or none is wanted
+    std::optional<std::size_t> tenant = {};             // whose token it is, if that has a name
   };
 
   void enter(Phase phase);
@@ -101,6 +105,8 @@ class Connection final : public Job {
   asio::awaitable<bool> read_head();
   asio::awaitable<bool> read_body();
   asio::awaitable<bool> shed();
+  bool admit();
+  void leave_tenant();
   Pool& pool() const;
   bool no_room() const;
   bool check();
@@ -117,12 +123,15 @@ class Connection final : public Job {
 #ifdef PYGRADE_SERVER_TLS
   std::optional<asio::ssl::stream<tcp::socket&>> tls_;
 #endif
-  std::string client_;
+  const std::string address_;
+  const asio::ip::address client_;
   beast::flat_buffer buffer_;
   std::optional<beast::http::request_parser<beast::http::string_body>> parser_;
   std::string body_;
   Request asked_;
   std::optional<Refusal> refusal_;
+  std::optional<std::size_t> page_of_;  // the tenant whose page is in progress
+  int retry_after_ = 1;                 // seconds
   Clock::time_point since_, read_at_;
   Phase phase_ = idle;
   std::list<Connection*>::iterator place_;

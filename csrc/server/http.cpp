@@ -63,7 +63,7 @@ struct HttpServer::Impl {
           return {};
         }) {
     if (settings.log != "none") log.emplace();
-    shared.emplace(service, settings, tokens, pages, others, log ? &*log : nullptr);
+    shared.emplace(service, settings, tokens, tenants, pages, others, log ? &*log : nullptr);
     shared->next_span = std::random_device{}() | 1u;
     raise_file_limit(settings.connections + reserve_connections + 256);
 #ifdef PYGRADE_SERVER_TLS
@@ -85,8 +85,12 @@ struct HttpServer::Impl {
   void read_gauges(std::vector<Gauge>& list) const {
     const Counters& c = shared->counters;
     const Pool::Figures pool = pages.figures(), other = others.figures();
-    const auto add = [&](std::string_view name, std::string_view help, auto value) {
-      list.push_back({name, help, static_cast<double>(value)});
+    const auto add = [&](std::string_view name, std::string_view help, auto value, std::string labels = {}) {
+      list.push_back({name, help, static_cast<double>(value), std::move(labels)});
+    };
+    const auto add_limited = [&](const Tenants::Tenant& tenant, const char* limit, std::uint64_t count) {
+      add("pygrade_tenant_limited_requests_total", "Requests answered with 429, by tenant and limit.", count,
+          "{tenant=\"" + tenant.limits.name + "\",limit=\"" + limit + "\"}");
     };
     add("pygrade_connections", "Open connections.", c.connections.load());
     add("pygrade_requests_in_progress", "Requests that are answered now.", pool.running + other.running);
@@ -100,6 +104,16 @@ struct HttpServer::Impl {
     add("pygrade_malformed_requests_total", "Requests that were no HTTP within the limits.", c.malformed.load());
     add("pygrade_received_bytes_total", "Bytes read from connections.", c.received.load());
     add("pygrade_sent_bytes_total", "Bytes written to connections.", c.sent.load());
+    for (const auto& tenant : tenants.all())
+      add("pygrade_tenant_requests_total", "Requests by tenant.", tenant.requests.load(),
+          "{tenant=\"" + tenant.limits.name + "\"}");
+    for (const auto& tenant : tenants.all()) {
+      add_limited(tenant, "pages", tenant.over_pages);
+      add_limited(tenant, "requests_per_second", tenant.over_rate);
+    }
+    for (const auto& tenant : tenants.all())
+      add("pygrade_tenant_pages_in_progress", "Pages in progress by tenant.", tenant.in_progress.load(),
+          "{tenant=\"" + tenant.limits.name + "\"}");
   }
 
 #ifdef PYGRADE_SERVER_TLS
@@ -131,11 +145,11 @@ struct HttpServer::Impl {
   }
 
   // Ends the connection, of one client or of all, that has done nothing for the longest time. False if all are busy.
-  bool make_room(bool even_if_young, std::string_view client = {}) {
+  bool make_room(bool even_if_young, const std::optional<asio::ip::address>& client = {}) {
     for (const auto& [phase, age] : givers)
       for (Connection* connection : shared->in[phase]) {
         if (!even_if_young && Clock::now() - connection->since() < age) break;
-        if (!client.empty() && connection->client() != client) continue;
+        if (client && connection->client() != *client) continue;
         if (phase == idle && !connection->quiet()) continue;  // its request has just arrived
         connection->expire();
         ++shared->counters.closed_idle;
@@ -149,7 +163,7 @@ struct HttpServer::Impl {
     const auto most = static_cast<std::size_t>(settings.connections);
     boost::system::error_code error;
     const auto peer = socket.remote_endpoint(error);
-    const std::string client = error ? "" : peer.address().to_string();
+    const asio::ip::address address = plain_address(peer.address()), client = client_of(address);
     const bool own = !shared->full_of(client, 1) || make_room(false, client);
     const bool room = own && (open < most || make_room(false));
     if ((!own && shared->full_of(client, 1 - reserve_each)) ||
@@ -157,7 +171,7 @@ struct HttpServer::Impl {
       ++shared->counters.refused;
       return;
     }
-    auto connection = std::make_unique<Connection>(*shared, std::move(socket), client);
+    auto connection = std::make_unique<Connection>(*shared, std::move(socket), address.to_string(), client);
     connection->reserve = !room;
 #ifdef PYGRADE_SERVER_TLS
     if (certificates) connection->use_tls(*certificates);
@@ -238,6 +252,7 @@ struct HttpServer::Impl {
 
   const Settings& settings;
   std::optional<AccessLog> log;
+  Tenants tenants{settings.tenants};
   Pool pages, others;
   std::optional<Shared> shared;
   bool stopping = false;  // used by the loop alone, as all below

@@ -99,7 +99,9 @@ int run(const Settings& settings) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
-  Tokens tokens(settings.token_file);
+  std::vector<std::string> tenants;
+  for (const TenantLimits& tenant : settings.tenants) tenants.push_back(tenant.name);
+  Tokens tokens(settings.token_file, tenants);
   if (!settings.loopback() && !tokens.required() && !settings.public_address)
     throw std::invalid_argument(
         "host is " + settings.host +
@@ -107,8 +109,9 @@ int run(const Settings& settings) {
   Service service(settings.run, settings.core);
   HttpServer server(service, settings, tokens);
   const int port = server.bind();
-  say("http" + std::string(settings.tls_cert ? "s" : "") + "://" + settings.host + ":" + std::to_string(port) +
-      " serves " + settings.run.string());
+  const std::string host = settings.host.find(':') == std::string::npos ? settings.host : "[" + settings.host + "]";
+  say("http" + std::string(settings.tls_cert ? "s" : "") + "://" + host + ":" + std::to_string(port) + " serves " +
+      settings.run.string() + (settings.run.empty() || settings.run_names.empty() ? "" : ", ") + settings.run_names);
   for (const auto& warning : service.warnings()) say(warning);
   std::thread thread([&] { server.serve(); });
   watch(service, server, tokens, signals, settings.refresh_seconds);

@@ -81,6 +81,7 @@ void Pool::run() {
     admission_.end(ticket, begin, end);
     if (!next) continue;
     job.ticket = admission_.enter(end, weight);
+    ++job.more;
     queue_.push_back(&job);
   }
 }

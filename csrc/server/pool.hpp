@@ -23,7 +23,8 @@ struct Job {
   ServiceRequest request;
   Response response;
   Admission::Ticket ticket{};
-  std::shared_ptr<void> batch;         // what is answered of several requests in one body
+  std::shared_ptr<void> batch;         // what is answered of several requests in one body,
+  std::size_t more = 0;                // how many they are beside the first
   virtual void finish() noexcept = 0;  // by a thread of the pool, when `response` is there
 
  protected:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/asio/ip/address.hpp>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -26,6 +27,14 @@ using detail::Json;
   throw std::invalid_argument(std::string(name) + " is " + what + "; want " + wanted);
 }
 
+// Of a run or a tenant.
+bool is_name(std::string_view text) {
+  return !text.empty() &&
+         std::ranges::all_of(text, [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
+}
+
+constexpr std::size_t most_tenants = 100;  // as each has its figures
+
 // An option of the server itself: its words in --help, and the member that it sets.
 struct Option {
   using Text = std::string Settings::*;
@@ -34,13 +43,15 @@ struct Option {
   using Whole = int Settings::*;
   using Number = double Settings::*;
   using Flag = bool Settings::*;
+  using Limits = std::vector<TenantLimits> Settings::*;  // a JSON object
   std::string_view name, value, help;
-  std::variant<Text, Path, File, Whole, Number, Flag> member;
+  std::variant<Text, Path, File, Whole, Number, Flag, Limits> member;
   double low = 0.0, high = 0.0;  // of a number
 
   void set(Settings& settings, const std::string& text) const {
     std::visit([&](auto to) { read(settings.*to, text); }, member);
   }
+  bool is_json() const { return std::holds_alternative<Limits>(member); }
 
  private:
   void read(std::string& to, const std::string& text) const {
@@ -69,18 +80,47 @@ struct Option {
     if (text != "true" && text != "false") refuse(name, "'" + text + "'", "true or false");
     to = text == "true";
   }
+  void read(std::vector<TenantLimits>& to, const std::string& text) const {
+    Json given;
+    try {
+      given = Json::parse(text);
+    } catch (const detail::JsonError&) {
+    }
+    if (given.type != Json::Type::object) refuse(name, "'" + text + "'", "an object by the names of tokens");
+    to.clear();
+    for (std::size_t i = 0; i < given.keys.size(); ++i) {
+      TenantLimits& tenant = to.emplace_back(given.keys[i]);
+      const std::string where = std::string(name) + "." + tenant.name;
+      if (!is_name(tenant.name)) refuse(where, "no name", "letters, digits, _ and - alone");
+      const Json& limits = given.items[i];
+      if (limits.type != Json::Type::object) refuse(where, detail::json_text(limits), "an object of its limits");
+      for (std::size_t k = 0; k < limits.keys.size(); ++k) {
+        const bool is_share = limits.keys[k] == "pages";
+        const std::string about = where + "." + limits.keys[k];
+        if (!is_share && limits.keys[k] != "requests_per_second")
+          refuse(about, "unknown", "pages, requests_per_second or both");
+        const Option limit{about, "N", "", {}, 1e-3, is_share ? 1.0 : 1e6};
+        limit.read(is_share ? tenant.pages : tenant.requests_per_second, detail::json_text(limits.items[k]));
+      }
+    }
+    if (to.size() > most_tenants)
+      refuse(name, "of " + std::to_string(to.size()), "at most " + std::to_string(most_tenants) + " tenants");
+  }
 };
 
 using S = Settings;
 
 // In the order of --help. All other options are the service's (docs/SERVICE.md).
 const Option options[] = {
-    {"run", "RUN", "directory of the run, a pipeline's or a policy's", &S::run},
+    {"run", "RUN", "directory of the run, a pipeline's or a policy's; NAME=RUN: of one more, which requests name",
+     &S::run},
     {"host", "ADDRESS", "to listen on (127.0.0.1)", &S::host},
     {"port", "PORT", "0: a free one (8080)", &S::port, 0, 65'535},
     {"public", "true|false", "whether others may ask without a token (false)", &S::public_address},
     {"token_file", "FILE", "a line for each token that clients send as \"Authorization: Bearer TOKEN\"",
      &S::token_file},
+    {"tenants", "JSON", "limits by NAME of the tokens in lines NAME=TOKEN: pages (share), requests_per_second",
+     &S::tenants},
     {"tls_cert", "FILE", "PEM of the certificate and its chain", &S::tls_cert},
     {"tls_key", "FILE", "PEM of its key", &S::tls_key},
     {"threads", "N", "that make pages; 0: the number of cores, at most 8 (0)", &S::threads, 0, 256},
@@ -110,7 +150,7 @@ class Reader {
 
   void set(std::string_view name, const Json& value) {
     if (const Option* option = find(name))
-      option->set(settings_, text_of(value, name));
+      option->set(settings_, option->is_json() ? detail::json_text(value) : text_of(value, name));
     else
       core_[std::string(name)] = detail::json_text(value);
   }
@@ -128,6 +168,33 @@ class Reader {
     } catch (const detail::JsonError&) {
     }
     core_[std::string(name)] = json;
+  }
+
+  // Adds a run with a name to those of the file, or puts it in the place of one.
+  void set_run(const std::string& name, const std::string& path) {
+    const auto text = [](const std::string& value) { return Json::parse(detail::json_quote(value)); };
+    const auto put = [](Json& object, const std::string& key, Json value) {
+      const auto at = std::ranges::find(object.keys, key) - object.keys.begin();
+      if (at == std::ssize(object.keys)) {
+        object.keys.push_back(key);
+        object.items.emplace_back();
+      }
+      object.items[static_cast<std::size_t>(at)] = std::move(value);
+    };
+    std::string& all = core_.try_emplace("runs", "{}").first->second;
+    Json runs = Json::parse(all), one = Json::parse("{}");
+    if (const Json* known = runs.find(name); known != nullptr && known->type == Json::Type::object) one = *known;
+    put(one, "run", text(path));
+    put(runs, name, std::move(one));
+    all = detail::json_text(runs);
+  }
+
+  // Names of the runs that have some: "a, b".
+  std::string run_names() const {
+    std::string names;
+    if (const auto runs = core_.find("runs"); runs != core_.end())
+      for (const std::string& name : Json::parse(runs->second).keys) names += (names.empty() ? "" : ", ") + name;
+    return names;
   }
 
   void read(const std::string& path) {
@@ -173,7 +240,7 @@ class Reader {
 
 std::string Settings::help() {
   std::string text =
-      "pygraded --run RUN [--config FILE.json] [--OPTION VALUE …]\n\n"
+      "pygraded --run RUN [--run NAME=RUN …] [--config FILE.json] [--OPTION VALUE …]\n\n"
       "Serves a run over HTTP: /v1/rank, /v1/update, /v1/explain, /v1/status, /livez, /readyz, /metrics, /console.\n"
       "Options stand in a JSON object, too ({\"port\": 8000}); the command line wins. docs/SERVICE.md has the "
       "service's\n"
@@ -190,7 +257,7 @@ std::string Settings::help() {
 
 Settings Settings::parse(int argc, char** argv) {
   Settings settings;
-  std::map<std::string, std::string> given;
+  std::map<std::string, std::string> given, runs;  // runs: those with names
   for (int i = 1; i < argc; ++i) {
     std::string name = argv[i], value;
     if (name == "--help" || name == "-h") settings.wants_help = true;
@@ -207,6 +274,11 @@ Settings Settings::parse(int argc, char** argv) {
     }
     std::string key = name.substr(2);
     std::ranges::replace(key, '-', '_');
+    if (const auto at = value.find('='); key == "run" && is_name(value.substr(0, at)) && at != value.npos) {
+      if (!runs.emplace(value.substr(0, at), value.substr(at + 1)).second)
+        throw std::invalid_argument(name + " " + value.substr(0, at) + " is given twice");
+      continue;
+    }
     if (!given.emplace(key, value).second) throw std::invalid_argument(name + " is given twice");
   }
   Reader reader(settings);
@@ -215,8 +287,11 @@ Settings Settings::parse(int argc, char** argv) {
     given.erase(config);
   }
   for (const auto& [name, value] : given) reader.set(name, value);
+  for (const auto& [name, path] : runs) reader.set_run(name, path);
+  settings.run_names = reader.run_names();
+  if (settings.run.empty() && settings.run_names.empty())
+    throw std::invalid_argument("run is missing; want --run with the directory of a run");
   settings.core = reader.core();
-  if (settings.run.empty()) throw std::invalid_argument("run is missing; want --run with the directory of a run");
   if (settings.tls_cert.has_value() != settings.tls_key.has_value())
     throw std::invalid_argument("tls_cert and tls_key go together; one of them is missing");
   if (!settings.console) settings.console = settings.run / "report.html";

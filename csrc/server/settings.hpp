@@ -5,6 +5,9 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
+
+#include "tenants.hpp"
 
 namespace pygrade::inline v0_2::server {
 
@@ -14,7 +17,8 @@ struct Settings {
   static std::string help();
 
   bool wants_help = false, wants_version = false;
-  std::filesystem::path run;
+  std::filesystem::path run;  // without a name; "": there is none
+  std::string run_names;      // of others: "a, b"
   std::string host = "127.0.0.1";
   int port = 8080;             // 0: a free one
   int threads = 0;             // that make pages; 0: the number of cores, at most 8
@@ -27,7 +31,8 @@ struct Settings {
   double refresh_seconds = 1.0;  // between looks at the artifact and the policies
   std::string log = "all";       // or errors, or none: requests that are logged
   bool public_address = false;   // an address that others reach needs no token
-  std::string core = "{}";       // JSON: what the service itself takes
+  std::vector<TenantLimits> tenants;
+  std::string core = "{}";  // JSON: what the service itself takes
 
   bool loopback() const;  // true if `host` is reached from this machine alone
 };

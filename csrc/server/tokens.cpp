@@ -50,28 +50,46 @@ std::optional<std::string> decoded(std::string_view text) {
 
 }  // namespace
 
-Tokens::Tokens(std::optional<std::filesystem::path> file) : file_(std::move(file)) { reload(); }
+Tokens::Tokens(std::optional<std::filesystem::path> file, std::vector<std::string> tenants)
+    : file_(std::move(file)), tenants_(std::move(tenants)) {
+  reload();
+}
 
 void Tokens::reload() {
-  std::vector<std::string> found;
+  std::vector<Known> found;
+  std::vector<bool> has_token(tenants_.size());
   if (file_) {
     std::ifstream stream(*file_);
-    for (std::string line; std::getline(stream, line);)
-      if (const auto token = trimmed(line); !token.empty() && token[0] != '#') found.push_back(digest(token));
+    for (std::string line; std::getline(stream, line);) {
+      auto token = trimmed(line);
+      if (token.empty() || token[0] == '#') continue;
+      std::optional<std::size_t> tenant;
+      if (const auto at = std::ranges::find(tenants_, token.substr(0, token.find('='))); at != tenants_.end()) {
+        tenant = static_cast<std::size_t>(at - tenants_.begin());
+        token = trimmed(token.substr(std::min(token.size(), at->size() + 1)));
+        has_token[*tenant] = has_token[*tenant] || !token.empty();
+      }
+      if (!token.empty()) found.push_back({digest(token), tenant});
+    }
     if (found.empty()) throw std::invalid_argument(file_->string() + " holds no token; want a line for each");
   }
   if (const char* token = std::getenv("PYGRADE_TOKEN"); token != nullptr && !trimmed(token).empty())
-    found.push_back(digest(trimmed(token)));
+    found.push_back({digest(trimmed(token)), {}});
+  if (const auto at = std::ranges::find(has_token, false); at != has_token.end()) {
+    const std::string& name = tenants_[static_cast<std::size_t>(at - has_token.begin())];
+    throw std::invalid_argument("tenants names '" + name + "', who has no token; want a line " + name +
+                                "=TOKEN in token_file");
+  }
   const std::lock_guard lock(mutex_);
-  digests_ = std::move(found);
+  known_ = std::move(found);
 }
 
 bool Tokens::required() const {
   const std::lock_guard lock(mutex_);
-  return !digests_.empty();
+  return !known_.empty();
 }
 
-bool Tokens::accept(std::string_view authorization) const {
+bool Tokens::accept(std::string_view authorization, std::optional<std::size_t>& tenant) const {
   authorization = trimmed(authorization);
   const std::size_t space = authorization.find(' ');
   if (space == authorization.npos) return false;
@@ -88,9 +106,11 @@ bool Tokens::accept(std::string_view authorization) const {
   }
   const std::string wanted = digest(given);
   const std::lock_guard lock(mutex_);
-  int fitting = 0;
-  for (const std::string& known : digests_) fitting += equal(wanted, known);
-  return fitting > 0;
+  const Known* fitting = nullptr;
+  for (const Known& known : known_)
+    if (equal(wanted, known.digest)) fitting = &known;
+  if (fitting != nullptr) tenant = fitting->tenant;
+  return fitting != nullptr;
 }
 
 }  // namespace pygrade::inline v0_2::server

@@ -12,22 +12,29 @@ namespace pygrade::inline v0_2::server {
 
 class Tokens {
  public:
-  // A line of the file for each token; blank lines and those that begin with # are none. The variable PYGRADE_TOKEN
-  // holds one more. Without any everybody may ask. std::invalid_argument if the file holds none.
-  explicit Tokens(std::optional<std::filesystem::path> file);
+  // A line of the file for each token; blank lines and those that begin with # are none. NAME=TOKEN is one of a tenant,
+  // if NAME is; each must have one. The variable PYGRADE_TOKEN holds one more. Without any everybody may ask.
+  // std::invalid_argument if the file holds none.
+  Tokens(std::optional<std::filesystem::path> file, std::vector<std::string> tenants);
 
   // Reads the file again. std::invalid_argument if it holds no token, and the earlier ones stay.
   void reload();
 
-  // True if a header Authorization is "Bearer TOKEN", or "Basic" with a token as password, as browsers send it.
-  bool accept(std::string_view authorization) const;
+  // True if a header Authorization is "Bearer TOKEN", or "Basic" with a token as password, as browsers send it; then
+  // `tenant` is whose token it is, nothing of one without a name.
+  bool accept(std::string_view authorization, std::optional<std::size_t>& tenant) const;
 
   bool required() const;
 
  private:
   const std::optional<std::filesystem::path> file_;
-  mutable std::mutex mutex_;          // guards digests_
-  std::vector<std::string> digests_;  // SHA-256
+  const std::vector<std::string> tenants_;
+  struct Known {
+    std::string digest;  // SHA-256
+    std::optional<std::size_t> tenant;
+  };
+  mutable std::mutex mutex_;  // guards known_
+  std::vector<Known> known_;
 };
 
 }  // namespace pygrade::inline v0_2::server

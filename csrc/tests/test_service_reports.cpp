@@ -63,7 +63,8 @@ TEST(numbers_of_all_threads_are_summed) {
   CHECK_EQUAL(numbers[pages.index()], events);
   CHECK_EQUAL(numbers[sum.index()], 0.5 * events);
   std::string text;
-  write_prometheus(registry, numbers, {}, text);
+  const Series part{&registry, numbers};
+  write_prometheus({&part, 1}, text);
   const auto has = [&](const std::string& line) { return text.find("\n" + line + "\n") != std::string::npos; };
   CHECK(has(R"(pygrade_arm_pages_total{arm="a\"b"} 20000)"));
   CHECK(has(R"(pygrade_step_seconds_bucket{step="user",le="1.5e-05"} 0)"));

@@ -61,6 +61,7 @@ class ServeOptions(Output, Unproven):
     )
 
     run: Place = required("directory of pygrade train, demo or pipeline, or of a policy; a URL is followed")
+    runs: dict[str, str] = option({}, "other runs, by the names that requests give in policy, e.g. web=runs/web")
     config: Path | None = option(None, "a pygrade.toml")
     host: str | None = option(None, "address to listen at; none: 127.0.0.1. Others want a token, or --public")
     port: int | None = option(None, "none: 8080; 0: a free one")

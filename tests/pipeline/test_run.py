@@ -25,6 +25,7 @@ from pygrade.pipeline import run as module
 from pygrade.pipeline.mtl import choose_tasks
 from pygrade.pipeline.prerank import fit_prerank
 from pygrade.pipeline.run import run_pipeline
+from pygrade.pipeline.stages import code_hash
 from pygrade.stores import StoreError
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 from tests.refusals import refuses
@@ -203,11 +204,12 @@ def test_new_data_redoes_all_and_a_file_beside_it_nothing(run, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pygrade.pipeline import features
+from pygrade.pipeline import features, stages
 from pygrade.pipeline.run import run_pipeline
 from pygrade.stores import StoreError
 from tests.pipeline.world import CONFIG
-point, data, out = sys.argv[1:]
+point, data, out, code = sys.argv[1:]
+stages.code_hash = lambda: code
 def die(*_args, **_options):
     os.kill(os.getpid(), signal.SIGKILL)
 def on_step(stage, step):
@@ -232,7 +234,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
     expected = summary_of(run)["stages"]
     done, one = 0, {**os.environ, "OMP_NUM_THREADS": "1"}
     for point in ("materialize", "stage2 6", "store"):
-        command = [sys.executable, "-c", KILLED, point, data, str(out)]
+        # The code of this process also if a build replaces the package meanwhile, which makes every stage new.
+        command = [sys.executable, "-c", KILLED, point, data, str(out), code_hash()]
         killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=one)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         found = [name for name in STAGES if list(out.glob(f"{name}-*"))]

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -42,8 +43,8 @@ def run(tmp_path_factory):
 class Server(conftest.Server):
     """pygraded, which wants a token, and its sockets."""
 
-    def __init__(self, run, folder, *options, prefix=()):
-        (folder / "tokens").write_text(f"# for tests\n{TOKEN}\n")
+    def __init__(self, run, folder, *options, prefix=(), tokens=""):
+        (folder / "tokens").write_text(f"# for tests\n{TOKEN}\n{tokens}")
         drain = () if "--drain-seconds" in options else ("--drain-seconds", "0")
         command = [*prefix, PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens", *drain]
         super().__init__([*command, "--allow-unproven", "true", *options], folder / "said")
@@ -407,9 +408,10 @@ def test_all_connections_taken(run, tmp_path):
         assert server.figure("pygrade_refused_connections_total") == 1
 
 
-def one_after_the_other(server, seconds, body=PAGE):
+def one_after_the_other(server, seconds, body=PAGE, authorized=AUTHORIZED):
     """Status and time of every request on one connection."""
-    answers, data, end = [], post(body, close=False), time.monotonic() + seconds
+    answers, end = [], time.monotonic() + seconds
+    data = post(body, close=False).replace(AUTHORIZED, authorized)
     with server.connect() as client:
         while time.monotonic() < end:
             start = time.monotonic()
@@ -457,6 +459,20 @@ def test_files_that_change_in_place_change_nothing(run, tmp_path, damage):
         ranked = [json.loads(text) for text in (page, server.ask("POST", "/v1/rank", PAGE)[2])]
         assert ranked[0]["items"] == ranked[1]["items"] and ranked[0]["scores"] == ranked[1]["scores"]
         assert server.process.poll() is None
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+def test_a_store_that_is_cut_off_in_place_ends_no_server(run, tmp_path, name):
+    run = copy(run, tmp_path / "run")
+    with Server(run, tmp_path) as server:
+        assert json.loads(server.ask("POST", "/v1/rank", PAGE)[2])["degraded"] is None
+        os.truncate(run / "store" / name, 0)
+        for _ in range(2):
+            status, _, page = server.ask("POST", "/v1/rank", PAGE)
+            assert status == 200 and json.loads(page)["degraded"] == "store"
+        status, _, error = server.ask("POST", "/v1/update", {"events": [{"user": 3, "item": 3, "task": "click"}]})
+        assert status == 503 and (b"cut off" in error)
+        assert server.end()[0] == 0
 
 
 def test_a_full_disk_takes_nothing_of_what_it_refuses(tmp_path):
@@ -511,6 +527,50 @@ def test_one_address_has_its_share_of_the_connections(run, tmp_path):
         busy[0].sendall(post()[-3:])
         assert statuses(read_all(busy[0])[0]) == [200]
         assert statuses(server.exchange(post())[0]) == [200]
+
+
+def test_a_mapped_address_is_that_of_ipv4(run, tmp_path):
+    most = 2
+    with Server(run, tmp_path, "--host", "::", "--connections-each", most) as server, server.connect_many(most) as busy:
+        for client in busy:
+            client.sendall(post()[:-3])
+        assert statuses(server.exchange(post())[0]) == [503]
+        with socket.create_connection(("127.0.0.1", server.port), 20, ("127.0.0.2", 0)) as other:
+            other.sendall(post())
+            assert statuses(read_all(other)[0]) == [200]
+        eventually(lambda: '"status":200' in server.log.read_text())
+        assert '"client":"127.0.0.2"' in server.log.read_text()
+
+
+IPV6 = """
+import json, socket, sys
+from pathlib import Path
+from tests.service.test_server import Server, post, read_all, statuses
+most, codes = 2, []
+with Server(sys.argv[1], Path(sys.argv[2]), "--host", "::", "--connections-each", most) as server:
+    def connect(address):
+        return socket.create_connection(("2001:db8::1", server.port), 20, (address, 0))
+    busy = [connect(f"2001:db8::{n}") for n in (2, 3)]
+    for client in busy:
+        client.sendall(post()[:-3])
+    for address in ("2001:db8::4", "2001:db8:0:1::1"):
+        with connect(address) as other:
+            other.sendall(post())
+            codes += statuses(read_all(other)[0])
+text = (Path(sys.argv[2]) / "said").read_text()
+print(codes, '"client":"2001:db8:0:1::1"' in text)
+"""
+
+
+def test_ipv6_addresses_of_one_network_are_one_client(run, tmp_path):
+    """In a network of its own, which has several addresses."""
+    addresses = " ".join(f"2001:db8::{n}" for n in (1, 2, 3, 4)) + " 2001:db8:0:1::1"
+    make = f"ip link set lo up && for a in {addresses}; do ip addr add $a/128 dev lo nodad || exit 9; done && exec "
+    words = ["unshare", "-rn", "sh", "-c", make + '"$@"', "sh", sys.executable, "-c", IPV6, run, tmp_path]
+    if shutil.which("unshare") is None or subprocess.run([*words[:6], "true"], check=False).returncode:
+        pytest.skip("there are no networks of one's own here")
+    found = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert found.stdout == "[503, 200] True\n", found
 
 
 @pytest.mark.parametrize("authorized", [True, False])

@@ -262,6 +262,15 @@ def test_a_file_cut_off_under_a_reader_is_an_error(path, left):
         refuses(StoreError, r"cut off: \d+ bytes", act)
 
 
+def test_a_lock_cut_off_under_a_reader_is_an_error(path):
+    with made(path) as store:
+        os.truncate(path / "lock.mdb", 0)
+        for act in (lambda: store.get_tables(BOTH), lambda: store.update_tables(BOTH, plus_one), store.current):
+            refuses(StoreError, r"lost its lock\.mdb", act)
+    with opened(path) as store:
+        assert is_whole(store)
+
+
 @pytest.mark.parametrize("how", ["address", "option"])
 def test_a_read_only_store_reads_and_refuses_writes(path, how):
     made(path).close()

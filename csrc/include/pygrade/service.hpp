@@ -39,13 +39,15 @@ struct Gauge {
   std::string_view name;  // "pygrade_" and letters, digits or _; one that ends with _total is a counter
   std::string_view help;  // a sentence
   double value = 0.0;
+  std::string labels = {};  // such as {tenant="a"}; figures of one name follow one another
 };
 
 class PYGRADE_API Service {
  public:
   // `run`: the directory that `pygrade pipeline` or `pygrade train` wrote, or a policy's; `config_json`: an object with
-  // the keys of docs/SERVICE.md,
-  // "{}" for the defaults. ArtifactError, StoreError, or std::invalid_argument that names the key.
+  // the keys of docs/SERVICE.md, "{}" for the defaults. `run` may be empty if the key `runs` names others.
+  // ArtifactError, StoreError, or std::invalid_argument that names the key; of several runs one must load, and
+  // `warnings` names others.
   Service(const std::string& run, std::string_view config_json);
   // Serves from a store that is open already.
   Service(const std::string& run, std::string_view config_json, std::shared_ptr<Store> store);
@@ -71,9 +73,9 @@ class PYGRADE_API Service {
   // The interface as an OpenAPI document in JSON, the answer of /openapi.json.
   static std::string openapi();
 
-  // Looks at the run's artifact and the arms' policies, loads what changed and publishes all of it in one step. True if
-  // something changed. If a part can't be loaded everything stays as it is; the failure is counted and named in the
-  // body of /readyz. Call it every few seconds and on a signal. It throws nothing.
+  // Looks at each run's artifact and its arms' policies, loads what changed and publishes all of it in one step. True
+  // if something changed. If a part can't be loaded everything of that run stays as it is; the failure is counted and
+  // named in the body of /readyz. Call it every few seconds and on a signal. It throws nothing.
   bool refresh() noexcept;
 
   // From now on /readyz answers 503; other requests are served on. Flushes the logs.
@@ -84,8 +86,9 @@ class PYGRADE_API Service {
   void set_gauges(std::function<void(std::vector<Gauge>&)> read);
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  struct Impl;  // serves one run
+  struct Runs;
+  std::unique_ptr<Runs> runs_;
 };
 
 }  // namespace pygrade::inline v0_2

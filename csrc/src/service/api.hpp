@@ -105,6 +105,7 @@ inline constexpr Field rank_fields[] = {
     {"deadline_ms", amount,
      "after which the page of an unknown user is answered; deadline_ms of the service if absent"},
     {"arm", key_text, "an arm by name, instead of the user's own"},
+    {"policy", key_text, "the run that answers, one of runs in the options; that without a name if absent"},
     {"request_id", key_text, "the id by which feedback is joined; a new one if absent"},
 };
 
@@ -122,6 +123,7 @@ inline constexpr Field event_fields[] = {
 
 inline constexpr Field update_fields[] = {
     {"events", R"(["#Event"])", "feedback, at most max_events", {}, true},
+    {"policy", key_text, "the run whose pages the feedback is on; that without a name if absent"},
 };
 
 // --- options
@@ -188,6 +190,15 @@ inline constexpr Field service_options[] = {
     {"file_seconds", number, "after which a file of a log is complete", "300"},
     {"feedback", text, "directory of the log of feedback"},
     {"seed", count, "of the exploration; the system's if absent"},
+    {"runs", R"({"type":"object","additionalProperties":{"$ref":"#/components/schemas/Run"}})",
+     "other runs, by the names that requests give in policy: run, its directory, and the run's own options over those "
+     "above; arms, shadow, test, store and history are not handed down, and logs go to runs/NAME in the directories "
+     "above",
+     "{}"},
+};
+
+inline constexpr Field run_fields[] = {
+    {"run", text, "directory of the run", {}, true},
 };
 
 }  // namespace pygrade::inline v0_2::detail::api

@@ -162,8 +162,7 @@ Duration read_duration(JsonReader& reader, const Argument& argument, double most
   return Duration(std::llround(read_number(reader, argument, 0.1, most_units) * 1000.0));
 }
 
-void read_option(ServiceConfig& config, double& explore, JsonReader& reader, const Argument& argument,
-                 const fs::path& run) {
+void read_option(ServiceConfig& config, double& explore, JsonReader& reader, const Argument& argument) {
   const std::string_view key = argument.key;
   for (const auto& [name, member, least] : counts)
     if (key == name) config.*member = read_integer(reader, argument, least, most);
@@ -175,7 +174,10 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
     auto& address = key == "store" ? config.store : config.history;
     if (reader.peek() == Json::Type::string) address = reader.string();
     if (!address || address->empty() || address->size() > max_path)
-      throw InputError(key, std::string(key) + " is no address; want a text of 1 to 4096 bytes");
+      throw InputError(argument.text(), argument.text() + " is no address; want a text of 1 to 4096 bytes");
+    constexpr std::string_view lmdb = "lmdb:";
+    if (key == "history" && address->starts_with(lmdb))
+      address = std::string(lmdb) + (config.run / address->substr(lmdb.size())).lexically_normal().string();
   } else if (key == "history_days") {
     config.history_ttl = read_number(reader, argument, 1e-3, 36'500.0) * 86'400.0;
   } else if (key == "deadline_ms") {
@@ -194,40 +196,124 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
       (part.key == "weights" ? explore : config.shuffle) = read_number(reader, part, 0.0, 1.0);
     });
   } else if (key == "arms") {
-    config.arms = read_arms(reader, argument, api::arm_fields, run);
+    config.arms = read_arms(reader, argument, api::arm_fields, config.run);
   } else if (key == "shadow") {
-    config.shadows = read_arms(reader, argument, api::shadow_fields, run);
+    config.shadows = read_arms(reader, argument, api::shadow_fields, config.run);
   } else if (key == "salt") {
     config.salt = read_text(reader, argument, max_path);
   } else if (key == "exposures" || key == "feedback") {  // an absolute path stands for itself
-    (key == "exposures" ? config.exposures : config.feedback) = run / read_text(reader, argument, max_path);
+    (key == "exposures" ? config.exposures : config.feedback) = config.run / read_text(reader, argument, max_path);
   } else if (key == "seed") {
     config.seed = static_cast<std::uint32_t>(read_integer(reader, argument, 0, (std::int64_t{1} << 31) - 1));
   }
 }
 
-}  // namespace
-
-ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
-  ServiceConfig config;
-  config.arms[0].explore = absent;
-  double explore = 0.0;
-  try {
-    JsonReader reader(json);
-    if (reader.peek() != Json::Type::object) refuse("config", reader, "a JSON object");
-    reader.enter_object();
-    read_options(reader, "", api::service_options,
-                 [&](const Argument& argument) { read_option(config, explore, reader, argument, run); });
-    reader.end();
-  } catch (const JsonError& error) {
-    throw InputError("config", "config is no JSON: " + std::string(error.what()));
-  }
+void check(ServiceConfig& config, double explore) {
   fill_in(config, explore);
   check_shares(config);
   if (config.test && config.arms.size() < 2)
     throw InputError("test", "test is true, and arms has " + std::to_string(config.arms.size()) + "; want two or more");
   if (config.test && !config.exposures)
     throw InputError("test", "test is true without exposures; want the directory in which the arms' slots are logged");
+}
+
+// A run with a name, by the options of all with its own over them. Policies, test and stores are no options of all, and
+// logs have directories of their own, so that nothing of one run mixes with another.
+ServiceConfig read_run(const ServiceConfig& common, double explore, std::string_view name, std::string_view text) {
+  ServiceConfig config = common;
+  const std::string prefix = "runs." + std::string(name) + ".";
+  config.name = name;
+  config.arms = {{.name = "main", .explore = absent}};
+  config.shadows.clear();
+  config.test = false;
+  config.store = config.history = {};
+  for (auto* log : {&config.exposures, &config.feedback})
+    if (*log) *log = **log / "runs" / name;
+  const Json tree = Json::parse(text);
+  const Json* place = tree.type == Json::Type::object ? tree.find("run") : nullptr;
+  if (place == nullptr || place->type != Json::Type::string || place->string.empty())
+    throw InputError(prefix + "run", prefix + "run is missing; want the directory of a run");
+  config.run = place->string;
+  JsonReader reader(text);
+  reader.enter_object();
+  try {
+    read_keys(
+        reader, prefix, api::service_options,
+        [&](const Argument& argument) {
+          if (argument.key == "runs") refuse_unknown(argument, "the options of one run");
+          read_option(config, explore, reader, argument);
+        },
+        [&](const Argument& argument) {
+          if (argument.key != "run") refuse_unknown(argument, joined(api::service_options, &api::Field::name));
+          reader.skip();
+        });
+    check(config, explore);
+  } catch (const InputError& error) {
+    if (error.argument.starts_with(prefix)) throw;
+    throw InputError(prefix + error.argument, prefix + error.what());
+  }
+  return config;
+}
+
+void read_runs(ServiceConfig& config, double explore, std::string_view text) {
+  JsonReader reader(text);
+  enter_object(reader, "runs");
+  for (std::string_view name; reader.next_key(name);) {
+    const std::string quoted = json_quote(name);
+    JsonReader label(quoted);
+    read_name(label, "name in runs");
+    config.runs.push_back(read_run(config, explore, name, reader.skip()));
+    config.runs.back().runs.clear();
+  }
+  if (config.runs.size() > max_arms)
+    throw InputError("runs",
+                     "runs has " + std::to_string(config.runs.size()) + "; want at most " + std::to_string(max_arms));
+}
+
+// No run may write where another does.
+void check_places(const ServiceConfig& config) {
+  std::vector<std::string> taken;
+  const auto take = [&](const ServiceConfig& of, const char* option, const std::string& place) {
+    if (place.empty()) return;
+    const std::string argument = of.name.empty() ? option : "runs." + of.name + "." + option;
+    if (std::ranges::find(taken, option + place) != taken.end())
+      throw InputError(argument, argument + " is that of another run; want one of its own");
+    taken.push_back(option + place);
+  };
+  const auto take_all = [&](const ServiceConfig& of) {
+    take(of, "exposures", of.exposures.value_or("").lexically_normal().string());
+    take(of, "feedback", of.feedback.value_or("").lexically_normal().string());
+    if (of.history != "none") take(of, "history", of.history.value_or(""));
+  };
+  take_all(config);
+  for (const ServiceConfig& run : config.runs) take_all(run);
+}
+
+}  // namespace
+
+ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
+  ServiceConfig config;
+  config.run = run;
+  config.arms[0].explore = absent;
+  double explore = 0.0;
+  std::string_view runs;
+  try {
+    JsonReader reader(json);
+    if (reader.peek() != Json::Type::object) refuse("config", reader, "a JSON object");
+    reader.enter_object();
+    read_options(reader, "", api::service_options, [&](const Argument& argument) {
+      if (argument.key == "runs")
+        runs = reader.skip();
+      else
+        read_option(config, explore, reader, argument);
+    });
+    reader.end();
+    check(config, explore);
+    if (!runs.empty()) read_runs(config, explore, runs);
+    check_places(config);
+  } catch (const JsonError& error) {
+    throw InputError("config", "config is no JSON: " + std::string(error.what()));
+  }
   return config;
 }
 

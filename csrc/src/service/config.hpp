@@ -30,6 +30,9 @@ struct ServiceConfig {
   static ServiceConfig parse(std::string_view json, const std::filesystem::path& run);
   bool operator==(const ServiceConfig&) const = default;
 
+  std::string name;                 // of the run, which requests name; "": it has none
+  std::filesystem::path run;        // its directory
+  std::vector<ServiceConfig> runs;  // others that are served, each with a name
   std::optional<std::string> store;
   std::optional<std::chrono::microseconds> deadline;
   std::int64_t max_k = 1000, max_candidates = 10'000, max_events = 10'000;

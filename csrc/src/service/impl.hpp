@@ -7,11 +7,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "pygrade/exposures.hpp"
+#include "pygrade/function_ref.hpp"
 #include "pygrade/service.hpp"
 #include "service/json_lines.hpp"
 #include "service/json_writer.hpp"
@@ -92,16 +94,12 @@ enum class Exploration : std::uint8_t { none, drawn, shuffled };
 }  // namespace detail
 
 struct Service::Impl {
-  Impl(const std::filesystem::path& run, std::string_view config_json, std::shared_ptr<Store> store);
+  Impl(const detail::ServiceConfig& config, std::shared_ptr<Store> store);
 
-  std::optional<std::string_view> handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
-                                              Response& response);
   bool refresh();
   void drain();
 
   Response answer(detail::Endpoint endpoint, const ServiceRequest& request, detail::Context& context);
-  std::optional<std::string_view> answer_next(detail::Endpoint endpoint, const ServiceRequest& request,
-                                              std::shared_ptr<void>& batch, Response& response);
 
   // --- pages (rank.cpp)
   detail::Ranked rank(const ServiceRequest& given, detail::Context& context, bool shown);
@@ -145,20 +143,20 @@ struct Service::Impl {
   std::string_view store_state() const;  // as /readyz says it; "": there is none
   bool ready() const;
   std::vector<std::string> warnings() const;
-  std::string ready_body();
-  std::string metrics_body();
-  std::string status_body();
+  void write_ready(detail::JsonWriter& out);  // keys of an open object, as write_status
+  void write_status(detail::JsonWriter& out, std::span<const Gauge> gauges);
+  detail::Series series();
   detail::Json test_reading() const;  // (test_page.cpp) ArtifactMissing, JsonError
   Response test_answer(const ServiceRequest& request) const;
   void write_arm(const detail::Metrics::Window& window, const detail::Release& release, std::size_t place,
                  detail::JsonWriter& out) const;
-  void write_counters(const detail::Metrics::Window& window, const detail::Release& release, detail::JsonWriter& out);
+  void write_counters(const detail::Metrics::Window& window, const detail::Release& release,
+                      std::span<const Gauge> gauges, detail::JsonWriter& out);
   void write_reloads(detail::JsonWriter& out);
   detail::Figures figures(const detail::Metrics::Window& window, const detail::Release& release);
-  std::vector<Gauge> read_gauges();
 
-  const std::filesystem::path run;
   const detail::ServiceConfig config;
+  const std::filesystem::path run;
   const detail::Sources sources;
   const detail::Naming naming;
   const std::shared_ptr<Store> store;  // null, as the pipeline: of a policy's run
@@ -187,12 +185,53 @@ struct Service::Impl {
   std::mutex telling;  // guards loads and last_error
   std::deque<Reload> loads;
   std::string last_error;
-  std::mutex asking;  // guards gauges
-  std::function<void(std::vector<Gauge>&)> gauges;
 
  private:
   void tell(const std::string& error);
   void check_store();
+};
+
+// What is served: the run without a name, if there is one, and those that requests name.
+struct Service::Runs {
+  Runs(const std::filesystem::path& run, std::string_view config_json, const std::shared_ptr<Store>& store);
+
+  std::optional<std::string_view> handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
+                                              Response& response);
+  bool refresh();
+  void drain();
+  std::vector<std::string> warnings();
+
+  struct Run {
+    explicit Run(const detail::ServiceConfig& given) : config(given) {}
+    const detail::ServiceConfig config;
+    std::unique_ptr<Impl> owner;
+    std::atomic<Impl*> impl{nullptr};  // null until the run could be loaded, then the same for ever
+    std::string error;                 // why it could not; guarded by Runs::telling
+    std::chrono::steady_clock::time_point next_try{};
+  };
+
+  std::mutex asking;  // guards gauges
+  std::function<void(std::vector<Gauge>&)> gauges;
+
+ private:
+  struct Batch;
+  void load(Run& run, const std::shared_ptr<Store>& store);
+  Run& find(const std::optional<std::string>& name);
+  Impl& loaded(Run& run);
+  Impl& lead();  // the first that is loaded: it counts requests that are of no run
+  std::string error_of(Run& run);
+  std::optional<std::string_view> answer_next(detail::Endpoint endpoint, const ServiceRequest& request,
+                                              std::shared_ptr<void>& batch, Response& response, Impl*& by);
+  Response remove_user(std::string_view target);
+  void write_all(detail::JsonWriter& out, FunctionRef<void(Run&)> write);
+  Response ready_answer();
+  std::string metrics_body();
+  std::string status_body();
+  std::vector<Gauge> read_gauges();
+
+  const detail::ServiceConfig config;
+  std::deque<Run> all;
+  std::mutex refreshing, telling;
 };
 
 namespace detail {

@@ -116,7 +116,7 @@ double stability_index(std::span<const double> counts, std::span<const double> s
 // The duration below which `share` of those in a histogram's bins lie, by interpolation; NaN if it has none.
 double quantile(std::span<const double> bins, double share);
 
-// A family of one series.
-void write_gauge(const Gauge& gauge, std::string& out);
+// A series; `first`: of its family.
+void write_gauge(const Gauge& gauge, bool first, std::string& out);
 
 }  // namespace pygrade::inline v0_2::detail

@@ -150,6 +150,7 @@ constexpr Field ready_fields[] = {
     always("policies", texts_by_name, "version by arm"),
     always("store", store_state, "null: a policy's run needs none"),
     always("reload_error", maybe_text, "why what is on disk could not be loaded; null: it is in service"),
+    {"runs", any_object, "artifact, policies, store and reload_error of the other runs, by name"},
 };
 
 constexpr Field arm_status_fields[] = {
@@ -223,6 +224,7 @@ constexpr Field status_fields[] = {
     always("counters", numbers_by_name, "the series of /metrics that have no labels"),
     always("reloads", R"(["#Reload"])", "the last 20"),
     always("online", any_object, "record of the online learner, if one runs"),
+    {"runs", any_object, "the same of the other runs, by name; error alone of one that could not be loaded"},
 };
 
 struct Component {
@@ -272,6 +274,7 @@ constexpr Component components[] = {
      service_options,
      {},
      false},
+    {"Run", "A run with a name: its directory, and options of its own over those of all.", run_fields},
     {"Arm", "A policy and its users.", arm_fields, {}, false},
     {"Explore", "Shares of the pages that explore.", explore_fields, {}, false},
     {"Shadow", "A policy that is compared and never served.", shadow_fields, {}, false},
@@ -330,6 +333,8 @@ constexpr Failure failures[] = {
     {"408", "the head took more than 10 s, or the body more than 30 s"},
     {"413", "the body is larger than max_body_bytes", true},
     {"415", "the body is encoded; it is wanted plain", true},
+    {"429", "the tenant whose token this is is over its limit of pages in progress or requests a second", false, false,
+     true},
     {"431", "the head is larger than 64 KiB or has more than 100 fields"},
     {"500", "a fault of the service", true},
     {"503", "too many requests are in progress, or connections open; or the store or the feedback log failed an update",

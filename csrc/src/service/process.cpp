@@ -3,10 +3,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <sstream>
 
 #include "service/registry.hpp"
@@ -43,8 +41,11 @@ void add_process_figures(Figures& figures) {
     figures.set("process_resident_memory_bytes", resident * page);
   }
   std::error_code error;
-  if (const std::filesystem::directory_iterator files("/proc/self/fd", error); !error)  // which is one of them
-    figures.set("process_open_fds", static_cast<double>(std::distance(begin(files), end(files)) - 1));
+  double open = -1.0;  // the directory itself is one of them
+  for (std::filesystem::directory_iterator file("/proc/self/fd", error); !error && file != end(file);
+       file.increment(error))
+    ++open;
+  if (!error) figures.set("process_open_fds", open);  // no report may fail for it
   if (rlimit limit{}; ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
     figures.set("process_max_fds", static_cast<double>(limit.rlim_cur));
   static const double start = start_of_process();

@@ -150,25 +150,28 @@ void histogram(std::string_view family, const std::string& labels, std::span<con
 
 std::span<const Family> all_families() { return family_list; }
 
-void write_prometheus(const Registry& registry, const std::vector<double>& numbers, const Figures& figures,
-                      std::string& out) {
-  const auto series = registry.series();
-  auto counted = series.begin();
-  auto computed = figures.values().begin();
-  for (std::size_t f = 0; f < std::size(family_list); ++f) {
-    const std::string name(family_list[f].name);
-    std::string lines;
-    for (; counted != series.end() && counted->first.first == f; ++counted) {
-      const auto& [key, index] = *counted;
-      if (index >= numbers.size()) continue;  // made after the numbers were read
-      if (family_list[f].type == "histogram")
-        histogram(name, key.second, std::span(numbers).subspan(index, Histogram::cells), lines);
+void write_prometheus(std::span<const Series> parts, std::string& out) {
+  std::vector<std::string> texts(std::size(family_list));  // the lines of each family, of all parts
+  for (const Series& part : parts) {
+    const auto labeled = [&](const std::string& labels) {
+      if (part.label.empty()) return labels;
+      return "{" + part.label + (labels.empty() ? "}" : "," + labels.substr(1));
+    };
+    for (const auto& [key, index] : part.registry ? part.registry->series() : std::map<Registry::Key, std::size_t>()) {
+      const auto& [family, labels] = key;
+      const std::string name(family_list[family].name);
+      if (index >= part.numbers.size()) continue;  // made after the numbers were read
+      if (family_list[family].type == "histogram")
+        histogram(name, labeled(labels), std::span(part.numbers).subspan(index, Histogram::cells), texts[family]);
       // A request that never came is no series; plain counters start with 0.
-      else if (numbers[index] != 0.0 || name != "pygrade_requests_total")
-        line(name + key.second, numbers[index], lines);
+      else if (part.numbers[index] != 0.0 || name != "pygrade_requests_total")
+        line(name + labeled(labels), part.numbers[index], texts[family]);
     }
-    for (; computed != figures.values().end() && computed->first.first == f; ++computed)
-      line(name + computed->first.second, computed->second, lines);
+    for (const auto& [key, value] : part.figures.values())
+      line(std::string(family_list[key.first].name) + labeled(key.second), value, texts[key.first]);
+  }
+  for (std::size_t f = 0; f < std::size(family_list); ++f) {
+    const std::string name(family_list[f].name), &lines = texts[f];
     if (lines.empty()) continue;
     out.append("# HELP ").append(name).append(" ").append(family_list[f].help).append("\n");
     out.append("# TYPE ").append(name).append(" ").append(family_list[f].type).append("\n");
@@ -176,10 +179,12 @@ void write_prometheus(const Registry& registry, const std::vector<double>& numbe
   }
 }
 
-void write_gauge(const Gauge& gauge, std::string& out) {
-  out.append("# HELP ").append(gauge.name).append(" ").append(gauge.help).append("\n");
-  out.append("# TYPE ").append(gauge.name).append(gauge.name.ends_with("_total") ? " counter\n" : " gauge\n");
-  line(std::string(gauge.name), gauge.value, out);
+void write_gauge(const Gauge& gauge, bool first, std::string& out) {
+  if (first) {
+    out.append("# HELP ").append(gauge.name).append(" ").append(gauge.help).append("\n");
+    out.append("# TYPE ").append(gauge.name).append(gauge.name.ends_with("_total") ? " counter\n" : " gauge\n");
+  }
+  line(std::string(gauge.name) + gauge.labels, gauge.value, out);
 }
 
 }  // namespace pygrade::inline v0_2::detail

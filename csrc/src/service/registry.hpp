@@ -138,8 +138,15 @@ class Figures {
 // Memory, processor time, open files and start of this process, as far as the system tells.
 void add_process_figures(Figures& figures);
 
-// Prometheus text of numbers as `registry.read()` gave them, and of figures.
-void write_prometheus(const Registry& registry, const std::vector<double>& numbers, const Figures& figures,
-                      std::string& out);
+// Series of one run.
+struct Series {
+  const Registry* registry = nullptr;  // null: figures alone
+  std::vector<double> numbers = {};    // as registry->read() gave them
+  Figures figures = {};
+  std::string label = {};  // that all of them get: name="value"; "": none
+};
+
+// Prometheus text of all.
+void write_prometheus(std::span<const Series> parts, std::string& out);
 
 }  // namespace pygrade::inline v0_2::detail

@@ -100,12 +100,8 @@ bool rank_alike(const Served& a, const Served& b) {
   return !p.valued() && of_a.values == of_b.values;
 }
 
-// Relative paths of LMDB are those of the run.
-std::string history_address(const ServiceConfig& config, const fs::path& run) {
-  constexpr std::string_view lmdb = "lmdb:";
-  if (!config.history) return std::string(lmdb) + (*config.exposures / "history").string();
-  if (!config.history->starts_with(lmdb)) return *config.history;
-  return std::string(lmdb) + (run / config.history->substr(lmdb.size())).string();
+std::string history_address(const ServiceConfig& config) {
+  return config.history ? *config.history : "lmdb:" + (*config.exposures / "history").string();
 }
 
 // Name of the ranking of a policy's training that reads plain predictions alone: of an expected value rather than
@@ -244,9 +240,9 @@ void Sources::add_history(Served& served, Release& release) const {
     return;
   release.histories.push_back(served.history);
   if (history_store_ == nullptr && config_.history != "none")
-    history_store_ = std::make_shared<HistoryStore>(
-        open_store(history_address(config_, run_), {.create = true, .wait_for_server = false}),
-        HistoryStoreOptions{.salt = config_.salt, .ttl = config_.history_ttl});
+    history_store_ =
+        std::make_shared<HistoryStore>(open_store(history_address(config_), {.create = true, .wait_for_server = false}),
+                                       HistoryStoreOptions{.salt = config_.salt, .ttl = config_.history_ttl});
   release.history_store = history_store_;
 }
 

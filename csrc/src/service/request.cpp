@@ -17,7 +17,7 @@ namespace pygrade::inline v0_2::detail {
 namespace {
 
 constexpr std::size_t max_text = 256, max_groups = 16, max_item_features = 256;
-constexpr std::string_view batch_key = "requests";
+constexpr std::string_view batch_key = "requests", policy_key = "policy";
 constexpr std::size_t any_size = std::numeric_limits<std::size_t>::max();
 constexpr std::int64_t last_time = std::int64_t{1} << 53;
 constexpr double most = 1e30;  // of predictions, values and boosts
@@ -64,6 +64,19 @@ void open(JsonReader& reader, std::string_view text, const ServiceConfig& config
   reader.start(text, limits_of(config));
   if (reader.peek() != Json::Type::object) refuse("body", reader, "a JSON object");
   reader.enter_object();
+}
+
+std::vector<TensorView> read_tensors(std::string_view body, TensorMetadata* metadata) {
+  try {
+    return read_safetensors(std::as_bytes(std::span(body)), metadata);
+  } catch (const SafetensorsError& error) {
+    throw InputError("body", "the body is no safetensors file: " + std::string(error.what()));
+  }
+}
+
+// `policy` as far as it is left to who reads the request: the own run alone.
+void check_run(JsonReader& reader, const Argument& argument, const ServiceConfig& config) {
+  if (const std::string name(read_text(reader, argument, max_text)); name != config.name) refuse_run(name, config);
 }
 
 std::string shape_text(std::span<const std::int64_t> shape) {
@@ -176,19 +189,51 @@ void RankInput::clear(const ServiceConfig& config) {
   std::apply([](auto&... list) { (list.clear(), ...); }, lists(*this));
 }
 
-std::optional<std::vector<std::string_view>> RankInput::split(std::string_view body, const ServiceConfig& config) {
-  return read_body([&]() -> std::optional<std::vector<std::string_view>> {
-    open(reader_, body, config);
+Envelope read_envelope(std::string_view body, const ServiceConfig& config, bool batches, bool tensors) {
+  // Without the word a body names no run; where it stands in a text alone, what comes before it is skipped in vain.
+  const bool named = !config.runs.empty() && body.find(policy_key) != body.npos;
+  Envelope envelope;
+  std::string metadata;
+  if (tensors && named) {
+    TensorMetadata texts;
+    read_tensors(body, &texts);
+    metadata = find_text(texts, "request");
+    body = metadata;
+    if (metadata.empty()) return envelope;
+  }
+  if (!(batches && !tensors) && !named) return envelope;
+  read_body([&] {
+    JsonReader reader;
+    open(reader, body, config);
     std::string_view key;
-    if (!reader_.next_key(key) || key != batch_key) return {};
-    std::vector<std::string_view> requests;
-    read_list(reader_, batch_key, static_cast<std::size_t>(config.max_batch),
-              [&](const Argument&) { requests.push_back(reader_.skip()); });
-    while (reader_.next_key(key))
-      throw InputError(key, std::string(key) + " stands beside requests; want it in each of them");
-    reader_.end();
-    return requests;
+    for (bool first = true; reader.next_key(key); first = false) {
+      if (first && batches && !tensors && key == batch_key) {
+        auto& requests = envelope.requests.emplace();
+        read_list(reader, batch_key, static_cast<std::size_t>(config.max_batch),
+                  [&](const Argument&) { requests.push_back(reader.skip()); });
+        while (reader.next_key(key))
+          throw InputError(key, std::string(key) + " stands beside requests; want it in each of them");
+        reader.end();
+        return;
+      }
+      if (!named) return;
+      if (key != policy_key || reader.peek() == Json::Type::null) {
+        reader.skip();
+        continue;
+      }
+      envelope.policy = read_text(reader, policy_key, max_text);
+      return;
+    }
   });
+  return envelope;
+}
+
+void refuse_run(const std::optional<std::string>& name, const ServiceConfig& config) {
+  const bool has_other = !config.run.empty();  // the run without a name
+  const std::string names = joined(config.runs, &ServiceConfig::name);
+  throw InputError(policy_key, (name ? "policy is '" + *name + "'" : "policy is missing") + "; want " +
+                                   (names.empty() ? "none: one run is served, which has no name"
+                                                  : "one of " + names + (has_other ? ", or none" : "")));
 }
 
 void RankInput::parse(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
@@ -251,6 +296,7 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
 #include "pygrade/request.def"
   if (key == "page_terms") page_terms = read_boolean(reader_, argument);
   if (key == "scenario") scenario = read_text(reader_, argument, max_text);
+  if (key == policy_key) check_run(reader_, argument, config);
   if (key == "request_id") request_id = read_text(reader_, argument, max_text);
   if (key == "timestamp") {
     timestamp = read_integer(reader_, argument, -last_time, last_time);
@@ -325,14 +371,8 @@ void RankInput::read_vectors(const Reading& reading, const Argument& argument, F
 void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming,
                               const Release& release, bool page) {
   clear(config);
-  const auto content = std::as_bytes(std::span(body));
-  std::vector<TensorView> tensors;
   TensorMetadata metadata;
-  try {
-    tensors = read_safetensors(content, &metadata);
-  } catch (const SafetensorsError& error) {
-    throw InputError("body", "the body is no safetensors file: " + std::string(error.what()));
-  }
+  const std::vector<TensorView> tensors = read_tensors(body, &metadata);
   metadata_ = find_text(metadata, "request");
   const std::string_view order_text = find_text(metadata, "tasks");
   std::vector<std::string> order = release.tasks;
@@ -831,6 +871,7 @@ void UpdateInput::parse(std::string_view body, const ServiceConfig& config, cons
   read_body([&] {
     open(reader_, body, config);
     read_known(reader_, "", api::update_fields, config, unknown_keys, [&](const Argument& list) {
+      if (list.key == policy_key) return check_run(reader_, list, config);
       has_events = true;
       read_list(reader_, list, static_cast<std::size_t>(config.max_events), [&](const Argument& element) {
         EventInput event;

@@ -34,6 +34,17 @@ struct Naming {
   Ids users, items;
 };
 
+// What decides who reads a body: no value of it is converted.
+struct Envelope {
+  std::optional<std::vector<std::string_view>> requests;  // of {"requests": […]}, each checked to be JSON
+  std::optional<std::string> policy;                      // the run it names, looked for if the service has several
+};
+// InputError. `batches`: there may be several requests in it; `tensors`: it is in the safetensors format.
+Envelope read_envelope(std::string_view body, const ServiceConfig& config, bool batches, bool tensors);
+
+// A request names a run that the service does not have.
+[[noreturn]] void refuse_run(const std::optional<std::string>& name, const ServiceConfig& config);
+
 // Input of /v1/rank, /v1/explain and /v1/weights. Texts point into the body and the reader's memory. Reused, it keeps
 // its memory.
 struct RankInput {
@@ -43,9 +54,6 @@ struct RankInput {
   // Parses tensors in the safetensors format, with the other keys as JSON in the metadata "request".
   void parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
                      bool page);
-
-  // The requests of a body {"requests": […]}, each checked to be JSON; nothing of any other body.
-  std::optional<std::vector<std::string_view>> split(std::string_view body, const ServiceConfig& config);
 
   PageRules rules() const;     // of the candidates
   std::size_t memory() const;  // bytes that are held

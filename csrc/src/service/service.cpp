@@ -1,11 +1,10 @@
-// Requests to answers, and reloads.
+// One run: what it is made of, and reloads.
 #include "pygrade/service.hpp"
 
 #include <algorithm>
 #include <random>
 
 #include "service/impl.hpp"
-#include "service/openapi.hpp"
 #include "util/files.hpp"
 
 namespace pygrade::inline v0_2 {
@@ -18,8 +17,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view json_type = "application/json";
-constexpr std::string_view text_type = "text/plain; version=0.0.4; charset=utf-8";
-constexpr std::string_view html_type = "text/html; charset=utf-8";
 constexpr std::string_view tensor_type = "application/safetensors";
 constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
 constexpr std::size_t kept_reloads = 20;
@@ -58,63 +55,6 @@ std::shared_ptr<Store> store_of(const fs::path& run, const ServiceConfig& config
   return open_store(address, {.wait_for_server = false});  // the service starts without it
 }
 
-// The answers of a batch so far.
-struct Batch {
-  explicit Batch(std::vector<std::string_view> views) : requests(std::move(views)) {}
-
-  std::vector<std::string_view> requests;
-  std::size_t done = 0;
-  JsonWriter out;
-  Clock::time_point start = Clock::now();
-};
-
-struct Route {
-  Endpoint endpoint;
-  std::string_view method;
-};
-
-constexpr std::string_view user_path = "/v1/users/";
-
-Route route_of(std::string_view path) {
-  if (path.starts_with(user_path)) return {on_users, "DELETE"};
-  for (std::size_t e = 0; e < on_other; ++e)
-    if (path == endpoint_names[e])
-      return {static_cast<Endpoint>(e), e <= on_weights ? std::string_view("POST") : std::string_view("GET")};
-  return {on_other, ""};
-}
-
-// An error of the core about a request, with the argument that it is about by its first word.
-InputError translated(const std::invalid_argument& error) {
-  std::string message = error.what();
-  constexpr std::string_view item_ids = "item_ids";
-  if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
-  const std::string word = message.substr(0, message.find_first_of(" ["));
-  for (const api::Field& field : api::rank_fields)
-    if (word == field.name) return {word, message};
-  for (const api::Field& field : api::rules_fields)
-    if (word == field.name) return {"rules." + word, "rules." + message};
-  if (message.starts_with("no candidate is left"))
-    return {"items", "no candidate is left: items is empty, or every eligible item is among those seen"};
-  return {"body", message};
-}
-
-// The answer, or that of its error: what is wrong with a request is an std::invalid_argument wherever it is found.
-template <class Answer>
-Response guard(Answer&& answer) {
-  try {
-    return answer();
-  } catch (const InputError& error) {
-    return error_response(400, error.argument, error.what());
-  } catch (const std::invalid_argument& error) {
-    const InputError about = translated(error);
-    return error_response(400, about.argument, about.what());
-  } catch (const StoreError& error) {
-    return error_response(503, "", error.what());
-  } catch (const std::exception& error) {
-    return error_response(500, "", error.what());
-  }
-}
-
 }  // namespace
 
 void ContextPool::release(std::unique_ptr<Context> context) noexcept {
@@ -150,29 +90,9 @@ std::size_t Context::memory() const {
   return bytes;
 }
 
-bool detail::names_tensors(std::string_view header) {
-  const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
-  while (!header.empty()) {
-    const std::string_view entry = header.substr(0, header.find(','));
-    header.remove_prefix(std::min(entry.size() + 1, header.size()));
-    std::string_view type = entry.substr(0, entry.find(';'));
-    while (type.starts_with(' ')) type.remove_prefix(1);
-    while (type.ends_with(' ')) type.remove_suffix(1);
-    if (std::ranges::equal(type, tensor_type, same)) return true;
-  }
-  return false;
-}
-
-Response detail::error_response(int status, std::string_view argument, std::string_view message) {
-  JsonWriter out;
-  out.begin_object().known_key("error").begin_object().text_field("argument", argument);
-  out.field("message", message).end_object().end_object();
-  return {status, json_type, out.take()};
-}
-
-Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std::shared_ptr<Store> store_given)
-    : run(run_given),
-      config(ServiceConfig::parse(config_json, run)),
+Service::Impl::Impl(const ServiceConfig& given, std::shared_ptr<Store> store_given)
+    : config(given),
+      run(config.run),
       sources(run, config),
       naming(naming_of(run, sources.is_policy())),
       store(store_given != nullptr ? std::move(store_given) : store_of(run, config, sources.is_policy())),
@@ -221,93 +141,6 @@ Response Service::Impl::answer(detail::Endpoint endpoint, const ServiceRequest& 
                      : endpoint == on_explain ? explain_body(request, context)
                                               : weights_body(request, context);
   return {200, json_type, std::move(text), context.request_id};
-}
-
-// A request, or the next one of several in one body, each of which gets its answer or its error.
-std::optional<std::string_view> Service::Impl::answer_next(detail::Endpoint endpoint, const ServiceRequest& request,
-                                                           std::shared_ptr<void>& progress, Response& response) {
-  const Loan context(contexts);
-  if (progress == nullptr) {
-    std::optional<std::vector<std::string_view>> requests;
-    if (endpoint != on_explain && !names_tensors(request.content_type))
-      requests = (*context).input.split(request.body, config);
-    if (!requests) {
-      response = answer(endpoint, request, *context);
-      return {};
-    }
-    const auto batch = std::make_shared<Batch>(std::move(*requests));
-    batch->out.begin_object().known_key(endpoint == on_rank ? "pages" : "weights").begin_list();
-    progress = batch;
-  }
-  Batch& batch = *static_cast<Batch*>(progress.get());
-  if (batch.done < batch.requests.size()) {
-    const std::string place = "." + std::to_string(batch.done);
-    const std::string id = request.request_id.empty() ? "" : std::string(request.request_id) + place;
-    ServiceRequest one = request;
-    one.body = batch.requests[batch.done++];
-    one.request_id = id;
-    one.accept = {};
-    batch.out.raw(guard([&] { return answer(endpoint, one, *context); }).body);
-  }
-  if (batch.done < batch.requests.size()) return batch.requests[batch.done];
-  batch.out.end_list().end_object();
-  response = {200, json_type, batch.out.take()};
-  return {};
-}
-
-std::optional<std::string_view> Service::Impl::handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
-                                                           Response& response) {
-  const std::string_view method = request.method, target = request.path, body = request.body;
-  const auto start = batch == nullptr ? Clock::now() : static_cast<Batch*>(batch.get())->start;
-  const std::string_view path = target.substr(0, target.find('?'));
-  const Route route = route_of(path);
-  std::optional<std::string_view> next;
-  const auto answer = [&]() -> Response {
-    if (route.endpoint == on_other)
-      return error_response(404, "path",
-                            "path is '" + std::string(path.substr(0, 100)) + "'; want one of " +
-                                joined(std::span(endpoint_names).first(on_other)));
-    if (method != route.method && !(method == "HEAD" && route.method == "GET"))
-      return error_response(405, "method",
-                            "method is '" + std::string(method.substr(0, 20)) + "'; " + std::string(path) + " wants " +
-                                std::string(route.method));
-    if (body.size() > config.max_body_bytes)
-      return error_response(
-          413, "body",
-          "body has " + std::to_string(body.size()) + " bytes; want at most " + std::to_string(config.max_body_bytes));
-    switch (route.endpoint) {
-      case on_rank:
-      case on_weights:
-      case on_explain: {
-        Response answered;
-        next = answer_next(route.endpoint, request, batch, answered);
-        return answered;
-      }
-      case on_update:
-        return update(body);
-      case on_users:
-        return remove_user(path.substr(user_path.size()));
-      case on_livez:
-        return {200, json_type, R"({"alive":true})"};
-      case on_readyz:
-        return {ready() ? 200 : 503, json_type, ready_body()};
-      case on_metrics:
-        return {200, text_type, metrics_body()};
-      case on_openapi:
-        return {200, json_type, openapi_document()};
-      case on_docs:
-        return {200, html_type, docs_page()};
-      case on_test:
-        return test_answer(request);
-      default:
-        return {200, json_type, status_body()};
-    }
-  };
-  response = guard(answer);
-  if (next) return next;
-  if (response.request_id.empty()) response.request_id = request.request_id;
-  metrics.answered(route.endpoint, response.status, std::chrono::duration<double>(Clock::now() - start).count());
-  return {};
 }
 
 std::shared_ptr<const Release> Service::Impl::release() const {
@@ -413,61 +246,6 @@ void Service::Impl::drain() {
   for (const auto& log : exposures) log->flush();
   if (feedback) feedback->finish();
   if (shadow_log) shadow_log->finish();
-}
-
-Service::Service(const std::string& run, std::string_view config_json)
-    : impl_(std::make_unique<Impl>(run, config_json, nullptr)) {}
-
-Service::Service(const std::string& run, std::string_view config_json, std::shared_ptr<Store> store)
-    : impl_(std::make_unique<Impl>(run, config_json, std::move(store))) {}
-
-Service::~Service() = default;
-
-Response Service::handle(const ServiceRequest& request) noexcept {
-  Response response;
-  std::shared_ptr<void> batch;
-  while (handle_next(request, batch, response)) {
-  }
-  return response;
-}
-
-std::optional<std::string_view> Service::handle_next(const ServiceRequest& request, std::shared_ptr<void>& batch,
-                                                     Response& response) noexcept {
-  try {
-    return impl_->handle_next(request, batch, response);
-  } catch (...) {  // no memory for the text of an error
-    response = {500, json_type, {}};
-    return {};
-  }
-}
-
-Response Service::error(int status, std::string_view argument, std::string_view message) {
-  return error_response(status, argument, message);
-}
-
-bool Service::refresh() noexcept {
-  try {
-    return impl_->refresh();
-  } catch (...) {
-    return false;
-  }
-}
-
-void Service::drain() noexcept {
-  impl_->draining = true;
-  try {
-    impl_->drain();
-  } catch (...) {
-  }
-}
-
-std::vector<std::string> Service::warnings() const { return impl_->warnings(); }
-
-std::string Service::openapi() { return openapi_document(); }
-
-void Service::set_gauges(std::function<void(std::vector<Gauge>&)> read) {
-  const std::lock_guard lock(impl_->asking);
-  impl_->gauges = std::move(read);
 }
 
 }  // namespace pygrade::inline v0_2

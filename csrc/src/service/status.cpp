@@ -131,7 +131,6 @@ void write_scenario(const Metrics::Window& window, const std::vector<std::string
 // Collects what other parts of the service count, what follows from the last hour, and the state.
 Figures Service::Impl::figures(const Metrics::Window& window, const Release& release) {
   Figures figures;
-  figures.set("pygrade_info", 1.0, {{"version", PYGRADE_VERSION}});
   figures.set("pygrade_ready", ready() ? 1.0 : 0.0);
   if (store != nullptr) figures.set("pygrade_store_reachable", store->reachable() ? 1.0 : 0.0);
   figures.set("pygrade_metric_series_left_out", static_cast<double>(metrics.registry.left_out()));
@@ -140,7 +139,7 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
     for (const Served& served : *group)
       figures.set("pygrade_policy_info", 1.0,
                   {{group == &release.arms ? "arm" : "shadow", served.name},
-                   {"policy", served.policy->version()},
+                   {config.name.empty() ? "policy" : "version", served.policy->version()},
                    {"trust", std::to_string(served.trust)},
                    {"ranking", joined(served.ranking)}});
   for (const ScenarioCells& scenario : release.scenarios)
@@ -185,15 +184,7 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
     set(release.history_store->counters(), history_counts);
     figures.set("pygrade_history_waiting", static_cast<double>(release.history_store->waiting()));
   }
-  add_process_figures(figures);
   return figures;
-}
-
-std::vector<Gauge> Service::Impl::read_gauges() {
-  std::vector<Gauge> read;
-  const std::lock_guard lock(asking);
-  if (gauges) gauges(read);
-  return read;
 }
 
 std::string_view Service::Impl::store_state() const {
@@ -216,35 +207,28 @@ std::vector<std::string> Service::Impl::warnings() const {
 }
 
 // Waits for nothing: the server answers probes between others' bytes.
-std::string Service::Impl::ready_body() {
+void Service::Impl::write_ready(JsonWriter& out) {
   const auto served = this->release();
   const Release& release = *served;
-  JsonWriter out;
-  out.begin_object().field("ready", ready()).field("draining", draining.load());
   out.text_field("artifact", release.artifact).known_key("policies").begin_object();
   for (const Served& arm : release.arms) out.key(arm.name).value(arm.policy->version());
   out.end_object().text_field("store", store_state());
   const std::lock_guard lock(telling);
-  out.text_field("reload_error", last_error).end_object();
-  return out.take();
+  out.text_field("reload_error", last_error);
 }
 
-std::string Service::Impl::metrics_body() {
+Series Service::Impl::series() {
   const auto served = this->release();
-  const Metrics::Window window = metrics.window();
-  std::string out;
-  out.reserve(std::size_t{1} << 16);
-  write_prometheus(metrics.registry, window.now, figures(window, *served), out);
-  for (const Gauge& gauge : read_gauges()) write_gauge(gauge, out);
-  return out;
+  Metrics::Window window = metrics.window();
+  Figures computed = figures(window, *served);
+  return {&metrics.registry, std::move(window.now), std::move(computed)};
 }
 
-std::string Service::Impl::status_body() {
+void Service::Impl::write_status(JsonWriter& out, std::span<const Gauge> gauges) {
   const auto served = this->release();
   const Release& release = *served;
   const Metrics::Window window = metrics.window();
-  JsonWriter out;
-  out.begin_object().field("version", PYGRADE_VERSION).field("kind", release.is_policy() ? "policy" : "pipeline");
+  out.field("version", PYGRADE_VERSION).field("kind", release.is_policy() ? "policy" : "pipeline");
   out.text_field("artifact", release.artifact).text_field("store", store_url());
   out.text_field("store_state", store_state()).field("ready", ready()).field("draining", draining.load());
   out.field("window_seconds", window.seconds).field("timestamp", now_ms());
@@ -262,15 +246,13 @@ std::string Service::Impl::status_body() {
   for (std::size_t t = 0; t < release.references.size(); ++t)
     out.key(release.tasks[t]).value(drift_of(window, release, t));
   out.end_object();
-  write_counters(window, release, out.known_key("counters"));
+  write_counters(window, release, gauges, out.known_key("counters"));
   write_reloads(out.known_key("reloads"));
   out.known_key("online");
   if (const auto record = online_record(run))
     out.raw(json_text(*record));
   else
     out.null();
-  out.end_object();
-  return out.take();
 }
 
 void Service::Impl::write_arm(const Metrics::Window& window, const Release& release, std::size_t place,
@@ -298,16 +280,19 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   out.end_object().end_object();
 }
 
-void Service::Impl::write_counters(const Metrics::Window& window, const Release& release, JsonWriter& out) {
+void Service::Impl::write_counters(const Metrics::Window& window, const Release& release, std::span<const Gauge> gauges,
+                                   JsonWriter& out) {
   out.begin_object();
   const auto families = all_families();
   for (const auto& [key, index] : metrics.registry.series())
     if (key.second.empty() && index < window.now.size())
       out.known_key(families[key.first].name).value(window.now[index]);
-  const Figures computed = figures(window, release);
+  Figures computed = figures(window, release);
+  if (config.name.empty()) add_process_figures(computed);
   for (const auto& [key, value] : computed.values())
     if (key.second.empty()) out.known_key(families[key.first].name).value(value);
-  for (const Gauge& gauge : read_gauges()) out.key(gauge.name).value(gauge.value);
+  for (const Gauge& gauge : gauges)
+    if (gauge.labels.empty()) out.key(gauge.name).value(gauge.value);
   out.end_object();
 }
 

@@ -113,12 +113,19 @@ LmdbFile::LmdbFile(const std::string& directory, const std::string& url, const S
       cache_room_(static_cast<std::ptrdiff_t>(options.cache_bytes)) {}
 
 LmdbFile::~LmdbFile() {
+  if (lock_size() < lock_size_) return;  // what closing would write to is gone: memory and files are left to the system
   for (const auto& reader : idle_) {
     if (reader->cursor != nullptr) mdb_cursor_close(reader->cursor);
     mdb_txn_abort(reader->transaction);
   }
   idle_.clear();
   if (environment_ != nullptr) mdb_env_close(environment_);
+  if (lock_ >= 0) ::close(lock_);  // not before: it ends the locks that this process has on the file
+}
+
+off_t LmdbFile::lock_size() const {
+  struct stat status;
+  return lock_ >= 0 && fstat(lock_, &status) == 0 ? status.st_size : 0;
 }
 
 void LmdbFile::open_environment() {
@@ -132,6 +139,8 @@ void LmdbFile::open_environment() {
   const unsigned mode = MDB_NOTLS | MDB_NOMETASYNC | (read_only_ ? MDB_RDONLY : 0);
   check(mdb_env_open(environment_, directory_.c_str(), mode, 0644));
   check(mdb_env_get_fd(environment_, &data_));
+  lock_ = ::open((directory_ + "/lock.mdb").c_str(), O_RDONLY | O_CLOEXEC);  // none on a read-only disk
+  lock_size_ = lock_size();
   check_size();
   forget_killed_readers();
   auto first = std::make_unique<LmdbReader>(cache_room_);
@@ -183,7 +192,8 @@ void LmdbFile::check_process() const {
     throw StoreError(url_ + " was open when this process was forked; fork first, or spawn processes");
 }
 
-// Sees what was cut off before a transaction begins.
+// Sees what was cut off before a transaction begins: LMDB maps both files, and a page beyond the end of one ends the
+// process.
 void LmdbFile::check_size() {
   struct stat status;
   off_t largest = size_;  // before fstat: the file may grow in between, and another thread may see it
@@ -193,6 +203,8 @@ void LmdbFile::check_size() {
                      " bytes are missing at its end");
   while (status.st_size > largest && !size_.compare_exchange_weak(largest, status.st_size)) {
   }
+  if (lock_size() < lock_size_)  // every transaction writes to it
+    throw StoreError(url_ + " has lost its lock.mdb, which was cut off while it was open; want it opened anew");
 }
 
 // --- checks ---

@@ -91,6 +91,7 @@ class LmdbFile {
   bool can_be_read(MDB_txn* transaction) const;
   void check_process() const;
   void check_size();
+  off_t lock_size() const;
   void follow(LmdbReader& reader) const;
   int note(MDB_txn* transaction, const std::optional<LmdbChanges>& changes) const;
 
@@ -100,7 +101,8 @@ class LmdbFile {
   const std::size_t max_bytes_;
   MDB_env* environment_ = nullptr;
   MDB_dbi tree_ = 0;
-  mdb_filehandle_t data_ = -1;
+  mdb_filehandle_t data_ = -1, lock_ = -1;
+  off_t lock_size_ = 0;                // when it was opened
   std::atomic<off_t> size_ = 0;  // the largest seen: LMDB never shortens the file
   int users_ = 0;                // guarded by the registry
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from pygrade.config.service import ServeOptions, TestConfig
 from pygrade.config.shared import Output
 from pygrade.service import program
 from pygrade.serving.run_copy import check_log_folders, check_proven, following, policy_of
-from pygrade.storage import is_url
+from pygrade.storage import Place, is_url
 
 if TYPE_CHECKING:
     from pygrade.service.online import OnlineService
@@ -25,7 +25,8 @@ def run(options: ServeOptions) -> dict[str, Any]:
         raise ValueError("store has a password, which other users can see; want it in --config or PYGRADE_STORE")
     table = table_of(options)
     online = table.pop("online", False)
-    check_log_folders(table)
+    for place in (table, *table.get("runs", {}).values()):
+        check_log_folders(place)
     config = _test_config(options, table, online)
     if config is not None:
         from pygrade.service import testing
@@ -34,14 +35,22 @@ def run(options: ServeOptions) -> dict[str, Any]:
     if options.print_config:
         print(program.to_config(table))
         return {"config": table}
-    with following(options.run, float(table.get("refresh_seconds", 1.0)), table.get("store")) as followed:
-        folder = followed.resolve()
+    with ExitStack() as stack:
+
+        def follow(run: Place, store: str | None) -> Path:
+            return stack.enter_context(following(run, float(table.get("refresh_seconds", 1.0)), store)).resolve()
+
+        folder = follow(options.run, table.get("store"))
+        followed = is_url(options.run)
+        for own in table.get("runs", {}).values():  # what can't be served of them, the server says
+            followed |= is_url(own["run"])
+            own["run"] = str(follow(own["run"], own.get("store")))
         check_proven(policy_of(folder), bool(table.get("allow_unproven", False)))
         if config is not None:
             reader = testing.TestReader(folder, table, config)
             with _beside(reader):
                 code = program.wait(program.start_or_adopt(folder, table, reader.folder / testing.SERVER))
-        elif not online and not is_url(options.run):
+        elif not online and not followed:
             program.execute(folder, table)
         else:
             with _beside(_learner(folder, table)) if online else nullcontext():
@@ -55,11 +64,18 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config, "serve")
     table.pop("run", None)  # which the command line has
-    others = {field.name for field in fields(Output)} | {"run", "config", "print_config", "test", "every"}
+    others = {field.name for field in fields(Output)} | {"run", "runs", "config", "print_config", "test", "every"}
     for name in sorted({field.name for field in fields(ServeOptions)} - others):
         value = getattr(options, name)
         if value is not None and value is not False:
             table[name] = str(value.resolve()) if isinstance(value, Path) else value
+    runs = table.get("runs", {})
+    if not isinstance(runs, dict) or not all(isinstance(own, dict) for own in runs.values()):
+        raise ValueError(f"config {options.config}: [serve] runs is {runs}; want tables [serve.runs.NAME] with run")
+    if named := runs | {name: runs.get(name, {}) | {"run": run} for name, run in options.runs.items()}:
+        if wrong := [name for name, own in named.items() if not isinstance(own.get("run"), str)]:
+            raise ValueError(f"runs.{wrong[0]} lacks run; want the directory of a run")
+        table["runs"] = named
     return table
 
 
