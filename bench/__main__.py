@@ -54,6 +54,7 @@ def suites() -> dict[str, Plan]:
             (fusion.form, forms, 1),
             (ranking.rules, [(500, 8, 50), (2000, 8, 100)], 1),
             (ranking.policy, [(500, 8, 50, "zlog"), (500, 8, 50, "identity")], 1),
+            (ranking.naive, [(500, 6, 50, form) for form in ranking.NAIVE], 3),
             (ranking.trees, [(500, 6, 12, 360)], 1),
         ],
         "pages": [(page_search.page, pages, 4)],

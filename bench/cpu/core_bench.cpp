@@ -28,6 +28,10 @@
 #include "pygrade/ranker.hpp"
 #include "pygrade/ranking.hpp"
 
+// naive_rank.cpp
+void naive_rank(const float* context, int features, const float* predictions, int n, int tasks, int kind, int k,
+                float* values, std::int32_t* indices);
+
 namespace {
 
 using Buffer = std::vector<float>;
@@ -80,7 +84,7 @@ class Timed {
 };
 
 struct Bound {
-  const char* kind = "";  // read, copy or flop; empty: none
+  const char* kind = "";  // read, copy, flop or naive loop; empty: none
   Work work = {};
   double scale = 1.0;
 };
@@ -297,20 +301,26 @@ void search_page(double seconds, const Sizes& s) {
   compare(seconds, work, width > 0 ? read_bound(embeddings) : read_bound(value));
 }
 
-// From features and predictions to a page: all of Ranker::rank.
-void policy_rank(double seconds, const Sizes& s, const char* directory) {
+// From features and predictions to a page: all of Ranker::rank; `kind` of naive_rank, which then takes turns.
+void policy_rank(double seconds, const Sizes& s, const char* directory, int kind = -1) {
   const std::int64_t candidates = s[0], tasks = s[1], features = s[2], k = s[3];
   const auto ranker = pygrade::Ranker::load(directory);
   const auto scores = random_buffers(rotations, candidates * tasks, 0.001f, 1.0f);
   const auto contexts = random_buffers(rotations, features, -1.0f, 1.0f);
   Buffer values(static_cast<std::size_t>(k));
   std::vector<std::int32_t> indices(values.size());
-  compare(seconds, [&](std::size_t i) {
+  const Work work = [&](std::size_t i) {
     pygrade::Request request;
     request.context = contexts[i % rotations];
     request.predictions = scores[i % rotations];
     ranker->rank(request, {values, indices});
-  });
+  };
+  const Work naive = [&](std::size_t i) {
+    naive_rank(contexts[i % rotations].data(), static_cast<int>(features), scores[i % rotations].data(),
+               static_cast<int>(candidates), static_cast<int>(tasks), kind, static_cast<int>(k), values.data(),
+               indices.data());
+  };
+  compare(seconds, work, kind < 0 ? Bound{} : Bound{"naive loop", naive});
 }
 
 void topk_gain(double seconds, const Sizes& s) {
@@ -417,6 +427,8 @@ int main(int argc, char** argv) {
       {"fuse_topk_task-major", "BGNTk", topk({.layout = pygrade::Layout::task_major})},
       {"rank", "NTkR", rank},  // R: 0 no rules, 1 mask, boosts and a cap
       {"policy_rank", "NTFk", [=](double t, const Sizes& s) { policy_rank(t, s, directory ? directory : ""); }},
+      {"naive_rank", "NTFkm",  // m: the kind
+       [=](double t, const Sizes& s) { policy_rank(t, s, directory ? directory : "", static_cast<int>(s[4])); }},
       {"search_page", "NdkCwo", search_page},  // w: beam, o: objective
       {"topk_gain", "BGNTkC", topk_gain},
       {"dirichlet_sample", "BGTa", dirichlet_sample},  // a: mean concentration in thousandths

@@ -17,11 +17,12 @@ from bench.cpu.harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
 from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
 from pygrade.config.policy import PolicyConfig
-from pygrade.policy import Correction, FusionPolicy, PolicySpec
+from pygrade.policy import Baseline, Correction, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.trees import packed
 
 CAP, SELLERS = 3, 50
+NAIVE = ("alone", "mixed", "corrected")  # forms that naive_rank.cpp has, in its order
 
 
 def rules(quick: bool, count: int, tasks: int, k: int) -> Row:
@@ -125,22 +126,50 @@ def policy(quick: bool, count: int, tasks: int, k: int, transform: str) -> Row:
     return Row("policy + rank", shape, measure(contenders, seconds), tuple(library), notes=notes, **alone)
 
 
+def naive(quick: bool, count: int, tasks: int, k: int, form: str) -> Row:
+    """The request of a policy alone, mixed with a baseline, or of corrected predictions; the bound is the same
+    arithmetic in plain loops (naive_rank.cpp)."""
+    features, seconds = 16, SECONDS[quick]
+    names, inputs = tuple(f"t{i}" for i in range(tasks)), tuple(f"x{i}" for i in range(features))
+    network = FusionPolicy(PolicySpec(names, inputs, PolicyConfig(hidden=(64, 64)))).eval()
+    if form == "mixed":
+        network.mixture = Mixture(0.6, Baseline("static", "identity", tuple(1.0 + i for i in range(tasks))))
+    if form == "corrected":
+        network.correction = _correction(names, inputs, ())
+    predictions = random_scores(ROTATIONS, (count, tasks))
+    contexts = [2.0 * x - 1.0 for x in random_scores(ROTATIONS, (1, features), seed=1)]
+    ranker = BlendedRanker(network, seed=0)
+    contenders: dict[str, Contender] = {
+        OURS: lambda i: ranker.rank(contexts[i % ROTATIONS], predictions[i % ROTATIONS][None], k)
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        network.save(directory)
+        sizes = (count, tasks, features, k, NAIVE.index(form))
+        alone = core.run("naive_rank", *sizes, seconds=seconds / 4, policy=Path(directory))
+    notes = "C++ is Ranker::rank; the naive loop has the same arithmetic by -O3 -march=native -ffast-math"
+    shape = {"N": count, "T": tasks, "k": k, "form": form}
+    return Row("naive rank", shape, measure(contenders, seconds), (), notes=notes, **alone)
+
+
+def _correction(tasks: tuple[str, ...], features: tuple[str, ...], items: tuple[str, ...]) -> Correction:
+    """One without maps and trees."""
+    count, context, variables = len(tasks), len(features), len(tasks) + len(items)
+    shapes = {"median": context, "x_mean": context, "l_mean": variables, "map_mean": count}
+    shapes |= {"map_knots": (count, 5), "map_weights": (count, 7)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    arrays |= {"x_std": np.ones(context), "l_std": np.full(variables, 0.5), "map_std": np.ones(count)}
+    weights = 0.02 * np.random.default_rng(0).normal(size=(count, 1 + context + variables, 1 + variables))
+    lists = {"parents": (-1,) * count, "amounts": (False,) * count, "indicators": (), "form": ""}
+    return Correction(tasks, features, items, weights=weights, **lists, **arrays)
+
+
 def trees(quick: bool, count: int, tasks: int, items: int, number: int) -> Row:
     """A correction with trees, which makes their inputs too, against LightGBM's and lleaves' sums of leaves of ready
     ones."""
     import lightgbm
 
     context, variables = 10, tasks + items
-    shapes = {"median": context, "x_mean": context, "l_mean": variables, "map_mean": tasks}
-    shapes |= {"map_knots": (tasks, 5), "map_weights": (tasks, 7)}
-    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    arrays |= {"x_std": np.ones(context), "l_std": np.full(variables, 0.5), "map_std": np.ones(tasks)}
-    weights = 0.02 * np.random.default_rng(0).normal(size=(tasks, 1 + context + variables, 1 + variables))
-    task_names, features, columns = (
-        tuple(f"{n}{i}" for i in range(k)) for n, k in (("t", tasks), ("x", context), ("i", items))
-    )
-    lists = {"parents": (-1,) * tasks, "amounts": (False,) * tasks, "indicators": (), "form": ""}
-    plain = Correction(task_names, features, columns, weights=weights, **lists, **arrays)
+    plain = _correction(*(tuple(f"{n}{i}" for i in range(k)) for n, k in (("t", tasks), ("x", context), ("i", items))))
     predictions = [0.3 * p for p in random_scores(ROTATIONS, (count, tasks))]
     contexts = [2.0 * x - 1.0 for x in random_scores(ROTATIONS, (1, context), seed=1)]
     columns_of = [2.0 * x - 1.0 for x in random_scores(ROTATIONS, (count, items), seed=2)]

@@ -116,7 +116,10 @@ void Reader::recall(bool same) {
   user_unknown_ = !same && !work_.user_row.empty() && !seen_->users.recall(work_.user_id, work_.user_row.data());
   work_.unknown.clear();
   work_.unknown_ids.clear();
+  constexpr std::size_t ahead = 8;  // rows on their way from memory
+  for (std::size_t row = 0; row < std::min(ahead, items_.size()); ++row) seen_->items.prefetch(items_[row]);
   for (std::size_t row = 0; row < items_.size(); ++row) {
+    if (row + ahead < items_.size()) seen_->items.prefetch(items_[row + ahead]);
     if (seen_->items.recall(items_[row], item_row(row))) continue;
     work_.unknown.push_back(static_cast<std::uint32_t>(row));
     work_.unknown_ids.push_back(items_[row]);

@@ -8,6 +8,7 @@
 #include "mtl/model.hpp"
 #include "pygrade/policy.hpp"
 #include "util/artifact_record.hpp"
+#include "util/huge_pages.hpp"
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
 
@@ -179,7 +180,9 @@ class Reader {
     network_.mean = model_.keep(take("mean", {network_.dense}));
     network_.scale = model_.keep(take("scale", {network_.dense}));
     network_.base = model_.keep(take("base", {network_.tasks}));
-    auto table = take("embedding.weight", {entries_, network_.embedding});
+    const auto values = take("embedding.weight", {entries_, network_.embedding});
+    auto table = huge_vector<float>(values.size());
+    std::ranges::copy(values, table.begin());
     for (const float value : table) table_reach_ = std::max(table_reach_, std::abs(static_cast<double>(value)));
     network_.table = model_.keep(std::move(table));
     // The request's dense values and embeddings first; the tensors have all dense values first.

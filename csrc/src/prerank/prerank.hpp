@@ -6,6 +6,7 @@
 
 #include "isa.hpp"
 #include "pygrade/prerank.hpp"
+#include "util/huge_pages.hpp"
 #include "util/id_table.hpp"
 
 namespace pygrade::inline v0_2::detail {
@@ -39,7 +40,7 @@ void fill_block(std::span<const float> vectors, std::size_t width, std::size_t f
 // Numbers aligned to a cache line.
 class AlignedFloats {
  public:
-  explicit AlignedFloats(std::size_t count) : memory_(count + item_block) {
+  explicit AlignedFloats(std::size_t count) : memory_(huge_vector<float>(count + item_block)) {
     const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(memory_.data()) / sizeof(float) % item_block;
     start_ = memory_.data() + (item_block - misaligned) % item_block;
   }

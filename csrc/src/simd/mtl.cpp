@@ -17,11 +17,24 @@ constexpr double lowest_rest = 9.9999950000016667e-07;
 
 // --- maps
 
+// x / (1 + exp(-x)); exp as mtl_numerics.hpp's.
+PYGRADE_INLINE Floats silu(Floats x) {
+  const Floats inside = max(min(x, broadcast(exp_limit)), broadcast(-exp_limit));
+  const Floats rounder = broadcast(exp_rounder), log2_e = broadcast(-exp_log2_e);
+  const Floats shifted = fma(inside, log2_e, rounder), f = fma(inside, log2_e, sub(rounder, shifted));
+  Floats p = broadcast(exp_terms[0]);
+#pragma GCC unroll 5
+  for (int i = 1; i < 6; ++i) p = fma(p, f, broadcast(exp_terms[i]));
+  const Ints power = shift_left(as_ints(shifted), 23);
+  return div(x, add(broadcast(1.0f), as_floats(add(as_ints(p), power))));
+}
+
 constexpr int columns_at_once = lanes == 16 ? 8 : 4;  // with three vectors of rows: all registers but a few
 constexpr int vectors_at_once = 3;
 
-// y[c, rows] = start[c] + Σ_i x[i, rows] · weights[i, c], for `width` columns c and `vectors` vectors of rows.
-template <int vectors, int width>
+// y[c, rows] = start[c] + Σ_i x[i, rows] · weights[i, c], or its silu, for `width` columns c and `vectors` vectors of
+// rows.
+template <int vectors, int width, bool activate>
 PYGRADE_INLINE void chains(const float* x, std::int64_t stride, std::int64_t inputs, const float* weights,
                            const float* start, float* y) {
   Floats sum[width][vectors];
@@ -45,30 +58,32 @@ PYGRADE_INLINE void chains(const float* x, std::int64_t stride, std::int64_t inp
 #pragma GCC unroll 8
   for (int c = 0; c < width; ++c)
 #pragma GCC unroll 3
-    for (int v = 0; v < vectors; ++v) store(y + c * stride + v * lanes, sum[c][v]);
+    for (int v = 0; v < vectors; ++v) store(y + c * stride + v * lanes, activate ? silu(sum[c][v]) : sum[c][v]);
 }
 
-template <int width>
+template <int width, bool activate>
 void chains_of_rows(const float* x, std::int64_t stride, std::int64_t inputs, const float* weights, const float* start,
                     float* y) {
   constexpr int most = vectors_at_once * lanes;
   std::int64_t r = 0;
-  for (; r + most <= stride; r += most) chains<vectors_at_once, width>(x + r, stride, inputs, weights, start, y + r);
+  for (; r + most <= stride; r += most)
+    chains<vectors_at_once, width, activate>(x + r, stride, inputs, weights, start, y + r);
   if (r + 2 * lanes <= stride) {
-    chains<2, width>(x + r, stride, inputs, weights, start, y + r);
+    chains<2, width, activate>(x + r, stride, inputs, weights, start, y + r);
     r += 2 * lanes;
   }
-  if (r < stride) chains<1, width>(x + r, stride, inputs, weights, start, y + r);
+  if (r < stride) chains<1, width, activate>(x + r, stride, inputs, weights, start, y + r);
 }
 
 // The map without its first `skip` inputs, whose part is in start[outputs]; x[inputs - skip, stride] → y[outputs,
 // stride].
+template <bool activate>
 void apply(const MtlMap& map, std::int64_t skip, const float* start, const float* x, std::int64_t stride, float* y) {
   const std::int64_t inputs = map.inputs - skip;
   std::int64_t o = 0;
   const auto next = [&]<int width>() {
     const float* tile = map.weights + o / mtl_tile * mtl_tile * map.inputs + skip * mtl_tile + o % mtl_tile;
-    chains_of_rows<width>(x, stride, inputs, tile, start + o, y + o * stride);
+    chains_of_rows<width, activate>(x, stride, inputs, tile, start + o, y + o * stride);
     o += width;
   };
   while (map.outputs - o >= columns_at_once) next.template operator()<columns_at_once>();
@@ -77,10 +92,9 @@ void apply(const MtlMap& map, std::int64_t skip, const float* start, const float
   if (map.outputs - o >= 1) next.template operator()<1>();
 }
 
-void apply(const MtlMap& map, const float* x, std::int64_t stride, float* y) { apply(map, 0, map.bias, x, stride, y); }
-
-void silu_in_place(float* x, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) x[i] = silu(x[i]);
+template <bool activate>
+void apply(const MtlMap& map, const float* x, std::int64_t stride, float* y) {
+  apply<activate>(map, 0, map.bias, x, stride, y);
 }
 
 // --- inputs
@@ -175,12 +189,10 @@ void run_experts(const MtlNetwork& network, const float* x, std::int64_t stride,
   const std::int64_t width = network.experts[0].output.outputs;
   for (std::int64_t m = 0; m < network.num_experts; ++m) {
     const MtlExpert& expert = network.experts[m];
-    apply(expert.hidden, skip, start(expert.hidden), x, stride, hidden);
-    silu_in_place(hidden, expert.hidden.outputs * stride);
-    apply(expert.output, hidden, stride, outputs + m * width * stride);
+    apply<true>(expert.hidden, skip, start(expert.hidden), x, stride, hidden);
+    apply<true>(expert.output, hidden, stride, outputs + m * width * stride);
   }
-  silu_in_place(outputs, network.num_experts * width * stride);
-  apply(network.scores, skip, start(network.scores), x, stride, scores);
+  apply<false>(network.scores, skip, start(network.scores), x, stride, scores);
   for (std::int64_t t = 0; t < network.tasks; ++t) {
     const MtlGate& gate = network.gates[t];
     softmax(scores, gate.count, stride);
@@ -323,9 +335,8 @@ void run_rows(const MtlNetwork& network, const MtlRows& rows, float* scratch) {
   for (std::int64_t t = 0; t < network.tasks; ++t) {
     const MtlTower& tower = network.towers[t];
     float* logit = logits + t * stride;
-    apply(tower.hidden, mixes + t * tower.hidden.inputs * stride, stride, hidden);
-    silu_in_place(hidden, tower.hidden.outputs * stride);
-    apply(tower.output, hidden, stride, logit);
+    apply<true>(tower.hidden, mixes + t * tower.hidden.inputs * stride, stride, hidden);
+    apply<false>(tower.output, hidden, stride, logit);
     for (std::int64_t r = 0; r < stride; ++r) logit[r] += network.base[t];
   }
   finish(network, rows, stride, logits, reinterpret_cast<double*>(scratch + at.doubles));

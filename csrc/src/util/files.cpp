@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "pygrade/policy.hpp"
+#include "util/huge_pages.hpp"
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
@@ -81,6 +82,7 @@ std::vector<std::byte> OpenFile::content() const {
 
 FileContent OpenFile::large_content() const {
   const std::shared_ptr<std::byte[]> memory(new std::byte[size_]);  // not filled with zeros first
+  ask_for_huge_pages(memory.get(), size_);
   fill(memory.get());
   return {memory, {memory.get(), size_}};
 }

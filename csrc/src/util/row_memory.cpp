@@ -1,8 +1,8 @@
 #include "util/row_memory.hpp"
 
-#include <sys/mman.h>
-
 #include <new>
+
+#include "util/huge_pages.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -13,12 +13,7 @@ RowMemory::RowMemory(std::size_t width, std::size_t limit)
       words_(static_cast<Word*>(std::calloc(buckets_ * ways * stride_ + 1, sizeof(Word))),
              &std::free) {  // pages come when touched
   if (words_ == nullptr) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE  // rows lie anywhere, and most reads would miss the processor's table of pages
-  constexpr std::size_t page = std::size_t{1} << 21;
-  void* start = words_.get();
-  std::size_t size = buckets_ * ways * stride_ * sizeof(Word);
-  if (std::align(page, page, start, size) != nullptr) madvise(start, size / page * page, MADV_HUGEPAGE);
-#endif
+  ask_for_huge_pages(words_.get(), buckets_ * ways * stride_ * sizeof(Word));
 }
 
 void RowMemory::remember(std::int64_t id, const std::int64_t* row) {
