@@ -9,14 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch, resident_programs
+from .launch import SIZES, launch, resident_programs
 from .numerics import log, log1p
 from .select import NOTHING, append, best, index_of, leave_best, merge, order_of, score_of
 
 MAX_K = 1024
 Z_SCORES = ("zscore", "zlog")
-# One binary serves every size: Triton would compile others for sizes of 1 and for multiples of 16, inside a request.
-SIZES = ("candidates", "rows", "batch", "samples", "k")
 
 
 @triton.jit
