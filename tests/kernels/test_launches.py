@@ -108,6 +108,8 @@ def calls(batch, items, k, samples, seed):
     unit = torch.eye(16)[torch.arange(items) % 16].expand(batch, -1, -1).contiguous()
     likeness = {"embeddings": unit, "cosine": 0.5, "objective": "mmr", "trade_off": 0.5}
     pygrade.fuse_topk(scores, rows, k, "zlog")
+    pygrade.fuse_topk(scores, rows, k)
+    pygrade.transform_scores(scores, "zlog")
     pygrade.topk_gain(scores, logs, gains, k, worth)
     pygrade.rollout(rows, scores, gains, k, worth, samples, seed, seed)
     pygrade.search_page(gains[..., 0], None, k // 8, **likeness)
@@ -129,5 +131,7 @@ print(*sorted(name for name, _ in binaries))
 def test_one_binary_of_a_kernel_serves_every_size():
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     run = subprocess.run([sys.executable, "-c", COUNT], env=environment, capture_output=True, text=True)
-    names = "gain group lambda log_prob_backward log_prob loss moments rollout sample scale search topk"
+    names = (
+        "gain group held_topk lambda log_prob_backward log_prob loss moments rollout sample scale search topk transform"
+    )
     assert run.stdout.split() == [f"_{name}_kernel" for name in names.split()], run.stderr
