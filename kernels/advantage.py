@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch
+from .launch import aligned, launch, whole_vectors
 
 NORMALIZE = {"none": 0, "group": 1, "batch": 2, "component": 3}
 
@@ -32,13 +32,14 @@ def _finish(deviation, scale, count, clip, LEAVE_ONE_OUT: tl.constexpr):
     return tl.minimum(tl.maximum(deviation * scale, -clip), clip)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def _group_kernel(
-    rewards, component_weights, advantage, square, counts, samples, components, clip,
-    NORMALIZE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr,
+    rewards, component_weights, advantage, moments, samples, components, clip,
+    NORMALIZE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """One group. For the batch's scale (NORMALIZE 2) it stores plain deviations, their sum of squares and count."""
+    """One group. For NORMALIZE 2 stores plain deviations, and their sum of squares and count in moments[B, 2]."""
     row = tl.program_id(0).to(tl.int64)
+    samples = whole_vectors(samples, ALIGNED)
     g = tl.arange(0, GP)
     inside = g < samples
     base = rewards + (row * samples + g) * components
@@ -61,8 +62,8 @@ def _group_kernel(
         total = _centered(total, valid, count)
     sum_of_squares = tl.sum(total * total, axis=0)
     if NORMALIZE == 2:
-        tl.store(square + row, sum_of_squares)
-        tl.store(counts + row, count)
+        tl.store(moments + row * 2, sum_of_squares)
+        tl.store(moments + row * 2 + 1, count)
         result = total
     else:
         scale = count * 0.0 + 1.0
@@ -72,22 +73,27 @@ def _group_kernel(
     tl.store(advantage + row * samples + g, result.to(tl.float32), mask=inside)
 
 
-@triton.jit
-def _scale_kernel(advantage, square, counts, valid, samples, clip, LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr):
-    """Divides one group's deviations by the batch's std; square and valid are sums over the batch."""
+@triton.jit(do_not_specialize=["samples"])
+def _scale_kernel(
+    advantage, moments, totals, samples, clip,
+    LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr, ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """Divides one group's deviations by the batch's std; totals[2] are the sums of moments[B, 2]."""
     row = tl.program_id(0).to(tl.int64)
+    samples = whole_vectors(samples, ALIGNED)
     g = tl.arange(0, GP)
     where = advantage + row * samples + g
     deviation = tl.load(where, mask=g < samples, other=0.0).to(tl.float64)
-    scale = _inverse_std(tl.load(square), tl.load(valid))
-    result = _finish(deviation, scale, tl.load(counts + row), clip, LEAVE_ONE_OUT)
+    scale = _inverse_std(tl.load(totals), tl.load(totals + 1))
+    result = _finish(deviation, scale, tl.load(moments + row * 2 + 1), clip, LEAVE_ONE_OUT)
     tl.store(where, result.to(tl.float32), mask=g < samples)
 
 
 def launch_configuration(samples: int) -> dict[str, int]:
     """GP, the padded group, and its warps: one until a lane would hold more than 8 samples."""
     padded = triton.next_power_of_2(max(samples, 1))
-    return {"GP": padded, "num_warps": max(1, min(8, padded // 256))}
+    warps = max(1, min(8, padded // 256))
+    return {"GP": padded, "ALIGNED": aligned(samples, padded, warps), "num_warps": warps}
 
 
 def group_advantage(
@@ -98,10 +104,9 @@ def group_advantage(
     if advantage.numel() == 0:
         return
     by_batch = normalize == "batch"
-    moments = rewards.new_empty((2, batch if by_batch else 0), dtype=torch.float64)
+    moments = rewards.new_empty((batch if by_batch else 0, 2), dtype=torch.float64)
     options = {"LEAVE_ONE_OUT": leave_one_out, **launch_configuration(samples)}
-    arrays = (rewards, component_weights, advantage, moments[0], moments[1])
+    arrays = (rewards, component_weights, advantage, moments)
     launch(_group_kernel, (batch,), *arrays, samples, components, clip, NORMALIZE=NORMALIZE[normalize], **options)
     if by_batch:
-        totals = moments.sum(1)
-        launch(_scale_kernel, (batch,), advantage, totals[:1], moments[1], totals[1:], samples, clip, **options)
+        launch(_scale_kernel, (batch,), advantage, moments, moments.sum(0), samples, clip, **options)

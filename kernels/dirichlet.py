@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import numerics
-from .launch import launch
+from .launch import aligned, launch, whole_vectors
 from .special import digamma, load_row, log_beta_of, row_sum, trigamma
 
 _LOWEST = tl.constexpr(-1e38)  # log-gammas are raised to it, so that their differences stay finite
@@ -83,12 +83,13 @@ def draw(alpha, tasks, seed, number, g, live, ROWS: tl.constexpr, TP: tl.constex
     return tl.where(bad, float("nan"), weights), tl.where(bad, float("nan"), log_weights)
 
 
-@triton.jit(do_not_specialize=["seed", "offset"])
+@triton.jit(do_not_specialize=["seed", "offset", "samples"])
 def _sample_kernel(
-    concentration, weights, log_weights, log_prob, seed, offset, samples, tasks,
-    ROWS: tl.constexpr, TP: tl.constexpr, LEVELS: tl.constexpr,
+    concentration, weights, log_weights, log_prob, seed: tl.int64, offset: tl.int64, samples, tasks,
+    ROWS: tl.constexpr, TP: tl.constexpr, LEVELS: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """ROWS samples of one row."""
+    samples = whole_vectors(samples, ALIGNED)
     tiles = tl.cdiv(samples, ROWS)
     row = (tl.program_id(0) // tiles).to(tl.int64)
     g = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
@@ -131,12 +132,13 @@ def log_probabilities(exponent, log_beta, logs, log_total):
     return tl.sum(terms, axis=1) - tl.sum(exponent, axis=0) * log_total - log_beta
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def _log_prob_kernel(
     concentration, log_weights, log_prob, samples, tasks,
-    LOG_FLOOR: tl.constexpr, GP: tl.constexpr, TP: tl.constexpr,
+    LOG_FLOOR: tl.constexpr, GP: tl.constexpr, TP: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
+    samples = whole_vectors(samples, ALIGNED)
     t = tl.arange(0, TP)
     alpha, total = load_row(concentration, row, t, tasks)
     log_beta = log_beta_of(alpha, total, t < tasks)
@@ -148,12 +150,13 @@ def _log_prob_kernel(
         tl.store(log_prob + row * samples + g, value.to(tl.float32), mask=g < samples)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def _log_prob_backward_kernel(
     concentration, log_weights, gradient, result, samples, tasks,
-    LOG_FLOOR: tl.constexpr, GP: tl.constexpr, TP: tl.constexpr,
+    LOG_FLOOR: tl.constexpr, GP: tl.constexpr, TP: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
+    samples = whole_vectors(samples, ALIGNED)
     t = tl.arange(0, TP)
     alpha, total = load_row(concentration, row, t, tasks)
     slope = tl.zeros([TP], tl.float64)
@@ -222,19 +225,16 @@ def sample_configuration(samples: int, tasks: int) -> dict[str, int]:
     """Tile of a sampling program: 512 variates, four warps."""
     width = padded_tasks(tasks)
     rows = max(1, min(int(triton.next_power_of_2(max(samples, 1))), 512 // width))
-    return {
-        "ROWS": rows,
-        "TP": width,
-        "LEVELS": width.bit_length() - 1,
-        "num_warps": max(1, min(4, rows * width // 128)),
-    }
+    warps = max(1, min(4, rows * width // 128))
+    shape = {"ROWS": rows, "TP": width, "LEVELS": width.bit_length() - 1, "num_warps": warps}
+    return shape | {"ALIGNED": aligned(samples, rows, warps)}
 
 
 def density_configuration(samples: int, tasks: int, tile: int = 256) -> dict[str, int]:
     """Tile of a density program: up to ``tile`` float64 log-weights in one warp."""
     width = padded_tasks(tasks)
     rows = max(1, min(int(triton.next_power_of_2(max(samples, 1))), tile // width))
-    return {"GP": rows, "TP": width, "num_warps": 1}
+    return {"GP": rows, "TP": width, "ALIGNED": aligned(samples, rows, 1), "num_warps": 1}
 
 
 def log_floor(weight_floor: float) -> float:

@@ -9,14 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch, resident_programs
+from .launch import SIZES, launch, resident_programs
 from .numerics import log, log1p
-from .select import NOTHING, append, best, index_of, leave_best, merge, order_of, score_of
+from .select import EMPTY, NOTHING, append, best, best_of, index_of, key_of, leave_best, merge, order_of, score_of
 
 MAX_K = 1024
 Z_SCORES = ("zscore", "zlog")
-# One binary serves every size: Triton would compile others for sizes of 1 and for multiples of 16, inside a request.
-SIZES = ("candidates", "rows", "batch", "samples", "k")
 
 
 @triton.jit
@@ -70,6 +68,12 @@ def fused(
     HALF is half the padded number of tasks: the first step of the tree sum.
     """
     p = _columns(scores, moments, slope, beta, row, inside, T, TRANSFORM, VECTOR)
+    return weighted(p, weights, live, LISTS, TN, T, HALF)
+
+
+@triton.jit
+def weighted(p, weights, live, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr, HALF: tl.constexpr):
+    """As `fused`, of predictions that are transformed: p has a [TN] per task."""
     w = weights + tl.arange(0, LISTS)[:, None] * T
     x = ()
     for t in tl.static_range(HALF):
@@ -256,6 +260,97 @@ def _added(total, x, mean, inside, SQUARES: tl.constexpr):
     return total + tl.where(inside, x, 0.0)
 
 
+@triton.jit
+def _stored(
+    total, moments, t, count, epsilon, SQUARES: tl.constexpr, LANES: tl.constexpr, T: tl.constexpr, TP: tl.constexpr
+):  # fmt: skip
+    """Mean [1, TP] of tasks t, or 1 / (std + epsilon), by the sums total[LANES, TP]; also written to moments[2, T]."""
+    for level in tl.static_range(7):
+        total = tl.sum(tl.reshape(total, [2, LANES >> (level + 1), TP]), axis=0)
+    moment = tl.div_rn(total, tl.zeros([1, TP], tl.float32) + tl.maximum(count, 1).to(tl.float32))
+    if SQUARES:
+        moment = tl.div_rn(tl.zeros([1, TP], tl.float32) + 1.0, tl.sqrt_rn(moment) + epsilon)
+    tl.store(moments + SQUARES * T + t, moment, mask=t < T)
+    return moment
+
+
+@triton.jit
+def _joined(parts):
+    """The parts [LANES], of which there are a power of two, as [LANES, parts]."""
+    for _ in tl.static_range(len(parts).bit_length() - 1):
+        pairs = ()
+        for i in tl.static_range(len(parts) // 2):
+            pairs += (tl.join(parts[i], parts[i + len(parts) // 2]),)
+        parts = pairs
+    return parts[0]
+
+
+@triton.jit(do_not_specialize=SIZES)
+def _held_topk_kernel(
+    scores,  # [B, N, T], N ≤ KEEP · LANES
+    weights,  # [B, G, T]
+    moments,  # → float32 [B, 2, T]
+    beta,  # added below the logarithm
+    epsilon,  # added to the deviation
+    mask,  # uint8 [B, N], read if MASKED
+    buffer,  # int64 [programs, KP], scratch
+    values,  # → float32 [B, G, k]
+    indices,  # → int32 [B, G, k]
+    candidates,  # N
+    batch,  # B
+    samples,  # G
+    k,
+    MASKED: tl.constexpr, TRANSFORM: tl.constexpr, KEEP: tl.constexpr, LANES: tl.constexpr, T: tl.constexpr,
+    TP: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
+):  # fmt: skip
+    """Persistent: moments and rankings of one request at a time; reads each score once, and holds all in registers."""
+    own = buffer + tl.program_id(0).to(tl.int64) * KP
+    lane = tl.arange(0, LANES)
+    place = tl.arange(0, KP)
+    t = tl.arange(0, TP)[None, :]
+    LOGS: tl.constexpr = "log" if TRANSFORM == "zlog" else "identity"
+    for item in range(tl.program_id(0), batch, tl.num_programs(0)):
+        b = tl.zeros([], tl.int64) + item
+        row = b * candidates + lane
+        mine = moments + b * 2 * T
+        p = ()
+        for i in tl.static_range(KEEP):
+            inside = i * LANES + lane < candidates
+            p += _columns(scores, None, None, beta, row + i * LANES, inside, T, LOGS, VECTOR)
+        for second in tl.static_range(2):
+            totals = ()
+            for task in tl.static_range(TP):
+                total = tl.zeros([LANES], tl.float32)
+                if task < T:
+                    mean = 0.0
+                    if second:
+                        mean = tl.load(mine + task)
+                    for i in tl.static_range(KEEP):
+                        total = _added(total, p[i * T + task], mean, i * LANES + lane < candidates, second)
+                totals += (total,)
+            _stored(tl.reshape(_joined(totals), [LANES, TP]), mine, t, candidates, epsilon, second, LANES, T, TP)
+            tl.debug_barrier()
+        z = ()
+        for i in tl.static_range(KEEP * T):
+            z += ((p[i] - tl.load(mine + i % T)) * tl.load(mine + T + i % T),)
+        for g in range(0, samples):
+            vector = b * samples + g
+            keys = ()
+            for i in tl.static_range(KEEP):
+                index = i * LANES + lane
+                admitted = index < candidates
+                if MASKED:
+                    admitted = admitted & (tl.load(mask + row + i * LANES, mask=admitted, other=0) != 0)
+                score = weighted(
+                    z[i * T : (i + 1) * T], weights + vector * T, tl.arange(0, 1) == 0, 1, LANES, T, HALF
+                )  # fmt: skip
+                keys += (tl.where(admitted, key_of(order_of(tl.reshape(score, [LANES])), index), EMPTY),)
+            best_keys = best_of(own, tl.trans(tl.reshape(_joined(keys), [LANES, KEEP])), k, KP, K_LEVELS)
+            tl.store(values + vector * k + place, score_of(best_keys), mask=place < k)
+            tl.store(indices + vector * k + place, index_of(best_keys), mask=place < k)
+            tl.debug_barrier()
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _moments_kernel(
     scores,  # [B, N, T], jagged [M, T]
@@ -277,7 +372,6 @@ def _moments_kernel(
     first, count = request(offsets, b, candidates, rows, JAGGED)
     t = tl.program_id(1) * TP + tl.arange(0, TP)[None, :]
     lane = tl.arange(0, LANES)[:, None]
-    n = tl.zeros([1, TP], tl.float32) + tl.maximum(count, 1).to(tl.float32)
     mean = tl.zeros([1, TP], tl.float32)
     kept = ()
     for second in tl.static_range(2):
@@ -291,15 +385,7 @@ def _moments_kernel(
             inside = (begin + lane < count) & (t < T)
             x = _value(scores, first + begin + lane, t, inside, beta, T, TRANSFORM)
             total = _added(total, x, mean, inside, second)
-        for level in tl.static_range(7):
-            total = tl.sum(tl.reshape(total, [2, LANES >> (level + 1), TP]), axis=0)
-        if second:
-            std = tl.sqrt_rn(tl.div_rn(total, n))
-            inverse = tl.div_rn(tl.zeros([1, TP], tl.float32) + 1.0, std + epsilon)
-            tl.store(moments + (b * 2 + 1) * T + t, inverse, mask=t < T)
-        else:
-            mean = tl.div_rn(total, n)
-            tl.store(moments + b * 2 * T + t, mean, mask=t < T)
+        mean = _stored(total, moments + b * 2 * T, t, count, epsilon, second, LANES, T, TP)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -385,6 +471,25 @@ def tiles_to_keep(candidates: int, width: int) -> int:
     return 1 << (tiles.bit_length() - 1) if tiles else 0
 
 
+def tiles_to_hold(candidates: int, tasks: int, samples: int, transform: str) -> int:
+    """Number of tiles of 128 candidates that `_held_topk_kernel` holds: 4 or 8; 0 if two kernels shall do its work.
+
+    It holds up to 64 scores a thread. Where fewer candidates leave it lanes without work, it executes more instructions
+    than the two; that of many weight vectors would use few programs.
+    """
+    least = {"zlog": 256, "zscore": 896}.get(transform, 1024)
+    tiles = int(triton.next_power_of_2(-(-candidates // 128)))
+    return tiles if least < candidates <= 1024 and tiles * tasks <= 64 and samples <= 4 else 0
+
+
+def held_configuration(tiles: int, tasks: int, size: int, k: int) -> dict[str, int]:
+    """Of a program that holds ``tiles`` of candidates: 4 warps, a candidate of each tile a lane."""
+    shape = launch_configuration(tiles * 128, tasks, size, 1, k)
+    options = {name: shape[name] for name in ("T", "HALF", "VECTOR", "KP", "K_LEVELS")}
+    width = int(triton.next_power_of_2(tasks))
+    return options | {"KEEP": tiles, "LANES": 128, "TP": width, "num_warps": 4, "maxnreg": 168}
+
+
 def transform_moments(scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None) -> Tensor:
     """Mean and 1 / (std + epsilon) of each request's tasks, float32 [B, 2, T]; the scores if nothing needs them."""
     if transform not in Z_SCORES:
@@ -449,7 +554,8 @@ def buffer_for(options: dict[str, int], items: int, scores: Tensor) -> tuple[int
     if items >= 2**31:
         raise ValueError(f"{items} groups of weight vectors; want fewer than 2^31 a call on a GPU")
     programs = min(items, resident_programs(scores.device, options["num_warps"], options["maxnreg"]))
-    return programs, scores.new_empty((programs, options["LISTS"], options["CAPACITY"]), dtype=torch.int64)
+    capacity = options.get("CAPACITY", options["KP"])
+    return programs, scores.new_empty((programs, options.get("LISTS", 1), capacity), dtype=torch.int64)
 
 
 def fuse_topk(
@@ -470,8 +576,16 @@ def fuse_topk(
     samples = weights.shape[1] if weights.ndim == 3 else 1
     if values.numel() == 0:
         return
-    moments = transform_moments(scores, transform, beta, epsilon, offsets)
     admitted = scores if mask is None else mask.view(torch.uint8)  # never read without MASKED
+    if offsets is None and (tiles := tiles_to_hold(candidates, tasks, samples, transform)):
+        options = held_configuration(tiles, tasks, scores.element_size(), k)
+        programs, buffer = buffer_for(options, batch, scores)
+        moments = scores.new_empty((batch, 2, tasks), dtype=torch.float32)
+        arrays = (scores, weights, moments, beta, epsilon, admitted, buffer, values, indices)
+        flags = {"MASKED": mask is not None, "TRANSFORM": transform}
+        launch(_held_topk_kernel, (programs,), *arrays, candidates, batch, samples, k, **flags, **options)
+        return
+    moments = transform_moments(scores, transform, beta, epsilon, offsets)
     arrays = (scores, weights, moments, slope, beta, admitted, offsets)
     flags = {"JAGGED": offsets is not None, "MASKED": mask is not None, "TRANSFORM": transform}
     parts = parts_of(batch * samples, candidates, k)

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .fusion import buffer_for, collect, launch_configuration, request, shape_of, transform_moments
-from .launch import launch
+from .launch import SIZES, launch
 from .numerics import tree_sum
 from .select import best, index_of
 
@@ -50,7 +50,7 @@ def reward_lists(
                         tl.store(gain + i * width + component + tl.zeros([1, 1], tl.int32), total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _gain_kernel(
     scores,  # [B, N, T], jagged [M, T]
     weights,  # [B, G, T]

@@ -5,11 +5,11 @@ import triton.language as tl
 from torch import Tensor
 
 from .dirichlet import density_configuration, entropy_of, kl_of, load_floored, log_floor, log_probabilities
-from .launch import launch
+from .launch import launch, whole_vectors
 from .special import digamma, load_row, log_beta_of
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def _loss_kernel(
     concentration,  # [B, T]
     log_weights,  # [B, G, T]
@@ -29,9 +29,10 @@ def _loss_kernel(
     clamp,  # largest |log ratio|
     samples,  # G
     tasks,  # T
-    LOG_FLOOR: tl.constexpr, GP: tl.constexpr, TP: tl.constexpr,
+    LOG_FLOOR: tl.constexpr, GP: tl.constexpr, TP: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
+    samples = whole_vectors(samples, ALIGNED)
     t = tl.arange(0, TP)
     alpha, total = load_row(concentration, row, t, tasks)
     other, other_total = load_row(reference, row, t, tasks)

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch
+from .launch import SIZES, launch
 from .select import key_of, order_of
 
 
@@ -23,7 +23,7 @@ def _weights(discount, ranks, length):
     return tl.load(discount + ranks, mask=ranks < length, other=0.0).to(tl.float64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _lambda_kernel(
     scores,  # [B, N]
     gains,  # [B, N]

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .fusion import request
-from .launch import launch, resident_programs
+from .launch import SIZES, launch, resident_programs
 from .numerics import exp, log, tree_sum
 from .select import EMPTY, NOTHING, index_of, key_of, order_of, score_of
 
@@ -32,9 +32,6 @@ class Candidates(NamedTuple):
     categories: Any  # int32 [M] or None, -1: unknown
     embeddings: Any  # float32 [M, width] or None
     offsets: Any  # int64 [B + 1], None: dense
-    rows: Any  # M
-    batch: Any  # B
-    most: Any  # N; jagged: 0
 
 
 class Terms(NamedTuple):
@@ -49,7 +46,6 @@ class Terms(NamedTuple):
     objective: Any  # 0: value of the page, 1: mmr, 2: log_det
     trade_off: Any  # λ of mmr and log_det
     rest: Any  # 1 - λ
-    k: Any  # slots
     beam: Any  # prefixes that are kept
 
 
@@ -209,7 +205,7 @@ def _reopen(open_, rules, placed, slots, above, first, count, k, TN: tl.constexp
 
 
 @triton.jit
-def _start(candidates, terms, rules, memory, prefix, pins, placed, first, count, TN: tl.constexpr):
+def _start(candidates, terms, rules, memory, prefix, pins, placed, first, count, k, TN: tl.constexpr):
     """The empty prefix: eligible candidates without pins, which count for the caps."""
     i = tl.arange(0, TN)
     open_ = memory.open + prefix
@@ -226,10 +222,10 @@ def _start(candidates, terms, rules, memory, prefix, pins, placed, first, count,
         tl.store(memory.states + prefix + begin + i, state, mask=inside)
         if rules.decay is not None:
             tl.store(memory.decays + prefix + begin + i, 1.0, mask=inside)
-    for slot in range(0, terms.k):
+    for slot in range(0, k):
         tl.store(placed + slot, -1)
     if rules.pins is not None:
-        for slot in range(0, terms.k):
+        for slot in range(0, k):
             pin = tl.load(pins + slot)
             tl.debug_barrier()
             free = tl.load(open_ + pin, mask=(pin >= 0) & (pin < count), other=0) == _OPEN
@@ -238,7 +234,7 @@ def _start(candidates, terms, rules, memory, prefix, pins, placed, first, count,
                     for a in range(0, rules.columns):
                         group = tl.load(rules.groups + (first + pin) * rules.columns + a)
                         if _holds(rules, a, slot) & (group >= 0):
-                            full = _is_full(open_, rules, placed, a, group, 0, first, count, terms.k, TN)
+                            full = _is_full(open_, rules, placed, a, group, 0, first, count, k, TN)
                             free = free & (full == 0)
                 tl.debug_barrier()
                 if free:
@@ -246,7 +242,7 @@ def _start(candidates, terms, rules, memory, prefix, pins, placed, first, count,
                     tl.store(placed + slot, pin)
             tl.debug_barrier()
     tl.debug_barrier()
-    _reopen(open_, rules, placed, 0, 0, first, count, terms.k, TN)
+    _reopen(open_, rules, placed, 0, 0, first, count, k, TN)
     tl.debug_barrier()
 
 
@@ -355,7 +351,7 @@ def _follow(
     tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _search_kernel(
     values,  # → float32 [B, k]
     indices,  # → int32 [B, k]
@@ -363,13 +359,17 @@ def _search_kernel(
     terms,  # Terms
     rules,  # Rules
     memory,  # Memory
+    rows,  # M
+    batch,  # B
+    most,  # N; jagged: 0
+    k,  # slots
     TN: tl.constexpr,
 ):
     """Persistent: one request at a time.
 
     What depends on the candidates is kept by program; jagged, where no program knows the longest request, by request.
     """
-    k, beam = terms.k, terms.beam
+    beam = terms.beam
     own = tl.program_id(0).to(tl.int64)
     totals = memory.totals + own * 2 * beam
     filled = memory.filled + own * 2 * beam
@@ -377,12 +377,12 @@ def _search_kernel(
     scores = memory.scores + own * k * beam
     placed = memory.placed + own * k
     JAGGED: tl.constexpr = candidates.offsets is not None
-    for b in range(tl.program_id(0), candidates.batch, tl.num_programs(0)):
+    for b in range(tl.program_id(0), batch, tl.num_programs(0)):
         wide = tl.zeros([], tl.int64) + b
-        first, count = request(candidates.offsets, wide, candidates.most, candidates.rows, JAGGED)
+        first, count = request(candidates.offsets, wide, most, rows, JAGGED)
         page = wide * k
         stride = tl.maximum(count, 0)
-        base = own * candidates.most
+        base = own * most
         keys = memory.keys + (base + own) * beam
         if JAGGED:
             base = first
@@ -395,7 +395,7 @@ def _search_kernel(
             pins = rules.pins
             if rules.pins is not None:
                 pins = rules.pins + page
-            _start(candidates, terms, rules, memory, base, pins, placed, first, count, TN)
+            _start(candidates, terms, rules, memory, base, pins, placed, first, count, k, TN)
         tl.store(totals, 0.0)
         tl.store(filled, 0)
         tl.debug_barrier()
@@ -494,5 +494,5 @@ def search_page(
         placed=memory(programs, k, dtype=torch.int32),
     )
     rows = (value, value if root is None else root, categories, embeddings, offsets)
-    arguments = (indices, Candidates(*rows, value.numel(), batch, most), terms, rules, scratch)
+    arguments = (indices, Candidates(*rows), terms, rules, scratch, value.numel(), batch, most, k)
     launch(_search_kernel, (programs,), values, *arguments, TN=128, num_warps=4, maxnreg=192)

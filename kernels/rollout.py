@@ -7,11 +7,11 @@ from torch import Tensor
 from .dirichlet import draw, load_floored, log_floor, log_probabilities, padded_tasks
 from .fusion import buffer_for, launch_configuration
 from .gain import candidate_lists, reward_lists
-from .launch import launch
+from .launch import SIZES, launch
 from .special import load_row, log_beta_of
 
 
-@triton.jit(do_not_specialize=["seed", "offset"])
+@triton.jit(do_not_specialize=["seed", "offset", *SIZES])
 def _rollout_kernel(
     concentration,  # [B, T]
     scores,  # [B, N, T], transformed
@@ -25,8 +25,8 @@ def _rollout_kernel(
     log_weights,  # → float32 [B, G, T]
     log_prob,  # → float32 [B, G]
     rewards,  # → float32 [B, G, C], if BOUNDED [B, G, C + 1]
-    seed,  # of the draws
-    offset,  # number of the first request's draws
+    seed: tl.int64,  # of the draws
+    offset: tl.int64,  # number of the first request's draws
     candidates,  # N
     batch,  # B
     samples,  # G

@@ -180,8 +180,14 @@ def merge(buffers, k, PARTS: tl.constexpr, KP: tl.constexpr, LEVELS: tl.constexp
     """As `best`, of what `leave_best` left in buffers[PARTS, CAPACITY], which it overwrites."""
     slot = _slots(PARTS * KP)
     keys = tl.load(buffers + tl.max_contiguous(slot // KP * CAPACITY + slot % KP, [1, 1]))
+    return best_of(buffers, keys, k, KP, LEVELS)
+
+
+@triton.jit
+def best_of(buffer, keys, k, KP: tl.constexpr, LEVELS: tl.constexpr):
+    """As `best`, of keys [ROWS, COLUMNS] in registers, EMPTY among them; buffer[KP] is scratch."""
     present = keys != EMPTY
     filled = tl.sum(present.to(tl.int32))
-    left, _ = _keep(buffers, keys, present, filled, tl.minimum(filled, k), KP)
-    keys = _descending(_first(buffers, left, KP), LEVELS)
+    left, _ = _keep(buffer, keys, present, filled, tl.minimum(filled, k), KP)
+    keys = _descending(_first(buffer, left, KP), LEVELS)
     return tl.where(tl.arange(0, KP) < k, keys, EMPTY)

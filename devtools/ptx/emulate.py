@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,11 +68,13 @@ def engine() -> ctypes.CDLL:
 
 
 def execute(
-    text: str, arguments: Sequence[Any], grid: tuple[int, ...], shared_bytes: int, fill: int = FILL, limit: int = LIMIT
-) -> list[Finding]:
+    text: str, arguments: Sequence[Any], grid: tuple[int, ...], shared_bytes: int, fill: int = FILL, limit: int = LIMIT,
+    executed: Counter[str] | None = None,
+) -> list[Finding]:  # fmt: skip
     """Executes the kernel of a PTX text on tensors and numbers, in the order of its parameters.
 
-    ``fill`` is each byte of unwritten shared memory, ``limit`` the most instructions of a program.
+    ``fill`` is each byte of unwritten shared memory, ``limit`` the most instructions of a program. ``executed`` counts
+    the lanes that executed each instruction, by its source line and text.
     """
     program = parse(text)
     constants = program.constants | {r: _bits(arguments[place]) for r, place in program.parameters.items()}
@@ -81,9 +84,13 @@ def execute(
     findings = np.zeros(_MOST_FINDINGS, _FINDING)
     tables = (program.code, pairs, buffers, findings)
     numbers = (limit, len(program.registers), program.threads // 32, shared_bytes, fill, *(*grid, 1, 1)[:3])
-    launch = [*(table.ctypes.data for table in tables), *map(len, tables), *numbers]  # as `Launch` of the engine
+    lanes = np.zeros(len(program.code), np.uint64)
+    launch = [*(table.ctypes.data for table in tables), *map(len, tables), *numbers, lanes.ctypes.data]  # a `Launch`
     count = engine().run((ctypes.c_uint64 * len(launch))(*launch))
     where = [*program.where, ""]  # no other: -1
+    for place, number in zip(where, lanes.tolist(), strict=False):
+        if executed is not None:
+            executed[place] += number
     found = findings[:count].tolist()
     return [Finding(program.name, KINDS[kind], where[at], where[other], *rest) for kind, at, other, *rest in found]
 
@@ -98,16 +105,19 @@ def _bits(value: Any) -> int:
 
 
 @contextmanager
-def emulated(arch: str = "sm_90", fill: int = FILL) -> Iterator[list[Finding]]:
+def emulated(arch: str = "sm_90", fill: int = FILL, executed: Counter[str] | None = None) -> Iterator[list[Finding]]:
     """Inside the block, Triton kernels that are launched on CPU tensors are compiled for ``arch`` and executed.
 
-    Yields the findings so far. Memory is that of the real tensors; unwritten shared memory holds bytes ``fill``.
+    Yields the findings so far. Memory is that of the real tensors; unwritten shared memory holds bytes ``fill``;
+    ``executed`` counts as `execute`'s.
     """
     found: list[Finding] = []
 
     def take(launch: Launch) -> None:
         binary, arguments = compiled(launch, arch)
-        found.extend(execute(binary.asm["ptx"], arguments, launch.grid, binary.metadata.shared, fill))
+        found.extend(
+            execute(binary.asm["ptx"], arguments, launch.grid, binary.metadata.shared, fill, executed=executed)
+        )
 
     with launches_to(take):
         yield found

@@ -131,6 +131,7 @@ struct Launch {
   u64 registers, warps, shared_bytes;
   u64 fill;  // each byte of shared memory that is not written yet
   u64 grid[3];
+  u64* lanes;  // → of each instruction, how many executed it
 };
 
 // ---- memory
@@ -307,6 +308,7 @@ struct Machine {
       if (i.guard >= 0) mask &= i.negated ? ~warp.predicate(i.guard) : warp.predicate(i.guard);
       const Step s{warp, i, place, here, mask};
       warp.advance(here, place + 1);
+      launch.lanes[place] += std::popcount(mask);
       if (mask && i.operation < ROUTINE_COUNT) (this->*ROUTINES[i.operation])(s);
       if (mask && i.operation >= ROUTINE_COUNT) {
         OPERATIONS[i.operation](warp.values[i.out[0]], s.in(0), s.in(1), s.in(2), mask);

@@ -72,7 +72,7 @@ def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) ->
         count = 0 if pairs is None else pairs.shape[0]
         width = 0 if embeddings is None else embeddings.shape[-1]
         factors = (cosine, objective, float(share), float(1.0 - share))
-        likeness = kernel.Terms(pairs, attention, examination, count, width, *factors, k, beam)
+        likeness = kernel.Terms(pairs, attention, examination, count, width, *factors, beam)
         columns = 0 if rules.groups is None else rules.groups.shape[-1]
         eligible = None if rules.mask is None else rules.mask.view(torch.uint8)
         limits = kernel.Rules(eligible, *rules[1:], pins, columns)

@@ -8,18 +8,22 @@ runs some of them, too.
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
+import pygrade.kernels.fusion
 from devtools.ptx import emulated
 from devtools.tolerances import assert_close, same_bits
 from pygrade.ops.dispatch import use_backend
-from tests.kernels.variants import VARIANTS
+from tests.kernels.variants import BATCH, VARIANTS
 
-DRY = ("advantage-none-G1", "entropy-T8", "topk-N5-T1-k1-jagged-masked")
+DRY = ("advantage-none-G1", "entropy-T8", "topk-N5-T1-k1-jagged-masked", "topk-zlog-N260-T1-k5")
 EXACT = ("sample", "transform", "fuse", "topk", "gain", "search")  # bit-equal to the C++ core
 
 
@@ -47,6 +51,25 @@ def test_a_variant_gives_the_results_of_the_core(name, pytestconfig, record_prop
         else:
             assert_close(actual, wanted)
     record_property("bit-equal PTX of the variants, C++", sum(part.numel() for part in compiled) if exact else 0)
+
+
+@pytest.mark.parametrize(("name", "reads"), [("topk-zlog-N1000-T8-k50-masked", 1), ("topk-zlog-N200-T6-k20", 2)])
+def test_a_list_that_a_program_holds_is_read_once(name, reads, pytestconfig):
+    """Bytes of scores that are loaded, over those of the scores; two kernels read them twice."""
+    if not (arch := pytestconfig.getoption("--emulate")):
+        pytest.skip("needs --emulate sm_90")
+    source = Path(pygrade.kernels.fusion.__file__).read_text().splitlines()
+    lines = {f"fusion.py:{number}" for number, text in enumerate(source, 1) if "tl.load(scores +" in text}
+    executed = Counter()
+    with emulated(arch, executed=executed):
+        results(name, "triton")
+    loaded = 0
+    for place, lanes in executed.items():
+        width = re.search(r"ld\.global(?:\.v(\d))?\.b(\d+)", place)
+        if width and place.split(": ")[0] in lines:
+            loaded += int(width[1] or 1) * int(width[2]) // 8 * lanes
+    candidates, tasks = map(int, re.findall(r"-[NT](\d+)", name))
+    assert loaded == reads * BATCH * candidates * tasks * 4
 
 
 @pytest.fixture(scope="module")

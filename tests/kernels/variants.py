@@ -121,6 +121,7 @@ def _topk(
     dtype: torch.dtype = torch.float32,
     jagged: bool = False,
     masked: bool = False,
+    transform: str = "identity",
 ) -> Callable[[], object]:
     scores, offsets = _scores(candidates, tasks, dtype), None
     weights = _uniform(BATCH, samples, tasks) if samples else _uniform(BATCH, tasks)
@@ -128,7 +129,7 @@ def _topk(
     if jagged:
         scores, offsets = scores.flatten(0, 1), _offsets(candidates)
         mask = None if mask is None else mask.flatten()
-    return lambda: ops.fuse_topk(scores, weights, k, mask=mask, offsets=offsets)
+    return lambda: ops.fuse_topk(scores, weights, k, transform, mask=mask, offsets=offsets)
 
 
 def _lists(candidates: int, lists: int, components: int) -> tuple[Tensor | None, Tensor | None]:
@@ -275,6 +276,11 @@ VARIANTS: dict[str, Variant] = {
     "search-N20-k4-beam8-jagged": Variant(_search(20, 4, 10, 8, jagged=True)),
     "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000)),
     "search-N20-k6-beam2-limits": Variant(_search(20, 6, 10, 2, jagged=True, limits=True)),
+    "topk-zlog-N1000-T8-k50-masked": Variant(_topk(1000, 8, 50, masked=True, transform="zlog"), sample=True),
+    "topk-zlog-N300-T13-k300-G3-bf16": Variant(_topk(300, 13, 300, 3, BRAIN, transform="zlog")),
+    "topk-zlog-N260-T1-k5": Variant(_topk(260, 1, 5, transform="zlog")),
+    "topk-zscore-N1000-T6-k20": Variant(_topk(1000, 6, 20, transform="zscore")),
+    "topk-zlog-N200-T6-k20": Variant(_topk(200, 6, 20, transform="zlog")),
 }
 
 
