@@ -11,6 +11,9 @@ from pathlib import Path
 EXPECTED = (
     "_core.pyi",
     "_ops.so",
+    "bench/__main__.py",
+    "bench/cpu/limits.cpp",
+    "bench/gpu/timing.py",
     "bin/pygraded",
     "include/pygrade/pygrade.h",
     "include/pygrade/ranker.hpp",

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 import pygrade
-from bench.cpu import core
-from bench.cpu.harness import NOTHING, OURS, SECONDS, Contender, Row, measure
 from pygrade import _core
+
+from . import core
+from .harness import NOTHING, OURS, SECONDS, Contender, Row, measure
 
 COUNT, TASKS, K = 8, 8, 4
 FLOOR = "pybind11, no arguments"

@@ -1,30 +1,33 @@
-"""Builds and runs core_bench.cpp, which times the C++ core alone and the bound of this machine, and rows with both."""
+"""Builds and runs core_bench.cpp, which times the C++ core alone and a bound, and limits.cpp; makes rows with both."""
 
 import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cpu import machine
-from bench.cpu.harness import SECONDS, Contender, Row, Shape, Timing, measure, progress
+from . import machine
+from .harness import SECONDS, Contender, Row, Shape, Timing, measure, progress
 
-ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "release"  # shared with the CMake preset of that name
+BUILD = machine.BUILD / "release"  # shared with the CMake preset of that name
 
 
 @functools.cache
 def executable(target: str = "pygrade_core_bench") -> Path | None:
-    """The built program of a target, or None (and prints the reason) without CMake or a compiler.
+    """The built program of a target, or None (and prints the reason) without a clone, CMake or a compiler.
 
     Call it before the process is pinned: children inherit that, and a build may use every processor.
     """
+    if machine.CLONE is None:
+        progress("no figures of the C++ core alone: they are built in a clone of the repository")
+        return None
     tools = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # CMake may be a Python package
     commands = [
-        ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
+        ["cmake", "-S", str(machine.CLONE), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
         ["cmake", "--build", str(BUILD), "--target", target, "--parallel", "2"],
     ]
     progress(f"builds {target} and the library that it links in {BUILD}: minutes at first, then what changed")
@@ -35,6 +38,25 @@ def executable(target: str = "pygrade_core_bench") -> Path | None:
             progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
             return None
     return BUILD / target
+
+
+def limits() -> dict[str, float]:
+    """Limits of one core in G/s by limits.cpp: bytes from "memory" and "L2", operations of "fp32" and "fp64" (half).
+
+    Empty without a compiler, and on several threads.
+    """
+    from pygrade import _core
+
+    source, lanes = Path(__file__).with_name("limits.cpp"), {"avx512": "16", "avx2": "8"}.get(_core.active_isa(), "4")
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/limits"
+        try:
+            subprocess.run(["c++", "-std=c++20", "-O3", str(source), "-o", program], capture_output=True, check=True)
+            result = json.loads(subprocess.run([program, lanes], capture_output=True, check=True).stdout)
+        except (OSError, subprocess.CalledProcessError) as error:
+            progress(f"no limits of the machine: {error}")
+            return {}
+    return {**result, "fp64": result["fp32"] / 2}
 
 
 def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:

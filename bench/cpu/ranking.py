@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 import pygrade
-from bench.cpu import core, onnx_peers, verify
-from bench.cpu.harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
-from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import Correction, FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.trees import packed
+
+from . import core, onnx_peers, verify
+from .harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
+from .peers import Floats, random_scores
 
 CAP, SELLERS = 3, 50
 

@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.cpu import core, machine
-from bench.report.results import write_json
-from devtools.json_text import json_text
+from pygrade._util.json_text import json_text
+
+from ..cpu import core, machine
+from ..report.results import write_json
 
 
 def main(quick: bool, out: Path | None) -> int:

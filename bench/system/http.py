@@ -31,15 +31,16 @@ import numpy as np
 import torch
 from safetensors.numpy import load, save
 
-from bench.cpu import core, machine
-from bench.cpu.harness import progress
-from bench.cpu.peers import random_scores
-from bench.report.results import write_json
-from bench.system.server import cpu_seconds, serving
-from devtools.json_text import json_text
+from pygrade._util.json_text import json_text
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
+
+from ..cpu import core, machine
+from ..cpu.harness import progress
+from ..cpu.peers import random_scores
+from ..report.results import write_json
+from .server import cpu_seconds, serving
 
 CANDIDATES, K, REQUESTS, POLICY = 500, 50, 64, "PYGRADE_BENCH_POLICY"
 TASKS, FEATURES = tuple(f"t{i}" for i in range(6)), tuple(f"x{i}" for i in range(32))
@@ -194,7 +195,7 @@ def fastapi_serving(policy: Path) -> Iterator[tuple[int, int]]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "--factory", "bench.system.http:application", "--port", str(port)]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    process = subprocess.Popen(command, env=os.environ | {POLICY: str(policy)}, cwd=core.ROOT)
+    process = subprocess.Popen(command, env=os.environ | {POLICY: str(policy)}, cwd=machine.CLONE)
     try:
         for _ in range(600):
             try:

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from devtools.ptx import emulated
-from devtools.tolerances import assert_close, same_bits
 from pygrade.ops.dispatch import use_backend
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.kernels.variants import VARIANTS
 
 DRY = ("advantage-none-G1", "entropy-T8", "topk-N5-T1-k1-jagged-masked")

@@ -1,17 +1,24 @@
 """Every op where kernels run: on a GPU with ``--device cuda``, else in the interpreter, on fewer and smaller cases."""
 
+import os
+import re
+import shlex
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import triton
 
 import pygrade
-from bench.gpu import timing
+from bench.cpu.harness import Report
+from bench.gpu import profilers, timing
 from bench.gpu.device_ops import OPS, SMALL, exact_parts, inputs, on_device, to, verify
-from devtools.tolerances import assert_close, same_bits
+from bench.gpu.peers import PEERS
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.kernels.adapter import adapted
 
 MEDIUM = {"B": 64, "N": 777, "T": 7, "G": 16, "k": 40, "C": 3}
@@ -175,11 +182,21 @@ def test_the_adapter_returns_results_and_updates_outputs():
     assert out.tolist() == second.tolist() == [2.0, 2.0, 2.0] and first.tolist() == [2.0, 2.0, 2.0]
 
 
-def test_the_bench_of_the_gpu_runs_dry(capsys, device):
+def test_the_bench_of_the_gpu_runs_dry(capsys, device, tmp_path):
     assert timing.main(["--device", device, "--only", "entropy", "--quick", "--no-compile"]) == 0
     text = capsys.readouterr().out
     assert "1 ops agree with the C++ core" in text and "dirichlet_entropy" in text
-    for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"]):
+    few = ["--device", device, "--only", "fuse_scores", "--dtype", "bfloat16"]
+    assert timing.main([*few, "--quick", "--no-compile"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("dtype=bfloat16") == 2 and "memory %" in text  # in both tables
+    assert timing.main([*few, "--quick", "--launches", "2", "--proton", str(tmp_path / "trace")]) == 0
+    if device == "cpu":
+        assert timing.main([*few, "--ncu", str(tmp_path / "report")]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.startswith("ncu --set full") and "# not run" in line and not list(tmp_path.iterdir())
+    wrong_type = ["--device", device, "--dtype", "bfloat16", "--only", "entropy"]
+    for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"], wrong_type):
         with pytest.raises(SystemExit):
             timing.main(wrong)
 
@@ -189,11 +206,77 @@ def test_a_peer_that_fails_is_left_out_and_ours_is_not(device):
         raise NotImplementedError("no such operator")
 
     op = next(op for op in OPS if op.name == "dirichlet_entropy")
-    row = timing.measured(replace(op, eager=fail), SMALL, device, 1000.0, True, False)
+    rest = (SMALL, device, 1000.0, True, False, Report("gpu", {}), "float32")
+    row = timing.measured(replace(op, eager=fail), *rest)
     assert row.best_peer is None and row.notes == "torch: NotImplementedError: no such operator"
-    assert row.bound.p50 == pytest.approx(4 * op.elements(SMALL) / 1e6) and row.bound_ratio > 0
+    assert row.bound.p50 == pytest.approx(4 * SMALL["B"] * (SMALL["T"] + 1) / 1e6) and row.bound_ratio > 0
     with pytest.raises(NotImplementedError):
-        timing.measured(replace(op, ours=fail), SMALL, device, 1000.0, True, False)
+        timing.measured(replace(op, ours=fail), *rest)
+
+
+def test_peers_are_timed_where_installed_and_else_skipped_with_their_package(monkeypatch):
+    def tokens(probabilities):
+        return torch.multinomial(probabilities, 1)
+
+    def loss(logits, old, reference, tokens, advantages, **settings):
+        ratio = (logits[:, :-1].log_softmax(-1).gather(2, tokens[..., None])[..., 0] - old).exp()
+        return -(ratio * advantages[:, None]), None, None
+
+    installed = {"flashinfer": SimpleNamespace(top_k=lambda values, k, sorted: values.topk(k))}
+    installed["flashinfer.sampling"] = SimpleNamespace(sampling_from_probs=tokens)
+    installed["liger_kernel.transformers.grpo_loss"] = SimpleNamespace(triton_grpo_loss=loss)
+    ops = [op for op in OPS if op.name in {peer.op for peer in PEERS}]
+
+    def peers(modules):
+        monkeypatch.setattr("bench.gpu.peers.optional", modules.get)
+        report = Report("gpu", {})
+        rows = [timing.measured(op, SMALL, "cpu", 1.0, True, False, report, "float32") for op in ops]
+        return {name for row in rows for name in (*row.peers, *row.beside)} - {"torch"}, report.skipped
+
+    names = {peer.name for peer in PEERS}
+    assert peers({}) == (set(), {peer.name: f"not installed: pip install {peer.package}" for peer in PEERS})
+    assert peers(installed) == (names, {})
+    installed["flashinfer"].top_k = lambda values, k, sorted: (-values).topk(k)
+    assert peers(installed) == (names - {"FlashInfer top_k"}, {})  # it has other values
+
+
+def test_profilers_see_our_kernels_alone(monkeypatch, tmp_path):
+    launched = [
+        name
+        for path in Path("kernels").glob("*.py")
+        for name in re.findall(r"launch\(\n? *(_\w+)[,\[]", path.read_text())
+    ]
+    pattern = re.compile(profilers.KERNELS.removeprefix("regex:"))
+    assert len(launched) > 12 and all(pattern.search(name) for name in launched)
+    assert not pattern.search("vectorized_elementwise_kernel")
+    words = shlex.join(profilers.ncu_command(OPS[4], Path("r"), ["--dtype", "float32"]))
+    for part in (
+        "--nvtx-include 'transform_scores zlog pygrade/'",
+        "--profile-from-start off",
+        "-o r-transform_scores-zlog",
+    ):
+        assert part in words
+    assert words.endswith("-m bench --device cuda --only 'transform_scores zlog' --launches 10 --dtype float32")
+    calls = []
+    fake = SimpleNamespace(start=lambda *a, **k: calls.append((a, k)) or 7, scope=calls.append, finalize=calls.append)
+    monkeypatch.setattr("importlib.import_module", {"triton.profiler": fake}.get)
+    with profilers.proton(tmp_path / "deep" / "trace", "cuda") as scope:
+        scope("rollout")
+    assert calls == [((str(tmp_path / "deep" / "trace"),), {"hook": "triton"}), "rollout", 7]
+
+
+def test_clocks_and_limits_of_a_card(monkeypatch, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho $*\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    card = SimpleNamespace(uuid="5e", clock_rate=1_000_000, multi_processor_count=100, memory_clock_rate=1_000_000)
+    card.memory_bus_width, card.major, card.minor = 1024, 9, 0
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: card)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert profilers.clocks() == f"--id=GPU-5e --query-gpu={profilers.CLOCKS} --format=csv,noheader"
+    assert timing.of_properties(card) == {"memory": 256.0, "fp32": 25600.0, "fp64": 12800.0, "special": 1600.0}
+    card.major = 99  # of unknown pipes
+    assert set(timing.of_properties(card)) == {"memory", "special"}
 
 
 def test_the_backend_of_a_gpu_tensor_is_triton(device):
