@@ -3,12 +3,9 @@
     PROG                               every suite
     PROG --quick                       a short run of all of them, under a minute
     PROG --suite serving               one of them
-    PROG --only topk --list            the ops, by suite, a line each; here those whose name contains topk
+    PROG --list                        the ops by suite, a line each
     PROG compare A.json B.json         what changed by more than the noise
-    PROG --device cuda                 the Triton kernels on a GPU; --device cuda --help has its options
-
-In a clone of the repository:
-
+    PROG --device cuda                 the Triton kernels on a GPU; more options with --device cuda --help
     PROG report                        summaries of the last runs, and from them the tables of the docs
     PROG study                         the study of every finding (study/command.py)
     PROG --suite page                  whole pages by a trained system (system/page.py); not among "all"
@@ -17,18 +14,19 @@ In a clone of the repository:
 
 A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; `report` sums it up in bench/results. It uses one
 pinned thread unless ``--threads`` says otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than
-the best. A second table has GB/s and the share of each limit of the machine (roofline.py).
+the best. The last five need a clone of the repository.
 """
 
 import argparse
 import importlib
+import itertools
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import PROG, roofline, usage
+from . import PROG, roofline
 from .cpu import core, harness, machine
 from .report import results
 
@@ -53,6 +51,7 @@ def suites() -> dict[str, Plan]:
     rollouts = [(256, 16, 200, 8, 10), (64, 32, 1000, 8, 50)]  # B, G, N, T, k: stage 2's step; long lists
     draws = [(256, 16, 8), (1024, 32, 8)]  # B, G, T
     groups = [(*sizes, by) for sizes in ((256, 16), (1024, 32), (4096, 32)) for by in ("batch", "group")]  # B, G
+    levels = [(level,) for level in (2.0, 0.1, 0.5, 1.0, 10.0, 100.0)]  # of α: at 1 the algorithms change
     return {
         "serving": [
             ("fuse_topk", fusion.request, [(*shape, "identity") for shape in linear], 2),
@@ -68,10 +67,7 @@ def suites() -> dict[str, Plan]:
             ("topk_gain", gain.gain, rollouts, 1),
             ("rollout", gain.rollout, rollouts, 1),
         ],
-        # Below, at and above α = 1, where the algorithms change.
-        "sampling": [
-            ("dirichlet_sample", dirichlet.sample, [(level,) for level in (2.0, 0.1, 0.5, 1.0, 10.0, 100.0)], 1)
-        ],
+        "sampling": [("dirichlet_sample", dirichlet.sample, levels, 1)],
         "training": [
             ("dirichlet_log_prob ∇", training.log_prob, draws, 1),
             ("grpo_loss ∇", training.grpo_loss, draws, 1),
@@ -79,9 +75,7 @@ def suites() -> dict[str, Plan]:
             ("lambda_loss ∇", training.lambda_loss, [(64, 50), (64, 200)], 1),
             ("stage-2 step", step.training, [(256, 200, 16, 8, 32, 10)], 1),
         ],
-        "call": [
-            ("fuse_topk", call.topk, [(kind, result) for kind in ("numpy", "torch") for result in ("new", "out=")], 4)
-        ],
+        "call": [("fuse_topk", call.topk, list(itertools.product(("numpy", "torch"), ("new", "out="))), 4)],
     }
 
 
@@ -95,16 +89,13 @@ def listing(only: str) -> str:
             text = (measure.__doc__ or "").split("\n")[0]
             lines += [f"{suite:10}{op:24}{len(shapes):2} shapes  {text}"[:120]] * (only in op)
     lines += [f"{'a GPU':10}{op.name:24}{op.letters:10} --device cuda" for op in OPS if only in op.name]
-    others = ", ".join((PAGE, HISTORY, HTTP))
-    return "\n".join([*lines, "" if only else f"{others}: suites of a clone of the repository, with rows of their own"])
+    return "\n".join(lines)
 
 
 def of_a_clone(module: str) -> Any:
     """A module that is in a clone of the repository alone."""
     if PROG == "pygrade bench":
-        raise SystemExit(
-            f"{PROG}: {module[1:]} is not in the package: run python -m bench in a clone of the repository"
-        )
+        raise SystemExit(f"{PROG}: {module[1:]} needs a clone of the repository; run python -m bench there")
     return importlib.import_module(module, __package__)
 
 
@@ -142,7 +133,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["report"]:
         return int(of_a_clone(".report.generate").main(arguments[1:]))
     parser = argparse.ArgumentParser(
-        prog=PROG, description=usage(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROG, description=__doc__.replace("PROG", PROG), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}; {HISTORY}; {HTTP}"
@@ -168,7 +159,6 @@ def main(arguments: list[str]) -> int:
         if name not in NAMES:
             parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE, HISTORY, HTTP))} or all")
 
-    core.executable()
     machine.prepare(options.threads)
     table = suites()
     ops = {op: None for name in chosen for op, *_ in table[name]}

@@ -7,6 +7,7 @@ digamma is one call of a special function, though ours are polynomials. Densitie
 
 from .cpu.harness import OURS, Report, Row, Shape
 
+MEMORIES = ("memory", "L2", "copy")
 KINDS = ("read", "written", "fp32", "fp64", "special")  # bytes, bytes, operations, operations, calls
 TRANSFORMS = {"log": (1, 1), "log1p": (1, 1), "zscore": (5, 0), "zlog": (6, 1)}  # operations, special of a prediction
 
@@ -55,31 +56,26 @@ def work(op: str, shape: Shape) -> dict[str, int] | None:
         "search_page": (4 * B * N * (1 + d) + terms, 8 * B * k, search * (2 * d + 6), 0, search),
     }
     found = counts.get(op) or counts.get(op.removesuffix(" ∇").removesuffix(" zlog").removesuffix(" group"))
-    return None if found is None else dict(zip(KINDS, found, strict=True))
-
-
-def moved(row: Row) -> int:
-    """Bytes that a row with counted work reads and writes."""
-    return 0 if row.work is None else row.work["read"] + row.work["written"]
+    return found and {"bytes": found[0] + found[1], **dict(zip(KINDS, found, strict=True))}
 
 
 def add(row: Row, limits: dict[str, float]) -> None:
     """Write a row's work, GB/s and shares: the least time that each limit (in G/s) allows, over the time of the row."""
     row.work = work(row.op, row.shape)
     if row.work is not None:
-        nanoseconds = 1e3 * (row.core or row.timings[OURS]).p50
-        amounts = {"memory": moved(row), "L2": moved(row)} | row.work
+        nanoseconds, moved = 1e3 * (row.core or row.timings[OURS]).p50, row.work["bytes"]
+        amounts = row.work | dict.fromkeys(MEMORIES, moved)
         row.shares = {name: amounts[name] / limit / nanoseconds for name, limit in limits.items()}
-        row.gb_per_s = moved(row) / nanoseconds
+        row.gb_per_s = moved / nanoseconds
 
 
 def table(report: Report) -> str:
     """The rows with counted work as text: bytes, GB/s, and shares of the limits in %."""
     limits = ", ".join(f"{name} {limit:.4g}" for name, limit in report.limits.items())
     head = f"{'op':22}{'shape':44}{'MB':>10}{'GB/s':>9}" + "".join(f"{name + ' %':>10}" for name in report.limits)
-    lines = [f"shares of the limits, in G/s: {limits}; memory beyond 100 % is cached", head, "-" * len(head)]
+    lines = [f"shares of the limits, in G/s: {limits}; more than 100 %: caches", head, "-" * len(head)]
     for row in report.rows:
         if row.work is not None:
             shares = "".join(f"{100 * share:10.1f}" for share in row.shares.values())
-            lines.append(f"{row.op:22}{row.label:44}{moved(row) / 1e6:10.3f}{row.gb_per_s:9.1f}{shares}")
+            lines.append(f"{row.op:22}{row.label:44}{row.work['bytes'] / 1e6:10.3f}{row.gb_per_s:9.1f}{shares}")
     return "\n".join(lines)

@@ -10,7 +10,6 @@ import torch
 
 import pygrade
 from pygrade import _core
-
 from . import core
 from .harness import NOTHING, OURS, SECONDS, Contender, Row, measure
 
@@ -20,7 +19,7 @@ FLOOR = "pybind11, no arguments"
 
 def topk(quick: bool, kind: str, result: str) -> Row:
     """fuse_topk with or without output buffers, in numpy or torch."""
-    alone = core.run("fuse_topk", 1, 1, COUNT, TASKS, K, seconds=SECONDS[quick] / 5).get("core")
+    alone = core.run("fuse_topk", 1, 1, COUNT, TASKS, K, seconds=SECONDS[quick] / 5)["core"]
     contenders = {OURS: _calls(kind)[result]} | _floors(kind)
     shape = {"N": COUNT, "T": TASKS, "k": K, "arrays": kind, "result": result}
     beside = (FLOOR, *(name for name in contenders if "(out=)" in name))

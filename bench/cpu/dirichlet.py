@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 import pygrade
-
 from . import core, verify
 from .harness import OURS, ROTATIONS, Contender, Row, optional
 from .peers import Floats, random_scores

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 import pygrade
-
 from . import core, onnx_peers, verify
 from .harness import OURS, ROTATIONS, Contender, Row
 from .peers import BETA, compiled, compiles, numba_threshold, random_scores, topk_peers

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from pygrade.policy import FusionPolicy
-
 from .harness import Contender, optional
 
 

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 import pygrade
 from pygrade import reference
-
 from . import core, verify
 from .harness import OURS, ROTATIONS, Contender, Row
 from .peers import Floats, aligned, random_scores

@@ -17,7 +17,6 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.policy import Correction, FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.trees import packed
-
 from . import core, onnx_peers, verify
 from .harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
 from .peers import Floats, random_scores

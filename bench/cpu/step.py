@@ -11,7 +11,6 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import Engine
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.policy_step import concentrations, policy_step
-
 from .gain import torch_gain
 from .harness import OURS, SECONDS, Contender, Row, measure
 from .training import FLOOR, plain_grpo_loss, plain_log_prob

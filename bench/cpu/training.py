@@ -7,7 +7,6 @@ from torch import Tensor
 
 import pygrade
 from pygrade import reference
-
 from . import core, verify
 from .dirichlet import concentrations
 from .harness import OURS, ROTATIONS, Contender, Row

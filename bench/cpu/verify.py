@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pygrade import reference
 from pygrade.reference.tolerances import ABSOLUTE, RELATIVE
-
 from .harness import OURS, Contender
 
 STRICT = RELATIVE[torch.float32], ABSOLUTE[torch.float32]

@@ -11,7 +11,6 @@ from torch.distributions import Dirichlet, kl_divergence
 import pygrade
 from pygrade.ops.dispatch import use_backend
 from pygrade.reference.tolerances import assert_close, same_bits
-
 from ..cpu import gain, training
 
 Shape = dict[str, int]

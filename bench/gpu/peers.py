@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,17 +10,6 @@ from torch import Tensor
 from ..cpu.harness import optional
 
 Run = Callable[[], Any]
-
-
-class Peer(NamedTuple):
-    """A call of a library beside an op, made of the module and the inputs of `device_ops.inputs`."""
-
-    op: str
-    name: str
-    module: str
-    package: str  # for pip
-    same: bool  # it computes what the op does; False: the nearest that the library has, of the same sizes
-    make: Callable[[Any, dict[str, Any]], Run]
 
 
 def _topk(flashinfer: Any, i: dict[str, Any]) -> Run:
@@ -46,15 +35,21 @@ def _grpo(liger: Any, i: dict[str, Any]) -> Run:
     return run
 
 
-PEERS = (
-    Peer("fuse_topk", "FlashInfer top_k", "flashinfer", "flashinfer-python", True, _topk),
-    Peer("dirichlet_sample", "FlashInfer sampling", "flashinfer.sampling", "flashinfer-python", False, _sampling),
-    Peer("grpo_loss", "Liger GRPO", "liger_kernel.transformers.grpo_loss", "liger-kernel", False, _grpo),
-)
+# Of an op: name, module, package for pip, and the call, made of the module and the inputs of `device_ops.inputs`.
+PEERS = {
+    "fuse_topk": ("FlashInfer top_k", "flashinfer", "flashinfer-python", _topk),
+    "dirichlet_sample": ("FlashInfer sampling", "flashinfer.sampling", "flashinfer-python", _sampling),
+    "grpo_loss": ("Liger GRPO", "liger_kernel.transformers.grpo_loss", "liger-kernel", _grpo),
+}
+SAME = ("FlashInfer top_k",)  # as the op; the others are the nearest that their library has, of the same sizes
 
 
-def libraries(op: str, given: dict[str, Any], skipped: dict[str, str]) -> dict[str, Callable[[], Run]]:
-    """By name what makes a peer of an op; those that are not installed are noted in ``skipped``."""
-    peers = {peer: optional(peer.module) for peer in PEERS if peer.op == op}
-    skipped |= {peer.name: f"not installed: pip install {peer.package}" for peer in peers if peers[peer] is None}
-    return {peer.name: partial(peer.make, module, given) for peer, module in peers.items() if module is not None}
+def library(op: str, given: dict[str, Any], skipped: dict[str, str]) -> dict[str, Callable[[], Run]]:
+    """By name what makes the peer of an op; one that is not installed is noted in ``skipped``."""
+    if op not in PEERS:
+        return {}
+    name, path, package, make = PEERS[op]
+    if (module := optional(path)) is None:
+        skipped[name] = f"not installed: pip install {package}"
+        return {}
+    return {name: partial(make, module, given)}

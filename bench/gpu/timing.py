@@ -8,9 +8,8 @@
     TRITON_INTERPRET=1 PROG --device cpu        a dry run of this very script; its times mean nothing
 
 Each op is first compared with the C++ core. Times are p20, p50 and p80 of GPU events, with the L2 cache flushed between
-runs, and warm. Also reported: the time to enqueue a call, the replay of a CUDA graph, as bound the time of a large
-copy, in the same run, of as many bytes as an op must move, and the share of each limit of the card (roofline.py).
-NVTX ranges carry the op's name. Clocks before and after are in the results.
+runs, and warm. Also reported: the time to enqueue a call, the replay of a CUDA graph, and
+as a limit a large copy in the same run. NVTX ranges carry the op's name.
 """
 
 import argparse
@@ -18,27 +17,28 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import PROG, roofline, usage
+from .. import PROG, roofline
 from ..cpu.harness import OURS, Report, Row, Timing, progress, quantiles
 from ..cpu.machine import PACKAGES, versions
 from ..report import results
-from . import profilers
+from . import peers, profilers
 from .device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on_device, tensors, verify
-from .peers import PEERS, Run, libraries
+from .peers import Run
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100}),
     "search_page": (FULL | {"B": 1024, "N": 500, "k": 20},),
 }
-SAME = ("torch", "torch.compile", *(peer.name for peer in PEERS if peer.same))  # as ours
-BESIDE = tuple(peer.name for peer in PEERS if not peer.same)
+SAME = ("torch", "torch.compile", *peers.SAME)  # as ours
+BESIDE = tuple(name for name, *_ in peers.PEERS.values() if name not in SAME)
 GRAPH, ENQUEUED, WARM = f"{OURS} graph", f"{OURS}, to enqueue", f"{OURS}, L2 warm"
 # float32 and float64 multiply-adds a clock and multiprocessor by compute capability (CUDA programming guide, throughput
 # of arithmetic instructions); of special functions it is 16 for all.
@@ -132,12 +132,10 @@ def contenders(
     if device == "cuda" and not op.backward:
         made[GRAPH] = lambda: graph_of(lambda: on_device(op, given))
     made["torch"] = lambda: lambda: op.eager(given)
-    return made | libraries(op.name, given, skipped) | ({"torch.compile": faster} if compiled else {})
+    return made | peers.library(op.name, given, skipped) | ({"torch.compile": faster} if compiled else {})
 
 
-def measured(
-    op: DeviceOp, shape: Shape, device: str, copy: float, quick: bool, compiled: bool, report: Report, dtype: str
-) -> Row:
+def measured(op: DeviceOp, shape: Shape, device: str, quick: bool, compiled: bool, report: Report, dtype: str) -> Row:
     """One op on one shape. A peer that fails or has other values than ours is left out, and the notes say why."""
     given, timings, notes = inputs(shape, device, dtype=getattr(torch, dtype)), {}, []
     milliseconds = 20.0 if quick else 200.0
@@ -146,7 +144,7 @@ def measured(
             with torch.cuda.nvtx.range(f"{op.name} {name}") if device == "cuda" else nullcontext():
                 run = make()
                 result = run()
-                if name in SAME[2:]:
+                if name in peers.SAME:
                     torch.testing.assert_close(tensors(result)[0], on_device(op, given)[0], rtol=1e-3, atol=1e-3)
                 timings[name] = event_times(run, device, milliseconds)
                 if name == OURS:
@@ -156,18 +154,16 @@ def measured(
             if name not in SAME + BESIDE:
                 raise
             notes.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:120]}")
-    peers, beside = (tuple(name for name in names if name in timings) for names in (SAME, BESIDE))
+    same, beside = (tuple(name for name in names if name in timings) for names in (SAME, BESIDE))
     sizes = op.sizes(shape) | ({} if dtype == "float32" else {"dtype": dtype})
-    row = Row(op.name, sizes, timings, peers, beside, timings[OURS], None, "copy", "; ".join(notes))
+    row = Row(op.name, sizes, timings, same, beside, timings[OURS], notes="; ".join(notes))
     roofline.add(row, report.limits)
-    microseconds = roofline.moved(row) / copy / 1e3
-    row.bound = Timing(microseconds, microseconds, microseconds, 1)
     return row
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog=PROG, description=usage(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROG, description=__doc__.replace("PROG", PROG), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", required=True, choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
     parser.add_argument("--only", default="", metavar="OP", help="an op, or those whose name contains this")
@@ -192,29 +188,28 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--only is {options.only!r}; want part of one of {', '.join(op.name for op in known)}")
     small = device == "cpu" or options.quick
     if options.ncu is not None:
-        further = ["--dtype", options.dtype, *(["--quick"] if options.quick else [])]
-        return profilers.ncu([profilers.ncu_command(op, options.ncu, further) for op in ops], device)
+        further = ["--dtype", options.dtype, *["--quick"] * options.quick]
+        return profilers.ncu([op.name for op in ops], options.ncu, further, device)
 
     for op in ops:
         verify(op, inputs(SMALL, device, dtype=dtype))
     print(f"{len(ops)} ops agree with the C++ core on {card}", flush=True)
     if options.launches or options.proton is not None:
-        with profilers.proton(options.proton, device) as scope:
-            for op in ops:
-                given = inputs(SMALL if small else SHAPES.get(op.name, (FULL,))[0], device, dtype=dtype)
-                profilers.launches(op, given, device, scope, options.launches or 10)
+        shapes = {op: tuple((SMALL if small else SHAPES.get(op.name, (FULL,))[0]).items()) for op in ops}
+        given = {shape: inputs(dict(shape), device, dtype=dtype) for shape in set(shapes.values())}
+        calls = {op.name: partial(on_device, op, given[shapes[op]]) for op in ops}
+        profilers.launches(calls, device, options.launches or 10, options.proton)
         return 0
     copy = copy_bandwidth(device, 1024 if device == "cuda" else 8)
     print(f"{card}, torch {torch.__version__}: a copy moves {copy:.0f} GB/s", flush=True)
     name = "".join(letter if letter.isalnum() else "-" for letter in card.lower()).strip("-")
-    report = Report("gpu", {"processor": card, "isa": name, "copy_gb_per_s": f"{copy:.0f}"} | versions(PACKAGES))
-    report.limits = limits() if device == "cuda" else {"memory": copy}
-    report.machine["clocks"] = profilers.CLOCKS
-    report.machine["clocks_before"] = profilers.clocks()
+    report = Report("gpu", {"processor": card, "isa": name} | versions(PACKAGES))
+    report.limits = {"copy": copy, **(limits() if device == "cuda" else {})}
+    report.machine |= {"clocks": profilers.CLOCKS, "clocks_before": profilers.clocks()}
     compiled = not options.no_compile and device == "cuda"
     for op in ops:
         for shape in (SMALL,) if small else SHAPES.get(op.name, (FULL,)):
-            report.rows.append(measured(op, shape, device, copy, options.quick, compiled, report, options.dtype))
+            report.rows.append(measured(op, shape, device, options.quick, compiled, report, options.dtype))
             progress(f"{op.name}: {report.rows[-1].label} {report.rows[-1].notes}")
             report.machine["clocks_after"] = profilers.clocks()
             if device == "cuda":

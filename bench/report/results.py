@@ -7,7 +7,6 @@ from typing import Any
 
 from pygrade._util.files import atomic_file
 from pygrade._util.json_text import json_text
-
 from ..cpu.harness import OURS, Report, Row, Timing
 from ..cpu.machine import BUILD
 

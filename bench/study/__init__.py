@@ -14,7 +14,6 @@ from typing import Any
 from pygrade._util.serialization import write_text
 from pygrade.ops.info import collect
 from pygrade.workers import LOCAL, Workers
-
 from ..report.results import write_json
 from .report import Table, findings_table, lifts_of_arms, report_text, shares, summary
 from .runner import StudyConfig, Unit, load_unit, plan, run_units, scaled

@@ -24,7 +24,6 @@ from pygrade.training.data import TrainingData
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
-
 from .learners import Array, Options, fit_trees, learn, ranking
 from .trial import PRODUCTION, ArmRanking, Trial
 

@@ -20,7 +20,6 @@ from pygrade.cli import terminal
 from pygrade.cli.options import workers_of
 from pygrade.cli.run_directory import check_out
 from pygrade.evaluation.arms import GRADE
-
 from . import StudyConfig, reproduce, tables
 from .settings import load_settings
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
-
 from .stats import Results, over_worlds, sign
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"

@@ -42,7 +42,6 @@ from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
-
 from ..report.results import write_json
 from .arms import train_once
 from .learners import TOPS, Array, OnTop, learn, ranking

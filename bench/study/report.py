@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pygrade.metrics.intervals import Interval
-
 from .findings import findings, percent
 from .settings import Settings
 from .stats import Record, Results, over_worlds

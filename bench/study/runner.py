@@ -18,7 +18,6 @@ from pygrade._util.files import atomic_file
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
 from pygrade.workers import LOCAL, LocalWorkers, Workers, wait_for_all
-
 from .arms import run_arm
 from .settings import MAIN, Arm, Regime, Settings, merged, parse_changes
 from .trial import Trial

@@ -28,7 +28,6 @@ from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import CompositeReward
 from pygrade.training.stages import train_stage1
 from pygrade.training.static_weights import best_static_weights
-
 from .learners import Array, OnTop, Options
 from .settings import Regime, Settings, merged, override
 

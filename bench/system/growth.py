@@ -29,7 +29,6 @@ import numpy as np
 
 from devtools.synthetic_log import write_synthetic_log
 from pygrade._util.optional_imports import require
-
 from ..cpu.machine import facts, pin
 from ..report.results import RESULTS, write_json
 

@@ -35,7 +35,6 @@ from pygrade._util.json_text import json_text
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
-
 from ..cpu import core, machine
 from ..cpu.harness import progress
 from ..cpu.peers import random_scores
@@ -50,13 +49,12 @@ JSON, TENSORS, RAW = "application/json", "application/safetensors", "application
 
 def main(quick: bool, out: Path | None) -> int:
     """Times every path and prints the rows; ``out``: directory of the results, None: no file."""
-    program = None if quick else core.executable()
     machine.prepare(1)
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy"
         save_policy(policy)
         rows = measure(policy, *((5, 100) if quick else (50, 400)))
-        if program is not None:
+        if not quick:
             sizes = (CANDIDATES, len(TASKS), len(FEATURES), K)
             timing = core.run("policy_rank", *sizes, seconds=2.0, policy=policy)["core"]
             rows.insert(0, {"path": "C++ call", "wall_p50_us": float(f"{timing.p50:.4g}")})

@@ -31,7 +31,6 @@ from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, Tru
 from pygrade.data.events import EventLog
 from pygrade.pipeline.run import run_pipeline
 from pygrade.serving.pipeline import STEPS, Pipeline, ServedPage
-
 from ..cpu import machine
 from ..cpu.harness import progress
 from ..report.results import write_json

@@ -2,9 +2,9 @@
 
 import os
 import re
-import shlex
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,12 +189,13 @@ def test_the_bench_of_the_gpu_runs_dry(capsys, device, tmp_path):
     few = ["--device", device, "--only", "fuse_scores", "--dtype", "bfloat16"]
     assert timing.main([*few, "--quick", "--no-compile"]) == 0
     text = capsys.readouterr().out
-    assert text.count("dtype=bfloat16") == 2 and "memory %" in text  # in both tables
+    assert text.count("dtype=bfloat16") == 2 and "copy %" in text  # in both tables
     assert timing.main([*few, "--quick", "--launches", "2", "--proton", str(tmp_path / "trace")]) == 0
     if device == "cpu":
         assert timing.main([*few, "--ncu", str(tmp_path / "report")]) == 0
         line = capsys.readouterr().out.splitlines()[-1]
-        assert line.startswith("ncu --set full") and "# not run" in line and not list(tmp_path.iterdir())
+        assert "--nvtx-include 'fuse_scores pygrade/' --kernel-name" in line and "/report-fuse_scores " in line
+        assert "--only fuse_scores --launches 10 --dtype bfloat16   # not run" in line and not list(tmp_path.iterdir())
     wrong_type = ["--device", device, "--dtype", "bfloat16", "--only", "entropy"]
     for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"], wrong_type):
         with pytest.raises(SystemExit):
@@ -206,63 +207,52 @@ def test_a_peer_that_fails_is_left_out_and_ours_is_not(device):
         raise NotImplementedError("no such operator")
 
     op = next(op for op in OPS if op.name == "dirichlet_entropy")
-    rest = (SMALL, device, 1000.0, True, False, Report("gpu", {}), "float32")
+    rest = (SMALL, device, True, False, Report("gpu", {}, limits={"copy": 1.0}), "float32")
     row = timing.measured(replace(op, eager=fail), *rest)
     assert row.best_peer is None and row.notes == "torch: NotImplementedError: no such operator"
-    assert row.bound.p50 == pytest.approx(4 * SMALL["B"] * (SMALL["T"] + 1) / 1e6) and row.bound_ratio > 0
+    assert row.work["bytes"] == 4 * SMALL["B"] * (SMALL["T"] + 1) and row.shares["copy"] > 0
     with pytest.raises(NotImplementedError):
         timing.measured(replace(op, ours=fail), *rest)
 
 
 def test_peers_are_timed_where_installed_and_else_skipped_with_their_package(monkeypatch):
-    def tokens(probabilities):
-        return torch.multinomial(probabilities, 1)
-
     def loss(logits, old, reference, tokens, advantages, **settings):
-        ratio = (logits[:, :-1].log_softmax(-1).gather(2, tokens[..., None])[..., 0] - old).exp()
-        return -(ratio * advantages[:, None]), None, None
+        return (old - logits[:, :-1].log_softmax(-1).gather(2, tokens[..., None])[..., 0]) * advantages[:, None], None
 
-    installed = {"flashinfer": SimpleNamespace(top_k=lambda values, k, sorted: values.topk(k))}
-    installed["flashinfer.sampling"] = SimpleNamespace(sampling_from_probs=tokens)
-    installed["liger_kernel.transformers.grpo_loss"] = SimpleNamespace(triton_grpo_loss=loss)
-    ops = [op for op in OPS if op.name in {peer.op for peer in PEERS}]
-
-    def peers(modules):
-        monkeypatch.setattr("bench.gpu.peers.optional", modules.get)
+    def timed():
         report = Report("gpu", {})
-        rows = [timing.measured(op, SMALL, "cpu", 1.0, True, False, report, "float32") for op in ops]
+        ops = [op for op in OPS if op.name in PEERS]
+        rows = [timing.measured(op, SMALL, "cpu", True, False, report, "float32") for op in ops]
         return {name for row in rows for name in (*row.peers, *row.beside)} - {"torch"}, report.skipped
 
-    names = {peer.name for peer in PEERS}
-    assert peers({}) == (set(), {peer.name: f"not installed: pip install {peer.package}" for peer in PEERS})
-    assert peers(installed) == (names, {})
+    installed = {}
+    monkeypatch.setattr("bench.gpu.peers.optional", installed.get)
+    names = {name for name, *_ in PEERS.values()}
+    assert timed() == (set(), {name: f"not installed: pip install {pip}" for name, _, pip, _ in PEERS.values()})
+    sampling = SimpleNamespace(sampling_from_probs=lambda weights: torch.multinomial(weights, 1))
+    liger = SimpleNamespace(triton_grpo_loss=loss)
+    installed |= {"flashinfer.sampling": sampling, "liger_kernel.transformers.grpo_loss": liger}
+    installed["flashinfer"] = SimpleNamespace(top_k=lambda values, k, sorted: values.topk(k))
+    assert timed() == (names, {})
     installed["flashinfer"].top_k = lambda values, k, sorted: (-values).topk(k)
-    assert peers(installed) == (names - {"FlashInfer top_k"}, {})  # it has other values
+    assert timed() == (names - {"FlashInfer top_k"}, {})  # it has other values
 
 
-def test_profilers_see_our_kernels_alone(monkeypatch, tmp_path):
-    launched = [
-        name
-        for path in Path("kernels").glob("*.py")
-        for name in re.findall(r"launch\(\n? *(_\w+)[,\[]", path.read_text())
-    ]
-    pattern = re.compile(profilers.KERNELS.removeprefix("regex:"))
-    assert len(launched) > 12 and all(pattern.search(name) for name in launched)
-    assert not pattern.search("vectorized_elementwise_kernel")
-    words = shlex.join(profilers.ncu_command(OPS[4], Path("r"), ["--dtype", "float32"]))
-    for part in (
-        "--nvtx-include 'transform_scores zlog pygrade/'",
-        "--profile-from-start off",
-        "-o r-transform_scores-zlog",
-    ):
-        assert part in words
-    assert words.endswith("-m bench --device cuda --only 'transform_scores zlog' --launches 10 --dtype float32")
-    calls = []
-    fake = SimpleNamespace(start=lambda *a, **k: calls.append((a, k)) or 7, scope=calls.append, finalize=calls.append)
-    monkeypatch.setattr("importlib.import_module", {"triton.profiler": fake}.get)
-    with profilers.proton(tmp_path / "deep" / "trace", "cuda") as scope:
-        scope("rollout")
-    assert calls == [((str(tmp_path / "deep" / "trace"),), {"hook": "triton"}), "rollout", 7]
+def test_profilers_see_our_kernels_alone(monkeypatch):
+    text = "".join(path.read_text() for path in (Path(__file__).parents[2] / "kernels").glob("*.py"))
+    seen = []
+    launched, ours = re.findall(r"\blaunch\(\s*(_\w+)", text), re.compile(profilers.KERNELS.removeprefix("regex:"))
+    assert len(launched) > 12 and all(map(ours.search, launched)) and not ours.search("vectorized_elementwise_kernel")
+    for part in ("start", "stop"):
+        monkeypatch.setattr(torch.cuda.profiler, part, partial(seen.append, part))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda.nvtx, "range", lambda name: seen.append(name) or nullcontext())
+    proton = SimpleNamespace(start=lambda *a, **k: seen.append((*a, k)) or 7, finalize=seen.append)
+    proton.scope = torch.cuda.nvtx.range
+    monkeypatch.setattr("importlib.import_module", {"triton.profiler": proton}.get)
+    profilers.launches({"rollout": partial(seen.append, "run")}, "cuda", 2, Path("trace"))
+    inside = ["start", "rollout pygrade", "rollout", "run", "run", "stop"]
+    assert seen == [("trace", {"hook": "triton"}), "run", *inside, 7]
 
 
 def test_clocks_and_limits_of_a_card(monkeypatch, tmp_path):
@@ -276,7 +266,7 @@ def test_clocks_and_limits_of_a_card(monkeypatch, tmp_path):
     assert profilers.clocks() == f"--id=GPU-5e --query-gpu={profilers.CLOCKS} --format=csv,noheader"
     assert timing.of_properties(card) == {"memory": 256.0, "fp32": 25600.0, "fp64": 12800.0, "special": 1600.0}
     card.major = 99  # of unknown pipes
-    assert set(timing.of_properties(card)) == {"memory", "special"}
+    assert {*timing.of_properties(card)} == {"memory", "special"}
 
 
 def test_the_backend_of_a_gpu_tensor_is_triton(device):

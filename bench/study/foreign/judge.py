@@ -19,7 +19,6 @@ from pygrade.evaluation.verdict import verdict_of
 from pygrade.runs.fit import fit
 from pygrade.runs.model import TrainedRanker
 from pygrade.training.baselines import baseline_scores
-
 from ..settings import override, parse_changes
 from .market import Market
 from .nulls import KINDS, Null

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pygrade._typing import Array, Floats, Ints
-
 from .pages import Browsing, Requests, Rng, World, assemble, moment, sigmoid
 
 TASKS, VALUES = ("click", "long", "order", "hide"), (1.0, 1.5, 8.0, -4.0)

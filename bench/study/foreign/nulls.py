@@ -6,7 +6,6 @@ import numpy as np
 
 from pygrade._typing import Floats
 from pygrade.logs import Logs
-
 from .pages import Browsing, Requests, Rng, World, assemble, fading, moment
 
 COPIES = ("copies", "near-predictions", "near-context", "near-candidates")

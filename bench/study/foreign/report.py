@@ -5,7 +5,6 @@ from typing import Any
 
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
-
 from ..report import markdown
 from ..stats import of_moments, wilson
 

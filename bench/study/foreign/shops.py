@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pygrade._typing import Bools, Floats
-
 from .pages import Browsing, Requests, World, assemble, fading, moment, sigmoid
 
 EFFECTS = {  # the task, and the columns that tell
