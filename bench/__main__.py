@@ -1,42 +1,46 @@
 """Times pygrade against what a user would call instead.
 
-    python -m bench                               every suite
-    python -m bench --quick                       a short run of all of them, under a minute
-    python -m bench --suite serving               one of them
-    python -m bench compare A.json B.json         what changed by more than the noise
-    python -m bench --device cuda                 the Triton kernels on a GPU (gpu/timing.py)
-    python -m bench report                        summaries of the last runs, and from them the tables of the docs
-    python -m bench study                         the study of every finding (study/command.py)
-    python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
-    python -m bench --suite history               columns of history from LMDB (system/history.py); nor is this
-    python -m bench --suite http                  a ranker over HTTP, in JSON and in tensors (system/http.py); nor this
+    PROG                               every suite
+    PROG --quick                       a short run of all of them, under a minute
+    PROG --suite serving               one of them
+    PROG --list                        the ops by suite, a line each
+    PROG compare A.json B.json         what changed by more than the noise
+    PROG --device cuda                 the Triton kernels on a GPU; more options with --device cuda --help
+    PROG report                        summaries of the last runs, and from them the tables of the docs
+    PROG study                         the study of every finding (study/command.py)
+    PROG --suite page                  whole pages by a trained system (system/page.py); not among "all"
+    PROG --suite history               columns of history from LMDB (system/history.py); nor is this
+    PROG --suite http                  a ranker over HTTP, in JSON and in tensors (system/http.py); nor this
 
 A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; `report` sums it up in bench/results. It uses one
 pinned thread unless ``--threads`` says otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than
-the best.
+the best. The last five need a clone of the repository.
 """
 
 import argparse
 import importlib
+import itertools
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.cpu import core, harness, machine
-from bench.report import results
+from . import PROG, roofline
+from .cpu import core, harness, machine
+from .report import results
 
-# A measurement, its shapes, and how many of these, the first, a quick run takes.
-Plan = list[tuple[Callable[..., harness.Row], list[tuple[Any, ...]], int]]
+# An op, its measurement, its shapes, and how many of these, the first, a quick run takes.
+Plan = list[tuple[str, Callable[..., harness.Row], list[tuple[Any, ...]], int]]
 NAMES = ("serving", "pages", "rollout", "sampling", "training", "call")
 PAGE = "page"  # trains a system first, and has rows of its own
 HISTORY, HTTP = "history", "http"
+EXTRA = "pip install 'pygrade-ranking[bench]'"
 
 
 def suites() -> dict[str, Plan]:
     """The suites by name."""
-    from bench.cpu import call, dirichlet, fusion, gain, page_search, ranking, step, training
+    from .cpu import call, dirichlet, fusion, gain, page_search, ranking, step, training
 
     linear = [(500, 8, 10), (2000, 8, 100), (500, 8, 50), (2000, 8, 50), (2000, 8, 500), (5000, 8, 100)]  # N, T, k
     linear += [(10_000, 8, k) for k in (10, 50, 100, 500)] + [(100_000, 8, 100)]
@@ -47,91 +51,129 @@ def suites() -> dict[str, Plan]:
     rollouts = [(256, 16, 200, 8, 10), (64, 32, 1000, 8, 50)]  # B, G, N, T, k: stage 2's step; long lists
     draws = [(256, 16, 8), (1024, 32, 8)]  # B, G, T
     groups = [(*sizes, by) for sizes in ((256, 16), (1024, 32), (4096, 32)) for by in ("batch", "group")]  # B, G
+    levels = [(level,) for level in (2.0, 0.1, 0.5, 1.0, 10.0, 100.0)]  # of α: at 1 the algorithms change
     return {
         "serving": [
-            (fusion.request, [(*shape, "identity") for shape in linear], 2),
-            (fusion.request, [(*shape, "log") for shape in logs], 1),
-            (fusion.form, forms, 1),
-            (ranking.rules, [(500, 8, 50), (2000, 8, 100)], 1),
-            (ranking.policy, [(500, 8, 50, "zlog"), (500, 8, 50, "identity")], 1),
-            (ranking.naive, [(500, 6, 50, form) for form in ranking.NAIVE], 3),
-            (ranking.trees, [(500, 6, 12, 360)], 1),
+            ("fuse_topk", fusion.request, [(*shape, "identity") for shape in linear], 2),
+            ("fuse_topk", fusion.request, [(*shape, "log") for shape in logs], 1),
+            ("fuse_topk", fusion.form, forms, 1),
+            ("rank", ranking.rules, [(500, 8, 50), (2000, 8, 100)], 1),
+            ("policy + rank", ranking.policy, [(500, 8, 50, "zlog"), (500, 8, 50, "identity")], 1),
+            ("naive rank", ranking.naive, [(500, 6, 50, form) for form in ranking.NAIVE], 3),
+            ("correction with trees", ranking.trees, [(500, 6, 12, 360)], 1),
         ],
-        "pages": [(page_search.page, pages, 4)],
+        "pages": [("search_page", page_search.page, pages, 4)],
         "rollout": [
-            (fusion.group_topk, [(32, 1000, 8, 10), (32, 1000, 8, 50)], 2),
-            (gain.gain, rollouts, 1),
-            (gain.rollout, rollouts, 1),
+            ("fuse_topk", fusion.group_topk, [(32, 1000, 8, 10), (32, 1000, 8, 50)], 2),
+            ("topk_gain", gain.gain, rollouts, 1),
+            ("rollout", gain.rollout, rollouts, 1),
         ],
-        # Below, at and above α = 1, where the algorithms change.
-        "sampling": [(dirichlet.sample, [(level,) for level in (2.0, 0.1, 0.5, 1.0, 10.0, 100.0)], 1)],
+        "sampling": [("dirichlet_sample", dirichlet.sample, levels, 1)],
         "training": [
-            (training.log_prob, draws, 1),
-            (training.grpo_loss, draws, 1),
-            (training.advantage, groups, 1),
-            (training.lambda_loss, [(64, 50), (64, 200)], 1),
-            (step.training, [(256, 200, 16, 8, 32, 10)], 1),
+            ("dirichlet_log_prob ∇", training.log_prob, draws, 1),
+            ("grpo_loss ∇", training.grpo_loss, draws, 1),
+            ("group_advantage", training.advantage, groups, 1),
+            ("lambda_loss ∇", training.lambda_loss, [(64, 50), (64, 200)], 1),
+            ("stage-2 step", step.training, [(256, 200, 16, 8, 32, 10)], 1),
         ],
-        "call": [(call.topk, [(kind, result) for kind in ("numpy", "torch") for result in ("new", "out=")], 4)],
+        "call": [("fuse_topk", call.topk, list(itertools.product(("numpy", "torch"), ("new", "out="))), 4)],
     }
 
 
-def main() -> int:
-    if sys.argv[1:2] == ["compare"]:
-        from bench.report.compare import main as compare
+def listing(only: str) -> str:
+    """The ops whose name contains ``only``, by suite, and those of a GPU, a line each."""
+    from .gpu.device_ops import OPS
 
-        return compare(sys.argv[2:])
-    if any(argument.split("=")[0] == "--device" for argument in sys.argv[1:]):
-        from bench.gpu.timing import main as on_gpu
+    lines = []
+    for suite, plan in suites().items():
+        for op, measure, shapes, _ in plan:
+            text = (measure.__doc__ or "").split("\n")[0]
+            lines += [f"{suite:10}{op:24}{len(shapes):2} shapes  {text}"[:120]] * (only in op)
+    lines += [f"{'a GPU':10}{op.name:24}{op.letters:10} --device cuda" for op in OPS if only in op.name]
+    return "\n".join(lines)
 
-        return on_gpu(sys.argv[1:])
-    if sys.argv[1:2] == ["study"]:
-        from bench.study.command import main as study
 
-        return study(sys.argv[2:])
-    if sys.argv[1:2] == ["report"]:
-        from bench.report.generate import main as report
+def of_a_clone(module: str) -> Any:
+    """A module that is in a clone of the repository alone."""
+    if PROG == "pygrade bench":
+        raise SystemExit(f"{PROG}: {module[1:]} needs a clone of the repository; run python -m bench there")
+    return importlib.import_module(module, __package__)
 
-        return report(sys.argv[2:])
+
+def timed(suite: str, plan: Plan, only: str, quick: bool, limits: dict[str, float]) -> harness.Report:
+    """The rows of a suite. What a row lacks is noted: a peer in its notes, and if it can't be timed without it, why."""
+    report, start = harness.Report(suite, machine.facts(), limits=limits), time.perf_counter()
+    for op, measure, shapes, few in plan:
+        for shape in (shapes[:few] if quick else shapes) if only in op else ():
+            harness.ABSENT.clear()
+            try:
+                row = measure(quick, *shape)
+            except ModuleNotFoundError as error:
+                report.skipped[op] = f"{error.name} is not installed: {EXTRA}"
+                continue
+            row.absent = tuple(sorted(harness.ABSENT))
+            report.skipped |= dict.fromkeys(row.absent, f"not installed: {EXTRA}")
+            roofline.add(row, limits)
+            report.rows.append(row)
+            times = "" if row.ratio is None else f": {row.ratio:.2f} × {row.best_peer}"
+            harness.progress(f"{suite} {time.perf_counter() - start:4.0f} s  {row.op} {row.label}{times}")
+    return report
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["compare"]:
+        from .report.compare import main as compare
+
+        return compare(arguments[1:])
+    if any(argument.split("=")[0] == "--device" for argument in arguments) and "--list" not in arguments:
+        from .gpu.timing import main as on_gpu
+
+        return on_gpu(arguments)
+    if arguments[:1] == ["study"]:
+        return int(of_a_clone(".study.command").main(arguments[1:]))
+    if arguments[:1] == ["report"]:
+        return int(of_a_clone(".report.generate").main(arguments[1:]))
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROG, description=__doc__.replace("PROG", PROG), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}; {HISTORY}; {HTTP}"
     )
+    parser.add_argument("--only", default="", metavar="OP", help="ops whose name contains this")
+    parser.add_argument("--list", action="store_true", help="list suites and ops; time nothing")
+    parser.add_argument("--device", help="cuda: on a GPU; cpu: a dry run of that in the interpreter")
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
     parser.add_argument("--out", type=Path, help="directory of the results")
-    options = parser.parse_args()
-    if options.suite == PAGE:
-        machine.prepare(1)
-        from bench.system import page
-
-        return page.main(options.quick, None if options.quick else options.out or results.RESULTS)
-    if options.suite in (HISTORY, HTTP):
-        suite = importlib.import_module(f"bench.system.{options.suite}")
-        return int(suite.main(options.quick, None if options.quick else options.out or results.RESULTS))
+    options = parser.parse_args(arguments)
+    if options.list:
+        print(listing(options.only))
+        return 0
+    out = None if options.quick else options.out or results.RESULTS
+    if options.suite in (PAGE, HISTORY, HTTP):
+        if options.suite == PAGE:
+            machine.prepare(1)
+        suite = of_a_clone(f".system.{options.suite}")
+        return int(suite.main(options.quick, out))
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
         if name not in NAMES:
             parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE, HISTORY, HTTP))} or all")
 
-    core.executable()
     machine.prepare(options.threads)
-    table, reports = suites(), []
+    table = suites()
+    ops = {op: None for name in chosen for op, *_ in table[name]}
+    if not any(options.only in op for op in ops):
+        parser.error(f"--only is {options.only!r}; want part of one of {', '.join(ops)}")
+    limits, reports = core.limits() if options.threads == 1 else {}, []
     for name in chosen:
-        report, start = harness.Report(name, machine.facts()), time.perf_counter()
-        for measure, shapes, few in table[name]:
-            for shape in shapes[:few] if options.quick else shapes:
-                report.rows.append(row := measure(options.quick, *shape))
-                times = "" if row.ratio is None else f": {row.ratio:.2f} × {row.best_peer}"
-                harness.progress(f"{name} {time.perf_counter() - start:4.0f} s  {row.op} {row.label}{times}")
-        reports.append(report)
-        if not options.quick:
-            results.write(report, options.out or results.FULL)
-    print("\n\n".join(results.table(report) for report in reports))
+        if any(options.only in op for op, *_ in table[name]):
+            reports.append(report := timed(name, table[name], options.only, options.quick, limits))
+            if not options.quick:
+                results.write(report, options.out or results.FULL)
+    print("\n\n".join(f"{results.table(report)}\n\n{roofline.table(report)}" for report in reports))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from devtools.json_text import json_text
+from pygrade._util.json_text import json_text
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures.json"
 _RUN = ("version", "seed", "wall_seconds", "peak_memory_mib")

@@ -10,9 +10,9 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
-from devtools.json_text import json_text
 from devtools.option_pages import options_page
 from pygrade import _core
+from pygrade._util.json_text import json_text
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"(?<!!)\[([^]]*)\]\(((?:\.\./)+[^)#]+)\)")

@@ -11,6 +11,9 @@ from pathlib import Path
 EXPECTED = (
     "_core.pyi",
     "_ops.so",
+    "bench/__main__.py",
+    "bench/gpu/timing.py",
+    "bin/pygrade_core_bench",
     "bin/pygraded",
     "include/pygrade/pygrade.h",
     "include/pygrade/ranker.hpp",

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 import pygrade
-from bench.cpu import core
-from bench.cpu.harness import NOTHING, OURS, SECONDS, Contender, Row, measure
 from pygrade import _core
+from . import core
+from .harness import NOTHING, OURS, SECONDS, Contender, Row, measure
 
 COUNT, TASKS, K = 8, 8, 4
 FLOOR = "pybind11, no arguments"
@@ -19,7 +19,7 @@ FLOOR = "pybind11, no arguments"
 
 def topk(quick: bool, kind: str, result: str) -> Row:
     """fuse_topk with or without output buffers, in numpy or torch."""
-    alone = core.run("fuse_topk", 1, 1, COUNT, TASKS, K, seconds=SECONDS[quick] / 5).get("core")
+    alone = core.run("fuse_topk", 1, 1, COUNT, TASKS, K, seconds=SECONDS[quick] / 5)["core"]
     contenders = {OURS: _calls(kind)[result]} | _floors(kind)
     shape = {"N": COUNT, "T": TASKS, "k": K, "arrays": kind, "result": result}
     beside = (FLOOR, *(name for name in contenders if "(out=)" in name))

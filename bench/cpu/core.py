@@ -1,48 +1,33 @@
-"""Builds and runs core_bench.cpp, which times the C++ core alone and the bound of this machine, and rows with both."""
+"""Runs core_bench.cpp, which times the C++ core alone and the bound of this machine, and makes rows with both."""
 
-import functools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cpu import machine
-from bench.cpu.harness import SECONDS, Contender, Row, Shape, Timing, measure, progress
+from pygrade import _core
+from . import machine
+from .harness import SECONDS, Contender, Row, Shape, Timing, measure
 
-ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "release"  # shared with the CMake preset of that name
+PROGRAM = Path(_core.__file__).parent / "bin" / "pygrade_core_bench"
 
 
-@functools.cache
-def executable(target: str = "pygrade_core_bench") -> Path | None:
-    """The built program of a target, or None (and prints the reason) without CMake or a compiler.
+def limits() -> dict[str, float]:
+    """Limits of one core in G/s: bytes from "memory" (256 MiB) and "L2" (512 KiB), operations of "fp32", "fp64"."""
 
-    Call it before the process is pinned: children inherit that, and a build may use every processor.
-    """
-    tools = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # CMake may be a Python package
-    commands = [
-        ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
-        ["cmake", "--build", str(BUILD), "--target", target, "--parallel", "2"],
-    ]
-    progress(f"builds {target} and the library that it links in {BUILD}: minutes at first, then what changed")
-    for command in commands:
-        try:
-            subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | tools)
-        except (OSError, subprocess.CalledProcessError) as error:
-            progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
-            return None
-    return BUILD / target
+    def rate(amount: int, *sizes: int) -> float:
+        return float(amount / run("fuse_topk", *sizes, 8, 10, seconds=0.2)["bound"].p50 / 1e3)
+
+    memory, l2 = (rate(32 * count, 1, 1, count) for count in (1 << 17, 1 << 8))  # 64 inputs, one after another
+    flops = rate(2 * 16 * 4 * 1000 * 8, 16, 4, 1000)
+    return {"memory": memory, "L2": l2, "fp32": flops, "fp64": flops / 2}
 
 
 def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:
-    """``core``, ``bound`` (or None) and ``bound_kind`` of one op; empty if nothing could be built."""
-    program = executable()
-    if program is None:
-        return {}
-    command = [str(program), str(seconds), op, *map(str, sizes)]
+    """``core``, ``bound`` (or None) and ``bound_kind`` of one op."""
+    command = [str(PROGRAM), str(seconds), op, *map(str, sizes)]
     environment = os.environ | ({} if policy is None else {"PYGRADE_BENCH_POLICY": str(policy)})
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode != 0:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 import pygrade
-from bench.cpu import core, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
-from bench.cpu.peers import Floats, random_scores
+from . import core, verify
+from .harness import OURS, ROTATIONS, Contender, Row, optional
+from .peers import Floats, random_scores
 
 
 def concentrations(batch: int, tasks: int, level: float) -> list[Tensor]:
@@ -47,9 +47,8 @@ def sample(quick: bool, level: float) -> Row:
 
 
 def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
-    try:
-        from scipy.special import gammaln
-    except ImportError:
+    special = optional("scipy.special")
+    if special is None:
         return {}
     batch, tasks = arrays[0].shape
     random, gamma = np.random.default_rng(0), np.empty((batch, samples, tasks), np.float32)
@@ -61,7 +60,7 @@ def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
         np.maximum(gamma, np.float32(1e-37), out=gamma)
         np.divide(gamma, gamma.sum(-1, keepdims=True), out=weights)
         np.log(weights, out=logs)
-        log_beta = gammaln(alpha).sum(-1) - gammaln(alpha.sum(-1))
+        log_beta = special.gammaln(alpha).sum(-1) - special.gammaln(alpha.sum(-1))
         np.multiply(alpha[:, None] - np.float32(1.0), logs, out=terms)
         return weights, logs, terms.sum(-1) - log_beta[:, None]
 

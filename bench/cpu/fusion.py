@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 import pygrade
-from bench.cpu import core, onnx_peers, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
-from bench.cpu.peers import BETA, compiled, numba_threshold, random_scores, topk_peers
+from . import core, onnx_peers, verify
+from .harness import OURS, ROTATIONS, Contender, Row
+from .peers import BETA, compiled, compiles, numba_threshold, random_scores, topk_peers
 
 
 def _topk(scores: list[Any], query: Any, k: int, transform: str, layout: str = "item-major") -> Contender:
@@ -115,7 +115,7 @@ def group_topk(quick: bool, samples: int, count: int, tasks: int, k: int) -> Row
         "torch": lambda i: in_place(scores[i % distinct], weights),
         "numpy": with_numpy,
     } | onnx_peers.group_topk(arrays, weight_array, k)
-    if not quick:
+    if not quick and compiles():
         function = compiled(lambda s, w: torch.topk(torch.bmm(w, s.transpose(1, 2)), k))
         contenders["torch.compile"] = lambda i: function(scores[i % distinct], weights)
     fused = verify.fused_scores(scores[0], weights, "identity")

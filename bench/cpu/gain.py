@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 import pygrade
-from bench.cpu import core, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
-from bench.cpu.peers import compiled, random_scores
 from pygrade import reference
+from . import core, verify
+from .harness import OURS, ROTATIONS, Contender, Row
+from .peers import compiled, compiles, random_scores
 
 COMPONENTS = 2
 
@@ -45,7 +45,7 @@ def gain(quick: bool, batch: int, samples: int, count: int, tasks: int, k: int) 
         OURS: lambda i: pygrade.topk_gain(scores[i % distinct], weights, gains, k, discount, num_threads=threads),
         "torch": lambda i: torch_gain(scores[i % distinct], weights, gains, discount),
     }
-    if not quick:
+    if not quick and compiles():
         function = compiled(torch_gain)
         contenders["torch.compile"] = lambda i: function(scores[i % distinct], weights, gains, discount)
     wanted = _wanted(scores[0], weights, gains, discount)

@@ -4,6 +4,7 @@ A contender is a callable that takes the number of the call and works on input `
 64 distinct inputs the branch predictor learns the data, which favors code that branches on it.
 """
 
+import importlib
 import os
 import random
 import statistics
@@ -21,6 +22,7 @@ ROTATIONS = 64
 REST = 0.01  # seconds
 SECONDS = {True: 0.6, False: 5.0}  # of a row, in a quick run or a full one
 SHARED_BLOCK_US = 3000.0
+ABSENT: set[str] = set()  # packages that the current row could not use
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Row:
     bound: Timing | None = None  # what the machine allows, measured in the same run
     bound_kind: str = ""  # read, copy or flop
     notes: str = ""
+    work: dict[str, int] | None = None  # counted bytes and operations (roofline.py)
+    gb_per_s: float | None = None
+    shares: dict[str, float] = field(default_factory=dict)  # of the report's limits
+    absent: tuple[str, ...] = ()  # packages of peers that are not installed
 
     @property
     def best_peer(self) -> str | None:
@@ -91,6 +97,17 @@ class Report:
     suite: str
     machine: dict[str, str]
     rows: list[Row] = field(default_factory=list)
+    limits: dict[str, float] = field(default_factory=dict)  # of the machine, in G/s
+    skipped: dict[str, str] = field(default_factory=dict)  # peers and rows, and why
+
+
+def optional(name: str) -> Any:
+    """A module of a peer, or None, noted in `ABSENT`, if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        ABSENT.add(name)
+        return None
 
 
 def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float = 50.0) -> dict[str, Timing]:

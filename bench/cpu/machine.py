@@ -8,6 +8,9 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+_ROOT = Path(__file__).parents[2]
+CLONE = _ROOT if (_ROOT / "CMakeLists.txt").is_file() else None  # None: the installed package
+BUILD = (CLONE or Path.cwd()) / "build"
 PACKAGES = ("pygrade", "torch", "triton", "numpy", "numba", "faiss-cpu", "onnx", "onnxruntime", "jax", "scipy")
 # If ours is limited to AVX2, so are the peers that have a switch (ONNX Runtime has none). No peer is limited further:
 # the baseline is compared with peers at full strength.
@@ -18,7 +21,7 @@ AVX2_SWITCHES = {
     "FAISS_OPT_LEVEL": "avx2",
     "NUMBA_CPU_NAME": "x86-64-v3",
     # The keys of torch.compile's cache lack the instruction set: one cache for both gives wrong results.
-    "TORCHINDUCTOR_CACHE_DIR": str(Path(__file__).parents[2] / "build" / "inductor-avx2"),
+    "TORCHINDUCTOR_CACHE_DIR": str(BUILD / "inductor-avx2"),
 }
 
 
@@ -92,8 +95,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The last commit that touched what is timed, with + if it has changed since; empty without git."""
-    git, timed = ["git", "-C", str(Path(__file__).parents[2])], ["--", "csrc", "kernels", "pygrade", "CMakeLists.txt"]
+    """The last commit that touched what is timed, with + if it has changed since; empty without git or a clone."""
+    if CLONE is None:
+        return ""
+    git, timed = ["git", "-C", str(CLONE)], ["--", "csrc", "kernels", "pygrade", "CMakeLists.txt"]
     try:
         last = subprocess.run([*git, "log", "-1", "--format=%h", *timed], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", *timed], capture_output=True, text=True, check=True)

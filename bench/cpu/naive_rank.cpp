@@ -1,5 +1,6 @@
 // The arithmetic of Ranker::rank as it is written without a library, with weights of its own; compiled by
-// -O3 -march=native -ffast-math. Prints no page: core_bench.cpp times it.
+// -O3 -ffast-math for the instruction sets of the core, as -march=native would for this machine's. Prints no page:
+// core_bench.cpp times it.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -37,7 +38,14 @@ void moments(const float* x, int rows, int columns, float* mean, float* std) {
 
 }  // namespace
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define PYGRADE_CLONES __attribute__((flatten, target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define PYGRADE_CLONES
+#endif
+
 // kind 0: a policy of two hidden layers alone; 1: mixed with a static score; 2: alone, of corrected predictions.
+PYGRADE_CLONES
 void naive_rank(const float* context, int features, const float* predictions, int n, int tasks, int kind, int k,
                 float* values, std::int32_t* indices) {
   static const auto first = some((features + 2 * tasks) * hidden), second = some(hidden * hidden),

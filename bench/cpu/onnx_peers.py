@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.cpu.harness import Contender
 from pygrade.policy import FusionPolicy
+from .harness import Contender, optional
 
 
 class Graph:
@@ -56,12 +56,7 @@ class Graph:
 
 def installed() -> bool:
     """True if onnx, which writes graphs, and onnxruntime, which runs them, are installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return None not in [optional(name) for name in ("onnx", "onnxruntime")]
 
 
 def _contenders(session: Any, feeds: list[dict[str, Any]], shape: tuple[int, ...]) -> dict[str, Contender]:

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pygrade
-from bench.cpu import core, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
-from bench.cpu.peers import Floats, aligned, random_scores
 from pygrade import reference
+from . import core, verify
+from .harness import OURS, ROTATIONS, Contender, Row
+from .peers import Floats, aligned, random_scores
 
 CATEGORIES, COSINE, TRADE_OFF = 32, -0.5, 0.5
 OBJECTIVES = ("page_value", "mmr", "log_det")

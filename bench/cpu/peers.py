@@ -3,6 +3,8 @@
 Libraries that accept an output buffer are given one.
 """
 
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.cpu import onnx_peers
-from bench.cpu.harness import ROTATIONS, Contender
+from . import onnx_peers
+from .harness import ABSENT, ROTATIONS, Contender, optional
 
 Floats = NDArray[np.float32]
 BETA = 1e-7
@@ -35,6 +37,14 @@ def random_scores(count: int, shape: tuple[int, ...], seed: int = 0) -> list[Flo
         generator.random(dtype=np.float32, out=scores)
         inputs.append(scores)
     return inputs
+
+
+def compiles() -> bool:
+    """True if torch.compile has a C++ compiler; else that is noted in `ABSENT`."""
+    if shutil.which(os.environ.get("CXX", "g++")):
+        return True
+    ABSENT.add("a C++ compiler")
+    return False
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,12 +79,12 @@ def gradient_peers(function: Callable[..., Tensor], inputs: list[Tensor], *rest:
         slope, (_, value) = torch.func.grad_and_value(summed, has_aux=True)(leaf)
         return value, slope
 
-    without_graph = compiled(both)
-    return {
-        "torch": with_gradient(function, inputs, *rest),
-        "torch.compile": with_gradient(compiled(function), inputs, *rest),
-        "torch.compile, torch.func": lambda i: without_graph(inputs[i % ROTATIONS]),
-    }
+    peers = {"torch": with_gradient(function, inputs, *rest)}
+    if compiles():
+        without_graph = compiled(both)
+        peers["torch.compile"] = with_gradient(compiled(function), inputs, *rest)
+        peers["torch.compile, torch.func"] = lambda i: without_graph(inputs[i % ROTATIONS])
+    return peers
 
 
 def topk_peers(
@@ -82,7 +92,7 @@ def topk_peers(
 ) -> dict[str, Contender]:
     """Library calls that fuse scores[N, T] with weights[T] and return values and indices of the top k."""
     peers = {"numpy": _numpy(scores, weights, k, log), "torch": _torch(scores, weights, k, log)}
-    if compile:
+    if compile and compiles():
         peers["torch.compile"] = _compiled(scores, weights, k, log)
     peers |= onnx_peers.topk(scores, weights, k, BETA if log else None)
     peers |= _jax(scores, weights, k, log)
@@ -130,9 +140,8 @@ def _compiled(scores: list[Floats], weights: Floats, k: int, log: bool) -> Conte
 
 
 def _faiss(scores: list[Floats], weights: Floats, k: int) -> dict[str, Contender]:
-    try:
-        import faiss
-    except ImportError:
+    faiss = optional("faiss")
+    if faiss is None:
         return {}
     query = weights[None]
 
@@ -144,9 +153,8 @@ def _faiss(scores: list[Floats], weights: Floats, k: int) -> dict[str, Contender
 
 
 def _jax(scores: list[Floats], weights: Floats, k: int, log: bool) -> dict[str, Contender]:
-    try:
-        import jax
-    except ImportError:
+    jax = optional("jax")
+    if jax is None:
         return {}
     inputs, weight = [jax.device_put(s) for s in scores], jax.device_put(weights)
     function = jax.jit(lambda s, w: jax.lax.top_k((jax.numpy.log(s + BETA) if log else s) @ w, k))
@@ -155,9 +163,8 @@ def _jax(scores: list[Floats], weights: Floats, k: int, log: bool) -> dict[str, 
 
 def numba_threshold() -> Callable[[Floats, Floats, int], Any] | None:
     """Ten minutes of a user's work: fuse into a buffer, keep scores above a sampled threshold, sort those."""
-    try:
-        import numba
-    except ImportError:
+    numba = optional("numba")
+    if numba is None:
         return None
 
     @numba.njit(fastmath=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 import pygrade
-from bench.cpu import core, onnx_peers, verify
-from bench.cpu.harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
-from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import Baseline, Correction, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.trees import packed
+from . import core, onnx_peers, verify
+from .harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
+from .peers import Floats, random_scores
 
 CAP, SELLERS = 3, 50
 NAIVE = ("alone", "mixed", "corrected")  # forms that naive_rank.cpp has, in its order
@@ -146,7 +146,7 @@ def naive(quick: bool, count: int, tasks: int, k: int, form: str) -> Row:
         network.save(directory)
         sizes = (count, tasks, features, k, NAIVE.index(form))
         alone = core.run("naive_rank", *sizes, seconds=seconds / 4, policy=Path(directory))
-    notes = "C++ is Ranker::rank; the naive loop has the same arithmetic by -O3 -march=native -ffast-math"
+    notes = "C++ is Ranker::rank; the naive loop has the same arithmetic by -O3 -ffast-math for this instruction set"
     shape = {"N": count, "T": tasks, "k": k, "form": form}
     return Row("naive rank", shape, measure(contenders, seconds), (), notes=notes, **alone)
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import pygrade
-from bench.cpu.gain import torch_gain
-from bench.cpu.harness import OURS, SECONDS, Contender, Row, measure
-from bench.cpu.training import FLOOR, plain_grpo_loss, plain_log_prob
-from bench.cpu.verify import close
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import Engine
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.policy_step import concentrations, policy_step
+from .gain import torch_gain
+from .harness import OURS, SECONDS, Contender, Row, measure
+from .training import FLOOR, plain_grpo_loss, plain_log_prob
+from .verify import close
 
 TORCH_NETWORK = f"{OURS}, network by torch"
 RATE, MAX_NORM, EPOCHS = 1e-4, 1.0, 2

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 import pygrade
-from bench.cpu import core, verify
-from bench.cpu.dirichlet import concentrations
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
-from bench.cpu.peers import compiled, gradient_peers, with_gradient
 from pygrade import reference
+from . import core, verify
+from .dirichlet import concentrations
+from .harness import OURS, ROTATIONS, Contender, Row
+from .peers import compiled, compiles, gradient_peers, with_gradient
 
 FLOOR = 1e-5
 
@@ -97,8 +97,9 @@ def lambda_loss(quick: bool, batch: int, count: int) -> Row:
     contenders: dict[str, Contender] = {
         OURS: with_gradient(pygrade.lambda_loss, scores, gains, None, discount),
         "torch": with_gradient(plain_lambda_loss, scores, gains, discount),
-        "torch.compile": with_gradient(compiled(plain_lambda_loss), scores, gains, discount),
     }
+    if compiles():
+        contenders["torch.compile"] = with_gradient(compiled(plain_lambda_loss), scores, gains, discount)
     exact = gains.double(), None, discount.double()
     verify.gradients(contenders, lambda values: reference.lambda_loss(values, *exact), scores[1])
     return core.row("lambda_loss ∇", {"B": batch, "N": count}, contenders, quick)
@@ -115,12 +116,13 @@ def advantage(quick: bool, batch: int, samples: int, normalize: str) -> Row:
         std = deviation.square().mean(dimension, keepdim=True).sqrt()
         return (deviation / (std + 1e-8)).clamp(-5.0, 5.0)
 
-    function = compiled(step)
     contenders: dict[str, Contender] = {
         OURS: lambda i: pygrade.group_advantage(inputs[i % ROTATIONS], None, normalize, num_threads=threads),
         "torch": lambda i: step(inputs[i % ROTATIONS]),
-        "torch.compile": lambda i: function(inputs[i % ROTATIONS]),
     }
+    if compiles():
+        function = compiled(step)
+        contenders["torch.compile"] = lambda i: function(inputs[i % ROTATIONS])
     wanted = reference.group_advantage(inputs[1].double(), torch.ones(1).double(), normalize)
     verify.all_close(contenders, "advantage", wanted, number=1)
     alone = f"group_advantage_{normalize}", (batch, samples)

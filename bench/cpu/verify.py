@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.cpu.harness import OURS, Contender
-from devtools.tolerances import ABSOLUTE, RELATIVE
 from pygrade import reference
+from pygrade.reference.tolerances import ABSOLUTE, RELATIVE
+from .harness import OURS, Contender
 
 STRICT = RELATIVE[torch.float32], ABSOLUTE[torch.float32]
 LOOSE = 1e-3, 1e-3

@@ -42,7 +42,7 @@ def steps(device: str, out: Path) -> list[Step]:
     values = ("tests/ops", "tests/kernels/test_selection.py", "tests/kernels/test_special.py")
     values = ("tests/ops/test_advantage.py", "-k", "triton and finite") if dry else values
     one_op = ("--only", "entropy") if dry else ()
-    small = (python, "-m", "bench.gpu.device_ops", "--device", device)
+    small = (python, "-m", "bench", "--device", device, "--quick", "--launches", "1")
     result = [
         Step("machine", (python, "-m", "pygrade", "--version", "--verbose"), 120),
         Step("card", ("nvidia-smi", "-q", "-d", "MEMORY,CLOCK"), 60),

@@ -1,12 +1,5 @@
-"""Each op on a device: inputs, our call, the same in plain torch, and the fewest elements it must move.
+"""Each op on a device: inputs, our call, and the same in plain torch."""
 
-    python -m bench.gpu.device_ops --device cuda      one small shape of each op, compared with the C++ core
-
-compute-sanitizer runs this command. With ``--device cpu`` and TRITON_INTERPRET=1 kernels are interpreted.
-"""
-
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +9,14 @@ from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
 import pygrade
-from bench.cpu import gain, training
-from devtools.tolerances import assert_close, same_bits
 from pygrade.ops.dispatch import use_backend
+from pygrade.reference.tolerances import assert_close, same_bits
+from ..cpu import gain, training
 
 Shape = dict[str, int]
 Inputs = dict[str, Any]
 SMALL = {"B": 3, "N": 70, "T": 6, "G": 5, "k": 9, "C": 2}
+LIST = 32  # candidates of a list of lambda_loss
 
 
 @dataclass(frozen=True)
@@ -36,13 +30,14 @@ class DeviceOp:
     exact: bool = False
     backward: bool = False  # `ours` and `eager` take gradients, so graphs need a warm-up
 
-    def elements(self, shape: Shape) -> int:
-        """The fewest float32 read or written."""
-        return shape["B"] * ELEMENTS[self.name](**shape)
+    def sizes(self, shape: Shape) -> Shape:
+        """The sizes of its arguments."""
+        own = {letter: shape[letter] for letter in self.letters}
+        return own | {name: size(shape) for name, size in FURTHER.get(self.name, {}).items()}
 
 
-def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
-    """Random inputs of every op, in realistic ranges."""
+def inputs(shape: Shape, device: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Inputs:
+    """Random inputs of every op, in realistic ranges; ``dtype``: of the scores."""
     g = torch.Generator(device).manual_seed(seed)
     b, n, t, samples, k, c = (shape[letter] for letter in ("B", "N", "T", "G", "k", "C"))
 
@@ -54,7 +49,7 @@ def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
     return {
         "concentration": concentration,
         "reference": concentration * 1.2,
-        "scores": rand(b, n, t),
+        "scores": rand(b, n, t).to(dtype),
         "weights": logs[:, 0].exp().contiguous(),
         "group_weights": logs.exp().contiguous(),
         "log_weights": logs,
@@ -62,8 +57,8 @@ def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
         "advantages": rand(b, samples) - 0.5,
         "rewards": rand(b, samples, c),
         "gains": rand(b, n, c),
-        "list_scores": rand(b, min(n, 32)) if n else rand(b, 0),
-        "list_gains": rand(b, min(n, 32)) if n else rand(b, 0),
+        "list_scores": rand(b, min(n, LIST)),
+        "list_gains": rand(b, min(n, LIST)),
         "discount": 1.0 / torch.log2(torch.arange(k, device=device) + 2.0),
         "bounds": torch.stack([torch.full((t,), 0.02, device=device), torch.full((t,), 0.6, device=device)]),
         "roots": rand(b, n),
@@ -105,13 +100,13 @@ def _lambda_eager(i: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _zlog_eager(i: Inputs) -> Tensor:
-    x = torch.log(i["scores"] + 1e-7)
+    x = torch.log(i["scores"].float() + 1e-7)
     return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True, unbiased=False) + 1e-3)
 
 
 def _gain_eager(i: Inputs, weights: Tensor | None = None) -> Tensor:
     weights, discount = i["group_weights"] if weights is None else weights, i["discount"][: i["scores"].shape[1]]
-    return gain.torch_gain(i["scores"], weights, i["gains"], discount)
+    return gain.torch_gain(i["scores"].float(), weights, i["gains"], discount)
 
 
 def _rollout(i: Inputs) -> Any:
@@ -158,11 +153,11 @@ def _kl_eager(i: Inputs) -> Tensor:
 
 
 def _fuse_eager(i: Inputs) -> Tensor:
-    return torch.bmm(i["scores"], i["weights"][..., None])[..., 0]
+    return torch.bmm(i["scores"].float(), i["weights"][..., None])[..., 0]
 
 
 def _fuse_group_eager(i: Inputs) -> Tensor:
-    return torch.bmm(i["group_weights"], i["scores"].mT)
+    return torch.bmm(i["group_weights"], i["scores"].float().mT)
 
 
 def _topk_eager(i: Inputs) -> Any:
@@ -211,25 +206,14 @@ OPS = (
     DeviceOp("topk_gain", "BNTGkC", _op("topk_gain", *_GAIN), _gain_eager, exact=True),
     DeviceOp("group_advantage", "BGC", _op("group_advantage", "rewards"), _advantage_eager),
     DeviceOp("grpo_loss", "BGT", _grpo, _grpo_eager, backward=True),
-    DeviceOp("lambda_loss", "BN", _lambda, _lambda_eager, backward=True),
+    DeviceOp("lambda_loss", "BNk", _lambda, _lambda_eager, backward=True),
     DeviceOp("rollout", "BNTGkC", _rollout, _rollout_eager, exact=True),
-    DeviceOp("search_page", "BNTk", _search, _search_eager, exact=True),
+    DeviceOp("search_page", "BNk", _search, _search_eager, exact=True),
 )
-ELEMENTS: dict[str, Callable[..., int]] = {  # of one request
-    "dirichlet_sample": lambda T, G, **_: T + 2 * G * T + G,
-    "dirichlet_log_prob": lambda T, G, **_: T + G * T + G,
-    "dirichlet_entropy": lambda T, **_: 2 * T + 1,
-    "dirichlet_kl": lambda T, **_: 4 * T + 1,
-    "transform_scores zlog": lambda N, T, **_: 2 * N * T,
-    "fuse_scores": lambda N, T, **_: N * T + T + N,
-    "fuse_scores group": lambda N, T, G, **_: N * T + G * T + G * N,
-    "fuse_topk": lambda N, T, k, **_: N * T + T + 2 * k,
-    "topk_gain": lambda N, T, G, C, **_: N * (T + C) + G * (T + C),
-    "group_advantage": lambda G, C, **_: G * (C + 1),
-    "grpo_loss": lambda T, G, **_: 3 * T + G * T + 2 * G + 5,
-    "lambda_loss": lambda N, **_: 3 * min(N, 32) + 1,
-    "rollout": lambda N, T, G, C, **_: N * (T + C) + T + G * (2 * T + C + 2),
-    "search_page": lambda N, T, k, **_: N * (8 * T + 3) + 2 * k,
+FURTHER: dict[str, dict[str, Callable[[Shape], int]]] = {
+    "lambda_loss": {"N": lambda shape: min(shape["N"], LIST)},
+    "rollout": {"bounds": lambda shape: 2},
+    "search_page": {"d": lambda shape: 8 * shape["T"], "categories": lambda shape: 8, "curves": lambda shape: 1},
 }
 
 
@@ -272,18 +256,3 @@ def verify(op: DeviceOp, given: Inputs, bits: bool = True) -> int:
         if mine.is_floating_point():
             assert_close(mine, theirs.double())
     return sum(part.numel() for part in actual)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu.device_ops", description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu with TRITON_INTERPRET=1")
-    parser.add_argument("--only", default="", help="ops whose name contains this")
-    options = parser.parse_args()
-    for op in OPS:
-        if options.only in op.name:
-            print(f"{op.name}: {verify(op, inputs(SMALL, options.device))} values agree with the C++ core")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

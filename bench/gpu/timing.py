@@ -1,12 +1,15 @@
-"""Times the Triton kernels on a GPU against torch eager and torch.compile.
+"""Times the Triton kernels on a GPU against torch eager, torch.compile, FlashInfer and Liger.
 
-    python -m bench --device cuda                          every op on its full shape
-    python -m bench --device cuda --only rollout --quick
-    TRITON_INTERPRET=1 python -m bench --device cpu        a dry run of this very script; its times mean nothing
+    PROG --device cuda                          every op on its full shape
+    PROG --device cuda --only rollout --quick
+    PROG --device cuda --dtype bfloat16         scores in bfloat16, of the ops that read them
+    PROG --device cuda --proton FILE            launches of each op in Proton; nothing is timed
+    PROG --device cuda --ncu FILE               the command of Nsight Compute for each op, which is run if ncu is there
+    TRITON_INTERPRET=1 PROG --device cpu        a dry run of this very script; its times mean nothing
 
-Each op is first compared with the C++ core. Times are p20, p50 and p80 of GPU events, with the cache flushed between
-runs. Also reported: the time to enqueue a call, the replay of a CUDA graph, and as bound the time of a large copy, in
-the same run, of as many bytes as an op must move. NVTX ranges carry the op's name.
+Each op is first compared with the C++ core. Times are p20, p50 and p80 of GPU events, with the L2 cache flushed between
+runs, and warm. Also reported: the time to enqueue a call, the replay of a CUDA graph, and
+as a limit a large copy in the same run. NVTX ranges carry the op's name.
 """
 
 import argparse
@@ -14,24 +17,33 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.cpu.harness import OURS, Report, Row, Timing, progress, quantiles
-from bench.cpu.machine import PACKAGES, versions
-from bench.gpu.device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on_device, verify
-from bench.report import results
+from .. import PROG, roofline
+from ..cpu.harness import OURS, Report, Row, Timing, progress, quantiles
+from ..cpu.machine import PACKAGES, versions
+from ..report import results
+from . import peers, profilers
+from .device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on_device, tensors, verify
+from .peers import Run
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100}),
     "search_page": (FULL | {"B": 1024, "N": 500, "k": 20},),
 }
-PEERS = ("torch", "torch.compile")
-GRAPH, ENQUEUED = f"{OURS} graph", f"{OURS}, to enqueue"
-Run = Callable[[], Any]
+SAME = ("torch", "torch.compile", *peers.SAME)  # as ours
+BESIDE = tuple(name for name, *_ in peers.PEERS.values() if name not in SAME)
+GRAPH, ENQUEUED, WARM = f"{OURS} graph", f"{OURS}, to enqueue", f"{OURS}, L2 warm"
+# float32 and float64 multiply-adds a clock and multiprocessor by compute capability (CUDA programming guide, throughput
+# of arithmetic instructions); of special functions it is 16 for all.
+LANES = {(7, 0): (64, 32), (7, 5): (64, 2), (8, 0): (64, 32), (8, 6): (128, 2), (8, 9): (128, 2), (9, 0): (128, 64)}
+LANES |= {(10, 0): (128, 64), (12, 0): (128, 2)}
 
 
 def event_times(run: Run, device: str, milliseconds: float) -> Timing:
@@ -41,6 +53,18 @@ def event_times(run: Run, device: str, milliseconds: float) -> Timing:
 
         return quantiles([ms * 1e3 for ms in do_bench(run, warmup=25, rep=milliseconds, return_mode="all")])
     return host_times(run, device, 1)
+
+
+def warm_times(run: Run, device: str, milliseconds: float, once: float) -> Timing:
+    """Times by GPU events of calls of about ``once`` µs back to back, at least the time to enqueue one."""
+    if device != "cuda":
+        return host_times(run, device, 1)
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(max(8, min(1000, int(1e3 * milliseconds / once))))]
+    for event in events:  # one ends a call and begins the next
+        event.record()
+        run()
+    torch.cuda.synchronize()
+    return quantiles([1e3 * before.elapsed_time(after) for before, after in pairwise(events)])
 
 
 def host_times(run: Run, device: str, calls: int) -> Timing:
@@ -62,6 +86,24 @@ def copy_bandwidth(device: str, megabytes: int) -> float:
     return 2.0 * source.numel() / event_times(lambda: target.copy_(source), device, 200.0).p50 / 1e3
 
 
+def of_properties(card: Any) -> dict[str, float]:
+    """Limits of a card in G/s at its highest clocks (in kHz), but for pipes whose width is unknown here."""
+    clocks = 1e-6 * card.clock_rate * card.multi_processor_count
+    lanes = zip(("fp32", "fp64"), LANES.get((card.major, card.minor), ()), strict=False)
+    pipes = {name: 2 * clocks * count for name, count in lanes} | {"special": 16 * clocks}
+    return {"memory": 2e-6 * card.memory_clock_rate * card.memory_bus_width / 8} | pipes  # two transfers a clock
+
+
+def limits() -> dict[str, float]:
+    """Limits of the current card: by its properties, and "L2" by copies of a fourth of it."""
+    card = torch.cuda.get_device_properties()
+    source, copies = torch.zeros(card.L2_cache_size // 4, dtype=torch.uint8, device="cuda"), 20
+    target = torch.empty_like(source)
+    replay = graph_of(lambda: [target.copy_(source) for _ in range(copies)])
+    moved = 2e-3 * copies * source.numel()
+    return {**of_properties(card), "L2": moved / warm_times(replay, "cuda", 50.0, 100.0).p50}
+
+
 def graph_of(run: Run) -> Run:
     """The replay of a CUDA graph of ``run``."""
     stream = torch.cuda.Stream()
@@ -76,8 +118,10 @@ def graph_of(run: Run) -> Run:
     return graph.replay
 
 
-def contenders(op: DeviceOp, given: Inputs, device: str, compiled: bool) -> dict[str, Callable[[], Run]]:
-    """By name what makes a contender: ours, ours as a graph, torch eager and torch.compile."""
+def contenders(
+    op: DeviceOp, given: Inputs, device: str, compiled: bool, skipped: dict[str, str]
+) -> dict[str, Callable[[], Run]]:
+    """By name what makes a contender: ours, ours as a graph, torch eager, torch.compile and the peers of the op."""
 
     def faster() -> Run:
         torch.compiler.reset()
@@ -88,39 +132,47 @@ def contenders(op: DeviceOp, given: Inputs, device: str, compiled: bool) -> dict
     if device == "cuda" and not op.backward:
         made[GRAPH] = lambda: graph_of(lambda: on_device(op, given))
     made["torch"] = lambda: lambda: op.eager(given)
-    return made | ({"torch.compile": faster} if compiled else {})
+    return made | peers.library(op.name, given, skipped) | ({"torch.compile": faster} if compiled else {})
 
 
-def measured(op: DeviceOp, shape: Shape, device: str, copy: float, quick: bool, compiled: bool) -> Row:
-    """One op on one shape. A peer that fails is left out, and the notes say why."""
-    given, timings, notes = inputs(shape, device), {}, []
-    for name, make in contenders(op, given, device, compiled).items():
+def measured(op: DeviceOp, shape: Shape, device: str, quick: bool, compiled: bool, report: Report, dtype: str) -> Row:
+    """One op on one shape. A peer that fails or has other values than ours is left out, and the notes say why."""
+    given, timings, notes = inputs(shape, device, dtype=getattr(torch, dtype)), {}, []
+    milliseconds = 20.0 if quick else 200.0
+    for name, make in contenders(op, given, device, compiled, report.skipped).items():
         try:
             with torch.cuda.nvtx.range(f"{op.name} {name}") if device == "cuda" else nullcontext():
                 run = make()
-                run()
-                timings[name] = event_times(run, device, 20.0 if quick else 200.0)
+                result = run()
+                if name in peers.SAME:
+                    torch.testing.assert_close(tensors(result)[0], on_device(op, given)[0], rtol=1e-3, atol=1e-3)
+                timings[name] = event_times(run, device, milliseconds)
                 if name == OURS:
+                    timings[WARM] = warm_times(run, device, milliseconds, timings[name].p50)
                     timings[ENQUEUED] = host_times(run, device, 5 if quick else 50)
         except Exception as error:  # such as out of memory, or an operator that the compiler lacks
-            if name not in PEERS:
+            if name not in SAME + BESIDE:
                 raise
             notes.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:120]}")
-    microseconds = 4 * op.elements(shape) / copy / 1e3
-    bound = Timing(microseconds, microseconds, microseconds, 1)
-    peers = tuple(name for name in PEERS if name in timings)
-    sizes = {letter: shape[letter] for letter in op.letters}
-    return Row(op.name, sizes, timings, peers, (), timings[OURS], bound, "copy", "; ".join(notes))
+    same, beside = (tuple(name for name in names if name in timings) for names in (SAME, BESIDE))
+    sizes = op.sizes(shape) | ({} if dtype == "float32" else {"dtype": dtype})
+    row = Row(op.name, sizes, timings, same, beside, timings[OURS], notes="; ".join(notes))
+    roofline.add(row, report.limits)
+    return row
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROG, description=__doc__.replace("PROG", PROG), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", required=True, choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
-    parser.add_argument("--only", default="", help="ops whose name contains this")
+    parser.add_argument("--only", default="", metavar="OP", help="an op, or those whose name contains this")
     parser.add_argument("--quick", action="store_true", help="small shapes and short runs; writes no file")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the scores")
+    parser.add_argument("--proton", type=Path, metavar="FILE", help="profile launches of each op with Proton")
+    parser.add_argument("--ncu", type=Path, metavar="FILE", help="profile launches of each op with Nsight Compute")
+    parser.add_argument("--launches", type=int, default=0, metavar="COUNT", help="launch each op, in ranges; no timing")
     parser.add_argument("--out", type=Path, default=results.FULL / "gpu", help="directory of the results")
     options = parser.parse_args(arguments)
     device = options.device
@@ -129,25 +181,40 @@ def main(arguments: list[str]) -> int:
     if device == "cpu" and os.environ.get("TRITON_INTERPRET", "0") in ("", "0"):
         parser.error("--device cpu interprets: set TRITON_INTERPRET=1")
     card = torch.cuda.get_device_name() if device == "cuda" else "interpreter (not a GPU)"
-    ops = [op for op in OPS if options.only in op.name]
+    dtype = getattr(torch, options.dtype)
+    known = [op for op in OPS if options.dtype == "float32" or {"N", "T"} <= set(op.letters)]  # those that read scores
+    ops = [op for op in known if op.name == options.only] or [op for op in known if options.only in op.name]
     if not ops:
-        parser.error(f"--only is {options.only!r}; want part of one of {', '.join(op.name for op in OPS)}")
+        parser.error(f"--only is {options.only!r}; want part of one of {', '.join(op.name for op in known)}")
+    small = device == "cpu" or options.quick
+    if options.ncu is not None:
+        further = ["--dtype", options.dtype, *["--quick"] * options.quick]
+        return profilers.ncu([op.name for op in ops], options.ncu, further, device)
 
     for op in ops:
-        verify(op, inputs(SMALL, device))
+        verify(op, inputs(SMALL, device, dtype=dtype))
     print(f"{len(ops)} ops agree with the C++ core on {card}", flush=True)
+    if options.launches or options.proton is not None:
+        shapes = {op: tuple((SMALL if small else SHAPES.get(op.name, (FULL,))[0]).items()) for op in ops}
+        given = {shape: inputs(dict(shape), device, dtype=dtype) for shape in set(shapes.values())}
+        calls = {op.name: partial(on_device, op, given[shapes[op]]) for op in ops}
+        profilers.launches(calls, device, options.launches or 10, options.proton)
+        return 0
     copy = copy_bandwidth(device, 1024 if device == "cuda" else 8)
     print(f"{card}, torch {torch.__version__}: a copy moves {copy:.0f} GB/s", flush=True)
     name = "".join(letter if letter.isalnum() else "-" for letter in card.lower()).strip("-")
-    report = Report("gpu", {"processor": card, "isa": name, "copy_gb_per_s": f"{copy:.0f}"} | versions(PACKAGES))
+    report = Report("gpu", {"processor": card, "isa": name} | versions(PACKAGES))
+    report.limits = {"copy": copy, **(limits() if device == "cuda" else {})}
+    report.machine |= {"clocks": profilers.CLOCKS, "clocks_before": profilers.clocks()}
     compiled = not options.no_compile and device == "cuda"
     for op in ops:
-        for shape in (SMALL,) if device == "cpu" or options.quick else SHAPES.get(op.name, (FULL,)):
-            report.rows.append(measured(op, shape, device, copy, options.quick, compiled))
+        for shape in (SMALL,) if small else SHAPES.get(op.name, (FULL,)):
+            report.rows.append(measured(op, shape, device, options.quick, compiled, report, options.dtype))
             progress(f"{op.name}: {report.rows[-1].label} {report.rows[-1].notes}")
+            report.machine["clocks_after"] = profilers.clocks()
             if device == "cuda":
                 torch.cuda.empty_cache()
                 if not options.quick:
                     results.write(report, options.out)  # after each op, so that an interrupted run leaves its results
-    print(results.table(report))
+    print(results.table(report), roofline.table(report), sep="\n\n")
     return 0

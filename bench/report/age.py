@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bench.report.summary import OPS, Summary
+from .summary import OPS, Summary
 
 SOURCES = ("csrc", "kernels", "pygrade/ops", ":!csrc/tests")
 MOST_BEHIND = 100  # commits that changed these, merges not counted

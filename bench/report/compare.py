@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from math import sqrt
 from pathlib import Path
 
-from bench.cpu.harness import OURS, Report, Timing
-from bench.report import results
+from ..cpu.harness import OURS, Report, Timing
+from . import results
 
 MIN_FACTOR = 1.02
 MIN_UNCHANGED = 5

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.report import results
-from bench.report.age import commits_of, stale
-from bench.report.summary import FACTS, OPS, Summary, merge, read_summary
-from bench.report.targets import AT_LEAST, MEANING, TARGETS, Target, reached
+from . import results
+from .age import commits_of, stale
+from .summary import FACTS, OPS, Summary, merge, read_summary
+from .targets import AT_LEAST, MEANING, TARGETS, Target, reached
 
 ROOT = Path(__file__).parents[2]
 BENCH = "docs/BENCH.md"

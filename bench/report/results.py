@@ -5,21 +5,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.cpu.harness import OURS, Report, Row, Timing
-from devtools.json_text import json_text
 from pygrade._util.files import atomic_file
+from pygrade._util.json_text import json_text
+from ..cpu.harness import OURS, Report, Row, Timing
+from ..cpu.machine import BUILD
 
 RESULTS = Path(__file__).parents[1] / "results"  # in git: a summary of each suite
-FULL = Path(__file__).parents[2] / "build" / "bench"  # every row of the last runs
+FULL = BUILD / "bench"  # every row of the last runs
 
 
 def as_record(report: Report) -> dict[str, Any]:
     """The report as a JSON object."""
-    return {"suite": report.suite, "machine": report.machine, "rows": [_rounded(asdict(row)) for row in report.rows]}
+    return _rounded(asdict(report))  # type: ignore[no-any-return]
 
 
 def _rounded(value: Any) -> Any:
     """Rounded to five significant digits, more than any timing has."""
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value
@@ -27,13 +30,13 @@ def _rounded(value: Any) -> Any:
 
 def from_record(record: dict[str, Any]) -> Report:
     """The inverse of `as_record`."""
-    report = Report(record["suite"], record["machine"])
+    report = Report(**{**record, "rows": []})
     for fields in record["rows"]:
         fields["timings"] = {name: Timing(**timing) for name, timing in fields["timings"].items()}
         for name in ("core", "bound"):
             fields[name] = fields[name] and Timing(**fields[name])
-        for name in ("peers", "beside"):
-            fields[name] = tuple(fields[name])
+        for name in ("peers", "beside", "absent"):
+            fields[name] = tuple(fields.get(name, ()))
         report.rows.append(Row(**fields))
     return report
 
@@ -87,8 +90,9 @@ def table(report: Report) -> str:
         lines.append(
             f"{row.op:22}{row.label:44}{row.timings[OURS].p50:11.2f}{_cell(best, 14)}  {row.best_peer or '':20}"
             f"{_cell(row.ratio, 7)}{_cell(core, 10)}{_cell(row.bound_ratio, 9)}{_cell(row.overhead, 9)}"
+            + "".join(f"  without {name}" for name in row.absent)
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"skipped: {name}, {why}" for name, why in report.skipped.items())])
 
 
 def _cell(value: float | None, width: int) -> str:

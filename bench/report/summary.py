@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.cpu.harness import OURS
-from bench.report.targets import CALL, CORE, TIME, Results, Verdict, judge
+from ..cpu.harness import OURS
+from .targets import CALL, CORE, TIME, Results, Verdict, judge
 
 OPS = "ops.json"
 FACTS = ("processor", "peers_isa", "python", "torch", "numpy", "onnxruntime", "faiss-cpu", "numba")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.cpu.harness import Report, Row
+from ..cpu.harness import Report, Row
 
 Shape = Mapping[str, Any]
 Fits = Callable[[Shape], bool]

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.report.results import write_json
-from bench.study.report import Table, findings_table, lifts_of_arms, report_text, shares, summary
-from bench.study.runner import StudyConfig, Unit, load_unit, plan, run_units, scaled
-from bench.study.settings import Settings, load_settings
-from bench.study.stats import Results
 from pygrade._util.serialization import write_text
 from pygrade.ops.info import collect
 from pygrade.workers import LOCAL, Workers
+from ..report.results import write_json
+from .report import Table, findings_table, lifts_of_arms, report_text, shares, summary
+from .runner import StudyConfig, Unit, load_unit, plan, run_units, scaled
+from .settings import Settings, load_settings
+from .stats import Results
 
 logger = logging.getLogger("pygrade")
 __all__ = ["StudyConfig", "reproduce", "tables"]

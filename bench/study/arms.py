@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.study.learners import Array, Options, fit_trees, learn, ranking
-from bench.study.trial import PRODUCTION, ArmRanking, Trial
 from pygrade import ops
 from pygrade.config.training import TrainConfig
 from pygrade.correction.fit import correct
@@ -26,6 +24,8 @@ from pygrade.training.data import TrainingData
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
+from .learners import Array, Options, fit_trees, learn, ranking
+from .trial import PRODUCTION, ArmRanking, Trial
 
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")
 

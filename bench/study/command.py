@@ -13,8 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.study import StudyConfig, reproduce, tables
-from bench.study.settings import load_settings
 from pygrade._util.files import directory_lock
 from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.serialization import to_builtins, write_bytes
@@ -22,6 +20,8 @@ from pygrade.cli import terminal
 from pygrade.cli.options import workers_of
 from pygrade.cli.run_directory import check_out
 from pygrade.evaluation.arms import GRADE
+from . import StudyConfig, reproduce, tables
+from .settings import load_settings
 
 
 def main(arguments: Sequence[str], program: str = "python -m bench study") -> int:

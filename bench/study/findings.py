@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.study.stats import Results, over_worlds, sign
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
+from .stats import Results, over_worlds, sign
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"

@@ -19,10 +19,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from bench.report.results import write_json
-from bench.study.arms import train_once
-from bench.study.learners import TOPS, Array, OnTop, learn, ranking
-from bench.study.settings import load_settings
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import (
     CorrectionConfig,
@@ -46,6 +42,10 @@ from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
+from ..report.results import write_json
+from .arms import train_once
+from .learners import TOPS, Array, OnTop, learn, ranking
+from .settings import load_settings
 
 LOG = "log_standard_4_25_to_5_04_pure.csv"
 

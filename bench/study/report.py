@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench.study.findings import findings, percent
-from bench.study.settings import Settings
-from bench.study.stats import Record, Results, over_worlds
 from pygrade.metrics.intervals import Interval
+from .findings import findings, percent
+from .settings import Settings
+from .stats import Record, Results, over_worlds
 
 SERVED, GATED, ORACLE = "served", "gated", "oracle"
 _STATIC = ("static-linear", "static-zlinear", "static", "static-log1p")

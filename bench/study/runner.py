@@ -14,13 +14,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.study.arms import run_arm
-from bench.study.settings import MAIN, Arm, Regime, Settings, merged, parse_changes
-from bench.study.trial import Trial
 from pygrade._util.files import atomic_file
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
 from pygrade.workers import LOCAL, LocalWorkers, Workers, wait_for_all
+from .arms import run_arm
+from .settings import MAIN, Arm, Regime, Settings, merged, parse_changes
+from .trial import Trial
 
 logger = logging.getLogger("pygrade")
 FORMAT = 3  # of a unit's numbers: raise it if the default of an option changes

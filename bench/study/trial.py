@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.study.learners import Array, OnTop, Options
-from bench.study.settings import Regime, Settings, merged, override
 from pygrade.config.simulation import SimulateConfig
 from pygrade.config.training import HistoryConfig, TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
@@ -30,6 +28,8 @@ from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import CompositeReward
 from pygrade.training.stages import train_stage1
 from pygrade.training.static_weights import best_static_weights
+from .learners import Array, OnTop, Options
+from .settings import Regime, Settings, merged, override
 
 PRODUCTION = np.array(PRODUCTION_WEIGHTS, np.float32)  # [T] tuned by hand
 

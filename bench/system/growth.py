@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.cpu.machine import facts, pin
-from bench.report.results import RESULTS, write_json
 from devtools.synthetic_log import write_synthetic_log
 from pygrade._util.optional_imports import require
+from ..cpu.machine import facts, pin
+from ..report.results import RESULTS, write_json
 
 CANDIDATES, PAGE, BLOCK = 40, 10, 20_000
 LIMIT_SECONDS, LIMIT_GROWTH = 10.0, 1.2  # doctor: time of the middle one; growth of the time per row to the largest

@@ -31,15 +31,15 @@ import numpy as np
 import torch
 from safetensors.numpy import load, save
 
-from bench.cpu import core, machine
-from bench.cpu.harness import progress
-from bench.cpu.peers import random_scores
-from bench.report.results import write_json
-from bench.system.server import cpu_seconds, serving
-from devtools.json_text import json_text
+from pygrade._util.json_text import json_text
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
+from ..cpu import core, machine
+from ..cpu.harness import progress
+from ..cpu.peers import random_scores
+from ..report.results import write_json
+from .server import cpu_seconds, serving
 
 CANDIDATES, K, REQUESTS, POLICY = 500, 50, 64, "PYGRADE_BENCH_POLICY"
 TASKS, FEATURES = tuple(f"t{i}" for i in range(6)), tuple(f"x{i}" for i in range(32))
@@ -49,13 +49,12 @@ JSON, TENSORS, RAW = "application/json", "application/safetensors", "application
 
 def main(quick: bool, out: Path | None) -> int:
     """Times every path and prints the rows; ``out``: directory of the results, None: no file."""
-    program = None if quick else core.executable()
     machine.prepare(1)
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy"
         save_policy(policy)
         rows = measure(policy, *((5, 100) if quick else (50, 400)))
-        if program is not None:
+        if not quick:
             sizes = (CANDIDATES, len(TASKS), len(FEATURES), K)
             timing = core.run("policy_rank", *sizes, seconds=2.0, policy=policy)["core"]
             rows.insert(0, {"path": "C++ call", "wall_p50_us": float(f"{timing.p50:.4g}")})
@@ -194,7 +193,7 @@ def fastapi_serving(policy: Path) -> Iterator[tuple[int, int]]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "--factory", "bench.system.http:application", "--port", str(port)]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    process = subprocess.Popen(command, env=os.environ | {POLICY: str(policy)}, cwd=core.ROOT)
+    process = subprocess.Popen(command, env=os.environ | {POLICY: str(policy)}, cwd=machine.CLONE)
     try:
         for _ in range(600):
             try:

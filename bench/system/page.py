@@ -23,10 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cpu import machine
-from bench.cpu.harness import progress
-from bench.report.results import write_json
-from devtools.json_text import json_text
+from pygrade._util.json_text import json_text
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
@@ -34,6 +31,9 @@ from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, Tru
 from pygrade.data.events import EventLog
 from pygrade.pipeline.run import run_pipeline
 from pygrade.serving.pipeline import STEPS, Pipeline, ServedPage
+from ..cpu import machine
+from ..cpu.harness import progress
+from ..report.results import write_json
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "build" / "bench"

@@ -6,8 +6,8 @@ python -m tests.goldens --check   compare with the instruction set that runs (PY
 
 import sys
 
-from devtools.json_text import json_text
 from pygrade import _core
+from pygrade._util.json_text import json_text
 from tests.goldens import FAMILIES, FILE, Golden, load
 from tests.goldens.cases import CASES
 

@@ -19,8 +19,8 @@ import torch
 
 import pygrade.kernels.fusion
 from devtools.ptx import emulated
-from devtools.tolerances import assert_close, same_bits
 from pygrade.ops.dispatch import use_backend
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.kernels.variants import BATCH, VARIANTS
 
 DRY = ("advantage-none-G1", "entropy-T8", "topk-N5-T1-k1-jagged-masked", "topk-zlog-N260-T1-k5")

@@ -1,17 +1,24 @@
 """Every op where kernels run: on a GPU with ``--device cuda``, else in the interpreter, on fewer and smaller cases."""
 
-from contextlib import contextmanager
+import os
+import re
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import triton
 
 import pygrade
-from bench.gpu import timing
+from bench.cpu.harness import Report
+from bench.gpu import profilers, timing
 from bench.gpu.device_ops import OPS, SMALL, exact_parts, inputs, on_device, to, verify
-from devtools.tolerances import assert_close, same_bits
+from bench.gpu.peers import PEERS
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.kernels.adapter import adapted
 
 MEDIUM = {"B": 64, "N": 777, "T": 7, "G": 16, "k": 40, "C": 3}
@@ -175,11 +182,22 @@ def test_the_adapter_returns_results_and_updates_outputs():
     assert out.tolist() == second.tolist() == [2.0, 2.0, 2.0] and first.tolist() == [2.0, 2.0, 2.0]
 
 
-def test_the_bench_of_the_gpu_runs_dry(capsys, device):
+def test_the_bench_of_the_gpu_runs_dry(capsys, device, tmp_path):
     assert timing.main(["--device", device, "--only", "entropy", "--quick", "--no-compile"]) == 0
     text = capsys.readouterr().out
     assert "1 ops agree with the C++ core" in text and "dirichlet_entropy" in text
-    for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"]):
+    few = ["--device", device, "--only", "fuse_scores", "--dtype", "bfloat16"]
+    assert timing.main([*few, "--quick", "--no-compile"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("dtype=bfloat16") == 2 and "copy %" in text  # in both tables
+    assert timing.main([*few, "--quick", "--launches", "2", "--proton", str(tmp_path / "trace")]) == 0
+    if device == "cpu":
+        assert timing.main([*few, "--ncu", str(tmp_path / "report")]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert "--nvtx-include 'fuse_scores pygrade/' --kernel-name" in line and "/report-fuse_scores " in line
+        assert "--only fuse_scores --launches 10 --dtype bfloat16   # not run" in line and not list(tmp_path.iterdir())
+    wrong_type = ["--device", device, "--dtype", "bfloat16", "--only", "entropy"]
+    for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"], wrong_type):
         with pytest.raises(SystemExit):
             timing.main(wrong)
 
@@ -189,11 +207,66 @@ def test_a_peer_that_fails_is_left_out_and_ours_is_not(device):
         raise NotImplementedError("no such operator")
 
     op = next(op for op in OPS if op.name == "dirichlet_entropy")
-    row = timing.measured(replace(op, eager=fail), SMALL, device, 1000.0, True, False)
+    rest = (SMALL, device, True, False, Report("gpu", {}, limits={"copy": 1.0}), "float32")
+    row = timing.measured(replace(op, eager=fail), *rest)
     assert row.best_peer is None and row.notes == "torch: NotImplementedError: no such operator"
-    assert row.bound.p50 == pytest.approx(4 * op.elements(SMALL) / 1e6) and row.bound_ratio > 0
+    assert row.work["bytes"] == 4 * SMALL["B"] * (SMALL["T"] + 1) and row.shares["copy"] > 0
     with pytest.raises(NotImplementedError):
-        timing.measured(replace(op, ours=fail), SMALL, device, 1000.0, True, False)
+        timing.measured(replace(op, ours=fail), *rest)
+
+
+def test_peers_are_timed_where_installed_and_else_skipped_with_their_package(monkeypatch):
+    def loss(logits, old, reference, tokens, advantages, **settings):
+        return (old - logits[:, :-1].log_softmax(-1).gather(2, tokens[..., None])[..., 0]) * advantages[:, None], None
+
+    def timed():
+        report = Report("gpu", {})
+        ops = [op for op in OPS if op.name in PEERS]
+        rows = [timing.measured(op, SMALL, "cpu", True, False, report, "float32") for op in ops]
+        return {name for row in rows for name in (*row.peers, *row.beside)} - {"torch"}, report.skipped
+
+    installed = {}
+    monkeypatch.setattr("bench.gpu.peers.optional", installed.get)
+    names = {name for name, *_ in PEERS.values()}
+    assert timed() == (set(), {name: f"not installed: pip install {pip}" for name, _, pip, _ in PEERS.values()})
+    sampling = SimpleNamespace(sampling_from_probs=lambda weights: torch.multinomial(weights, 1))
+    liger = SimpleNamespace(triton_grpo_loss=loss)
+    installed |= {"flashinfer.sampling": sampling, "liger_kernel.transformers.grpo_loss": liger}
+    installed["flashinfer"] = SimpleNamespace(top_k=lambda values, k, sorted: values.topk(k))
+    assert timed() == (names, {})
+    installed["flashinfer"].top_k = lambda values, k, sorted: (-values).topk(k)
+    assert timed() == (names - {"FlashInfer top_k"}, {})  # it has other values
+
+
+def test_profilers_see_our_kernels_alone(monkeypatch):
+    text = "".join(path.read_text() for path in (Path(__file__).parents[2] / "kernels").glob("*.py"))
+    seen = []
+    launched, ours = re.findall(r"\blaunch\(\s*(_\w+)", text), re.compile(profilers.KERNELS.removeprefix("regex:"))
+    assert len(launched) > 12 and all(map(ours.search, launched)) and not ours.search("vectorized_elementwise_kernel")
+    for part in ("start", "stop"):
+        monkeypatch.setattr(torch.cuda.profiler, part, partial(seen.append, part))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda.nvtx, "range", lambda name: seen.append(name) or nullcontext())
+    proton = SimpleNamespace(start=lambda *a, **k: seen.append((*a, k)) or 7, finalize=seen.append)
+    proton.scope = torch.cuda.nvtx.range
+    monkeypatch.setattr("importlib.import_module", {"triton.profiler": proton}.get)
+    profilers.launches({"rollout": partial(seen.append, "run")}, "cuda", 2, Path("trace"))
+    inside = ["start", "rollout pygrade", "rollout", "run", "run", "stop"]
+    assert seen == [("trace", {"hook": "triton"}), "run", *inside, 7]
+
+
+def test_clocks_and_limits_of_a_card(monkeypatch, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho $*\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    card = SimpleNamespace(uuid="5e", clock_rate=1_000_000, multi_processor_count=100, memory_clock_rate=1_000_000)
+    card.memory_bus_width, card.major, card.minor = 1024, 9, 0
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: card)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert profilers.clocks() == f"--id=GPU-5e --query-gpu={profilers.CLOCKS} --format=csv,noheader"
+    assert timing.of_properties(card) == {"memory": 256.0, "fp32": 25600.0, "fp64": 12800.0, "special": 1600.0}
+    card.major = 99  # of unknown pipes
+    assert {*timing.of_properties(card)} == {"memory", "special"}
 
 
 def test_the_backend_of_a_gpu_tensor_is_triton(device):

@@ -9,8 +9,8 @@ import random
 import pytest
 import torch
 
-from devtools.tolerances import same_bits
 from pygrade.ops.dispatch import use_backend
+from pygrade.reference.tolerances import same_bits
 from tests.goldens import OUTPUTS, Golden, cases
 
 COUNT = 84  # of a fixed list

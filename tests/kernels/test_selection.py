@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.tolerances import same_bits
 from pygrade import fuse_scores, fuse_topk, topk_gain
 from pygrade.kernels import fusion
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import same_bits
 
 KINDS = ("plain", "ties", "equal", "rising", "falling", "missing", "infinite", "zeros")
 # N, k: one candidate, N < k, N = k, k a power of two, N a tile and one more, several tiles, buffers cut while streaming

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.tolerances import assert_close
 from pygrade import _core
 from pygrade.config.mtl import MtlConfig
 from pygrade.mtl import Columns, predict, save
@@ -19,6 +18,7 @@ from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.columns import schema_hash
 from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.mtl.network import Network, table_entries
+from pygrade.reference.tolerances import assert_close
 
 TASKS = ("click", "like", "cart", "order", "share")
 COLUMNS = Columns(

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools.tolerances import assert_close
 from pygrade import group_advantage, reference
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close
 
 NORMALIZE = ("none", "group", "batch", "component")
 BACKENDS = ("cpu", "triton")

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pygrade
-from devtools.tolerances import assert_close, same_bits
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.refusals import refuses
 
 

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools.tolerances import assert_close, same_bits
 from pygrade import (
     _core,
     dirichlet_entropy,
@@ -22,6 +21,7 @@ from pygrade import (
 )
 from pygrade.ops import dirichlet as ops
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.refusals import refuses
 
 BACKENDS = ("cpu", "triton")

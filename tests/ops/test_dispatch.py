@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import pygrade
-from devtools.tolerances import assert_close, same_bits
 from pygrade import _core
 from pygrade.ops import advantage
 from pygrade.ops.dispatch import use_backend
 from pygrade.ops.fusion import TRANSFORMS
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.ops.test_arguments import OPS as ALL
 from tests.ops.test_arguments import Watch, parts, tensors
 from tests.refusals import refuses

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools.tolerances import assert_close, same_bits
 from pygrade import _core, fuse_scores, fuse_topk, reference, topk_gain, transform_scores
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.refusals import refuses
 
 TRANSFORMS = tuple(_core.transforms)

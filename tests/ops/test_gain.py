@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools.tolerances import assert_close, same_bits
 from pygrade import reference, topk_gain
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.ops.test_fusion import on, scores_of, weights_of
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from devtools.tolerances import assert_close
 from pygrade import dirichlet_log_prob, dirichlet_sample, grpo_loss, reference
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close
 
 BACKENDS = ("cpu", "triton")
 FLOOR = 1e-5

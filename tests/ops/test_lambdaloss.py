@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools.tolerances import assert_close, same_bits
 from pygrade import lambda_loss, reference
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 
 BACKENDS = ("cpu", "triton", "reference")
 DISCOUNT = 1.0 / torch.log2(torch.arange(10) + 2.0)

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools.tolerances import assert_close, same_bits
 from pygrade import fuse_topk, search_page
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 
 FORMS = {
     "greedy": {},

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools.tolerances import same_bits
 from pygrade import fuse_scores, rank, reference
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import same_bits
 
 RULES = ("mask", "boost_mul", "boost_add", "caps", "limits")
 OF_COLUMNS = ("caps", "cap_slots", "decay")

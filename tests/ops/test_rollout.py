@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.tolerances import assert_close, same_bits
 from pygrade import (
     dirichlet_log_prob,
     dirichlet_sample,
@@ -13,6 +12,7 @@ from pygrade import (
     transform_scores,
 )
 from pygrade.ops import dispatch
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.refusals import refuses
 
 BACKENDS = ("cpu", "triton", "reference")

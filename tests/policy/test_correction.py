@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devtools.tolerances import assert_close
 from pygrade import reference
 from pygrade.policy import Correction
 from pygrade.policy.correction import FORMS, ItemEffects
+from pygrade.reference.tolerances import assert_close
 from tests.corrections import AMOUNTS, FEATURES, PARENTS, TASKS, random_correction, random_requests
 from tests.refusals import refuses
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from devtools.tolerances import assert_close, same_bits
 from pygrade import _core
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.fused_network import FusedNetwork, clip_factor, is_fast, why_not_fused
 from pygrade.reference import policy_network as reference
+from pygrade.reference.tolerances import assert_close, same_bits
 from tests.refusals import refuses
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.tolerances import assert_close
 from pygrade import _core
 from pygrade.prerank import Prerank, fit
+from pygrade.reference.tolerances import assert_close
 from tests.prerank.world import CONFIG, vectors_of
 from tests.refusals import refuses
 

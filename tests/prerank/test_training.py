@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.tolerances import assert_close
 from pygrade.config.prerank import PrerankConfig
 from pygrade.features.values import KeySums
 from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, evaluate, fit
 from pygrade.prerank.batches import positives, shuffled
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
+from pygrade.reference.tolerances import assert_close
 from pygrade.workers.group import Group
 from tests.prerank.world import World, vectors_of
 from tests.refusals import refuses

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.tolerances import assert_close
 from pygrade import _core
 from pygrade.cli import main as cli
 from pygrade.config.policy import PolicyConfig
 from pygrade.mtl import Columns, predict, save
 from pygrade.mtl.network import table_entries
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
+from pygrade.reference.tolerances import assert_close
 from pygrade.serving import export
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_correction

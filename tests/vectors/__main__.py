@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from devtools.json_text import json_text
+from pygrade._util.json_text import json_text
 from tests.vectors import FOLDER
 from tests.vectors.cases import corrected, exchange, page_requests, requests
 

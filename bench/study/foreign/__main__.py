@@ -9,8 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from bench.study.foreign.judge import FAMILIES, read, run
-from bench.study.foreign.report import report, summed
+from .judge import FAMILIES, read, run
+from .report import report, summed
 
 
 def main() -> None:

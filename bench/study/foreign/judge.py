@@ -11,11 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from bench.study.foreign.market import Market
-from bench.study.foreign.nulls import KINDS, Null
-from bench.study.foreign.pages import Requests, World
-from bench.study.foreign.shops import EFFECTS, UNITS, Shop, Units
-from bench.study.settings import override, parse_changes
 from pygrade import BlendedRanker
 from pygrade._typing import Bools, Floats, Ints
 from pygrade.config.training import TrainConfig
@@ -24,6 +19,11 @@ from pygrade.evaluation.verdict import verdict_of
 from pygrade.runs.fit import fit
 from pygrade.runs.model import TrainedRanker
 from pygrade.training.baselines import baseline_scores
+from ..settings import override, parse_changes
+from .market import Market
+from .nulls import KINDS, Null
+from .pages import Requests, World
+from .shops import EFFECTS, UNITS, Shop, Units
 
 LATER = 4_000  # requests that judge
 _ALONE = {"tensorboard": False, "checkpoint_every": 10_000, "trust.processes": 1}

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.study.foreign.pages import Browsing, Requests, Rng, World, assemble, moment, sigmoid
 from pygrade._typing import Array, Floats, Ints
+from .pages import Browsing, Requests, Rng, World, assemble, moment, sigmoid
 
 TASKS, VALUES = ("click", "long", "order", "hide"), (1.0, 1.5, 8.0, -4.0)
 _PARENTS = (-1, 0, 0, -1)

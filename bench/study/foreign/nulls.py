@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.study.foreign.pages import Browsing, Requests, Rng, World, assemble, fading, moment
 from pygrade._typing import Floats
 from pygrade.logs import Logs
+from .pages import Browsing, Requests, Rng, World, assemble, fading, moment
 
 COPIES = ("copies", "near-predictions", "near-context", "near-candidates")
 ACCURATE = ("session", "accurate", "accurate-cascade")

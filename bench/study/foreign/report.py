@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.study.report import markdown
-from bench.study.stats import of_moments, wilson
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
+from ..report import markdown
+from ..stats import of_moments, wilson
 
 Record = Mapping[str, Any]  # of a log, as `judge` makes it
 Row = Mapping[str, Any]  # the sum of a family's logs of one size

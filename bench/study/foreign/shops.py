@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.study.foreign.pages import Browsing, Requests, World, assemble, fading, moment, sigmoid
 from pygrade._typing import Bools, Floats
+from .pages import Browsing, Requests, World, assemble, fading, moment, sigmoid
 
 EFFECTS = {  # the task, and the columns that tell
     "segment": ("order", ("returning",)),
