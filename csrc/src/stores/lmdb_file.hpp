@@ -102,7 +102,7 @@ class LmdbFile {
   MDB_env* environment_ = nullptr;
   MDB_dbi tree_ = 0;
   mdb_filehandle_t data_ = -1, lock_ = -1;
-  off_t lock_size_ = 0;                // when it was opened
+  off_t lock_size_ = 0;          // when it was opened
   std::atomic<off_t> size_ = 0;  // the largest seen: LMDB never shortens the file
   int users_ = 0;                // guarded by the registry
 
