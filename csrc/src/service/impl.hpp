@@ -191,7 +191,7 @@ struct Service::Impl {
   void check_store();
 };
 
-// What is served: the run without a name, if there is one, and those that requests name.
+// The runs that are served: that without a name, if there is one, and those that requests name.
 struct Service::Runs {
   Runs(const std::filesystem::path& run, std::string_view config_json, const std::shared_ptr<Store>& store);
 

@@ -261,8 +261,8 @@ std::optional<std::string_view> Service::Runs::handle_next(const ServiceRequest&
   return {};
 }
 
-// Of the run that the query names, else of all: one that failed is to be asked again, and one of them must have what
-// could be removed.
+// Removes a user of the run that the query names, else of all: one that failed is to be asked again, and one of them
+// must have what could be removed.
 Response Service::Runs::remove_user(std::string_view target) {
   const auto name = run_in_query(target);
   const std::string_view segment = target.substr(user_path.size(), target.find('?') - user_path.size());
