@@ -111,7 +111,7 @@ int run(const Settings& settings) {
   const int port = server.bind();
   const std::string host = settings.host.find(':') == std::string::npos ? settings.host : "[" + settings.host + "]";
   say("http" + std::string(settings.tls_cert ? "s" : "") + "://" + host + ":" + std::to_string(port) + " serves " +
-      settings.run.string() + (settings.run.empty() || settings.run_names.empty() ? "" : ", ") + settings.run_names);
+      (settings.run.empty() ? "runs with names" : settings.run.string()));
   for (const auto& warning : service.warnings()) say(warning);
   std::thread thread([&] { server.serve(); });
   watch(service, server, tokens, signals, settings.refresh_seconds);

@@ -27,7 +27,7 @@ using detail::Json;
   throw std::invalid_argument(std::string(name) + " is " + what + "; want " + wanted);
 }
 
-// Of a run or a tenant.
+// True if a run or a tenant may have this name.
 bool is_name(std::string_view text) {
   return !text.empty() &&
          std::ranges::all_of(text, [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
@@ -170,32 +170,13 @@ class Reader {
     core_[std::string(name)] = json;
   }
 
-  // Adds a run with a name to those of the file, or puts it in the place of one.
-  void set_run(const std::string& name, const std::string& path) {
-    const auto text = [](const std::string& value) { return Json::parse(detail::json_quote(value)); };
-    const auto put = [](Json& object, const std::string& key, Json value) {
-      const auto at = std::ranges::find(object.keys, key) - object.keys.begin();
-      if (at == std::ssize(object.keys)) {
-        object.keys.push_back(key);
-        object.items.emplace_back();
-      }
-      object.items[static_cast<std::size_t>(at)] = std::move(value);
-    };
+  // Adds a run with a name to those of the file.
+  void add_run(const std::string& name, const std::string& path) {
     std::string& all = core_.try_emplace("runs", "{}").first->second;
-    Json runs = Json::parse(all), one = Json::parse("{}");
-    if (const Json* known = runs.find(name); known != nullptr && known->type == Json::Type::object) one = *known;
-    put(one, "run", text(path));
-    put(runs, name, std::move(one));
-    all = detail::json_text(runs);
+    all.back() = all.size() > 2 ? ',' : ' ';
+    all += detail::json_quote(name) + ":{\"run\":" + detail::json_quote(path) + "}}";
   }
-
-  // Names of the runs that have some: "a, b".
-  std::string run_names() const {
-    std::string names;
-    if (const auto runs = core_.find("runs"); runs != core_.end())
-      for (const std::string& name : Json::parse(runs->second).keys) names += (names.empty() ? "" : ", ") + name;
-    return names;
-  }
+  bool has_runs() const { return core_.contains("runs"); }
 
   void read(const std::string& path) {
     std::string text;
@@ -257,7 +238,8 @@ std::string Settings::help() {
 
 Settings Settings::parse(int argc, char** argv) {
   Settings settings;
-  std::map<std::string, std::string> given, runs;  // runs: those with names
+  std::map<std::string, std::string> given;
+  std::vector<std::pair<std::string, std::string>> runs;  // with names
   for (int i = 1; i < argc; ++i) {
     std::string name = argv[i], value;
     if (name == "--help" || name == "-h") settings.wants_help = true;
@@ -275,8 +257,7 @@ Settings Settings::parse(int argc, char** argv) {
     std::string key = name.substr(2);
     std::ranges::replace(key, '-', '_');
     if (const auto at = value.find('='); key == "run" && is_name(value.substr(0, at)) && at != value.npos) {
-      if (!runs.emplace(value.substr(0, at), value.substr(at + 1)).second)
-        throw std::invalid_argument(name + " " + value.substr(0, at) + " is given twice");
+      runs.emplace_back(value.substr(0, at), value.substr(at + 1));
       continue;
     }
     if (!given.emplace(key, value).second) throw std::invalid_argument(name + " is given twice");
@@ -287,9 +268,8 @@ Settings Settings::parse(int argc, char** argv) {
     given.erase(config);
   }
   for (const auto& [name, value] : given) reader.set(name, value);
-  for (const auto& [name, path] : runs) reader.set_run(name, path);
-  settings.run_names = reader.run_names();
-  if (settings.run.empty() && settings.run_names.empty())
+  for (const auto& [name, path] : runs) reader.add_run(name, path);
+  if (settings.run.empty() && !reader.has_runs())
     throw std::invalid_argument("run is missing; want --run with the directory of a run");
   settings.core = reader.core();
   if (settings.tls_cert.has_value() != settings.tls_key.has_value())

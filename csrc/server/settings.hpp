@@ -17,8 +17,7 @@ struct Settings {
   static std::string help();
 
   bool wants_help = false, wants_version = false;
-  std::filesystem::path run;  // without a name; "": there is none
-  std::string run_names;      // of others: "a, b"
+  std::filesystem::path run;  // without a name; "": there are others alone
   std::string host = "127.0.0.1";
   int port = 8080;             // 0: a free one
   int threads = 0;             // that make pages; 0: the number of cores, at most 8

@@ -7,10 +7,6 @@
 
 namespace pygrade::inline v0_2::server {
 
-Tenants::Tenants(const std::vector<TenantLimits>& limits) {
-  for (const TenantLimits& each : limits) all_.emplace_back(each);
-}
-
 std::optional<Tenants::Refusal> Tenants::enter(std::size_t place, std::optional<std::size_t> limit,
                                                Clock::time_point now) {
   Tenant& tenant = all_[place];
@@ -41,11 +37,6 @@ std::optional<Tenants::Refusal> Tenants::enter(std::size_t place, std::optional<
   }
   tenant.room -= 1.0;
   return {};
-}
-
-void Tenants::leave(std::size_t place, std::size_t more) {
-  --all_[place].in_progress;
-  all_[place].room -= static_cast<double>(more);
 }
 
 }  // namespace pygrade::inline v0_2::server

@@ -22,7 +22,7 @@ struct TenantLimits {
 // The loop alone uses it, but for the counters.
 class Tenants {
  public:
-  explicit Tenants(const std::vector<TenantLimits>& limits);
+  explicit Tenants(const std::vector<TenantLimits>& limits) : all_(limits.begin(), limits.end()) {}
 
   struct Refusal {
     std::string argument, message;
@@ -31,7 +31,10 @@ class Tenants {
   // A request comes; `limit`: of the pool, of a request for pages, which is in progress until it leaves. Refused: why.
   std::optional<Refusal> enter(std::size_t tenant, std::optional<std::size_t> limit, Clock::time_point now);
   // A request for pages has its answer, in which there were so many more than one, each of which counts as a request.
-  void leave(std::size_t tenant, std::size_t more);
+  void leave(std::size_t tenant, std::size_t more) {
+    --all_[tenant].in_progress;
+    all_[tenant].room -= static_cast<double>(more);
+  }
 
   struct Tenant {
     explicit Tenant(const TenantLimits& given) : limits(given) {}

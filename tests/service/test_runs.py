@@ -174,10 +174,9 @@ def test_a_run_that_fails_takes_no_other_down(runs, tmp_path):
 
 
 def test_runs_of_a_file_and_without_an_unnamed_one(runs, tmp_path):
-    options = {"max_k": 2, "runs": {"web": {"run": "nowhere", "max_k": 1}}}
+    options = {"max_k": 2, "runs": {"web": {"run": str(runs["web"][0]), "max_k": 1}}}
     (tmp_path / "options.json").write_text(json.dumps(options))
-    words = ("--config", tmp_path / "options.json", "--run", f"web={runs['web'][0]}")  # over that of the file
-    with Server(f"shop={runs['shop'][0]}", tmp_path, *words) as server:
+    with Server(f"shop={runs['shop'][0]}", tmp_path, "--config", tmp_path / "options.json") as server:
         for name, most in (("web", 1), ("shop", 2)):
             assert len(post(server, "/v1/rank", page_of(name, name, k=most))["items"]) == most
             assert f"from 1 to {most}" in wrong(post(server, "/v1/rank", page_of(name, name, k=3), 400))[1]

@@ -217,76 +217,68 @@ void check(ServiceConfig& config, double explore) {
     throw InputError("test", "test is true without exposures; want the directory in which the arms' slots are logged");
 }
 
-// A run with a name, by the options of all with its own over them. Policies, test and stores are no options of all, and
-// logs have directories of their own, so that nothing of one run mixes with another.
-ServiceConfig read_run(const ServiceConfig& common, double explore, std::string_view name, std::string_view text) {
-  ServiceConfig config = common;
-  const std::string prefix = "runs." + std::string(name) + ".";
-  config.name = name;
-  config.arms = {{.name = "main", .explore = absent}};
-  config.shadows.clear();
-  config.test = false;
-  config.store = config.history = {};
-  for (auto* log : {&config.exposures, &config.feedback})
-    if (*log) *log = **log / "runs" / name;
-  const Json tree = Json::parse(text);
-  const Json* place = tree.type == Json::Type::object ? tree.find("run") : nullptr;
-  if (place == nullptr || place->type != Json::Type::string || place->string.empty())
-    throw InputError(prefix + "run", prefix + "run is missing; want the directory of a run");
-  config.run = place->string;
-  JsonReader reader(text);
-  reader.enter_object();
-  try {
-    read_keys(
-        reader, prefix, api::service_options,
-        [&](const Argument& argument) {
-          if (argument.key == "runs") refuse_unknown(argument, "the options of one run");
-          read_option(config, explore, reader, argument);
-        },
-        [&](const Argument& argument) {
-          if (argument.key != "run") refuse_unknown(argument, joined(api::service_options, &api::Field::name));
-          reader.skip();
-        });
-    check(config, explore);
-  } catch (const InputError& error) {
-    if (error.argument.starts_with(prefix)) throw;
-    throw InputError(prefix + error.argument, prefix + error.what());
-  }
-  return config;
+// Refuses places in which another run writes.
+void check_places(const ServiceConfig& config, const ServiceConfig& other) {
+  const auto check_place = [&](const char* option, const fs::path& own, const fs::path& others) {
+    if (!own.empty() && own != "none" && own.lexically_normal() == others.lexically_normal())
+      throw InputError(option, std::string(option) + " is that of another run; want one of its own");
+  };
+  check_place("exposures", config.exposures.value_or(""), other.exposures.value_or(""));
+  check_place("feedback", config.feedback.value_or(""), other.feedback.value_or(""));
+  check_place("history", config.history.value_or(""), other.history.value_or(""));
 }
 
-void read_runs(ServiceConfig& config, double explore, std::string_view text) {
-  JsonReader reader(text);
-  enter_object(reader, "runs");
-  for (std::string_view name; reader.next_key(name);) {
-    const std::string quoted = json_quote(name);
+// Options over those of `config`. A run with a name has those of all, but for policies, test and stores, and logs in
+// directories of its own, so that nothing of one run mixes with another.
+ServiceConfig read_config(ServiceConfig config, double explore, std::string_view json) {
+  if (!config.name.empty()) {
+    const Json tree = Json::parse(json);
+    const Json* run = tree.type == Json::Type::object ? tree.find("run") : nullptr;
+    if (run == nullptr || run->string.empty()) throw InputError("run", "run is missing; want the directory of a run");
+    config.run = run->string;
+  }
+  std::string_view runs;
+  JsonReader reader(json);
+  if (reader.peek() != Json::Type::object) refuse("config", reader, "a JSON object");
+  reader.enter_object();
+  const auto read = [&](const Argument& argument) {
+    if (argument.key == "runs" && config.name.empty()) return void(runs = reader.skip());
+    if (argument.key == "runs") refuse_unknown(argument, "the options of one run");
+    read_option(config, explore, reader, argument);
+  };
+  read_keys(reader, "", api::service_options, read, [&](const Argument& argument) {
+    if (config.name.empty() || argument.key != "run")
+      refuse_unknown(argument, joined(api::service_options, &api::Field::name));
+    reader.skip();
+  });
+  reader.end();
+  check(config, explore);
+  if (runs.empty()) return config;
+  JsonReader names(runs);
+  enter_object(names, "runs");
+  for (std::string_view name; names.next_key(name);) {
+    const std::string quoted = json_quote(name), prefix = "runs." + std::string(name) + ".";
     JsonReader label(quoted);
     read_name(label, "name in runs");
-    config.runs.push_back(read_run(config, explore, name, reader.skip()));
-    config.runs.back().runs.clear();
+    ServiceConfig own = config;
+    own.runs.clear();
+    own.name = name;
+    own.arms = {{.name = "main", .explore = absent}};
+    own.shadows.clear();
+    own.test = false;
+    own.store = own.history = {};
+    for (auto* log : {&own.exposures, &own.feedback})
+      if (*log) *log = **log / "runs" / name;
+    try {
+      own = read_config(own, explore, names.skip());
+      check_places(own, config);
+      for (const ServiceConfig& other : config.runs) check_places(own, other);
+    } catch (const InputError& error) {
+      throw InputError(prefix + error.argument, prefix + error.what());
+    }
+    config.runs.push_back(std::move(own));
   }
-  if (config.runs.size() > max_arms)
-    throw InputError("runs",
-                     "runs has " + std::to_string(config.runs.size()) + "; want at most " + std::to_string(max_arms));
-}
-
-// No run may write where another does.
-void check_places(const ServiceConfig& config) {
-  std::vector<std::string> taken;
-  const auto take = [&](const ServiceConfig& of, const char* option, const std::string& place) {
-    if (place.empty()) return;
-    const std::string argument = of.name.empty() ? option : "runs." + of.name + "." + option;
-    if (std::ranges::find(taken, option + place) != taken.end())
-      throw InputError(argument, argument + " is that of another run; want one of its own");
-    taken.push_back(option + place);
-  };
-  const auto take_all = [&](const ServiceConfig& of) {
-    take(of, "exposures", of.exposures.value_or("").lexically_normal().string());
-    take(of, "feedback", of.feedback.value_or("").lexically_normal().string());
-    if (of.history != "none") take(of, "history", of.history.value_or(""));
-  };
-  take_all(config);
-  for (const ServiceConfig& run : config.runs) take_all(run);
+  return config;
 }
 
 }  // namespace
@@ -295,26 +287,11 @@ ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
   ServiceConfig config;
   config.run = run;
   config.arms[0].explore = absent;
-  double explore = 0.0;
-  std::string_view runs;
   try {
-    JsonReader reader(json);
-    if (reader.peek() != Json::Type::object) refuse("config", reader, "a JSON object");
-    reader.enter_object();
-    read_options(reader, "", api::service_options, [&](const Argument& argument) {
-      if (argument.key == "runs")
-        runs = reader.skip();
-      else
-        read_option(config, explore, reader, argument);
-    });
-    reader.end();
-    check(config, explore);
-    if (!runs.empty()) read_runs(config, explore, runs);
-    check_places(config);
+    return read_config(std::move(config), 0.0, json);
   } catch (const JsonError& error) {
     throw InputError("config", "config is no JSON: " + std::string(error.what()));
   }
-  return config;
 }
 
 double stable_fraction(std::string_view salt, std::string_view text) {

@@ -191,7 +191,7 @@ struct Service::Impl {
   void check_store();
 };
 
-// What is served: the run without a name, if there is one, and those that requests name.
+// The runs that are served: that without a name, if there is one, and those that requests name.
 struct Service::Runs {
   Runs(const std::filesystem::path& run, std::string_view config_json, const std::shared_ptr<Store>& store);
 
@@ -202,8 +202,11 @@ struct Service::Runs {
   std::vector<std::string> warnings();
 
   struct Run {
-    explicit Run(const detail::ServiceConfig& given) : config(given) {}
+    Run(const detail::ServiceConfig& given, std::shared_ptr<Store> open) : config(given), store(std::move(open)) {}
+    Impl* loaded() const { return impl.load(std::memory_order_acquire); }
+
     const detail::ServiceConfig config;
+    const std::shared_ptr<Store> store;  // null: the run's own
     std::unique_ptr<Impl> owner;
     std::atomic<Impl*> impl{nullptr};  // null until the run could be loaded, then the same for ever
     std::string error;                 // why it could not; guarded by Runs::telling
@@ -215,7 +218,7 @@ struct Service::Runs {
 
  private:
   struct Batch;
-  void load(Run& run, const std::shared_ptr<Store>& store);
+  std::exception_ptr load(Run& run);  // null: it succeeded
   Run& find(const std::optional<std::string>& name);
   Impl& loaded(Run& run);
   Impl& lead();  // the first that is loaded: it counts requests that are of no run

@@ -34,7 +34,7 @@ struct Naming {
   Ids users, items;
 };
 
-// What decides who reads a body: no value of it is converted.
+// The parts of a body that decide who reads it: no value of it is converted.
 struct Envelope {
   std::optional<std::vector<std::string_view>> requests;  // of {"requests": […]}, each checked to be JSON
   std::optional<std::string> policy;                      // the run it names, looked for if the service has several

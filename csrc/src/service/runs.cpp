@@ -119,23 +119,26 @@ struct Service::Runs::Batch {
 
 Service::Runs::Runs(const fs::path& run, std::string_view config_json, const std::shared_ptr<Store>& store)
     : config(ServiceConfig::parse(config_json, run)) {
-  if (!run.empty()) all.emplace_back(config);
-  for (const ServiceConfig& named : config.runs) all.emplace_back(named);
+  if (!run.empty()) all.emplace_back(config, store);
+  for (const ServiceConfig& named : config.runs) all.emplace_back(named, nullptr);
   if (all.empty()) throw std::invalid_argument("run is missing and runs is empty; want the directory of a run");
-  std::exception_ptr first;
-  for (Run& each : all) try {
-      load(each, each.config.name.empty() ? store : nullptr);
-    } catch (const std::exception& error) {  // the others serve
-      if (!first) first = std::current_exception();
-      each.error = error.what();
-      each.next_try = Clock::now() + retry_time;
-    }
-  if (std::ranges::all_of(all, [](const Run& each) { return each.impl == nullptr; })) std::rethrow_exception(first);
+  std::exception_ptr failure;
+  for (Run& each : all)  // what fails takes no other down
+    if (const auto error = load(each); error && !failure) failure = error;
+  if (std::ranges::none_of(all, &Run::loaded)) std::rethrow_exception(failure);
 }
 
-void Service::Runs::load(Run& run, const std::shared_ptr<Store>& store) {
-  run.owner = std::make_unique<Impl>(run.config, store);
-  run.impl.store(run.owner.get(), std::memory_order_release);
+std::exception_ptr Service::Runs::load(Run& run) {
+  try {
+    run.owner = std::make_unique<Impl>(run.config, run.store);
+    run.impl.store(run.owner.get(), std::memory_order_release);
+    return nullptr;
+  } catch (const std::exception& error) {
+    run.next_try = Clock::now() + retry_time;
+    const std::lock_guard lock(telling);
+    run.error = error.what();
+    return std::current_exception();
+  }
 }
 
 Service::Runs::Run& Service::Runs::find(const std::optional<std::string>& name) {
@@ -145,7 +148,7 @@ Service::Runs::Run& Service::Runs::find(const std::optional<std::string>& name) 
 }
 
 Service::Impl& Service::Runs::loaded(Run& run) {
-  if (Impl* impl = run.impl.load(std::memory_order_acquire)) return *impl;
+  if (Impl* impl = run.loaded()) return *impl;
   const std::string& name = run.config.name;
   throw NotLoaded((name.empty() ? "the run without a name" : "the run '" + name + "'") +
                   " could not be loaded: " + error_of(run));
@@ -153,7 +156,7 @@ Service::Impl& Service::Runs::loaded(Run& run) {
 
 Service::Impl& Service::Runs::lead() {
   for (Run& run : all)
-    if (Impl* impl = run.impl.load(std::memory_order_acquire)) return *impl;
+    if (Impl* impl = run.loaded()) return *impl;
   throw std::logic_error("no run is loaded");  // which the constructor does not leave
 }
 
@@ -258,8 +261,8 @@ std::optional<std::string_view> Service::Runs::handle_next(const ServiceRequest&
   return {};
 }
 
-// Of the run that the query names, else of all: one that failed is to be asked again, and one of them must have what
-// could be removed.
+// Removes a user of the run that the query names, else of all: one that failed is to be asked again, and one of them
+// must have what could be removed.
 Response Service::Runs::remove_user(std::string_view target) {
   const auto name = run_in_query(target);
   const std::string_view segment = target.substr(user_path.size(), target.find('?') - user_path.size());
@@ -290,10 +293,10 @@ void Service::Runs::write_all(JsonWriter& out, FunctionRef<void(Run&)> write) {
 Response Service::Runs::ready_answer() {
   bool ready = true;
   for (Run& run : all)
-    if (const Impl* impl = run.impl.load(std::memory_order_acquire)) ready = ready && impl->ready();
+    if (const Impl* impl = run.loaded()) ready = ready && impl->ready();
   JsonWriter out;
   const auto write = [&](Run& run) {
-    if (Impl* impl = run.impl.load(std::memory_order_acquire)) return impl->write_ready(out);
+    if (Impl* impl = run.loaded()) return impl->write_ready(out);
     out.known_key("artifact").null().known_key("policies").begin_object().end_object();
     out.known_key("store").null().field("reload_error", error_of(run));
   };
@@ -309,11 +312,10 @@ std::string Service::Runs::metrics_body() {
   std::vector<Series> parts;
   parts.push_back(std::move(process));
   for (Run& run : all) {
-    if (Impl* impl = run.impl.load(std::memory_order_acquire)) {
+    if (Impl* impl = run.loaded())
       parts.push_back(impl->series());
-    } else {
+    else
       parts.emplace_back().figures.set("pygrade_ready", 0.0);
-    }
     if (!run.config.name.empty()) parts.back().label = "policy=\"" + run.config.name + "\"";
   }
   std::string out;
@@ -327,8 +329,7 @@ std::string Service::Runs::metrics_body() {
 std::string Service::Runs::status_body() {
   JsonWriter out;
   const auto write = [&](Run& run) {
-    Impl* impl = run.impl.load(std::memory_order_acquire);
-    if (impl != nullptr)
+    if (Impl* impl = run.loaded())
       impl->write_status(out, run.config.name.empty() ? read_gauges() : std::vector<Gauge>());
     else
       out.field("error", error_of(run));
@@ -348,38 +349,28 @@ std::vector<Gauge> Service::Runs::read_gauges() {
 bool Service::Runs::refresh() {
   const std::lock_guard lock(refreshing);
   bool changed = false;
-  for (Run& run : all) {
-    if (Impl* impl = run.impl.load(std::memory_order_acquire)) {
+  for (Run& run : all)
+    if (Impl* impl = run.loaded())
       changed |= impl->refresh();
-    } else if (Clock::now() >= run.next_try) {
-      try {
-        load(run, nullptr);
-        changed = true;
-      } catch (const std::exception& error) {
-        run.next_try = Clock::now() + retry_time;
-        const std::lock_guard saying(telling);
-        run.error = error.what();
-      }
-    }
-  }
+    else if (Clock::now() >= run.next_try)
+      changed |= load(run) == nullptr;
   return changed;
 }
 
 void Service::Runs::drain() {
   for (Run& run : all)
-    if (Impl* impl = run.impl.load(std::memory_order_acquire)) impl->draining = true;
+    if (Impl* impl = run.loaded()) impl->draining = true;
   for (Run& run : all)
-    if (Impl* impl = run.impl.load(std::memory_order_acquire)) impl->drain();
+    if (Impl* impl = run.loaded()) impl->drain();
 }
 
 std::vector<std::string> Service::Runs::warnings() {
   std::vector<std::string> found;
   for (Run& run : all) {
     const std::string about = run.config.name.empty() ? "" : "run '" + run.config.name + "': ";
-    Impl* impl = run.impl.load(std::memory_order_acquire);
+    const Impl* impl = run.loaded();
     if (impl == nullptr) found.push_back(about + "it could not be loaded and answers 503: " + error_of(run));
-    if (impl == nullptr) continue;
-    for (const std::string& warning : impl->warnings()) found.push_back(about + warning);
+    for (const auto& warning : impl ? impl->warnings() : std::vector<std::string>()) found.push_back(about + warning);
   }
   return found;
 }
