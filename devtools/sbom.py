@@ -38,23 +38,17 @@ def linked() -> dict[str, str]:
     return found if compiler is None else {**found, "libstdc++": compiler[1]}
 
 
-def sources() -> dict[str, tuple[str, str]]:
-    """Package of ``sources.txt`` → its version and the SHA-256 of its archive."""
-    lines = re.findall(r"^(\S+)==(\S+) --hash=sha256:(\w+)$", SOURCES.read_text(), re.MULTILINE)
-    return {name: (version, digest) for name, version, digest in lines}
-
-
 def static_hashes() -> dict[str, str]:
     """Library in pygraded → SHA-256 of what it was made from, of those that are not loaded as shared libraries."""
-    needed, hashes = _run("readelf", "-d", PROGRAM), {}
+    needed, sources, hashes = _run("readelf", "-d", PROGRAM), SOURCES.read_text(), {}
     for name, version in linked().items():
         _, file, package = LIBRARIES[name]
         if f"[{file}.so" in needed:
             continue
-        if package is None:
-            hashes[name] = _digest(_run("c++", f"-print-file-name={file}.a").strip())
-            continue
-        release, hashes[name] = sources()[package]
+        release, digest = (re.findall(rf"^{package}==(\S+) --hash=sha256:(\w+)$", sources, re.MULTILINE) or [("", "")])[
+            0
+        ]
+        hashes[name] = digest or _digest(_run("c++", f"-print-file-name={file}.a").strip())
         if name == "Boost" and not release.startswith(version):
             raise ValueError(f"pygraded has Boost {version}; want that of {SOURCES.name}, {release}")
     return hashes

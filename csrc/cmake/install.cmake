@@ -47,6 +47,10 @@ install(TARGETS pygrade pygrade_shared EXPORT pygrade-targets
   ARCHIVE DESTINATION ${library_dir} COMPONENT development
   LIBRARY DESTINATION ${library_dir} COMPONENT runtime NAMELINK_SKIP
   INCLUDES DESTINATION ${include_dir})
+if(PYGRADE_DEBUG_FILES)
+  install(CODE "execute_process(COMMAND ${CMAKE_STRIP} -g \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${library_dir}/libpygrade.a\")"
+          COMPONENT development)
+endif()
 if(beside_libraries)
   add_dependencies(pygrade_shared ${beside_libraries})
   install(TARGETS ${beside_libraries} LIBRARY DESTINATION ${library_dir} COMPONENT runtime)

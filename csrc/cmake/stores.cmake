@@ -132,6 +132,7 @@ if(PYGRADE_REDIS)
   pygrade_add_beside(redis pygrade::hiredis csrc/src/stores/redis_functions.cpp)
   if(tls_libraries)
     set_source_files_properties(${tls_sources} PROPERTIES COMPILE_OPTIONS -w)
+    set_source_files_properties(csrc/src/stores/redis_libraries.cpp PROPERTIES COMPILE_DEFINITIONS PYGRADE_HAS_TLS)
     pygrade_add_beside(tls "${tls_libraries};pygrade::hiredis" csrc/src/stores/tls.cpp ${tls_sources})
   endif()
   if(NOT PYGRADE_SERVER_STATIC)  # which loads nothing

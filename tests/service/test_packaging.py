@@ -5,14 +5,16 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from devtools import sbom
+from devtools import debug_files, sbom
 from pygrade import FusionPolicy, __version__, _core
 from pygrade.policy import PolicySpec
 from tests.service.conftest import Server
@@ -127,8 +129,9 @@ def test_bill_of_materials():
     assert {"Boost", "libstdc++"} <= sbom.static_hashes().keys()
 
 
-def test_a_boost_that_is_not_that_of_the_bill_is_an_error(monkeypatch):
-    monkeypatch.setattr(sbom, "sources", lambda: {"boost-headers": ("1.2.3", "0")})
+def test_a_boost_that_is_not_that_of_the_bill_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(sbom, "SOURCES", tmp_path / "sources.txt")
+    sbom.SOURCES.write_text("boost-headers==1.2.3 --hash=sha256:00\n")
     with pytest.raises(ValueError, match=r"has Boost .*; want that of sources\.txt, 1\.2\.3"):
         sbom.static_hashes()
 
@@ -139,6 +142,38 @@ def test_the_source_archives_have_the_hashes_of_the_bill(monkeypatch):
     monkeypatch.setattr(sbom, "static_hashes", lambda: {"LMDB": "0" * 64})
     with pytest.raises(ValueError, match="the bill states"):
         sbom.check()
+
+
+PROJECT = f"""cmake_minimum_required(VERSION 3.24)
+project(parts LANGUAGES C)
+include({ROOT}/csrc/cmake/debug.cmake)
+add_library(parts SHARED parts.c)
+pygrade_split_debug(parts absent)
+"""
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake and a C compiler")
+def test_the_archive_of_debug_files_has_the_lines_of_each_library(tmp_path):
+    (tmp_path / "parts.c").write_text("int pygrade_part(int x) { return x + 1; }\n")
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    for options in (
+        ["-S", tmp_path, "-B", tmp_path, f"-DPYGRADE_DEBUG_FILES={tmp_path / 'debug'}"],
+        ["--build", tmp_path],
+    ):
+        subprocess.run(["cmake", *options], check=True, capture_output=True)
+    with zipfile.ZipFile(tmp_path / "parts-1.whl", "w") as wheel:
+        wheel.write(tmp_path / "libparts.so", "pygrade/lib/libparts.so")
+    with tarfile.open(debug_files.main(tmp_path / "parts-1.whl", tmp_path / "debug", tmp_path)) as pack:
+        assert pack.getnames() == ["pygrade/lib/.debug/libparts.so.debug"]
+    symbols = subprocess.run(["nm", tmp_path / "libparts.so"], capture_output=True, text=True)
+    assert "no symbols" in symbols.stderr
+    debug = tmp_path / "debug" / "libparts.so.debug"
+    subprocess.run(["objcopy", "--strip-debug", debug], check=True)
+    with pytest.raises(ValueError, match="has no functions, or not their lines"):
+        debug_files.main(tmp_path / "parts-1.whl", tmp_path / "debug", tmp_path)
+    subprocess.run(["objcopy", "--remove-section", ".note.gnu.build-id", debug], check=True)
+    with pytest.raises(ValueError, match="has build id"):
+        debug_files.main(tmp_path / "parts-1.whl", tmp_path / "debug", tmp_path)
 
 
 @pytest.mark.parametrize("language", ["sh", pytest.param("go", marks=pytest.mark.slow)])

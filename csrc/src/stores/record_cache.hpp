@@ -118,7 +118,7 @@ class RecordCache {
     return splitmix64((table ^ static_cast<unsigned char>(name[3]) ^ process_seed) * 0x9e3779b97f4a7c15 + key);
   }
   std::size_t mask() const { return slots_.size() - 1; }
-  // Of the name's slot, or of the free one that it would get.
+  // Place of the name's slot, or of the free one that it would get.
   std::size_t place(const LmdbName& name, std::uint64_t hashed) const {
     std::size_t at = hashed & mask();
     while (slots_[at].state != State::free && std::memcmp(slots_[at].bytes.get(), name.data(), name.size()) != 0)

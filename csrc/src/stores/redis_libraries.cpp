@@ -21,6 +21,10 @@ namespace {
 template <class Functions>
 const Functions& functions_of(const std::string& name, const Functions* linked, const std::string& url) {
   if (linked != nullptr) return *linked;
+#if !defined(PYGRADE_HAS_TLS)
+  if (name == "tls")
+    throw StoreError(url + " needs TLS, which this build of pygrade lacks: install libssl-dev, and build again");
+#endif
   const std::string file = "libpygrade_" + name + ".so";
 #if defined(PYGRADE_LOADS_LIBRARIES)
   std::string path = file;
@@ -39,8 +43,7 @@ const Functions& functions_of(const std::string& name, const Functions* linked, 
   throw StoreError(url + " needs " + file + " of pygrade " PYGRADE_VERSION "; there is one of " +
                    (functions == nullptr ? "none" : functions->version));
 #else
-  throw StoreError(url + " needs " + file + ", which this build of pygrade lacks: install " +
-                   (name == "tls" ? "libssl-dev" : "libhiredis-dev") + ", and build again");
+  throw StoreError(url + " needs " + file + ", which this build of pygrade does not load");
 #endif
 }
 
