@@ -35,7 +35,9 @@ Plan = list[tuple[str, Callable[..., harness.Row], list[tuple[Any, ...]], int]]
 NAMES = ("serving", "pages", "rollout", "sampling", "training", "call")
 PAGE = "page"  # trains a system first, and has rows of its own
 HISTORY, HTTP = "history", "http"
-EXTRA = "pip install 'pygrade-ranking[bench]'"
+COMMANDS = {"compare": ".report.compare", "report": ".report.generate", "study": ".study.command"}
+PACKAGED = (".report.compare", ".gpu.timing")
+ABSENT = "not installed; all peers: pip install 'pygrade-ranking[bench]'"
 
 
 def suites() -> dict[str, Plan]:
@@ -93,46 +95,39 @@ def listing(only: str) -> str:
     return "\n".join(lines)
 
 
-def of_a_clone(module: str) -> Any:
-    """A module that is in a clone of the repository alone."""
-    if PROG == "pygrade bench":
+def part(module: str) -> Any:
+    """A module with a ``main``; most are in a clone of the repository alone."""
+    if PROG == "pygrade bench" and module not in PACKAGED:
         raise SystemExit(f"{PROG}: {module[1:]} needs a clone of the repository; run python -m bench there")
     return importlib.import_module(module, __package__)
 
 
-def timed(suite: str, plan: Plan, only: str, quick: bool, limits: dict[str, float]) -> harness.Report:
-    """The rows of a suite. What a row lacks is noted: a peer in its notes, and if it can't be timed without it, why."""
+def timed(suite: str, plan: Plan, quick: bool, limits: dict[str, float]) -> harness.Report:
+    """The rows of a suite. Packages that a row lacks are named in it or, if it needs one, in place of it."""
     report, start = harness.Report(suite, machine.facts(), limits=limits), time.perf_counter()
     for op, measure, shapes, few in plan:
-        for shape in (shapes[:few] if quick else shapes) if only in op else ():
+        for shape in shapes[:few] if quick else shapes:
             harness.ABSENT.clear()
             try:
                 row = measure(quick, *shape)
             except ModuleNotFoundError as error:
-                report.skipped[op] = f"{error.name} is not installed: {EXTRA}"
+                report.skipped[op] = f"{error.name} is {ABSENT}"
                 continue
             row.absent = tuple(sorted(harness.ABSENT))
-            report.skipped |= dict.fromkeys(row.absent, f"not installed: {EXTRA}")
             roofline.add(row, limits)
             report.rows.append(row)
             times = "" if row.ratio is None else f": {row.ratio:.2f} × {row.best_peer}"
             harness.progress(f"{suite} {time.perf_counter() - start:4.0f} s  {row.op} {row.label}{times}")
+    if absent := sorted({name for row in report.rows for name in row.absent}):
+        report.skipped[", ".join(absent)] = ABSENT
     return report
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["compare"]:
-        from .report.compare import main as compare
-
-        return compare(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        return int(part(COMMANDS[arguments[0]]).main(arguments[1:]))
     if any(argument.split("=")[0] == "--device" for argument in arguments) and "--list" not in arguments:
-        from .gpu.timing import main as on_gpu
-
-        return on_gpu(arguments)
-    if arguments[:1] == ["study"]:
-        return int(of_a_clone(".study.command").main(arguments[1:]))
-    if arguments[:1] == ["report"]:
-        return int(of_a_clone(".report.generate").main(arguments[1:]))
+        return int(part(".gpu.timing").main(arguments))
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__.replace("PROG", PROG), formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -153,8 +148,7 @@ def main(arguments: list[str]) -> int:
     if options.suite in (PAGE, HISTORY, HTTP):
         if options.suite == PAGE:
             machine.prepare(1)
-        suite = of_a_clone(f".system.{options.suite}")
-        return int(suite.main(options.quick, out))
+        return int(part(f".system.{options.suite}").main(options.quick, out))
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
         if name not in NAMES:
@@ -167,10 +161,10 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--only is {options.only!r}; want part of one of {', '.join(ops)}")
     limits, reports = core.limits() if options.threads == 1 else {}, []
     for name in chosen:
-        if any(options.only in op for op, *_ in table[name]):
-            reports.append(report := timed(name, table[name], options.only, options.quick, limits))
-            if not options.quick:
-                results.write(report, options.out or results.FULL)
+        plan = [entry for entry in table[name] if options.only in entry[0]]
+        reports += [timed(name, plan, options.quick, limits)] if plan else []
+        if plan and not options.quick:
+            results.write(reports[-1], options.out or results.FULL)
     print("\n\n".join(f"{results.table(report)}\n\n{roofline.table(report)}" for report in reports))
     return 0
 

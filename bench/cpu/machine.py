@@ -1,5 +1,6 @@
 """The conditions of a run: the processors and threads that every contender gets, and the machine and versions."""
 
+import importlib
 import os
 import platform
 import subprocess
@@ -8,9 +9,8 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
-CLONE = _ROOT if (_ROOT / "CMakeLists.txt").is_file() else None  # None: the installed package
-BUILD = (CLONE or Path.cwd()) / "build"
+ROOT = Path(__file__).parents[2]  # of a clone; else the package
+BUILD = (ROOT if (ROOT / "CMakeLists.txt").is_file() else Path.cwd()) / "build"
 PACKAGES = ("pygrade", "torch", "triton", "numpy", "numba", "faiss-cpu", "onnx", "onnxruntime", "jax", "scipy")
 # If ours is limited to AVX2, so are the peers that have a switch (ONNX Runtime has none). No peer is limited further:
 # the baseline is compared with peers at full strength.
@@ -50,12 +50,8 @@ def pin(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    try:
-        import faiss
-
-        faiss.omp_set_num_threads(threads)
-    except ImportError:
-        pass
+    with suppress(ImportError):
+        importlib.import_module("faiss").omp_set_num_threads(threads)
 
 
 def threads() -> int:
@@ -96,9 +92,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def _commit() -> str:
     """The last commit that touched what is timed, with + if it has changed since; empty without git or a clone."""
-    if CLONE is None:
-        return ""
-    git, timed = ["git", "-C", str(CLONE)], ["--", "csrc", "kernels", "pygrade", "CMakeLists.txt"]
+    git, timed = ["git", "-C", str(ROOT)], ["--", "csrc", "kernels", "pygrade", "CMakeLists.txt"]
     try:
         last = subprocess.run([*git, "log", "-1", "--format=%h", *timed], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", *timed], capture_output=True, text=True, check=True)

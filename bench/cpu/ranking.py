@@ -2,7 +2,6 @@
 correction."""
 
 import copy
-import importlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from pygrade.policy import Baseline, Correction, FusionPolicy, Mixture, PolicySp
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.trees import packed
 from . import core, onnx_peers, verify
-from .harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure
+from .harness import OURS, ROTATIONS, SECONDS, Contender, Row, measure, optional
 from .peers import Floats, random_scores
 
 CAP, SELLERS = 3, 50
@@ -193,11 +192,7 @@ def trees(quick: bool, count: int, tasks: int, items: int, number: int) -> Row:
 
     contenders: dict[str, Contender] = {OURS: ours, "correction without trees": alone}
     contenders["LightGBM"] = lambda i: model.predict(inputs[i % ROTATIONS], raw_score=True, num_threads=1)
-    try:
-        lleaves = importlib.import_module("lleaves")
-    except ImportError:
-        pass
-    else:
+    if (lleaves := optional("lleaves")) is not None:
         with tempfile.TemporaryDirectory() as directory:
             model.save_model(path := f"{directory}/trees.txt")
             compiled = lleaves.Model(path)

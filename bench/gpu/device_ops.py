@@ -1,7 +1,8 @@
-"""Each op on a device: inputs, our call, and the same in plain torch."""
+"""Each op on a device: inputs, our call, the same in plain torch, and the nearest of other libraries."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..cpu import gain, training
 
 Shape = dict[str, int]
 Inputs = dict[str, Any]
+Run = Callable[[], Any]
 SMALL = {"B": 3, "N": 70, "T": 6, "G": 5, "k": 9, "C": 2}
 LIST = 32  # candidates of a list of lambda_loss
 
@@ -215,6 +217,38 @@ FURTHER: dict[str, dict[str, Callable[[Shape], int]]] = {
     "rollout": {"bounds": lambda shape: 2},
     "search_page": {"d": lambda shape: 8 * shape["T"], "categories": lambda shape: 8, "curves": lambda shape: 1},
 }
+
+
+def _flashinfer_topk(flashinfer: Any, i: Inputs) -> Run:
+    scores, weights, k = i["scores"].float(), i["weights"][..., None], min(i["k"], i["scores"].shape[1])
+    return lambda: flashinfer.top_k(torch.bmm(scores, weights)[..., 0], k, sorted=True)
+
+
+def _flashinfer_sampling(sampling: Any, i: Inputs) -> Run:
+    """A token among T instead of T weights."""
+    return partial(sampling.sampling_from_probs, i["group_weights"].flatten(0, 1))
+
+
+def _liger_grpo(liger: Any, i: Inputs) -> Run:
+    """A sequence of one token among T for each sample, and its gradient; its last logits are of no token."""
+    logits = i["log_weights"].flatten(0, 1)[:, None].repeat(1, 2, 1).requires_grad_()
+    old = i["old_log_prob"].flatten()[:, None]
+    tokens, settings = torch.zeros_like(old, dtype=torch.long), {"temperature": 1.0, "beta": 0.01, "inplace": False}
+
+    def run() -> tuple[Tensor, Tensor]:
+        loss = liger.triton_grpo_loss(logits, old, old, tokens, i["advantages"].flatten(), **settings)[0]
+        return loss, torch.autograd.grad(loss.sum(), logits)[0]
+
+    return run
+
+
+# The peer of an op: name, module, package for pip, and the call, made of the module and the inputs of `inputs`.
+PEERS = {
+    "fuse_topk": ("FlashInfer top_k", "flashinfer", "flashinfer-python", _flashinfer_topk),
+    "dirichlet_sample": ("FlashInfer sampling", "flashinfer.sampling", "flashinfer-python", _flashinfer_sampling),
+    "grpo_loss": ("Liger GRPO", "liger_kernel.transformers.grpo_loss", "liger-kernel", _liger_grpo),
+}
+EQUAL = ("FlashInfer top_k",)  # as the op; the others are the nearest that their library has, of the same sizes
 
 
 def tensors(result: Any) -> tuple[Tensor, ...]:

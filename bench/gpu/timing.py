@@ -8,8 +8,7 @@
     TRITON_INTERPRET=1 PROG --device cpu        a dry run of this very script; its times mean nothing
 
 Each op is first compared with the C++ core. Times are p20, p50 and p80 of GPU events, with the L2 cache flushed between
-runs, and warm. Also reported: the time to enqueue a call, the replay of a CUDA graph, and
-as a limit a large copy in the same run. NVTX ranges carry the op's name.
+runs, and warm. Also reported: the time to enqueue a call, and the replay of a CUDA graph. NVTX ranges name the ops.
 """
 
 import argparse
@@ -25,20 +24,18 @@ from typing import Any
 import torch
 
 from .. import PROG, roofline
-from ..cpu.harness import OURS, Report, Row, Timing, progress, quantiles
+from ..cpu.harness import OURS, Report, Row, Timing, optional, progress, quantiles
 from ..cpu.machine import PACKAGES, versions
 from ..report import results
-from . import peers, profilers
-from .device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on_device, tensors, verify
-from .peers import Run
+from . import profilers
+from .device_ops import EQUAL, OPS, PEERS, SMALL, DeviceOp, Inputs, Run, Shape, inputs, on_device, tensors, verify
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100}),
     "search_page": (FULL | {"B": 1024, "N": 500, "k": 20},),
 }
-SAME = ("torch", "torch.compile", *peers.SAME)  # as ours
-BESIDE = tuple(name for name, *_ in peers.PEERS.values() if name not in SAME)
+SAME = ("torch", "torch.compile", *EQUAL)  # as ours
 GRAPH, ENQUEUED, WARM = f"{OURS} graph", f"{OURS}, to enqueue", f"{OURS}, L2 warm"
 # float32 and float64 multiply-adds a clock and multiprocessor by compute capability (CUDA programming guide, throughput
 # of arithmetic instructions); of special functions it is 16 for all.
@@ -55,10 +52,8 @@ def event_times(run: Run, device: str, milliseconds: float) -> Timing:
     return host_times(run, device, 1)
 
 
-def warm_times(run: Run, device: str, milliseconds: float, once: float) -> Timing:
+def warm_times(run: Run, milliseconds: float, once: float) -> Timing:
     """Times by GPU events of calls of about ``once`` µs back to back, at least the time to enqueue one."""
-    if device != "cuda":
-        return host_times(run, device, 1)
     events = [torch.cuda.Event(enable_timing=True) for _ in range(max(8, min(1000, int(1e3 * milliseconds / once))))]
     for event in events:  # one ends a call and begins the next
         event.record()
@@ -101,7 +96,7 @@ def limits() -> dict[str, float]:
     target = torch.empty_like(source)
     replay = graph_of(lambda: [target.copy_(source) for _ in range(copies)])
     moved = 2e-3 * copies * source.numel()
-    return {**of_properties(card), "L2": moved / warm_times(replay, "cuda", 50.0, 100.0).p50}
+    return {**of_properties(card), "L2": moved / warm_times(replay, 50.0, 100.0).p50}
 
 
 def graph_of(run: Run) -> Run:
@@ -132,7 +127,13 @@ def contenders(
     if device == "cuda" and not op.backward:
         made[GRAPH] = lambda: graph_of(lambda: on_device(op, given))
     made["torch"] = lambda: lambda: op.eager(given)
-    return made | peers.library(op.name, given, skipped) | ({"torch.compile": faster} if compiled else {})
+    if op.name in PEERS:
+        name, path, package, make = PEERS[op.name]
+        if (module := optional(path)) is None:
+            skipped[name] = f"not installed: pip install {package}"
+        else:
+            made[name] = partial(make, module, given)
+    return made | ({"torch.compile": faster} if compiled else {})
 
 
 def measured(op: DeviceOp, shape: Shape, device: str, quick: bool, compiled: bool, report: Report, dtype: str) -> Row:
@@ -144,17 +145,19 @@ def measured(op: DeviceOp, shape: Shape, device: str, quick: bool, compiled: boo
             with torch.cuda.nvtx.range(f"{op.name} {name}") if device == "cuda" else nullcontext():
                 run = make()
                 result = run()
-                if name in peers.SAME:
+                if name in EQUAL:
                     torch.testing.assert_close(tensors(result)[0], on_device(op, given)[0], rtol=1e-3, atol=1e-3)
                 timings[name] = event_times(run, device, milliseconds)
                 if name == OURS:
-                    timings[WARM] = warm_times(run, device, milliseconds, timings[name].p50)
+                    if device == "cuda":
+                        timings[WARM] = warm_times(run, milliseconds, timings[name].p50)
                     timings[ENQUEUED] = host_times(run, device, 5 if quick else 50)
         except Exception as error:  # such as out of memory, or an operator that the compiler lacks
-            if name not in SAME + BESIDE:
+            if name.startswith(OURS):
                 raise
             notes.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:120]}")
-    same, beside = (tuple(name for name in names if name in timings) for names in (SAME, BESIDE))
+    same = tuple(name for name in SAME if name in timings)
+    beside = tuple(name for name in timings if name not in SAME and not name.startswith(OURS))
     sizes = op.sizes(shape) | ({} if dtype == "float32" else {"dtype": dtype})
     row = Row(op.name, sizes, timings, same, beside, timings[OURS], notes="; ".join(notes))
     roofline.add(row, report.limits)

@@ -16,13 +16,11 @@ FULL = BUILD / "bench"  # every row of the last runs
 
 def as_record(report: Report) -> dict[str, Any]:
     """The report as a JSON object."""
-    return _rounded(asdict(report))  # type: ignore[no-any-return]
+    return {**_rounded(asdict(report)), "rows": [_rounded(asdict(row)) for row in report.rows]}
 
 
 def _rounded(value: Any) -> Any:
     """Rounded to five significant digits, more than any timing has."""
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value
@@ -90,7 +88,8 @@ def table(report: Report) -> str:
         lines.append(
             f"{row.op:22}{row.label:44}{row.timings[OURS].p50:11.2f}{_cell(best, 14)}  {row.best_peer or '':20}"
             f"{_cell(row.ratio, 7)}{_cell(core, 10)}{_cell(row.bound_ratio, 9)}{_cell(row.overhead, 9)}"
-            + "".join(f"  without {name}" for name in row.absent)
+            + f"  without {', '.join(row.absent)}"
+            * bool(row.absent)
         )
     return "\n".join([*lines, *(f"skipped: {name}, {why}" for name, why in report.skipped.items())])
 

@@ -16,7 +16,7 @@ from ..report.results import write_json
 def main(quick: bool, out: Path | None) -> int:
     """Builds the program, runs it and prints its row; ``out``: directory of the result, None: no file."""
     build, target = machine.BUILD / "release", "pygrade_history_bench"
-    configure = ["-S", str(machine.CLONE), "-B", str(build), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    configure = ["-S", str(machine.ROOT), "-B", str(build), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"]
     for command in (configure, ["--build", str(build), "--target", target, "--parallel", "2"]):
         subprocess.run(["cmake", *command], stdout=subprocess.DEVNULL, check=True)
     machine.prepare(1)

@@ -193,7 +193,7 @@ def fastapi_serving(policy: Path) -> Iterator[tuple[int, int]]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "--factory", "bench.system.http:application", "--port", str(port)]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    process = subprocess.Popen(command, env=os.environ | {POLICY: str(policy)}, cwd=machine.CLONE)
+    process = subprocess.Popen(command, env=os.environ | {POLICY: str(policy)}, cwd=machine.ROOT)
     try:
         for _ in range(600):
             try:

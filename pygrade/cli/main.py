@@ -20,7 +20,6 @@ from pygrade.cli.option_list import COMMANDS, spoken
 from pygrade.cli.parse import parse
 
 STUDY = "reproduce"  # no part of the package: bench/study of a clone
-BENCH = "bench"  # has options of its own
 _TRACEBACK = "--traceback"
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
 _INTERRUPTED = "interrupted; what was written is whole. The same command resumes from the last checkpoint"
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if args else 2
         if args[0] == STUDY:
             return _reproduce(args[1:])
-        if args[0] == BENCH:  # a process of its own: libraries read its environment at import
+        if args[0] == "bench":  # a process of its own: libraries read its environment at import
             return subprocess.call([sys.executable, "-m", "pygrade.bench", *args[1:]])
         if args[0] not in COMMANDS:
             return _fail(
@@ -117,7 +116,7 @@ def _reproduce(arguments: list[str]) -> int:
 def usage() -> str:
     """The text of ``pygrade --help``."""
     others = {STUDY: ("", "the study of every finding on held-out worlds: tables, verdicts; in a clone")}
-    others[BENCH] = ("", "time the ops on this CPU or GPU beside other libraries; share of the machine's limits")
+    others["bench"] = ("", "time the ops on this CPU or GPU beside other libraries; share of the machine's limits")
     rows = "\n".join(f"  {spoken(name):<13} {text}" for name, (_, text) in (COMMANDS | others).items())
     return (
         "usage: pygrade COMMAND [options]\n\n"

@@ -15,8 +15,7 @@ import triton
 import pygrade
 from bench.cpu.harness import Report
 from bench.gpu import profilers, timing
-from bench.gpu.device_ops import OPS, SMALL, exact_parts, inputs, on_device, to, verify
-from bench.gpu.peers import PEERS
+from bench.gpu.device_ops import OPS, PEERS, SMALL, exact_parts, inputs, on_device, to, verify
 from pygrade.ops import dispatch
 from pygrade.reference.tolerances import assert_close, same_bits
 from tests.kernels.adapter import adapted
@@ -215,23 +214,21 @@ def test_a_peer_that_fails_is_left_out_and_ours_is_not(device):
         timing.measured(replace(op, ours=fail), *rest)
 
 
-def test_peers_are_timed_where_installed_and_else_skipped_with_their_package(monkeypatch):
+def test_peers_are_timed_where_installed_and_else_skipped_with_their_package(monkeypatch, device):
     def loss(logits, old, reference, tokens, advantages, **settings):
         return (old - logits[:, :-1].log_softmax(-1).gather(2, tokens[..., None])[..., 0]) * advantages[:, None], None
 
     def timed():
-        report = Report("gpu", {})
-        ops = [op for op in OPS if op.name in PEERS]
-        rows = [timing.measured(op, SMALL, "cpu", True, False, report, "float32") for op in ops]
+        rest = (SMALL, device, True, False, report := Report("gpu", {}), "float32")
+        rows = [timing.measured(op, *rest) for op in OPS if op.name in PEERS]
         return {name for row in rows for name in (*row.peers, *row.beside)} - {"torch"}, report.skipped
 
     installed = {}
-    monkeypatch.setattr("bench.gpu.peers.optional", installed.get)
+    monkeypatch.setattr("bench.gpu.timing.optional", installed.get)
     names = {name for name, *_ in PEERS.values()}
     assert timed() == (set(), {name: f"not installed: pip install {pip}" for name, _, pip, _ in PEERS.values()})
-    sampling = SimpleNamespace(sampling_from_probs=lambda weights: torch.multinomial(weights, 1))
-    liger = SimpleNamespace(triton_grpo_loss=loss)
-    installed |= {"flashinfer.sampling": sampling, "liger_kernel.transformers.grpo_loss": liger}
+    installed["flashinfer.sampling"] = SimpleNamespace(sampling_from_probs=lambda weights: weights.multinomial(1))
+    installed["liger_kernel.transformers.grpo_loss"] = SimpleNamespace(triton_grpo_loss=loss)
     installed["flashinfer"] = SimpleNamespace(top_k=lambda values, k, sorted: values.topk(k))
     assert timed() == (names, {})
     installed["flashinfer"].top_k = lambda values, k, sorted: (-values).topk(k)
@@ -240,8 +237,8 @@ def test_peers_are_timed_where_installed_and_else_skipped_with_their_package(mon
 
 def test_profilers_see_our_kernels_alone(monkeypatch):
     text = "".join(path.read_text() for path in (Path(__file__).parents[2] / "kernels").glob("*.py"))
-    seen = []
-    launched, ours = re.findall(r"\blaunch\(\s*(_\w+)", text), re.compile(profilers.KERNELS.removeprefix("regex:"))
+    seen, ours = [], re.compile(profilers.KERNELS.removeprefix("regex:"))
+    launched = re.findall(r"\blaunch\(\s*(_\w+)", text)
     assert len(launched) > 12 and all(map(ours.search, launched)) and not ours.search("vectorized_elementwise_kernel")
     for part in ("start", "stop"):
         monkeypatch.setattr(torch.cuda.profiler, part, partial(seen.append, part))
@@ -265,7 +262,7 @@ def test_clocks_and_limits_of_a_card(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert profilers.clocks() == f"--id=GPU-5e --query-gpu={profilers.CLOCKS} --format=csv,noheader"
     assert timing.of_properties(card) == {"memory": 256.0, "fp32": 25600.0, "fp64": 12800.0, "special": 1600.0}
-    card.major = 99  # of unknown pipes
+    card.major = 99
     assert {*timing.of_properties(card)} == {"memory", "special"}
 
 
