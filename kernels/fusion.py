@@ -483,7 +483,7 @@ def tiles_to_hold(candidates: int, tasks: int, samples: int, transform: str) -> 
 
 
 def held_configuration(tiles: int, tasks: int, size: int, k: int) -> dict[str, int]:
-    """Of a program that holds ``tiles`` of candidates: 4 warps, a candidate of each tile a lane."""
+    """The options of a program that holds ``tiles`` of candidates: 4 warps, a candidate of each tile a lane."""
     shape = launch_configuration(tiles * 128, tasks, size, 1, k)
     options = {name: shape[name] for name in ("T", "HALF", "VECTOR", "KP", "K_LEVELS")}
     width = int(triton.next_power_of_2(tasks))
