@@ -1,5 +1,5 @@
 // The arithmetic of Ranker::rank as it is written without a library, with weights of its own; compiled by
-// -O3 -march=native -ffast-math. Prints no page: core_bench.cpp times it.
+// -O3 -march=native -ffast-math. core_bench.cpp times it.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
