@@ -1,6 +1,6 @@
 // The arithmetic of Ranker::rank as it is written without a library, with weights of its own; compiled by
-// -O3 -ffast-math for the instruction sets of the core, as -march=native would for this machine's. Prints no page:
-// core_bench.cpp times it.
+// -O3 -ffast-math for the instruction sets of the core, as -march=native would for this machine's. core_bench.cpp times
+// it.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -130,7 +130,9 @@ def naive(quick: bool, count: int, tasks: int, k: int, form: str) -> Row:
     arithmetic in plain loops (naive_rank.cpp)."""
     features, seconds = 16, SECONDS[quick]
     names, inputs = tuple(f"t{i}" for i in range(tasks)), tuple(f"x{i}" for i in range(features))
-    network = FusionPolicy(PolicySpec(names, inputs, PolicyConfig(hidden=(64, 64)))).eval()
+    network = FusionPolicy(
+        PolicySpec(names, inputs, PolicyConfig(hidden=(64, 64), corrected=form == "corrected"))
+    ).eval()
     if form == "mixed":
         network.mixture = Mixture(0.6, Baseline("static", "identity", tuple(1.0 + i for i in range(tasks))))
     if form == "corrected":
