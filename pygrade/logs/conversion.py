@@ -95,10 +95,11 @@ def of_request(table: Table, column: str, values: Array) -> Array:
 
 def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.int32]:
     """[M] from 0, -1 where not shown; of unknown slots 0 and -1, see `count_listed`."""
-    if mapping.roles["position"] not in table.names:
+    if mapping.no_slots:
         return np.where(_shown_rows(table, mapping, notes), 0, -1).astype(np.int32)
     name = mapping.roles["position"]
-    values, label = table.numbers(name), f"{name!r} (slot)"
+    label = f"{name!r} (slot)"
+    values = table.numbers(name) if name in table.names else _ordered_slots(table, name, notes)
     empty = np.isnan(values)
     refuse(table, label, ~empty & (values != np.round(values)), values, "whole numbers")
     refuse(table, label, np.abs(values) >= 2**31, values, "slots of a page")
@@ -119,6 +120,22 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
         slot = slot - 1
         notes.changed.append(f"{label}: counted from 1, now from 0")
     return np.where(hidden, -1, slot).astype(np.int32)
+
+
+def _ordered_slots(table: Table, names: str, notes: ImportNotes) -> Floats:
+    """[M] slots of columns joined by +, each within what the one before counts, as page+position; NaN where one is
+    empty or below 0. Equal places of a request are one slot.
+    """
+    parts = [table.numbers(name) for name in names.split("+")]
+    rows = np.flatnonzero(np.all([part >= 0 for part in parts], axis=0))
+    keys = [table.group[rows], *(part[rows] for part in parts)]
+    order = np.lexsort(keys[::-1])
+    first, new = (np.append(True, np.any([np.diff(key[order]) != 0 for key in some], 0)) for some in (keys[:1], keys))
+    count = np.cumsum(new)
+    result = np.full(len(table), np.nan)
+    result[rows[order]] = count - np.maximum.accumulate(np.where(first, count, 0))
+    notes.changed.append(f"{names!r} (slot): a request's rows are counted from 0 in the order of these columns")
+    return result
 
 
 def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> Bools:

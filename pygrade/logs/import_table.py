@@ -140,7 +140,7 @@ def _attempt(table: Table, stated_roles: Mapping[str, str], options: _Options) -
             if not keep.all():
                 result.table, slot = table.kept(keep), slot[keep]
         with problems.collect():
-            if mapping.roles["position"] not in table.names:
+            if mapping.no_slots:
                 slot = conversion.count_listed(result.table, mapping, slot >= 0, notes)
             conversion.check_slots(result.table, mapping, slot)
     result.fields = _fields(result, slot, options)
@@ -326,7 +326,7 @@ def _events(
     if feedback:
         result["feedback"] = np.stack(feedback, 1)
     scales = finder.scales
-    if len(scales) == len(tasks):
+    if tasks and len(scales) == len(tasks):
         values = np.stack([raw.values for raw in raw_predictions], 1)
         result["predictions"] = read_predictions(scales, [raw.task for raw in raw_predictions], values)
         if logged is not None:
