@@ -219,7 +219,12 @@ def check_scored(table: Table, column: str, page: NDArray[np.int64], notes: Impo
 
 
 def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
-    """[M] milliseconds since 1970, NEVER where they are missing."""
+    """[M] milliseconds since 1970, NEVER where they are missing; of columns joined by +, of a day and its hour."""
+    if column not in table.names:
+        day, hour = column.split("+", 1)
+        start, hours = row_times(table, day, notes), table.numbers(hour)
+        refuse(table, f"{hour!r} (time)", ~((hours >= 0) & (hours < 24)), hours, f"hours of {day!r}, from 0 to 23")
+        return np.where(start == NEVER, NEVER, start + (hours * 3_600_000).astype(np.int64))
     if table.kind(column) == "text" and not table.is_numeric(column):
         millis, timed = _times_of_text(table, column, notes)
     elif table.kind(column) == "time":

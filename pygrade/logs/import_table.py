@@ -102,7 +102,7 @@ def import_table(
     fields, mapping, notes = attempt.fields, attempt.mapping, attempt.notes
     fields["slots_known"] = not (own_list or mapping.no_slots)
     fields["feedback_delays"] = tuple(header.get("feedback_delays", ()))
-    notes.changed[:0] = said
+    notes.changed[:0] = [*getattr(where, "notes", ()), *said]
     if "value" in fields:
         _check_price(fields, mapping, notes, conversion.item_codes(attempt.table, mapping), own=bool(header))
     _check_exploration(fields, mapping, notes)

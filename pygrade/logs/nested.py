@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line, shortened
+from pygrade.logs.problems import row_of
 from pygrade.logs.roles import ROLES, SKIP, normal
 from pygrade.logs.table_formats import kind_of
 
@@ -84,7 +85,7 @@ def _checked(text: str | None, name: str, row: int, where: str) -> Any:
     value = _value(text)
     if value is None:
         raise ValueError(
-            f"{where}: {name!r} is {shortened(text)!r} in row {row} of {where}; want JSON, as in other rows"
+            f"{where}: {name!r} is {shortened(text)!r} in row {row_of(where, row)}; want JSON, as in other rows"
         )
     return value
 
@@ -123,7 +124,7 @@ def _laid_out(
             row = int(np.argmax(differs))
             raise ValueError(
                 f"{where}: {first!r} and {name!r} have {sizes[first][row]} and {sizes[name][row]} entries in row "
-                f"{row}; want as many in each, or some of the {first!r}, or skip={name}"
+                f"{row_of(where, row).removesuffix(f' of {where}')}; want as many in each, or some of the {first!r}, or skip={name}"
             )
         arrow = arrow.set_column(arrow.column_names.index(name), name, flags)
         notes.append(f"{name!r}: lists of some of {first!r}, now a flag of each")

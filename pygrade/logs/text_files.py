@@ -15,7 +15,7 @@ from pygrade._util.sql import text as sql_text
 from pygrade._util.text import one_line, shortened
 
 _DELIMITERS = (",", ";", "\t", "|")
-_NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None")
+_NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None", "\\N")
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
 _WHOLE = r"[+-]?(0|[1-9]\d{0,17})"  # a leading zero makes a code of it: 07 and 7 are two
 _DECIMAL = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?"

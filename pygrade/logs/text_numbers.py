@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-_UNKNOWN = {"", "-", "--", "?", "nan", "na", "n/a", "null", "none", "unknown", "missing"}
+_UNKNOWN = {"", "-", "--", "?", "nan", "na", "n/a", "null", "none", "unknown", "missing", "\\n"}
 _FLAGS = dict.fromkeys(("y", "yes", "true", "t", "on"), 1.0) | dict.fromkeys(("n", "no", "false", "f", "off"), 0.0)
 _NUMBER = re.compile(r"[$€£]?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf)\s*([$€£%]?)")
 _DECIMAL_COMMA = re.compile(r"\D*\d*,(?!\d{3}\D*$)\d+\D*")
