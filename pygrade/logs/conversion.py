@@ -306,6 +306,9 @@ def feedback(table: Table, column: str, task: str, shown: Bools, notes: ImportNo
     values = table.numbers(column)
     if table.kind(column) == "bool":
         notes.changed.append(f"{label}: true and false, now 1 and 0")
+    if (marked := ~shown & (values == -1)).any():
+        notes.changed.append(f"{label}: -1 in {marked.sum():,} rows that were not shown, now empty")
+        values = np.where(marked, np.nan, values)
     missing = np.isnan(values)
     refuse(table, label, ~missing & (values < 0), values, "feedback ≥ 0 (for harm, a negative --values)")
     refuse(table, label, np.isinf(values), values, "finite feedback")
