@@ -13,12 +13,13 @@ from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import ONLY, PREFIXES, ColumnMap, find_request, parse_map, propose
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
+from pygrade.logs.expressions import with_expressions
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
 from pygrade.logs.prediction_scale import PredictionScale, from_records, parse_scales, read_predictions
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
 from pygrade.logs.read_scales import RawPredictions, ScaleReader
-from pygrade.logs.roles import is_harm, short_name
+from pygrade.logs.roles import SKIP, is_harm, short_name
 from pygrade.logs.table import Table, check_names, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
@@ -83,6 +84,9 @@ def import_table(
     if own_list:  # a log of pygrade's own without slots
         stated_roles["position"] = LISTED
     arrow, said, parents = unnested(arrow, where, stated_roles)
+    arrow, sources = with_expressions(arrow, where, stated_roles)
+    if sources:
+        stated_roles[SKIP] = "+".join(filter(None, [stated_roles.get(SKIP), *sources]))
     grouped, requests = Table(arrow, where, parents=parents), 0
     options = _Options(scale or {}, levels, from_records(header.get("scales", {})) if header else None)
     while True:

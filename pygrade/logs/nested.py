@@ -122,9 +122,10 @@ def _laid_out(
         flags = _flags(arrow.column(first), arrow.column(name))
         if flags is None:
             row = int(np.argmax(differs))
+            place = row_of(where, row).removesuffix(f" of {where}")
             raise ValueError(
                 f"{where}: {first!r} and {name!r} have {sizes[first][row]} and {sizes[name][row]} entries in row "
-                f"{row_of(where, row).removesuffix(f' of {where}')}; want as many in each, or some of the {first!r}, or skip={name}"
+                f"{place}; want as many in each, or some of the {first!r}, or skip={name}"
             )
         arrow = arrow.set_column(arrow.column_names.index(name), name, flags)
         notes.append(f"{name!r}: lists of some of {first!r}, now a flag of each")

@@ -81,7 +81,17 @@ SKIP = "skip"  # the role of columns to leave out
 
 KINDS = ("event", "event_type", "event_name", "action", "kind")  # of raw events: the column of what happened
 EXPOSURES = ("impression", "exposure", "shown", "view")  # and the kind that is an exposure, the surest first
-HARM = ("hide", "hidden", "dislike", "report", "return", "refund", "unsubscribe", "skip", "cancel")  # tasks that are worth -1, unless one says more
+HARM = (
+    "hide",
+    "hidden",
+    "dislike",
+    "report",
+    "return",
+    "refund",
+    "unsubscribe",
+    "skip",
+    "cancel",
+)  # tasks that are worth -1, unless one says more
 
 _PREDICTION = re.compile(r"(?:p|pred|predicted|prob)_(\w+)|(\w+)_(?:score|pred|prediction|prob|probability|model)")
 _CATEGORY = re.compile(r"(?:.*[\W_]|.*[a-z](?=[A-Z]))?(?i:(?:sub_?)?(?:category|brand|class|genre)(?:_?(?:id|code))?)")

@@ -29,7 +29,6 @@ def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
 
     ValueError names a file that cannot be read, and why.
     """
-    pa = require("pyarrow")
     named_tables = [named_table for path in paths for named_table in _tables(path, query, len(paths) == 1)]
     if not named_tables:
         raise ValueError("files is empty; want at least one file")
@@ -44,7 +43,7 @@ def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
 
 
 def joined(tables: Sequence[Any], files: Sequence[str], notes: list[str]) -> Any:
-    """The rows of the tables of ``files``; integers in some files and text (but times) in others become text, with a note.
+    """The rows of the tables of ``files``; integers in some and text (but times) in others become text, with a note.
 
     ValueError names two files in which a column has types that are not one.
     """

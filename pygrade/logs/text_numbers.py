@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 _UNKNOWN = {"", "-", "--", "?", "nan", "na", "n/a", "null", "none", "unknown", "missing", "\\n"}
 _FLAGS = dict.fromkeys(("y", "yes", "true", "t", "on"), 1.0) | dict.fromkeys(("n", "no", "false", "f", "off"), 0.0)
-_NUMBER = re.compile(r"[$€£]?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf)\s*([$€£%]?)")
+_SIGN = r"[$€£]|usd|eur|gbp|chf"  # of currencies
+_NUMBER = re.compile(rf"(?:{_SIGN})?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf)\s*({_SIGN}|%|)")
 _DECIMAL_COMMA = re.compile(r"\D*\d*,(?!\d{3}\D*$)\d+\D*")
 _THOUSANDS = re.compile(r"\d,\d{3}\.\d")  # shows that a comma groups thousands
 _CODE = re.compile(r"0\d+")  # 007 is not 7
