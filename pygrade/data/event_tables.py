@@ -1,6 +1,5 @@
 """Tables of any format in batches, and their values as a schema wants them: ids, times, numbers, attributes."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pygrade.data.event_writer import EventWriter
 from pygrade.data.tables import file_batches
 from pygrade.logs import conversion
 from pygrade.logs.conversion import ImportNotes
+from pygrade.logs.expressions import missing_column, parse_expression
 from pygrade.logs.nested import flat, unnested
 from pygrade.logs.table import Table
 from pygrade.logs.table_files import CSV, PARQUET, read_table
@@ -140,7 +140,7 @@ def _check_parts(column: str, key: str, names: Sequence[str], where: str) -> Non
     if key in ("user", "item", "request", "id", "time", "kind", "scenario", "slot"):
         missing = [name for name in column.split("+") if name not in names]
         if missing or key in ("time", "kind", "scenario", "slot"):
-            raise _missing((missing or [column])[0], names, where)
+            raise missing_column((missing or [column])[0], names, where)
         return
     parse_expression(column, names, where)
 
@@ -190,7 +190,7 @@ class Batch:
     def checked(self, column: str) -> str:
         """The column; ValueError if the table lacks it."""
         if column not in self.table.names:
-            raise _missing(column, self.table.names, self.table.where)
+            raise missing_column(column, self.table.names, self.table.where)
         return column
 
     def ids(self, column: str, kind: str, values: Values, writer: EventWriter) -> "pl.Series":
@@ -297,25 +297,6 @@ class Batch:
         if is_list:
             raise ValueError(f"{self.table.where}: {attribute.column!r} has lists; want kind list, or first = true")
         return self.text(attribute.column, values).alias(attribute.name)
-
-
-def parse_expression(text: str, names: Sequence[str], where: str) -> tuple[Any, list[str]]:
-    """The expression, and the columns that it reads. ValueError if it is none, or some are not among ``names``."""
-    polars = require("polars")
-    try:
-        expression = polars.sql_expr(text)
-    except polars.exceptions.PolarsError as error:
-        raise ValueError(f"{text!r} is neither a column nor an expression: {one_line(error)}") from error
-    columns = list(dict.fromkeys(expression.meta.root_names()))
-    if missing := [name for name in columns if name not in names]:
-        raise _missing(missing[0], names, where)
-    return expression, columns
-
-
-def _missing(column: str, names: Sequence[str], where: str) -> ValueError:
-    near = difflib.get_close_matches(column, names, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
-    return ValueError(f"{where} has no column {column!r}{hint}")
 
 
 def _or_null(text: Any, unknown: Sequence[Any]) -> Any:

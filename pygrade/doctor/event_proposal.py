@@ -19,6 +19,7 @@ from pygrade.data.event_tables import read_batches
 from pygrade.logs.categories import MANY
 from pygrade.logs.roles import EXPOSURES, KINDS, ROLES, is_harm, named, normal, predicted_task
 from pygrade.logs.table import Table
+from pygrade.logs.table_files import joined
 from pygrade.storage import Place
 
 SAMPLE = 200_000  # rows of a table that are looked at, its first
@@ -49,16 +50,16 @@ def sample(places: Sequence[Place], item: str = "") -> Sampled:
 
     ValueError names a file that cannot be read, or has no rows.
     """
-    tables, rows = list[Any](), 0
+    tables, rows = list[Table](), 0
     for batch in (batch for place in places for batch in read_batches(place, item)):
         if rows < SAMPLE:
-            tables.append(batch.table.arrow)
+            tables.append(batch.table)
         rows += len(batch)
     names = [str(place).rstrip("/").rpartition("/")[2] for place in places]
     where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     if not tables:
         raise ValueError(f"{where}: no rows")
-    arrow = require("pyarrow").concat_tables(tables, promote_options="permissive").slice(0, SAMPLE)
+    arrow = joined([table.arrow for table in tables], [table.where for table in tables], []).slice(0, SAMPLE)
     return Sampled(arrow, where, places, rows)
 
 

@@ -238,7 +238,7 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
 
 def _hidden(table: Table, result: ColumnMap) -> NDArray[np.bool_]:
     """[M]: the row was not shown, by its slot or flag."""
-    column = result.roles.get("shown", result.roles.get("position", ""))
+    column = result.roles.get("shown", result.roles.get("position", "").rpartition("+")[2])
     if column not in table.names or not table.is_numeric(column):
         return np.zeros(len(table), bool)
     values = table.numbers(column, gaps=True)
@@ -316,7 +316,7 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return f"type {table.type_of(name)}"
     if own:
         return ""
-    if re.search(r"(?i)(^|[_\W])(id|uuid)$|[a-z]Id$", name):
+    if re.search(r"(?i:(^|[_\W])(id|uuid)$)|[a-z]Id$", name):
         return "an id, by its name"
     if distinct < 2:
         return "the same value everywhere"

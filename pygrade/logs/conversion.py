@@ -95,10 +95,11 @@ def of_request(table: Table, column: str, values: Array) -> Array:
 
 def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.int32]:
     """[M] from 0, -1 where not shown; of unknown slots 0 and -1, see `count_listed`."""
-    if mapping.roles["position"] not in table.names:
+    if mapping.no_slots:
         return np.where(_shown_rows(table, mapping, notes), 0, -1).astype(np.int32)
     name = mapping.roles["position"]
-    values, label = table.numbers(name), f"{name!r} (slot)"
+    label = f"{name!r} (slot)"
+    values = table.numbers(name) if name in table.names else _ordered_slots(table, name, notes)
     empty = np.isnan(values)
     refuse(table, label, ~empty & (values != np.round(values)), values, "whole numbers")
     refuse(table, label, np.abs(values) >= 2**31, values, "slots of a page")
@@ -119,6 +120,22 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
         slot = slot - 1
         notes.changed.append(f"{label}: counted from 1, now from 0")
     return np.where(hidden, -1, slot).astype(np.int32)
+
+
+def _ordered_slots(table: Table, names: str, notes: ImportNotes) -> Floats:
+    """[M] slots of columns joined by +, each within what the one before counts, as page+position; NaN where one is
+    empty or below 0. Equal places of a request are one slot.
+    """
+    parts = [table.numbers(name) for name in names.split("+")]
+    rows = np.flatnonzero(np.all([part >= 0 for part in parts], axis=0))
+    keys = [table.group[rows], *(part[rows] for part in parts)]
+    order = np.lexsort(keys[::-1])
+    first, new = (np.append(True, np.any([np.diff(key[order]) != 0 for key in some], 0)) for some in (keys[:1], keys))
+    count = np.cumsum(new)
+    result = np.full(len(table), np.nan)
+    result[rows[order]] = count - np.maximum.accumulate(np.where(first, count, 0))
+    notes.changed.append(f"{names!r} (slot): a request's rows are counted from 0 in the order of these columns")
+    return result
 
 
 def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> Bools:
@@ -202,7 +219,12 @@ def check_scored(table: Table, column: str, page: NDArray[np.int64], notes: Impo
 
 
 def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
-    """[M] milliseconds since 1970, NEVER where they are missing."""
+    """[M] milliseconds since 1970, NEVER where they are missing; of columns joined by +, of a day and its hour."""
+    if column not in table.names:
+        day, hour = column.split("+", 1)
+        start, hours = row_times(table, day, notes), table.numbers(hour)
+        refuse(table, f"{hour!r} (time)", ~((hours >= 0) & (hours < 24)), hours, f"hours of {day!r}, from 0 to 23")
+        return np.where(start == NEVER, NEVER, start + (hours * 3_600_000).astype(np.int64))
     if table.kind(column) == "text" and not table.is_numeric(column):
         millis, timed = _times_of_text(table, column, notes)
     elif table.kind(column) == "time":
@@ -284,6 +306,9 @@ def feedback(table: Table, column: str, task: str, shown: Bools, notes: ImportNo
     values = table.numbers(column)
     if table.kind(column) == "bool":
         notes.changed.append(f"{label}: true and false, now 1 and 0")
+    if (marked := ~shown & (values == -1)).any():
+        notes.changed.append(f"{label}: -1 in {marked.sum():,} rows that were not shown, now empty")
+        values = np.where(marked, np.nan, values)
     missing = np.isnan(values)
     refuse(table, label, ~missing & (values < 0), values, "feedback ≥ 0 (for harm, a negative --values)")
     refuse(table, label, np.isinf(values), values, "finite feedback")

@@ -13,12 +13,13 @@ from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import ONLY, PREFIXES, ColumnMap, find_request, parse_map, propose
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
+from pygrade.logs.expressions import with_expressions
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
 from pygrade.logs.prediction_scale import PredictionScale, from_records, parse_scales, read_predictions
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
 from pygrade.logs.read_scales import RawPredictions, ScaleReader
-from pygrade.logs.roles import is_harm, short_name
+from pygrade.logs.roles import SKIP, is_harm, short_name
 from pygrade.logs.table import Table, check_names, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
@@ -83,6 +84,9 @@ def import_table(
     if own_list:  # a log of pygrade's own without slots
         stated_roles["position"] = LISTED
     arrow, said, parents = unnested(arrow, where, stated_roles)
+    arrow, sources = with_expressions(arrow, where, stated_roles)
+    if sources:
+        stated_roles[SKIP] = "+".join(filter(None, [stated_roles.get(SKIP), *sources]))
     grouped, requests = Table(arrow, where, parents=parents), 0
     options = _Options(scale or {}, levels, from_records(header.get("scales", {})) if header else None)
     while True:
@@ -102,7 +106,7 @@ def import_table(
     fields, mapping, notes = attempt.fields, attempt.mapping, attempt.notes
     fields["slots_known"] = not (own_list or mapping.no_slots)
     fields["feedback_delays"] = tuple(header.get("feedback_delays", ()))
-    notes.changed[:0] = said
+    notes.changed[:0] = [*getattr(where, "notes", ()), *said]
     if "value" in fields:
         _check_price(fields, mapping, notes, conversion.item_codes(attempt.table, mapping), own=bool(header))
     _check_exploration(fields, mapping, notes)
@@ -140,7 +144,7 @@ def _attempt(table: Table, stated_roles: Mapping[str, str], options: _Options) -
             if not keep.all():
                 result.table, slot = table.kept(keep), slot[keep]
         with problems.collect():
-            if mapping.roles["position"] not in table.names:
+            if mapping.no_slots:
                 slot = conversion.count_listed(result.table, mapping, slot >= 0, notes)
             conversion.check_slots(result.table, mapping, slot)
     result.fields = _fields(result, slot, options)
@@ -326,7 +330,7 @@ def _events(
     if feedback:
         result["feedback"] = np.stack(feedback, 1)
     scales = finder.scales
-    if len(scales) == len(tasks):
+    if tasks and len(scales) == len(tasks):
         values = np.stack([raw.values for raw in raw_predictions], 1)
         result["predictions"] = read_predictions(scales, [raw.task for raw in raw_predictions], values)
         if logged is not None:

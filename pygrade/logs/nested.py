@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line, shortened
+from pygrade.logs.problems import row_of
 from pygrade.logs.roles import ROLES, SKIP, normal
 from pygrade.logs.table_formats import kind_of
 
@@ -35,7 +36,7 @@ def unnested(
     while lists := _columns(arrow, *_LISTS):
         if any(normal(name) in items for name in arrow.column_names if name not in lists):
             break
-        arrow, parent = _laid_out(arrow, lists, items, where, notes)
+        arrow, parent = _laid_out(arrow, lists, items, where, notes, stated_roles.get("position", ""))
         arrow, parents = flat(arrow), parent if parents is None else parents[parent]
     return arrow, notes, parents
 
@@ -84,7 +85,7 @@ def _checked(text: str | None, name: str, row: int, where: str) -> Any:
     value = _value(text)
     if value is None:
         raise ValueError(
-            f"{where}: {name!r} is {shortened(text)!r} in row {row} of {where}; want JSON, as in other rows"
+            f"{where}: {name!r} is {shortened(text)!r} in row {row_of(where, row)}; want JSON, as in other rows"
         )
     return value
 
@@ -107,7 +108,7 @@ def flat(arrow: Any) -> Any:
 
 
 def _laid_out(
-    arrow: Any, lists: list[str], items: set[str], where: str, notes: list[str]
+    arrow: Any, lists: list[str], items: set[str], where: str, notes: list[str], slot: str = ""
 ) -> tuple[Any, NDArray[np.int64]]:
     """A row for each entry of the lists, and the row that it comes from."""
     pa, pc = require("pyarrow"), require("pyarrow.compute")
@@ -116,17 +117,20 @@ def _laid_out(
     named = [name for name in lists if _names_items(name, items)]
     first = max(named or lists, key=lambda name: int(sizes[name].sum()))
     for name in lists:
-        if not bool((differs := sizes[name] != sizes[first]).any()):
+        words = name == slot and kind_of(arrow.column(name).type.value_type) == "text"  # numbers are slots
+        if not bool((differs := sizes[name] != sizes[first]).any()) and not words:
             continue
-        flags = _flags(arrow.column(first), arrow.column(name))
+        flags = _flags(arrow.column(first), arrow.column(name), name == slot)
         if flags is None:
             row = int(np.argmax(differs))
+            place = row_of(where, row).removesuffix(f" of {where}")
             raise ValueError(
                 f"{where}: {first!r} and {name!r} have {sizes[first][row]} and {sizes[name][row]} entries in row "
-                f"{row}; want as many in each, or some of the {first!r}, or skip={name}"
+                f"{place}; want as many in each, or some of the {first!r}, or skip={name}"
             )
         arrow = arrow.set_column(arrow.column_names.index(name), name, flags)
-        notes.append(f"{name!r}: lists of some of {first!r}, now a flag of each")
+        what = "its place in the list" if name == slot else "a flag"
+        notes.append(f"{name!r}: lists of some of {first!r}, now {what} of each")
     notes.append(f"{', '.join(map(repr, lists))}: lists of candidates, now a row each")
     parent = np.repeat(np.arange(len(arrow)), sizes[first])
     return pa.table(
@@ -137,17 +141,19 @@ def _laid_out(
     ), parent
 
 
-def _flags(items: Any, some: Any) -> Any | None:
-    """Lists of which items are in other lists; None if these have others than items, or are no ids."""
+def _flags(items: Any, some: Any, places: bool) -> Any | None:
+    """Lists of which items are in other lists, or at which ``places`` (null: not there); None if these have others than
+    items, or are no ids.
+    """
     if kind_of(some.type) not in _LISTS or some.type.value_type != items.type.value_type:
         return None
     rows = []
     for own, chosen in zip(items.to_pylist(), some.to_pylist(), strict=True):
         try:
-            chosen_items = set(chosen or ())
+            chosen_items = {item: place for place, item in enumerate(chosen or ())}
         except TypeError:
             return None
-        if not chosen_items <= set(own or ()):
+        if not chosen_items.keys() <= set(own or ()):
             return None
-        rows.append([item in chosen_items for item in own or ()])
+        rows.append([chosen_items.get(item) if places else item in chosen_items for item in own or ()])
     return require("pyarrow").array(rows)

@@ -1,6 +1,6 @@
 """Problems of a table: one run finds them all, and each names its column, its first row, and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -72,3 +72,24 @@ class Problems:
         rows = [problem.rows for problem in problems if problem.rows is not None]
         columns = {problem.column for problem in problems if problem.column}
         return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64), columns
+
+
+class Source(str):
+    """The name of a table of several files, with the name and the number of rows of each, and what was done to them."""
+
+    files: Sequence[tuple[str, int]]
+    notes: Sequence[str]
+
+    def __new__(cls, name: str, files: Sequence[tuple[str, int]] = (), notes: Sequence[str] = ()) -> "Source":
+        result = super().__new__(cls, name)
+        result.files, result.notes = files, notes
+        return result
+
+
+def row_of(where: str, row: int, more: str = "") -> str:
+    """A row of a table as users count it: of its file."""
+    for name, count in where.files if isinstance(where, Source) else ():
+        if row < count:
+            return f"{row}{more} of {name}"
+        row -= count
+    return f"{row}{more} of {where}"

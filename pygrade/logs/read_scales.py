@@ -39,6 +39,8 @@ class RawPredictions:
         raw = cls(column, task, table.numbers(column), events, shown)
         wanted = "a prediction for every candidate"
         refuse(table, raw.label, np.isnan(raw.values), raw.values, wanted, "is empty or NaN")
+        if set(raw.values[raw.values < 0]) == {-1.0} and np.isin(raw.values, (-1.0, 0.0, 1.0)).mean() < 1:
+            refuse(table, raw.label, raw.values == -1, raw.values, f"{wanted}, where -1 means that there is none")
         refuse(table, raw.label, np.isinf(raw.values), raw.values, "finite predictions")
         return raw
 

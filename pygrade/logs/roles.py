@@ -81,7 +81,17 @@ SKIP = "skip"  # the role of columns to leave out
 
 KINDS = ("event", "event_type", "event_name", "action", "kind")  # of raw events: the column of what happened
 EXPOSURES = ("impression", "exposure", "shown", "view")  # and the kind that is an exposure, the surest first
-HARM = ("hide", "dislike", "report", "return", "refund", "unsubscribe")  # tasks that are worth -1, unless one says more
+HARM = (
+    "hide",
+    "hidden",
+    "dislike",
+    "report",
+    "return",
+    "refund",
+    "unsubscribe",
+    "skip",
+    "cancel",
+)  # tasks that are worth -1, unless one says more
 
 _PREDICTION = re.compile(r"(?:p|pred|predicted|prob)_(\w+)|(\w+)_(?:score|pred|prediction|prob|probability|model)")
 _CATEGORY = re.compile(r"(?:.*[\W_]|.*[a-z](?=[A-Z]))?(?i:(?:sub_?)?(?:category|brand|class|genre)(?:_?(?:id|code))?)")
@@ -143,5 +153,9 @@ def is_category(name: str) -> bool:
 
 
 def is_harm(task: str) -> bool:
-    """True for a task that users do to what they do not like, by its name."""
-    return any(is_feedback(task, word) for word in HARM)
+    """True for a task that users do to what they do not like, by its name or the last word of it.
+
+    >>> [is_harm(task) for task in ("skipped", "order_cancelled", "reports", "return_visit")]
+    [True, True, True, False]
+    """
+    return any(is_feedback(name, word) for name in (task, task.rpartition("_")[2].removesuffix("s")) for word in HARM)

@@ -13,7 +13,7 @@ from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.leaks import are_times
-from pygrade.logs.problems import TableProblem
+from pygrade.logs.problems import TableProblem, row_of
 from pygrade.logs.roles import is_category
 from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
@@ -84,9 +84,9 @@ def _rows_of(table: Any) -> Any:
 def _row_name(where: str, rows: NDArray[np.int64], parents: NDArray[np.int64] | None, row: int) -> str:
     number = int(rows[row])
     if parents is None:
-        return f"{number} of {where}"
-    parent = parents[number]
-    return f"{parent} (candidate {number - int(np.searchsorted(parents, parent))}) of {where}"
+        return row_of(where, number)
+    parent = int(parents[number])
+    return row_of(where, parent, f" (candidate {number - int(np.searchsorted(parents, parent))})")
 
 
 def _run_starts(code: NDArray[np.int64]) -> NDArray[np.int64]:

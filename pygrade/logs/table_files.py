@@ -8,7 +8,9 @@ from typing import Any
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs import table_formats
+from pygrade.logs.problems import Source
 from pygrade.logs.text_files import read_csv, read_json
+from pygrade.logs.text_times import are_time_texts
 from pygrade.storage import Place, download, visible_files
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
@@ -27,27 +29,56 @@ def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
 
     ValueError names a file that cannot be read, and why.
     """
-    pa = require("pyarrow")
     named_tables = [named_table for path in paths for named_table in _tables(path, query, len(paths) == 1)]
     if not named_tables:
         raise ValueError("files is empty; want at least one file")
-    tables = [table for table, _ in named_tables]
-    try:
-        table = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise ValueError(f"the files' columns differ in type: {one_line(error)}") from error
-    names = list(dict.fromkeys(name for _, name in named_tables))
-    return table, names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    names = list(dict.fromkeys(name for _, name, _ in named_tables))
+    name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    if len(named_tables) == 1:
+        return named_tables[0][0], name
+    notes = [f"{file}: no rows, left out" for table, _, file in named_tables if not len(table)]
+    filled = [(table, file) for table, _, file in named_tables if len(table)] or [named_tables[0][::2]]
+    table = joined([table for table, _ in filled], [file for _, file in filled], notes)
+    return table, Source(name, [(file, len(table)) for table, file in filled], notes)
 
 
-def _tables(place: Place, query: str, alone: bool) -> list[tuple[Any, str]]:
-    """The Arrow tables of one path, and the name of what they are."""
+def joined(tables: Sequence[Any], files: Sequence[str], notes: list[str]) -> Any:
+    """The rows of the tables of ``files``; integers in some and text (but times) in others become text, with a note.
+
+    ValueError names two files in which a column has types that are not one.
+    """
+    pa, tables = require("pyarrow"), list(tables)
+    for name in dict.fromkeys(name for table in tables for name in table.column_names):
+        held = [number for number, table in enumerate(tables) if name in table.column_names]
+        kinds = {number: table_formats.kind_of(tables[number].schema.field(name).type) for number in held}
+        texts = [tables[number].column(name).slice(0, 100).drop_null() for number in held if kinds[number] == "text"]
+        times = any(are_time_texts(column.cast(pa.string()).combine_chunks()) for column in texts if len(column))
+        if {*kinds.values()} - {"empty"} == {"integer", "text"} and not times:
+            for number in (number for number in held if kinds[number] == "integer"):
+                column = tables[number].column(name).cast(pa.string())
+                tables[number] = tables[number].set_column(tables[number].column_names.index(name), name, column)
+            notes.append(f"{name!r}: integers in some files and text in others, now text")
+        schema = pa.schema([])
+        for number in held:
+            try:
+                field = tables[number].schema.field(name)
+                schema = pa.unify_schemas([schema, pa.schema([field])], promote_options="permissive")
+            except pa.ArrowException:
+                raise ValueError(
+                    f"{files[number]}: {name!r} has type {field.type}, and {schema.field(name).type} in "
+                    f"{files[held[0]]}; want one type in all files: save them with one, or leave a file out"
+                ) from None
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _tables(place: Place, query: str, alone: bool) -> list[tuple[Any, str, str]]:
+    """The Arrow tables of one path, the name of what they are, and that of the file of each."""
     base, version = table_formats.split_version(place)
     kind = table_formats.format_of(base)
     if kind:
         read = table_formats.read_delta if kind == "Delta" else table_formats.read_iceberg
         table, version = read(base, version)
-        named_tables = [(table, f"{Path(base).name}@v{version}")]
+        named_tables = [(table, *2 * (f"{Path(base).name}@v{version}",))]
     elif version is not None:
         raise ValueError(f"{base} is no Delta or Iceberg table; want one, as @v{version} is a version of it")
     else:
@@ -58,17 +89,20 @@ def _tables(place: Place, query: str, alone: bool) -> list[tuple[Any, str]]:
         if path.is_file() and table_formats.is_duckdb(path):
             if query and not alone:
                 raise ValueError(f"query is {query!r} on several files; want one DuckDB database")
-            return [table_formats.read_duckdb(path, query)]
-        named_tables = [(table, path.name or str(path)) for table in _directory_or_file(path)]
+            table, name = table_formats.read_duckdb(path, query)
+            return [(table, name, name)]
+        named_tables = [(table, path.name or str(path), file) for table, file in _directory_or_file(path)]
     if query:
         raise ValueError(f"query is {query!r}, and {place} is no DuckDB database; want one, such as shop.duckdb")
     return named_tables
 
 
-def _directory_or_file(path: Path) -> list[Any]:
-    """The tables of a file, or of the files in and below a directory, with the columns that its directories name."""
+def _directory_or_file(path: Path) -> list[tuple[Any, str]]:
+    """The tables and names of a file, or of the files in and below a directory, with the columns that its directories
+    name.
+    """
     if path.is_file():
-        return [_read(path)]
+        return [(_read(path), path.name)]
     suffixes = [*PARQUET, *CSV, *JSON, *ARROW]
     files = [path / name for name in visible_files(path) if not any(part[0] == "_" for part in Path(name).parts)]
     files = [file for file in files if _kind(file) in suffixes]
@@ -77,7 +111,9 @@ def _directory_or_file(path: Path) -> list[Any]:
     for folder in {parent for file in files for parent in file.relative_to(path).parents} - {Path()}:
         if kind := table_formats.format_of(path / folder):
             raise ValueError(f"{path} holds the {kind} table {path / folder}; want its own path")
-    return _partitioned([_read(file) for file in files], [file.relative_to(path).parent for file in files])
+    tables = [_read(file) if len(files) == 1 or file.stat().st_size else require("pyarrow").table({}) for file in files]
+    inner = [file.relative_to(path) for file in files]
+    return list(zip(_partitioned(tables, [file.parent for file in inner]), map(str, inner), strict=True))
 
 
 def _partitioned(tables: list[Any], folders: list[Path]) -> list[Any]:

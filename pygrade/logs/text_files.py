@@ -15,9 +15,10 @@ from pygrade._util.sql import text as sql_text
 from pygrade._util.text import one_line, shortened
 
 _DELIMITERS = (",", ";", "\t", "|")
-_NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None")
+_NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None", "\\N")
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
-_WHOLE, _DECIMAL = r"[+-]?\d{1,18}", r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?"
+_WHOLE = r"[+-]?(0|[1-9]\d{0,17})"  # a leading zero makes a code of it: 07 and 7 are two
+_DECIMAL = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?"
 _FAULT = re.compile(
     r"CSV Error on Line: (\d+)\n(?:Original Line: (.*?)\n)?(Expected|Value|Invalid|Maximum)([^\n]*)", re.S
 )

@@ -4,11 +4,13 @@ import math
 import re
 from collections.abc import Sequence
 
-_UNKNOWN = {"", "-", "--", "?", "nan", "na", "n/a", "null", "none", "unknown", "missing"}
+_UNKNOWN = {"", "-", "--", "?", "nan", "na", "n/a", "null", "none", "unknown", "missing", "\\n"}
 _FLAGS = dict.fromkeys(("y", "yes", "true", "t", "on"), 1.0) | dict.fromkeys(("n", "no", "false", "f", "off"), 0.0)
-_NUMBER = re.compile(r"[$€£]?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf)\s*([$€£%]?)")
+_SIGN = r"[$€£]|usd|eur|gbp|chf"  # of currencies
+_NUMBER = re.compile(rf"(?:{_SIGN})?\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf)\s*({_SIGN}|%|)")
 _DECIMAL_COMMA = re.compile(r"\D*\d*,(?!\d{3}\D*$)\d+\D*")
 _THOUSANDS = re.compile(r"\d,\d{3}\.\d")  # shows that a comma groups thousands
+_CODE = re.compile(r"0\d+")  # 007 is not 7
 _MOST = 0.6  # of the texts that are numbers, where a column's are
 
 
@@ -19,7 +21,7 @@ def is_unknown(text: str) -> bool:
 
 def read_numbers(texts: Sequence[str]) -> tuple[list[float], list[bool]] | None:
     """The numbers that most of distinct texts stand for, NaN of others, and which others say something else than that
-    a value is missing; None if most are no numbers.
+    a value is missing; None if most are no numbers, or one is a code with a leading zero, such as 007.
 
     All are read in one way: yes and no (1 and 0); numbers, with a decimal comma if some have another number of digits
     behind it than three, with commas between thousands if some show that; percentages, which are their hundredths. A
@@ -29,12 +31,12 @@ def read_numbers(texts: Sequence[str]) -> tuple[list[float], list[bool]] | None:
     (([1.0, nan, 0.0], [False, False, False]), ([0.035], [False]), ([0.25, 1.125], [False, False]))
     >>> read_numbers(["$1,200.50", "$3"]), read_numbers(["1", "2", "3", "4", "L"])
     (([1200.5, 3.0], [False, False]), ([1.0, 2.0, 3.0, 4.0, nan], [False, False, False, False, True]))
-    >>> read_numbers(["1,125"]), read_numbers(["12", "L"])
-    (None, None)
+    >>> read_numbers(["1,125"]), read_numbers(["12", "L"]), read_numbers(["7", "007"])
+    (None, None, None)
     """
     words = [text.strip().lower() for text in texts]
     filled = [word for word in words if word not in _UNKNOWN]
-    if not filled:
+    if not filled or any(map(_CODE.fullmatch, filled)):
         return None
     numbers: list[float | None] = [_FLAGS.get(word) for word in words]
     if sum(number is not None for number in numbers) < min(2, len(filled)):

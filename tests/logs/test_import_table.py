@@ -460,3 +460,17 @@ def test_a_wrong_map_is_named(columns, message):
 def test_what_is_no_table(table, error):
     with pytest.raises(error):
         import_table(table)
+
+
+def test_an_expression_is_a_column_and_what_it_reads_is_none():
+    import polars as pl
+
+    from pygrade.logs.expressions import with_expressions
+
+    table = pl.DataFrame({"cents": ["150", None], "action": ["tap", "none"], "other": [1, 2]}).to_arrow()
+    roles = {"value": "cents / 100", "y_click": "action == 'tap'", "request_id": "other"}
+    result, sources = with_expressions(table, "t", roles)
+    assert result.column("cents / 100").to_pylist() == [1.5, None] and sources == ["cents", "action"]
+    assert result.column("action == 'tap'").to_pylist() == [True, False]
+    with pytest.raises(ValueError, match="t has no column 'cent'; did you mean 'cents'"):
+        with_expressions(table, "t", {"value": "cent / 100"})

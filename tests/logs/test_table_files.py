@@ -12,6 +12,7 @@ import pyarrow.feather as feather  # noqa: E402
 import pyarrow.parquet as parquet  # noqa: E402
 
 from pygrade.logs import Logs  # noqa: E402
+from pygrade.logs.table import Table  # noqa: E402
 from pygrade.logs.table_files import read_table  # noqa: E402
 from tests.logs.shop import shop  # noqa: E402
 from tests.logs.test_logs import assert_same  # noqa: E402
@@ -130,3 +131,15 @@ def test_nothing_to_read(tmp_path):
     refuses(FileNotFoundError, "does not exist", read_table, [tmp_path / "a.csv"])
     refuses(ValueError, "holds no file of a kind", read_table, [tmp_path])
     refuses(ValueError, "files is empty", read_table, [])
+
+
+def test_of_several_files_rows_and_types_are_named_by_file(tmp_path):
+    """Integers beside text are text; a file without rows is left out; two types that are not one are refused."""
+    for name, text in {"a.csv": "item,at\n7,1\n8,2\n", "b.csv": "item,at\n007,3\n", "c.csv": ""}.items():
+        (tmp_path / name).write_text(text)
+    table, where = read_table([tmp_path])
+    assert table.column("item").to_pylist() == ["7", "8", "007"]
+    assert where.notes == ["c.csv: no rows, left out", "'item': integers in some files and text in others, now text"]
+    assert [Table(table, where).row_name(row) for row in (1, 2)] == ["1 of a.csv", "0 of b.csv"]
+    (tmp_path / "c.csv").write_text("item,at\n7,2026-03-02 10:00\n")
+    refuses(ValueError, "c.csv: 'at' has type string, and int64 in a.csv; want one type", read_table, [tmp_path])

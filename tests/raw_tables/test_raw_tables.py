@@ -19,7 +19,7 @@ from tests.raw_tables.judge import differences, event_differences
 from tests.raw_tables.tables import TABLES, write_table
 from tests.raw_tables.world import true_gain
 
-COUNTS = {"right": 3, "refused rightly": 6, "refused": 9, "WRONG": 6}
+COUNTS = {"right": 10, "refused rightly": 9, "refused": 3, "WRONG": 2}
 GOOD = ("right", "refused rightly")
 
 

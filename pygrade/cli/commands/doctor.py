@@ -24,6 +24,7 @@ from pygrade.logs.import_table import ImportedTable, import_table
 from pygrade.logs.problems import TableProblems
 from pygrade.logs.table_files import read_table
 from pygrade.storage import Place, is_url, join_path, working_directory
+from pygrade.training.log_findings import given_parent
 
 
 def run(options: DoctorOptions) -> dict[str, Any]:
@@ -67,6 +68,14 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         raise summary from None
     logs = Logs.from_imported(imported, options.values, options.value_tasks)
     del table
+    stated = logs.tasks if imported.own else _scales(options.scale)
+    if wrong := [(task, parent) for task, parent in given_parent(logs).items() if task not in stated]:
+        column, (task, parent) = imported.mapping.roles[f"p_{wrong[0][0]}"], wrong[0]
+        raise ValueError(
+            f"{where}: {column!r} is the probability of {task!r} given {parent!r}, by its events: right where {parent} "
+            f"happened, far too high elsewhere; --scale {task}=given:{parent} multiplies it by the prediction of "
+            f"{parent}, --scale {task}=probability takes it as it is"
+        )
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     record["sheet"] = log_sheet(logs)

@@ -1,0 +1,57 @@
+"""Expressions of SQL over columns: what a map or a schema names in place of a column."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
+from pygrade.logs.roles import SKIP
+from pygrade.logs.table import Table
+
+
+def parse_expression(text: str, names: Sequence[str], where: str) -> tuple[Any, list[str]]:
+    """The expression, and the columns that it reads. ValueError if it is none, or some are not among ``names``."""
+    polars = require("polars")
+    try:
+        expression = polars.sql_expr(text)
+    except polars.exceptions.PolarsError as error:
+        raise ValueError(f"{text!r} is neither a column nor an expression: {one_line(error)}") from error
+    columns = list(dict.fromkeys(expression.meta.root_names()))
+    if missing := [name for name in columns if name not in names]:
+        raise missing_column(missing[0], names, where)
+    return expression, columns
+
+
+def missing_column(column: str, names: Sequence[str], where: str) -> ValueError:
+    near = difflib.get_close_matches(column, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
+    return ValueError(f"{where} has no column {column!r}{hint}")
+
+
+def with_expressions(arrow: Any, where: str, stated_roles: Mapping[str, str]) -> tuple[Any, list[str]]:
+    """The table with a column of the name of each expression that a role has, and the columns that these read which
+    have no role: an expression is wherever there is an operator other than the + that joins columns.
+    """
+    polars, used = require("polars"), list[str]()
+    texts = dict.fromkeys(text for role, text in stated_roles.items() if role != SKIP)
+    for text in (text for text in texts if text not in arrow.column_names and any(sign in text for sign in "=<>/*(")):
+        expression, columns = parse_expression(text, arrow.column_names, where)
+        table = Table(arrow.select(columns), where)
+        numeric = [name for name in columns if table.is_numeric(name) and not table.has_levels(name)]
+        operands = {name: table.numbers(name) if name in numeric else table.texts(name) for name in columns}
+        frame = polars.DataFrame(
+            {n: polars.Series(v.tolist()).fill_nan(None) if n in numeric else _texts(v) for n, v in operands.items()}
+        )
+        try:
+            values = frame.select(expression.alias(text)).to_series()
+        except polars.exceptions.PolarsError as error:
+            raise ValueError(f"{where}: {text!r}: {one_line(error)}") from error
+        arrow, used = arrow.append_column(text, values.to_arrow()), [*used, *columns]
+    return arrow, [name for name in dict.fromkeys(used) if name not in texts]
+
+
+def _texts(values: np.ndarray[Any, Any]) -> Any:
+    return require("polars").Series([value or None for value in values.tolist()])
