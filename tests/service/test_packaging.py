@@ -126,20 +126,22 @@ def test_bill_of_materials():
     for entry in bill["components"]:
         assert ("hashes" in entry) == (entry["name"] in sbom.static_hashes())
         assert "licenses" in entry or entry["purl"].startswith("pkg:pypi/")
-    assert {"Boost", "libstdc++"} <= sbom.static_hashes().keys()
+    assert "libstdc++" in sbom.static_hashes()
 
 
-def test_a_boost_that_is_not_that_of_the_bill_is_an_error(monkeypatch, tmp_path):
+def test_a_boost_that_is_not_that_of_the_file_has_no_hash(monkeypatch, tmp_path):
+    text = sbom.SOURCES.read_text()
     monkeypatch.setattr(sbom, "SOURCES", tmp_path / "sources.txt")
-    sbom.SOURCES.write_text("boost-headers==1.2.3 --hash=sha256:00\n")
-    with pytest.raises(ValueError, match=r"has Boost .*; want that of sources\.txt, 1\.2\.3"):
-        sbom.static_hashes()
+    sbom.SOURCES.write_text(re.sub("boost-headers==[^ ]*", "boost-headers==1.2.3", text))
+    assert "Boost" not in sbom.static_hashes()
 
 
 @pytest.mark.slow
 def test_the_source_archives_have_the_hashes_of_the_bill(monkeypatch):
+    if "Boost" not in sbom.static_hashes():
+        pytest.skip("pygraded has another Boost than csrc/cmake/sources.txt")
     sbom.check()
-    monkeypatch.setattr(sbom, "static_hashes", lambda: {"LMDB": "0" * 64})
+    monkeypatch.setattr(sbom, "static_hashes", lambda: {"Boost": "0" * 64})
     with pytest.raises(ValueError, match="the bill states"):
         sbom.check()
 
