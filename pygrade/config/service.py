@@ -44,8 +44,9 @@ class ServeOptions(Output, Unproven):
     """Serve what pygrade train or pygrade pipeline wrote over HTTP: POST /v1/rank, /v1/weights, /v1/update and
     /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console, /docs and, of a test, /test.
 
-    It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has arms, shadow
-    policies, exploration and limits; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.
+    It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has other runs by
+    name, arms, shadow policies, exploration and limits; those given here win. SIGTERM drains, SIGHUP looks for a new
+    artifact at once.
 
     --test runs an A/B test of the run's verdict and shows its decision at /test; [serve.test] has its options. Killed
     and started again it goes on with the same arms, and pygraded serves meanwhile.
@@ -61,7 +62,6 @@ class ServeOptions(Output, Unproven):
     )
 
     run: Place = required("directory of pygrade train, demo or pipeline, or of a policy; a URL is followed")
-    runs: dict[str, str] = option({}, "other runs, by the names that requests give in policy, e.g. web=runs/web")
     config: Path | None = option(None, "a pygrade.toml")
     host: str | None = option(None, "address to listen at; none: 127.0.0.1. Others want a token, or --public")
     port: int | None = option(None, "none: 8080; 0: a free one")

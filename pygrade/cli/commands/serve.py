@@ -64,7 +64,7 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config, "serve")
     table.pop("run", None)  # which the command line has
-    others = {field.name for field in fields(Output)} | {"run", "runs", "config", "print_config", "test", "every"}
+    others = {field.name for field in fields(Output)} | {"run", "config", "print_config", "test", "every"}
     for name in sorted({field.name for field in fields(ServeOptions)} - others):
         value = getattr(options, name)
         if value is not None and value is not False:
@@ -72,10 +72,8 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     runs = table.get("runs", {})
     if not isinstance(runs, dict) or not all(isinstance(own, dict) for own in runs.values()):
         raise ValueError(f"config {options.config}: [serve] runs is {runs}; want tables [serve.runs.NAME] with run")
-    if named := runs | {name: runs.get(name, {}) | {"run": run} for name, run in options.runs.items()}:
-        if wrong := [name for name, own in named.items() if not isinstance(own.get("run"), str)]:
-            raise ValueError(f"runs.{wrong[0]} lacks run; want the directory of a run")
-        table["runs"] = named
+    if wrong := [name for name, own in runs.items() if not isinstance(own.get("run"), str)]:
+        raise ValueError(f"runs.{wrong[0]} lacks run; want the directory of a run")
     return table
 
 
