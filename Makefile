@@ -11,7 +11,7 @@ CORE := $(shell find csrc CMakeLists.txt -type f)
 demo: $(or $(wildcard $(VENV)/ready),$(VENV)/train)
 	$(BIN)/pygrade demo
 
-# ARGS='-m "slow or not slow"' runs the slow tests too.
+# ARGS='-m "not release"' runs the slow tests too.
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
 

@@ -72,7 +72,7 @@ def write_contract(directory: Path, rows: int) -> str:
     return f"logs:{directory}"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("write", [write_kuairand, write_contract])
 def test_memory_does_not_grow_with_the_log(tmp_path, write):
     peak = {}

@@ -187,7 +187,7 @@ def test_the_stream_is_shuffled_within_its_buffer_and_loses_nothing():
     assert drawn[:100].max() < 600  # from the buffer alone
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_memory_does_not_grow_with_rows():
     world = World(users=200, items=300)
     config = replace(SMALL, epochs=1, batch_size=64, shuffle=256)

@@ -239,7 +239,7 @@ def test_a_pt2_file_ranks_in_a_new_process(tmp_path):
         assert facts == {key: value for key, value in record.items() if key != "out"}
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @needs_compiler
 def test_a_pt2_file_predicts_in_a_new_process(tmp_path):
     model = model_of()
@@ -251,7 +251,7 @@ def test_a_pt2_file_predicts_in_a_new_process(tmp_path):
         assert [port["name"] for port in facts["inputs"]] == ["dense", "entries"]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @needs_compiler
 def test_a_program_without_python_ranks_a_thousand_requests(tmp_path):
     torch_dir = Path(torch.__file__).parent
