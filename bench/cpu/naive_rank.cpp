@@ -1,6 +1,5 @@
 // The arithmetic of Ranker::rank as it is written without a library, with weights of its own; compiled by
-// -O3 -ffast-math for the instruction sets of the core, as -march=native would for this machine's. core_bench.cpp times
-// it.
+// -O3 -ffast-math, in a clone with -march=native, else for each instruction set of the core. core_bench.cpp times it.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -38,7 +37,7 @@ void moments(const float* x, int rows, int columns, float* mean, float* std) {
 
 }  // namespace
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(PYGRADE_NATIVE)
 #define PYGRADE_CLONES __attribute__((flatten, target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define PYGRADE_CLONES

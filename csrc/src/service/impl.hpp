@@ -3,12 +3,14 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -25,6 +27,10 @@
 namespace pygrade::inline v0_2 {
 
 namespace detail {
+
+constexpr std::string_view json_type = "application/json";
+constexpr std::string_view tensor_type = "application/safetensors";
+constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
 
 // The memory of one request at a time.
 struct Context {

@@ -15,11 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view json_type = "application/json";
 constexpr std::string_view text_type = "text/plain; version=0.0.4; charset=utf-8";
 constexpr std::string_view html_type = "text/html; charset=utf-8";
-constexpr std::string_view tensor_type = "application/safetensors";
-constexpr auto retry_time = std::chrono::seconds(10);  // of a run that could not be loaded
 
 // A run that could not be loaded.
 struct NotLoaded : std::runtime_error {

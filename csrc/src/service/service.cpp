@@ -16,9 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view json_type = "application/json";
-constexpr std::string_view tensor_type = "application/safetensors";
-constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
 constexpr std::size_t kept_reloads = 20;
 constexpr std::size_t max_context = std::size_t{4} << 20;  // bytes that a context keeps for the next request
 
