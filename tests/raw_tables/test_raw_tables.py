@@ -73,6 +73,7 @@ def test_most_tables_are_read_right_or_refused_rightly():
     assert Counter(table["today"].split(":")[0] for table in TABLES.values()) == COUNTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_a_ranking_that_knows_the_planted_effect_earns_more(name, tmp_path):
     _, rows = write_table(name, tmp_path / "first")
@@ -84,6 +85,7 @@ def test_a_ranking_that_knows_the_planted_effect_earns_more(name, tmp_path):
     assert true_gain(rows, rows["true_value"]) > 1 > 0 > true_gain(rows, -rows["true_value"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_depends_on_its_seed_alone(name, tmp_path):
     first, again, other = (write_table(name, tmp_path / str(n), 200, seed)[1] for n, seed in enumerate((1, 1, 2)))

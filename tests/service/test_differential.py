@@ -22,7 +22,7 @@ from tests.corrections import random_correction
 from tests.service.conftest import needs_server, serving
 from tests.serving.test_embedding import FEATURES, TASKS, CRanker, mixture
 
-COUNT = int(os.environ.get("PYGRADE_DIFFERENTIAL", 600))
+COUNT = int(os.environ.get("PYGRADE_DIFFERENTIAL", 300))
 KINDS = ("alone", "mixed", "corrected")
 TENSORS = "application/safetensors"
 COLUMNS = ("mask", "boost_mul", "boost_add")  # rules of a number for each candidate
