@@ -19,6 +19,7 @@ from tests.service.served import events_of, pages, write_exposures, write_feedba
 pytestmark = pytest.mark.usefixtures("s3")
 
 
+@pytest.mark.slow
 def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
     for place in (s3, tmp_path):
         simulated = ["simulate", "--out", f"{place}/logs", "--requests", "400", "--quiet", *WORLD]

@@ -214,6 +214,7 @@ def test_a_peer_that_fails_is_left_out_and_ours_is_not(device):
         timing.measured(replace(op, ours=fail), *rest)
 
 
+@pytest.mark.slow
 def test_peers_are_timed_where_installed_and_else_skipped_with_their_package(monkeypatch, device):
     def loss(logits, old, reference, tokens, advantages, **settings):
         return (old - logits[:, :-1].log_softmax(-1).gather(2, tokens[..., None])[..., 0]) * advantages[:, None], None

@@ -65,6 +65,7 @@ def test_two_ranks_learn_as_well_as_one_process(pair, tmp_path):
         assert abs(rate / labels[:, task].mean() - 1) < 0.15  # calibrated on the rows of both
 
 
+@pytest.mark.slow
 def test_a_killed_rank_continues_from_the_last_checkpoint_and_ends_with_the_same_model(pair, tmp_path, caplog):
     caplog.set_level("WARNING", "pygrade")
     again = train_here(loop, Job(killed=tmp_path / "killed"), 2, tmp_path)

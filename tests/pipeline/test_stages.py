@@ -59,6 +59,7 @@ def test_an_option_makes_its_stage_and_all_that_read_it_new(tmp_path):
     assert calls == ["first", "second"] * 2
 
 
+@pytest.mark.slow
 def test_any_module_kernel_or_core_makes_a_stage_new(tmp_path):
     """The package is copied, and a file of each kind edited there."""
     package = tmp_path / "pygrade"

@@ -49,6 +49,7 @@ def forget(monkeypatch, tmp_path, name):
     monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path / name))
 
 
+@pytest.mark.slow
 def test_a_pipeline_between_buckets_is_the_local_one(s3, data, run, tmp_path, monkeypatch, caplog):
     place = f"{s3}/runs/tiny"
     made = run_pipeline(data, place, CONFIG)
@@ -84,6 +85,7 @@ def test_a_pipeline_between_buckets_is_the_local_one(s3, data, run, tmp_path, mo
     known.store.close()
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkeypatch):
     place, stages = f"{s3}/runs/tiny", []
     real = storage.Folder._write_manifest
@@ -111,6 +113,7 @@ def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkey
     assert open_artifact(f"{place}/artifact").version == made["stages"]["publish"]["version"] != first
 
 
+@pytest.mark.slow
 def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, tmp_path):
     own = copy(run, tmp_path / "run")
     place, records = uploaded(own, f"{s3}/runs/tiny"), []

@@ -100,6 +100,7 @@ def ending(run):
             os.kill(int((run / "exposures" / "test" / SERVER).read_text().split()[0]), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys):
     (tmp_path / "token").write_text("secret\n")
     (tmp_path / "c.toml").write_text(

@@ -91,6 +91,7 @@ def packed_nothing():
     return {name: np.zeros((0, 8 if name == "tree_leaves" else 7), np.float32) for name in evidence.TREE_ARRAYS}
 
 
+@pytest.mark.slow
 def test_where_a_line_tells_all_no_tree_is_served(monkeypatch):
     for seed in range(3):
         found = gathered(shop(seed=seed, twist=0.0)[0], monkeypatch)
