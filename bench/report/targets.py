@@ -112,6 +112,18 @@ def _pages(
     )
 
 
+def _naive(form: str, microseconds: float) -> tuple[Target, Target]:
+    """Ranker::rank of 500 candidates and 6 tasks: its time, and the share of a naive loop's."""
+
+    def fits(s: Shape) -> bool:
+        return bool(s["form"] == form)
+
+    return (
+        Target(f"Ranker::rank, {form}, time", "serving", "naive rank", fits, TIME, _both(microseconds)),
+        Target(f"Ranker::rank, {form}, naive loop", "serving", "naive rank", fits, BOUND, _both(0.25)),
+    )
+
+
 TOPK = "fuse_topk"
 LONG, VERY_LONG = _linear((2000, 10_000), (50, 500)), _linear((100_000, 100_000), (100, 100))
 TARGETS = (
@@ -127,6 +139,9 @@ TARGETS = (
     _ratio("top-k of log(1 + p), N 2k", "serving", TOPK, lambda s: bool(s["f"] == "log1p"), 4),
     _ratio("top-k, task-major, N 2k", "serving", TOPK, lambda s: bool(s["f"] == "task-major"), 6),
     Target("policy + rank, N 500, k 50", "serving", "policy + rank", _every, CORE, _both(3) | {"baseline": 1.0}),
+    *_naive("alone", 2.5),
+    *_naive("mixed", 3.5),
+    *_naive("corrected", 6.5),
     *_pages("page, greedy", "page_value", 64, 1, 80, 3),
     *_pages("page, greedy, categories alone", "page_value", 0, 1, 10, 4),
     *_pages("page, beam 8", "page_value", 64, 8, 200, 4),

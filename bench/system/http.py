@@ -12,6 +12,9 @@ A policy ranks a client's own predictions of 500 candidates and six tasks, k 50,
 ``cpu`` is the CPU time of the server's process, user and system, over blocks of requests in turn on one connection that
 is kept; servers and formats alternate, inputs rotate. The client has one processor, a server all. Nothing is timed
 unless each answer has the items of `BlendedRanker.rank`.
+
+``overload``: the JSON requests in an open loop at 1.5 × what one thread of pygraded served in a closed one, over 256
+connections: ms from the moment a request was due, by status. The generator shares the processors.
 """
 
 import json
@@ -39,7 +42,7 @@ from ..cpu import core, machine
 from ..cpu.harness import progress
 from ..cpu.peers import random_scores
 from ..report.results import write_json
-from .server import cpu_seconds, serving
+from .server import Load, cpu_seconds, serving
 
 CANDIDATES, K, REQUESTS, POLICY = 500, 50, 64, "PYGRADE_BENCH_POLICY"
 TASKS, FEATURES = tuple(f"t{i}" for i in range(6)), tuple(f"x{i}" for i in range(32))
@@ -53,13 +56,16 @@ def main(quick: bool, out: Path | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy"
         save_policy(policy)
-        rows = measure(policy, *((5, 100) if quick else (50, 400)))
+        requests = requests_of(policy)
+        rows = measure(policy, requests, *((5, 100) if quick else (50, 400)))
+        overload = measure_overload(policy, requests, 0.5 if quick else 10.0)
         if not quick:
             sizes = (CANDIDATES, len(TASKS), len(FEATURES), K)
             timing = core.run("policy_rank", *sizes, seconds=2.0, policy=policy)["core"]
             rows.insert(0, {"path": "C++ call", "wall_p50_us": float(f"{timing.p50:.4g}")})
     facts = machine.facts() | machine.versions(PEERS)
     record = {"suite": "http", "machine": facts, "candidates": CANDIDATES, "tasks": len(TASKS), "k": K, "rows": rows}
+    record["overload"] = overload
     if out is not None:
         write_json(out / f"http-{facts['isa']}.json", record)
     print(json_text(record))
@@ -147,12 +153,10 @@ class Client:
         return list(load(answer)["items"].tolist() if self.content_type == TENSORS else np.frombuffer(answer, np.int64))
 
 
-def measure(policy: Path, blocks: int, calls: int) -> list[dict[str, Any]]:
+def measure(policy: Path, requests: list[Request], blocks: int, calls: int) -> list[dict[str, Any]]:
     """The rows of every server and format, ``blocks`` of ``calls`` requests each."""
-    requests = requests_of(policy)
     with ExitStack() as stack:
-        processors = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # of the servers
+        processors = stack.enter_context(all_processors())
         own = stack.enter_context(serving(policy, "--threads", "1", "--allow-unproven", "true"))
         servers = [
             (f"pygraded, {kind}", own.process.pid, own.port, "/v1/rank", kind)
@@ -183,6 +187,28 @@ def measure(policy: Path, blocks: int, calls: int) -> list[dict[str, Any]]:
         figures = {"cpu_p20_us": np.percentile(cpu, 20), "cpu_p50_us": np.median(cpu), "wall_p50_us": np.median(wall)}
         rows.append({"path": name, "bytes": client.bytes, **{n: float(f"{v:.4g}") for n, v in figures.items()}})
     return rows
+
+
+@contextmanager
+def all_processors() -> Iterator[set[int]]:
+    """For processes that start here; gives those of before."""
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield processors
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
+def measure_overload(policy: Path, requests: list[Request], seconds: float) -> dict[str, Any]:
+    """What a server of one thread answers to half as many requests again as it can serve."""
+    with ExitStack() as stack:
+        stack.enter_context(all_processors())
+        own = stack.enter_context(serving(policy, "--threads", "1", "--allow-unproven", "true"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        load = Load(Path(folder), [request.body("JSON") for request in requests])
+        capacity = load.run(own, 0, 2, seconds)["per_second"]
+        return {"capacity_per_second": capacity, "asked": load.run(own, 1.5 * capacity, 256, seconds)}
 
 
 @contextmanager

@@ -68,16 +68,12 @@ def serving(run: Path, *options: str) -> Iterator[Server]:
 
 
 class Load:
-    """The generator of load, compiled, and its requests."""
+    """The generator of load, compiled, and its requests, of one line each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bodies: list[bytes]) -> None:
         self.program, self.requests = folder / "service_load", folder / "requests"
         subprocess.run(["c++", "-std=c++20", "-O2", str(SOURCE), "-o", str(self.program)], check=True)
-        self.bodies = [
-            json.dumps({"user": user, "k": 10, "candidates": CANDIDATES, "timestamp": 1_700_000_000_000}).encode()
-            for user in range(USERS)
-        ]
-        self.requests.write_bytes(b"\n".join(self.bodies) + b"\n")
+        self.requests.write_bytes(b"\n".join(bodies) + b"\n")
 
     def run(self, server: Server, rate: float, connections: int, seconds: float) -> dict[str, Any]:
         """Open loop at `rate` a second; 0: each connection asks as soon as it is answered."""
@@ -130,7 +126,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        load = Load(Path(folder))
+        asked = {"k": 10, "candidates": CANDIDATES, "timestamp": 1_700_000_000_000}
+        load = Load(Path(folder), [json.dumps({"user": user, **asked}).encode() for user in range(USERS)])
         figures = {
             "cpu": measure_cpu(options.run, load, options.seconds),
             "overload": measure_overload(options.run, load, options.seconds),

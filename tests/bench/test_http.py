@@ -13,7 +13,7 @@ def policy(tmp_path_factory):
 
 
 def test_every_server_and_format_is_timed(policy):
-    rows = http.measure(policy, 2, 5)
+    rows = http.measure(policy, http.requests_of(policy), 2, 5)
     kinds = ["pygraded, tensors", "pygraded, JSON", "pygraded, JSON float32"]
     if set(http.PEERS) <= set(machine.versions(http.PEERS)):
         kinds += ["FastAPI, raw", "FastAPI, orjson", "FastAPI, orjson float32"]
@@ -24,8 +24,14 @@ def test_every_server_and_format_is_timed(policy):
 def test_a_server_with_other_pages_is_not_timed(policy, monkeypatch, capsys):
     requests = http.requests_of(policy)
     requests[-1].page.reverse()
-    monkeypatch.setattr(http, "requests_of", lambda _: requests)
     monkeypatch.setattr(http, "PEERS", ("no-such-package",))
     with pytest.raises(RuntimeError, match="/v1/rank with tensors answers another page"):
-        http.measure(policy, 1, 1)
+        http.measure(policy, requests, 1, 1)
     assert "no FastAPI: no-such-package not installed" in capsys.readouterr().err
+
+
+def test_overload_loses_and_degrades_nothing(policy):
+    overload = http.measure_overload(policy, http.requests_of(policy), 0.3)
+    asked = overload["asked"]
+    assert asked["sent"] > 0.3 * overload["capacity_per_second"] and asked["lost"] == asked["wrong"] == 0
+    assert "200" in asked["statuses"] and set(asked["statuses"]) <= {"200", "503"}

@@ -31,6 +31,10 @@ template <class Value, class Memory>
 struct HotSlot;
 template <class Value, class Memory>
 class HotSwap;
+struct Found {        // in a request's predictions
+  bool gaps;          // one is missing
+  bool no_negatives;  // surely; false tells nothing
+};
 }  // namespace detail
 
 // True if a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
@@ -172,14 +176,14 @@ class PYGRADE_API Ranker {
   using Owner = std::shared_ptr<const Policy>;
   struct Memory;  // of one thread at a time
 
-  // Inputs of requests whose sizes and predictions were checked; gaps: a prediction is missing.
+  // Inputs of requests whose sizes and predictions were checked.
   struct Prepared;
-  static Prepared read(Memory& memory, const Policy& used, const Request& given, bool gaps);
+  static Prepared read(Memory& memory, const Policy& used, const Request& given, detail::Found found);
   Prepared prepare(Memory& memory, const Policy& used, const Request& given, std::optional<std::uint64_t> draw,
-                   bool gaps);
-  void score(Memory& memory, const Policy& used, const Request& given, bool gaps, std::span<float> scores);
+                   detail::Found found);
+  void score(Memory& memory, const Policy& used, const Request& given, detail::Found found, std::span<float> scores);
   Page rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
-            std::optional<std::uint64_t> draw, bool gaps);
+            std::optional<std::uint64_t> draw, detail::Found found);
 
   std::unique_ptr<detail::HotSwap<Owner, Memory>> policies_;
   std::atomic<std::uint64_t> stream_;

@@ -63,15 +63,16 @@ void check_history(const Policy& policy, const ScoreSources& sources, const Requ
     check(request.items, policy.history_items(), policy.correction()->num_items(), policy.items(), "items");
 }
 
-// True if a prediction is missing; refuses those that their scale can't have.
-bool check_predictions(const Policy& policy, const Request& request) {
-  if (request.as_logged || policy.scales().empty()) return detail::any_outside(request.predictions);
-  return policy.scales().check(request.predictions);
+// What one pass over most predictions tells; refuses those that their scale can't have.
+detail::Found check_predictions(const Policy& policy, const Request& request) {
+  if (!request.as_logged && !policy.scales().empty()) return {policy.scales().check(request.predictions), false};
+  if (!detail::any_outside(request.predictions, 0.0f)) return {false, true};
+  return {detail::any_outside(request.predictions), false};
 }
 
 // Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
-void check_signs(const Policy& policy, const Request& request) {
-  if (!ScoreSources(policy, request).take_logarithms(policy)) return;
+void check_signs(const Policy& policy, const Request& request, detail::Found found) {
+  if (found.no_negatives || !ScoreSources(policy, request).take_logarithms(policy)) return;
   if (!detail::any_outside(request.predictions, 0.0f)) return;
   const std::size_t tasks = policy.tasks().size();
   for (std::size_t i = 0; i < request.predictions.size(); ++i)
@@ -157,7 +158,7 @@ struct Ranker::Memory {
   std::vector<float> prices, scores, part;          // [N'], [2, N'] and [N']
   std::vector<float> counted;                       // [T]
   std::vector<std::optional<std::uint64_t>> draws;  // [B]
-  std::vector<bool> gaps;                           // [B]
+  std::vector<detail::Found> found;                 // [B]
   Baseline::Workspace baseline;
   Correction::Workspace correction;
   detail::PageMemory page;
@@ -473,7 +474,7 @@ struct Ranker::Prepared {
         present(read.predictions) {}
 };
 
-Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request& given, bool gaps) {
+Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request& given, detail::Found found) {
   Request read = detail::as_logged(used, given, memory.reading);
   read.items = used.add_levels(given.item_ids, given.items, memory.leveled);
   Prepared prepared(used, read);
@@ -484,8 +485,8 @@ Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request&
   memory.concentration.resize(tasks);
   memory.has_logs = false;
   used.find_values(request.values, request.scenario, memory.values);
-  check_signs(used, request);
-  if (gaps) {
+  check_signs(used, request, found);
+  if (found.gaps) {
     memory.present.clear();
     memory.present.reserve(present.size());
     for (std::size_t row = 0; row < rows; ++row) {
@@ -501,7 +502,7 @@ Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request&
     const auto& correction = *used.correction();
     memory.corrected.resize(present.size());
     const auto items =
-        gaps ? memory.of_present(request, request.items, correction.num_items(), memory.items) : request.items;
+        found.gaps ? memory.of_present(request, request.items, correction.num_items(), memory.items) : request.items;
     if (given.items.empty() && rows > 0 && sources.read_corrected(used))  // levels, a column a task, were looked up
       page.missing_items = static_cast<std::int32_t>(correction.num_items() - (request.items.empty() ? 0 : tasks));
     correction.apply(request.context, present, items, memory.correction, memory.corrected);
@@ -510,8 +511,8 @@ Ranker::Prepared Ranker::read(Memory& memory, const Policy& used, const Request&
 }
 
 Ranker::Prepared Ranker::prepare(Memory& memory, const Policy& used, const Request& given,
-                                 std::optional<std::uint64_t> draw, bool gaps) {
-  Prepared prepared = read(memory, used, given, gaps);
+                                 std::optional<std::uint64_t> draw, detail::Found found) {
+  Prepared prepared = read(memory, used, given, found);
   auto& [request, sources, options, present, page] = prepared;
   const std::size_t tasks = used.tasks().size();
   const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
@@ -531,11 +532,12 @@ Ranker::Prepared Ranker::prepare(Memory& memory, const Policy& used, const Reque
   return prepared;
 }
 
-void Ranker::score(Memory& memory, const Policy& used, const Request& given, bool gaps, std::span<float> scores) {
+void Ranker::score(Memory& memory, const Policy& used, const Request& given, detail::Found found,
+                   std::span<float> scores) {
   const detail::FloatEnvironment environment;
   Request mean = given;
   mean.explore = false;
-  auto [request, sources, options, present, page] = prepare(memory, used, mean, {}, gaps);
+  auto [request, sources, options, present, page] = prepare(memory, used, mean, {}, found);
   memory.make_scores(sources, used, request, present, options, nullptr);
   std::ranges::copy(memory.transformed, scores.begin());
 }
@@ -619,9 +621,9 @@ ScoreParts Ranker::score_parts(const Policy& policy, const Request& given, std::
 }
 
 Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
-                  std::optional<std::uint64_t> draw, bool gaps) {
+                  std::optional<std::uint64_t> draw, detail::Found found) {
   const detail::FloatEnvironment environment;
-  auto [request, sources, options, present, page] = prepare(memory, used, given, draw, gaps);
+  auto [request, sources, options, present, page] = prepare(memory, used, given, draw, found);
   const std::size_t tasks = used.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
   const PageTerms* terms = page.explored ? nullptr : sources.page_terms(used, request);  // drawn weights sort
@@ -630,10 +632,10 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
     memory.make_scores(sources, used, request, present, options, terms);
     memory.rank_scores(request, terms, buffer);
   } else {
-    const auto item_values = memory.prices_of(sources, used, request, gaps);
+    const auto item_values = memory.prices_of(sources, used, request, found.gaps);
     const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
     const auto fused = memory.transform_rows(used, rows_of_network, item_values, options);
-    if (gaps)
+    if (found.gaps)
       memory.rank_with_gaps(request, fused, options, buffer);
     else
       detail::rank_floats(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
@@ -674,13 +676,13 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
   const Policy& used = *policy();
   std::size_t values = 0;
   memory.draws.clear();
-  memory.gaps.clear();
+  memory.found.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
       check_buffer(used, buffers[b]);
       detail::check_request(used, requests[b], buffers[b].values.size());
-      memory.gaps.push_back(check_predictions(used, requests[b]));
-      check_signs(used, detail::as_logged(used, requests[b], memory.reading));
+      memory.found.push_back(check_predictions(used, requests[b]));
+      check_signs(used, detail::as_logged(used, requests[b], memory.reading), memory.found.back());
       used.find_values(requests[b].values, requests[b].scenario, memory.values);
       detail::check_rules(requests[b].rules,
                           static_cast<std::int64_t>(requests[b].predictions.size() / used.tasks().size()));
@@ -702,7 +704,7 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
       count, num_threads, detail::grain_of(600.0 + 0.2 * mean), [&](std::int64_t begin, std::int64_t end) {
         const Lease worker(ranker_, &policy());  // the outer lease keeps it in service
         for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
-          pages[b] = ranker_.rank(worker.slot_.memory, used, requests[b], buffers[b], memory.draws[b], memory.gaps[b]);
+          pages[b] = ranker_.rank(worker.slot_.memory, used, requests[b], buffers[b], memory.draws[b], memory.found[b]);
       });
 }
 
@@ -712,14 +714,14 @@ void Ranker::Lease::score(std::span<const Request> requests, std::span<const std
   Memory& memory = slot_.memory;
   const Policy& used = *policy();
   std::size_t values = 0;
-  memory.gaps.clear();
+  memory.found.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
       detail::check_request(used, requests[b], 0);
       if (scores[b].size() != requests[b].predictions.size() / used.tasks().size())
         throw std::invalid_argument("scores must have one place for each candidate");
-      memory.gaps.push_back(check_predictions(used, requests[b]));
-      check_signs(used, detail::as_logged(used, requests[b], memory.reading));
+      memory.found.push_back(check_predictions(used, requests[b]));
+      check_signs(used, detail::as_logged(used, requests[b], memory.reading), memory.found.back());
       used.find_values(requests[b].values, requests[b].scenario, memory.values);
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
@@ -731,7 +733,7 @@ void Ranker::Lease::score(std::span<const Request> requests, std::span<const std
                        [&](std::int64_t begin, std::int64_t end) {
                          const Lease worker(ranker_, &policy());  // the outer lease keeps it in service
                          for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
-                           ranker_.score(worker.slot_.memory, used, requests[b], memory.gaps[b], scores[b]);
+                           ranker_.score(worker.slot_.memory, used, requests[b], memory.found[b], scores[b]);
                        });
 }
 
