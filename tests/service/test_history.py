@@ -100,14 +100,14 @@ def feedback_on(body: dict, shown: list, rng: np.random.Generator) -> list[dict]
 
 
 def figure(server: Server, name: str) -> float:
-    found = re.search(rf"^{name} (\S+)$", server.ask("GET", "/metrics")[2].decode(), re.M)
+    found = re.search(rf"^{re.escape(name)} (\S+)$", server.ask("GET", "/metrics")[2].decode(), re.M)
     return float(found[1]) if found else 0.0
 
 
-def replayed(folder: Path, history: History = HISTORY) -> tuple[Logs, Logs]:
+def replayed(folder: Path, history: History = HISTORY, of_run: str = "") -> tuple[Logs, Logs]:
     """The log that was served, and its columns made anew from all of it."""
     config = JoinConfig(feedback_delay_ms=history.feedback_after)
-    join_logs(folder / "logs", [folder / "feedback"], folder / "joined", config, 1 << 60)
+    join_logs(folder / "logs" / of_run, [folder / "feedback" / of_run], folder / "joined", config, 1 << 60)
     served = read_logs(folder / "joined")
     served = served.select(np.argsort(served.timestamp))
     return served, history.columns().add(without_columns(served, history))
@@ -140,11 +140,38 @@ def test_columns_are_those_of_the_log_whatever_ends_the_server(run, tmp_path):
         server.process.wait()
     served, made = replayed(run)
     assert served.num_requests == 4 * pages and set(served.items or ()) == {"margin", *HISTORY.items}
+    check_columns(served, made)
+
+
+def check_columns(served: Logs, made: Logs) -> None:
     places = [made.features.index(name) for name in served.features]
     np.testing.assert_array_equal(served.context, made.context[:, places])
     places = [made.items.index(name) for name in served.items]
     np.testing.assert_array_equal(served.item_features, made.item_features[:, places])
     assert (made.item_features != 0).any(0).all() and (made.context[:, 1:] != 0).any(0).all()
+
+
+def test_runs_of_one_server_remember_on_their_own(run, tmp_path):
+    """The same users and items in both, in turn."""
+    save_policy(tmp_path / "web")
+    pages, rng = 120, np.random.default_rng(1)
+    names = {"shop": {}, "web": {"policy": "web"}}
+    waiting: dict[str, list[dict]] = {name: [] for name in names}
+    with serve(run, tmp_path / "said", "--run", f"web={tmp_path / 'web'}") as server:
+        for number in range(2 * pages):
+            name = ("shop", "web")[number % 2]
+            body = page_of(number, rng)
+            due = [event for event in waiting[name] if event["timestamp"] <= body["timestamp"]]
+            waiting[name] = [event for event in waiting[name] if event["timestamp"] > body["timestamp"]]
+            if due:
+                server.answer("/v1/update", {"events": due} | names[name])
+            waiting[name] += feedback_on(body, server.answer("/v1/rank", body | names[name])["items"], rng)
+        wait_for_disk(server, pages)
+        eventually(lambda: figure(server, 'pygrade_history_pages_total{policy="web"}') == pages)
+    for folder, of_run in ((run, ""), (run, "runs/web")):
+        served, made = replayed(folder, of_run=of_run)
+        assert served.num_requests == pages
+        check_columns(served, made)
 
 
 def test_feedback_counts_by_its_time_or_differs_as_documented(run, tmp_path):
