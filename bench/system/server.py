@@ -105,7 +105,8 @@ def measure_overload(run: Path, load: Load, seconds: float) -> dict[str, Any]:
 def measure_memory(run: Path) -> dict[str, float]:
     """The bound: every connection's head, what was read, and body."""
     head = f"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n\r\n".encode()
-    with serving(run, "--connections", str(CONNECTIONS + 8), "--max-body-bytes", str(BODY)) as server:
+    options = ("--connections", str(CONNECTIONS + 8), "--connections-each", "0", "--max-body-bytes", str(BODY))
+    with serving(run, *options) as server:
         before = server.memory_mib()
         with ExitStack() as stack:
             for _ in range(CONNECTIONS):

@@ -61,8 +61,8 @@ def test_the_pages_say_what_the_committed_results_say():
 
 def test_the_committed_summary_has_every_target_and_what_was_timed():
     assert list(COMMITTED["bench"]) == ["avx512", "avx2"]
-    for entry in COMMITTED["bench"].values():
-        assert set(entry["targets"]) == {target.name for target in targets.TARGETS}
+    for isa, entry in COMMITTED["bench"].items():
+        assert set(entry["targets"]) == {target.name for target in targets.TARGETS if isa in target.want}
         assert {"processor", "torch", "numpy"} <= entry["machine"].keys() and all(entry["commits"].values())
 
 

@@ -107,8 +107,9 @@ def figure(server: Server, name: str) -> float:
 def replayed(folder: Path, history: History = HISTORY, of_run: str = "") -> tuple[Logs, Logs]:
     """The log that was served, and its columns made anew from all of it."""
     config = JoinConfig(feedback_delay_ms=history.feedback_after)
-    join_logs(folder / "logs" / of_run, [folder / "feedback" / of_run], folder / "joined", config, 1 << 60)
-    served = read_logs(folder / "joined")
+    joined = folder / "joined" / of_run
+    join_logs(folder / "logs" / of_run, [folder / "feedback" / of_run], joined, config, 1 << 60)
+    served = read_logs(joined)
     served = served.select(np.argsort(served.timestamp))
     return served, history.columns().add(without_columns(served, history))
 
