@@ -13,6 +13,7 @@ from pygrade._util.optional_imports import require
 from pygrade._util.sql import connect, quoted
 from pygrade._util.sql import text as sql_text
 from pygrade._util.text import one_line, shortened
+from pygrade.logs.packed_files import check_text
 
 _DELIMITERS = (",", ";", "\t", "|")
 _NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None", "\\N")
@@ -39,6 +40,7 @@ class TextTable:
         """The table of a file; not given, the delimiter is the most frequent of the first line. ValueError if the file
         has no names of columns, or one twice.
         """
+        check_text(path)
         with require("pyarrow").input_stream(str(path)) as stream:
             start = stream.read(1 << 16)
         encoding = "utf-16" if start[:2] in _WIDE else "utf-8"
@@ -86,7 +88,7 @@ class TextTable:
     def empty(self) -> Any:
         """An Arrow table with the columns of `typed_batches`, and no row."""
         pa = require("pyarrow")
-        with connect() as connection:
+        with connect(files=[self.path]) as connection:
             return pa.table(connection.sql(f"select * from ({self._typed()}) limit 0").to_arrow_table())
 
     def _typed(self) -> str:
@@ -107,7 +109,7 @@ class TextTable:
     def _read(self, query: str, rows: int) -> Iterator[Any]:
         duckdb = require("duckdb")
         try:
-            with connect() as connection:
+            with connect(files=[self.path]) as connection:
                 yield from connection.sql(query).to_arrow_reader(rows)
         except (duckdb.Error, OSError) as error:
             raise self._named(error) from None
@@ -167,6 +169,7 @@ def read_csv(path: Path) -> Any:
 def read_json(path: Path) -> Any:
     """The Arrow table of a file with an object a line, or of one list of objects."""
     pa = require("pyarrow")
+    check_text(path)
     with pa.input_stream(str(path)) as stream:
         begin = stream.read(64).lstrip()[:1]
     if begin == b"[":

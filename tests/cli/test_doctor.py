@@ -21,7 +21,7 @@ ROWS = len(SHOP["rank"])
 def examined(capsys, path, *options):
     """Exit code, standard output and standard error."""
     capsys.readouterr()
-    code = cli.main(["doctor", str(path), *options])
+    code = cli.main(["doctor", str(path), "--quiet", *options])
     found = capsys.readouterr()
     sys.stderr.write(found.err)  # shown where the test fails
     return code, *found
@@ -46,7 +46,7 @@ def test_a_shops_table_becomes_a_log_that_train_takes(capsys, shop_file, tmp_pat
         "changed: 'rank' (slot): counted from 1, now from 0",
         "! 150 requests: below 5,000",
         "What exploration would buy",
-        f"next: pygrade train --data logs:{out / 'logs'}",
+        f"Next command: pygrade train --data logs:{out / 'logs'} --out {out}-run\n",
     ):
         assert part in text
     logs = read_logs(out / "logs")
@@ -62,7 +62,7 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
     first, second = tmp_path / "first", tmp_path / "second"
     assert examined(capsys, shop_file, "--values", "buy=20", "--out", str(first), "--value-tasks", "buy")[0] == 0
     config = tomllib.loads((first / "pygrade.toml").read_text())
-    assert config["defaults"]["data"] == f"logs:{first / 'logs'}"
+    assert config["defaults"]["data"] == "logs:logs"  # relative to the file
     table = config["doctor"]
     assert table["files"] == [str(shop_file)] and "request=session_id" in table["map"]
     values = [f"{task}={value}" for task, value in table["values"].items()]
@@ -78,7 +78,9 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
 def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
     code, text, _ = examined(capsys, shop_file, "--json")
     assert code == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["shop.parquet"]
-    assert set(json.loads(text)) == {"map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed"}
+    assert set(json.loads(text)) == {
+        *("map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed", "summary")
+    }
 
 
 def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):
