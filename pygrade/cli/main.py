@@ -94,6 +94,8 @@ def _answer(args: list[str]) -> str | None:
 def _run(name: str, arguments: list[str]) -> None:
     """Parse the options of a command and run it; the result goes to standard output."""
     options = parse(name, arguments)
+    if name == "doctor":  # its matrices are small: threads of BLAS would wait for each other
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with signs_of_life(name) if name == "doctor" and not options.quiet else nullcontext():
         command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
         from pygrade._util.serialization import to_builtins

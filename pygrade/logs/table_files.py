@@ -31,6 +31,7 @@ def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
     ValueError names a file that cannot be read, and why.
     """
     named_tables = [named_table for path in paths for named_table in _tables(path, query, len(paths) == 1)]
+    require("pyarrow").default_memory_pool().release_unused()  # of decompression
     if not named_tables:
         raise ValueError("files is empty; want at least one file")
     names = list(dict.fromkeys(name for _, name, _ in named_tables))

@@ -20,6 +20,8 @@ _NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None", "\\N")
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
 _WHOLE = r"[+-]?(0|[1-9]\d{0,17})"  # a leading zero makes a code of it: 07 and 7 are two
 _DECIMAL = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?"
+_FORMS = {"bigint": _WHOLE, "double": f"(?i){_DECIMAL}"}  # type → form of its values, the narrowest first
+_SAMPLE = 20_000  # rows that rule types out
 _FAULT = re.compile(
     r"CSV Error on Line: (\d+)\n(?:Original Line: (.*?)\n)?(Expected|Value|Invalid|Maximum)([^\n]*)", re.S
 )
@@ -94,16 +96,21 @@ class TextTable:
     def _typed(self) -> str:
         nulls = ", ".join(map(sql_text, _NULLS))
         filled = {name: f"case when {quoted(name)} not in ({nulls}) then {quoted(name)} end" for name in self.names}
-        tests = [
-            f"coalesce(bool_and(regexp_full_match({value}, {sql_text(form)})), false)"
-            for value in filled.values()
-            for form in (_WHOLE, f"(?i){_DECIMAL}")
-        ]
-        (batch,) = self._read(f"select [{', '.join(tests)}] from {self.source}", 1)
-        fits = batch.column(0)[0].as_py()
-        pairs = zip(fits[::2], fits[1::2], strict=True)
-        types = ["bigint" if whole else "double" if decimal else "varchar" for whole, decimal in pairs]
-        casts = [f"({value})::{t} as {quoted(name)}" for (name, value), t in zip(filled.items(), types, strict=True)]
+
+        def fits(tests: Sequence[tuple[str, str]], source: str) -> list[bool | None]:
+            """The tests, each of a column and a type, that all values pass; None: there is no value."""
+            matches = (f"bool_and(regexp_full_match({filled[name]}, {sql_text(_FORMS[t])}))" for name, t in tests)
+            (batch,) = self._read(f"select [{', '.join(matches)}] from {source}", 1)
+            result: list[bool | None] = batch.column(0)[0].as_py()
+            return result
+
+        tests = [(name, t) for name in self.names for t in _FORMS]
+        of_sample = dict(zip(tests, fits(tests, f"(select * from {self.source} limit {_SAMPLE})"), strict=True))
+        possible = {name: [t for t in _FORMS if of_sample[name, t] is not False] for name in self.names}
+        types = dict.fromkeys(self.names, "varchar")
+        while tests := [(name, left.pop(0)) for name, left in possible.items() if left and types[name] == "varchar"]:
+            types |= {name: t for (name, t), fit in zip(tests, fits(tests, self.source), strict=True) if fit}
+        casts = [f"({value})::{types[name]} as {quoted(name)}" for name, value in filled.items()]
         return f"select {', '.join(casts)} from {self.source}"
 
     def _read(self, query: str, rows: int) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pygrade._util.alive import doing, no_signs
 from pygrade._util.files import directory_lock
+from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_json, write_text
 from pygrade._util.text import printable
 from pygrade.cli import terminal
@@ -23,7 +24,7 @@ from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
-from pygrade.logs.import_table import ImportedTable, import_table
+from pygrade.logs.import_table import import_table
 from pygrade.logs.problems import TableProblems
 from pygrade.logs.table_files import read_table
 from pygrade.storage import Place, is_url, join_path, working_directory
@@ -73,6 +74,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         raise summary from None
     logs = Logs.from_imported(imported, options.values, options.value_tasks)
     del table
+    require("pyarrow").default_memory_pool().release_unused()
     stated = logs.tasks if imported.own else _scales(options.scale)
     if wrong := [(task, parent) for task, parent in given_parent(logs).items() if task not in stated]:
         column, (task, parent) = imported.mapping.roles[f"p_{wrong[0][0]}"], wrong[0]
@@ -91,7 +93,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         record |= _write(options, out, options.out, logs, record, where)
     if not options.json:
         with no_signs():
-            _print(record, imported)
+            _print(record, where)
     return record
 
 
@@ -136,14 +138,14 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
 
 
-def _print(record: dict[str, Any], imported: ImportedTable) -> None:
+def _print(record: dict[str, Any], where: str) -> None:
     """Prints the columns, a line a section, what looks wrong, and whether to train, last, where it is seen."""
-    rows = [(name, column) for name, _, _, column in _short(imported.contract) if column != "none"]
-    terminal.table(f"What the columns of {imported.where} are", ["in the log", "column"], rows, left=True)
-    for note in imported.notes.changed:
+    rows = [(name, column) for name, _, _, column in _short(record["contract"]) if column != "none"]
+    terminal.table(f"What the columns of {where} are", ["in the log", "column"], rows, left=True)
+    for note in record["changed"]:
         terminal.text(note if note.startswith("fixed: ") else f"changed: {note}")
-    if imported.notes.guessed:
-        terminal.text(f"guessed: {', '.join(imported.notes.guessed)}; --map says otherwise, skip=COLUMN leaves one out")
+    if record["guessed"]:
+        terminal.text(f"guessed: {', '.join(record['guessed'])}; --map says otherwise, skip=COLUMN leaves one out")
     terminal.text("")
     for section in words.record_sections(record)[1:]:
         terminal.text(f"{section.title}: {LIGHTS[section.light]}. {section.line}")
