@@ -53,7 +53,7 @@ def to_table(options: Any, folder: Path | None = None, prefix: str = "") -> Tabl
 
     folder: of a file, to which paths are relative; None: they stay as they are.
     """
-    table = {}
+    table = Table()
     for field, hint in fields_of(type(options)):
         value, name = getattr(options, field.name), prefix + field.name
         if field.metadata.get("unless") and value == field.default:

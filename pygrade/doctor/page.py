@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pygrade._util.html_table import escape
 from pygrade.console.html import Lead
 from pygrade.console.page import page
-from pygrade.doctor.words import WORTH_TEXT, last_lines, record_sections
+from pygrade.doctor.words import last_lines, record_sections
 
 
 def sheet_page(record: Mapping[str, Any], title: str) -> str:
@@ -16,5 +15,5 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
     sheet = record["sheet"]
     loud = [*record.get("warned", []), *sheet["sentences"]]
     can, *rest = record.get("summary") or last_lines(sheet, "pygrade train --help")
-    lead = Lead(escape(WORTH_TEXT), can, beside=rest, warnings=loud)
+    lead = Lead("", can, beside=rest, warnings=loud)
     return page(title, lead, record_sections(record), scripted=False)

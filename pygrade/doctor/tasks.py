@@ -59,7 +59,7 @@ def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, A
 
 def _groups(y: Floats, p: Floats) -> dict[str, list[float]]:
     """Mean prediction and mean feedback of ten groups of about as many rows each, by prediction."""
-    edges = np.unique(np.quantile(p[:: len(p) // _EDGE_ROWS + 1], np.linspace(0.1, 0.9, 9))) if len(p) else []
+    edges = np.unique(np.quantile(p[:: len(p) // _EDGE_ROWS + 1], np.linspace(0.1, 0.9, 9))) if len(p) else p
     group = np.searchsorted(edges, p, side="right")
     rows = np.bincount(group)
     means = ((np.bincount(group, amounts)[rows > 0] / rows[rows > 0]).tolist() for amounts in (p, y))

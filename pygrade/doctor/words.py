@@ -27,7 +27,6 @@ _SUPPORTS = {
 FEW = 5_000  # requests below which a policy learns little beyond its prior
 _FINE = 0.01  # lift in value that the users of a log find in a test
 _KEEPS = ("training", "verdict", "")  # of findings
-WORTH_TEXT = "What the log can tell before anything is trained on it, and what would let it tell more."
 
 
 def support_sentences(sheet: Sheet) -> list[str]:
@@ -135,7 +134,9 @@ def sheet_sections(sheet: Sheet) -> list[Section]:
     turned = any(fact["constant"] or (fact["auc"]["high"] or 1.0) < 0.5 for fact in facts)
     right = "Each fits the events, and orders items better than chance."
     known, least = sheet["propensity"]["source"] != "none", value["detectable_lift"]
-    found = "too few users to plan one" if least is None else f"the log's users find {100 * least:.2g} % of value"
+    found = "The log has too few users, or too few days, to plan a test."
+    if least is not None:
+        found = f"A test of the log's users, as long as the log, finds a lift of {100 * least:.2g} % in value."
     replay, by_slot = (sheet["estimates"][name]["possible"] for name in ("replay", "value by position"))
     few = sheet["size"]["requests"] < FEW
     return [
@@ -165,7 +166,7 @@ def sheet_sections(sheet: Sheet) -> list[Section]:
             "A/B test for 1 %",
             user_sentence(sheet),
             [Table(plan, plan_rows(sheet))],
-            line=f"Of a test as long as the log: {found}.",
+            line=found,
             light=_light(least is None, least is not None and least > _FINE),
         ),
     ]
@@ -176,11 +177,14 @@ def _light(red: bool, yellow: bool) -> str:
 
 
 def calibration_chart(sheet: Sheet) -> Chart:
-    """Events of the shown rows in groups by prediction, each task in multiples of its mean rate."""
+    """Events of the shown rows in groups by prediction, both in multiples of their task's mean."""
     lines = {
-        task: tuple([value / fact["rate"] for value in fact["groups"][kind]] for kind in ("predicted", "observed"))
+        task: (
+            [value / fact["mean_prediction"] for value in fact["groups"]["predicted"]],
+            [value / fact["rate"] for value in fact["groups"]["observed"]],
+        )
         for task, fact in sheet["tasks"].items()
-        if fact["rate"] > 0
+        if fact["rate"] > 0 and fact["mean_prediction"] > 0
     }
     most = max((x[-1] for x, _ in lines.values()), default=1.0)
     return Chart(
@@ -188,7 +192,8 @@ def calibration_chart(sheet: Sheet) -> Chart:
         "happened, times the mean",
         lines | {"as predicted": ([0.0, most], [0.0, most])},
         points={name: (x[-1], y[-1]) for name, (x, y) in lines.items()},
-        across="predicted, times the mean (on the thin line: exact)",
+        across="predicted, times the mean (pale line: exact)",
+        faint="as predicted",
     )
 
 

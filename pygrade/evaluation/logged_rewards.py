@@ -74,7 +74,7 @@ class LoggedRewards:
         return cls(logs, curve, logging_policy(logs, formula), exponent_error)
 
     def with_error(self, exponent_error: float) -> "LoggedRewards":
-        """The same estimates under another error of the exponent, of which model and looks know nothing."""
+        """These estimates under another error of the exponent, on which model and looks do not depend."""
         other = replace(self, exponent_error=exponent_error)
         vars(other).update({name: getattr(self, name) for name in ("events", "model", "logged", "shown")})
         return other

@@ -98,7 +98,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
 
 
 def _next_command(options: DoctorOptions, sheet: dict[str, Any]) -> str:
-    """What a reader pastes: train on the log, write it first, or start without one."""
+    """The command to paste: train on the log, write it first, or start without one."""
     if options.out is None:
         return to_words(replace(options, out=Path("runs/log")), "doctor")
     run = f"{str(options.out).rstrip('/')}-run"
