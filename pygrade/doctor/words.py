@@ -46,7 +46,8 @@ def support_sentences(sheet: Sheet) -> list[str]:
 def last_lines(sheet: Sheet, command: str) -> list[str]:
     """Three lines: can one train, what limits it, the next command."""
     kinds = {keeps: [f"{kind}: {text}" for kind, text, use in sheet["findings"] if use == keeps] for keeps in _KEEPS}
-    unseen, few = sheet["estimates"]["value by position"], sheet["size"]["requests"] < FEW
+    slots, few = sheet["propensity"], sheet["size"]["requests"] < FEW
+    unseen = f"nothing shows how often each slot is looked at, so no order that is new can be judged; {slots['needed']}"
     can = "yes"
     if kinds["training"]:
         can = f"not yet ({kinds['training'][0].rstrip('.')})"
@@ -54,7 +55,7 @@ def last_lines(sheet: Sheet, command: str) -> list[str]:
         can = "yes, but nothing is proven until what limits it is mended"
     limits = [
         *kinds["verdict"],
-        *([] if unseen["possible"] else [unseen["why"]]),
+        *([unseen] if slots["source"] == "none" else []),
         *([few_sentence(sheet["size"]["requests"])] if few else []),
         *kinds[""],
         half_sentence(sheet),

@@ -1,13 +1,16 @@
 """`pygrade doctor` on a shop's files, whole and foul: each fault is named, and fixed or refused."""
 
 import json
+import shlex
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
+from pygrade.cli.parse import parse
 from pygrade.logs import LogContractError, Logs, read_logs
 from tests.cli.test_cli import TINY, result
 from tests.logs.shop import CANDIDATES, shop
@@ -81,6 +84,24 @@ def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
     assert set(json.loads(text)) == {
         *("map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed", "summary")
     }
+
+
+def test_the_last_line_is_a_command_that_works(capsys, shop_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = shop_file.rename(tmp_path / "my shop.parquet")
+    _, text, _ = examined(capsys, path.name, "--values", "click=1,buy=20", "--map", "x_clock=hour")
+    *_, can, limit, command = text.splitlines()
+    assert can == "You can train: yes." and limit.startswith("What limits it: nothing shows how often")
+    program, *words = shlex.split(command.removeprefix("Next command: "))
+    assert program == "pygrade" and cli.main(words) == 0
+    written = capsys.readouterr().out.splitlines()[-1]
+    assert written == "Next command: pygrade train --data logs:runs/log/logs --out runs/log-run"
+    assert parse("train", shlex.split(written)[4:]).out == Path("runs/log-run")
+    positive = write(tmp_path / "positive.parquet", clicked=[slot is not None for slot in SHOP["rank"]])
+    _, text, _ = examined(capsys, positive, "--out", "all", "--values", "buy=20")
+    assert "\nYou can train: not yet (POSITIVES ONLY: each of the " in text
+    assert cli.main(shlex.split(text.splitlines()[-1].removeprefix("Next command: "))[1:]) == 0
+    assert (tmp_path / "all-run" / "policy").is_dir()
 
 
 def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):
