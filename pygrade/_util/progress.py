@@ -17,6 +17,7 @@ from pygrade._util.interrupts import raise_pending
 LINE_SECONDS = 5.0  # between two lines of one task
 logger = logging.getLogger("pygrade")
 _bars = True
+_said = time.monotonic()  # of `sometimes`
 _view: Any = None  # the rich Progress that is on the terminal
 
 
@@ -80,6 +81,14 @@ def screen() -> Iterator[None]:
         yield
 
 
+def sometimes(text: str) -> None:
+    """A line of a loop, if the last one is LINE_SECONDS ago."""
+    global _said
+    if time.monotonic() - _said >= LINE_SECONDS:
+        _said = time.monotonic()
+        logger.info(text)
+
+
 def figures_text(figures: dict[str, float | str]) -> str:
     """``name value`` pairs, numbers with four significant digits.
 
@@ -90,12 +99,13 @@ def figures_text(figures: dict[str, float | str]) -> str:
 
 
 class _Lines(Bar):
-    """One line at the start, one every LINE_SECONDS, one at the end."""
+    """A line every LINE_SECONDS, one at the end of a task that took as long, one at the start of a resumed one."""
 
     def __init__(self, label: str, total: int, start: int) -> None:
         self.label, self.total, self.done, self.figures = label, total, start, dict[str, float | str]()
         self.begun = self.printed = time.monotonic()
-        logger.info("%s: started%s", label, f" at {start} of {total}" if start else "")
+        if start:
+            logger.info("%s: started at %d of %d", label, start, total)
 
     def advance(self, steps: int = 1, **figures: float | str) -> None:
         raise_pending()
@@ -106,7 +116,8 @@ class _Lines(Bar):
             self._print("")
 
     def finish(self) -> None:
-        self._print(f" in {time.monotonic() - self.begun:.1f} s")
+        if (took := time.monotonic() - self.begun) >= LINE_SECONDS:
+            self._print(f" in {took:.1f} s")
 
     def _print(self, took: str) -> None:
         logger.info(f"{self.label}: {self.done}/{self.total}{took}  {figures_text(self.figures)}".rstrip())

@@ -14,9 +14,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from pygrade.cli.file_paths import read_paths
 from pygrade.cli.option_list import COMMANDS, Option, fields_of, is_mapping, is_options, table_of
 from pygrade.config.option import Options, default_of
 
+_OF_FOLDER = ("run", "token_file", "tls_cert", "tls_key")  # paths of a service
 DEFAULTS = "defaults"  # the table of options of several commands
 Table = dict[str, Any]
 
@@ -54,7 +56,7 @@ def read_options(path: Path, command: str) -> dict[str, Setting]:
             table = {key: value for key, value in table.items() if key.replace("-", "_") not in every - own}
         if name in (DEFAULTS, command) or not reads_itself(name):
             options = table_of(command if name == DEFAULTS else name)
-            stated[name] = dict(_options_in(options, table, f"config {path}: [{key}"))
+            stated[name] = dict(_options_in(options, table, path, f"[{key}"))
     return stated[DEFAULTS] | stated[command]
 
 
@@ -62,8 +64,11 @@ def _names(command: str) -> set[str]:
     return {option.name for option in table_of(command)}
 
 
-def _options_in(options: Sequence[Option], table: Table, where: str, group: str = "") -> Iterator[tuple[str, Setting]]:
-    """The options of a group's table and of those nested in it, with their whole names."""
+def _options_in(
+    options: Sequence[Option], table: Table, file: Path, title: str, group: str = ""
+) -> Iterator[tuple[str, Setting]]:
+    """The options of a group's table ``[title`` and of those nested in it, with their whole names."""
+    where = f"config {file}: {title}"
     own = {option.name.rpartition(".")[2]: option for option in options if option.group == group}
     own.pop("traceback", None)  # decided before
     for key, value in table.items():
@@ -71,9 +76,9 @@ def _options_in(options: Sequence[Option], table: Table, where: str, group: str 
         if option is None or (is_options(option.hint) and not isinstance(value, dict)):
             raise ValueError(f"{where}] {key} is not an option; {near(name, own) or 'see --help-all'}")
         if is_options(option.hint):
-            yield from _options_in(options, value, f"{where}.{key}", option.name)
+            yield from _options_in(options, value, file, f"{title}.{key}", option.name)
         else:
-            yield option.name, Setting(value, f"{where}] ")
+            yield option.name, Setting(read_paths(value, option.name, option.hint, file.parent), f"{where}] ")
 
 
 def read_tables(path: Path) -> dict[str, Table]:
@@ -93,8 +98,18 @@ def read_tables(path: Path) -> dict[str, Table]:
 
 
 def read_table(path: Path, command: str) -> Table:
-    """A command's table as it is, names as fields; {} if the file has none."""
-    return {key.replace("-", "_"): value for key, value in read_tables(path).get(command, {}).items()}
+    """A command's table as it is, names as fields; {} if the file has none. Runs and keys are relative to the folder of
+    the file, logs and stores to their run.
+    """
+    table = {key.replace("-", "_"): value for key, value in read_tables(path).get(command, {}).items()}
+    runs = table.get("runs")
+    for own in (table, *(filter(_is_table, runs.values()) if isinstance(runs, dict) else ())):
+        own |= {name: read_paths(own[name], name, Path, path.parent) for name in _OF_FOLDER if name in own}
+    return table
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def reads_itself(command: str) -> bool:

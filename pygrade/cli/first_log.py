@@ -28,7 +28,7 @@ def start(options: DoctorOptions) -> dict[str, Any]:
     sentence = plan_sentence(plan)
     with directory_lock(out, OWNER):
         policy = save_first_policy(out / "policy", options.values, options.value_tasks, options.features)
-        write_text(out / CONFIG, _toml(options, out, plan))
+        write_text(out / CONFIG, _toml(options, plan))
         assert policy.mixture is not None
         record = {"policy_version": policy.version, "verdict": policy.mixture.sentence, "plan": plan, "next": sentence}
         write_json(out / RECORD, record)
@@ -37,16 +37,15 @@ def start(options: DoctorOptions) -> dict[str, Any]:
     return record | {"policy": str(out / "policy"), "config": str(out / CONFIG)}
 
 
-def _toml(options: DoctorOptions, out: Path, plan: dict[str, Any]) -> str:
-    """The options of what follows: serve, join, doctor and train."""
+def _toml(options: DoctorOptions, plan: dict[str, Any]) -> str:
+    """The options of what follows: serve, join, doctor and train; paths are relative to the file."""
     explored = {"shuffle": plan["shuffle"]}
     serve = {"exposures": "exposures", "feedback": "feedback", "exposure_share": plan["full"], "explore": explored}
     serve["max_explore"] = max(0.1, plan["shuffle"])
-    exposures, feedback, served = (str(out / name) for name in ("exposures", "feedback", "served"))
     worth = {"values": options.values, "value_tasks": list(options.value_tasks)}
-    tables: dict[str, dict[str, Any]] = {"doctor": {"files": [served], **worth}}
-    tables["join"] = {"exposures": exposures, "feedback": [feedback], "out": served}
-    tables["train"] = {"data": f"logs:{served}", **worth}
+    tables: dict[str, dict[str, Any]] = {"doctor": {"files": ["served"], **worth}}
+    tables["join"] = {"exposures": "exposures", "feedback": ["feedback"], "out": "served"}
+    tables["train"] = {"data": "logs:served", **worth}
     text: str = require("tomli_w").dumps({"serve": serve, **tables}, indent=2)
     return f"# pygrade serve, join, doctor and train read their tables: --config pygrade.toml\n{text}"
 

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from pygrade._util.alive import signs_of_life
 from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.text import printable
 from pygrade.cli import completion
@@ -92,12 +94,15 @@ def _answer(args: list[str]) -> str | None:
 def _run(name: str, arguments: list[str]) -> None:
     """Parse the options of a command and run it; the result goes to standard output."""
     options = parse(name, arguments)
-    command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
-    from pygrade._util.serialization import to_builtins
-    from pygrade.cli.terminal import show_log
+    if name == "doctor":  # its matrices are small: threads of BLAS would wait for each other
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with signs_of_life(name) if name == "doctor" and not options.quiet else nullcontext():
+        command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
+        from pygrade._util.serialization import to_builtins
+        from pygrade.cli.terminal import show_log
 
-    show_log(options.quiet)
-    text = json.dumps(to_builtins(command.run(options)), allow_nan=False)
+        show_log(options.quiet)
+        text = json.dumps(to_builtins(command.run(options)), allow_nan=False)
     if options.json:
         print(text)
     sys.stdout.flush()

@@ -1,6 +1,7 @@
 """`pygrade doctor` on several tables: a schema of raw events, and what an import by it says."""
 
 import os
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.alive import doing, no_signs
 from pygrade._util.serialization import write_json, write_text
 from pygrade.cli import terminal
-from pygrade.cli.run_directory import to_toml
+from pygrade.cli.run_directory import to_toml, to_words
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions
 from pygrade.data.events import EventLog, import_events
@@ -29,7 +31,8 @@ def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], ou
     tables = [sample(group, stated_roles.get("item_id", "")) for group in groups]
     proposal = propose_schema(tables, stated_roles, options.values, options.value_tasks)
     if not options.json:
-        _print(proposal)
+        with no_signs():
+            _print(proposal)
     with tempfile.TemporaryDirectory(prefix="pygrade-", dir=out) as scratch:
         directory = Path(scratch) if out is None else out
         write_text(directory / SCHEMA, schema_text(proposal, lambda place: _name(place, directory)))
@@ -37,18 +40,33 @@ def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], ou
         if options.out is not None and out is not None:
             schema, config = join_path(options.out, SCHEMA), join_path(options.out, "pygrade.toml")
             record |= {"schema": schema, "config": config}
-            again = to_toml(replace(options, out=options.out), "doctor", defaults={"data": f"events:{schema}"})
+            folder, data = (None, schema) if is_url(options.out) else (Path(options.out), SCHEMA)
+            again = to_toml(options, "doctor", folder, defaults={"data": f"events:{data}"})
             write_text(out / "pygrade.toml", f"# pygrade COMMAND --config pygrade.toml reads [defaults]\n{again}")
         if proposal.open:
             at = f" in {record['schema']}" if out is not None else ""
             raise ValueError(f"{'; '.join(proposal.open)} (the rest of the schema stands{at})")
+        doing("importing the events")
         log = import_events(f"events:{directory / SCHEMA}", Path(scratch) / "log")
         record |= _facts(log)
+    record["summary"] = _summary(options, record)
     if out is not None:
         write_json(out / "doctor.json", record)
     if not options.json:
-        _print_facts(record)
+        with no_signs():
+            _print_facts(record)
     return record
+
+
+def _summary(options: DoctorOptions, record: dict[str, Any]) -> list[str]:
+    """Three lines: can one train, what limits it, the next command."""
+    limit = record["lost"][0] if record["lost"] else f"{record['num_requests']:,} requests"
+    command = to_words(replace(options, out=Path("runs/events")), "doctor")
+    if "schema" in record:
+        run = f"{str(options.out).rstrip('/')}-run"
+        command = shlex.join(["pygrade", "pipeline", "--config", str(record["config"]), "--out", run])
+    can = "yes, by pygrade pipeline, which first trains a model that predicts these events"
+    return [f"You can train: {can}.", f"What limits it: {limit.rstrip('.')}.", f"Next command: {command}"]
 
 
 def _name(place: Place, directory: Path) -> str:
@@ -82,5 +100,6 @@ def _print_facts(record: dict[str, Any]) -> None:
     for sentence in record["lost"]:
         terminal.text(f"! {sentence}")
     if "config" in record:
-        terminal.text(f"schema: {record['schema']}    config: {record['config']}")
-        terminal.text(f"next: look at the schema, then pygrade pipeline --config {record['config']} --out DIR")
+        terminal.text(f"schema, to be looked at: {record['schema']}    config: {record['config']}")
+    for line in ("", *record["summary"]):
+        terminal.text(line)

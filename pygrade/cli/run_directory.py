@@ -5,6 +5,7 @@
 
 import dataclasses
 import logging
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from typing import Any
 from pygrade._util.files import owner_of
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_bytes
+from pygrade.cli.file_paths import written_paths
 from pygrade.cli.option_list import fields_of
+from pygrade.config.option import default_of
 from pygrade.storage import Folder, Place, is_url
 from pygrade.stores import without_secret
 
@@ -45,21 +48,25 @@ def check_out(out: Place, command: str, data: Place | None = None) -> None:
         raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; want another for {command}")
 
 
-def to_table(options: Any) -> Table:
-    """The options of a run as a table of TOML. It has no null: none is left out if it is the default, else "none"."""
-    table = {}
-    for field, _ in fields_of(type(options)):
-        value = getattr(options, field.name)
+def to_table(options: Any, folder: Path | None = None, prefix: str = "") -> Table:
+    """The options of a run as a table of TOML. It has no null: none is left out if it is the default, else "none".
+
+    folder: of a file, to which paths are relative; None: they stay as they are.
+    """
+    table = Table()
+    for field, hint in fields_of(type(options)):
+        value, name = getattr(options, field.name), prefix + field.name
         if field.metadata.get("unless") and value == field.default:
             continue  # another option stood in its place
-        if value is not None or field.default is not None:
-            table[field.name] = "none" if value is None else _plain(value)
+        if dataclasses.is_dataclass(value):
+            table[field.name] = to_table(value, folder, f"{name}.")
+        elif value is not None or field.default is not None:
+            plain = "none" if value is None else _plain(value)
+            table[field.name] = plain if folder is None else written_paths(plain, name, hint, folder)
     return table
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_table(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -71,14 +78,35 @@ def _plain(value: Any) -> Any:
 
 def write_options(options: Any, command: str, out: Path) -> None:
     """The file with the options of a run in its directory."""
-    write_bytes(out / RECORD, to_toml(options, command).encode())
+    write_bytes(out / RECORD, to_toml(options, command, _folder(options, out)).encode())
 
 
-def to_toml(options: Any, command: str, **tables: Table) -> str:
-    """The options of a command as a TOML file, after other tables."""
-    own = {key: value for key, value in to_table(options).items() if key not in _OUTPUT}
+def _folder(options: Any, out: Path) -> Path | None:
+    """The folder of a run's file; None: it will be at a URL."""
+    return None if is_url(getattr(options, "out", out)) else out
+
+
+def to_toml(options: Any, command: str, folder: Path | None, **tables: Table) -> str:
+    """The options of a command as a TOML file in a folder (`to_table`), after other tables."""
+    own = {key: value for key, value in to_table(options, folder).items() if key not in _OUTPUT}
     text: str = require("tomli_w").dumps({**tables, command: own}, indent=2)
     return text
+
+
+def to_words(options: Any, command: str) -> str:
+    """The options of a command that are not the default, as a line that a shell takes."""
+    words, first = [], list[str]()
+    for field, _ in fields_of(type(options)):
+        value = getattr(options, field.name)
+        if value == default_of(field) or field.name in _OUTPUT:
+            continue
+        made = [f"{key}={item:g}" for key, item in value.items()] if isinstance(value, Mapping) else value
+        made = list(map(str, made)) if isinstance(made, tuple | list) else [str(made)]
+        if field.metadata.get("positional"):
+            first = made
+        else:
+            words += [f"--{field.name.replace('_', '-')}", *([] if value is True else made)]
+    return shlex.join(["pygrade", *command.split(), *first, *words])
 
 
 @contextmanager
@@ -86,7 +114,7 @@ def record_options(options: Any, command: str, out: Path) -> Iterator[None]:
     """Writes the options of a run into its directory; says first which ones differ from those of the run there."""
     path = out / RECORD
     if path.is_file():
-        for name, new, old in differences(to_table(options), stored_options(path)[1]):
+        for name, new, old in differences(to_table(options, _folder(options, out)), stored_options(path)[1]):
             logger.info(f"--{name.replace('_', '-')} is {format_value(new)}; the run in {out} has {format_value(old)}")
     else:
         write_options(options, command, out)

@@ -31,6 +31,7 @@ class Chart:
     marks: Mapping[float, str] = field(default_factory=dict)  # x of vertical lines
     points: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     across: str = "step"  # label of the horizontal axis
+    faint: str = ""  # name of a line to compare others with
     smooth: bool = False  # pale: the values, strong: their moving mean
 
 
@@ -63,11 +64,13 @@ def draw(chart: Chart) -> str:
             parts.append(f'<polyline class="pale line-{number}" points="{pale}"/>')
             values = moving_mean(values).tolist()
         line = f'points="{_points(x, y, zip(steps, values, strict=True))}"'
-        parts.append(f'<polyline class="line-{number}" {line}><title>{escape(name)}</title></polyline>')
+        kind = f"{'pale ' * (name == chart.faint)}line-{number}"
+        parts.append(f'<polyline class="{kind}" {line}><title>{escape(name)}</title></polyline>')
     for name, point in chart.points.items():
         across, up = x.at(point[0]), y.at(point[1])
         parts.append(f'<circle cx="{across}" cy="{up}" r="4"/>')
-        parts.append(f'<text x="{across + 7:g}" y="{up - 5:g}">{escape(name)}</text>')
+        side = f'x="{across - 7:g}" text-anchor="end"' if across > 0.8 * _WIDTH else f'x="{across + 7:g}"'
+        parts.append(f'<text {side} y="{up - 5:g}">{escape(name)}</text>')
     label = escape(f"{chart.title}: {chart.label}")
     head = f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
     return f"{head}{''.join(parts)}</svg>"

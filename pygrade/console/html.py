@@ -5,17 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from pygrade._util.html_table import Html, Table, escape, html_table
+from pygrade._util.text import distinct
 from pygrade.console.marks import interval_mark
 from pygrade.metrics.texts import lift_text
 
 Json = Mapping[str, Any]
 Facts = Sequence[tuple[str, str | Html]]
+LIGHTS = {"green": "fine", "yellow": "look at this", "red": "in the way"}  # of a section, in words
 
 
 @dataclass(frozen=True)
 class Section:
     """A heading, a paragraph that says what the reader sees, tables, and small print below them. `more` is HTML that a
-    page alone has: charts, lists to unfold.
+    page alone has: charts, lists to unfold. With a `line` that says what it comes to, the rest is behind a line to
+    click, and `light` (of `LIGHTS`) stands beside the heading.
     """
 
     title: str
@@ -23,12 +26,16 @@ class Section:
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     more: str = ""
+    line: str = ""
+    light: str = ""
 
     def html(self, name: str) -> str:
         """name: of the anchor."""
-        body = "".join(map(table, self.tables)) + notes(self.notes) + self.more
-        text = notes([self.text] if self.text else [])
-        return f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(self.title)}</h2>{text}{body}</section>'
+        body = notes([self.text] if self.text else []) + "".join(map(table, self.tables)) + notes(self.notes)
+        light = f'<span class="badge {self.light}">{LIGHTS[self.light]}</span>' if self.light else ""
+        line = f'<p class="line">{light}{escape(self.line)}</p>'
+        body = line + self.more + folded("figures", body) if self.line else body + self.more
+        return f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(self.title)}</h2>{body}</section>'
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Lead:
         badge = f'<span class="badge {self.kind}">{escape(self.kind)}</span>' if self.kind else ""
         small = "".join(f"<small>{escape(line)}</small>" for line in self.beside)
         verdict = f'<div id="verdict" class="verdict">{badge}<div><p>{escape(self.verdict)}</p>{small}</div></div>'
-        loud = "".join(f"<li>{escape(sentence)}</li>" for sentence in dict.fromkeys(self.warnings))
+        loud = "".join(f"<li>{escape(sentence)}</li>" for sentence in distinct(self.warnings))
         text = f'<p class="note">{self.text}</p>' if self.text else ""
         facts = "".join(f"<span>{escape(name)} <b>{escape(value)}</b></span>" for name, value in self.facts)
         parts = [

@@ -110,6 +110,8 @@ def _log_of(run: Path, data: str | None) -> Place:
         return run / "logs"
     if data is None and (options := run / "options.toml").is_file():
         data = tomllib.loads(options.read_text(encoding="utf-8")).get("train", {}).get("data")
+        scheme, _, place = (data or "").partition(":")
+        data = f"{scheme}:{run / place}" if place and not is_url(place) else data
     if data is None:
         raise ValueError(f"{run} does not say which log it was trained on; want --data logs:DIR")
     return parse_spec(data, ["logs"])[1]

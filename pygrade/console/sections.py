@@ -10,8 +10,10 @@ from pygrade.console import tables
 from pygrade.console.html import Json, Lead, Section, card, facts, folded
 from pygrade.console.marks import reach_of
 from pygrade.evaluation.replay import equal_metrics, judged_by, metric_titles, reinforcement_sentence
+from pygrade.evaluation.verdict import arm_name, plain_name
 from pygrade.policy.guardrails import LimitState
 
+_WHOSE = {True: "in-sample", False: "later requests", None: "these requests"}
 _REQUESTS = {True: "of the training", False: "held out", None: "of the log"}
 
 
@@ -27,8 +29,9 @@ def verdict_lead(
         return Lead(text, **_sentences(verdict), warnings=warnings)
     later, base = replay["later"], replay["baseline"]
     lifts = replay["lifts"].get(later["name"], {})
-    whose = later["name"] if later["served"] == later["name"] else f"{later['name']}, not served"
-    named = {metric: f"{whose}: {title} over {base}" for metric, title in metric_titles(replay["k"]).items()}
+    own, base = arm_name(later["name"], later["name"]), plain_name(base)
+    whose = f"{_WHOSE[later['in_sample']]}: {own}{'' if later['served'] == later['name'] else ', not served'}"
+    named = {metric: f"{whose}, {title} over {base}" for metric, title in metric_titles(replay["k"]).items()}
     reach = reach_of(lifts[metric] for metric in named if metric in lifts)
     shown = [
         ("requests", f"{replay['num_requests']:,} {_REQUESTS[later['in_sample']]}"),
@@ -40,7 +43,11 @@ def verdict_lead(
         card(name, lifts.get(metric), reach, replay["cannot_differ"].get(metric, "this ranking is the baseline"))
         for metric, name in named.items()
     ]
-    sentences = _sentences(verdict or replay["verdict"], later["text"])
+    verdict = verdict or replay["verdict"]
+    if (lift := verdict.get("lift")) and verdict.get("over"):
+        name = f"all requests, cross-fitted: value over {plain_name(verdict['over'])}"
+        cards.insert(0, card(name, lift, reach_of([lift])))
+    sentences = _sentences(verdict, later["text"])
     return Lead(text, **sentences, warnings=[*warnings, *replay["warnings"]], facts=shown, cards=cards)
 
 
@@ -90,6 +97,17 @@ def trust_section(trust: Json | None) -> list[Section]:
         f"mixture adds the standardized scores of its parts. Served: {trust['served']}."
     )
     return [Section("Cross-fitted value of the logged pages", text, [lifts]), *corrections]
+
+
+def brief_section(trust: Json | None) -> list[Section]:
+    """Lifts of the new ranking, of what the shop has and of simple rankings, on users who trained nothing."""
+    lifts = tables.trust_table(trust, brief=True)
+    if not trust or not lifts.rows:
+        return []
+    text = (
+        f"Lift of the value over {plain_name(trust['baseline'])}, cross-fitted by user; bounds at 95 % for all at once."
+    )
+    return [Section("What the logged pages would have earned", text, [lifts])]
 
 
 def guardrail_section(guardrails: Json) -> Section:

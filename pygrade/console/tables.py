@@ -7,6 +7,7 @@ from pygrade._util.html_table import Html, Table
 from pygrade.console.marks import bar, interval_mark, reach_of
 from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import metric_titles
+from pygrade.evaluation.verdict import arm_name, is_simple
 from pygrade.metrics.texts import bounds_text, lift_text, positive_text, rate_text, share_text, value_text
 
 Json = Mapping[str, Any]
@@ -21,15 +22,17 @@ def replay_table(replay: Json) -> Table:
     differing = [metric for metric in metrics if metric not in replay["cannot_differ"]]
     reaches = {metric: reach_of(estimates[metric] for estimates in replay["lifts"].values()) for metric in differing}
     rows: Rows = []
-    for arm, estimates in sorted(replay["rankers"].items(), key=lambda row: row[0] != replay["baseline"]):
-        lifts, row = replay["lifts"].get(arm, {}), list[str | Html]([arm])
+    served = replay["later"]["served"]
+    for name, estimates in sorted(replay["rankers"].items(), key=lambda row: row[0] != replay["baseline"]):
+        lifts, arm = replay["lifts"].get(name, {}), arm_name(name, served)
+        row: list[str | Html] = [arm]
         row += [positive_text(estimates[metric]) for metric in metrics]
         for metric in differing:
             mark = interval_mark(lifts[metric], reaches[metric], f"{arm}, {metric}") if lifts else Html("")
             row += [lift_text(lifts.get(metric)), mark]
         rows.append(row)
     heads = [head for metric in differing for head in (f"{metrics[metric]} lift", "interval")]
-    return Table(["ranking", *metrics.values(), *heads], rows, replay["later"]["served"])
+    return Table(["ranking", *metrics.values(), *heads], rows, arm_name(served, served))
 
 
 def prediction_table(replay: Json) -> Table:
@@ -79,13 +82,22 @@ def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
     return Table(["estimate", "value", "effective sample"], rows), warnings
 
 
-def trust_table(trust: Json | None) -> Table:
-    """Cross-fitted lifts of mixtures and baselines, the best first; without rows if there was no cross-fitting."""
+def trust_table(trust: Json | None, brief: bool = False) -> Table:
+    """Cross-fitted lifts of mixtures and baselines, the best first; without rows if there was no cross-fitting.
+
+    brief: of mixtures that which is served alone, or the best.
+    """
     lifts: dict[str, Any] = {} if not trust else trust["mixtures"] | trust["baselines"]
-    reach = reach_of(lifts.values())
+    if trust and trust.get("lift"):  # of the verdict, which the last requests make, too
+        lifts[trust["served"]] = trust["lift"]
     best = sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0))
-    rows: Rows = [[n, bounds_text(lift), interval_mark(lift, reach, n)] for n, lift in best]
-    return Table(["ranking", "lift", "interval"], rows, trust["served"] if trust else "")
+    served = trust["served"] if trust else ""
+    if new := [name for name, _ in best if not is_simple(name)]:
+        served = new[0] if brief and is_simple(served) else served
+    shown = {arm_name(name, served): lift for name, lift in best if not brief or is_simple(name) or name == served}
+    reach = reach_of(shown.values())
+    rows: Rows = [[name, bounds_text(lift), interval_mark(lift, reach, name)] for name, lift in shown.items()]
+    return Table(["ranking", "lift", "interval"], rows, arm_name(served, served))
 
 
 def tried_table(trust: Json | None) -> Table:

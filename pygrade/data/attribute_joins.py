@@ -55,7 +55,7 @@ def join_ids(entity: str, tables: Sequence[Attributes], events: Spill, writer: E
     dated rows the latest at or before the id's first event, of ids without events the last.
     """
     filled = [table for table in tables if table.spill.count]
-    with events.connect() as connection:
+    with events.connect(*(table.spill for table in filled)) as connection:
 
         def counts(query: str) -> tuple[int, ...]:
             return tuple(connection.execute(query).fetchall()[0])

@@ -62,12 +62,13 @@ class Spill:
         files = ", ".join(text(str(self._file(number))) for number in range(len(self.origins)))
         return f"read_parquet([{files}], filename = true)"
 
-    def connect(self) -> Any:
-        """A connection of DuckDB that puts into ``directory`` what does not fit into memory."""
-        connection = connect()
+    def connect(self, *others: "Spill") -> Any:
+        """A connection of DuckDB that reads these rows and others', and puts into ``directory`` what does not fit into
+        memory.
+        """
+        connection = connect(folders=[spill.directory for spill in (self, *others)])
         limit = max(_LEAST_MEMORY, self.rows * _ROW_BYTES >> 20)
         connection.execute(f"set memory_limit = '{limit}MiB'; set preserve_insertion_order = false")
-        connection.execute(f"set temp_directory = {text(str(self.directory / 'sort'))}")
         return connection
 
     def frames(self, order: Sequence[str], key: str, among: "pl.Series | None" = None) -> "Iterator[pl.DataFrame]":

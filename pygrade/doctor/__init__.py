@@ -2,6 +2,5 @@
 
 from pygrade.doctor.page import sheet_page
 from pygrade.doctor.sheet import log_sheet
-from pygrade.doctor.words import sheet_sections
 
-__all__ = ["log_sheet", "sheet_page", "sheet_sections"]
+__all__ = ["log_sheet", "sheet_page"]

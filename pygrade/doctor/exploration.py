@@ -92,11 +92,11 @@ def _lift_errors(logs: Logs, exponent: float, slots: int) -> Any:
     some = logs.select(evenly_spaced(logs.num_requests, _MAX_REQUESTS))
     rank = ranks(some.value_of(some.predictions), some.offsets, None)
     curve = propensity_curve(exponent, min(slots, logs.num_slots))
-    formula, scale = fusion_formula(PolicyConfig()), some.num_requests / logs.num_requests
-    plain = _half(some, curve, formula, rank, 0.0)
+    rewards = LoggedRewards.of(some, curve, fusion_formula(PolicyConfig()))
+    plain, scale = _half(rewards, rank), some.num_requests / logs.num_requests
 
     def half(error: float) -> float | None:
-        whole = _half(some, curve, formula, rank, error)
+        whole = _half(rewards.with_error(error), rank)
         if whole is None or plain is None:
             return None
         # more requests make the first part smaller, not the second: the exponent is one number
@@ -105,8 +105,8 @@ def _lift_errors(logs: Logs, exponent: float, slots: int) -> Any:
     return half
 
 
-def _half(logs: Logs, curve: Floats, formula: Any, rank: Any, error: float) -> float | None:
-    rewards = LoggedRewards.of(logs, curve, formula, error)
+def _half(rewards: LoggedRewards, rank: Any) -> float | None:
+    logs = rewards.logs
     if not rewards.shown.size or not bool(logs.value_of(logs.feedback)[rewards.shown].any()):
         return None
     lift = rewards.lifts({"": rank}, rewards.production)[""]

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pygrade._util.html_table import Table, escape
-from pygrade.console.html import Lead, Section
+from pygrade.console.html import Lead
 from pygrade.console.page import page
-from pygrade.doctor.words import WORTH_TEXT, sheet_sections, support_sentences
+from pygrade.doctor.words import last_lines, record_sections
 
 
 def sheet_page(record: Mapping[str, Any], title: str) -> str:
@@ -14,12 +13,7 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
     be left out.
     """
     sheet = record["sheet"]
-    sections = sheet_sections(sheet)
-    if record.get("contract"):
-        rows = [(name, column, what) for name, _, what, column in record["contract"]]
-        changed = record.get("changed") or ["Nothing was changed."]
-        columns = Table(("", "column", ""), rows, texts=3)
-        sections.append(Section("What each column was taken for", tables=[columns], notes=changed))
     loud = [*record.get("warned", []), *sheet["sentences"]]
-    lead = Lead(escape(WORTH_TEXT), sheet["headline"], beside=support_sentences(sheet), warnings=loud)
-    return page(title, lead, sections, scripted=False)
+    can, *rest = record.get("summary") or last_lines(sheet, "pygrade train --help")
+    lead = Lead("", can, beside=rest, warnings=loud)
+    return page(title, lead, record_sections(record), scripted=False)

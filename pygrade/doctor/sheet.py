@@ -10,6 +10,7 @@ from pygrade.config.training import RewardConfig
 from pygrade.correction.pages import can_fit, missing_shuffles
 from pygrade.doctor.exploration import exploration_worth
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
+from pygrade.doctor.words import FEW, few_sentence
 from pygrade.evaluation.abtest import plan_of_log
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, count_distinct
@@ -21,7 +22,6 @@ from pygrade.training.log_findings import given_parent, headline, log_findings, 
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 
 _QUANTILES = (0.1, 0.5, 0.9)
-_FEW = 5_000  # requests below which a policy learns little beyond its prior
 _PROBE = 2_000  # requests on which the logged weights are checked against the logged pages
 
 
@@ -40,8 +40,12 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     explored = _exploration(logs)
     size = _size(logs, users, days)
     clusters, copied, findings = clusters_of(logs), copied_share(logs), log_findings(logs)
+    faults = task_sentences(tasks, given_parent(logs))
+    faults += order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []
     return {
         "headline": headline(findings),
+        "findings": [tuple(finding) for finding in findings],
+        "prediction_faults": faults,
         "size": size,
         "users": _users(logs, clusters, copied),
         "missing": _missing(logs),
@@ -56,8 +60,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
         "trainable": not any(finding.keeps == "training" for finding in findings),
         "sentences": [
             *map(str, findings),
-            *task_sentences(tasks, given_parent(logs)),
-            *(order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []),
+            *faults,
             *_sentences(logs, size),
         ],
     }
@@ -185,6 +188,6 @@ def _sentences(logs: Logs, size: dict[str, Any]) -> list[str]:
         result.append(
             "no timestamps: the later part of the log is taken by its order, and tests cannot be planned in days"
         )
-    if logs.num_requests < _FEW:
-        result.append(f"{logs.num_requests:,} requests: below {_FEW:,} a policy learns little beyond the predictions")
+    if logs.num_requests < FEW:
+        result.append(few_sentence(logs.num_requests))
     return result

@@ -18,6 +18,7 @@ from pygrade.training.log_findings import FEW_EVENTS
 
 MIN_EVENTS = 100  # from which AUC and ratio are worth reading
 _RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by
+_EDGE_ROWS = 50_000  # that decide where groups of predictions begin
 _FAR = 2.0  # predicted over observed, or the inverse, that is called out
 
 
@@ -49,10 +50,20 @@ def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, A
             "page_auc": gauc(y, p, request).to_dict(),
             "over_order": over_order(logs, logs.predictions[:, t], logs.feedback[:, t], curve).to_dict(),
             "ece": ece(y, p) if binary else None,
+            "groups": _groups(y, p),
             "constant": bool(len(p) and p.min() == p.max()),
             "worth": float(logs.task_values[t]),
         }
     return facts
+
+
+def _groups(y: Floats, p: Floats) -> dict[str, list[float]]:
+    """Mean prediction and mean feedback of ten groups of about as many rows each, by prediction."""
+    edges = np.unique(np.quantile(p[:: len(p) // _EDGE_ROWS + 1], np.linspace(0.1, 0.9, 9))) if len(p) else p
+    group = np.searchsorted(edges, p, side="right")
+    rows = np.bincount(group)
+    means = ((np.bincount(group, amounts)[rows > 0] / rows[rows > 0]).tolist() for amounts in (p, y))
+    return dict(zip(("predicted", "observed"), means, strict=True))
 
 
 def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) -> Interval:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pygrade._util.html_table import Table
+from pygrade.console.charts import Chart, draw
 from pygrade.console.html import Section
 from pygrade.metrics.texts import lift_text, rate_text, value_text
 from pygrade.training.log_findings import rate_sentence
@@ -23,7 +24,9 @@ _SUPPORTS = {
     "value by position": "judge a ranking that no user has seen",
     "A/B test planning": "plan an A/B test",
 }
-WORTH_TEXT = "What the log can tell before anything is trained on it, and what would let it tell more."
+FEW = 5_000  # requests below which a policy learns little beyond its prior
+_FINE = 0.01  # lift in value that the users of a log find in a test
+_KEEPS = ("training", "verdict", "")  # of findings
 
 
 def support_sentences(sheet: Sheet) -> list[str]:
@@ -34,27 +37,61 @@ def support_sentences(sheet: Sheet) -> list[str]:
     sentences += [
         f"You can not {text}: {support['why']}." for text, support in entries.items() if not support["possible"]
     ]
-    lift = sheet["expected_value_over_order"]
-    if lift["high"] is not None and lift["low"] is not None:
-        half = f"{50 * (lift['high'] - lift['low']):.2g} %"
-        sentences.append(f"A ranking must be worth about {half} more or less than another for this log to show it.")
+    sentences += [f"{half[0].upper()}{half[1:]}."] if (half := half_sentence(sheet)) else []
     rate = rate_sentence(sheet["worth"])
     told = not rate or any(rate in sentence for sentence in sheet["sentences"])
     return sentences if told else [*sentences, f"{rate[0].upper()}{rate[1:]}."]
 
 
+def last_lines(sheet: Sheet, command: str) -> list[str]:
+    """Three lines: can one train, what limits it, the next command."""
+    kinds = {keeps: [f"{kind}: {text}" for kind, text, use in sheet["findings"] if use == keeps] for keeps in _KEEPS}
+    slots, few = sheet["propensity"], sheet["size"]["requests"] < FEW
+    unseen = f"nothing shows how often each slot is looked at, so no order that is new can be judged; {slots['needed']}"
+    can = "yes"
+    if kinds["training"]:
+        can = f"not yet ({kinds['training'][0].rstrip('.')})"
+    elif kinds["verdict"]:
+        can = "yes, but nothing is proven until what limits it is mended"
+    limits = [
+        *kinds["verdict"],
+        *([unseen] if slots["source"] == "none" else []),
+        *([few_sentence(sheet["size"]["requests"])] if few else []),
+        *kinds[""],
+        half_sentence(sheet),
+        "nothing that the log shows",
+    ]
+    limit = next(filter(None, limits)).rstrip(".")
+    return [f"You can train: {can}.", f"What limits it: {limit}.", f"Next command: {command}"]
+
+
+def few_sentence(requests: int) -> str:
+    return f"{requests:,} requests: below {FEW:,} a policy learns little beyond the predictions"
+
+
+def half_sentence(sheet: Sheet) -> str:
+    """The least difference that the log shows; empty if it is unknown."""
+    lift = sheet["expected_value_over_order"]
+    if lift["high"] is None or lift["low"] is None:
+        return ""
+    half = f"{50 * (lift['high'] - lift['low']):.2g} %"
+    return f"a ranking must be worth about {half} more or less than another for this log to show it"
+
+
 def size_sentence(sheet: Sheet) -> str:
-    size, explored = sheet["size"], sheet["exploration"]
+    size = sheet["size"]
     days = "" if size["days"] is None else f" on {size['days']:,} days"
+    lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
+    where = "unknown slots" if size["slots"] is None else f"{size['slots']} slots"
+    return f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {where}."
+
+
+def exploration_sentence(sheet: Sheet) -> str:
+    explored, slots = sheet["exploration"], sheet["propensity"]
     shares = [f"{100 * explored['shares'][kind]:.3g} % {kind}" for kind in ("shuffle", "dirichlet")]
     told = ", ".join(shares) if explored["logged"] else "no exploration column"
-    slots = sheet["propensity"]
-    propensity = "unknown" if slots["source"] == "none" else slots["note"]
-    where = "unknown slots" if size["slots"] is None else f"{size['slots']} slots"
-    lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
     return (
-        f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {where}; "
-        f"{size['items']:,} items; exploration: {told}. Slot propensity: {propensity}."
+        f"Explored: {told}. How often a slot is looked at: {'unknown' if slots['source'] == 'none' else slots['note']}."
     )
 
 
@@ -69,19 +106,96 @@ def user_sentence(sheet: Sheet) -> str:
     )
 
 
+def record_sections(record: Mapping[str, Any]) -> list[Section]:
+    """The sections of a table's columns, if the record of `sheet_page` has them, and of its sheet."""
+    if not record.get("contract"):
+        return sheet_sections(record["sheet"])
+    rows = [(name, column, what) for name, _, what, column in record["contract"]]
+    left = sum(name == "left out" for name, *_ in rows)
+    read = sum(column not in ("none", "missing") for _, column, _ in rows) - left
+    guessed = ", ".join(record.get("guessed", ()))
+    columns = Section(
+        "What each column was taken for",
+        tables=[Table(("", "column", ""), rows, texts=3)],
+        notes=record.get("changed") or ["Nothing was changed."],
+        line=f"{read} columns are read, {left} left out.{f' Guessed: {guessed}.' if guessed else ''}",
+        light=_light(False, bool(guessed or record.get("warned"))),
+    )
+    return [columns, *sheet_sections(record["sheet"])]
+
+
 def sheet_sections(sheet: Sheet) -> list[Section]:
-    """The figures of a sheet, for its page and for the terminal."""
+    """The figures of a sheet, each with a light and a line on what they come to, for its page and for the terminal."""
     estimates = [(name, "yes" if e["possible"] else "no", e["why"]) for name, e in sheet["estimates"].items()]
     judgment = ("judgment", "possible", "what it says, or why not")
     task = ("task", "events", "rate or mean", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
     worth = ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost")
     plan = ("metric", "per request", "users for 1 %", "with CUPED", "the log's users find")
+    facts, faults, value = sheet["tasks"].values(), sheet["prediction_faults"], sheet["plan"]["value"]
+    turned = any(fact["constant"] or (fact["auc"]["high"] or 1.0) < 0.5 for fact in facts)
+    right = "Each fits the events, and orders items better than chance."
+    known, least = sheet["propensity"]["source"] != "none", value["detectable_lift"]
+    found = "The log has too few users, or too few days, to plan a test."
+    if least is not None:
+        found = f"A test of the log's users, as long as the log, finds a lift of {100 * least:.2g} % in value."
+    replay, by_slot = (sheet["estimates"][name]["possible"] for name in ("replay", "value by position"))
+    few = sheet["size"]["requests"] < FEW
     return [
-        Section("What this log can tell", size_sentence(sheet), [Table(judgment, estimates, texts=3)]),
-        Section("Predictions beside feedback", TASK_TEXT, [Table((*task, "over the order"), task_rows(sheet))]),
-        Section("What exploration would buy", worth_text(sheet), [Table(worth, worth_rows(sheet))]),
-        Section("A/B test for 1 %", user_sentence(sheet), [Table(plan, plan_rows(sheet))]),
+        Section(
+            "What this log can tell",
+            " ".join(support_sentences(sheet)),
+            [Table(judgment, estimates, texts=3)],
+            line=size_sentence(sheet),
+            light=_light(not replay, few or not by_slot),
+        ),
+        Section(
+            "Predictions beside feedback",
+            TASK_TEXT,
+            [Table((*task, "over the order"), task_rows(sheet))],
+            more=draw(calibration_chart(sheet)),
+            line=" ".join(f"{fault[0].upper()}{fault[1:]}." for fault in faults) or right,
+            light=_light(turned, bool(faults)),
+        ),
+        Section(
+            "What exploration would buy",
+            worth_text(sheet),
+            [Table(worth, worth_rows(sheet))],
+            line=exploration_sentence(sheet),
+            light=_light(False, not known),
+        ),
+        Section(
+            "A/B test for 1 %",
+            user_sentence(sheet),
+            [Table(plan, plan_rows(sheet))],
+            line=found,
+            light=_light(least is None, least is not None and least > _FINE),
+        ),
     ]
+
+
+def _light(red: bool, yellow: bool) -> str:
+    return "red" if red else "yellow" if yellow else "green"
+
+
+def calibration_chart(sheet: Sheet) -> Chart:
+    """Events of the shown rows in groups by prediction, both in multiples of their task's mean."""
+    lines = {
+        task: (
+            [value / fact["mean_prediction"] for value in fact["groups"]["predicted"]],
+            [value / fact["rate"] for value in fact["groups"]["observed"]],
+        )
+        for task, fact in sheet["tasks"].items()
+        if fact["rate"] > 0 and fact["mean_prediction"] > 0
+    }
+    most = max((x[-1] for x, _ in lines.values()), default=1.0)
+    return Chart(
+        "Do predictions come true?",
+        "happened, times the mean",
+        lines | {"as predicted": ([0.0, most], [0.0, most])},
+        points={name: (x[-1], y[-1]) for name, (x, y) in lines.items()},
+        across="predicted, times the mean (pale line: exact)",
+        faint="as predicted",
+    )
 
 
 def task_rows(sheet: Sheet) -> Rows:

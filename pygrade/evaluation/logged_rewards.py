@@ -26,7 +26,7 @@ items: they serve as a check for targets close to production. Both are clipped a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -72,6 +72,12 @@ class LoggedRewards:
     def of(cls, logs: Logs, curve: Floats, formula: Mapping[str, Any], exponent_error: float = 0.0) -> "LoggedRewards":
         """formula: how production's weights rank, see `fusion_formula`."""
         return cls(logs, curve, logging_policy(logs, formula), exponent_error)
+
+    def with_error(self, exponent_error: float) -> "LoggedRewards":
+        """These estimates under another error of the exponent, on which model and looks do not depend."""
+        other = replace(self, exponent_error=exponent_error)
+        vars(other).update({name: getattr(self, name) for name in ("events", "model", "logged", "shown")})
+        return other
 
     @cached_property
     def events(self) -> Floats32:
@@ -139,10 +145,10 @@ class LoggedRewards:
             result.append(_View(curve, expected, rewards - scale * predicted, scale))
         return tuple(result)
 
-    def values(self, rank: Array, view: int = 0) -> Floats:
-        """v_c [R] of an order for each clip [len(CLIPS)]."""
+    def values(self, rank: Array, view: int = 0, browsed: Floats | None = None) -> Floats:
+        """v_c [R] of an order for each clip [len(CLIPS)]; browsed [M] of the order, if it is known."""
         curve, expected, residual, scale = self.views[view]
-        target = position.slot_discount(rank, curve) * self.browsed(rank)
+        target = position.slot_discount(rank, curve) * (self.browsed(rank) if browsed is None else browsed)
         rows, count = np.flatnonzero(target), self.logs.num_requests
         model = scale * np.bincount(self._request[rows], target[rows] * self.model[rows], count)
         ratio, request = target[self.shown] / expected, self._request[self.shown]
@@ -150,27 +156,33 @@ class LoggedRewards:
 
     def estimate(self, rank: Array) -> OffPolicyEstimate:
         """The value per request of an order."""
-        values = self.values(rank)
+        browsed = self.browsed(rank)
+        values = self.values(rank, 0, browsed)
         means = values.mean(1)
-        shifts = [self.values(rank, view).mean(1) - means for view in range(1, len(self.views))]
-        return self._best_clip(means, values - means[:, None], shifts, [rank])
+        shifts = [self.values(rank, view, browsed).mean(1) - means for view in range(1, len(self.views))]
+        return self._best_clip(means, values - means[:, None], shifts, [(rank, browsed)])
 
     def lifts(self, ranks: Mapping[str, Array], baseline: Array) -> dict[str, OffPolicyEstimate]:
         """Each order's value over that of the baseline, - 1, paired by request."""
-        views = range(len(self.views))
-        old = [self.values(baseline, view) for view in views]
+        views, browsed = range(len(self.views)), self.browsed(baseline)
+        old = [self.values(baseline, view, browsed) for view in views]
         result = {}
         for name, rank in ranks.items():
-            new = [self.values(rank, view) for view in views]
+            own = self.browsed(rank)
+            new = [self.values(rank, view, own) for view in views]
             lift, *others = [v.mean(1) / b.mean(1) - 1 for v, b in zip(new, old, strict=True)]
             influences = (new[0] - (1 + lift)[:, None] * old[0]) / old[0].mean(1)[:, None]
-            result[name] = self._best_clip(lift, influences, [other - lift for other in others], [rank, baseline])
+            result[name] = self._best_clip(
+                lift, influences, [other - lift for other in others], [(rank, own), (baseline, browsed)]
+            )
         return result
 
     def _best_clip(
-        self, values: Floats, influences: Floats, shifts: list[Floats], ranks: list[Array]
+        self, values: Floats, influences: Floats, shifts: list[Floats], orders: list[tuple[Array, Floats]]
     ) -> OffPolicyEstimate:
-        """The best estimate of [C] by clip with influences [C, R]; shifts: of [C] by a standard error of the curve."""
+        """The best estimate of [C] by clip with influences [C, R]; shifts: of [C] by a standard error of the curve;
+        orders: ranks, and what is `browsed` of them.
+        """
         requests, cluster = self.logs.num_requests, clusters_of(self.logs)
         sums = np.stack([np.bincount(cluster, row) for row in influences])
         covariance = sums @ sums.T / requests**2 * sums.shape[1] / max(sums.shape[1] - 1, 1)
@@ -178,8 +190,8 @@ class LoggedRewards:
         reach = intervals.student_t(intervals.effective_number(cluster) - 1) * error
         result = Interval(float(values[best]), error, float(values[best]) - reach, float(values[best]) + reach)
         sizes, largest, reasons = [], 0.0, []
-        for rank in ranks:
-            target = position.slot_discount(rank, self.curve) * self.browsed(rank)
+        for rank, browsed in orders:
+            target = position.slot_discount(rank, self.curve) * browsed
             ratio = np.minimum(target[self.shown] / self.views[0].expected, CLIPS[best])
             sizes.append(effective_sample_size(ratio) / max(len(ratio), 1) * requests)
             largest = max(largest, float(ratio.max(initial=0.0)))

@@ -35,8 +35,8 @@ def ranks(scores: Array, offsets: Array, mask: Bools | None = None) -> Ints:
     """
     sizes = np.diff(offsets)
     request = np.repeat(np.arange(len(sizes)), sizes)
-    outside = np.zeros(len(scores), bool) if mask is None else ~mask
-    order = np.lexsort((-scores, outside, request))  # stable: equal scores keep the order of their index
+    keys = (-scores, request) if mask is None else (-scores, ~mask, request)
+    order = np.lexsort(keys)  # stable: equal scores keep the order of their index
     result = np.empty(len(scores), np.int64)
     result[order] = np.arange(len(scores)) - np.repeat(offsets[:-1], sizes)
     return result

@@ -17,6 +17,7 @@ from pygrade.evaluation.arms import (
     LOGGED_ORDER,
     PRODUCTION,
     PRODUCTION_SCORE,
+    SERVED,
     STATIC,
 )
 from pygrade.evaluation.plan_readings import items_compete, plan_readings
@@ -182,6 +183,17 @@ def plain_name(name: str) -> str:
     if name in _PRODUCTION:
         return "your pages"
     return f"calibrated {EXPECTED_VALUE}" if name == EXPECTED_VALUE_CALIBRATED else name
+
+
+def arm_name(name: str, served: str) -> str:
+    """An arm's name in a table, in terms of the new ranking and of what the shop has; served: the arm that is served.
+
+    >>> [arm_name(name, "0.4 stage 1 + 0.6 corrected expected value") for name in ("GRADE", "logged order", "served")]
+    ['variant: GRADE', 'what you have (logged order)', 'new ranking']
+    """
+    if name in _PRODUCTION:
+        return f"what you have ({name})"
+    return plain_name(name) if is_simple(name) else "new ranking" if name in (served, SERVED) else f"variant: {name}"
 
 
 def cost_of(name: str, lift: Interval) -> str:

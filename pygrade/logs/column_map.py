@@ -204,6 +204,10 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
     taken = _taken(result)
     free = [name for name in table.names if name not in taken and table.has_kind(name, (*_NUMBERS, "empty"))]
     predictions = {name: predicted_task(name) for name in free if predicted_task(name)}
+    for name, task in predictions.items():  # order_gbm_score beside ordered: a ranker's score of order
+        of_rankers = task.rpartition("_")[0]
+        if of_rankers and not any(is_feedback(n, task) for n in free):
+            predictions[name] = of_rankers if any(is_feedback(n, of_rankers) for n in free) else task
     stated = result.tasks_alone
     for task in [*stated, *dict.fromkeys(predictions.values())]:
         prediction_columns = [name for name, other in predictions.items() if other == task and name not in result.used]
@@ -225,6 +229,9 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
         result.take(f"p_{task}", lone.pop(), ONLY)
     _order_tasks(table, result)
     for name in lone:
+        if f"y_{predictions[name]}" in result.roles:
+            result.odd.append(f"{name!r} is another prediction of {predictions[name]!r}: an input alone")
+            continue
         result.odd.append(
             f"{name!r} looks like a prediction, but no feedback goes with it: an input alone; TASK=COLUMN names its "
             "feedback"

@@ -331,7 +331,7 @@ def _events(
         result["feedback"] = np.stack(feedback, 1)
     scales = finder.scales
     if tasks and len(scales) == len(tasks):
-        values = np.stack([raw.values for raw in raw_predictions], 1)
+        values = np.stack([raw.values for raw in raw_predictions], 1, dtype=np.float32)
         result["predictions"] = read_predictions(scales, [raw.task for raw in raw_predictions], values)
         if logged is not None:
             kept = {task: scale for task, scale in logged.items() if task in tasks}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Bools, Floats, Ints
 from pygrade.logs.arrays import evenly_spaced
 
+_SINGULAR = 1e-10  # of the largest eigenvalue: columns of two values have a rank like themselves
 _FEW = 20  # events, rows without one, or events out of order, below which nothing is said
 _MOST_ROWS = 50_000  # that are looked at, evenly spread
 _SURE_AUC, _SURE_CORRELATION = 0.99, 0.99
@@ -215,12 +216,10 @@ def _residuals(y: Floats, columns: Sequence[Floats], root: Floats) -> list[Float
     """Residuals of y [n, k] by a constant, then also by the curve of the first column [n], and so on; rows are weighted
     by the squares of ``root`` [n].
     """
-    result, x = [], np.empty((len(y), 0))
-    for basis in (np.ones((len(y), 1)), *map(_curve, columns)):
-        x = np.hstack([x, basis])
-        q = np.linalg.qr(x * root[:, None])[0]
-        result.append(np.asarray(y * root[:, None] - q @ (q.T @ (y * root[:, None]))))
-    return result
+    x = np.hstack([np.ones((len(y), 1)), *map(_curve, columns)]) * root[:, None]
+    y, sizes = y * root[:, None], range(1, x.shape[1] + 1, 3)
+    square, product = x.T @ x, x.T @ y
+    return [y - x[:, :n] @ (np.linalg.pinv(square[:n, :n], _SINGULAR, True) @ product[:n]) for n in sizes]
 
 
 def _curve(column: Floats) -> Floats:

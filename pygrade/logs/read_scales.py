@@ -1,5 +1,6 @@
 """Predictions of a table on their scales: probabilities and amounts, or what is stated."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,13 +9,18 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Bools, Floats
 from pygrade.logs.conversion import ImportNotes, refuse
-from pygrade.logs.prediction_scale import MARGIN, PredictionScale, is_binary, read_predictions
+from pygrade.logs.prediction_scale import MARGIN, Kind, PredictionScale, is_binary, read_predictions
 from pygrade.logs.table import Table
 from pygrade.metrics.isotonic import isotonic_rates
 
 _ROUNDS = 5  # slots and rates by turns
 _PRIOR = 10.0  # mean events that pull a slot's rate towards all slots'
 _LEAST = 0.01  # share of the mean rate that stands below every rate of a score's map
+_NAMED: dict[Kind, set[str]] = {  # scale → words in the name of a column
+    "logit": {"logit", "logits", "logodds"},
+    "percent": {"percent", "percentage", "pct", "prozent"},
+}
+_NEAR = 10.0  # predicted over observed events, or the inverse, on the scale of a name
 _NOTES = {
     "percent": "percentages, now {}",
     "logit": "logits, now {} (sigmoid)",
@@ -84,7 +90,9 @@ class ScaleReader:
 
     def read(self, raw: RawPredictions, stated: PredictionScale | None = None) -> None:
         """Reads a task on the scale stated, else as probabilities or amounts; ValueError asks for it if it is none."""
-        scale, (low, high) = self._plain(raw) if stated is None else stated, raw.range
+        scale, (low, high) = (_by_name(raw) or self._plain(raw)) if stated is None else stated, raw.range
+        if stated is None and scale.kind != "probability":
+            self._notes.guessed.append(f"{raw.task}={scale.kind} in --scale (by its name)")
         if not scale.column:  # else of another table
             scale = replace(scale, amount=raw.amount, column=raw.column, low=low, high=high)
         if scale.kind == "score" and not scale.x:
@@ -128,6 +136,21 @@ class ScaleReader:
                 "want a score that is higher where there are more of them"
             )
         return replace(scale, x=x, y=y)
+
+
+def _by_name(raw: RawPredictions) -> PredictionScale | None:
+    """The scale that the column's name has, if its values can be no probabilities, and on it are about as many as the
+    events.
+    """
+    (low, high), words = raw.range, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", raw.column)
+    for kind, names in _NAMED.items():
+        if raw.amount or (low >= 0 and high <= 1 + MARGIN) or names.isdisjoint(map(str.lower, words)):
+            continue
+        scale = PredictionScale(kind)
+        values, events = raw.read(scale)[raw.shown], raw.events[raw.shown].sum()
+        if values.min(initial=0) >= 0 and values.max(initial=0) <= 1 + MARGIN:
+            return scale if events / _NEAR <= values.sum() <= events * _NEAR else None
+    return None
 
 
 def fit_map(scores: Floats, events: Floats, slot: Array, amount: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:

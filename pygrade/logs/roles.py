@@ -93,7 +93,9 @@ HARM = (
     "cancel",
 )  # tasks that are worth -1, unless one says more
 
-_PREDICTION = re.compile(r"(?:p|pred|predicted|prob)_(\w+)|(\w+)_(?:score|pred|prediction|prob|probability|model)")
+_PREDICTION = re.compile(
+    r"(?:p|pred|predicted|prob)_(\w+)|(\w+)_(?:score|pred|prediction|prob|probability|logit|model)"
+)
 _CATEGORY = re.compile(r"(?:.*[\W_]|.*[a-z](?=[A-Z]))?(?i:(?:sub_?)?(?:category|brand|class|genre)(?:_?(?:id|code))?)")
 _FEEDBACK = re.compile(r"(?:y|is|has|was|did)_(\w+)")
 

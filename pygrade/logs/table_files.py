@@ -5,9 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.alive import doing
 from pygrade._util.optional_imports import require
-from pygrade._util.text import one_line
+from pygrade._util.text import one_line, printable
 from pygrade.logs import table_formats
+from pygrade.logs.packed_files import PACKED, check_parquet
 from pygrade.logs.problems import Source
 from pygrade.logs.text_files import read_csv, read_json
 from pygrade.logs.text_times import are_time_texts
@@ -15,7 +17,6 @@ from pygrade.storage import Place, download, visible_files
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
 JSON, ARROW = (".jsonl", ".ndjson", ".json"), (".arrow", ".feather", ".ipc")
-_PACKED = (".gz", ".zst")
 
 
 def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
@@ -30,6 +31,7 @@ def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
     ValueError names a file that cannot be read, and why.
     """
     named_tables = [named_table for path in paths for named_table in _tables(path, query, len(paths) == 1)]
+    require("pyarrow").default_memory_pool().release_unused()  # of decompression
     if not named_tables:
         raise ValueError("files is empty; want at least one file")
     names = list(dict.fromkeys(name for _, name, _ in named_tables))
@@ -139,17 +141,19 @@ def _partitioned(tables: list[Any], folders: list[Path]) -> list[Any]:
 
 def _kind(path: Path) -> str:
     """The suffix that names the format."""
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _PACKED]
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]
     return suffixes[-1] if suffixes else ""
 
 
 def _read(path: Path) -> Any:
+    doing(f"reading {printable(path.name)}")
     pa, kind = require("pyarrow"), _kind(path)
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty")
     try:
         if kind in PARQUET:
             with require("pyarrow.parquet").ParquetFile(path) as file:
+                check_parquet(path, file.metadata)
                 return file.read()
         if kind in CSV:
             return read_csv(path)
@@ -158,7 +162,7 @@ def _read(path: Path) -> Any:
         if kind in ARROW:
             return require("pyarrow.feather").read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        if str(error).startswith(f"{path}, line "):
+        if str(error).startswith((f"{path}, line ", f"{path} unpacks")):
             raise
         raise ValueError(f"{path} is not a complete {kind} file: {one_line(error)}") from error
     suffixes = ", ".join((*PARQUET, *CSV, *JSON, *ARROW, *table_formats.DUCKDB))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
-from pygrade._util.sql import connect
+from pygrade._util.sql import connect, quoted
 from pygrade._util.text import one_line
 from pygrade.storage import Folder, Place, download, is_url
 
@@ -138,13 +138,13 @@ def read_duckdb(path: Path, query: str = "") -> tuple[Any, str]:
         listed = (
             "select table_schema, table_name from information_schema.tables where table_catalog = current_database()"
         )
-        quoted = [".".join(f'"{identifier}"' for identifier in row) for row in connection.execute(listed).fetchall()]
-        names = sorted(name.replace('"main".', "").replace('"', "") for name in quoted)
+        rows = sorted(connection.execute(listed).fetchall())
+        names = [name if schema == "main" else f"{schema}.{name}" for schema, name in rows]
         if not query and len(names) != 1:
             has = f"the tables {', '.join(names)}" if names else "no table"
             raise ValueError(f"{path} has {has}; want a query, e.g. --query 'select * from {(names or ['feed'])[0]}'")
         what = "query" if query else f"table {names[0]}"
-        relation = connection.sql(query or f"select * from {quoted[0]}")
+        relation = connection.sql(query or f"select * from {'.'.join(map(quoted, rows[0]))}")
         if relation is None:
             raise ValueError(f"{path}: query is {query!r}, which has no rows; want a select")
         return relation.to_arrow_table(), f"{path.name}, {what}"

@@ -13,12 +13,15 @@ from pygrade._util.optional_imports import require
 from pygrade._util.sql import connect, quoted
 from pygrade._util.sql import text as sql_text
 from pygrade._util.text import one_line, shortened
+from pygrade.logs.packed_files import check_text
 
 _DELIMITERS = (",", ";", "\t", "|")
 _NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None", "\\N")
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
 _WHOLE = r"[+-]?(0|[1-9]\d{0,17})"  # a leading zero makes a code of it: 07 and 7 are two
 _DECIMAL = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?"
+_FORMS = {"bigint": _WHOLE, "double": f"(?i){_DECIMAL}"}  # type → form of its values, the narrowest first
+_SAMPLE = 20_000  # rows that rule types out
 _FAULT = re.compile(
     r"CSV Error on Line: (\d+)\n(?:Original Line: (.*?)\n)?(Expected|Value|Invalid|Maximum)([^\n]*)", re.S
 )
@@ -39,6 +42,7 @@ class TextTable:
         """The table of a file; not given, the delimiter is the most frequent of the first line. ValueError if the file
         has no names of columns, or one twice.
         """
+        check_text(path)
         with require("pyarrow").input_stream(str(path)) as stream:
             start = stream.read(1 << 16)
         encoding = "utf-16" if start[:2] in _WIDE else "utf-8"
@@ -86,28 +90,33 @@ class TextTable:
     def empty(self) -> Any:
         """An Arrow table with the columns of `typed_batches`, and no row."""
         pa = require("pyarrow")
-        with connect() as connection:
+        with connect(files=[self.path]) as connection:
             return pa.table(connection.sql(f"select * from ({self._typed()}) limit 0").to_arrow_table())
 
     def _typed(self) -> str:
         nulls = ", ".join(map(sql_text, _NULLS))
         filled = {name: f"case when {quoted(name)} not in ({nulls}) then {quoted(name)} end" for name in self.names}
-        tests = [
-            f"coalesce(bool_and(regexp_full_match({value}, {sql_text(form)})), false)"
-            for value in filled.values()
-            for form in (_WHOLE, f"(?i){_DECIMAL}")
-        ]
-        (batch,) = self._read(f"select [{', '.join(tests)}] from {self.source}", 1)
-        fits = batch.column(0)[0].as_py()
-        pairs = zip(fits[::2], fits[1::2], strict=True)
-        types = ["bigint" if whole else "double" if decimal else "varchar" for whole, decimal in pairs]
-        casts = [f"({value})::{t} as {quoted(name)}" for (name, value), t in zip(filled.items(), types, strict=True)]
+
+        def fits(tests: Sequence[tuple[str, str]], source: str) -> list[bool | None]:
+            """The tests, each of a column and a type, that all values pass; None: there is no value."""
+            matches = (f"bool_and(regexp_full_match({filled[name]}, {sql_text(_FORMS[t])}))" for name, t in tests)
+            (batch,) = self._read(f"select [{', '.join(matches)}] from {source}", 1)
+            result: list[bool | None] = batch.column(0)[0].as_py()
+            return result
+
+        tests = [(name, t) for name in self.names for t in _FORMS]
+        of_sample = dict(zip(tests, fits(tests, f"(select * from {self.source} limit {_SAMPLE})"), strict=True))
+        possible = {name: [t for t in _FORMS if of_sample[name, t] is not False] for name in self.names}
+        types = dict.fromkeys(self.names, "varchar")
+        while tests := [(name, left.pop(0)) for name, left in possible.items() if left and types[name] == "varchar"]:
+            types |= {name: t for (name, t), fit in zip(tests, fits(tests, self.source), strict=True) if fit}
+        casts = [f"({value})::{types[name]} as {quoted(name)}" for name, value in filled.items()]
         return f"select {', '.join(casts)} from {self.source}"
 
     def _read(self, query: str, rows: int) -> Iterator[Any]:
         duckdb = require("duckdb")
         try:
-            with connect() as connection:
+            with connect(files=[self.path]) as connection:
                 yield from connection.sql(query).to_arrow_reader(rows)
         except (duckdb.Error, OSError) as error:
             raise self._named(error) from None
@@ -167,6 +176,7 @@ def read_csv(path: Path) -> Any:
 def read_json(path: Path) -> Any:
     """The Arrow table of a file with an object a line, or of one list of objects."""
     pa = require("pyarrow")
+    check_text(path)
     with pa.input_stream(str(path)) as stream:
         begin = stream.read(64).lstrip()[:1]
     if begin == b"[":

@@ -69,8 +69,8 @@ def _of_task(y: Floats, p: Floats, users: Ints | None) -> TaskMetrics:
 def ece(labels: NDArray[np.floating], predictions: NDArray[np.floating], groups: int = 20) -> float:
     """Expected calibration error: mean |mean prediction - rate| over ``groups`` groups of as many rows each."""
     order = np.argsort(predictions, kind="stable")
-    values, tie = np.unique(predictions[order], return_inverse=True)
-    rows = np.bincount(tie, minlength=len(values))
+    new = np.diff(predictions[order], prepend=np.nan) != 0  # equal predictions are one tie
+    tie, rows = np.cumsum(new) - 1, np.diff(np.append(np.flatnonzero(new), len(order)))
     middle = np.cumsum(rows) - rows / 2  # equal predictions stay together
     group = (middle * groups / len(order)).astype(np.int64).clip(0, groups - 1)[tie]
     gap = np.bincount(group, weights=predictions[order].astype(np.float64) - labels[order], minlength=groups)

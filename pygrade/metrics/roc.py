@@ -44,7 +44,7 @@ def _beaten(positive: Bools, scores: Array, group: Array) -> tuple[Array, Array,
     groups = int(group.max(initial=-1)) + 1
     positives = np.bincount(group[positive], minlength=groups)
     negatives = np.bincount(group[~positive], minlength=groups)
-    order = np.lexsort((scores, group))
+    order = np.argsort(scores, kind="stable") if groups < 2 else np.lexsort((scores, group))
     new_group = np.diff(group[order], prepend=-1) != 0
     tie = np.cumsum(new_group | (np.diff(scores[order], prepend=np.nan) != 0)) - 1  # id of each run of equal scores
     result = np.empty(len(scores))

@@ -1,12 +1,12 @@
 """Training: check the rows, train with early stopping, train again on more rows, calibrate on rows never seen."""
 
-import logging
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from pygrade._util.progress import sometimes
 from pygrade._util.threads import torch_threads
 from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.streamed import LabelHistogram
@@ -20,8 +20,6 @@ from pygrade.mtl.timeline import Timeline
 from pygrade.workers.group import Group
 
 _CHUNK = 8192  # rows that are evaluated at a time
-
-logger = logging.getLogger("pygrade")
 
 
 @torch_threads(1)
@@ -118,14 +116,14 @@ def _train(
             loss = _pass(module, optimizer, window, positive_weight, config, group)
             _check_finite(group.sum(loss), config)
             if stop is None:
-                logger.info("mtl: pass %d of %d over %d rows", epoch + 1, epochs, stats.rows)
+                sometimes(f"mtl: pass {epoch + 1} of {epochs} over {stats.rows} rows")
             else:
                 seen = _histogram(module, stop, tasks, config, group)
                 base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
                 aucs.append(float(np.average(seen.auc(), weights=seen.rarer())))
                 losses.append(float(np.mean(seen.log_loss() / base)))
-                report = "mtl: pass %d, validation AUC %.4f, loss %.4f of the base rate's"
-                logger.info(report, epoch + 1, aucs[-1], losses[-1])
+                loss_text = f"loss {losses[-1]:.4f} of the base rate's"
+                sometimes(f"mtl: pass {epoch + 1}, validation AUC {aucs[-1]:.4f}, {loss_text}")
                 if aucs[-1] >= max(aucs):
                     best, best_state = epoch, _copy(module)
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pygrade import mtl
 from pygrade._util.optional_imports import require
+from pygrade._util.progress import progress_disabled
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSchema, default_schema, find_leaks, materialize
@@ -52,7 +53,8 @@ def make_features(
 
 def check_leaks(log: EventLog, schema: FeatureSchema, config: PipelineConfig) -> dict[str, Any]:
     """The features that change with events after their request."""
-    leaks = find_leaks(log, schema, config.leak_checks, config.seed, _LEAK_ROWS)
+    with progress_disabled():  # of features made again and again
+        leaks = find_leaks(log, schema, config.leak_checks, config.seed, _LEAK_ROWS)
     return {"moments": config.leak_checks, "rows": _LEAK_ROWS, "leaks": [asdict(leak) for leak in leaks]}
 
 

@@ -74,11 +74,11 @@ def fill_store(address: str, models: Models, log: EventLog, features: FeatureSet
     """Makes a store serve everything up to the end of the log as ``version``, unless it does already."""
     with open_store(address, create=True) as store:
         if store.current() == version:
-            logger.info("store: serves version %s already", version)
+            logger.debug("store: serves version %s already", version)
             return
         if version in store.versions() and store.versions()[version] != "filling":
             store.drop(version)  # it is of the time before another version took its place
-        logger.info("store: filling version %s", version)
+        logger.debug("store: filling version %s", version)
         center = FeatureCenter(models.schema, models.fitted, store)
         center.publish(features.state(), log.users(), log.items(), version)
 
@@ -104,7 +104,7 @@ def write_reference(run: Path, log: EventLog, models: Models, store: str, versio
     versions = read_json(path)["versions"] if path.is_file() else {}
     if models.mtl is None or version in versions:  # the user's own model is not here
         return
-    logger.info("reference: predictions on %d pages of version %s", _PAGES, version)
+    logger.debug("reference: predictions on %d pages of version %s", _PAGES, version)
     predictions = _predictions(log, models, store, version)
     if not len(predictions):
         return

@@ -12,6 +12,7 @@ from pygrade import __version__
 from pygrade._util.files import directory_lock
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import read_json, to_builtins, write_json
+from pygrade._util.text import distinct
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.console.pipeline import write_pipeline_report
 from pygrade.data.events import EventLog, importer_hash, parse_spec, places_of
@@ -211,7 +212,7 @@ def warnings_of(stages: Mapping[str, Mapping[str, Any]], log: EventLog | None = 
         sentences.append(f"HISTORY: the policy is trained without, as {reason}.")
     sentences += stages.get("policy", {}).get("warnings", [])
     sentences += stages.get("evaluate", {}).get("replay", {}).get("warnings", [])
-    return list(dict.fromkeys(sentences if log is None else map(log.name_ids, sentences)))
+    return distinct(sentences if log is None else map(log.name_ids, sentences))
 
 
 def _prerank(record: Mapping[str, Any]) -> list[str]:

@@ -87,7 +87,8 @@ class Runner:
         for left in self.out.glob(f".{name}-*.work"):  # of failed or killed runs: no other runs now
             if left != partial or not resumable:
                 shutil.rmtree(left)
-        logger.info("%s: %s", name, "continued" if partial.exists() else "started")
+        if partial.exists():
+            logger.info("%s: continued", name)
         partial.mkdir(exist_ok=True)
         started = time.perf_counter()
         try:

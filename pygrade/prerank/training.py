@@ -13,7 +13,6 @@ the items of the whole batch, so the loss is that of one process with the same b
 """
 
 import itertools
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._util.progress import sometimes
 from pygrade._util.threads import torch_threads
 from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
@@ -30,8 +30,6 @@ from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.recall import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.workers.group import Group
-
-logger = logging.getLogger("pygrade")
 
 _VALIDATION_REQUESTS = 2_000  # with a positive, the earliest, that measure the recall
 
@@ -129,12 +127,12 @@ def _train(
             losses.append(total / weight)
             towers.eval()
             if validation is None or catalog is None:
-                logger.info("prerank: pass %d of %d, loss %.4f", epoch + 1, config.epochs, losses[-1])
+                sometimes(f"prerank: pass {epoch + 1} of {config.epochs}, loss {losses[-1]:.4f}")
             else:
                 recalls.append(_validate(towers.cpu(), catalog, validation, task_weights, config, group))
                 towers.to(group.device)
-                report = "prerank: pass %d, loss %.4f, recall@%d %.4f"
-                logger.info(report, epoch + 1, losses[-1], config.recall_at, recalls[-1])
+                recall = f"recall@{config.recall_at} {recalls[-1]:.4f}"
+                sometimes(f"prerank: pass {epoch + 1}, loss {losses[-1]:.4f}, {recall}")
                 if recalls[-1] > max(recalls[:-1], default=-1.0):
                     best, best_state = epoch, _copy(towers)
             state = {"towers": towers.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}

@@ -28,7 +28,6 @@ from pygrade.logs.dataset import Dataset, LogSource
 from pygrade.logs.history import History, without_columns
 from pygrade.logs.prediction_scale import complete_scales
 from pygrade.runs.model import DATASET, TrainedRanker
-from pygrade.training.cross_fit import Trust
 from pygrade.training.evaluate_policy import evaluate_policy, is_new
 from pygrade.training.evidence import clean, correct_log, drop_history, gather_evidence, reads_history, refuse_positives
 from pygrade.training.fit import OnStep, learn
@@ -113,7 +112,8 @@ def fit(
             served.mixture = trust.mixture(learned.baselines)
             mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
-            summary["warnings"] += _report(trust, config)
+            if trust.better_form is not None and trust.license is None:  # with a license the form hardly matters
+                summary["warnings"].append(f"FORM: {trust.better_form.sentence(config.policy.transform)}")
         summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
         for arm in FOLDERS.keys() - policies.keys():  # of an earlier training
             shutil.rmtree(directory / FOLDERS[arm], ignore_errors=True)
@@ -169,15 +169,6 @@ def judge(trained: TrainedRanker) -> TrainedRanker:
     weights, static = served_weights(policy, late), trained.static_weights.numpy()
     record_weights(trained.directory, late.tasks, weights, alpha, static, groups, late.user_id)
     return replace(trained, evaluation=evaluation)
-
-
-def _report(trust: Trust, config: TrainConfig) -> list[str]:
-    """Logs the verdict; returns what else a reader must not miss."""
-    logger.info(trust.sentence)
-    if trust.better_form is None or trust.license is not None:  # with a license the form hardly matters
-        return []
-    logger.warning(sentence := f"FORM: {trust.better_form.sentence(config.policy.transform)}")
-    return [sentence]
 
 
 def _facts(dataset: Dataset, sample: Logs, warnings: list[str]) -> dict[str, Any]:

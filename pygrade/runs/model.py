@@ -1,6 +1,5 @@
 """`TrainedRanker`: the result of a training."""
 
-import re
 import shutil
 import webbrowser
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from pygrade._util.files import atomic_directory
 from pygrade._util.html_table import html_table
+from pygrade._util.text import distinct
 from pygrade.config.training import TrainConfig
 from pygrade.console.run_files import JudgedRun
 from pygrade.console.tables import trust_table
@@ -57,10 +57,7 @@ class TrainedRanker:
     def warnings(self) -> list[str]:
         """Sentences not to miss; one that differs by its figures alone in the later requests is said once."""
         found = [] if self.evaluation is None else self.evaluation["warnings"]
-        said: dict[str, str] = {}
-        for sentence in [*self.summary["warnings"], *found]:
-            said.setdefault(re.split(r"[\d(]", sentence)[0], sentence)
-        return list(said.values())
+        return distinct([*self.summary["warnings"], *found])
 
     @cached_property
     def ranker(self) -> BlendedRanker:

@@ -28,7 +28,7 @@ from pygrade.evaluation.cautions import (
 )
 from pygrade.evaluation.policy_estimates import fitted, policy_scores, served_weights
 from pygrade.evaluation.replay import evaluate, metric_titles, paired_lift
-from pygrade.evaluation.verdict import judged_over, percent, stored_verdict
+from pygrade.evaluation.verdict import is_simple, judged_over, percent, plain_name, stored_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
@@ -229,11 +229,15 @@ def later_record(
     whose = {False: "later requests", True: "in-sample, not evidence", None: "requests that the policy may know"}
     head = f"{whose[in_sample]}: "
     if served != name:
-        head += f"{served} is served; "
+        head += f"{_in_words(served)} is served; "
     if metric is None:
         text = f"{head}rankings cannot differ on these pages"
     else:
         how = f"{metric_titles(k)[metric]}, two-sided 95 %{f', {slots}' if slots else ''}"
-        text = f"{head}{name} {percent(lift)} over {baseline} ({how})"
+        text = f"{head}{_in_words(name)} {percent(lift)} over {plain_name(baseline)} ({how})"
     figures = {"name": name, "served": served, "baseline": baseline, "metric": metric, "lift": lift.to_dict()}
     return figures | {"in_sample": in_sample, "text": text}
+
+
+def _in_words(name: str) -> str:
+    return plain_name(name) if is_simple(name) else "the new ranking"

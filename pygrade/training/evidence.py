@@ -65,9 +65,11 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
     heavy_requests = beyond_share(without_bots.read(), cluster)
     findings = log_findings(without_columns(dataset.sample(limit).read(), history))
     logger.info(headline(findings))
+    for finding in findings:
+        if finding.keeps:  # else said at the end, beside the verdict
+            logger.warning("%s", finding)
     warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
-    for sentence in (warnings := [*warnings, *caution_of_heavy_users(without_bots.read(), heavy_requests)]):
-        logger.warning(sentence)
+    warnings += caution_of_heavy_users(without_bots.read(), heavy_requests)
     without_heavy_users = without_bots.without(heavy_requests).laid_out(folder / "kept")
     logs = limit_amounts(without_heavy_users.read(), cluster[~heavy_requests])
     if without_heavy_users.is_mapped and logs is not without_heavy_users.logs:

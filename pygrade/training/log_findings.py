@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pygrade._typing import Floats
+from pygrade._util.memo import once_per_object
 from pygrade.correction.inputs import SMALLEST, amounts_of, parents_of
 from pygrade.evaluation.cautions import caution_of_value
 from pygrade.evaluation.label_leaks import find_leaks
@@ -144,6 +145,7 @@ def _evidence(logs: Logs) -> Iterator[Finding]:
         yield Finding(kind, text)
 
 
+@once_per_object
 def given_parent(logs: Logs) -> dict[str, str]:
     """Task → parent, of tasks whose predictions are right where the parent happened and far too high elsewhere, go
     little along with the parent's, and times these, at a level of their own, make the events likelier.

@@ -287,12 +287,13 @@ def _fit(event: Floats, slot: Array, covariates: Floats, group: Array, users: Ar
 
     The conditional likelihood given each group's number of events: Π over events of exp(η) / Σ_group exp(η).
     """
-    total, size = np.bincount(group, event), np.bincount(group)
-    lowest, highest = np.full(len(size), slot.max()), np.zeros(len(size), slot.dtype)
-    np.minimum.at(lowest, group, slot)
-    np.maximum.at(highest, group, slot)
-    rows = np.flatnonzero(((total > 0) & (lowest < highest))[group])
-    rows = rows[np.argsort(group[rows], kind="stable")]
+    rows = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
+    total, lowest, highest = (
+        ufunc.reduceat(values[rows], starts)
+        for ufunc, values in ((np.add, event), (np.minimum, slot), (np.maximum, slot))
+    )
+    rows = rows[np.repeat((total > 0) & (lowest < highest), np.diff(np.append(starts, len(rows))))]
     if event[rows].sum() < _MIN_EVENTS:
         return None
     event, slot, covariates, group, users = event[rows], slot[rows], covariates[rows], group[rows], users[rows]

@@ -103,6 +103,12 @@ def test_train_judges_on_the_held_out_requests(capsys, workplace):
         assert interval["low"] <= interval["value"] <= interval["high"]
     assert (workplace / "run" / "report.html").exists()
     assert json.loads((workplace / "run" / "evaluation.json").read_text()) == record["evaluation"]
+    arguments.remove("--quiet")
+    assert cli.main(arguments) == 0  # goes on where it has ended
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count(kept.sentence) == 1
+    assert all((printed.out + printed.err).count(sentence) == 1 for sentence in record["warnings"])
+    assert "what you have (logged order)" in printed.out and "stage 1" not in printed.out.partition(kept.sentence)[0]
 
 
 def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.cli.config_file import Setting, build, read_options, reads_itself
+from pygrade.cli.config_file import Setting, build, read_options, read_table, reads_itself
 from pygrade.cli.option_list import COMMANDS, options_class, options_of
 from pygrade.cli.parse import from_words, parse
 from pygrade.cli.run_directory import to_table, write_options
@@ -54,7 +54,8 @@ def config(tmp_path):
 def test_options_come_from_the_file_and_the_command_line_wins(config):
     path = config(GOOD)
     options = parse("train", ["--config", str(path), "--stage2.steps", "9", "--no-quiet"])
-    assert (options.data, options.out, options.seed, options.checkpoint_every) == ("logs:here", Path("runs/mine"), 3, 7)
+    assert (options.data, options.out) == (f"logs:{path.parent / 'here'}", path.parent / "runs/mine")
+    assert (options.seed, options.checkpoint_every) == (3, 7)
     assert options.values == {"click": 1.0, "buy": 20.0} and options.value_tasks == ()
     assert options.policy.hidden == (8, 4) and options.policy.minimum == {"click": 0.1}
     assert options.policy.scenario_values == {"app": {"click": 2.0}}
@@ -125,9 +126,10 @@ def made(command, **table):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_stored_options_give_the_same_run_again(command, tmp_path):
     """Also none where it is not the default, and options that the command line spells in another way."""
-    required = {"data": "logs:x", "out": "o", "policy": "p", "run": "r", "arms": ["a=b"], "values": {"click": 1.0}}
-    required |= {"files": ["f"], "exposures": "e", "feedback": ["f"]}
-    needed = {option.name for option in options_of(command) if option.needed}
+    place = str(tmp_path / "x")
+    required = {"data": f"logs:{place}", "out": place, "policy": place, "run": place, "arms": [f"a={place}"]}
+    required |= {"files": [place], "exposures": place, "feedback": [place], "values": {"click": 1.0}}
+    needed = {option.name for option in options_of(command) if option.needed or isinstance(option.default, Path)}
     options = made(command, **{name: required[name] for name in needed})
     write_options(options, command, tmp_path)
     assert tomllib.loads((tmp_path / "options.toml").read_text())
@@ -135,6 +137,29 @@ def test_stored_options_give_the_same_run_again(command, tmp_path):
     if reads_itself(command):  # reads the file itself
         options = dataclasses.replace(options, config=tmp_path / "options.toml")
     assert again == options
+
+
+def test_paths_of_a_file_are_relative_to_its_folder(tmp_path, monkeypatch):
+    """Wherever the command runs, and if the folder is moved; those of the command line are of where it runs."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options = parse("train", ["--data", "logs:here/logs", "--out", "here/run", "--prior", "s3://shop/policy"])
+    write_options(options, "train", Path("here/run"))
+    table = tomllib.loads(Path("here/run/options.toml").read_text())["train"]
+    assert (table["data"], table["out"], table["prior"]) == ("logs:../logs", ".", "s3://shop/policy")
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "there")
+    again = parse("train", ["--config", "run/options.toml", "--correction.prior", "mine"])
+    assert (again.data, again.out, again.correction.prior) == ("logs:logs", Path("run"), "mine")
+    served = tmp_path / "serve.toml"
+    served.write_text('[serve]\nrun = "a"\nexposures = "pages"\ntoken_file = "t"\n[serve.runs.b]\nrun = "c"')
+    table = read_table(served, "serve")
+    assert (table["run"], table["exposures"], table["token_file"]) == (
+        str(tmp_path / "a"),
+        "pages",
+        str(tmp_path / "t"),
+    )
+    assert table["runs"] == {"b": {"run": str(tmp_path / "c")}}
 
 
 def test_none_is_stored_if_it_is_not_the_default():
@@ -178,7 +203,7 @@ def test_the_service_reads_its_table_itself(config):
 
     path = config('[serve]\nrun = "runs/shop"\nport = 9000\narms = [{name = "main", share = 1.0}]\n[train]\nseed = 4')
     options = parse("serve", ["--config", str(path), "--threads", "2"])
-    assert (options.run, options.config, options.threads) == (Path("runs/shop"), path, 2)
+    assert (options.run, options.config, options.threads) == (path.parent / "runs/shop", path, 2)
     table = serve.table_of(options)
     assert (table["port"], table["threads"], table["arms"][0]["name"]) == (9000, 2, "main") and "run" not in table
     assert read_options(path, "train")["seed"].value == 4

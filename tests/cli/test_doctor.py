@@ -1,13 +1,16 @@
 """`pygrade doctor` on a shop's files, whole and foul: each fault is named, and fixed or refused."""
 
 import json
+import shlex
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
+from pygrade.cli.parse import parse
 from pygrade.logs import LogContractError, Logs, read_logs
 from tests.cli.test_cli import TINY, result
 from tests.logs.shop import CANDIDATES, shop
@@ -21,7 +24,7 @@ ROWS = len(SHOP["rank"])
 def examined(capsys, path, *options):
     """Exit code, standard output and standard error."""
     capsys.readouterr()
-    code = cli.main(["doctor", str(path), *options])
+    code = cli.main(["doctor", str(path), "--quiet", *options])
     found = capsys.readouterr()
     sys.stderr.write(found.err)  # shown where the test fails
     return code, *found
@@ -46,7 +49,7 @@ def test_a_shops_table_becomes_a_log_that_train_takes(capsys, shop_file, tmp_pat
         "changed: 'rank' (slot): counted from 1, now from 0",
         "! 150 requests: below 5,000",
         "What exploration would buy",
-        f"next: pygrade train --data logs:{out / 'logs'}",
+        f"Next command: pygrade train --data logs:{out / 'logs'} --out {out}-run\n",
     ):
         assert part in text
     logs = read_logs(out / "logs")
@@ -62,7 +65,7 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
     first, second = tmp_path / "first", tmp_path / "second"
     assert examined(capsys, shop_file, "--values", "buy=20", "--out", str(first), "--value-tasks", "buy")[0] == 0
     config = tomllib.loads((first / "pygrade.toml").read_text())
-    assert config["defaults"]["data"] == f"logs:{first / 'logs'}"
+    assert config["defaults"]["data"] == "logs:logs"  # relative to the file
     table = config["doctor"]
     assert table["files"] == [str(shop_file)] and "request=session_id" in table["map"]
     values = [f"{task}={value}" for task, value in table["values"].items()]
@@ -78,7 +81,27 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
 def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
     code, text, _ = examined(capsys, shop_file, "--json")
     assert code == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["shop.parquet"]
-    assert set(json.loads(text)) == {"map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed"}
+    assert set(json.loads(text)) == {
+        *("map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed", "summary")
+    }
+
+
+def test_the_last_line_is_a_command_that_works(capsys, shop_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = shop_file.rename(tmp_path / "my shop.parquet")
+    _, text, _ = examined(capsys, path.name, "--values", "click=1,buy=20", "--map", "x_clock=hour")
+    *_, can, limit, command = text.splitlines()
+    assert can == "You can train: yes." and limit.startswith("What limits it: nothing shows how often")
+    program, *words = shlex.split(command.removeprefix("Next command: "))
+    assert program == "pygrade" and cli.main(words) == 0
+    written = capsys.readouterr().out.splitlines()[-1]
+    assert written == "Next command: pygrade train --data logs:runs/log/logs --out runs/log-run"
+    assert parse("train", shlex.split(written)[4:]).out == Path("runs/log-run")
+    positive = write(tmp_path / "positive.parquet", clicked=[slot is not None for slot in SHOP["rank"]])
+    _, text, _ = examined(capsys, positive, "--out", "all", "--values", "buy=20")
+    assert "\nYou can train: not yet (POSITIVES ONLY: each of the " in text
+    assert cli.main(shlex.split(text.splitlines()[-1].removeprefix("Next command: "))[1:]) == 0
+    assert (tmp_path / "all-run" / "policy").is_dir()
 
 
 def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):

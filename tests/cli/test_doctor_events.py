@@ -74,7 +74,9 @@ def test_three_tables_of_a_shop_by_a_map_and_by_exact_names(capsys, tmp_path, ma
     log = import_events(f"events:{tmp_path / 'out' / 'events.toml'}", tmp_path / "log")
     assert log.num_requests == 300 and log.task_values == (1.0, 20.0)
     config = tomllib.loads((tmp_path / "out" / "pygrade.toml").read_text(encoding="utf-8"))
-    assert config["defaults"]["data"] == f"events:{tmp_path / 'out' / 'events.toml'}"
+    assert config["defaults"]["data"] == "events:events.toml"  # relative to the file
+    can, _, command = record["summary"]
+    assert can.startswith("You can train: yes, by pygrade pipeline") and " pipeline --config " in command
 
 
 FRENCH = "user=id_utilisateur,item=produit,time=horodatage,request=requête,slot=rang"

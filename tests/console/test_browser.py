@@ -1,6 +1,7 @@
 """The page in Chromium: every control, both themes, three widths, accessibility, the saved policy."""
 
 import dataclasses
+import re
 import zipfile
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.console.run_console import write_console
+from pygrade.evaluation.verdict import arm_name
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from tests.console.browser import CUT, needs_browser, opened, serious_faults, updated
@@ -66,17 +68,20 @@ def test_the_page_starts_and_ranks_as_the_core(page, found):
 
 def test_the_sliders_start_with_what_is_served(page, record):
     assert items(page) == items(page, "served") and "as served" in page.locator(".worth").inner_text()
-    lift = record["evaluation"]["lifts"]["served"]["value"]["value"]
-    assert numbers(page, ".worth .number")[0] == pytest.approx(100 * lift, abs=0.051)
+    lift = record["evaluation"]["lifts"]["served"]["value"]
+    assert numbers(page, ".worth .number")[0] == pytest.approx(100 * lift["value"], abs=0.051)
+    shown = page.locator(".worth .lift small").first.inner_text().replace("\u2212", "-")
+    ends = [float(end) for end in re.findall(r"-?\d+\.\d+", shown)]
+    assert ends == pytest.approx([100 * lift["low"], 100 * lift["high"]], abs=0.051)  # by Python and by the page
     cards = page.locator("#cards .card .number").all_inner_texts()
-    assert cards[0] == cards[2] and " ± " in cards[0]  # one interval of one ranking, by Python and by the page
+    assert len(cards) == 3 and page.locator("#your-card").count() == 0  # one size of one ranking
     page.locator("#save").click()
     assert "is served already" in page.locator("#saved").inner_text()
     drag(page, 0, 100)
     assert items(page) != items(page, "served") and "your sliders" in page.locator(".worth").inner_text()
     with updated(page):
         page.locator(".presets button", has_text="as served").click()
-    assert items(page) == items(page, "served")
+    assert items(page) == items(page, "served") and page.locator("#your-card").count() == 0
 
 
 def test_weights_move_together_and_rank_at_once(page, found, record):
@@ -186,9 +191,11 @@ def test_without_javascript_the_verdict_and_the_tables_are_read(engine, address,
     page = context.new_page()
     page.goto(address)
     assert VERDICT[1] in page.locator("#verdict").inner_text()
-    assert page.locator("#cards .card").count() == 2
+    assert page.locator("#cards .card").count() == 3  # of the verdict, and of later requests
     rankings = page.locator(".report section").first.locator("tbody th")
-    assert set(rankings.all_inner_texts()) == set(found.evaluation["rankers"]) and rankings.first.is_visible()
+    served = found.evaluation["later"]["served"]
+    names = {arm_name(name, served) for name in found.evaluation["rankers"]}
+    assert set(rankings.all_inner_texts()) == names and rankings.first.is_visible()
     assert page.locator("noscript").inner_text() and not page.locator("#run").is_visible()
     context.close()
 

@@ -34,7 +34,7 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
     known = find_run(run, f"logs:{tmp_path / 'logs'}")
     assert known.in_sample and known.held_out.num_requests == 280
     assert known.evaluation["verdict"]["sentence"] == VERDICT[1]
-    assert known.evaluation["later"]["text"].startswith("in-sample, not evidence: served ")
+    assert known.evaluation["later"]["text"].startswith("in-sample, not evidence: the new ranking ")
     (found.directory / "trained_on.safetensors").rename(tmp_path / "kept")
     try:
         unrecorded = find_run(run, f"logs:{run.parent / 'logs'}")

@@ -16,6 +16,7 @@ from pygrade.console.page import page
 from pygrade.console.sections import options_section, prediction_section, replay_section, verdict_lead
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE
 from pygrade.evaluation.replay import reinforcement_sentence
+from pygrade.evaluation.verdict import arm_name
 from pygrade.metrics.intervals import UNKNOWN
 from pygrade.metrics.texts import share_text
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
@@ -133,7 +134,7 @@ def test_later_requests_have_figures_and_no_verdict(judged):
     _, _, mixture, record = judged
     assert record["verdict"]["sentence"] == mixture.sentence and record["verdict"]["verdict"] == "undecided"
     later = record["later"]
-    assert later["text"].startswith(f"later requests: {EXPECTED_VALUE} is served; GRADE ")
+    assert later["text"].startswith(f"later requests: {EXPECTED_VALUE} is served; the new ranking ")
     assert later["text"].endswith(f" over {EXPECTED_VALUE} (value@3, two-sided 95 %)")
     assert later["lift"] == record["lifts"][GRADE]["value"] and later["serves"] == EXPECTED_VALUE
     lead = verdict_lead(None, record, ()).html()
@@ -152,7 +153,8 @@ def test_held_out_tables_have_every_interval(judged):
     page = HtmlPage(replay_section(record).html("s"))
     intervals = [label for label, kind in page.pictures if kind.startswith("interval")]
     rows = {row[0]: " ".join(row) for row in page.rows}
-    for arm, lifts in record["lifts"].items():
+    for name, lifts in record["lifts"].items():
+        arm = arm_name(name, record["later"]["served"])
         assert f"{100 * lifts['value']['value']:+.2f} ± " in rows[arm]
         assert [arm in label for label in intervals].count(True) == 2  # of the value and of NDCG
     _head, *predicted = HtmlPage(prediction_section(record).html("s")).rows

@@ -128,3 +128,39 @@ def test_scales_that_are_none_are_named(scale, message):
     table, _, bought = shop()
     with pytest.raises(ValueError, match=message):
         import_table(table | {"p_order": bought}, scale=scale)
+
+
+def test_a_name_says_the_scale_where_the_values_allow_it():
+    table, click, bought = shop()
+    made = {"p_click": None, "click_pct": 100 * click, "order_logit": logit(click * bought)}
+    table = {name: values for name, values in (table | made).items() if values is not None}
+    imported = import_table(table, {"p_click": "click_pct"})
+    scales = imported.fields["scales"]
+    assert (scales["click"].kind, scales["order"].kind) == ("percent", "logit")
+    assert {"click=percent in --scale (by its name)", "order=logit in --scale (by its name)"} <= {
+        *imported.notes.guessed
+    }
+    np.testing.assert_allclose(imported.fields["predictions"], np.stack([click, click * bought], 1), rtol=1e-5)
+    # a percentile is no percentage, and probabilities stay some under any name
+    rank = np.sqrt(np.argsort(np.argsort(bought)) / len(bought))
+    with pytest.raises(ValueError, match="order=percent"):
+        import_table(table | {"order_pct": 100 * rank}, {"p_click": "click_pct", "p_order": "order_pct"})
+    plain = import_table(table | {"order_logit": click * bought})
+    assert plain.fields["scales"]["order"].kind == "probability"
+
+
+def test_several_rankers_score_a_task_and_one_score_is_of_two_tasks():
+    table, click, bought = shop()
+    score = 3 * logit(click * bought) + 20
+    scores = {"order_gbm_score": score, "order_net_score": bought}
+    imported = import_table(table | scores, {"click": "y_click", "p_click": "p_click"}, scale={"order": "score"})
+    assert imported.fields["tasks"] == ("click", "order")
+    assert imported.fields["scales"]["order"].column == "order_gbm_score"
+    assert "order_net_score" in imported.fields["items"]
+    assert any("'order_net_score' is another prediction of 'order': an input alone" in w for w in imported.notes.warned)
+    both = {"click": "y_click", "p_click": "relevance", "order": "y_order", "p_order": "relevance"}
+    table = {name: values for name, values in table.items() if not name.startswith("p_")} | {"relevance": score}
+    fields = import_table(table, both, scale={"click": "score", "order": "score"}).fields
+    assert fields["scales"]["click"].y != fields["scales"]["order"].y
+    rates, shown = fields["feedback"].sum(0), fields["position"] >= 0
+    np.testing.assert_allclose(fields["predictions"][shown].sum(0), rates, rtol=0.35)

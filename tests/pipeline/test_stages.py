@@ -40,8 +40,9 @@ def make(runner: Runner, calls: list[str], size: int = 1, text: str = "a"):
 
 def test_a_second_run_does_nothing(tmp_path, caplog):
     calls: list[str] = []
-    made = make(Runner(tmp_path), calls)
     caplog.set_level("INFO", "pygrade")
+    made = make(Runner(tmp_path), calls)
+    assert len(caplog.messages) == 2  # a line a stage
     found = make(Runner(tmp_path), calls)
     assert calls == ["first", "second"]
     assert [s.cached for s in made] == [False, False] and [s.cached for s in found] == [True, True]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from pygrade._util import progress
 from pygrade._util.progress import screen
 from pygrade.workers import LocalWorkers
 from tests.documents import ROOT
@@ -19,7 +20,8 @@ logger = logging.getLogger("pygrade")
 SHARDS = [Shard(number) for number in range(4)]
 
 
-def test_log_lines_of_processes_come_back_without_their_bars(caplog):
+def test_log_lines_of_processes_come_back_without_their_bars(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "pygrade"):
         results = list(LocalWorkers(2).map(work, SHARDS, "labels"))
     assert results == [(number * 10, "1") for number in range(4)]

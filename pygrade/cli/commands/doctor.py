@@ -1,26 +1,30 @@
 """pygrade doctor"""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.alive import doing, no_signs
 from pygrade._util.files import directory_lock
+from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_json, write_text
 from pygrade._util.text import printable
 from pygrade.cli import terminal
 from pygrade.cli.first_log import start
 from pygrade.cli.raw_events import examine_events
-from pygrade.cli.run_directory import check_out, to_toml
+from pygrade.cli.run_directory import check_out, to_toml, to_words
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions, FirstLogConfig
-from pygrade.doctor import log_sheet, sheet_page, sheet_sections, words
+from pygrade.console.html import LIGHTS
+from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
-from pygrade.logs.import_table import ImportedTable, import_table
+from pygrade.logs.import_table import import_table
 from pygrade.logs.problems import TableProblems
 from pygrade.logs.table_files import read_table
 from pygrade.storage import Place, is_url, join_path, working_directory
@@ -49,7 +53,9 @@ def _may_be_several(files: Sequence[Place]) -> bool:
 
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
+    doing("reading the files")
     table, where = read_table(options.files, options.query)
+    doing(f"reading the columns of {where}")
     try:
         imported = import_table(
             table,
@@ -68,6 +74,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         raise summary from None
     logs = Logs.from_imported(imported, options.values, options.value_tasks)
     del table
+    require("pyarrow").default_memory_pool().release_unused()
     stated = logs.tasks if imported.own else _scales(options.scale)
     if wrong := [(task, parent) for task, parent in given_parent(logs).items() if task not in stated]:
         column, (task, parent) = imported.mapping.roles[f"p_{wrong[0][0]}"], wrong[0]
@@ -78,14 +85,27 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         )
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
+    doing("what the log can tell")
     record["sheet"] = log_sheet(logs)
+    record["summary"] = words.last_lines(record["sheet"], _next_command(options, record["sheet"]))
     if options.out is not None and out is not None:
+        doing("writing the log")
         record |= _write(options, out, options.out, logs, record, where)
     if not options.json:
-        _print_first_screen(record)
-        _print_columns(imported)
-        _print_sheet(record)
+        with no_signs():
+            _print(record, where)
     return record
+
+
+def _next_command(options: DoctorOptions, sheet: dict[str, Any]) -> str:
+    """The command to paste: train on the log, write it first, or start without one."""
+    if options.out is None:
+        return to_words(replace(options, out=Path("runs/log")), "doctor")
+    run = f"{str(options.out).rstrip('/')}-run"
+    if sheet["trainable"]:
+        return shlex.join(["pygrade", "train", "--data", f"logs:{join_path(options.out, 'logs')}", "--out", run])
+    worth = {task: value or 1.0 for task, value in options.values.items()} or dict.fromkeys(sheet["tasks"], 1.0)
+    return to_words(DoctorOptions(day0=True, values=worth, out=Path(run)), "doctor")
 
 
 def _scales(entries: Sequence[str]) -> dict[str, str]:
@@ -113,28 +133,28 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
     entries = [f"{role}={column}" for role, column in record["map"].items()]
     entries += [f"skip={'+'.join(record['left_out'])}"] if record["left_out"] else []
     again = replace(options, out=out, map=tuple(entries), values=record["values"])
-    text = to_toml(again, "doctor", defaults={"data": f"logs:{join_path(out, 'logs')}"})
+    folder, data = (None, join_path(out, "logs")) if is_url(out) else (Path(out), "logs")
+    text = to_toml(again, "doctor", folder, defaults={"data": f"logs:{data}"})
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
 
 
-def _print_first_screen(record: dict[str, Any]) -> None:
-    """Prints whether to train, what looks wrong, and what the log supports."""
-    sheet = record["sheet"]
-    terminal.text(sheet["headline"])
-    for sentence in [*record["warned"], *sheet["sentences"]]:
-        terminal.text(f"! {sentence}")
-    for sentence in words.support_sentences(sheet):
-        terminal.text(sentence)
-    terminal.text("")
-
-
-def _print_columns(imported: ImportedTable) -> None:
-    rows = [(name, required, column) for name, required, _, column in _short(imported.contract)]
-    terminal.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
-    for note in imported.notes.changed:
+def _print(record: dict[str, Any], where: str) -> None:
+    """Prints the columns, a line a section, what looks wrong, and whether to train, last, where it is seen."""
+    rows = [(name, column) for name, _, _, column in _short(record["contract"]) if column != "none"]
+    terminal.table(f"What the columns of {where} are", ["in the log", "column"], rows, left=True)
+    for note in record["changed"]:
         terminal.text(note if note.startswith("fixed: ") else f"changed: {note}")
-    if imported.notes.guessed:
-        terminal.text(f"guessed: {', '.join(imported.notes.guessed)}; --map says otherwise, skip=COLUMN leaves one out")
+    if record["guessed"]:
+        terminal.text(f"guessed: {', '.join(record['guessed'])}; --map says otherwise, skip=COLUMN leaves one out")
+    terminal.text("")
+    for section in words.record_sections(record)[1:]:
+        terminal.text(f"{section.title}: {LIGHTS[section.light]}. {section.line}")
+    for sentence in [*record["warned"], *record["sheet"]["sentences"]]:
+        terminal.text(f"! {sentence}")
+    if "logs" in record:
+        terminal.text(f"log: {record['logs']}    config: {record['config']}    figures: {record['report']}")
+    for line in ("", *record["summary"]):
+        terminal.text(line)
 
 
 def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
@@ -151,12 +171,3 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
         else:
             rows.append((name, required, what, column))
     return [(name, need, what, ", ".join(folded.get(column, [column]))) for name, need, what, column in rows]
-
-
-def _print_sheet(record: dict[str, Any]) -> None:
-    terminal.text("")
-    terminal.sections(sheet_sections(record["sheet"]))
-    if "logs" in record:
-        terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
-        train = f"pygrade train --data logs:{record['logs']} --out DIR"
-        terminal.text(f"next: {train if record['sheet']['trainable'] else 'pygrade doctor --day0'}")

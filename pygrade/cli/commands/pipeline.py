@@ -10,8 +10,6 @@ from pygrade.cli.run_metrics import report_run
 from pygrade.cli.verdict import print_verdict
 from pygrade.config.ignored import refuse, refuse_in_training
 from pygrade.config.pipeline import PipelineConfig, PipelineOptions
-from pygrade.console.pipeline import model_section, prerank_section, time_section
-from pygrade.console.sections import replay_section
 from pygrade.data.events import CONFIGS, parse_spec
 from pygrade.pipeline.run import run_pipeline
 from pygrade.storage import join_path, prepare_directory, upload_directory
@@ -56,11 +54,4 @@ def _print(record: dict[str, Any]) -> None:
     for note in stages["events"].get("notes") or ():
         terminal.text(f"note: {note}")
     replay = stages["evaluate"]["replay"]
-    sections = [
-        time_section(stages),
-        prerank_section(stages["prerank"]),
-        model_section(stages["logs"]["predictions"], stages["mtl"], replay),
-        replay_section(replay),
-    ]
-    terminal.sections(sections)
-    print_verdict(replay["verdict"], replay["later"], record["warnings"])
+    print_verdict(replay["verdict"], replay["later"])  # each warning stands above, where it was found

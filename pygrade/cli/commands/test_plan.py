@@ -52,8 +52,8 @@ def _print(metrics: dict[str, dict[str, Any]], options: TestPlanOptions, count: 
     terminal.table(
         f"A test of {options.arms} arms that finds {100 * options.effect:g} % with power {options.power:g}; "
         "users over all arms, days with all traffic",
-        ["", "per request", *asked, "CUPED saves", *asked],
+        ["", "per request", *asked, "CUPED saves", *(f"{name}, CUPED" for name in ("users", *asked[1:]))],
         lines,
-        caption=f"detectable: the lift that the log's {count:,} users{span} find; right: with CUPED, whose saving is "
-        "measured on the log (its first half predicts its second); never: these users differ too much for any test",
+        caption=f"detectable: the lift that the log's {count:,} users{span} find; CUPED's saving is measured "
+        "on the log (its first half predicts its second); never: these users differ too much for any test",
     )

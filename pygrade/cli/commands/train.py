@@ -12,7 +12,7 @@ from pygrade.cli.run_metrics import report_run
 from pygrade.cli.verdict import print_verdict
 from pygrade.config.ignored import refuse_in_training
 from pygrade.config.training import TrainConfig, TrainOptions
-from pygrade.console.sections import guardrail_section, prediction_section, replay_section, trust_section
+from pygrade.console.sections import brief_section, guardrail_section
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
@@ -54,10 +54,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
         report_run(tracked, "train", options, out, out / "policy", version, out / "metrics.jsonl")
     if not options.json:
         summary, evaluation = record["train"], record.get("evaluation")
-        terminal.sections(trust_section(summary["trust"]))
-        if evaluation is not None:
-            judged = [prediction_section(evaluation), replay_section(evaluation)]
-            terminal.sections(judged, "later requests, which trained nothing: ")
+        terminal.sections(brief_section(summary["trust"]))
         if "guardrails" in summary:
             terminal.sections([guardrail_section(summary["guardrails"])])
         print_verdict(record["verdict"], evaluation and evaluation["later"], record["warnings"])

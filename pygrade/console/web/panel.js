@@ -169,7 +169,8 @@ export class Panel {
     ];
     this.basis.textContent = basis.join(" ").trim();
     const [title, lift] = metrics.find((entry) => entry[1]) ?? metrics[0];
-    this.#showCard(lift, `${whose}: ${title} over ${over}`, over);
+    if (mode === "served" && over === record.baseline) byId("your-card")?.remove();
+    else this.#showCard(lift, `${whose}: ${title} over ${over}`, over); // of what is served there is a card already
   }
 
   // It comes first where a baseline is served: the other cards are of what is not.

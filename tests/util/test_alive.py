@@ -1,0 +1,44 @@
+"""Signs of life: the first before anything heavy is imported, others while a step takes long, none among results."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pygrade._util import alive
+from tests.logs.shop import shop
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def test_signs_name_the_step_until_the_block_ends(capsys, monkeypatch):
+    monkeypatch.setattr(alive, "EVERY", 0.01)
+    with alive.signs_of_life("doctor"):
+        alive.doing("reading a.csv")
+        time.sleep(0.2)
+        with alive.no_signs():
+            capsys.readouterr()
+            time.sleep(0.1)
+            assert capsys.readouterr().err == ""
+        alive.doing("writing")
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 2 and lines[-1].startswith("doctor: writing, ")
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
+
+
+def test_doctor_shows_its_first_sign_at_once(tmp_path):
+    """Half a second after the start, or before a third of a run on a machine that is busy with other things."""
+    parquet.write_table(pa.table(shop(20)), tmp_path / "shop.parquet")
+    command = [sys.executable, "-m", "pygrade.cli.main", "doctor", str(tmp_path / "shop.parquet")]
+    began = time.monotonic()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        first = process.stderr.readline()
+        sign = time.monotonic() - began
+        text = process.communicate()[0]
+    whole = time.monotonic() - began
+    assert process.returncode == 0 and first == "doctor: starting\n" and "You can train: yes" in text
+    assert sign < max(0.5, whole / 3)
