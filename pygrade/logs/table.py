@@ -19,8 +19,19 @@ from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 from pygrade.logs.text_times import are_time_texts
 
+_LIBRARIES = ("pandas", "polars", "pyarrow", "duckdb", "datasets", "deltalake", "pyiceberg")
 _NUMERIC = "numbers, or yes and no"
 _NUMBERS, _WRONG, _WRONG_FEW = 20, 0.05, 0.01  # the largest share of texts among many distinct numbers, and among few
+
+
+def is_table(value: Any) -> bool:
+    """True for what `to_arrow` takes: a frame of a library, or a dict of columns."""
+    return isinstance(value, Mapping) or hasattr(value, "__arrow_c_stream__") or library_of(value) in _LIBRARIES
+
+
+def library_of(value: Any) -> str:
+    """The package that the type of a value is of."""
+    return type(value).__module__.partition(".")[0].lstrip("_")
 
 
 def to_arrow(table: Any) -> Any:
