@@ -16,7 +16,7 @@ from pygrade._util import progress
 from pygrade._util.interrupts import raise_pending
 
 OnPhase = Callable[[str, int], None]
-_TICK = 0.5  # seconds
+_TICK = 0.4  # seconds
 
 
 class Counted(progress.Bar):
@@ -36,13 +36,13 @@ class Screen:
     on_terminal = False
 
     def __init__(self, phases: int, on_phase: OnPhase | None) -> None:
-        self.phases, self._on_phase, self.name, self.number = phases, on_phase, "", 0
-        self.bars, self.begun, self.lock = list[Counted](), time.monotonic(), threading.Lock()
+        self.phases, self._on_phase, self.bars = phases, on_phase, list[Counted]()
+        self.begun, self.lock = list[tuple[str, float]](), threading.Lock()
 
     def begin(self, name: str) -> None:
         """The next phase."""
         with self.lock:
-            self.name, self.number = name, self.number + 1
+            self.begun.append((name, time.monotonic()))
             self.draw()
         if self._on_phase is not None:
             self._on_phase(name, 0)
@@ -57,29 +57,31 @@ class Screen:
             self.bars.remove(bar)
 
     def draw(self) -> None:
-        """Show what is there now; called each half second, too."""
+        """Show what is there now."""
 
     def close(self, done: bool) -> None:
         """The call ended, well if it is done."""
+        self.draw()
 
 
 class _Lines(Screen):
-    """A line for each phase; below it dots, or steps of a bar, each second."""
+    """A line for each phase; below it steps of a bar where they change, else dots, each second."""
 
-    _said, _drawn, _open = 0, 0.0, False
+    _phase, _drawn, _open, _steps = 0, 0.0, False, ""
 
     def draw(self) -> None:
-        now, begins = time.monotonic(), self._said < self.number
-        if not begins and now - self._drawn < 2 * _TICK - 0.05:
+        now, begins = time.monotonic(), self._phase < len(self.begun)
+        if not begins and now - self._drawn < 1.9 * _TICK:
             return
-        text = "".join(f" {bar.label} {bar.done}/{bar.total}" for bar in self.bars[-1:]) or "."
+        steps = "".join(f" {bar.label} {bar.done}/{bar.total}" for bar in self.bars[-1:])
+        text = "." if steps in ("", self._steps) else steps
         if begins:
-            text = "\n" * self._open + f"pygrade: {self.number} of {self.phases}, {self.name}\n"
-        self._said, self._drawn, self._open = self.number, now, not begins
+            text = "\n" * self._open + f"pygrade: {len(self.begun)} of {self.phases}, {self.begun[-1][0]}\n"
+        self._phase, self._drawn, self._open, self._steps = len(self.begun), now, not begins, steps
         print(text, end="", file=sys.stderr, flush=True)
 
     def close(self, done: bool) -> None:
-        text = f"pygrade: done in {time.monotonic() - self.begun:.1f} s\n" if done else ""
+        text = f"pygrade: done in {time.monotonic() - self.begun[0][1]:.1f} s\n" if done else ""
         print("\n" * self._open + text, end="", file=sys.stderr, flush=True)
 
 
@@ -87,38 +89,28 @@ class _Terminal(Screen):
     """A row that counts phases, above the bars of `progress.track`."""
 
     on_terminal = True
-
-    def __init__(self, phases: int, on_phase: OnPhase | None, view: Any) -> None:
-        super().__init__(phases, on_phase)
-        self._view, self._row = view, view.add_task("", total=phases, figures="")
+    view: Any = None
+    _row: Any = None
 
     def draw(self) -> None:
-        figures = f"{time.monotonic() - self.begun:.0f} s"
-        self._view.update(self._row, description=self.name, completed=self.number - 1, figures=figures)
-
-    def close(self, done: bool) -> None:
-        self._view.update(self._row, completed=self.phases if done else self.number - 1)
+        if self._row is None:
+            self._row = self.view.add_task("", total=self.phases, figures="")
+        figures = f"{time.monotonic() - self.begun[0][1]:.0f} s"
+        self.view.update(self._row, description=self.begun[-1][0], completed=len(self.begun), figures=figures)
 
 
 class _Cell(Screen):
     """An output of a notebook that is replaced; it needs no widgets."""
 
-    def __init__(self, phases: int, on_phase: OnPhase | None) -> None:
-        super().__init__(phases, on_phase)
-        self._notebook: Any = import_module("IPython.display")
-        self._handle = self._notebook.display(self._notebook.HTML(""), display_id=True)
-        self._begun: list[tuple[str, float]] = []
+    _handle: Any = None
 
     def draw(self) -> None:
-        now = time.monotonic()
-        self._begun += [(self.name, now)] * (len(self._begun) < self.number)
-        ends = [*(begun for _, begun in self._begun[1:]), now]
-        lines = [f"{escape(name)}: {end - begun:.1f} s" for (name, begun), end in zip(self._begun, ends, strict=True)]
+        notebook: Any = import_module("IPython.display")
+        ends = [*(begun for _, begun in self.begun[1:]), time.monotonic()]
+        lines = [f"{escape(name)}: {end - begun:.1f} s" for (name, begun), end in zip(self.begun, ends, strict=True)]
         lines += [f"{escape(bar.label)} <progress value={bar.done} max={bar.total}></progress>" for bar in self.bars]
-        self._handle.update(self._notebook.HTML("<br>".join(lines)))
-
-    def close(self, done: bool) -> None:
-        self.draw()
+        self._handle = self._handle or notebook.display(notebook.HTML(""), display_id=True)
+        self._handle.update(notebook.HTML("<br>".join(lines)))
 
 
 @contextmanager
@@ -128,7 +120,9 @@ def show_progress(verbose: bool, phases: int, on_phase: OnPhase | None = None) -
         yield
         return
     with ExitStack() as stack:
-        screen = _screen_here(phases, on_phase, stack) if verbose else Screen(phases, on_phase)
+        screen = (_kind_here() if verbose else Screen)(phases, on_phase)
+        if isinstance(screen, _Terminal):
+            screen.view = stack.enter_context(progress.shared_view())
         ended, done = threading.Event(), False
         thread = threading.Thread(target=_draw_until, args=(screen, ended), daemon=True)
         progress.screen_in_use = screen
@@ -140,18 +134,19 @@ def show_progress(verbose: bool, phases: int, on_phase: OnPhase | None = None) -
             progress.screen_in_use = None
             ended.set()
             thread.join()
-            screen.close(done)
+            if screen.begun:
+                screen.close(done)
 
 
-def _screen_here(phases: int, on_phase: OnPhase | None, stack: ExitStack) -> Screen:
+def _kind_here() -> type[Screen]:
     if progress.on_terminal():
-        return _Terminal(phases, on_phase, stack.enter_context(progress.shared_view()))
+        return _Terminal
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return (_Cell if type(shell).__name__ == "ZMQInteractiveShell" else _Lines)(phases, on_phase)
+    return _Cell if type(shell).__name__ == "ZMQInteractiveShell" else _Lines
 
 
 def _draw_until(screen: Screen, ended: threading.Event) -> None:
     while not ended.wait(_TICK):
         with screen.lock:
-            if screen.number:
+            if screen.begun:
                 screen.draw()

@@ -39,7 +39,7 @@ def to_arrow(table: Any) -> Any:
     Iceberg table, a `datasets.Dataset`, a dict of columns, or whatever else offers the Arrow PyCapsule interface.
     """
     pa, table = require("pyarrow"), _rows_of(table)
-    kind = f"{type(table).__module__.partition('.')[0]}.{type(table).__name__}"
+    kind = f"{library_of(table)}.{type(table).__name__}"
     try:
         if isinstance(table, pa.Table):
             return plain_texts(table)
@@ -76,7 +76,7 @@ def _of_columns(columns: Mapping[str, Any]) -> Any:
 
 def _rows_of(table: Any) -> Any:
     """The rows of a lazy table or a table on disk; other tables as they are."""
-    name = f"{type(table).__module__.partition('.')[0]}.{type(table).__name__}"
+    name = f"{library_of(table)}.{type(table).__name__}"
     if name == "polars.LazyFrame":
         return table.collect()
     if name == "deltalake.DeltaTable":

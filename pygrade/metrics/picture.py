@@ -27,26 +27,21 @@ def draw_lifts(rows: Sequence[tuple[str, Estimate]], title: str) -> str:
         return ""
     ends = [100 * number for *_, numbers in known for number in numbers if number is not None]
     axis, bottom = Axis.of([0.0, *ends], _LEFT, _WIDTH - _RIGHT), _ROW * (len(known) + 1)
-    parts = [f'<text x="0" y="14" font-weight="bold">{escape(title)}</text>']
+    parts = [f'<text y="14" font-weight="bold">{escape(title)}</text>']
     for tick in axis.ticks():
         x, width = axis.at(tick), 1.5 if tick == 0 else 0.4
-        parts.append(
-            f'<line x1="{x}" x2="{x}" y1="{_ROW}" y2="{bottom}" stroke="currentColor" stroke-width="{width}"/>'
-        )
+        parts.append(f'<path d="M{x} {_ROW}V{bottom}" stroke="currentColor" stroke-width="{width}"/>')
         label = f"{tick:+.3g} %" if tick else "0"
         parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle" font-size="11">{label}</text>')
     for row, (name, lift, (value, low, high)) in enumerate(known, 1):
         y, color = _ROW * (row + 0.5), COLORS[kind_of(lift)]
         short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-        parts.append(f'<text x="0" y="{y + 4}">{escape(short)}<title>{escape(name)}</title></text>')
+        parts.append(f'<text y="{y + 4}">{escape(short)}<title>{escape(name)}</title></text>')
         if low is not None and high is not None:
-            left, right = axis.at(100 * low), axis.at(100 * high)
-            band = f'<line x1="{left}" x2="{right}" y1="{y}" y2="{y}" stroke="{color}"'
-            parts.append(f'{band} stroke-width="6" stroke-opacity=".45"/>')
+            band = f'd="M{axis.at(100 * low)} {y}H{axis.at(100 * high)}" stroke="{color}"'
+            parts.append(f'<path {band} stroke-width="6" stroke-opacity=".45"/>')
         parts.append(f'<circle cx="{axis.at(100 * (value or 0.0))}" cy="{y}" r="4.5" fill="{color}"/>')
         parts.append(f'<text x="{_WIDTH - _RIGHT + 12}" y="{y + 4}">{bounds_text(lift, None)}</text>')
-    style = 'style="max-width:100%;font:13px sans-serif;fill:currentColor"'
-    head = (
-        f'<svg viewBox="0 0 {_WIDTH} {bottom + 20}" width="{_WIDTH}" {style} role="img" aria-label="{escape(title)}">'
-    )
+    style = f'width="{_WIDTH}" style="max-width:100%;font:13px sans-serif;fill:currentColor"'
+    head = f'<svg viewBox="0 0 {_WIDTH} {bottom + 20}" {style} role="img" aria-label="{escape(title)}">'
     return f"{head}{''.join(parts)}</svg>"

@@ -14,7 +14,7 @@ from pygrade.config.training import TrainConfig
 from pygrade.evaluation.verdict import VerdictText, verdict_of
 from pygrade.logs.import_table import Columns
 from pygrade.policy import FusionPolicy
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.model import TrainedRanker, check_new
 from pygrade.runs.train import train
 from pygrade.serving.ranker import BlendedRanker, Context
 
@@ -28,9 +28,8 @@ class FusionRanker:
 
     A fitted one has ``policy_`` (`FusionPolicy`), ``verdict_`` (`VerdictText`), ``tasks_``, ``features_`` and
     ``result_`` (`TrainedRanker`; None after unpickling or `load`). It can be pickled: the policy goes along, the run's
-    directory does not; `save` writes both. It is no subclass of scikit-learn's, which need not be installed. A log is
-    no matrix of samples, so that ``cross_validate`` and pipelines of transformers do not apply: the training cross-fits
-    and holds out by itself.
+    directory does not; `save` writes both. scikit-learn need not be installed. A log is no matrix of samples, so that
+    ``cross_validate`` and pipelines of transformers do not apply: the training cross-fits and holds out by itself.
     """
 
     def __init__(
@@ -91,9 +90,7 @@ class FusionRanker:
         self._check_fitted("save")
         if self.result_ is not None:
             return self.result_.save(directory)
-        if Path(directory).exists():
-            raise FileExistsError(f"directory is {directory}, which exists; want a new one")
-        self.policy_.save(Path(directory) / "policy")
+        self.policy_.save(check_new(directory) / "policy")
         return Path(directory)
 
     @classmethod

@@ -113,9 +113,7 @@ class TrainedRanker:
 
     def save(self, directory: str | Path) -> Path:
         """Copy the run to a new directory, as ``out_dir`` would have it; ``directory/policy`` is what to serve."""
-        target = Path(directory)
-        if target.exists():
-            raise FileExistsError(f"directory is {target}, which exists; want a new one")
+        target = check_new(directory)
         with atomic_directory(target) as partial:
             shutil.copytree(self.directory, partial, ignore=_unsaved(self.directory), dirs_exist_ok=True)
         return target
@@ -139,6 +137,13 @@ class TrainedRanker:
     def _repr_html_(self) -> str:
         """The verdict with a picture of `lifts`, for notebooks."""
         return self.verdict.html(self.lifts[1])
+
+
+def check_new(directory: str | Path) -> Path:
+    """The path of a directory to be written; ``FileExistsError`` if something is there."""
+    if Path(directory).exists():
+        raise FileExistsError(f"directory is {directory}, which exists; want a new one")
+    return Path(directory)
 
 
 def _size(logs: Logs) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,23 +102,19 @@ class Page:
         result[filled] = self.item_id[self.offsets[filled[0]] + self.indices[filled]]
         return result
 
-    def to_dict(self) -> dict[str, Array]:
-        """Columns of a table with a row per item of the pages: request (its id, else its number), rank from 1 on, item
+    def to_polars(self) -> Any:
+        """A polars frame with a row per item of the pages: request (its id, else its number), rank from 1 on, item
         (else its place within the request), score, and what each task contributed (``from_click``)."""
         request, slot = np.nonzero(self.indices >= 0)
         ids = np.arange(len(self.indices)) if self.ids.request is None else self.ids.request
         item = self.item_id[self.offsets[request] + self.indices[request, slot]]
         columns = {"request": ids[request], "rank": slot + 1, "item": item, "score": self.values[request, slot]}
-        parts = self.contributions[request, slot].T
-        return columns | {f"from_{task}": part for task, part in zip(self.tasks, parts, strict=True)}
+        parts = zip(self.tasks, self.contributions[request, slot].T, strict=True)
+        return require("polars").DataFrame(columns | {f"from_{task}": part for task, part in parts})
 
     def to_pandas(self) -> Any:
-        """`to_dict` as a pandas frame."""
-        return import_module("pandas").DataFrame(self.to_dict())
-
-    def to_polars(self) -> Any:
-        """`to_dict` as a polars frame."""
-        return require("polars").DataFrame(self.to_dict())
+        """`to_polars` as a pandas frame."""
+        return self.to_polars().to_pandas()
 
     def _repr_html_(self) -> str:
         """A small table of each of the first requests, for notebooks."""

@@ -55,7 +55,7 @@ def test_a_missing_library_is_named(model, monkeypatch):
 
 
 def test_a_notebook_shows_the_verdict_with_a_picture(model):
-    names = re.findall(r'<text x="0" y="[\d.]+">(.*?)<title>', model._repr_html_())
+    names = re.findall(r'<text y="[\d.]+">(.*?)<title>', model._repr_html_())
     assert names == [name for name, _ in model.lifts[1]]
     lift = Interval(0.02, 0.005, 0.01, 0.03)
     shown = VerdictText("better", "Test <b>it</b>.", "x & y", ("<i>",), lift, None, "<s>")._repr_html_()
