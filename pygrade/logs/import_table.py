@@ -110,7 +110,7 @@ def import_table(
     if "value" in fields:
         _check_price(fields, mapping, notes, conversion.item_codes(attempt.table, mapping), own=bool(header))
     _check_exploration(fields, mapping, notes)
-    fields["columns"] = header.get("columns", {}) if header else dict(mapping.roles)
+    fields["columns"] = header.get("columns", {}) if header else dict(sorted(mapping.roles.items()))
     notes.guessed += [] if header else _guesses(mapping)
     notes.warned += mapping.odd
     if not fields["features"]:
