@@ -12,7 +12,6 @@ from tests.documents import ROOT
 EXAMPLES = ROOT / "examples"
 SCRIPTS = {  # what each prints when it works
     "torch_ranker.py": "page:",
-    "own_logs.py": "replay, value of the first five slots",
     "trade_offs.py": "events per page",
     "pipeline.py": "known events of the user",
     "mmoe_to_page.py 900": "page: mmoe.html",

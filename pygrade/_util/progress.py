@@ -19,6 +19,7 @@ logger = logging.getLogger("pygrade")
 _bars = True
 _said = time.monotonic()  # of `sometimes`
 _view: Any = None  # the rich Progress that is on the terminal
+screen_in_use: Any = None  # the `Screen` of a call of the library
 
 
 @contextmanager
@@ -61,8 +62,11 @@ def track(label: str, total: int, start: int = 0) -> Iterator[Bar]:
     """
     if not _shown():
         yield Bar()
-    elif _on_terminal():
-        with _shared_view() as view:
+    elif screen_in_use is not None and not screen_in_use.on_terminal:
+        with screen_in_use.count(label, total, start) as counted:
+            yield counted
+    elif on_terminal():
+        with shared_view() as view:
             inner = any(not task.finished for task in view.tasks)  # of a job, which ends with the job of another bar
             row = _Row(view, view.add_task(label, total=total, completed=start, figures=""))
             yield row
@@ -77,7 +81,7 @@ def track(label: str, total: int, start: int = 0) -> Iterator[Bar]:
 @contextmanager
 def screen() -> Iterator[None]:
     """One live view of all bars inside, on a terminal: the finished ones stay above those that run."""
-    with _shared_view() if _shown() and _on_terminal() else nullcontext():
+    with shared_view() if _shown() and on_terminal() else nullcontext():
         yield
 
 
@@ -134,16 +138,23 @@ class _Row(Bar):
         self.view.update(self.task, advance=steps, **({"figures": figures_text(figures)} if figures else {}))
 
 
+def begin_phase(name: str) -> None:
+    """Show the name of what begins on the screen of a call of the library; the command line prints lines of its own."""
+    if screen_in_use is not None and _bars:
+        screen_in_use.begin(name)
+
+
 def _shown() -> bool:
-    return _bars and logger.isEnabledFor(logging.INFO)
+    return _bars and (logger.isEnabledFor(logging.INFO) or screen_in_use is not None)
 
 
-def _on_terminal() -> bool:
+def on_terminal() -> bool:
+    """Standard error is a terminal that can be drawn on."""
     return sys.stderr.isatty() and find_spec("rich") is not None
 
 
 @contextmanager
-def _shared_view() -> Iterator[Any]:
+def shared_view() -> Iterator[Any]:
     """The view that is there, else a new one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

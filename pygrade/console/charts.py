@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.axis import Axis
 from pygrade._util.html_table import escape
 
 _WIDTH, _HEIGHT = 460, 260
@@ -38,9 +39,9 @@ class Chart:
 def draw(chart: Chart) -> str:
     """The chart as one <svg>; the classes of its lines are task-0, task-1 … as those of the page's tasks."""
     spots = list(chart.points.values())
-    x = _Axis.of(chain(*(line[0] for line in chart.lines.values()), (p[0] for p in spots)), _LEFT, _WIDTH - _RIGHT)
+    x = Axis.of(chain(*(line[0] for line in chart.lines.values()), (p[0] for p in spots)), _LEFT, _WIDTH - _RIGHT)
     heights = chain(*(line[1] for line in chart.lines.values()), *(chart.band or ()), (p[1] for p in spots))
-    y = _Axis.of(chain(heights, [0.0] * bool(chart.band)), _HEIGHT - _BOTTOM, _TOP)
+    y = Axis.of(chain(heights, [0.0] * bool(chart.band)), _HEIGHT - _BOTTOM, _TOP)
     parts = [f'<text class="name" x="0" y="14">{escape(chart.title)}</text>']
     for value in y.ticks():
         kind = "axis" if value == 0 else "grid"
@@ -86,35 +87,7 @@ def moving_mean(values: Sequence[float]) -> NDArray[np.float64]:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Numbers from ``low`` to ``high``, drawn from ``start`` to ``end``."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    @classmethod
-    def of(cls, values: Iterable[float], start: float, end: float) -> "_Axis":
-        finite = [float(value) for value in values if math.isfinite(value)]
-        low, high = min(finite, default=0.0), max(finite, default=1.0)
-        margin = 0.03 * (high - low) or 0.5
-        return cls(low - margin, high + margin, start, end)
-
-    def at(self, value: float) -> float:
-        return round(self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low), 1)
-
-    def ticks(self) -> list[float]:
-        """Round numbers, about four."""
-        rough = (self.high - self.low) / 4
-        step = 10.0 ** math.floor(math.log10(rough))
-        step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= rough)
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [number * step for number in range(first, last + 1)]
-
-
-def _points(x: _Axis, y: _Axis, line: Iterable[tuple[float, float]]) -> str:
+def _points(x: Axis, y: Axis, line: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x.at(a)},{y.at(b)}" for a, b in line if math.isfinite(a) and math.isfinite(b))
 
 

@@ -5,6 +5,8 @@ A replay only re-orders what was shown. It is biased towards the logging policy 
 slot's propensity, and candidates that were never shown stay unjudged. Prefer an A/B test if you can run one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -189,6 +191,8 @@ def evaluate(
     predictions: a ranker that wins there and loses the others exploits the predictions' errors. The lifts' intervals of
     NDCG and value all cover at once, with 95 % confidence.
     """
+    if not isinstance(logs, Logs):
+        raise TypeError(f"logs is a {type(logs).__name__}; want Logs, such as Logs.from_table(frame, like=model)")
     scored = {} if scores is None else scores
     names = [*rankers, *(name for name in scored if name not in rankers)]
     if not names:

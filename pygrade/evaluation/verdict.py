@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pygrade._typing import Array, Floats
+from pygrade._util.html_table import escape
 from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, days_of, plan_of_events
 from pygrade.evaluation.arms import (
     EQUAL,
@@ -25,7 +26,8 @@ from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, WHOLE
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
-from pygrade.metrics.texts import bounds_text, count_text, span_text
+from pygrade.metrics.picture import draw_lifts
+from pygrade.metrics.texts import Estimate, bounds_text, count_text, span_text
 from pygrade.policy.mixture import Mixture
 
 # Confidence of the two-sided bounds that decide. Simple rankings, mixtures and corrections each may be called better by
@@ -39,6 +41,7 @@ _SIZE = 1.959964 / 2.801585  # half width of a 95 % interval, in lifts that are 
 _YEAR = 52  # weeks, beyond which a test is not planned
 _REASONS = 3  # lines at most
 _PRODUCTION = (PRODUCTION, PRODUCTION_SCORE, LOGGED_ORDER)  # names of what the shop has
+NEW = "new ranking"  # in pictures
 _EARNED = "what your pages earn"
 
 
@@ -59,6 +62,16 @@ class VerdictText:
 
     def __str__(self) -> str:
         return self.sentence
+
+    def _repr_html_(self) -> str:
+        """The sentence, a picture of its lift, and the reasons, for notebooks."""
+        return self.html([] if self.lift is None else [(NEW, self.lift)])
+
+    def html(self, lifts: Sequence[tuple[str, Estimate]]) -> str:
+        """The sentence, a picture of lifts by name, and the reasons."""
+        picture = draw_lifts(lifts, f"lift over {plain_name(self.over)}, % (95 % interval)")
+        reasons = map(escape, filter(None, (self.detail, *self.reasons)))
+        return "<br>".join([f"<b>{escape(self.sentence)}</b>", *filter(None, [picture]), *reasons])
 
 
 def write_verdict(

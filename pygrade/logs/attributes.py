@@ -54,12 +54,14 @@ def read_columns(
     rows = table.starts if of_request else np.arange(len(table))
     names: list[str] = []
     arrays: list[NDArray[np.float32]] = []
+    texts = levels_of(levels)
     for role in [role for role in mapping.roles if role.startswith(prefix)]:
         with problems.collect():
-            if role[2:] in levels or not table.has_levels(mapping.roles[role]):
+            is_text = role[2:] in texts or table.has_levels(mapping.roles[role])  # digits may be levels
+            if role[2:] in levels or not is_text:
                 own, block = [role[2:]], _number(table, mapping.roles[role], of_request, notes)
             else:
-                own, block = _text(table, mapping, role, levels_of(levels).get(role[2:]), notes)
+                own, block = _text(table, mapping, role, texts.get(role[2:]), notes)
             names += own
             arrays.append(block)
     block = np.concatenate(arrays, 1) if arrays else np.empty((len(rows), 0), np.float32)

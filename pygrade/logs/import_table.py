@@ -53,7 +53,7 @@ class _Options:
 
 
 @dataclass
-class _Attempt:
+class Attempt:
     """A table on its way to a log: problems do not end it, so that one run finds all of them."""
 
     table: Table  # grouped by request
@@ -110,6 +110,7 @@ def import_table(
     if "value" in fields:
         _check_price(fields, mapping, notes, conversion.item_codes(attempt.table, mapping), own=bool(header))
     _check_exploration(fields, mapping, notes)
+    fields["columns"] = header.get("columns", {}) if header else dict(sorted(mapping.roles.items()))
     notes.guessed += [] if header else _guesses(mapping)
     notes.warned += mapping.odd
     if not fields["features"]:
@@ -121,9 +122,9 @@ def import_table(
     return ImportedTable(fields, mapping, notes, rows, where, attempt.table.row_name, values, priced, bool(header))
 
 
-def _attempt(table: Table, stated_roles: Mapping[str, str], options: _Options) -> _Attempt:
+def _attempt(table: Table, stated_roles: Mapping[str, str], options: _Options) -> Attempt:
     """The fields of a log, as far as they can be made."""
-    result = _Attempt(table)
+    result = Attempt(table)
     mapping, notes, problems = result.mapping, result.notes, result.problems
     find_request(table, stated_roles, mapping)
     if "request_id" in mapping.roles:
@@ -151,7 +152,7 @@ def _attempt(table: Table, stated_roles: Mapping[str, str], options: _Options) -
     return result
 
 
-def _cure(table: Table, attempt: _Attempt, requests: int, fix: bool) -> tuple[NDArray[np.bool_], set[str], str]:
+def _cure(table: Table, attempt: Attempt, requests: int, fix: bool) -> tuple[NDArray[np.bool_], set[str], str]:
     """Find the cure of all problems of a table without a guess: rows [M] to leave out, columns to read with gaps, and
     the number of rows left out in words. Empty if there are no problems, or not all can be solved.
     """
@@ -216,7 +217,7 @@ def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:
     return table
 
 
-def _fields(attempt: _Attempt, slot: NDArray[np.int32] | None, options: _Options) -> dict[str, Any]:
+def _fields(attempt: Attempt, slot: NDArray[np.int32] | None, options: _Options) -> dict[str, Any]:
     """The arguments of `Logs`, as far as they can be made."""
     table, mapping, notes, collect = attempt.table, attempt.mapping, attempt.notes, attempt.problems.collect
     roles, starts, tasks = mapping.roles, table.starts, mapping.tasks
@@ -237,10 +238,10 @@ def _fields(attempt: _Attempt, slot: NDArray[np.int32] | None, options: _Options
         conversion.note_texts(table, of_numbers, notes)
     if slot is not None:
         result["position"] = slot
-    _read_roles(attempt, result, ("request_id", "user_id", "item_id"))
+    read_roles(attempt, result, ("request_id", "user_id", "item_id"))
     with collect():
         _events(attempt, result, slot, parse_scales(options.scale, tasks), options.logged)
-    _read_roles(attempt, result, roles.keys() - result.keys())
+    read_roles(attempt, result, roles.keys() - result.keys())
     if "scored_at" in roles and "timestamp" in result:
         with collect():
             conversion.check_scored(table, roles["scored_at"], result["timestamp"], notes)
@@ -263,7 +264,7 @@ def _fields(attempt: _Attempt, slot: NDArray[np.int32] | None, options: _Options
     return result
 
 
-def _read_roles(attempt: _Attempt, result: dict[str, Any], names: Iterable[str]) -> None:
+def read_roles(attempt: Attempt, result: dict[str, Any], names: Iterable[str]) -> None:
     """Adds the fields that are one column."""
     table, notes = attempt.table, attempt.notes
 
@@ -301,7 +302,7 @@ def _read_roles(attempt: _Attempt, result: dict[str, Any], names: Iterable[str])
 
 
 def _events(
-    attempt: _Attempt,
+    attempt: Attempt,
     result: dict[str, Any],
     slot: NDArray[np.int32] | None,
     stated: Mapping[str, PredictionScale],

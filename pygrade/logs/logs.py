@@ -13,6 +13,8 @@ accepted and logged as a warning: columns that are not read, no feature column, 
 where not shown.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +29,7 @@ from pygrade._util.memo import once_per_object
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.categories import levels_of
+from pygrade.logs.column_map import parse_map
 from pygrade.logs.columns import COLUMNS, MAX_AMOUNT, MAX_SLOT, PER_REQUEST, PER_ROW, PER_TASK
 from pygrade.logs.embeddings import MOST_NUMBERS
 from pygrade.logs.import_table import Columns, ImportedTable, check_priced, import_table, worth_by_default
@@ -88,6 +91,7 @@ class Logs:
     slots_known: bool = True  # else `position` tells what was shown, and counts it as it was listed: not where
     feedback_delays: tuple[int, ...] = ()  # ms after its page in which feedback was joined; none: unknown
     scales: Mapping[str, PredictionScale] = field(default_factory=dict)  # task → how its table's column was read
+    columns: Mapping[str, str] = field(default_factory=dict)  # role → column of that table, see `ColumnMap`
 
     def __post_init__(self) -> None:
         values = map(float, self.task_values)  # numbers of Python, as JSON holds them
@@ -197,7 +201,7 @@ class Logs:
             return np.asarray(amounts @ np.array(self.task_values))
         return np.asarray((amounts * self.event_values.astype(np.float64)).sum(1))
 
-    def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None) -> "Logs":
+    def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None) -> Logs:
         """Return the log with other values of events; None or none: as they are."""
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)
@@ -209,13 +213,15 @@ class Logs:
         columns: Columns | None = None,
         *,
         values: Mapping[str, float] | None = None,
-        value_tasks: Sequence[str] = (),
+        value_tasks: str | Sequence[str] = (),
         scale: Mapping[str, str | PredictionScale] | None = None,
         levels: Sequence[str] = (),
+        like: Any = None,
         fix: bool = False,
         where: str = "the table",
-    ) -> "Logs":
-        """A log of a polars, pandas or Arrow table or a dict of columns, with a row per candidate and any names.
+    ) -> Logs:
+        """A log of a table with a row per candidate and any names: pandas, polars, Arrow, a DuckDB relation, a
+        `datasets.Dataset` or a dict of columns.
 
         Args:
             columns: what the columns are, as a dict or as text: ``"request=session_id,item=product_id,slot=rank,
@@ -224,12 +230,13 @@ class Logs:
                 ``skip=a+b`` leaves columns out.
             values: task → what one event is worth, of amounts what a unit is; not given: what a log of pygrade's own
                 says, or 1 an event, -1 of one that is harm by its name (hide, return), of large amounts 1 on average.
-            value_tasks: those worth that times the price.
+            value_tasks: the task, or those, worth that times the price.
             scale: task → what its predictions are: probability, percent, logit, log, score (of no unit: a rising map is
                 fitted), ``given:click`` or ``percent:given:click`` (of an event that presumes a click), or what another
                 log or a policy has in ``scales``. Not given: probabilities, or amounts.
             levels: 0/1 columns ``name=level`` of a policy or another log, which text columns get instead of those of
                 their frequent levels.
+            like: another log, a policy or a model, whose columns, scales and levels this table has, too.
             fix: leave out requests whose rows are refused, at most 10 % of all, and read numbers with gaps where a text
                 among them is none.
             where: name of the table in messages.
@@ -238,6 +245,12 @@ class Logs:
         twice in a request the row that was shown is kept; each change is logged as a warning. ValueError: the whole
         contract beside what the table has, or all that is refused and why.
         """
+        if like is not None:
+            like = getattr(like, "policy", like)
+            columns = {**getattr(like, "columns", {}), **parse_map(columns)}
+            scale = {**getattr(like, "scales", {}), **(scale or {})}
+            levels = (*like.features, *like.items, *levels)
+        value_tasks = (value_tasks,) if isinstance(value_tasks, str) else value_tasks
         imported = import_table(table, columns, scale=scale, levels=levels, fix=fix, where=where)
         logs = cls.from_imported(imported, values, value_tasks)
         for note in [*imported.notes.changed, *imported.notes.warned]:
@@ -252,7 +265,7 @@ class Logs:
     @classmethod
     def from_imported(
         cls, imported: ImportedTable, values: Mapping[str, float] | None = None, value_tasks: Sequence[str] = ()
-    ) -> "Logs":
+    ) -> Logs:
         """The checked log of an imported table."""
         tasks = imported.fields["tasks"]
         for name, named_tasks in (("values", values or ()), ("value_tasks", value_tasks)):
@@ -265,7 +278,7 @@ class Logs:
         validate(logs, imported.where, imported.row_name)
         return logs
 
-    def select(self, index: Array | slice | Sequence[int]) -> "Logs":
+    def select(self, index: Array | slice | Sequence[int]) -> Logs:
         """The requests of an index array, a boolean mask or a slice, in that order; select each at most once."""
         chosen = np.arange(self.num_requests)[np.asarray(index) if not isinstance(index, slice) else index]
         sizes = np.diff(self.offsets)[chosen]
@@ -276,7 +289,7 @@ class Logs:
             changes |= {name: getattr(self, name)[pick] for name in names if getattr(self, name) is not None}
         return replace(self, **changes)
 
-    def arranged(self, tasks: Sequence[str], features: Sequence[str], items: Sequence[str] | None = None) -> "Logs":
+    def arranged(self, tasks: Sequence[str], features: Sequence[str], items: Sequence[str] | None = None) -> Logs:
         """Return the log with these tasks, features and item columns (None: all) in this order; others are left out.
 
         A 0/1 column ``name=level`` that is missing is 0 if the log has columns of other levels: of a text, each table
@@ -304,7 +317,7 @@ class Logs:
         changes["scales"] = {task: scale for task, scale in self.scales.items() if task in tasks}
         return replace(self, **changes)
 
-    def with_items(self, items: Sequence[str]) -> "Logs":
+    def with_items(self, items: Sequence[str]) -> Logs:
         """Return the log with these item columns in this order: NaN of those that it lacks, 0 of a further level of a
         text that it has.
         """
@@ -317,7 +330,7 @@ class Logs:
         features = np.ascontiguousarray(columns[:, place]) if place else None
         return replace(log, items=tuple(items), item_features=features)
 
-    def with_arms(self, arms: Sequence[str]) -> "Logs":
+    def with_arms(self, arms: Sequence[str]) -> Logs:
         """Return the log with these arms of a test in this order: those that it lacks ranked no request."""
         if tuple(arms) == self.arms:
             return self
@@ -333,7 +346,7 @@ class Logs:
                 changes[name] = np.concatenate([own, np.full((count, 1), fill)], 1)[:, place]
         return replace(self, **changes)
 
-    def _with_levels(self, kind: Literal["features", "items"], wanted: Sequence[str]) -> "Logs":
+    def _with_levels(self, kind: Literal["features", "items"], wanted: Sequence[str]) -> Logs:
         """The log with columns of 0 for levels of a text that it does not have."""
         own = self.features if kind == "features" else self.items
         texts = levels_of(own)
@@ -392,7 +405,7 @@ class Logs:
         """Number of requests that list only a part of their candidates."""
         return 0 if self.candidates is None else int((np.diff(self.offsets) < self.candidates).sum())
 
-    def complete(self) -> "Logs":
+    def complete(self) -> Logs:
         """The requests that list all of their candidates, on which the policy's inputs depend. A server's log has them
         as a fair sample; the others are for counting what was shown.
         """
@@ -405,14 +418,14 @@ class Logs:
         )
         return self.select(np.diff(self.offsets) >= self.candidates)
 
-    def shown_only(self) -> "Logs":
+    def shown_only(self) -> Logs:
         """The shown rows alone, of the requests that have some; ``candidates`` stays as it is."""
         sizes = np.bincount(self.row_request[self.shown], minlength=self.num_requests)
         some = self.select(np.flatnonzero(sizes))
         rows = {name: getattr(some, name)[some.shown] for name in PER_ROW if getattr(some, name) is not None}
         return replace(some, offsets=np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64), **rows)
 
-    def split(self, fraction: float | None = None, *, time: int | None = None) -> tuple["Logs", "Logs"]:
+    def split(self, fraction: float | None = None, *, time: int | None = None) -> tuple[Logs, Logs]:
         """Earlier and later requests: the first `fraction` of them (by timestamp if the log has one, else in the order
         of the log), or those before `time` (milliseconds) and the rest.
         """

@@ -197,6 +197,7 @@ class ParquetParts:
         result["slots_known"] = self.slots_known
         result["feedback_delays"] = tuple(int(delay) for delay in self.header.get("feedback_delays", ()))
         result["scales"] = from_records(self.header.get("scales", {}))
+        result["columns"] = self.header.get("columns", {})
         inside = np.ones(self.num_rows, bool)
         inside[starts] = False  # rows whose predecessor belongs to the same request
 
@@ -334,6 +335,8 @@ def _header(columns: dict[str, Any]) -> dict[str, Any]:
     stated = {name: columns[name] for name in _STATED}
     if delays := columns["feedback_delays"]:
         stated["feedback_delays"] = delays
+    if roles := columns["columns"]:
+        stated["columns"] = dict(roles)
     return {"format_version": FORMAT_VERSION, **stated, "scales": to_records(columns["scales"])}
 
 

@@ -19,8 +19,19 @@ from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 from pygrade.logs.text_times import are_time_texts
 
+_LIBRARIES = ("pandas", "polars", "pyarrow", "duckdb", "datasets", "deltalake", "pyiceberg")
 _NUMERIC = "numbers, or yes and no"
 _NUMBERS, _WRONG, _WRONG_FEW = 20, 0.05, 0.01  # the largest share of texts among many distinct numbers, and among few
+
+
+def is_table(value: Any) -> bool:
+    """True for what `to_arrow` takes: a frame of a library, or a dict of columns."""
+    return isinstance(value, Mapping) or hasattr(value, "__arrow_c_stream__") or library_of(value) in _LIBRARIES
+
+
+def library_of(value: Any) -> str:
+    """The package that the type of a value is of."""
+    return type(value).__module__.partition(".")[0].lstrip("_")
 
 
 def to_arrow(table: Any) -> Any:
@@ -28,7 +39,7 @@ def to_arrow(table: Any) -> Any:
     Iceberg table, a `datasets.Dataset`, a dict of columns, or whatever else offers the Arrow PyCapsule interface.
     """
     pa, table = require("pyarrow"), _rows_of(table)
-    kind = f"{type(table).__module__.partition('.')[0]}.{type(table).__name__}"
+    kind = f"{library_of(table)}.{type(table).__name__}"
     try:
         if isinstance(table, pa.Table):
             return plain_texts(table)
@@ -65,7 +76,7 @@ def _of_columns(columns: Mapping[str, Any]) -> Any:
 
 def _rows_of(table: Any) -> Any:
     """The rows of a lazy table or a table on disk; other tables as they are."""
-    name = f"{type(table).__module__.partition('.')[0]}.{type(table).__name__}"
+    name = f"{library_of(table)}.{type(table).__name__}"
     if name == "polars.LazyFrame":
         return table.collect()
     if name == "deltalake.DeltaTable":

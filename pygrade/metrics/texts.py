@@ -23,7 +23,7 @@ def lift_text(estimate: Estimate | None, digits: int = 2, scale: float = 100.0) 
     """
     if estimate is None:
         return "baseline"
-    value, low, high = _numbers(estimate)
+    value, low, high = known_numbers(estimate)
     if value is None:
         return "n/a"
     reach = "" if low is None or high is None else f" ± {scale * (high - low) / 2:.{digits}f}"
@@ -39,7 +39,7 @@ def bounds_text(estimate: Estimate, digits: int | None = 2) -> str:
     '+1.20 % (0.90 to 1.50)'
     """
     span, shown = span_text(estimate, digits, missing=""), _decimals(estimate) if digits is None else digits
-    return lift_text({"value": _numbers(estimate)[0]}, shown) + (f" ({span})" if span else "")
+    return lift_text({"value": known_numbers(estimate)[0]}, shown) + (f" ({span})" if span else "")
 
 
 def span_text(estimate: Estimate, digits: int | None = 2, missing: str = "unknown") -> str:
@@ -48,7 +48,7 @@ def span_text(estimate: Estimate, digits: int | None = 2, missing: str = "unknow
     >>> span_text({"value": 0.008, "low": 0.0003, "high": 0.0157}, None)
     '0.03 to 1.57'
     """
-    value, low, high = _numbers(estimate)
+    value, low, high = known_numbers(estimate)
     if value is None or low is None or high is None:
         return missing
     shown = _decimals(estimate) if digits is None else digits
@@ -56,7 +56,7 @@ def span_text(estimate: Estimate, digits: int | None = 2, missing: str = "unknow
 
 
 def _decimals(estimate: Estimate) -> int:
-    return 2 if any(0 < abs(100 * (bound or 0.0)) < 0.05 for bound in _numbers(estimate)[1:]) else 1
+    return 2 if any(0 < abs(100 * (bound or 0.0)) < 0.05 for bound in known_numbers(estimate)[1:]) else 1
 
 
 def rate_text(mean: float, amount: bool = False) -> str:
@@ -83,7 +83,7 @@ def value_text(estimate: Estimate, digits: int | None = None) -> str:
     >>> value_text({"value": 123.456, "low": 120.456, "high": 126.456})
     '123.46 ± 3.00'
     """
-    value, low, high = _numbers(estimate)
+    value, low, high = known_numbers(estimate)
     if value is None:
         return "n/a"
     if digits is None:
@@ -94,18 +94,18 @@ def value_text(estimate: Estimate, digits: int | None = None) -> str:
 
 def positive_text(estimate: Estimate) -> str:
     """`value_text` of a number that cannot be below 0, or that there is too little data for one."""
-    value, low, _ = _numbers(estimate)
+    value, low, _ = known_numbers(estimate)
     return TOO_FEW if value is not None and low is not None and low < 0 < value else value_text(estimate)
 
 
 def share_text(estimate: Estimate, digits: int | None = None) -> str:
     """`value_text` of a number from 0 to 1 such as an AUC, or that there is too little data for one."""
-    _, low, high = _numbers(estimate)
+    _, low, high = known_numbers(estimate)
     wide = low is not None and high is not None and high - low > _WIDE
     return TOO_FEW if wide else value_text(estimate, digits)
 
 
-def _numbers(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
+def known_numbers(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
     """Value and bounds; None for what is not finite."""
     given = estimate.to_dict() if isinstance(estimate, Interval) else estimate
     value, low, high = (

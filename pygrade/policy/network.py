@@ -18,6 +18,8 @@ evidence, from a context feature, and a prior worth m, the mean becomes (n · me
 and f stay. This changes what is served and explored, not what is trained.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from types import MappingProxyType
@@ -62,6 +64,7 @@ class FusionPolicy(nn.Module):
     `static_weights` [T] and `scenario_weights` {scenario: [T]} are served to requests whose features are missing.
     `mixture`: the baseline that its scores are mixed with; None: served alone. `correction`: of the predictions, for
     what takes corrected ones. `scales`: of the predictions that callers of a ranker give; without, they are as logged.
+    `columns`: role → column of the table that the training read, by which a frame is ranked.
     `history`: what a log holds of itself, as context and item columns that whoever serves it makes alike.
     """
 
@@ -69,6 +72,7 @@ class FusionPolicy(nn.Module):
     correction: Correction | None = None  # of the predictions; None: as they are
     guardrails: Guardrails | None = None  # limits that it keeps; None: none
     scales: Mapping[str, PredictionScale] = MappingProxyType({})  # task → how the training's table was read
+    columns: Mapping[str, str] = MappingProxyType({})  # role → column of that table
     history: History | None = None  # whose columns it reads; None: none
 
     input_mean: Tensor  # [I], subtracted from the inputs
@@ -120,6 +124,11 @@ class FusionPolicy(nn.Module):
     def features(self) -> tuple[str, ...]:
         """F names in the order of the context."""
         return self.spec.features
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Names of the item columns that its correction reads, but for effects of items."""
+        return () if self.correction is None else self.correction.own_items
 
     @property
     def task_values(self) -> tuple[float, ...] | None:
@@ -383,6 +392,8 @@ class FusionPolicy(nn.Module):
             "verdict": None if self.mixture is None else self.mixture.described(),
             "extra": dict(extra or {}),
         }
+        if self.columns:
+            record["columns"] = dict(self.columns)
         if self.guardrails is not None:
             record["guardrails"] = self.guardrails.to_dict()
         return file.encode(record, self._tensors())
@@ -401,7 +412,7 @@ class FusionPolicy(nn.Module):
         return directory if is_url(directory) else folder
 
     @classmethod
-    def load(cls, directory: Place) -> "FusionPolicy":
+    def load(cls, directory: Place) -> FusionPolicy:
         """Read a saved policy, local or at a URL. ``FileNotFoundError`` if there is none; `ArtifactError` (a
         ``ValueError``) naming file and fault if a file is damaged, edited, of another save, or of a newer format.
         """
@@ -420,6 +431,7 @@ class FusionPolicy(nn.Module):
             if served["correction"]:
                 policy.correction = Correction.decode(served["correction"], tensors, policy.tasks, policy.features)
             policy.scales = from_records(served.get("scales", {}))
+            policy.columns = record.get("columns", {})
             policy.history = History.from_dict(served["history"]) if "history" in served else None
             policy.guardrails = Guardrails.from_dict(record["guardrails"]) if "guardrails" in record else None
         except (TypeError, ValueError, RuntimeError) as error:

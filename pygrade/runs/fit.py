@@ -17,6 +17,7 @@ import torch
 
 from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
+from pygrade._util.progress import begin_phase
 from pygrade._util.serialization import write_json
 from pygrade._util.threads import torch_threads
 from pygrade.config.training import TrainConfig
@@ -73,6 +74,7 @@ def fit(
         require("lightgbm", "trees")
     in_use, options = check_guardrails(config, heldout), config
     directory, started = Path(out_dir), time.perf_counter()
+    begin_phase("learning")
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
         dataset = dataset.valued(config.reward.task_values, config.reward.value_tasks)
@@ -99,10 +101,11 @@ def fit(
         static, policies, tensors, sampled = learned.static, learned.policies, learned.tensors, sample.read()
         scales = complete_scales(sampled.scales, sampled.tasks, sampled.predictions, sampled.feedback)
         for policy in policies.values():
-            policy.scales, policy.history = scales, history
+            policy.scales, policy.columns, policy.history = scales, sampled.columns, history
             policy.set_static_weights(static, scenario_weights(sampled, tensors, policy, static))
         summary = summary_of(tensors, config, learned.run, static, policies, sampled.scenario)
         summary |= _facts(dataset, sampled, warnings) | {"seconds": time.perf_counter() - started}
+        begin_phase("cross-fitting")
         trust = cross_fit(evidence, fit_config, directory, resume, workers)
         policies = {name: policy.cpu().eval() for name, policy in policies.items()}
         *_, served = policies.values()
@@ -160,6 +163,7 @@ def judge(trained: TrainedRanker) -> TrainedRanker:
     late, policy, reward = trained.heldout, trained.policy, trained.config.reward
     if late is None:
         return trained
+    begin_phase("judging")
     policies = trained.policies | ({SERVED: policy} if is_new(policy) else {})
     evaluation = evaluate_policy(late, trained.propensity, policies, policy.mixture, reward, reward.page_size)
     write_json(trained.directory / "evaluation.json", evaluation)

@@ -1,5 +1,7 @@
 """`FusionRanker`: `train` in the form of a scikit-learn estimator."""
 
+from __future__ import annotations
+
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,30 +9,26 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
-
 from pygrade._util.optional_imports import require
 from pygrade.config.training import TrainConfig
-from pygrade.evaluation.verdict import VerdictText
-from pygrade.logs import Logs
+from pygrade.evaluation.verdict import VerdictText, verdict_of
 from pygrade.logs.import_table import Columns
 from pygrade.policy import FusionPolicy
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.model import TrainedRanker, check_new
 from pygrade.runs.train import train
-from pygrade.serving.page import Page
 from pygrade.serving.ranker import BlendedRanker, Context
 
 
 class FusionRanker:
-    """A ranker with scikit-learn's interface: ``FusionRanker(k=10).fit(log).rank(predictions, context=…)``.
+    """A ranker with scikit-learn's interface: ``FusionRanker(k=10).fit(frame).rank(frame)``.
 
     Parameters (``get_params``, ``set_params``, ``sklearn.base.clone``) are those of `train`, and
 
         k: items of a page.
 
     A fitted one has ``policy_`` (`FusionPolicy`), ``verdict_`` (`VerdictText`), ``tasks_``, ``features_`` and
-    ``result_`` (`TrainedRanker`; None after unpickling). It can be pickled: the policy goes along, the run's directory
-    does not. It is no subclass of scikit-learn's, which need not be installed. A log is no matrix of samples, so that
+    ``result_`` (`TrainedRanker`; None after unpickling or `load`). It can be pickled: the policy goes along, the run's
+    directory does not; `save` writes both. scikit-learn need not be installed. A log is no matrix of samples, so that
     ``cross_validate`` and pipelines of transformers do not apply: the training cross-fits and holds out by itself.
     """
 
@@ -41,11 +39,12 @@ class FusionRanker:
         config: TrainConfig | None = None,
         map: Columns | None = None,
         values: Mapping[str, float] | None = None,
-        value_tasks: Sequence[str] = (),
+        value_tasks: str | Sequence[str] = (),
         scale: Mapping[str, str] | None = None,
         in_use: Mapping[str, float] | None = None,
-        holdout: float | Logs = 0.2,
+        holdout: Any = 0.2,
         out_dir: str | Path | None = None,
+        verbose: bool = True,
     ) -> None:
         self.k = k
         self.config = config
@@ -56,8 +55,9 @@ class FusionRanker:
         self.in_use = in_use
         self.holdout = holdout
         self.out_dir = out_dir
+        self.verbose = verbose
 
-    def fit(self, X: Any, y: None = None) -> "FusionRanker":
+    def fit(self, X: Any, y: None = None) -> FusionRanker:
         """Learn from a log, a table or files, as `train` takes them; ``y`` is not used: feedback is part of a log."""
         if y is not None:
             raise ValueError("y is given; want None: feedback is part of the log")
@@ -66,23 +66,43 @@ class FusionRanker:
             raise ValueError(f"k is {k!r}; want a whole number from 1 on")
         options = {name: value for name, value in self.get_params().items() if name != "k"}
         result = train(X, options.pop("config"), options.pop("out_dir"), **options)
-        self.result_: TrainedRanker | None = result
-        self.policy_: FusionPolicy = result.policy
-        self.verdict_: VerdictText = result.verdict
-        self.tasks_, self.features_ = result.policy.tasks, result.policy.features
-        self._ranker = result.ranker
+        self._take(result.policy, result)
         return self
 
-    def rank(self, predictions: ArrayLike | Logs, context: Context = None, **more: Any) -> Page:
-        """The best ``k`` candidates of each request: of a log, or of arrays of predictions [B, N, T] in the order of
-        ``tasks_`` and context [B, F] in that of ``features_``, or raw values by name; ``more``: see
+    def _take(self, policy: FusionPolicy, result: TrainedRanker | None) -> None:
+        self.result_: TrainedRanker | None = result
+        self.policy_: FusionPolicy = policy
+        self.verdict_: VerdictText = verdict_of(policy.mixture)
+        self.tasks_, self.features_ = policy.tasks, policy.features
+        self._ranker = BlendedRanker(policy)
+
+    def rank(self, predictions: Any, context: Context = None, **more: Any) -> Any:
+        """A frame with columns ``rank`` and ``score`` of the best ``k`` candidates of each request added
+        (`BlendedRanker.rank_frame`); or their `Page`: of a log, or of arrays of predictions [B, N, T] in the order of
+        ``tasks_`` and context [B, F] in that of ``features_``, or raw values by name. ``more``: see
         `BlendedRanker.rank`.
         """
+        self._check_fitted("rank")
+        return self._ranker.rank_any(predictions, context, self.k, **more)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the run, or without one the policy alone, to a new directory; ``directory/policy`` is what to serve."""
+        self._check_fitted("save")
+        if self.result_ is not None:
+            return self.result_.save(directory)
+        self.policy_.save(check_new(directory) / "policy")
+        return Path(directory)
+
+    @classmethod
+    def load(cls, directory: str | Path, **params: Any) -> FusionRanker:
+        """The fitted ranker of a directory that `save`, `TrainedRanker.save` or ``pygrade train --out`` wrote."""
+        ranker = cls(**params)
+        ranker._take(FusionPolicy.load(Path(directory) / "policy"), None)
+        return ranker
+
+    def _check_fitted(self, method: str) -> None:
         if not self.__sklearn_is_fitted__():
-            raise _not_fitted("this FusionRanker is not fitted; want fit(log) before rank")
-        if isinstance(predictions, Logs):
-            return self._ranker.rank_log(predictions, self.k, **more)
-        return self._ranker.rank(context, predictions, self.k, **more)
+            raise _not_fitted(f"this FusionRanker is not fitted; want fit(log) before {method}")
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -92,7 +112,7 @@ class FusionRanker:
         """The parameters by name. ``deep`` changes nothing: none of them is an estimator."""
         return {name: getattr(self, name) for name in self._names()}
 
-    def set_params(self, **params: Any) -> "FusionRanker":
+    def set_params(self, **params: Any) -> FusionRanker:
         """Other parameters; ValueError names one that does not exist."""
         for name, value in params.items():
             if name not in (known := self._names()):

@@ -1,5 +1,7 @@
 """`TrainedRanker`: the result of a training."""
 
+from __future__ import annotations
+
 import shutil
 import webbrowser
 from dataclasses import dataclass
@@ -8,22 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pygrade._util.files import atomic_directory
-from pygrade._util.html_table import html_table
 from pygrade._util.text import distinct
 from pygrade.config.training import TrainConfig
 from pygrade.console.run_files import JudgedRun
-from pygrade.console.tables import trust_table
 from pygrade.console.training import write_report
 from pygrade.evaluation.replay import event_worth
-from pygrade.evaluation.verdict import VerdictText, verdict_of
+from pygrade.evaluation.verdict import NEW, VerdictText, plain_name, verdict_of
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset
+from pygrade.metrics.texts import Estimate
 from pygrade.policy import Baseline, FusionPolicy
-from pygrade.serving.page import Page
+from pygrade.runs import plots
 from pygrade.serving.ranker import BlendedRanker, Context
 from pygrade.training.propensity import SlotPropensity
 
@@ -64,14 +64,31 @@ class TrainedRanker:
         """The ranker of the policy."""
         return BlendedRanker(self.policy)
 
-    def rank(self, predictions: ArrayLike | Logs, context: Context = None, k: int = 10, **more: Any) -> Page:
-        """The best ``k`` candidates of each request: of a log (`BlendedRanker.rank_log`), or of arrays of predictions
-        [B, N, T] and context [B, F] or raw values by name, with ``more`` as in `BlendedRanker.rank`."""
-        if isinstance(predictions, Logs):
-            if context is not None:
-                raise ValueError("context is given beside a log, which has its own; want None")
-            return self.ranker.rank_log(predictions, k, **more)
-        return self.ranker.rank(context, predictions, k, **more)
+    def rank(self, predictions: Any, context: Context = None, k: int | None = None, **more: Any) -> Any:
+        """A frame with columns ``rank`` and ``score`` added (`BlendedRanker.rank_frame`): all candidates, or the first
+        ``k`` of each request. Or the `Page` of the best ``k`` (10) of a log (`BlendedRanker.rank_log`), or of arrays of
+        predictions [B, N, T] and context [B, F] or raw values by name, with ``more`` as in `BlendedRanker.rank`."""
+        return self.ranker.rank_any(predictions, context, k, **more)
+
+    @property
+    def lifts(self) -> tuple[str, list[tuple[str, Estimate]]]:
+        """The ranking that the verdict is over, and lifts over it by name: cross-fitted, of later requests, and of
+        simple rankings if they were compared with the same."""
+        verdict, trust, later = self.verdict, self.summary["trust"], (self.evaluation or {}).get("later")
+        rows: list[tuple[str, Estimate]] = [] if verdict.lift is None else [(NEW, verdict.lift)]
+        if later is not None and later["baseline"] == verdict.over and later["metric"] == "value":
+            rows.append((f"{NEW}, later requests", later["lift"]))
+        if trust is not None and trust["baseline"] == verdict.over:
+            rows += [(plain_name(name), lift) for name, lift in trust["baselines"].items() if name != verdict.over]
+        return verdict.over, rows
+
+    def plot_verdict(self, ax: Any = None) -> Any:
+        """`plots.plot_verdict` on the matplotlib Axes given, or new ones, which are returned."""
+        return plots.plot_verdict(self, ax)
+
+    def plot_weights(self, ax: Any = None) -> Any:
+        """`plots.plot_weights` on the matplotlib Axes given, or new ones, which are returned."""
+        return plots.plot_weights(self, ax)
 
     def report(self, path: str | Path | None = None, show: bool = False) -> Path:
         """Write the console, one page of HTML with verdict, tables and sliders; returns its path.
@@ -93,9 +110,7 @@ class TrainedRanker:
 
     def save(self, directory: str | Path) -> Path:
         """Copy the run to a new directory, as ``out_dir`` would have it; ``directory/policy`` is what to serve."""
-        target = Path(directory)
-        if target.exists():
-            raise FileExistsError(f"directory is {target}, which exists; want a new one")
+        target = check_new(directory)
         with atomic_directory(target) as partial:
             shutil.copytree(self.directory, partial, ignore=_unsaved(self.directory), dirs_exist_ok=True)
         return target
@@ -117,13 +132,15 @@ class TrainedRanker:
         return f"<TrainedRanker {self.policy.version[:12]}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        """The verdict and what was compared, for notebooks."""
-        verdict = self.verdict
-        parts = [html_table([], [(line,) for line in (verdict.detail, *verdict.reasons) if line], verdict.sentence)]
-        head, rows, *_ = trust_table(self.summary["trust"])
-        cells = [row[:2] for row in rows]  # without the marks, which need the page's colors
-        parts += [html_table(head[:2], cells, f"lift over {self.summary['trust']['baseline']}")] if rows else []
-        return "".join(parts)
+        """The verdict with a picture of `lifts`, for notebooks."""
+        return self.verdict.html(self.lifts[1])
+
+
+def check_new(directory: str | Path) -> Path:
+    """The path of a directory to be written; ``FileExistsError`` if something is there."""
+    if Path(directory).exists():
+        raise FileExistsError(f"directory is {directory}, which exists; want a new one")
+    return Path(directory)
 
 
 def _size(logs: Logs) -> str:

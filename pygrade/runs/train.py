@@ -1,5 +1,7 @@
 """`train`: a table or a log becomes a ranker, judged on later requests, with its verdict and its page."""
 
+from __future__ import annotations
+
 import shutil
 import tempfile
 import weakref
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import directory_lock
+from pygrade._util.progress import begin_phase
+from pygrade._util.screen import show_progress
 from pygrade.config.ignored import refuse_in_training
 from pygrade.config.shared import check_finite
 from pygrade.config.training import TrainConfig
@@ -16,6 +20,7 @@ from pygrade.logs import Logs
 from pygrade.logs.dataset import read_short
 from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts
+from pygrade.logs.table import is_table
 from pygrade.runs.fit import fit, judge
 from pygrade.runs.model import TrainedRanker
 from pygrade.runs.source import open_source
@@ -23,6 +28,8 @@ from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
 from pygrade.training.evidence import refuse_positives
 from pygrade.training.fit import OnStep
 from pygrade.workers import LOCAL, Workers
+
+_PHASES = 4
 
 
 def train(
@@ -32,10 +39,11 @@ def train(
     *,
     map: Columns | None = None,
     values: Mapping[str, float] | None = None,
-    value_tasks: Sequence[str] = (),
+    value_tasks: str | Sequence[str] = (),
     in_use: Mapping[str, float] | None = None,
-    holdout: float | Logs = 0.2,
+    holdout: Any = 0.2,
     resume: bool = True,
+    verbose: bool = True,
     on_step: OnStep | None = None,
     workers: Workers = LOCAL,
     **table: Any,
@@ -46,7 +54,8 @@ def train(
 
     Args:
         logs: `Logs`; the path of a log, or several in order; files, directories and databases as ``pygrade doctor``
-            reads them; or a table in memory, as `Logs.from_table` takes it, with a row per candidate.
+            reads them; or a table in memory with a row per candidate: pandas, polars, Arrow, a DuckDB relation, a
+            `datasets.Dataset`, a dict of columns.
         config: options of the training; None: `TrainConfig()`.
         out_dir: directory of the run: ``policy/`` (what to serve), ``stage1/`` and ``stage2/`` (not mixed; none
             if GRADE is off), ``checkpoints/``, ``folds/``, ``metrics.jsonl``, ``train.json``, ``evaluation.json``. An
@@ -54,11 +63,13 @@ def train(
             `TrainedRanker.save` copies it.
         map: what the columns of a table are, see ``columns`` of `Logs.from_table`.
         values: task → what one event is worth; others: as the log says, else 1.
-        value_tasks: tasks whose events are worth that times the item's price.
+        value_tasks: task, or tasks, whose events are worth that times the item's price.
         in_use: task → weight of the ranking that you have, Σ weight · prediction; None: what the log tells of it.
-        holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log that does.
+        holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log or a table that
+            does, whose columns are those of ``logs``.
         resume: go on from checkpoints in ``out_dir``; False removes them.
-        on_step: called with stage and steps done after each step.
+        verbose: show phases and progress on standard error or in the notebook's cell.
+        on_step: called with the name of each phase and 0 when it begins, and with stage and steps done after each step.
         workers: where folds run; the result has the same bits on any number of them.
         table: further options of `Logs.from_table`, such as ``fix=True`` or ``scale={"click": "logit"}``.
 
@@ -66,26 +77,32 @@ def train(
         ValueError: what is wrong with the table or the log, with column and row; no feedback at all; ``out_dir`` has
             the results of another command, or checkpoints of other logs or options.
     """
-    config = TrainConfig() if config is None else config
-    config = config if in_use is None else replace(config, in_use=dict(in_use))
-    _check_kinds(config, values, value_tasks, holdout)
-    if (values or value_tasks) and (config.reward.task_values or config.reward.value_tasks):
-        raise ValueError("values and config.reward both say what events are worth; want values alone")
-    check_finite(values or {})
-    refuse_in_training(config)
-    log, name = open_source(logs, map, values or {}, value_tasks, config.history.on, **table)
-    early, late = split_holdout(log, holdout, config.sample_requests)
-    directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))
-    try:
-        with directory_lock(directory, "train"):
-            result = judge(fit(early, config, directory, resume, on_step, late, workers, name))
-    except BaseException:
+    with show_progress(verbose, _PHASES, on_step):
+        begin_phase("reading")
+        config = TrainConfig() if config is None else config
+        config = config if in_use is None else replace(config, in_use=dict(in_use))
+        priced = (value_tasks,) if isinstance(value_tasks, str) else value_tasks
+        _check_kinds(config, values, priced, holdout)
+        if (values or priced) and (config.reward.task_values or config.reward.value_tasks):
+            raise ValueError("values and config.reward both say what events are worth; want values alone")
+        check_finite(values or {})
+        refuse_in_training(config)
+        log, name = open_source(logs, map, values or {}, priced, config.history.on, **table)
+        if is_table(holdout):
+            worth = dict(zip(log.tasks, log.task_values, strict=True))
+            holdout = Logs.from_table(holdout, values=worth, value_tasks=log.value_tasks, like=log, where="holdout")
+        early, late = split_holdout(log, holdout, config.sample_requests)
+        directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))
+        try:
+            with directory_lock(directory, "train"):
+                result = judge(fit(early, config, directory, resume, on_step, late, workers, name))
+        except BaseException:
+            if out_dir is None:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
         if out_dir is None:
-            shutil.rmtree(directory, ignore_errors=True)
-        raise
-    if out_dir is None:
-        weakref.finalize(result, shutil.rmtree, directory, ignore_errors=True)
-    return result
+            weakref.finalize(result, shutil.rmtree, directory, ignore_errors=True)
+        return result
 
 
 def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> None:
@@ -93,11 +110,11 @@ def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> No
     wanted = (
         ("config", config, TrainConfig, "a TrainConfig; the directory is out_dir"),
         ("values", values, Mapping | None, 'task → number, such as {"order": 20}'),
-        ("value_tasks", value_tasks, list | tuple, "a list of tasks"),
-        ("holdout", holdout, float | int | Logs, "a share of the requests, or Logs"),
+        ("value_tasks", value_tasks, list | tuple, "a task, or a list of tasks"),
+        ("holdout", holdout, float | int | Logs, "a share of the requests, Logs, or a table"),
     )
     for name, value, kind, words in wanted:
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) and not (name == "holdout" and is_table(value)):
             raise TypeError(f"{name} is {value!r}; want {words}")
 
 

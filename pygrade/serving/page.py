@@ -1,5 +1,7 @@
 """`Page`, the result of the ranker: items, the weights that ranked them, each task's contribution, log rows."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from pygrade import _core
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
+from pygrade._util.optional_imports import require
 from pygrade.logs import Logs
 from pygrade.logs.history import HistoryReason
 from pygrade.policy import FusionPolicy
@@ -98,6 +101,20 @@ class Page:
         result: Array = np.full(self.indices.shape, "" if text else -1, object if text else np.int64)
         result[filled] = self.item_id[self.offsets[filled[0]] + self.indices[filled]]
         return result
+
+    def to_polars(self) -> Any:
+        """A polars frame with a row per item of the pages: request (its id, else its number), rank from 1 on, item
+        (else its place within the request), score, and what each task contributed (``from_click``)."""
+        request, slot = np.nonzero(self.indices >= 0)
+        ids = np.arange(len(self.indices)) if self.ids.request is None else self.ids.request
+        item = self.item_id[self.offsets[request] + self.indices[request, slot]]
+        columns = {"request": ids[request], "rank": slot + 1, "item": item, "score": self.values[request, slot]}
+        parts = zip(self.tasks, self.contributions[request, slot].T, strict=True)
+        return require("polars").DataFrame(columns | {f"from_{task}": part for task, part in parts})
+
+    def to_pandas(self) -> Any:
+        """`to_polars` as a pandas frame."""
+        return self.to_polars().to_pandas()
 
     def _repr_html_(self) -> str:
         """A small table of each of the first requests, for notebooks."""

@@ -4,6 +4,8 @@
 >>> system.rank(user_id=7, k=10).items  # doctest: +SKIP
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,7 +150,7 @@ class Pipeline:
     @classmethod
     def load(
         cls, run: Place, store: str | None = None, seed: int | None = None, predict: Predict | None = None
-    ) -> "Pipeline":
+    ) -> Pipeline:
         """The system that ``pygrade pipeline`` wrote to directory ``run``, local or at a URL.
 
         store: its address; None: the one that was filled. predict: your own model, for a run with ``--mtl own`` whose

@@ -6,6 +6,8 @@ weights, and are counted. The C++ core does the work (Ranker of <pygrade/ranker.
 pages.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,9 +20,11 @@ from pygrade import _core
 from pygrade._typing import Array
 from pygrade.evaluation.policy_estimates import item_inputs, match_policy
 from pygrade.logs import Logs, encode
+from pygrade.logs.table import is_table
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import request_values
+from pygrade.serving.frames import OF_ROWS, Names, add_columns, place_rows, read_frame, read_once
 from pygrade.serving.page import Ids, Page
 from pygrade.storage import Place
 
@@ -89,7 +93,7 @@ class BlendedRanker:
         self._core.swap(_core.Policy(*policy.artifact()), policy.eval())
 
     @classmethod
-    def load(cls, path: Place, seed: int | None = None) -> "BlendedRanker":
+    def load(cls, path: Place, seed: int | None = None) -> BlendedRanker:
         """The ranker of a policy directory that `FusionPolicy.save` wrote; errors as of `FusionPolicy.load`."""
         return cls(FusionPolicy.load(path), seed)
 
@@ -180,10 +184,39 @@ class BlendedRanker:
             item_id=matched.item_id,
             item_values=matched.value,
             items=item_inputs(self.policy, matched),
-            as_logged=True,
             **_page_inputs(self.policy, matched),
-            **rules,
+            **({"as_logged": True} | rules),
         )
+
+    def rank_frame(self, frame: Any, k: int | None = None, *, names: Names = ("rank", "score"), **rules: Any) -> Any:
+        """The frame with two more columns: each candidate's place in its request, from 1 on, and its score.
+
+        frame: pandas, polars, an Arrow table, a DuckDB relation, a `datasets.Dataset` or a dict of columns, with a row
+            per candidate; the result is one of the same library, in the same order. Columns are those that the training
+            read (``policy.columns``), with its scales and levels; ids, feedback and slots need not be there. A frame
+            without the column of the request is one request.
+        k: the first places alone; the others are null. None: all candidates.
+        names: of the new columns, which replace columns of these names.
+        rules: as in `rank`, those of candidates with an entry for each row of the frame.
+
+        ValueError names the columns that are missing, or the one that is wrong.
+        """
+        once = read_once(frame)
+        logs, rows, as_logged = read_frame(self.policy, once, names)
+        rules |= {name: np.asarray(rules[name])[rows] for name in OF_ROWS if rules.get(name) is not None}
+        k = int(np.diff(logs.offsets).max()) if k is None else k
+        page = self.rank_log(logs, k, as_logged=as_logged, **rules)
+        return add_columns(once, *place_rows(page.indices, page.values, logs.offsets, rows), names, frame)
+
+    def rank_any(self, given: Any, context: Context, k: int | None, **more: Any) -> Any:
+        """`rank_frame`, `rank_log` or `rank`, by what is given; k: None: all candidates of a frame, else 10."""
+        size = 10 if k is None else k
+        if (table := is_table(given)) or isinstance(given, Logs):
+            if context is not None:
+                kind = "frame" if table else "log"
+                raise ValueError(f"context is given beside a {kind}, which has its own; want None")
+            return self.rank_frame(given, k, **more) if table else self.rank_log(given, size, **more)
+        return self.rank(context, given, size, **more)
 
 
 def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:

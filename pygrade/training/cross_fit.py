@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pygrade._typing import Floats, Floats32, Ints
-from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.correction.fit import later_requests
@@ -49,7 +48,6 @@ from pygrade.evaluation.verdict import SURE, VerdictText, cost_of, percent, stro
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
-from pygrade.metrics.texts import lift_text
 from pygrade.policy.mixture import Baseline, Mixture, mix_scores
 from pygrade.training.form import BetterForm, better_form
 from pygrade.training.license import License, TriedCorrection
@@ -126,11 +124,6 @@ class Trust:
         """Plain numbers, strings and dicts for JSON; the fields of the verdict beside the others."""
         record: dict[str, Any] = to_builtins(self)
         return record | {**record["verdict"], "lift": record["lift"], "served": self.served}
-
-    def _repr_html_(self) -> str:
-        """A small table for notebooks."""
-        rows = [[name, lift_text(lift)] for name, lift in (self.mixtures | self.baselines).items()]
-        return html_table(["ranking", f"lift over {self.baseline}"], rows, self.sentence)
 
 
 def fold_of_requests(cluster: Ints, folds: int, seed: int) -> Ints:

@@ -33,6 +33,8 @@ under the gate of the training. The reference takes it over, and from then on on
 correction the same weights made other pages. Of a policy whose network does not rank, nothing else is learned.
 """
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import hashlib
@@ -403,7 +405,7 @@ class OnlineLearner:
     @classmethod
     def load(
         cls, directory: str | Path, config: OnlineConfig, publish: Callable[[FusionPolicy], Any] | None = None
-    ) -> "OnlineLearner":
+    ) -> OnlineLearner:
         """A learner that continues as the saved one would have, bit for bit; nothing is published yet.
 
         ``ValueError`` naming the file if the state is damaged, or was saved under another config.

@@ -26,6 +26,9 @@ class LocalWorkers:
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
 
+    def __repr__(self) -> str:
+        return f"LocalWorkers({self._processes})"
+
     @property
     def count(self) -> int:
         """See `Workers`."""

@@ -57,11 +57,6 @@ def test_a_relation_of_duckdb():
         Logs.from_table(to_arrow(relation).append_column("price", SHOP["price"]))
 
 
-def test_a_lazy_frame_of_polars():
-    polars = pytest.importorskip("polars")
-    assert_same(Logs.from_table(polars.from_arrow(SHOP).lazy()), Logs.from_table(SHOP))
-
-
 def test_named_indexes_of_pandas_are_columns():
     frame = pytest.importorskip("pandas").DataFrame(shop(30))
     wanted = Logs.from_table(frame)

@@ -36,6 +36,18 @@ def test_a_pickled_one_ranks_the_same_pages(fitted):
     assert repr(pickle.loads(pickle.dumps(FusionRanker(k=4)))) == "FusionRanker(k=4)"
 
 
+def test_a_saved_one_ranks_the_same_frame(fitted, tmp_path):
+    frame, names = table(20).to_pandas(), {"names": ("place", "score")}
+    ranked = fitted.rank(frame, **names)
+    assert ranked["place"].notna().sum() == 3 * 20
+    again = FusionRanker.load(fitted.save(tmp_path / "run"), k=3)
+    assert again.rank(frame, **names).equals(ranked) and again.result_ is None
+    bare = FusionRanker.load(again.save(tmp_path / "bare"))
+    assert bare.policy_.version == fitted.policy_.version and bare.k == 10
+    refuses(FileExistsError, "bare, which exists", again.save, tmp_path / "bare")
+    refuses(ValueError, r"want fit\(log\) before save", FusionRanker().save, tmp_path / "none")
+
+
 def test_parameters():
     ranker = FusionRanker(k=3)
     assert ranker.set_params(k=5, holdout=0.3) is ranker and (ranker.k, ranker.holdout) == (5, 0.3)

@@ -90,6 +90,8 @@ def test_it_is_not_ranked_without(trained) -> None:
     broken[-1, -1, late.items.index("seen")] = np.nan
     with pytest.raises(ValueError, match="items lacks seen"):
         BlendedRanker(policy).rank(context, predictions, 5, items=broken)
+    with pytest.raises(ValueError, match="no frame of candidates holds"):
+        trained.rank({"item_id": [1, 2], "p_a": [0.1, 0.2]})
 
 
 @pytest.mark.parametrize("log", [tired_log(1.0), deal_feedback(tired_log(), 0)], ids=["no fatigue", "dealt"])

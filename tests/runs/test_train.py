@@ -1,8 +1,10 @@
 """`pygrade.train`: whatever a log is in, in scripts without a guard, and what it returns."""
 
 import html
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -207,7 +209,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
         (lambda: pygrade.train(logs, sloped, out), "policy.slope is 3.0; want it with --policy.transform log1p alone"),
         (lambda: pygrade.train(logs, "runs/x"), "config is 'runs/x'; want a TrainConfig; the directory is out_dir"),
         (lambda: pygrade.train(logs, FAST, out, values=[1, 2]), r"values is \[1, 2\]; want task → number"),
-        (lambda: pygrade.train(logs, FAST, out, value_tasks="order"), "value_tasks is 'order'; want a list of tasks"),
+        (lambda: pygrade.train(logs, FAST, out, value_tasks=3), "value_tasks is 3; want a task, or a list of tasks"),
         (lambda: pygrade.train(logs, FAST, out, holdout="0.2"), "holdout is '0.2'; want a share"),
         (lambda: pygrade.train(3, FAST, out), "table is a int; want"),
     ]
@@ -240,3 +242,26 @@ def test_a_script_without_a_guard_trains_in_processes_and_gets_the_same_policy(t
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["script", pygrade.train(tiny_logs(200), FAST).policy.version]
+
+
+def test_signatures_are_for_people():
+    """Aliases by their names, not what they stand for; of the ops the types of numpy."""
+    kinds = [getattr(pygrade, name) for name in set(pygrade.__all__) - {"__version__", "Rollout"}]
+    kinds = [kind for kind in kinds if "ops" not in kind.__module__]
+    methods = [m for kind in kinds for name, m in vars(kind).items() if name[0] != "_" and inspect.isfunction(m)]
+    texts = [str(inspect.signature(function)) for function in (*kinds, *methods)]
+    assert len(texts) > 60 and not [text for text in texts if re.search(r"numpy\.|collections\.abc|0x", text)]
+    assert len(str(inspect.signature(pygrade.train))) < 500
+
+
+def test_one_task_is_no_list_and_a_later_frame_judges(capsys):
+    priced = table().append_column("cost", [np.ones(2400)])
+    calls, words = [], {"map": f"{MAP},value=cost", "value_tasks": "order", "scale": SCALE, "values": {"order": 3}}
+    late = priced.slice(1920).to_pandas()
+    found = pygrade.train(priced.slice(0, 1920), FAST, holdout=late, on_step=lambda *call: calls.append(call), **words)
+    learned, held = found.learned_from.logs, found.heldout
+    assert held.num_requests == 40 and held.scales == learned.scales and held.columns == learned.columns
+    assert held.value_tasks == ("order",) == learned.value_tasks and held.task_values == (1.0, 3.0)
+    assert [name for name, done in calls if not done] == ["reading", "learning", "cross-fitting", "judging"]
+    assert ("stage1", 4) in calls and ("stage2", 2) in calls
+    assert capsys.readouterr().err.startswith("pygrade: 1 of 4, reading\n")
