@@ -16,8 +16,12 @@ from pygrade.cli.run_directory import check_out, to_toml
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions, FirstLogConfig
 from pygrade.doctor import log_sheet, sheet_page, sheet_sections, words
+from pygrade.doctor.autopsy_words import autopsy_section
+from pygrade.doctor.formula_in_use import LOGGED, parse_in_use
+from pygrade.doctor.ranking_in_use import autopsy
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
+from pygrade.logs.column_map import parse_map
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
 from pygrade.logs.import_table import ImportedTable, import_table
@@ -49,11 +53,14 @@ def _may_be_several(files: Sequence[Place]) -> bool:
 
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
+    in_use, boosts = parse_in_use(options.in_use)
+    column = in_use if isinstance(in_use, str) and in_use != LOGGED else ""
+    score = [f"production={column}"] if column and parse_map(options.map).get("production_score") != column else []
     table, where = read_table(options.files, options.query)
     try:
         imported = import_table(
             table,
-            options.map,
+            [*options.map, *score],
             scale=_scales(options.scale),
             fix=options.fix,
             where=where,
@@ -79,6 +86,11 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     record["sheet"] = log_sheet(logs)
+    if options.in_use:
+        ranking = logs.production_score if column else in_use
+        if ranking is None:
+            raise ValueError(f"in_use names {column!r}, which requests lack; want a score of every candidate")
+        record["autopsy"] = autopsy(logs, ranking, boosts).to_dict()
     if options.out is not None and out is not None:
         record |= _write(options, out, options.out, logs, record, where)
     if not options.json:
@@ -155,7 +167,8 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
 
 def _print_sheet(record: dict[str, Any]) -> None:
     terminal.text("")
-    terminal.sections(sheet_sections(record["sheet"]))
+    in_use = [autopsy_section(record["autopsy"])] if "autopsy" in record else []
+    terminal.sections([*in_use, *sheet_sections(record["sheet"])])
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
         train = f"pygrade train --data logs:{record['logs']} --out DIR"
