@@ -1,10 +1,10 @@
 """The autopsy of the ranking in use in words, table cells and one picture."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pygrade._util.html_table import Table
-from pygrade.console.charts import Chart, draw
+from pygrade._util.html_table import Table, escape
 from pygrade.console.html import Section, folded, table
 from pygrade.metrics.texts import lift_text, value_text
 
@@ -14,6 +14,7 @@ _TEXT = (
     "the head. Obs. / pred.: feedback over prediction, of looks if slots' propensities are known. Value: of the page "
     "with the weight 20 % larger or smaller, by replay of the shown items."
 )
+_REACH = 8.0  # factor at the ends of the axis
 _SIDES = {"more": "+ 20 %", "less": "- 20 %"}
 
 
@@ -78,16 +79,26 @@ def _factor(factor: Json) -> str:
 
 
 def _picture(heads: Sequence[Json], errors: Sequence[Json]) -> str:
-    """Each head by what the page owes it and how far it is off, as a whole and where it is named."""
-    page = {h["name"]: 100 * (h["replaced"]["value"] or 0.0) for h in heads}
-    marks = {h["name"]: (page[h["name"]], h["observed"]) for h in heads}
-    marks |= {f"{e['head']}: {e['segment']}": (page[e["head"]], e["factor"]) for e in errors if e["head"] in page}
-    known = {name: (x, factor) for name, (x, factor) in marks.items() if None not in factor.values()}
-    points = {name: (x, factor["value"]) for name, (x, factor) in known.items()}
-    lines = {name: ([x, x], [factor["low"], factor["high"]]) for name, (x, factor) in known.items()}
-    across = "share of the page that others replace without it, %"
-    return draw(
-        Chart(
-            "What each head moves, and how far it is off", "observed / predicted", lines, points=points, across=across
-        )
-    )
+    """A row a head: the share of the page that it decides, how far it is off, and, in red, where it is named."""
+    most = max((h["replaced"]["value"] or 0.0 for h in heads), default=0.0) or 1.0
+    height, middle = 34 + 22 * len(heads), _place(1.0)
+    parts = [f'<text class="name" x="130" y="12">page replaced without it, to {100 * most:.2g} %</text>']
+    parts.append(f'<text class="name" x="350" y="12">observed / predicted, {1 / _REACH:g} … {_REACH:g}</text>')
+    parts.append(f'<line class="axis" x1="{middle}" x2="{middle}" y1="20" y2="{height}"/>')
+    for row, h in enumerate(heads):
+        up, width = 40 + 22 * row, 180 * (h["replaced"]["value"] or 0.0) / most
+        parts.append(f'<text x="0" y="{up + 4}">{escape(h["name"][:18])}</text>')
+        parts.append(f'<rect x="130" y="{up - 5}" width="{width:.1f}" height="10" style="fill:var(--accent)"/>')
+        named = [(e["factor"], "--bad") for e in errors if e["head"] == h["name"]]
+        for factor, color in [(h["observed"], "--accent"), *named]:
+            if None not in factor.values():
+                low, value, high = (_place(factor[end]) for end in ("low", "value", "high"))
+                parts.append(f'<line x1="{low}" x2="{high}" y1="{up}" y2="{up}" style="stroke:var({color})"/>')
+                parts.append(f'<circle cx="{value}" cy="{up}" r="3.5" style="fill:var({color})"/>')
+    label = 'role="img" aria-label="what each head moves, and how far it is off"'
+    return f'<svg class="chart" viewBox="0 0 620 {height}" {label}>{"".join(parts)}</svg>'
+
+
+def _place(factor: float) -> float:
+    """A factor on the picture's logarithmic axis."""
+    return round(480 + 130 * math.log(min(max(factor, 1 / _REACH), _REACH), _REACH), 1)
