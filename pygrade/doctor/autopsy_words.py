@@ -75,7 +75,8 @@ def autopsy_lines(record: Json) -> Iterator[str]:
 def _factor(factor: Json) -> str:
     """``4.1 (3.2 to 5.3)``"""
     numbers = [factor[name] for name in ("value", "low", "high")]
-    return "n/a" if None in numbers else "{:.2g} ({:.2g} to {:.2g})".format(*numbers)
+    value, low, high = ("n/a" if x is None else f"{x:.2g}" if x < 100 else "100+" for x in numbers)
+    return f"{value} ({low} to {high})"
 
 
 def _picture(heads: Sequence[Json], errors: Sequence[Json]) -> str:

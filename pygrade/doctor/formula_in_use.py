@@ -1,8 +1,8 @@
 """The formula in use: weights that are given, or found in a score or in the logged order, and boosts beyond them.
 
-A score is regressed on the predictions within its requests, as it is or as its logarithm, under each transform. Boosts
-are looked for in what is left: segments where something is added to the score, or the score or one head is multiplied.
-Each has to explain a tenth of what is left, so that a score with noise gets none.
+A score is regressed on the predictions within its requests, as it is, as its logarithm or as one, under each transform.
+Boosts are looked for in what is left: segments where something is added to the score, or the score or one head is
+multiplied. Each has to explain a tenth of what is left, so that a score with noise gets none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from pygrade.training.production import TRANSFORMS, agreement, baseline_in_use, 
 LOGGED, PRICED = "logged", "times price"  # the order that the log shows; a transform of tasks that the price multiplies
 _ROWS, _PAGES = 60_000, 1_000  # by which a score is regressed, and pages by which an order is
 _BOOSTS, _EXPLAINS, _EXACT = 5, 0.1, 1e-6  # most boosts; share of the rest that each explains; rest that is rounding
-_ROUNDS = 8  # of a fit with boosts
+_ROUNDS, _STEEPEST = 8, 50.0  # of a fit with boosts; range of scores that may be logarithms
 _ADDS, _WHOLE = -2, -1  # kinds of a boost, beside the number of the head that it multiplies
 
 
@@ -116,6 +116,7 @@ def _of_score(logs: Logs, score: Floats, segments: Sequence[Segment]) -> Formula
     chosen = evenly_spaced(logs.num_requests, max(int(_ROWS * logs.num_requests / logs.num_rows), 30))
     some, rows = logs.select(chosen), np.isin(logs.row_request, chosen)
     targets = {"": score} | ({"the logarithm of ": np.log(score)} if (score > 0).all() else {})
+    targets |= {"the exponential of ": np.exp(score - score.max())} if np.ptp(score) < _STEEPEST else {}
     forms = [(what, form) for what in targets for form in (*TRANSFORMS, *([PRICED] if logs.value_tasks else []))]
     rests = [_regress(some.offsets, targets[what][rows], _transform(some, form), [])[2] for what, form in forms]
     what, form = forms[int(np.argmin(np.round(rests, 6)))]
@@ -123,6 +124,7 @@ def _of_score(logs: Logs, score: Floats, segments: Sequence[Segment]) -> Formula
     coefficients, found, rest = _regress(*fitted)
     x, boosts = _transform(logs, form), list[tuple[Boost, Bools]]()
     weights, steps = np.split(coefficients, [x.shape[1]])
+    logarithm = "logarithm" in what
     parts = x * weights
     for (g, kind), step in zip(found, steps.tolist(), strict=True):
         high = segments[g].rows
@@ -131,9 +133,9 @@ def _of_score(logs: Logs, score: Floats, segments: Sequence[Segment]) -> Formula
             step /= weights[kind] or 1e-300
         elif kind == _WHOLE:
             parts[high] += step * x[high] * weights
-        elif not what:
+        elif not logarithm:
             step /= float((x[high] @ weights).mean())
-        multiplier = float(np.exp(step)) if what and kind == _ADDS else 1 + step
+        multiplier = float(np.exp(step)) if logarithm and kind == _ADDS else 1 + step
         boosts.append((Boost(segments[g].name, logs.tasks[kind] if kind >= 0 else "", multiplier), high))
     origin = f"weights fitted to {what}the score"
     return FormulaInUse(origin, form, weights, targets[what], parts, 1 - rest, tuple(boosts))

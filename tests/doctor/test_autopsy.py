@@ -131,23 +131,28 @@ def test_a_head_that_is_bought_twice_one_that_moves_nothing_and_a_log_without_sl
     assert found.no_replay == "slot propensities are unknown: the log has no slots"
 
 
-@pytest.mark.parametrize(
-    ("in_use", "message"),
-    [
+def test_scores_of_other_forms_and_what_is_no_ranking():
+    logs = replace(world(1, 150), value_tasks=("copy",), value=np.linspace(1, 9, 4_500, dtype=np.float32))
+    copy, click = logs.predictions[:, [TASKS.index("copy"), TASKS.index("click")]].T.astype(np.float64)
+    for score, form in (
+        (np.log(3 * copy + click), "identity"),
+        (copy**3 * click, "log"),
+        (copy * logs.value, "times price"),
+    ):
+        found = autopsy(logs, score)
+        assert found.transform == form and found.fit == pytest.approx(1.0, abs=1e-3)
+    for in_use, message in (
         ({"likes": 1.0}, "in_use names task 'likes'"),
         ("score", "in_use is 'score'; want weights"),
         (np.zeros(3), r"in_use has shape \(3,\); want \(4500,\)"),
-    ],
+    ):
+        with pytest.raises(ValueError, match=message):
+            autopsy(logs, in_use)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "requests", "most"),
+    [(range(100, 106), 1_000, 0), pytest.param(range(200, 240), 2_000, 2, marks=pytest.mark.release)],
 )
-def test_what_is_no_ranking_is_refused(in_use, message):
-    with pytest.raises(ValueError, match=message):
-        autopsy(world(1, 150), in_use)
-
-
-def test_nothing_is_named_where_nothing_was_planted():
-    assert not any(errors(world(seed, 1_000)) for seed in range(100, 106))
-
-
-@pytest.mark.release
-def test_at_most_one_log_in_twenty_gets_a_name_that_was_not_planted():
-    assert sum(bool(errors(world(seed, 2_000))) for seed in range(200, 240)) <= 2
+def test_at_most_one_log_in_twenty_gets_a_name_that_was_not_planted(seeds, requests, most):
+    assert sum(bool(errors(world(seed, requests))) for seed in seeds) <= most
