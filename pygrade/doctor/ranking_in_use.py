@@ -21,7 +21,7 @@ from pygrade.training.propensity import slot_propensity
 
 VALUE, STEP = "value", 0.2  # the outcome beside the tasks; share by which a weight is turned
 _ROWS, _ORDERS = 1_500_000, 5_000  # that are looked at; requests whose orders are compared
-_TWICE, _HEARD = 0.5, 0.05  # r² of heads that carry the same; share of the score's deviation of a head that is heard
+_TWICE, _HEARD = 0.75, 0.05  # r² of heads that carry the same; share of the score's deviation of a head that is heard
 _FLOOR, _Z = 0.15, 1.96  # of a propensity that feedback is divided by
 
 
