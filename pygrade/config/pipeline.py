@@ -107,7 +107,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
         "train": (
             *("policy.transform", "policy.slope", "policy.trade_offs", "policy.evidence_prior", "reward.page_size"),
             *("static.iterations", "grade", "stage1.steps", "stage2.steps", "trust.folds", "correction.on"),
-            *("history.on", "guardrails.limits", "in_use", "device", "checkpoint_every", "tensorboard"),
+            *("history.on", "guardrails.limits", "device", "checkpoint_every", "tensorboard"),
         )
     }
 

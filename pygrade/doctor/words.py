@@ -6,6 +6,7 @@ from typing import Any
 from pygrade._util.html_table import Table
 from pygrade.console.charts import Chart, draw
 from pygrade.console.html import Section
+from pygrade.doctor.autopsy_words import autopsy_section
 from pygrade.metrics.texts import lift_text, rate_text, value_text
 from pygrade.training.log_findings import rate_sentence
 
@@ -108,8 +109,9 @@ def user_sentence(sheet: Sheet) -> str:
 
 def record_sections(record: Mapping[str, Any]) -> list[Section]:
     """The sections of a table's columns, if the record of `sheet_page` has them, and of its sheet."""
+    in_use = [autopsy_section(record["autopsy"])] if "autopsy" in record else []
     if not record.get("contract"):
-        return sheet_sections(record["sheet"])
+        return [*in_use, *sheet_sections(record["sheet"])]
     rows = [(name, column, what) for name, _, what, column in record["contract"]]
     left = sum(name == "left out" for name, *_ in rows)
     read = sum(column not in ("none", "missing") for _, column, _ in rows) - left
@@ -121,7 +123,7 @@ def record_sections(record: Mapping[str, Any]) -> list[Section]:
         line=f"{read} columns are read, {left} left out.{f' Guessed: {guessed}.' if guessed else ''}",
         light=_light(False, bool(guessed or record.get("warned"))),
     )
-    return [columns, *sheet_sections(record["sheet"])]
+    return [columns, *in_use, *sheet_sections(record["sheet"])]
 
 
 def sheet_sections(sheet: Sheet) -> list[Section]:

@@ -41,7 +41,7 @@ from pygrade.training.propensity import ASSUMED, SlotPropensity
 
 MARGIN = 0.01  # loss over production that nobody would notice
 _MAKES, _SAME = 0.9, 0.98  # `agreement` from which a ranking makes the log's pages: a given one, a found one
-_TRANSFORMS = ("identity", "log", "zscore", "zlog")  # that production's weights are looked for in
+TRANSFORMS = ("identity", "log", "zscore", "zlog")  # that production's weights are looked for in
 _MAX_PAGES, _SEARCHED_PAGES, _SEARCHED_ROWS = 20_000, 500, 60_000
 _DEPTH = 10  # slots whose choice is looked at
 _RIDGE = 1e-2  # prior precision of production's weights
@@ -68,7 +68,7 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
 
     ``ValueError`` names a task of ``config.in_use`` that the log lacks.
     """
-    own = np.flatnonzero(_own_pages(logs))
+    own = np.flatnonzero(own_pages(logs))
     pages = int(np.clip(_SEARCHED_ROWS * logs.num_requests // (_DEPTH * logs.num_rows), 30, _SEARCHED_PAGES))
     chosen = own[evenly_spaced(len(own), pages)]
     chosen_logs, rows = logs.select(chosen), np.isin(logs.row_request, chosen)
@@ -79,7 +79,7 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
         baseline = baseline_in_use(config.in_use, logs.tasks)
     if baseline is not None:
         scores = baseline_scores(baseline, logs, config.policy)
-    elif ordered and (fitted := _search(chosen_logs, agreement(chosen_logs, scores[rows]), config.policy)) is not None:
+    elif ordered and (fitted := search_weights(chosen_logs, agreement(chosen_logs, scores[rows]), config.policy)):
         scores = baseline_scores(fitted, logs, config.policy)
         baseline = fitted if agreement(chosen_logs, scores[rows]) >= _SAME else None
     servable, caution = None if baseline is None else scores, ""
@@ -106,11 +106,11 @@ def agreement(logs: Logs, scores: Array) -> float:
     order, worst = np.argsort(logs.offsets[:-1][logs.row_request] + _places(logs, scores)), len(scores)
     key = logs.row_request * worst + np.unique(-scores, return_inverse=True)[1]  # equal scores have equal keys
     best = np.minimum.accumulate(key[order][::-1])[::-1]  # of those in the same slot or below
-    own = (logs.shown & _own_pages(logs)[logs.row_request])[order]
+    own = (logs.shown & own_pages(logs)[logs.row_request])[order]
     return float((key[order] == best)[own].mean()) if own.any() else 0.0
 
 
-def _own_pages(logs: Logs) -> Bools:
+def own_pages(logs: Logs) -> Bools:
     """[R]: pages in production's own order."""
     return np.ones(logs.num_requests, bool) if logs.exploration is None else logs.exploration == "none"
 
@@ -124,13 +124,13 @@ def _places(logs: Logs, scores: Array) -> Ints:
     return old_rank
 
 
-def _search(logs: Logs, least: float, config: PolicyConfig) -> Baseline | None:
+def search_weights(logs: Logs, least: float, config: PolicyConfig) -> Baseline | None:
     """The weights and form that make production's pages best; None: none with an `agreement` above ``least``.
 
     A ranking is a choice at each slot of what was not chosen yet (Plackett-Luce), log odds Σ_t w_t f(p_t).
     """
     best, fitted = least, None
-    for transform in _TRANSFORMS:
+    for transform in TRANSFORMS:
         predictions, offsets = torch.from_numpy(logs.predictions), torch.from_numpy(logs.offsets)
         formula = fusion_formula(config) | {"transform": transform, "offsets": offsets}
         x = ops.transform_scores(predictions, **formula).double().numpy()
@@ -203,7 +203,7 @@ def page_lift(
 
     cluster [R] of dependent requests; page_size: slots that count; share [R] of each request's value that counts.
     """
-    own = np.flatnonzero(_own_pages(logs))
+    own = np.flatnonzero(own_pages(logs))
     chosen = own[evenly_spaced(len(own), _MAX_PAGES)]
     if not len(chosen):
         return None

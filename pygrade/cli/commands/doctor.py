@@ -20,8 +20,12 @@ from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions, FirstLogConfig
 from pygrade.console.html import LIGHTS
 from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.doctor.autopsy_words import autopsy_section
+from pygrade.doctor.formula_in_use import LOGGED, parse_in_use
+from pygrade.doctor.ranking_in_use import autopsy
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
+from pygrade.logs.column_map import parse_map
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
 from pygrade.logs.import_table import import_table
@@ -54,12 +58,15 @@ def _may_be_several(files: Sequence[Place]) -> bool:
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     doing("reading the files")
+    in_use, boosts = parse_in_use(options.in_use)
+    column = in_use if isinstance(in_use, str) and in_use != LOGGED else ""
+    score = [f"production={column}"] if column and parse_map(options.map).get("production_score") != column else []
     table, where = read_table(options.files, options.query)
     doing(f"reading the columns of {where}")
     try:
         imported = import_table(
             table,
-            options.map,
+            [*options.map, *score],
             scale=_scales(options.scale),
             fix=options.fix,
             where=where,
@@ -87,6 +94,12 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     doing("what the log can tell")
     record["sheet"] = log_sheet(logs)
+    if options.in_use:
+        doing("taking the ranking in use apart")
+        ranking = logs.production_score if column else in_use
+        if ranking is None:
+            raise ValueError(f"in_use names {column!r}, which requests lack; want a score of every candidate")
+        record["autopsy"] = autopsy(logs, ranking, boosts).to_dict()
     record["summary"] = words.last_lines(record["sheet"], _next_command(options, record["sheet"]))
     if options.out is not None and out is not None:
         doing("writing the log")
@@ -146,6 +159,9 @@ def _print(record: dict[str, Any], where: str) -> None:
         terminal.text(note if note.startswith("fixed: ") else f"changed: {note}")
     if record["guessed"]:
         terminal.text(f"guessed: {', '.join(record['guessed'])}; --map says otherwise, skip=COLUMN leaves one out")
+    if "autopsy" in record:
+        terminal.text("")
+        terminal.sections([autopsy_section(record["autopsy"])])
     terminal.text("")
     for section in words.record_sections(record)[1:]:
         terminal.text(f"{section.title}: {LIGHTS[section.light]}. {section.line}")
