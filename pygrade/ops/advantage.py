@@ -32,8 +32,9 @@ def _group_advantage(
     weights = rewards.new_ones(components) if component_weights is None else component_weights
     if validate:
         _check_values(rewards, weights)
-    if dispatch.is_reference(rewards):
-        return reference.group_advantage(rewards.double(), weights.double(), name, leave_one_out, clip).float()
+    if rewards.dtype == torch.float64 or dispatch.is_reference(rewards):
+        exact = reference.group_advantage(rewards.double(), weights.double(), name, leave_one_out, clip)
+        return exact.to(rewards.dtype)
     from pygrade.kernels import advantage as kernel
 
     advantage = dispatch.empty(rewards, batch, samples)
@@ -45,7 +46,7 @@ def _fake_advantage(rewards: Tensor, *_: object) -> Tensor:
     return rewards.new_empty(rewards.shape[:2])
 
 
-_op = dispatch.Op("group_advantage", _group_advantage, _fake_advantage)
+_op = dispatch.Op("group_advantage", _group_advantage, _fake_advantage, exact=_group_advantage)
 
 
 def group_advantage(
@@ -61,8 +62,9 @@ def group_advantage(
     """Group-relative advantages: weigh the reward components, center each group, scale, clip.
 
     Args:
-        rewards: [B, G, C] float32, torch (CPU or GPU) or numpy: C reward components of G samples for B requests.
-        component_weights: [C] float32 weights of the components, in any unit; None: all 1.
+        rewards: [B, G, C] float32 or float64, torch (CPU or GPU) or numpy: C reward components of G samples for B
+            requests.
+        component_weights: [C] weights of the components, in any unit; None: all 1.
         normalize: what a group's deviations are divided by: ``"batch"``, the root mean square of all deviations of the
             batch (default: groups without a signal stay quiet); ``"group"``, the std of the group (GRPO, arXiv
             2402.03300); ``"component"``, each component by its std in the group, before weighting; ``"none"``.
@@ -73,7 +75,7 @@ def group_advantage(
         num_threads: CPU threads; None: torch's setting. The result does not depend on it.
 
     Returns:
-        [B, G] float32, of the kind of ``rewards``. A group of equal rewards, or of one sample, gets exactly 0. Not
+        [B, G], of the kind and dtype of ``rewards``. A group of equal rewards, or of one sample, gets exactly 0. Not
         differentiable: advantages are constants of the policy gradient.
 
     Raises:
@@ -90,10 +92,9 @@ def group_advantage(
     )
     if result is not None:
         return result
-    values = checks.detached(checks.tensor("rewards", rewards, checks.FLOAT32, (None, None, None)))
-    weights = checks.optional(
-        "component_weights", component_weights, torch.float32, (values.shape[2],), "rewards", values
-    )
+    given = checks.Arguments("group_advantage")
+    values = given.detached("rewards", given.first("rewards", rewards, checks.FLOATS, ("B", "G", "C")))
+    weights = given.optional("component_weights", component_weights, torch.float32, ("C",))
     checks.choice("normalize", normalize, NORMALIZE)
     bound = float("inf") if clip is None else checks.not_negative("clip", clip)
     check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)

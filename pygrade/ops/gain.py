@@ -32,10 +32,10 @@ def gain_of(
     options.check(scores)
     if options.validate:
         check_lists(component_list, masks)
-    if dispatch.is_reference(scores):
+    if scores.dtype == torch.float64 or dispatch.is_reference(scores):
         exact = scores.double(), weights.double(), gains.double()
         lists: tuple[Any, ...] = discount.shape[0], discount.double(), masks, component_list
-        return reference.topk_gain(*exact, *lists, **options.of_reference()).float()
+        return reference.topk_gain(*exact, *lists, **options.of_reference()).to(weights.dtype)
     from pygrade.kernels import gain as kernel
 
     gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
@@ -47,7 +47,7 @@ def _fake_gain(_scores: Tensor, weights: Tensor, gains: Tensor, *_: object) -> T
     return weights.new_empty((*weights.shape[:2], gains.shape[-1]))
 
 
-_op = dispatch.Op("topk_gain", gain_of, _fake_gain)
+_op = dispatch.Op("topk_gain", gain_of, _fake_gain, exact=gain_of, rows="scores weights gains masks")
 
 
 def topk_gain(
@@ -81,7 +81,7 @@ def topk_gain(
         component_list: int32 [C]: the list that each component ranks, -1 for all candidates; None: all -1.
 
     Returns:
-        float32 [B, G, C], of the kind of ``scores``. Not differentiable.
+        float32 [B, G, C] (float64 of float64), of the kind of ``scores``. Not differentiable.
 
     Raises:
         TypeError, ValueError: as `fuse_scores`, and on a list that does not exist.
@@ -93,15 +93,15 @@ def topk_gain(
         tensor([[[1.],
                  [4.]]])
     """
-    s, o = checked_scores(scores, offsets)
-    batch = s.shape[0] if o is None else o.shape[0] - 1
-    first = ("scores", s)
-    w = checks.as_companion("weights", weights, torch.float32, (batch, None, s.shape[-1]), *first)
-    options = checked_transform(transform, s, beta, epsilon, slope)
-    v = checks.as_companion("gains", gains, torch.float32, (*s.shape[:-1], None), *first)
-    d = checks.as_companion("discount", discount, torch.float32, (checked_k(k),), *first)
-    m = checks.optional("masks", masks, torch.bool, (*s.shape[:-2], None, s.shape[-2]), *first)
-    c = checks.optional("component_list", component_list, torch.int32, (v.shape[-1],), *first)
-    s = checks.detached(s)
+    given = checks.Arguments("topk_gain", k=checked_k(k))
+    s, o = checked_scores(given, scores, offsets, dtypes=checks.SCORE_DTYPES)
+    rows: tuple[str, ...] = ("B", "N") if o is None else ("M",)
+    w = given.other("weights", weights, torch.float32, ("B", "G", "T"))
+    options = checked_transform(given, transform, beta, epsilon, slope)
+    v = given.other("gains", gains, torch.float32, (*rows, "C"))
+    d = given.other("discount", discount, torch.float32, ("k",))
+    m = given.optional("masks", masks, torch.bool, (*rows[:-1], "L", rows[-1]))
+    c = given.optional("component_list", component_list, torch.int32, ("C",))
+    s = given.detached("scores", s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
     return checks.match_type(_op(s, w, v, d, m, c, *options, o, check, threads), scores)

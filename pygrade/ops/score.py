@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
-from pygrade.ops.dirichlet import checked_density, log_prob_backward_of, log_prob_of
+from pygrade.ops.dirichlet import check_values, checked_density, exact_log_prob, log_prob_backward_of, log_prob_of
 
 
 class DirichletScore(NamedTuple):
@@ -32,11 +32,31 @@ def _dirichlet_score(
     )
 
 
+def _exact(
+    concentration: Tensor,
+    log_weights: Tensor,
+    coefficients: Tensor | None,
+    weight_floor: float,
+    validate: bool,
+    threads: int,
+) -> tuple[Tensor, Tensor]:
+    def weighted(alpha: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob = exact_log_prob(alpha, log_weights, weight_floor, False, threads)
+        return (log_prob if coefficients is None else coefficients * log_prob).sum(), log_prob
+
+    if validate:
+        check_values("concentration", concentration)
+    gradient, log_prob = torch.func.grad(weighted, has_aux=True)(concentration)
+    return log_prob, gradient
+
+
 def _fake_score(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return concentration.new_empty(log_weights.shape[:2]), torch.empty_like(concentration)
 
 
-_op = dispatch.Op("dirichlet_score", _dirichlet_score, _fake_score)
+_op = dispatch.Op(
+    "dirichlet_score", _dirichlet_score, _fake_score, exact=_exact, rows="concentration log_weights coefficients"
+)
 
 
 def dirichlet_score(
@@ -54,13 +74,13 @@ def dirichlet_score(
     graph: ``concentration.backward(score.gradient)`` hands it on to the network that the concentration came from.
 
     Args:
-        concentration: [B, T] float32, torch or numpy; finite and > 0, T from 1 to 64.
-        log_weights: [B, G, T] float32, as `dirichlet_sample` gives them.
-        coefficients: [B, G] float32, for example advantages; None: all 1.
+        concentration: [B, T] float32 or float64, torch or numpy; finite and > 0, T from 1 to 64.
+        log_weights: [B, G, T] of its dtype, as `dirichlet_sample` gives them.
+        coefficients: [B, G], for example advantages; None: all 1.
         weight_floor, validate, num_threads: as in `dirichlet_log_prob`.
 
     Returns:
-        `DirichletScore`: log_prob [B, G] and gradient [B, T], float32. Neither carries a gradient.
+        `DirichletScore`: log_prob [B, G] and gradient [B, T]. Neither carries a gradient.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, floor or concentration.
@@ -72,8 +92,9 @@ def dirichlet_score(
     score = _op.run_fast(concentration, log_weights, coefficients, weight_floor, validate, num_threads)
     if score is not None:
         return DirichletScore._make(score)
-    alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
-    alpha = checks.detached(alpha)
-    each = checks.optional("coefficients", coefficients, torch.float32, logs.shape[:2], "concentration", alpha)
+    given = checks.Arguments("dirichlet_score")
+    alpha, logs, *options = checked_density(given, concentration, log_weights, weight_floor, validate, num_threads)
+    alpha = alpha.detach()
+    each = given.optional("coefficients", coefficients, torch.float32, ("B", "G"))
     parts = _op(alpha, logs, each, *options)
     return DirichletScore(*(checks.match_type(part, concentration) for part in parts))  # type: ignore[arg-type]
