@@ -1,5 +1,7 @@
 """Group-relative advantages."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,12 +12,17 @@ from pygrade.ops.checks import TensorOrArray
 NORMALIZE = ("none", "group", "batch", "component")  # in the order of the C++ enum
 
 
-def _check_values(rewards: Tensor, component_weights: Tensor) -> None:
+def _check_values(rewards: Tensor, component_weights: Tensor | None, *_: object) -> None:
     """The checks of the C++ core, for the other backends."""
     if not bool(torch.isfinite(rewards).all()):
         raise ValueError("rewards holds NaN or infinity; want numbers (validate=False leaves such samples out)")
-    if not bool(torch.isfinite(component_weights).all()):
+    if component_weights is not None and not bool(torch.isfinite(component_weights).all()):
         raise ValueError("component_weights holds NaN or infinity; want numbers")
+
+
+def _exact(rewards: Tensor, component_weights: Tensor | None, normalize: int, *options: Any) -> Tensor:
+    weights = rewards.new_ones(rewards.shape[2]) if component_weights is None else component_weights
+    return reference.group_advantage(rewards, weights, NORMALIZE[normalize], *options[:2])
 
 
 def _group_advantage(
@@ -24,21 +31,14 @@ def _group_advantage(
     normalize: int,
     leave_one_out: bool,
     clip: float,
-    validate: bool,
-    _threads: int,
+    *_: object,
 ) -> Tensor:
-    name = NORMALIZE[normalize]
     batch, samples, components = rewards.shape
     weights = rewards.new_ones(components) if component_weights is None else component_weights
-    if validate:
-        _check_values(rewards, weights)
-    if rewards.dtype == torch.float64 or dispatch.is_reference(rewards):
-        exact = reference.group_advantage(rewards.double(), weights.double(), name, leave_one_out, clip)
-        return exact.to(rewards.dtype)
     from pygrade.kernels import advantage as kernel
 
     advantage = dispatch.empty(rewards, batch, samples)
-    kernel.group_advantage(rewards, weights, name, leave_one_out, clip, advantage)
+    kernel.group_advantage(rewards, weights, NORMALIZE[normalize], leave_one_out, clip, advantage)
     return advantage
 
 
@@ -46,7 +46,7 @@ def _fake_advantage(rewards: Tensor, *_: object) -> Tensor:
     return rewards.new_empty(rewards.shape[:2])
 
 
-_op = dispatch.Op("group_advantage", _group_advantage, _fake_advantage, exact=_group_advantage)
+_op = dispatch.Op("group_advantage", _group_advantage, _fake_advantage, exact=_exact, check=_check_values)
 
 
 def group_advantage(

@@ -1,7 +1,7 @@
 """Dirichlet distributions over weight vectors: draws, log-probabilities, entropy and KL divergence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,16 @@ def check_values(name: str, values: Tensor) -> None:
     if bool(bad.any()):  # inside an op, so that compiled graphs check too
         row, task = bad.nonzero()[0].tolist()
         raise ValueError(f"{name}[{row}, {task}] is {values[row, task].item():g}; want a finite number > 0")
+
+
+def check_positive(**places: int) -> Callable[..., None]:
+    """The check of an op's arguments with these names and places by `check_values`."""
+
+    def check(*arguments: Any) -> None:
+        for name, place in places.items():
+            check_values(name, arguments[place])
+
+    return check
 
 
 def concentration_rows(
@@ -179,47 +189,41 @@ def dirichlet_sample(
 # --- log-probability -------------------------------------------------------------------------------------------------
 
 
-def exact_log_prob(
-    concentration: Tensor, log_weights: Tensor, weight_floor: float, validate: bool, _threads: int
-) -> Tensor:
+def exact_log_prob(concentration: Tensor, log_weights: Tensor, weight_floor: float, *_: object) -> Tensor:
     """The op for float64."""
-    if validate:
-        check_values("concentration", concentration)
-    return reference.dirichlet_log_prob(concentration.double(), log_weights.double(), weight_floor)
+    return reference.dirichlet_log_prob(concentration, log_weights, weight_floor)
 
 
-def log_prob_of(
-    concentration: Tensor, log_weights: Tensor, weight_floor: float, validate: bool, threads: int
-) -> Tensor:
-    """The op in Python."""
-    if dispatch.is_reference(concentration):
-        return exact_log_prob(concentration, log_weights, weight_floor, validate, threads).float()
-    if validate:
-        check_values("concentration", concentration)
+def log_prob_of(concentration: Tensor, log_weights: Tensor, weight_floor: float, *_: object) -> Tensor:
+    """The op in Triton."""
     from pygrade.kernels import dirichlet as kernel
 
-    batch, samples, _ = log_weights.shape
+    batch, samples, _tasks = log_weights.shape
     log_prob = dispatch.empty(concentration, batch, samples)
     kernel.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob)
     return log_prob
 
 
-def log_prob_backward_of(
-    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, _threads: int
+def exact_log_prob_backward(
+    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, *_: object
 ) -> Tensor:
-    """The op in Python."""
-    gradient = gradient.contiguous()
-    if dispatch.is_reference(concentration):
-        logs, upstream = log_weights.double(), gradient.double()
+    """The op for float64."""
 
-        def weighted(alpha: Tensor) -> Tensor:
-            return upstream * reference.dirichlet_log_prob(alpha, logs, weight_floor)
+    def weighted(alpha: Tensor) -> Tensor:
+        return (gradient * reference.dirichlet_log_prob(alpha, log_weights, weight_floor)).sum()
 
-        return dispatch.with_gradients(weighted, concentration)[1][0]
+    result: Tensor = torch.func.grad(weighted)(concentration)
+    return result
+
+
+def log_prob_backward_of(
+    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, *_: object
+) -> Tensor:
+    """The op in Triton."""
     from pygrade.kernels import dirichlet as kernel
 
     result = torch.empty_like(concentration)
-    kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result)
+    kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient.contiguous(), weight_floor, result)
     return result
 
 
@@ -247,15 +251,17 @@ _log_prob_backward_op = dispatch.Op(
     "dirichlet_log_prob_backward",
     log_prob_backward_of,
     _fake_log_prob_backward,
+    exact=exact_log_prob_backward,
     rows="concentration log_weights gradient",
 )
-_log_prob_op = dispatch.Op(
+log_prob_op = dispatch.Op(
     "dirichlet_log_prob",
     log_prob_of,
     _fake_log_prob,
     _save_log_prob,
     dispatch.first_order_only("dirichlet_log_prob", _differentiate_log_prob),
     exact=exact_log_prob,
+    check=check_positive(concentration=0),
     rows="concentration log_weights",
     fast=True,
 )
@@ -287,12 +293,12 @@ def dirichlet_log_prob(
         >>> dirichlet_log_prob(flat, torch.tensor([[[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]]).log()).exp()
         tensor([[2., 2.]])
     """
-    log_prob: T | None = _log_prob_op.run_fast(concentration, log_weights, weight_floor, validate, num_threads)
+    log_prob: T | None = log_prob_op.run_fast(concentration, log_weights, weight_floor, validate, num_threads)
     if log_prob is not None:
         return log_prob
     given = checks.Arguments("dirichlet_log_prob")
     arguments = checked_density(given, concentration, log_weights, weight_floor, validate, num_threads)
-    return checks.match_type(_log_prob_op(*arguments), concentration)
+    return checks.match_type(log_prob_op(*arguments), concentration)
 
 
 def checked_density(
@@ -313,25 +319,15 @@ def checked_density(
 # --- entropy and KL divergence: the gradient comes with the value ----------------------------------------------------
 
 
-def _exact_entropy(concentration: Tensor, validate: bool, _threads: int) -> tuple[Tensor]:
-    if validate:
-        check_values("concentration", concentration)
-    return (reference.dirichlet_entropy(concentration),)
+def _exact_entropy(concentration: Tensor, *_: object) -> tuple[Tensor, ...]:
+    return dispatch.with_gradients(lambda alpha: (reference.dirichlet_entropy(alpha),), concentration)
 
 
-def _exact_kl(concentration: Tensor, other: Tensor, validate: bool, _threads: int) -> tuple[Tensor]:
-    if validate:
-        check_values("concentration", concentration)
-        check_values("other", other)
-    return (reference.dirichlet_kl(concentration, other),)
+def _exact_kl(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, ...]:
+    return dispatch.with_gradients(lambda *both: (reference.dirichlet_kl(*both),), concentration, other)
 
 
-def _entropy(concentration: Tensor, validate: bool, _threads: int) -> tuple[Tensor, Tensor]:
-    if validate:
-        check_values("concentration", concentration)
-    if dispatch.is_reference(concentration):
-        value, gradients = dispatch.with_gradients(reference.dirichlet_entropy, concentration)
-        return value.detach().float(), *gradients
+def _entropy(concentration: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     from pygrade.kernels import dirichlet as kernel
 
     entropy, gradient = dispatch.empty(concentration, len(concentration)), torch.empty_like(concentration)
@@ -339,13 +335,7 @@ def _entropy(concentration: Tensor, validate: bool, _threads: int) -> tuple[Tens
     return entropy, gradient
 
 
-def _kl(concentration: Tensor, other: Tensor, validate: bool, _threads: int) -> tuple[Tensor, Tensor, Tensor]:
-    if validate:
-        check_values("concentration", concentration)
-        check_values("other", other)
-    if dispatch.is_reference(concentration):
-        value, (gradient, other_gradient) = dispatch.with_gradients(reference.dirichlet_kl, concentration, other)
-        return value.detach().float(), gradient, other_gradient
+def _kl(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     from pygrade.kernels import dirichlet as kernel
 
     kl = dispatch.empty(concentration, len(concentration))
@@ -368,6 +358,7 @@ _entropy_op = dispatch.Op(
     _fake_entropy,
     *dispatch.gradients_in_results("dirichlet_entropy"),
     exact=_exact_entropy,
+    check=check_positive(concentration=0),
     rows="concentration",
 )
 _kl_op = dispatch.Op(
@@ -377,6 +368,7 @@ _kl_op = dispatch.Op(
     *dispatch.gradients_in_results("dirichlet_kl", 2),
     differentiable=2,
     exact=_exact_kl,
+    check=check_positive(concentration=0, other=1),
     rows="concentration other",
 )
 
@@ -420,7 +412,7 @@ def dirichlet_kl(
 # --- floor -----------------------------------------------------------------------------------------------------------
 
 
-def _floor(log_weights: Tensor, weight_floor: float, _threads: int) -> Tensor:
+def _floor(log_weights: Tensor, weight_floor: float, *_: object) -> Tensor:
     return reference.floor_log_weights(log_weights, weight_floor)
 
 

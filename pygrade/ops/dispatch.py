@@ -91,11 +91,12 @@ Implementation = Callable[..., Any]
 class Op:
     """An op of the library, called with the positional arguments of its schema.
 
-    implementation: the op in Python, for tensors on a GPU and for the backends "reference" and "triton".
+    kernel: the op in Triton; without ``exact`` the op in Python, for the backend "reference", too.
+    check: of the arguments' values, as the core has it, before the op in Python, if the op's ``validate`` is true.
     fake: results of the right shape, dtype and strides, without values.
     save, differentiate: setup_context and backward as `torch.library.register_autograd` takes them, but that
         ``differentiate`` returns the gradients of the first ``differentiable`` arguments alone.
-    exact: the op for float64 tensors: the reference, differentiable in plain torch; None: they are refused before.
+    exact: the op for float64 tensors and for the backend "reference": differentiable in plain torch.
     rows: arguments whose first dimension is the batch, in which `torch.func.vmap` folds its own; without, and where
         others differ from call to call or requests are jagged, it calls the op again and again.
     triton: whether there is a kernel; without, the backend "triton" leaves CPU tensors to the core.
@@ -105,31 +106,33 @@ class Op:
     def __init__(
         self,
         name: str,
-        implementation: Implementation,
+        kernel: Implementation,
         fake: Implementation,
         save: Callable[..., None] | None = None,
         differentiate: Callable[..., tuple[Tensor | None, ...]] | None = None,
         *,
         differentiable: int = 1,
         exact: Implementation | None = None,
+        check: Implementation | None = None,
         rows: str = "",
         triton: bool = True,
         fast: bool = False,
     ) -> None:
-        self.name, self._exact = name, exact
+        self.name, self._kernel, self._exact = name, kernel, exact
         self._fast_path = f"{name}_fast_path"
         self._fast_with_gradient: Implementation | None = None
         qualified = f"pygrade::{name}"
         self.registered = getattr(torch.ops.pygrade, name).default
         schema = [argument.name for argument in self.registered._schema.arguments]
-        self._rows = {schema.index(row) for row in rows.split()}
+        self._rows = {place for place, argument in enumerate(schema) if argument in rows.split()}
         self._offsets = schema.index("offsets") if "offsets" in schema else len(schema)
         self._python_backends = ("reference", "triton") if triton else ("reference",)
-        self._in_python = implementation
+        self._validate = schema.index("validate") if check is not None else 0
+        self._check = check
         self._differentiable = 0
         torch.library.register_fake(qualified, _with_defaults(self.registered, fake))
         torch.library.register_vmap(qualified, self._vmap)
-        _library.impl(name, _with_defaults(self.registered, implementation), "CUDA")  # type: ignore[no-untyped-call]
+        _library.impl(name, _with_defaults(self.registered, self._in_python), "CUDA")  # type: ignore[no-untyped-call]
         if save is None or differentiate is None:
             self._transformed = _transformable(self, _save_nothing, lambda *_: (None,) * len(schema))
             return
@@ -142,7 +145,7 @@ class Op:
         torch.library.register_autograd(qualified, backward, setup_context=save)
         self._transformed = _transformable(self, save, backward)
         self._with_gradient = _function(self._below_autograd, save, differentiate)
-        self._in_python_with_gradient = _function(implementation, save, differentiate)
+        self._in_python_with_gradient = _function(self._in_python, save, differentiate)
         if fast:
             self._fast_with_gradient = _fast_function(self._fast_path, save, differentiate)
 
@@ -164,12 +167,26 @@ class Op:
 
     def __call__(self, *arguments: Any) -> Any:
         if arguments[0].dtype == torch.float64 and self._exact is not None:
+            self._check_values(arguments)
             return self._exact(*arguments)
         if tracing():
             return self.registered(*arguments)
         if _in_functorch() or forward_ad._current_level >= 0:
             return (self.registered if _is_functionalizing() else self._transformed)(*arguments)
         return self.run_plain(*arguments)
+
+    def _check_values(self, arguments: tuple[Any, ...]) -> None:
+        if self._check is not None and arguments[self._validate]:
+            self._check(*arguments)
+
+    def _in_python(self, *arguments: Any) -> Any:
+        self._check_values(arguments)
+        if self._exact is None or not is_reference(arguments[0]):
+            return self._kernel(*arguments)
+        wide = (v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in arguments)
+        result = self._exact(*wide)
+        parts = [part.detach().float() if part.is_floating_point() else part for part in _parts(result)]
+        return tuple(parts) if isinstance(result, tuple) else parts[0]
 
     def run_plain(self, *arguments: Any) -> Any:
         """The op on tensors that no transform wraps."""
@@ -370,12 +387,8 @@ def gradients_in_results(
     return save, first_order_only(name, differentiate, count)
 
 
-def with_gradients(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
-    """The result of ``function`` at the inputs in float64, and the gradients of the sum of its (first) value to them,
-    float32; inside an op, where autograd is off."""
-    exact = [value.detach().double().requires_grad_() for value in inputs]
-    with torch.enable_grad():
-        result = function(*exact)
-        first = result[0] if isinstance(result, tuple) else result
-        gradients = torch.autograd.grad(first.sum(), exact)
-    return result, tuple(gradient.float() for gradient in gradients)
+def with_gradients(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """The results of ``function``, and the gradients of the sum of the first to its inputs."""
+    places = tuple(range(len(inputs)))
+    slopes = torch.func.grad(lambda *given: function(*given)[0].sum(), places)(*(value.detach() for value in inputs))
+    return (*function(*inputs), *slopes)

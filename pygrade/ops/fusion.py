@@ -57,7 +57,7 @@ class FusionOptions(NamedTuple):
 
     def of_reference(self) -> dict[str, Any]:
         """The arguments as keywords of the reference."""
-        slope = 1.0 if self.slope is None else self.slope.double()
+        slope = 1.0 if self.slope is None else self.slope
         constants = {"beta": self.beta, "epsilon": self.epsilon, "slope": slope}
         return {"transform": self.name, "offsets": self.offsets, **constants}
 
@@ -72,64 +72,54 @@ def _result_memory(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | Non
     return memory if offsets is None else memory.fill_(torch.nan)
 
 
-def _exact_transform(scores: Tensor, *arguments: Any) -> Tensor:
-    options = FusionOptions(*arguments)
-    options.check(scores)
-    return reference.transform_scores(scores.double(), **options.of_reference())
+def _check_values(scores: Tensor, *arguments: Any) -> None:
+    FusionOptions(*arguments[-7:]).check(scores)
+
+
+def _exact_transform(scores: Tensor, *options: Any) -> Tensor:
+    return reference.transform_scores(scores, **FusionOptions(*options).of_reference())
 
 
 def _transform_scores(scores: Tensor, *arguments: Any) -> Tensor:
-    if dispatch.is_reference(scores):
-        result = _exact_transform(scores, *arguments)
-    else:
-        from pygrade.kernels import fusion as kernel
-
-        options = FusionOptions(*arguments)
-        options.check(scores)
-        result = _result_memory(scores.shape, scores, options.offsets)
-        kernel.transform_scores(scores.contiguous(), *options.of_kernel(), result)
-    return _like_in_memory(scores).copy_(result)
-
-
-def _exact_fuse(scores: Tensor, weights: Tensor, *arguments: Any) -> Tensor:
-    options = FusionOptions(*arguments)
-    options.check(scores)
-    return reference.fuse_scores(scores.double(), weights.double(), **options.of_reference())
-
-
-def _fuse_scores(scores: Tensor, weights: Tensor, *arguments: Any) -> Tensor:
-    if dispatch.is_reference(scores):
-        return _exact_fuse(scores, weights, *arguments).float()
     from pygrade.kernels import fusion as kernel
 
     options = FusionOptions(*arguments)
-    options.check(scores)
+    result = _result_memory(scores.shape, scores, options.offsets)
+    kernel.transform_scores(scores.contiguous(), *options.of_kernel(), result)
+    return _like_in_memory(scores).copy_(result)
+
+
+def _exact_fuse(scores: Tensor, weights: Tensor, *options: Any) -> Tensor:
+    return reference.fuse_scores(scores, weights, **FusionOptions(*options).of_reference())
+
+
+def _fuse_scores(scores: Tensor, weights: Tensor, *arguments: Any) -> Tensor:
+    from pygrade.kernels import fusion as kernel
+
+    options = FusionOptions(*arguments)
     result = _result_memory(_fused_shape(scores, weights), scores, options.offsets)
     kernel.fuse_scores(scores.contiguous(), weights, *options.of_kernel(), result)
     return result
 
 
+def _check_topk(scores: Tensor, _weights: Tensor, _k: int, transform: int, _mask: Tensor | None, *rest: Any) -> None:
+    FusionOptions(transform, *rest).check(scores)
+
+
 def _exact_topk(
     scores: Tensor, weights: Tensor, k: int, transform: int, mask: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, Tensor]:
-    options = FusionOptions(transform, *arguments)
-    options.check(scores)
-    return reference.fuse_topk(scores.double(), weights.double(), k, mask=mask, **options.of_reference())
+    return reference.fuse_topk(scores, weights, k, mask=mask, **FusionOptions(transform, *arguments).of_reference())
 
 
 def _fuse_topk(
     scores: Tensor, weights: Tensor, k: int, transform: int, mask: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, Tensor]:
-    if dispatch.is_reference(scores):
-        exact, indices = _exact_topk(scores, weights, k, transform, mask, *arguments)
-        return exact.float(), indices
     from pygrade.kernels import fusion as kernel
 
-    options = FusionOptions(transform, *arguments)
-    options.check(scores)
     values = weights.new_empty((*weights.shape[:-1], k))
     indices = weights.new_empty(values.shape, dtype=torch.int32)
-    name, *constants = options.of_kernel()
+    name, *constants = FusionOptions(transform, *arguments).of_kernel()
     kernel.fuse_topk(scores.contiguous(), weights, k, name, mask, *constants, values, indices)
     return values, indices
 
@@ -215,6 +205,7 @@ def _topk_backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]
     return _fuse_backward(ctx, fused[..., :-1])
 
 
+_BOTH: dict[str, Any] = {"differentiable": 2, "rows": "scores weights mask"}
 _transform_op = dispatch.Op(
     "transform_scores",
     _transform_scores,
@@ -222,19 +213,14 @@ _transform_op = dispatch.Op(
     _save_transform,
     _transform_backward,
     exact=_exact_transform,
+    check=_check_values,
     rows="scores",
 )
-_FUSED: dict[str, Any] = {"differentiable": 2, "rows": "scores weights"}
-_fuse_op = dispatch.Op("fuse_scores", _fuse_scores, _fake_fuse, _save_fuse, _fuse_backward, exact=_exact_fuse, **_FUSED)
+_fuse_op = dispatch.Op(
+    "fuse_scores", _fuse_scores, _fake_fuse, _save_fuse, _fuse_backward, exact=_exact_fuse, check=_check_values, **_BOTH
+)
 _topk_op = dispatch.Op(
-    "fuse_topk",
-    _fuse_topk,
-    _fake_topk,
-    _save_topk,
-    _topk_backward,
-    exact=_exact_topk,
-    differentiable=2,
-    rows="scores weights mask",
+    "fuse_topk", _fuse_topk, _fake_topk, _save_topk, _topk_backward, exact=_exact_topk, check=_check_topk, **_BOTH
 )
 
 

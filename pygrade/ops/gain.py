@@ -18,7 +18,7 @@ def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
         raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
 
 
-def gain_of(
+def _exact(
     scores: Tensor,
     weights: Tensor,
     gains: Tensor,
@@ -27,19 +27,31 @@ def gain_of(
     component_list: Tensor | None,
     *arguments: Any,
 ) -> Tensor:
-    """The op in Python."""
-    options = FusionOptions(*arguments)
-    options.check(scores)
-    if options.validate:
-        check_lists(component_list, masks)
-    if scores.dtype == torch.float64 or dispatch.is_reference(scores):
-        exact = scores.double(), weights.double(), gains.double()
-        lists: tuple[Any, ...] = discount.shape[0], discount.double(), masks, component_list
-        return reference.topk_gain(*exact, *lists, **options.of_reference()).to(weights.dtype)
+    options = FusionOptions(*arguments).of_reference()
+    return reference.topk_gain(scores, weights, gains, len(discount), discount, masks, component_list, **options)
+
+
+def _check_values(scores: Tensor, *arguments: Any) -> None:
+    *_, masks, component_list = arguments[:5]
+    FusionOptions(*arguments[5:]).check(scores)
+    check_lists(component_list, masks)
+
+
+def _topk_gain(
+    scores: Tensor,
+    weights: Tensor,
+    gains: Tensor,
+    discount: Tensor,
+    masks: Tensor | None,
+    component_list: Tensor | None,
+    *arguments: Any,
+) -> Tensor:
     from pygrade.kernels import gain as kernel
 
     gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
-    kernel.topk_gain(scores, weights, gains, discount, masks, component_list, *options.of_kernel(), gain)
+    kernel.topk_gain(
+        scores, weights, gains, discount, masks, component_list, *FusionOptions(*arguments).of_kernel(), gain
+    )
     return gain
 
 
@@ -47,7 +59,9 @@ def _fake_gain(_scores: Tensor, weights: Tensor, gains: Tensor, *_: object) -> T
     return weights.new_empty((*weights.shape[:2], gains.shape[-1]))
 
 
-_op = dispatch.Op("topk_gain", gain_of, _fake_gain, exact=gain_of, rows="scores weights gains masks")
+gain_op = dispatch.Op(
+    "topk_gain", _topk_gain, _fake_gain, exact=_exact, check=_check_values, rows="scores weights gains masks"
+)
 
 
 def topk_gain(
@@ -104,4 +118,4 @@ def topk_gain(
     c = given.optional("component_list", component_list, torch.int32, ("C",))
     s = given.detached("scores", s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    return checks.match_type(_op(s, w, v, d, m, c, *options, o, check, threads), scores)
+    return checks.match_type(gain_op(s, w, v, d, m, c, *options, o, check, threads), scores)

@@ -8,7 +8,7 @@ from torch import Tensor
 from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
-from pygrade.ops.dirichlet import check_floor, check_values, concentration_rows
+from pygrade.ops.dirichlet import check_floor, check_positive, concentration_rows
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -25,22 +25,8 @@ class GrpoLoss(NamedTuple):
     gradient: Tensor  # [B, T], d loss_b / d concentration_b
 
 
-def _exact(
-    concentration: Tensor,
-    log_weights: Tensor,
-    old_log_prob: Tensor,
-    advantages: Tensor,
-    reference_concentration: Tensor,
-    *options: Any,
-) -> Outputs:
-    *numbers, validate, _ = options
-    if validate:
-        check_values("concentration", concentration)
-        check_values("reference_concentration", reference_concentration)
-    others = (log_weights, old_log_prob, advantages, reference_concentration, *numbers)
-    slope = torch.func.grad(lambda alpha: reference.grpo_loss(alpha, *others).loss.sum())(concentration.detach())
-    loss, kl, entropy, fraction, ratio = reference.grpo_loss(concentration, *others)
-    return loss, kl, entropy, fraction, ratio, slope
+def _exact(concentration: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return dispatch.with_gradients(lambda alpha: reference.grpo_loss(alpha, *arguments[:-2]), concentration)
 
 
 def _grpo_loss(
@@ -55,19 +41,10 @@ def _grpo_loss(
     entropy_coefficient: float,
     weight_floor: float,
     log_ratio_clamp: float,
-    validate: bool,
-    _threads: int,
+    *_: object,
 ) -> Outputs:
-    if validate:
-        check_values("concentration", concentration)
-        check_values("reference_concentration", reference_concentration)
     inputs = (concentration, log_weights, old_log_prob, advantages, reference_concentration)
     options = (clip, clip_high, kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp)
-    if dispatch.is_reference(concentration):
-        others: tuple[Any, ...] = *(value.double() for value in inputs[1:]), *options
-        exact, (slope,) = dispatch.with_gradients(lambda a: reference.grpo_loss(a, *others), concentration)
-        loss, kl, entropy, fraction, ratio = (part.detach().float() for part in exact)
-        return loss, kl, entropy, fraction, ratio, slope
     from pygrade.kernels import grpo as kernel
 
     batch = concentration.shape[0]
@@ -89,6 +66,7 @@ _op = dispatch.Op(
     _fake_loss,
     *dispatch.gradients_in_results("grpo_loss"),
     exact=_exact,
+    check=check_positive(concentration=0, reference_concentration=4),
     rows=_ROWS,
     fast=True,
 )

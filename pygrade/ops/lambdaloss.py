@@ -1,5 +1,7 @@
 """Stage 1's listwise loss."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,38 +10,23 @@ from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
 
 
-def _check_values(scores: Tensor, gains: Tensor, mask: Tensor | None) -> None:
+def _check_values(scores: Tensor, gains: Tensor, mask: Tensor | None, *_: object) -> None:
     for name, value in (("scores", scores), ("gains", gains)):
         missing = torch.isnan(value) if mask is None else torch.isnan(value) & mask
         if bool(missing.any()):
             raise ValueError(f"{name} holds NaN; want numbers wherever mask is True")
 
 
-def _exact(
-    scores: Tensor, gains: Tensor, mask: Tensor | None, discount: Tensor, temperature: float, validate: bool, _: int
-) -> tuple[Tensor]:
-    if validate:
-        _check_values(scores, gains, mask)
+def _exact(scores: Tensor, gains: Tensor, mask: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
     if mask is not None:
         scores, gains = (torch.where(mask, value, 0.0) for value in (scores, gains))
-    return (reference.lambda_loss(scores, gains, mask, discount, temperature),)
+    rest = (gains, mask, *arguments[:2])
+    return dispatch.with_gradients(lambda s: (reference.lambda_loss(s, *rest),), scores)
 
 
 def _lambda_loss(
-    scores: Tensor,
-    gains: Tensor,
-    mask: Tensor | None,
-    discount: Tensor,
-    temperature: float,
-    validate: bool,
-    _threads: int,
+    scores: Tensor, gains: Tensor, mask: Tensor | None, discount: Tensor, temperature: float, *_: object
 ) -> tuple[Tensor, Tensor]:
-    if validate:  # inside the op, so that compiled graphs check too
-        _check_values(scores, gains, mask)
-    if dispatch.is_reference(scores):
-        others = (gains.double(), mask, discount.double(), temperature, False, 0)
-        (loss,), (gradient,) = dispatch.with_gradients(lambda s: _exact(s, *others), scores)
-        return loss.detach().float(), gradient
     from pygrade.kernels import lambdaloss as kernel
 
     loss, gradient = dispatch.empty(scores, len(scores)), torch.empty_like(scores)
@@ -59,6 +46,7 @@ _op = dispatch.Op(
     _fake_loss,
     *dispatch.gradients_in_results("lambda_loss"),
     exact=_exact,
+    check=_check_values,
     rows="scores gains mask",
 )
 

@@ -14,10 +14,10 @@ from pygrade.ops.dirichlet import (
     checked_draw,
     concentration_rows,
     draw,
-    log_prob_of,
+    log_prob_op,
 )
 from pygrade.ops.fusion import TRANSFORMS, FusionOptions, checked_k
-from pygrade.ops.gain import check_lists, gain_of
+from pygrade.ops.gain import check_lists, gain_op
 
 
 class Rollout(NamedTuple):
@@ -96,9 +96,9 @@ def _rollout(
         return results
     weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, threads)
     if weight_floor != 0.0:
-        log_prob = log_prob_of(concentration, log_weights, weight_floor, False, threads)
+        log_prob = log_prob_op.run_plain(concentration, log_weights, weight_floor, False, threads)
     identity = FusionOptions(TRANSFORMS.index("identity"), 0.0, 0.0, None, None, validate, threads)
-    rewards = gain_of(scores, weights, gains, discount, *lists, *identity)
+    rewards = gain_op.run_plain(scores, weights, gains, discount, *lists, *identity)
     if weight_bounds is not None:
         rewards = torch.cat([rewards, reference.format_penalty(weights, weight_bounds)[..., None]], -1)
     return weights, log_weights, log_prob, rewards

@@ -1,13 +1,21 @@
 """Log-probabilities and the gradient of a weighted sum of them in one call, without autograd around them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
-from pygrade.ops.dirichlet import check_values, checked_density, exact_log_prob, log_prob_backward_of, log_prob_of
+from pygrade.ops.dirichlet import (
+    check_positive,
+    checked_density,
+    exact_log_prob,
+    exact_log_prob_backward,
+    log_prob_backward_of,
+    log_prob_of,
+)
 
 
 class DirichletScore(NamedTuple):
@@ -17,37 +25,17 @@ class DirichletScore(NamedTuple):
     gradient: Tensor  # [B, T]
 
 
-def _dirichlet_score(
-    concentration: Tensor,
-    log_weights: Tensor,
-    coefficients: Tensor | None,
-    weight_floor: float,
-    validate: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
-    each = concentration.new_ones(log_weights.shape[:2]) if coefficients is None else coefficients
-    return (
-        log_prob_of(concentration, log_weights, weight_floor, validate, threads),
-        log_prob_backward_of(concentration, log_weights, each, weight_floor, threads),
-    )
+def _score_by(log_prob: Callable[..., Tensor], backward: Callable[..., Tensor]) -> Callable[..., Any]:
+    def score(
+        concentration: Tensor, log_weights: Tensor, coefficients: Tensor | None, weight_floor: float, *_: object
+    ) -> tuple[Tensor, Tensor]:
+        each = concentration.new_ones(log_weights.shape[:2]) if coefficients is None else coefficients
+        return (
+            log_prob(concentration, log_weights, weight_floor),
+            backward(concentration, log_weights, each, weight_floor),
+        )
 
-
-def _exact(
-    concentration: Tensor,
-    log_weights: Tensor,
-    coefficients: Tensor | None,
-    weight_floor: float,
-    validate: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
-    def weighted(alpha: Tensor) -> tuple[Tensor, Tensor]:
-        log_prob = exact_log_prob(alpha, log_weights, weight_floor, False, threads)
-        return (log_prob if coefficients is None else coefficients * log_prob).sum(), log_prob
-
-    if validate:
-        check_values("concentration", concentration)
-    gradient, log_prob = torch.func.grad(weighted, has_aux=True)(concentration)
-    return log_prob, gradient
+    return score
 
 
 def _fake_score(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple[Tensor, Tensor]:
@@ -55,7 +43,12 @@ def _fake_score(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple
 
 
 _op = dispatch.Op(
-    "dirichlet_score", _dirichlet_score, _fake_score, exact=_exact, rows="concentration log_weights coefficients"
+    "dirichlet_score",
+    _score_by(log_prob_of, log_prob_backward_of),
+    _fake_score,
+    exact=_score_by(exact_log_prob, exact_log_prob_backward),
+    check=check_positive(concentration=0),
+    rows="concentration log_weights coefficients",
 )
 
 
