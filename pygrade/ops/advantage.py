@@ -26,12 +26,7 @@ def _exact(rewards: Tensor, component_weights: Tensor | None, normalize: int, *o
 
 
 def _group_advantage(
-    rewards: Tensor,
-    component_weights: Tensor | None,
-    normalize: int,
-    leave_one_out: bool,
-    clip: float,
-    *_: object,
+    rewards: Tensor, component_weights: Tensor | None, normalize: int, leave_one_out: bool, clip: float, *_: object
 ) -> Tensor:
     batch, samples, components = rewards.shape
     weights = rewards.new_ones(components) if component_weights is None else component_weights

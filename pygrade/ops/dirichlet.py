@@ -208,11 +208,9 @@ def exact_log_prob_backward(
     concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, *_: object
 ) -> Tensor:
     """The op for float64."""
-
-    def weighted(alpha: Tensor) -> Tensor:
-        return (gradient * reference.dirichlet_log_prob(alpha, log_weights, weight_floor)).sum()
-
-    result: Tensor = torch.func.grad(weighted)(concentration)
+    result: Tensor = torch.func.grad(
+        lambda alpha: (gradient * reference.dirichlet_log_prob(alpha, log_weights, weight_floor)).sum()
+    )(concentration)
     return result
 
 
@@ -319,14 +317,6 @@ def checked_density(
 # --- entropy and KL divergence: the gradient comes with the value ----------------------------------------------------
 
 
-def _exact_entropy(concentration: Tensor, *_: object) -> tuple[Tensor, ...]:
-    return dispatch.with_gradients(lambda alpha: (reference.dirichlet_entropy(alpha),), concentration)
-
-
-def _exact_kl(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, ...]:
-    return dispatch.with_gradients(lambda *both: (reference.dirichlet_kl(*both),), concentration, other)
-
-
 def _entropy(concentration: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     from pygrade.kernels import dirichlet as kernel
 
@@ -357,7 +347,7 @@ _entropy_op = dispatch.Op(
     _entropy,
     _fake_entropy,
     *dispatch.gradients_in_results("dirichlet_entropy"),
-    exact=_exact_entropy,
+    exact=lambda alpha, *_: dispatch.with_gradients(lambda a: (reference.dirichlet_entropy(a),), alpha),
     check=check_positive(concentration=0),
     rows="concentration",
 )
@@ -367,7 +357,7 @@ _kl_op = dispatch.Op(
     _fake_kl,
     *dispatch.gradients_in_results("dirichlet_kl", 2),
     differentiable=2,
-    exact=_exact_kl,
+    exact=lambda *given: dispatch.with_gradients(lambda *both: (reference.dirichlet_kl(*both),), *given[:2]),
     check=check_positive(concentration=0, other=1),
     rows="concentration other",
 )

@@ -18,17 +18,9 @@ def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
         raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
 
 
-def _exact(
-    scores: Tensor,
-    weights: Tensor,
-    gains: Tensor,
-    discount: Tensor,
-    masks: Tensor | None,
-    component_list: Tensor | None,
-    *arguments: Any,
-) -> Tensor:
-    options = FusionOptions(*arguments).of_reference()
-    return reference.topk_gain(scores, weights, gains, len(discount), discount, masks, component_list, **options)
+def _exact(scores: Tensor, weights: Tensor, gains: Tensor, discount: Tensor, *arguments: Any) -> Tensor:
+    options = FusionOptions(*arguments[2:]).of_reference()
+    return reference.topk_gain(scores, weights, gains, len(discount), discount, *arguments[:2], **options)
 
 
 def _check_values(scores: Tensor, *arguments: Any) -> None:
@@ -37,21 +29,12 @@ def _check_values(scores: Tensor, *arguments: Any) -> None:
     check_lists(component_list, masks)
 
 
-def _topk_gain(
-    scores: Tensor,
-    weights: Tensor,
-    gains: Tensor,
-    discount: Tensor,
-    masks: Tensor | None,
-    component_list: Tensor | None,
-    *arguments: Any,
-) -> Tensor:
+def _topk_gain(scores: Tensor, weights: Tensor, gains: Tensor, *arguments: Any) -> Tensor:
     from pygrade.kernels import gain as kernel
 
     gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
-    kernel.topk_gain(
-        scores, weights, gains, discount, masks, component_list, *FusionOptions(*arguments).of_kernel(), gain
-    )
+    options = FusionOptions(*arguments[3:]).of_kernel()
+    kernel.topk_gain(scores, weights, gains, *arguments[:3], *options, gain)
     return gain
 
 

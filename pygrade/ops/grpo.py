@@ -29,28 +29,13 @@ def _exact(concentration: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return dispatch.with_gradients(lambda alpha: reference.grpo_loss(alpha, *arguments[:-2]), concentration)
 
 
-def _grpo_loss(
-    concentration: Tensor,
-    log_weights: Tensor,
-    old_log_prob: Tensor,
-    advantages: Tensor,
-    reference_concentration: Tensor,
-    clip: float,
-    clip_high: float,
-    kl_coefficient: float,
-    entropy_coefficient: float,
-    weight_floor: float,
-    log_ratio_clamp: float,
-    *_: object,
-) -> Outputs:
-    inputs = (concentration, log_weights, old_log_prob, advantages, reference_concentration)
-    options = (clip, clip_high, kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp)
+def _grpo_loss(concentration: Tensor, *arguments: Any) -> Outputs:
     from pygrade.kernels import grpo as kernel
 
     batch = concentration.shape[0]
     loss, kl, entropy, fraction, ratio = (dispatch.empty(concentration, batch) for _ in range(5))
     outputs = (loss, kl, entropy, fraction, ratio, torch.empty_like(concentration))
-    kernel.grpo_loss(*inputs, *options, *outputs)
+    kernel.grpo_loss(concentration, *arguments[:-2], *outputs)
     return outputs
 
 

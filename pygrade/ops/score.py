@@ -6,16 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pygrade.ops import checks, dispatch
+from pygrade.ops import checks, dirichlet, dispatch
 from pygrade.ops.checks import TensorOrArray
-from pygrade.ops.dirichlet import (
-    check_positive,
-    checked_density,
-    exact_log_prob,
-    exact_log_prob_backward,
-    log_prob_backward_of,
-    log_prob_of,
-)
 
 
 class DirichletScore(NamedTuple):
@@ -44,10 +36,10 @@ def _fake_score(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple
 
 _op = dispatch.Op(
     "dirichlet_score",
-    _score_by(log_prob_of, log_prob_backward_of),
+    _score_by(dirichlet.log_prob_of, dirichlet.log_prob_backward_of),
     _fake_score,
-    exact=_score_by(exact_log_prob, exact_log_prob_backward),
-    check=check_positive(concentration=0),
+    exact=_score_by(dirichlet.exact_log_prob, dirichlet.exact_log_prob_backward),
+    check=dirichlet.check_positive(concentration=0),
     rows="concentration log_weights coefficients",
 )
 
@@ -86,7 +78,9 @@ def dirichlet_score(
     if score is not None:
         return DirichletScore._make(score)
     given = checks.Arguments("dirichlet_score")
-    alpha, logs, *options = checked_density(given, concentration, log_weights, weight_floor, validate, num_threads)
+    alpha, logs, *options = dirichlet.checked_density(
+        given, concentration, log_weights, weight_floor, validate, num_threads
+    )
     alpha = alpha.detach()
     each = given.optional("coefficients", coefficients, torch.float32, ("B", "G"))
     parts = _op(alpha, logs, each, *options)

@@ -268,11 +268,9 @@ class FusionPolicy(nn.Module):
         return alpha + share * (alpha.sum(-1, keepdim=True) * target - alpha)
 
     def _checked(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None) -> Tensor:
-        mean = self.input_mean
         given = checks.Arguments("FusionPolicy", D=self.num_inputs)
-        values = given.first("inputs", inputs, (mean.dtype,), ("B", "D"))
-        if values.device != mean.device:
-            raise ValueError(f"inputs is on {values.device}; want {mean.device}, where the policy is")
+        given.name, given.tensor = "the policy", self.input_mean
+        values = given.other("inputs", inputs, torch.float32, ("B", "D"), grad=True)
         if scenario is not None and len(scenario) != len(values):
             raise ValueError(f"scenario has {len(scenario)} names; want B = {len(values)}, one for each request")
         return torch.where(values.isfinite(), values, torch.nan)

@@ -79,7 +79,8 @@ def transform_scores(
     if not TRANSFORMS[transform].standardized:
         return values
     mean = values.mean(1, keepdim=True)
-    std = (values - mean).square().mean(1, keepdim=True).sqrt()
+    variance = (values - mean).square().mean(1, keepdim=True)
+    std = torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)  # with gradient 0 at 0
     return (values - mean) / (std + epsilon)
 
 

@@ -375,7 +375,10 @@ def test_differentiating_twice_is_an_error(name, backend):
     with use_backend(backend):
         value = GRADIENTS[name](argument, **tensors())
         (gradient,) = torch.autograd.grad(value.square().sum(), argument, create_graph=True)
-        refuses(RuntimeError, f"{name} can be differentiated once in float32; want float64", gradient.sum().backward)
+        refusal = f"{name} can be differentiated once in float32; want float64"
+        refuses(RuntimeError, refusal, gradient.sum().backward)
+        slope = torch.func.grad(lambda given: GRADIENTS[name](given, **tensors()).sum())
+        refuses(RuntimeError, refusal, torch.func.jacrev(slope), argument.detach())
 
 
 @pytest.mark.parametrize("name", GRADIENTS)

@@ -260,8 +260,6 @@ std::variant<std::int64_t, std::string_view> item_of(const Ranked& ranked, const
                                                      std::int32_t candidate);
 // The rank and explain responses' common fields.
 // `lists`: with the items and their scores.
-// An id as the text or the number that it came as.
-std::variant<std::int64_t, std::string_view> as_sent(std::int64_t id, std::string_view name);
 void write_policy_share(const Policy& policy, const Request& request, const Page& page, std::span<const float> weights,
                         JsonWriter& out);
 void write_unknown_keys(const UnknownKeys& unknown, JsonWriter& out);

@@ -331,17 +331,12 @@ void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
 
 std::string_view detail::unless_none(std::string_view name) { return name == "none" ? std::string_view() : name; }
 
-std::variant<std::int64_t, std::string_view> detail::as_sent(std::int64_t id, std::string_view name) {
-  if (name.data() != nullptr) return name;
-  return id;
-}
-
 std::variant<std::int64_t, std::string_view> detail::item_of(const Ranked& ranked, const Context& context,
                                                              std::int32_t candidate) {
   const auto at = static_cast<std::size_t>(candidate);
   const std::int64_t id = ranked.item_ids[at];
   if (const auto& given = context.input.names; !given.empty()) {
-    return as_sent(id, given[at]);
+    if (given[at].data() != nullptr) return given[at];
   } else if (ranked.release->names) {
     if (const auto name = ranked.release->names->of(id)) return *name;
   }
@@ -353,15 +348,8 @@ void detail::write_policy_share(const Policy& policy, const Request& request, co
                                 std::span<const float> weights, JsonWriter& out) {
   const ScoreSources sources(policy, request);
   out.known_key("ranked_by").list(sources.names()).known_key("weights");
-  if (sources.lead() == nullptr)
-    out.object(policy.tasks(), weights);
-  else
-    out.null();
-  out.known_key("trust");
-  if (sources.by_values || page.trust == 0.0f)
-    out.null();
-  else
-    out.value(page.trust);
+  sources.lead() == nullptr ? out.object(policy.tasks(), weights) : out.null();
+  out.field("trust", sources.by_values || page.trust == 0.0f ? std::nullopt : std::optional(page.trust));
 }
 
 void detail::write_unknown_keys(const UnknownKeys& unknown, JsonWriter& out) {
@@ -374,11 +362,10 @@ namespace {
 void write_missing(const Policy& policy, std::span<const float> predictions, JsonWriter& out) {
   const auto& tasks = policy.tasks();
   out.known_key("missing_predictions").begin_object();
-  for (std::size_t t = 0; t < tasks.size(); ++t) {
-    std::size_t missing = 0;
-    for (std::size_t at = t; at < predictions.size(); at += tasks.size()) missing += is_missing(predictions[at]);
-    if (missing > 0) out.key(tasks[t]).value(missing);
-  }
+  std::vector<std::size_t> counts(tasks.size());
+  for (std::size_t at = 0; at < predictions.size(); ++at) counts[at % tasks.size()] += is_missing(predictions[at]);
+  for (std::size_t t = 0; t < tasks.size(); ++t)
+    if (counts[t] > 0) out.key(tasks[t]).value(counts[t]);
   out.end_object();
 }
 

@@ -59,9 +59,9 @@ std::size_t check_events(const std::vector<EventInput>& events, const ServiceCon
       refuse(i, "amount", *event.amount, "a number from 0 to max_amount, " + most.take());
     }
     if (catalog == nullptr || catalog->size() == 0 || catalog->has(event.item)) continue;
-    if (config.refuse_unknown_items)
-      refuse(i, "item", as_sent(event.item, event.item_name),
-             "an item of the catalog, or the option unknown_items = \"count\"");
+    constexpr const char* wanted = "an item of the catalog, or the option unknown_items = \"count\"";
+    if (config.refuse_unknown_items && event.item_name.data() != nullptr) refuse(i, "item", event.item_name, wanted);
+    if (config.refuse_unknown_items) refuse(i, "item", event.item, wanted);
     ++unknown;
   }
   return unknown;
