@@ -66,7 +66,8 @@ py::object fuse_scores_fast_path(const Arguments<9>& arguments) {
 }
 
 py::object fuse_topk_fast_path(const Arguments<13>& arguments) {
-  return may_run(arguments[1], arguments[2]) ? fuse_topk_of(arguments) : py::none();
+  const py::handle scores = arguments[1], weights = arguments[2];
+  return may_run(scores, weights) && !wants_gradient({scores, weights}) ? fuse_topk_of(arguments) : py::none();
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ py::object rank_of(const Arguments<19>& arguments) {
 }
 
 py::object rank_fast_path(const Arguments<19>& arguments) {
-  return may_run(arguments[1], arguments[2]) ? rank_of(arguments) : py::none();
+  const py::handle scores = arguments[1], weights = arguments[2];
+  return may_run(scores, weights) && !wants_gradient({scores, weights}) ? rank_of(arguments) : py::none();
 }
 
 // The core's checks of the rules of so many candidates, for other backends; given: in the order of request.def.

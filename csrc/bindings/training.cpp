@@ -57,7 +57,7 @@ struct Densities {
 
 py::object dirichlet_log_prob_fast_path(const Arguments<5>& arguments) {
   const auto& [alpha, logs, floor, validate, num_threads] = arguments;
-  if (!may_run(alpha, logs) || wants_gradient({alpha})) return py::none();
+  if (!may_run(alpha, logs) || wants_gradient({alpha, logs})) return py::none();
   const Densities d(alpha, logs, floor);
   const bool check = is_checked(validate);
   const Result log_prob(alpha, d.draws());
@@ -82,7 +82,7 @@ py::object dirichlet_log_prob_backward_fast_path(const Arguments<5>& arguments) 
 
 py::object dirichlet_score_fast_path(const Arguments<6>& arguments) {
   const auto& [alpha, logs, coefficients, floor, validate, num_threads] = arguments;
-  if (!may_run(alpha, logs)) return py::none();
+  if (!may_run(alpha, logs) || wants_gradient({logs, coefficients})) return py::none();
   const Densities d(alpha, logs, floor);
   const auto each = optional_span<const float>(coefficients, "coefficients", d.draws());
   const bool check = is_checked(validate);
@@ -103,7 +103,7 @@ Normalize normalize_of(py::handle name) {
 
 py::object group_advantage_fast_path(const Arguments<7>& arguments) {
   const auto& [rewards, component_weights, normalize, leave_one_out, clip, validate, num_threads] = arguments;
-  if (!may_run(rewards, rewards)) return py::none();
+  if (!may_run(rewards, rewards) || wants_gradient({rewards, component_weights})) return py::none();
   const Array r = array(rewards, "rewards", Dtype::float32, {any_size, any_size, any_size});
   auto weights = optional_span<const float>(component_weights, "component_weights", {r.shape[2]});
   std::vector<float> ones;
@@ -122,7 +122,7 @@ py::object group_advantage_fast_path(const Arguments<7>& arguments) {
 py::object grpo_loss_fast_path(const Arguments<13>& arguments) {
   const auto& [alpha, logs, old_log_prob, advantages, anchor, clip, clip_high, kl_coefficient, entropy_coefficient,
                floor, log_ratio_clamp, validate, num_threads] = arguments;
-  if (!may_run(alpha, logs) || wants_gradient({alpha})) return py::none();
+  if (!may_run(alpha, logs) || wants_gradient({alpha, logs, old_log_prob, advantages, anchor})) return py::none();
   const Densities d(alpha, logs, floor);
   const GrpoInputs inputs{d.concentration, d.log_weights, span_of<const float>(old_log_prob, "old_log_prob", d.draws()),
                           span_of<const float>(advantages, "advantages", d.draws()),

@@ -123,6 +123,10 @@ TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
   // The directory of a policy is a run, too.
   Service alone(run.folder / "policy", "{}");
   CHECK_EQUAL(scores_of(post(alone, "/v1/rank", asked.json(with_context))), expected.values);
+  CHECK(page.strings_at("ranked_by") == std::vector<std::string>{"policy"});
+  CHECK(page.find("unknown_keys") == nullptr && page.find("missing_predictions") == nullptr);
+  const Json mistyped = post(*service, "/v1/rank", asked.json(R"("user": "ann", "contxt": {}, "context": {"hou": 3})"));
+  CHECK(mistyped.strings_at("unknown_keys") == (std::vector<std::string>{"contxt", "context.hou"}));
   // Nothing is known of the user: the static weights.
   const Json unknown = post(*service, "/v1/rank", asked.json());
   CHECK_EQUAL(text_at(unknown, "user"), std::string("unknown"));
@@ -145,6 +149,9 @@ TEST(names_missing_predictions_and_columns_are_read) {
     items.insert(item.type == Json::Type::number ? std::to_string(item.integer) : item.string);
   CHECK_EQUAL(page.at("items").items[2].string, std::string("\u00e9"));
   CHECK(items == (std::set<std::string>{"a", "7", "\u00e9"}));
+  CHECK(page.at("missing_predictions").keys == std::vector<std::string>{"click"});
+  CHECK_EQUAL(page.at("missing_predictions").at("click").integer, 1);
+  CHECK(page.strings_at("unknown_keys") == std::vector<std::string>{"predictions.view"});
   CHECK_EQUAL(metric(*service, "pygrade_unknown_keys_total"), 1.0);
   CHECK_EQUAL(metric(*service, "pygrade_missing_predictions_total"), 1.0);
 }
@@ -366,6 +373,8 @@ TEST(an_arm_serves_a_ranking_of_the_training) {
     const Json page = ask(*service, "/v1/rank", arm);
     for (const Json& item : page.at("items").items) items.push_back(item.integer);
     CHECK_EQUAL(items, order_of(weights));
+    CHECK(page.strings_at("ranked_by") == std::vector<std::string>{ranking});
+    CHECK(page.at("weights").type == Json::Type::null && page.at("trust").type == Json::Type::null);
     const Json why = ask(*service, "/v1/explain", arm).object_at("ranking");
     CHECK_EQUAL(why.at("by").items.at(0).string, std::string(ranking));
     CHECK_EQUAL(arms.items[a].at("ranking").items.at(0).string, std::string(ranking));

@@ -158,6 +158,9 @@ TEST(feedback_that_must_not_be_taken_is_refused_as_a_whole) {
   refused(R"("item": 7, "amount": 51)", "amount", "amount is 51; want a number from 0 to max_amount, 50");
   refused(R"("item": 7, "amount": -1)", "amount", "want a number from 0 to max_amount");
   refused(R"("item": 4611686018427387904)", "item", "item is 4611686018427387904; want an item of the catalog");
+  const ServiceRun named(R"(["item"])");
+  check_error(*named.serve(), R"({"events": [{"user": 3, "item": "p7"}]})", "events[0].item",
+              R"(item is "p7"; want an item of the catalog)", "/v1/update");
   CHECK_EQUAL(metric(*service, "pygrade_feature_updates_total"), 0.0);
   CHECK_EQUAL(metric(*service, "pygrade_feedback_logged_total"), 0.0);
   CHECK_EQUAL(metric(*service, R"(pygrade_feedback_events_total{arm="main",task="click"})"), 0.0);

@@ -11,7 +11,7 @@ namespace {
 Tensor group_advantage_of(const Tensor& rewards, const MaybeTensor& component_weights, std::int64_t normalize,
                           bool leave_one_out, double clip, bool validate, std::int64_t num_threads) {
   if (normalize < 0 || normalize > 3) refuse("normalize", normalize, "0 to 3: none, group, batch, component");
-  const Input<float> r(rewards, "rewards", {any_size, any_size, any_size});
+  const Input<float> r(rewards, "rewards", {any('B'), any('G'), any('C')});
   const Input<float> given(component_weights, "component_weights", {r.size(2)});
   const std::vector<float> ones(given ? 0 : static_cast<std::size_t>(r.size(2)), 1.0f);
   const AdvantageOptions options{static_cast<Normalize>(normalize), leave_one_out, static_cast<float>(clip)};

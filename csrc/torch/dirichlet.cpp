@@ -27,7 +27,7 @@ std::tuple<Tensor, Tensor, Tensor> dirichlet_sample_of(const Tensor& concentrati
                                                        std::int64_t seed, std::int64_t offset, bool validate,
                                                        std::int64_t num_threads) {
   if (num_samples < 0 || num_samples > 1 << 24) refuse("num_samples", num_samples, "at least 0 and at most 2^24");
-  const Input<float> alpha(concentration, "concentration", {any_size, any_size});
+  const Input<float> alpha(concentration, "concentration", {any('B'), any('T')});
   const DirichletShape shape{alpha.size(0), num_samples, alpha.size(1)};
   Tensor weights = fresh({shape.batch, shape.samples, shape.tasks}),
          log_weights = fresh({shape.batch, shape.samples, shape.tasks}), log_prob = fresh({shape.batch, shape.samples});
@@ -45,7 +45,7 @@ std::span<float> filled(const Tensor& output, const char* name, Sizes sizes) {
 
 void dirichlet_sample_into(const Tensor& concentration, std::int64_t seed, std::int64_t offset, const Tensor& weights,
                            const Tensor& log_weights, const Tensor& log_prob, bool validate, std::int64_t num_threads) {
-  const auto w = filled(weights, "weights", {any_size, any_size, any_size});
+  const auto w = filled(weights, "weights", {any('B'), any('G'), any('T')});
   const auto sizes = sizes_of(weights);
   const DirichletShape shape{sizes[0], sizes[1], sizes[2]};
   const Input<float> alpha(concentration, "concentration", {shape.batch, shape.tasks});
@@ -55,7 +55,7 @@ void dirichlet_sample_into(const Tensor& concentration, std::int64_t seed, std::
 
 Tensor dirichlet_log_prob_of(const Tensor& concentration, const Tensor& log_weights, double weight_floor, bool validate,
                              std::int64_t num_threads) {
-  const Input<float> logs(log_weights, "log_weights", {any_size, any_size, any_size});
+  const Input<float> logs(log_weights, "log_weights", {any('B'), any('G'), any('T')});
   const DirichletShape shape = shape_of(logs);
   const Input<float> alpha(concentration, "concentration", {shape.batch, shape.tasks});
   Tensor log_prob = fresh({shape.batch, shape.samples});
@@ -66,7 +66,7 @@ Tensor dirichlet_log_prob_of(const Tensor& concentration, const Tensor& log_weig
 
 Tensor dirichlet_log_prob_backward_of(const Tensor& concentration, const Tensor& log_weights, const Tensor& gradient,
                                       double weight_floor, std::int64_t num_threads) {
-  const Input<float> logs(log_weights, "log_weights", {any_size, any_size, any_size});
+  const Input<float> logs(log_weights, "log_weights", {any('B'), any('G'), any('T')});
   const DirichletShape shape = shape_of(logs);
   const Input<float> alpha(concentration, "concentration", {shape.batch, shape.tasks});
   const Input<float> upstream(gradient, "gradient", {shape.batch, shape.samples});
@@ -79,7 +79,7 @@ Tensor dirichlet_log_prob_backward_of(const Tensor& concentration, const Tensor&
 std::tuple<Tensor, Tensor> dirichlet_score_of(const Tensor& concentration, const Tensor& log_weights,
                                               const MaybeTensor& coefficients, double weight_floor, bool validate,
                                               std::int64_t num_threads) {
-  const Input<float> logs(log_weights, "log_weights", {any_size, any_size, any_size});
+  const Input<float> logs(log_weights, "log_weights", {any('B'), any('G'), any('T')});
   const DirichletShape shape = shape_of(logs);
   const Input<float> alpha(concentration, "concentration", {shape.batch, shape.tasks});
   const Input<float> each(coefficients, "coefficients", {shape.batch, shape.samples});
@@ -90,7 +90,7 @@ std::tuple<Tensor, Tensor> dirichlet_score_of(const Tensor& concentration, const
 }
 
 std::tuple<Tensor, Tensor> dirichlet_entropy_of(const Tensor& concentration, bool validate, std::int64_t num_threads) {
-  const Input<float> alpha(concentration, "concentration", {any_size, any_size});
+  const Input<float> alpha(concentration, "concentration", {any('B'), any('T')});
   Tensor entropy = fresh({alpha.size(0)}), gradient = fresh({alpha.size(0), alpha.size(1)});
   dirichlet_entropy(alpha.span(), alpha.size(1), memory_of(entropy), memory_of(gradient), validate,
                     thread_count(num_threads));
@@ -99,7 +99,7 @@ std::tuple<Tensor, Tensor> dirichlet_entropy_of(const Tensor& concentration, boo
 
 std::tuple<Tensor, Tensor, Tensor> dirichlet_kl_of(const Tensor& concentration, const Tensor& other, bool validate,
                                                    std::int64_t num_threads) {
-  const Input<float> alpha(concentration, "concentration", {any_size, any_size});
+  const Input<float> alpha(concentration, "concentration", {any('B'), any('T')});
   const Input<float> beta(other, "other", {alpha.size(0), alpha.size(1)});
   Tensor kl = fresh({alpha.size(0)}), gradient = fresh({alpha.size(0), alpha.size(1)}),
          other_gradient = fresh({alpha.size(0), alpha.size(1)});
@@ -109,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor> dirichlet_kl_of(const Tensor& concentration, 
 }
 
 Tensor floor_log_weights_of(const Tensor& log_weights, double weight_floor, std::int64_t num_threads) {
-  const Input<float> logs(log_weights, "log_weights", {any_size, any_size});
+  const Input<float> logs(log_weights, "log_weights", {any('M'), any('T')});
   Tensor floored = fresh({logs.size(0), logs.size(1)});
   floor_log_weights(logs.span(), logs.size(1), weight_floor, memory_of(floored), thread_count(num_threads));
   return floored;

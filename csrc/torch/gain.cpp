@@ -12,14 +12,14 @@ Tensor topk_gain_of(const Tensor& scores, const Tensor& weights, const Tensor& g
                     std::int64_t num_threads) {
   const FusionInput call(scores, transform, beta, epsilon, slope, offsets);
   const Scores& s = call.scores;
-  const Input<float> w(weights, "weights", {s.batch, any_size, s.tasks});
+  const Input<float> w(weights, "weights", {s.batch, any('G'), s.tasks});
   const bool jagged = call.jagged();
-  const Input<float> g = jagged ? Input<float>(gains, "gains", {s.rows, any_size})
-                                : Input<float>(gains, "gains", {s.batch, s.candidates, any_size});
+  const Input<float> g = jagged ? Input<float>(gains, "gains", {s.rows, any('C')})
+                                : Input<float>(gains, "gains", {s.batch, s.candidates, any('C')});
   const std::int64_t components = g.size(jagged ? 1 : 2);
-  const Input<float> d(discount, "discount", {any_size});
-  const Input<std::uint8_t> m = jagged ? Input<std::uint8_t>(masks, "masks", {any_size, s.rows})
-                                       : Input<std::uint8_t>(masks, "masks", {s.batch, any_size, s.candidates});
+  const Input<float> d(discount, "discount", {any('k')});
+  const Input<std::uint8_t> m = jagged ? Input<std::uint8_t>(masks, "masks", {any('L'), s.rows})
+                                       : Input<std::uint8_t>(masks, "masks", {s.batch, any('L'), s.candidates});
   const std::int64_t lists = m ? m.size(jagged ? 0 : 1) : 0;
   const Input<std::int32_t> ranked(component_list, "component_list", {components});
   Tensor gain = fresh({s.batch, w.size(1), components});

@@ -12,7 +12,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_of(
     const Tensor& concentration, const Tensor& log_weights, const Tensor& old_log_prob, const Tensor& advantages,
     const Tensor& reference_concentration, double clip, double clip_high, double kl_coefficient,
     double entropy_coefficient, double weight_floor, double log_ratio_clamp, bool validate, std::int64_t num_threads) {
-  const Input<float> logs(log_weights, "log_weights", {any_size, any_size, any_size});
+  const Input<float> logs(log_weights, "log_weights", {any('B'), any('G'), any('T')});
   const DirichletShape shape{logs.size(0), logs.size(1), logs.size(2)};
   const Input<float> alpha(concentration, "concentration", {shape.batch, shape.tasks});
   const Input<float> old(old_log_prob, "old_log_prob", {shape.batch, shape.samples});

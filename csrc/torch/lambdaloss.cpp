@@ -11,11 +11,11 @@ namespace {
 std::tuple<Tensor, Tensor> lambda_loss_of(const Tensor& scores, const Tensor& gains, const MaybeTensor& mask,
                                           const Tensor& discount, double temperature, bool validate,
                                           std::int64_t num_threads) {
-  const Input<float> s(scores, "scores", {any_size, any_size});
+  const Input<float> s(scores, "scores", {any('B'), any('N')});
   const std::int64_t batch = s.size(0), candidates = s.size(1);
   const Input<float> g(gains, "gains", {batch, candidates});
   const Input<std::uint8_t> m(mask, "mask", {batch, candidates});
-  const Input<float> d(discount, "discount", {any_size});
+  const Input<float> d(discount, "discount", {any('K')});
   Tensor loss = fresh({batch}), gradient = fresh({batch, candidates});
   lambda_loss(s.span(), g.span(), m.span(), d.span(), batch, static_cast<float>(temperature), memory_of(loss),
               memory_of(gradient), validate, thread_count(num_threads));

@@ -23,7 +23,7 @@ std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor
 #include "pygrade/request.def"
                                           const MaybeTensor& pins, const MaybeTensor& offsets, bool,
                                           std::int64_t num_threads) {
-  const Input<std::int64_t> bounds(offsets, "offsets", {any_size});
+  const Input<std::int64_t> bounds(offsets, "offsets", {any('n')});
   const bool jagged = offsets.has_value();
   const auto sizes = sizes_of(value);
   if (sizes.size() != (jagged ? 1 : 2)) throw std::invalid_argument("value is no [B, N]; want it, or [M] with offsets");
@@ -37,8 +37,8 @@ std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor
   const auto b = of_candidates<float>(value, "value", rows);
   const auto r = of_candidates<float>(root, "root", rows);
   const auto c = of_candidates<std::int32_t>(categories, "categories", rows);
-  const auto e = of_candidates<float>(embeddings, "embeddings", rows, any_size);
-  const Input<float> p(pairs, "pairs", {any_size, any_size});
+  const auto e = of_candidates<float>(embeddings, "embeddings", rows, any('d'));
+  const Input<float> p(pairs, "pairs", {any('C'), any('C')});
   if (p && p.size(0) != p.size(1)) throw std::invalid_argument("pairs is not square; want [C, C]");
   const Input<float> a(attention, "attention", {k}), q(examination, "examination", {k});
   const RulesInput rules(

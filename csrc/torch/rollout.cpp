@@ -67,10 +67,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rollout_of(const Tensor& concentratio
   const Scores& s = call.scores;
   const DirichletShape shape{s.batch, num_samples, s.tasks};
   const Input<float> alpha(concentration, "concentration", {s.batch, s.tasks});
-  const Input<float> g(gains, "gains", {s.batch, s.candidates, any_size});
+  const Input<float> g(gains, "gains", {s.batch, s.candidates, any('C')});
   const std::int64_t components = g.size(2);
-  const Input<float> d(discount, "discount", {any_size});
-  const Input<std::uint8_t> m(masks, "masks", {s.batch, any_size, s.candidates});
+  const Input<float> d(discount, "discount", {any('k')});
+  const Input<std::uint8_t> m(masks, "masks", {s.batch, any('L'), s.candidates});
   const Input<std::int32_t> ranked(component_list, "component_list", {components});
   const Input<float> bounds(weight_bounds, "weight_bounds", {2, s.tasks});
   const int threads = thread_count(num_threads);

@@ -64,7 +64,7 @@ Transform transform_of(std::int64_t code) {
 FusionInput::FusionInput(const Tensor& given, std::int64_t transform, double beta, double epsilon,
                          const MaybeTensor& slope, const MaybeTensor& offsets)
     : held_(readable(given, offsets.has_value())),
-      offsets_(offsets, "offsets", {any_size}),
+      offsets_(offsets, "offsets", {any('n')}),
       scores(view_of(held_, offsets_)),
       options{transform_of(transform), not_negative("beta", beta), not_negative("epsilon", epsilon)},
       slope_(slope, "slope", {scores.tasks}) {
@@ -73,7 +73,7 @@ FusionInput::FusionInput(const Tensor& given, std::int64_t transform, double bet
 
 Weights::Weights(const Tensor& given, const Scores& scores)
     : group(given.dim() == 3),
-      input(group ? Input<float>(given, "weights", {scores.batch, any_size, scores.tasks})
+      input(group ? Input<float>(given, "weights", {scores.batch, any('G'), scores.tasks})
                   : Input<float>(given, "weights", {scores.batch, scores.tasks})),
       samples(group ? input.size(1) : 1) {}
 
@@ -90,7 +90,7 @@ RulesInput::RulesInput(
 #define PYGRADE_RULE(type, name, size, width, json, text) const MaybeTensor &name,
 #include "pygrade/request.def"
     const Rows& rows)
-    : columns_(any_size)
+    : columns_(any('A'))
 #define PYGRADE_RULE(type, name, size, width, json, text) , name##_(read<type>(name, #name, rows, size, width))
 #include "pygrade/request.def"
 {

@@ -33,7 +33,7 @@ std::string text_of(std::span<const std::int64_t> sizes) {
   std::string text = "[";
   for (std::size_t d = 0; d < sizes.size(); ++d) {
     if (d > 0) text += ", ";
-    text += sizes[d] == any_size ? "*" : std::to_string(sizes[d]);
+    text += sizes[d] < 0 ? std::string(1, static_cast<char>(-sizes[d])) : std::to_string(sizes[d]);
   }
   return text + "]";
 }
@@ -51,7 +51,7 @@ Tensor checked(const Tensor& given, const char* name, Dtype dtype, Sizes sizes) 
   if (code != code_of(dtype))
     throw std::invalid_argument(std::string(name) + " is of another dtype; want " + name_of(dtype));
   const auto found = sizes_of(given);
-  const auto fits = [](std::int64_t is, std::int64_t wanted) { return wanted == any_size || is == wanted; };
+  const auto fits = [](std::int64_t is, std::int64_t wanted) { return wanted < 0 || is == wanted; };
   if (!std::equal(found.begin(), found.end(), sizes.begin(), sizes.end(), fits))
     throw std::invalid_argument(std::string(name) + " is of shape " + text_of(found) + "; want " +
                                 text_of({sizes.begin(), sizes.size()}));

@@ -20,7 +20,8 @@ using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 using Sizes = std::initializer_list<std::int64_t>;
 
-inline constexpr std::int64_t any_size = -1;
+// A size that admits each; messages name it by the letter.
+constexpr std::int64_t any(char letter) { return -letter; }
 
 enum class Dtype : std::uint8_t { float32, int32, int64, boolean };
 
@@ -34,7 +35,7 @@ constexpr Dtype dtype_of() {
 
 std::span<const std::int64_t> sizes_of(const Tensor& tensor);
 
-// `given`, or a contiguous copy of it. Throws if it is not of the dtype, or not of the sizes (any_size admits each).
+// `given`, or a contiguous copy of it. Throws if it is not of the dtype, or not of the sizes (see any).
 Tensor checked(const Tensor& given, const char* name, Dtype dtype, Sizes sizes);
 
 // A contiguous tensor that an op reads; uint8_t stands for bool. Without a tensor its span is empty.

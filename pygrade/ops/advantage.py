@@ -1,5 +1,7 @@
 """Group-relative advantages."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,34 +12,28 @@ from pygrade.ops.checks import TensorOrArray
 NORMALIZE = ("none", "group", "batch", "component")  # in the order of the C++ enum
 
 
-def _check_values(rewards: Tensor, component_weights: Tensor) -> None:
+def _check_values(rewards: Tensor, component_weights: Tensor | None, *_: object) -> None:
     """The checks of the C++ core, for the other backends."""
     if not bool(torch.isfinite(rewards).all()):
         raise ValueError("rewards holds NaN or infinity; want numbers (validate=False leaves such samples out)")
-    if not bool(torch.isfinite(component_weights).all()):
+    if component_weights is not None and not bool(torch.isfinite(component_weights).all()):
         raise ValueError("component_weights holds NaN or infinity; want numbers")
 
 
+def _exact(rewards: Tensor, component_weights: Tensor | None, normalize: int, *options: Any) -> Tensor:
+    weights = rewards.new_ones(rewards.shape[2]) if component_weights is None else component_weights
+    return reference.group_advantage(rewards, weights, NORMALIZE[normalize], *options[:2])
+
+
 def _group_advantage(
-    rewards: Tensor,
-    component_weights: Tensor | None,
-    normalize: int,
-    leave_one_out: bool,
-    clip: float,
-    validate: bool,
-    _threads: int,
+    rewards: Tensor, component_weights: Tensor | None, normalize: int, leave_one_out: bool, clip: float, *_: object
 ) -> Tensor:
-    name = NORMALIZE[normalize]
     batch, samples, components = rewards.shape
     weights = rewards.new_ones(components) if component_weights is None else component_weights
-    if validate:
-        _check_values(rewards, weights)
-    if dispatch.is_reference(rewards):
-        return reference.group_advantage(rewards.double(), weights.double(), name, leave_one_out, clip).float()
     from pygrade.kernels import advantage as kernel
 
     advantage = dispatch.empty(rewards, batch, samples)
-    kernel.group_advantage(rewards, weights, name, leave_one_out, clip, advantage)
+    kernel.group_advantage(rewards, weights, NORMALIZE[normalize], leave_one_out, clip, advantage)
     return advantage
 
 
@@ -45,7 +41,7 @@ def _fake_advantage(rewards: Tensor, *_: object) -> Tensor:
     return rewards.new_empty(rewards.shape[:2])
 
 
-_op = dispatch.Op("group_advantage", _group_advantage, _fake_advantage)
+_op = dispatch.Op("group_advantage", _group_advantage, _fake_advantage, exact=_exact, check=_check_values)
 
 
 def group_advantage(
@@ -61,8 +57,9 @@ def group_advantage(
     """Group-relative advantages: weigh the reward components, center each group, scale, clip.
 
     Args:
-        rewards: [B, G, C] float32, torch (CPU or GPU) or numpy: C reward components of G samples for B requests.
-        component_weights: [C] float32 weights of the components, in any unit; None: all 1.
+        rewards: [B, G, C] float32 or float64, torch (CPU or GPU) or numpy: C reward components of G samples for B
+            requests.
+        component_weights: [C] weights of the components, in any unit; None: all 1.
         normalize: what a group's deviations are divided by: ``"batch"``, the root mean square of all deviations of the
             batch (default: groups without a signal stay quiet); ``"group"``, the std of the group (GRPO, arXiv
             2402.03300); ``"component"``, each component by its std in the group, before weighting; ``"none"``.
@@ -73,7 +70,7 @@ def group_advantage(
         num_threads: CPU threads; None: torch's setting. The result does not depend on it.
 
     Returns:
-        [B, G] float32, of the kind of ``rewards``. A group of equal rewards, or of one sample, gets exactly 0. Not
+        [B, G], of the kind and dtype of ``rewards``. A group of equal rewards, or of one sample, gets exactly 0. Not
         differentiable: advantages are constants of the policy gradient.
 
     Raises:
@@ -90,10 +87,9 @@ def group_advantage(
     )
     if result is not None:
         return result
-    values = checks.detached(checks.tensor("rewards", rewards, checks.FLOAT32, (None, None, None)))
-    weights = checks.optional(
-        "component_weights", component_weights, torch.float32, (values.shape[2],), "rewards", values
-    )
+    given = checks.Arguments("group_advantage")
+    values = given.detached("rewards", given.first("rewards", rewards, checks.FLOATS, ("B", "G", "C")))
+    weights = given.optional("component_weights", component_weights, torch.float32, ("C",))
     checks.choice("normalize", normalize, NORMALIZE)
     bound = float("inf") if clip is None else checks.not_negative("clip", clip)
     check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)

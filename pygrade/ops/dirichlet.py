@@ -1,7 +1,7 @@
 """Dirichlet distributions over weight vectors: draws, log-probabilities, entropy and KL divergence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,11 +31,23 @@ def check_values(name: str, values: Tensor) -> None:
         raise ValueError(f"{name}[{row}, {task}] is {values[row, task].item():g}; want a finite number > 0")
 
 
-def concentration_rows(name: str, value: TensorOrArray, shape: Sequence[int | None] = (None, None)) -> Tensor:
-    """``value`` as float32 [B, T], 1 ≤ T ≤ 64."""
-    result = checks.tensor(name, value, checks.FLOAT32, shape)
+def check_positive(**places: int) -> Callable[..., None]:
+    """The check of an op's arguments with these names and places by `check_values`."""
+
+    def check(*arguments: Any) -> None:
+        for name, place in places.items():
+            check_values(name, arguments[place])
+
+    return check
+
+
+def concentration_rows(
+    given: checks.Arguments, concentration: TensorOrArray, dtypes: Sequence[torch.dtype] = checks.FLOATS
+) -> Tensor:
+    """``concentration`` [B, T], 1 ≤ T ≤ 64, the first argument."""
+    result = given.first("concentration", concentration, dtypes, ("B", "T"))
     if not 1 <= result.shape[1] <= MAX_TASKS:
-        raise ValueError(f"{name} has {result.shape[1]} tasks; want 1 to {MAX_TASKS}")
+        raise ValueError(f"concentration has {result.shape[1]} tasks; want 1 to {MAX_TASKS}")
     return result
 
 
@@ -96,13 +108,12 @@ def _draw_into(
         memory.copy_(part)
 
 
-def _checked_out(out: Any, concentration: Tensor, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
+def _checked_out(given: checks.Arguments, out: Any) -> tuple[Tensor, Tensor, Tensor]:
     if not isinstance(out, (tuple, list)) or len(out) != 3:
         raise TypeError("out is not a DirichletSample; want (weights, log_weights, log_prob)")
-    batch, tasks = concentration.shape
-    shapes = (batch, num_samples, tasks), (batch, num_samples, tasks), (batch, num_samples)
+    shapes = ("B", "G", "T"), ("B", "G", "T"), ("B", "G")
     weights, log_weights, log_prob = (
-        checks.output(f"out[{i}]", part, torch.float32, shape, "concentration", concentration)
+        given.output(f"out[{i}]", part, torch.float32, shape)
         for i, (part, shape) in enumerate(zip(out, shapes, strict=True))
     )
     return weights, log_weights, log_prob
@@ -163,51 +174,54 @@ def dirichlet_sample(
         >>> draws.weights.mean(1)  # near α / Σ α
         tensor([[0.4833, 0.2537, 0.2631]])
     """
-    alpha = checks.detached(concentration_rows("concentration", concentration))
+    given = checks.Arguments("dirichlet_sample")
+    alpha = concentration_rows(given, concentration, checks.FLOAT32).detach()
     samples, signed, first = checked_draw(num_samples, seed, offset)
+    given.sizes["G"] = samples
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     if out is None:
         drawn = _sample_op(alpha, samples, signed, first, check, threads)
         return DirichletSample(*(checks.match_type(part, concentration) for part in drawn))  # type: ignore[arg-type]
-    _sample_into_op(alpha, signed, first, *_checked_out(out, alpha, samples), check, threads)
+    _sample_into_op(alpha, signed, first, *_checked_out(given, out), check, threads)
     return DirichletSample(*out)  # type: ignore[arg-type]
 
 
 # --- log-probability -------------------------------------------------------------------------------------------------
 
 
-def log_prob_of(
-    concentration: Tensor, log_weights: Tensor, weight_floor: float, validate: bool, _threads: int
-) -> Tensor:
-    """The op in Python."""
-    if validate:
-        check_values("concentration", concentration)
-    if dispatch.is_reference(concentration):
-        return reference.dirichlet_log_prob(concentration.double(), log_weights.double(), weight_floor).float()
+def exact_log_prob(concentration: Tensor, log_weights: Tensor, weight_floor: float, *_: object) -> Tensor:
+    """The op for float64."""
+    return reference.dirichlet_log_prob(concentration, log_weights, weight_floor)
+
+
+def log_prob_of(concentration: Tensor, log_weights: Tensor, weight_floor: float, *_: object) -> Tensor:
+    """The op in Triton."""
     from pygrade.kernels import dirichlet as kernel
 
-    batch, samples, _ = log_weights.shape
+    batch, samples, _tasks = log_weights.shape
     log_prob = dispatch.empty(concentration, batch, samples)
     kernel.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob)
     return log_prob
 
 
-def log_prob_backward_of(
-    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, _threads: int
+def exact_log_prob_backward(
+    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, *_: object
 ) -> Tensor:
-    """The op in Python."""
-    gradient = gradient.contiguous()
-    if dispatch.is_reference(concentration):
-        logs, upstream = log_weights.double(), gradient.double()
+    """The op for float64."""
+    result: Tensor = torch.func.grad(
+        lambda alpha: (gradient * reference.dirichlet_log_prob(alpha, log_weights, weight_floor)).sum()
+    )(concentration)
+    return result
 
-        def weighted(alpha: Tensor) -> Tensor:
-            return upstream * reference.dirichlet_log_prob(alpha, logs, weight_floor)
 
-        return dispatch.with_gradients(weighted, concentration)[1][0]
+def log_prob_backward_of(
+    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, *_: object
+) -> Tensor:
+    """The op in Triton."""
     from pygrade.kernels import dirichlet as kernel
 
     result = torch.empty_like(concentration)
-    kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result)
+    kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient.contiguous(), weight_floor, result)
     return result
 
 
@@ -231,13 +245,22 @@ def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor]:
     return (_log_prob_backward_op(*arguments, ctx.num_threads or 0) if result is None else result,)
 
 
-_log_prob_backward_op = dispatch.Op("dirichlet_log_prob_backward", log_prob_backward_of, _fake_log_prob_backward)
-_log_prob_op = dispatch.Op(
+_log_prob_backward_op = dispatch.Op(
+    "dirichlet_log_prob_backward",
+    log_prob_backward_of,
+    _fake_log_prob_backward,
+    exact=exact_log_prob_backward,
+    rows="concentration log_weights gradient",
+)
+log_prob_op = dispatch.Op(
     "dirichlet_log_prob",
     log_prob_of,
     _fake_log_prob,
     _save_log_prob,
-    dispatch.first_order_only(_differentiate_log_prob),
+    dispatch.first_order_only("dirichlet_log_prob", _differentiate_log_prob),
+    exact=exact_log_prob,
+    check=check_positive(concentration=0),
+    rows="concentration log_weights",
     fast=True,
 )
 
@@ -253,29 +276,31 @@ def dirichlet_log_prob(
     """log p(w_g | α) = Σ_t (α_t - 1) log w_gt - log B(α), computed in double.
 
     Args:
-        concentration: [B, T] float32, torch or numpy; finite and > 0, T from 1 to 64. Carries the gradient.
-        log_weights: [B, G, T] float32, as `dirichlet_sample` gives them. Gets no gradient.
+        concentration: [B, T] float32 or float64, torch or numpy; finite and > 0, T from 1 to 64. Carries the gradient.
+        log_weights: [B, G, T] of its dtype, as `dirichlet_sample` gives them. Gets no gradient.
         weight_floor: in [0, 1); above 0, weights are raised to it and renormalized first (`floor_log_weights`).
         validate: raise on bad concentrations; None: on a CPU only. Unchecked, a bad one makes its row NaN.
         num_threads: CPU threads; None: torch's setting.
 
     Returns:
-        [B, G] float32: density with respect to Lebesgue measure on the first T - 1 coordinates. Can be differentiated
-        once.
+        [B, G]: density with respect to Lebesgue measure on the first T - 1 coordinates. Can be differentiated once,
+        in float64 as often as wanted.
 
     Examples:
         >>> flat = torch.ones(1, 3)  # its density is 2! everywhere
         >>> dirichlet_log_prob(flat, torch.tensor([[[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]]).log()).exp()
         tensor([[2., 2.]])
     """
-    log_prob: T | None = _log_prob_op.run_fast(concentration, log_weights, weight_floor, validate, num_threads)
+    log_prob: T | None = log_prob_op.run_fast(concentration, log_weights, weight_floor, validate, num_threads)
     if log_prob is not None:
         return log_prob
-    arguments = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
-    return checks.match_type(_log_prob_op(*arguments), concentration)
+    given = checks.Arguments("dirichlet_log_prob")
+    arguments = checked_density(given, concentration, log_weights, weight_floor, validate, num_threads)
+    return checks.match_type(log_prob_op(*arguments), concentration)
 
 
 def checked_density(
+    given: checks.Arguments,
     concentration: TensorOrArray,
     log_weights: TensorOrArray,
     weight_floor: float,
@@ -283,9 +308,8 @@ def checked_density(
     num_threads: int | None,
 ) -> tuple[Tensor, Tensor, float, bool, int]:
     """The arguments of a density, as the ops take them."""
-    alpha = concentration_rows("concentration", concentration)
-    shape = (alpha.shape[0], None, alpha.shape[1])
-    logs = checks.as_companion("log_weights", log_weights, torch.float32, shape, "concentration", alpha)
+    alpha = concentration_rows(given, concentration)
+    logs = given.other("log_weights", log_weights, torch.float32, ("B", "G", "T"))
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     return alpha, logs, check_floor(weight_floor), check, threads
 
@@ -293,12 +317,7 @@ def checked_density(
 # --- entropy and KL divergence: the gradient comes with the value ----------------------------------------------------
 
 
-def _entropy(concentration: Tensor, validate: bool, _threads: int) -> tuple[Tensor, Tensor]:
-    if validate:
-        check_values("concentration", concentration)
-    if dispatch.is_reference(concentration):
-        value, gradients = dispatch.with_gradients(reference.dirichlet_entropy, concentration)
-        return value.detach().float(), *gradients
+def _entropy(concentration: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     from pygrade.kernels import dirichlet as kernel
 
     entropy, gradient = dispatch.empty(concentration, len(concentration)), torch.empty_like(concentration)
@@ -306,13 +325,7 @@ def _entropy(concentration: Tensor, validate: bool, _threads: int) -> tuple[Tens
     return entropy, gradient
 
 
-def _kl(concentration: Tensor, other: Tensor, validate: bool, _threads: int) -> tuple[Tensor, Tensor, Tensor]:
-    if validate:
-        check_values("concentration", concentration)
-        check_values("other", other)
-    if dispatch.is_reference(concentration):
-        value, (gradient, other_gradient) = dispatch.with_gradients(reference.dirichlet_kl, concentration, other)
-        return value.detach().float(), gradient, other_gradient
+def _kl(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     from pygrade.kernels import dirichlet as kernel
 
     kl = dispatch.empty(concentration, len(concentration))
@@ -329,21 +342,38 @@ def _fake_kl(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, 
     return concentration.new_empty(concentration.shape[:1]), torch.empty_like(concentration), torch.empty_like(other)
 
 
-_entropy_op = dispatch.Op("dirichlet_entropy", _entropy, _fake_entropy, *dispatch.gradients_in_results())
-_kl_op = dispatch.Op("dirichlet_kl", _kl, _fake_kl, *dispatch.gradients_in_results(2), differentiable=2)
+_entropy_op = dispatch.Op(
+    "dirichlet_entropy",
+    _entropy,
+    _fake_entropy,
+    *dispatch.gradients_in_results("dirichlet_entropy"),
+    exact=lambda alpha, *_: dispatch.with_gradients(lambda a: (reference.dirichlet_entropy(a),), alpha),
+    check=check_positive(concentration=0),
+    rows="concentration",
+)
+_kl_op = dispatch.Op(
+    "dirichlet_kl",
+    _kl,
+    _fake_kl,
+    *dispatch.gradients_in_results("dirichlet_kl", 2),
+    differentiable=2,
+    exact=lambda *given: dispatch.with_gradients(lambda *both: (reference.dirichlet_kl(*both),), *given[:2]),
+    check=check_positive(concentration=0, other=1),
+    rows="concentration other",
+)
 
 
 def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_threads: int | None = None) -> T:
     """H(α) = log B(α) + (α₀ - T) ψ(α₀) - Σ_t (α_t - 1) ψ(α_t), α₀ = Σ α, computed in double.
 
-    concentration [B, T] float32, finite and > 0, T from 1 to 64 → [B] float32, in nats; differentiable once.
-    ``validate`` and ``num_threads`` as in `dirichlet_log_prob`.
+    concentration [B, T] float32 or float64, finite and > 0, T from 1 to 64 → [B], in nats; differentiable once, in
+    float64 as often as wanted. ``validate`` and ``num_threads`` as in `dirichlet_log_prob`.
 
     Examples:
         >>> dirichlet_entropy(torch.tensor([[4.0, 4.0], [2.0, 1.0]]))
         tensor([-0.3845, -0.1931])
     """
-    alpha = concentration_rows("concentration", concentration)
+    alpha = concentration_rows(checks.Arguments("dirichlet_entropy"), concentration)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     return checks.match_type(_entropy_op(alpha, check, threads)[0], concentration)
 
@@ -353,17 +383,18 @@ def dirichlet_kl(
 ) -> T:
     """KL(Dir(α) ‖ Dir(β)) = log B(β) - log B(α) + Σ_t (α_t - β_t)(ψ(α_t) - ψ(α₀)), computed in double.
 
-    concentration (α) and other (β) [B, T] float32, finite and > 0, T from 1 to 64 → [B] float32, in nats;
-    differentiable once, in both. ``validate`` and ``num_threads`` as in `dirichlet_log_prob`.
+    concentration (α) and other (β) [B, T] float32 or float64, finite and > 0, T from 1 to 64 → [B], in nats;
+    differentiable in both, once, in float64 as often as wanted. ``validate`` and ``num_threads`` as in
+    `dirichlet_log_prob`.
 
     Examples:
         >>> a, b = torch.tensor([[2.0, 1.0]]), torch.ones(1, 2)
         >>> dirichlet_kl(a, a), dirichlet_kl(a, b)  # log 2 - 1/2
         (tensor([0.]), tensor([0.1931]))
     """
-    alpha = concentration_rows("concentration", concentration)
-    beta = concentration_rows("other", other, tuple(alpha.shape))
-    checks.same_device("other", beta, "concentration", alpha)
+    given = checks.Arguments("dirichlet_kl")
+    alpha = concentration_rows(given, concentration)
+    beta = given.other("other", other, torch.float32, ("B", "T"), grad=True)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     return checks.match_type(_kl_op(alpha, beta, check, threads)[0], concentration)
 
@@ -371,33 +402,44 @@ def dirichlet_kl(
 # --- floor -----------------------------------------------------------------------------------------------------------
 
 
-def _floor(log_weights: Tensor, weight_floor: float, _threads: int) -> Tensor:
-    raised = log_weights.clamp_min(math.log(weight_floor))
-    return raised - torch.logsumexp(raised, -1, keepdim=True)
+def _floor(log_weights: Tensor, weight_floor: float, *_: object) -> Tensor:
+    return reference.floor_log_weights(log_weights, weight_floor)
 
 
 def _fake_floor(log_weights: Tensor, *_: object) -> Tensor:
     return log_weights.new_empty(log_weights.shape)
 
 
-_floor_op = dispatch.Op("floor_log_weights", _floor, _fake_floor)
+def _save_floor(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    log_weights, weight_floor, *_ = inputs
+    ctx.least = math.log(weight_floor)
+    ctx.save_for_backward(log_weights, output)
+
+
+def _differentiate_floor(ctx: Any, gradient: Tensor) -> tuple[Tensor]:
+    log_weights, floored = ctx.saved_tensors
+    change = gradient - floored.exp() * gradient.sum(-1, keepdim=True)
+    return (torch.where(log_weights >= ctx.least, change, 0.0),)
+
+
+_floor_op = dispatch.Op(
+    "floor_log_weights", _floor, _fake_floor, _save_floor, _differentiate_floor, exact=_floor, rows="log_weights"
+)
 
 
 def floor_log_weights(log_weights: T, weight_floor: float, *, num_threads: int | None = None) -> T:
     """log(max(w, weight_floor) / Σ max(w, weight_floor)): weights clamped from below and renormalized, in log space.
 
-    log_weights [..., T] float32, ``weight_floor`` in [0, 1); 0 changes nothing. Returns the same shape and kind. Not
-    differentiable. A Dirichlet with small concentrations puts samples within 1e-30 of a face, where one log-weight
-    dominates every log-probability ratio; the floor bounds it.
+    log_weights [..., T] float32 or float64, ``weight_floor`` in [0, 1); 0 changes nothing. Returns the same shape and
+    kind, differentiable. A Dirichlet with small concentrations puts samples within 1e-30 of a face, where one
+    log-weight dominates every log-probability ratio; the floor bounds it.
 
     Examples:
         >>> floor_log_weights(torch.tensor([0.5, 0.5, 1e-30]).log(), 0.01).exp()
         tensor([0.4950, 0.4950, 0.0099])
     """
-    logs = checks.tensor("log_weights", log_weights, checks.FLOAT32, (None,) * getattr(log_weights, "ndim", 1))
-    logs = checks.detached(logs)
-    if logs.ndim == 0:
-        raise ValueError("log_weights has no dimension; want [..., T]")
+    shape = checks.any_rows(log_weights, "T")
+    logs = checks.Arguments("floor_log_weights").first("log_weights", log_weights, checks.FLOATS, shape)
     floor, threads = check_floor(weight_floor), checks.thread_count(num_threads)
     if floor == 0.0 or logs.numel() == 0:
         return checks.match_type(logs.clone(), log_weights)

@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function, forward_ad
 
 from pygrade import _core
 
@@ -40,6 +39,12 @@ _chosen: ContextVar[str] = ContextVar("pygrade_backend", default=_default)
 _core.connect_torch(torch, _chosen)
 
 tracing = torch.compiler.is_dynamo_compiling  # other tracers show as a mode or as a tensor type
+_in_functorch = torch._C._are_functorch_transforms_active  # vmap, grad, jvp and what torch.func makes of them
+
+
+def may_be_fast() -> bool:
+    """False where a fast path would lose what is not in a tensor's memory: a graph, or derivatives of forward mode."""
+    return not tracing() and forward_ad._current_level < 0
 
 
 @contextmanager
@@ -86,10 +91,14 @@ Implementation = Callable[..., Any]
 class Op:
     """An op of the library, called with the positional arguments of its schema.
 
-    implementation: the op in Python, for tensors on a GPU and for the backends "reference" and "triton".
+    kernel: the op in Triton; without ``exact`` the op in Python, for the backend "reference", too.
+    check: of the arguments' values, as the core has it, before the op in Python, if the op's ``validate`` is true.
     fake: results of the right shape, dtype and strides, without values.
     save, differentiate: setup_context and backward as `torch.library.register_autograd` takes them, but that
         ``differentiate`` returns the gradients of the first ``differentiable`` arguments alone.
+    exact: the op for float64 tensors and for the backend "reference": differentiable in plain torch.
+    rows: arguments whose first dimension is the batch, in which `torch.func.vmap` folds its own; without, and where
+        others differ from call to call or requests are jagged, it calls the op again and again.
     triton: whether there is a kernel; without, the backend "triton" leaves CPU tensors to the core.
     fast: whether `_core` has a fast path for it, ``<name>_fast_path``, whose arguments ``save`` takes as well.
     """
@@ -97,46 +106,59 @@ class Op:
     def __init__(
         self,
         name: str,
-        implementation: Implementation,
+        kernel: Implementation,
         fake: Implementation,
         save: Callable[..., None] | None = None,
         differentiate: Callable[..., tuple[Tensor | None, ...]] | None = None,
         *,
         differentiable: int = 1,
+        exact: Implementation | None = None,
+        check: Implementation | None = None,
+        rows: str = "",
         triton: bool = True,
         fast: bool = False,
     ) -> None:
+        self.name, self._kernel, self._exact = name, kernel, exact
         self._fast_path = f"{name}_fast_path"
         self._fast_with_gradient: Implementation | None = None
         qualified = f"pygrade::{name}"
         self.registered = getattr(torch.ops.pygrade, name).default
+        schema = [argument.name for argument in self.registered._schema.arguments]
+        self._rows = {place for place, argument in enumerate(schema) if argument in rows.split()}
+        self._offsets = schema.index("offsets") if "offsets" in schema else len(schema)
         self._python_backends = ("reference", "triton") if triton else ("reference",)
-        self._in_python = implementation
+        self._validate = schema.index("validate") if check is not None else 0
+        self._check = check
         self._differentiable = 0
         torch.library.register_fake(qualified, _with_defaults(self.registered, fake))
-        _library.impl(name, _with_defaults(self.registered, implementation), "CUDA")  # type: ignore[no-untyped-call]
+        torch.library.register_vmap(qualified, self._vmap)
+        _library.impl(name, _with_defaults(self.registered, self._in_python), "CUDA")  # type: ignore[no-untyped-call]
         if save is None or differentiate is None:
+            self._transformed = _transformable(self, _save_nothing, lambda *_: (None,) * len(schema))
             return
         self._differentiable = differentiable
-        constants = (None,) * (len(self.registered._schema.arguments) - differentiable)
-        torch.library.register_autograd(
-            qualified, lambda ctx, *upstream: (*differentiate(ctx, *upstream), *constants), setup_context=save
-        )
+        constants = (None,) * (len(schema) - differentiable)
+
+        def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
+            return *differentiate(ctx, *upstream), *constants
+
+        torch.library.register_autograd(qualified, backward, setup_context=save)
+        self._transformed = _transformable(self, save, backward)
         self._with_gradient = _function(self._below_autograd, save, differentiate)
-        self._in_python_with_gradient = _function(implementation, save, differentiate)
+        self._in_python_with_gradient = _function(self._in_python, save, differentiate)
         if fast:
             self._fast_with_gradient = _fast_function(self._fast_path, save, differentiate)
 
     def run_fast(self, *arguments: Any) -> Any:
         """The fast path's result for the arguments of the public function, or None if it leaves the call to the op."""
-        if tracing():
+        if not may_be_fast():
             return None
         result = getattr(_core, self._fast_path)(*arguments)
         apply, first = self._fast_with_gradient, arguments[0]
         if result is not None or apply is None or type(first) is not Tensor:
             return result
         wanted = first.requires_grad and torch.is_grad_enabled()
-        if not wanted or torch._C._are_functorch_transforms_active():
+        if not wanted or _in_functorch():
             return None
         try:
             return apply(*arguments)
@@ -144,8 +166,30 @@ class Op:
             return None
 
     def __call__(self, *arguments: Any) -> Any:
-        if tracing() or torch._C._are_functorch_transforms_active():
+        if arguments[0].dtype == torch.float64 and self._exact is not None:
+            self._check_values(arguments)
+            return self._exact(*arguments)
+        if tracing():
             return self.registered(*arguments)
+        if _in_functorch() or forward_ad._current_level >= 0:
+            return (self.registered if _is_functionalizing() else self._transformed)(*arguments)
+        return self.run_plain(*arguments)
+
+    def _check_values(self, arguments: tuple[Any, ...]) -> None:
+        if self._check is not None and arguments[self._validate]:
+            self._check(*arguments)
+
+    def _in_python(self, *arguments: Any) -> Any:
+        self._check_values(arguments)
+        if self._exact is None or not is_reference(arguments[0]):
+            return self._kernel(*arguments)
+        wide = (v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in arguments)
+        result = self._exact(*wide)
+        parts = [part.detach().float() if part.is_floating_point() else part for part in _parts(result)]
+        return tuple(parts) if isinstance(result, tuple) else parts[0]
+
+    def run_plain(self, *arguments: Any) -> Any:
+        """The op on tensors that no transform wraps."""
         in_python = _chosen.get() in self._python_backends and arguments[0].is_cpu
         count = self._differentiable
         if count == 0:
@@ -171,6 +215,36 @@ class Op:
         with torch._C._AutoDispatchBelowAutograd():
             return self._run(*arguments)
 
+    def _vmap(self, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        """The rule of `torch.func.vmap`: results of all calls [V, …], and where V stands in each."""
+        size, mapped = info.batch_size, {place for place, dim in enumerate(in_dims) if dim is not None}
+        given = [value.movedim(in_dims[i], 0) if i in mapped else value for i, value in enumerate(arguments)]
+        if not self.registered._schema.returns:
+            raise RuntimeError(f"{self.name} under torch.func.vmap writes into out; want no out")
+        if mapped <= self._rows and all(value is None for value in given[self._offsets : self._offsets + 1]):
+            folded = list(given)
+            for place in self._rows & set(range(len(given))):
+                if (value := given[place]) is not None:  # [V, B, …] to [V · B, …]
+                    every = value if place in mapped else value.expand(size, *value.shape)
+                    folded[place] = every.flatten(0, 1).contiguous()
+            result = self(*folded)
+            parts = [part.reshape(size, len(part) // size, *part.shape[1:]) for part in _parts(result)]
+        else:
+            calls = ([v[i].contiguous() if p in mapped else v for p, v in enumerate(given)] for i in range(size))
+            results = [self(*call) for call in calls]
+            result = results[0]
+            parts = [torch.stack(part) for part in zip(*map(_parts, results), strict=True)]
+        return (tuple(parts), (0,) * len(parts)) if isinstance(result, tuple) else (parts[0], 0)
+
+
+def _parts(result: Any) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _is_functionalizing() -> bool:
+    interpreter = torch._C._functorch.peek_interpreter_stack()
+    return interpreter is not None and interpreter.key() == torch._C._functorch.TransformType.Functionalize
+
 
 def _with_defaults(op: Any, function: Implementation) -> Implementation:
     """``function`` for the dispatcher, which leaves out trailing arguments that equal their defaults."""
@@ -180,6 +254,37 @@ def _with_defaults(op: Any, function: Implementation) -> Implementation:
         return function(*arguments, *defaults[len(arguments) :])
 
     return called
+
+
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.mark_non_differentiable(*_parts(output))
+
+
+def _transformable(op: Op, save: Callable[..., None], backward: Implementation) -> Implementation:
+    """``op`` for the transforms of torch.func, and for forward mode, of which it has no derivative."""
+
+    class Transformable(Function):
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            return op.run_plain(*arguments)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.set_materialize_grads(False)
+            save(ctx, inputs, output)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+            return op._vmap(info, in_dims, *arguments)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            cure = "float64 tensors, or a gradient" if op._exact is not None else "no derivative of it"
+            raise NotImplementedError(f"{op.name} has no derivative of forward mode in float32; want {cure}")
+
+    Transformable.backward = staticmethod(backward)  # type: ignore[method-assign]
+    apply: Implementation = Transformable.apply
+    return apply
 
 
 def _function(
@@ -230,42 +335,60 @@ def _fast_function(name: str, save: Callable[..., None], differentiate: Implemen
     return apply
 
 
+class _Once(Function):
+    """A gradient, of which the derivative to the inputs it was taken at, which follow it, is an error."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.name = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(f"{ctx.name} can be differentiated once in float32; want float64 tensors for more")
+
+
 def first_order_only(
-    differentiate: Callable[..., tuple[Tensor | None, ...]],
+    name: str, differentiate: Callable[..., tuple[Tensor | None, ...]], count: int = 1
 ) -> Callable[..., tuple[Tensor | None, ...]]:
-    """A backward that can't be differentiated itself: an error, not a wrong second derivative."""
-    strict = once_differentiable(differentiate)
+    """A backward that can't be differentiated itself: an error, not a wrong second derivative. The first ``count``
+    saved tensors are the differentiable inputs."""
 
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
-        # once_differentiable takes time, and matters only if a graph of the gradient is wanted.
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():  # nobody wants a graph of the gradient
             return differentiate(ctx, *upstream)
-        gradients: Any = strict(ctx, *upstream)
-        return gradients if isinstance(gradients, tuple) else (gradients,)
+        with torch.no_grad():
+            gradients = differentiate(ctx, *upstream)
+        inputs = (*ctx.saved_tensors[:count], *(part for part in upstream if part is not None))
+        once: Implementation = _Once.apply
+        return tuple(None if part is None else once(name, part, *inputs) for part in gradients)
 
     return backward
 
 
-def gradients_in_results(count: int = 1) -> tuple[Callable[..., None], Callable[..., tuple[Tensor | None, ...]]]:
+def gradients_in_results(
+    name: str, count: int = 1
+) -> tuple[Callable[..., None], Callable[..., tuple[Tensor | None, ...]]]:
     """Setup and backward of an op whose last ``count`` results are the gradients [B, …] of its first, [B], to its first
     ``count`` arguments; the other results carry none."""
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[-count:])
+        ctx.save_for_backward(*inputs[:count], *output[-count:])
 
     def differentiate(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor, ...]:
-        return tuple(upstream.unsqueeze(1) * gradient for gradient in ctx.saved_tensors)
+        return tuple(upstream.unsqueeze(1) * gradient for gradient in ctx.saved_tensors[count:])
 
-    return save, first_order_only(differentiate)
+    return save, first_order_only(name, differentiate, count)
 
 
-def with_gradients(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
-    """The result of ``function`` at the inputs in float64, and the gradients of the sum of its (first) value to them,
-    float32; inside an op, where autograd is off."""
-    exact = [value.detach().double().requires_grad_() for value in inputs]
-    with torch.enable_grad():
-        result = function(*exact)
-        first = result[0] if isinstance(result, tuple) else result
-        gradients = torch.autograd.grad(first.sum(), exact)
-    return result, tuple(gradient.float() for gradient in gradients)
+def with_gradients(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """The results of ``function``, and the gradients of the sum of the first to its inputs."""
+    places = tuple(range(len(inputs)))
+    slopes = torch.func.grad(lambda *given: function(*given)[0].sum(), places)(*(value.detach() for value in inputs))
+    return (*function(*inputs), *slopes)

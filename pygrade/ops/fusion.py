@@ -1,5 +1,6 @@
 """Fused scores of task predictions, their transforms, and the best candidates by them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ class FusionOptions(NamedTuple):
 
     def of_reference(self) -> dict[str, Any]:
         """The arguments as keywords of the reference."""
-        slope = 1.0 if self.slope is None else self.slope.double()
+        slope = 1.0 if self.slope is None else self.slope
         constants = {"beta": self.beta, "epsilon": self.epsilon, "slope": slope}
         return {"transform": self.name, "offsets": self.offsets, **constants}
 
@@ -71,45 +72,54 @@ def _result_memory(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | Non
     return memory if offsets is None else memory.fill_(torch.nan)
 
 
-def _transform_scores(scores: Tensor, *arguments: Any) -> Tensor:
-    options = FusionOptions(*arguments)
-    options.check(scores)
-    if dispatch.is_reference(scores):
-        result = reference.transform_scores(scores.double(), **options.of_reference())
-    else:
-        from pygrade.kernels import fusion as kernel
+def _check_values(scores: Tensor, *arguments: Any) -> None:
+    FusionOptions(*arguments[-7:]).check(scores)
 
-        result = _result_memory(scores.shape, scores, options.offsets)
-        kernel.transform_scores(scores.contiguous(), *options.of_kernel(), result)
+
+def _exact_transform(scores: Tensor, *options: Any) -> Tensor:
+    return reference.transform_scores(scores, **FusionOptions(*options).of_reference())
+
+
+def _transform_scores(scores: Tensor, *arguments: Any) -> Tensor:
+    from pygrade.kernels import fusion as kernel
+
+    options = FusionOptions(*arguments)
+    result = _result_memory(scores.shape, scores, options.offsets)
+    kernel.transform_scores(scores.contiguous(), *options.of_kernel(), result)
     return _like_in_memory(scores).copy_(result)
 
 
+def _exact_fuse(scores: Tensor, weights: Tensor, *options: Any) -> Tensor:
+    return reference.fuse_scores(scores, weights, **FusionOptions(*options).of_reference())
+
+
 def _fuse_scores(scores: Tensor, weights: Tensor, *arguments: Any) -> Tensor:
-    options = FusionOptions(*arguments)
-    options.check(scores)
-    if dispatch.is_reference(scores):
-        return reference.fuse_scores(scores.double(), weights.double(), **options.of_reference()).float()
     from pygrade.kernels import fusion as kernel
 
+    options = FusionOptions(*arguments)
     result = _result_memory(_fused_shape(scores, weights), scores, options.offsets)
     kernel.fuse_scores(scores.contiguous(), weights, *options.of_kernel(), result)
     return result
 
 
+def _check_topk(scores: Tensor, _weights: Tensor, _k: int, transform: int, _mask: Tensor | None, *rest: Any) -> None:
+    FusionOptions(transform, *rest).check(scores)
+
+
+def _exact_topk(
+    scores: Tensor, weights: Tensor, k: int, transform: int, mask: Tensor | None, *arguments: Any
+) -> tuple[Tensor, Tensor]:
+    return reference.fuse_topk(scores, weights, k, mask=mask, **FusionOptions(transform, *arguments).of_reference())
+
+
 def _fuse_topk(
     scores: Tensor, weights: Tensor, k: int, transform: int, mask: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, Tensor]:
-    options = FusionOptions(transform, *arguments)
-    options.check(scores)
-    if dispatch.is_reference(scores):
-        given = scores.double(), weights.double(), k
-        exact, indices = reference.fuse_topk(*given, mask=mask, **options.of_reference())
-        return exact.float(), indices
     from pygrade.kernels import fusion as kernel
 
     values = weights.new_empty((*weights.shape[:-1], k))
     indices = weights.new_empty(values.shape, dtype=torch.int32)
-    name, *constants = options.of_kernel()
+    name, *constants = FusionOptions(transform, *arguments).of_kernel()
     kernel.fuse_topk(scores.contiguous(), weights, k, name, mask, *constants, values, indices)
     return values, indices
 
@@ -162,7 +172,7 @@ def _save_fuse(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _fuse_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    scores, weights, slope, offsets = ctx.saved_tensors
+    scores, weights, slope, offsets, *_ = ctx.saved_tensors
     values = scores.float()
     if ctx.transform != "identity" and ctx.needs_input_grad[1]:
         code = TRANSFORMS.index(ctx.transform)
@@ -173,52 +183,94 @@ def _fuse_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_values, grad_weights
 
 
+def _save_topk(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    scores, weights, _, transform, _, ctx.beta, ctx.epsilon, slope, offsets, *_ = inputs
+    ctx.transform = TRANSFORMS[transform]
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(scores, weights, slope, offsets, output[1])
+
+
+def _topk_backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    """The gradient of the values, at their places among all fused scores."""
+    scores, weights, _, offsets, indices = ctx.saved_tensors
+    rows = scores.shape[-2]
+    places = indices.long() if offsets is None else indices + offsets[:-1].view(-1, *(1,) * (indices.ndim - 1))
+    places = torch.where(indices < 0, rows, places)  # of no candidate: behind the last
+    if offsets is None:
+        fused = grad.new_zeros(*grad.shape[:-1], rows + 1).scatter_add(-1, places, grad)
+    else:  # [B, (G,) k] to [(G,) M]
+        lists = weights.shape[1:-1]
+        flat = [part.movedim(0, -2).reshape(*lists, -1) for part in (places, grad)]
+        fused = grad.new_zeros(*lists, rows + 1).scatter_add(-1, *flat)
+    return _fuse_backward(ctx, fused[..., :-1])
+
+
+_BOTH: dict[str, Any] = {"differentiable": 2, "rows": "scores weights mask"}
 _transform_op = dispatch.Op(
-    "transform_scores", _transform_scores, _fake_transform, _save_transform, _transform_backward
+    "transform_scores",
+    _transform_scores,
+    _fake_transform,
+    _save_transform,
+    _transform_backward,
+    exact=_exact_transform,
+    check=_check_values,
+    rows="scores",
 )
-_fuse_op = dispatch.Op("fuse_scores", _fuse_scores, _fake_fuse, _save_fuse, _fuse_backward, differentiable=2)
-_topk_op = dispatch.Op("fuse_topk", _fuse_topk, _fake_topk)
+_fuse_op = dispatch.Op(
+    "fuse_scores", _fuse_scores, _fake_fuse, _save_fuse, _fuse_backward, exact=_exact_fuse, check=_check_values, **_BOTH
+)
+_topk_op = dispatch.Op(
+    "fuse_topk", _fuse_topk, _fake_topk, _save_topk, _topk_backward, exact=_exact_topk, check=_check_topk, **_BOTH
+)
 
 
 def checked_scores(
-    scores: TensorOrArray, offsets: TensorOrArray | None, layout: str = "item-major"
+    given: checks.Arguments,
+    scores: TensorOrArray,
+    offsets: TensorOrArray | None,
+    layout: str = "item-major",
+    dtypes: Sequence[torch.dtype] = checks.HALVES,
 ) -> tuple[Tensor, Tensor | None]:
-    """Scores and offsets of any op on task predictions, checked except their values; see `stored`."""
+    """Scores and offsets of any op on task predictions, checked except their values; task-major ones as a view."""
     checks.choice("layout", layout, LAYOUTS)
-    s = checks.tensor("scores", scores, checks.SCORE_DTYPES, (None, None, None) if offsets is None else (None, None))
+    sizes = ("N", "T") if layout == "item-major" else ("T", "N")
+    s = given.first(
+        "scores", scores, dtypes, ("B", *sizes) if offsets is None else tuple("M" if d == "N" else d for d in sizes)
+    )
     if layout == "task-major":
         s = s.mT
     if not 1 <= s.shape[-1] <= MAX_TASKS:
         raise ValueError(f"scores has {s.shape[-1]} tasks; want 1 to {MAX_TASKS}")
-    o = checks.optional("offsets", offsets, torch.int64, (None,), "scores", s)
+    o = given.optional("offsets", offsets, torch.int64, ("B + 1",))
     if o is not None and o.shape[0] < 1:
         raise ValueError("offsets is empty; want [B + 1]")
+    given.sizes["B"] = s.shape[0] if o is None else o.shape[0] - 1
     return s, o
 
 
-def checked_weights(weights: TensorOrArray, scores: Tensor, offsets: Tensor | None) -> Tensor:
+def checked_weights(given: checks.Arguments, weights: TensorOrArray, grad: bool = True) -> Tensor:
     """weights[B, T] or [B, G, T] that fit the scores; [T] are those of every request."""
-    batch = scores.shape[0] if offsets is None else offsets.shape[0] - 1
-    lead: tuple[int | None, ...] = {1: (), 3: (batch, None)}.get(getattr(weights, "ndim", 2), (batch,))
-    w = checks.tensor("weights", weights, checks.FLOAT32, (*lead, scores.shape[-1]))
-    checks.same_device("weights", w, "scores", scores)
-    return w if lead else w.expand(batch, -1).contiguous()
+    shape = {1: ("T",), 3: ("B", "G", "T")}.get(getattr(weights, "ndim", 2), ("B", "T"))
+    w = given.other("weights", weights, torch.float32, shape, grad)
+    return w.expand(given.sizes["B"], -1).contiguous() if w.ndim == 1 else w
 
 
 def checked_transform(
-    transform: str, scores: Tensor, beta: float, epsilon: float, slope: float | TensorOrArray
+    given: checks.Arguments, transform: str, beta: float, epsilon: float, slope: float | TensorOrArray
 ) -> tuple[int, float, float, Tensor | None]:
     """The code of a known transform that this device has, and its constants: beta, epsilon, the slope[T] of log1p."""
     checks.choice("transform", transform, TRANSFORMS)
-    if transform == "rank" and dispatch.backend(scores) == "triton":
+    scores = given.tensor
+    if transform == "rank" and dispatch.backend(scores) == "triton" and scores.dtype != torch.float64:
         raise ValueError("transform is 'rank', which runs on a CPU only")
     constants = TRANSFORMS.index(transform), checks.not_negative("beta", beta), checks.not_negative("epsilon", epsilon)
     if transform != "log1p":
         return *constants, None
     if isinstance(slope, (Tensor, np.ndarray)):
-        return *constants, checks.as_companion("slope", slope, torch.float32, (scores.shape[-1],), "scores", scores)
+        return *constants, given.other("slope", slope, torch.float32, ("T",))
     value = checks.not_negative("slope", slope)
-    return *constants, scores.new_full((scores.shape[-1],), value, dtype=torch.float32)
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return *constants, scores.new_full((given.sizes["T"],), value, dtype=dtype)
 
 
 def checked_k(k: int) -> int:
@@ -251,7 +303,8 @@ def transform_scores(
 
     Args:
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch or numpy, T ≤ 64; [M, T] with ``offsets``.
-            Task-major: [B, T, N] or [T, M]. A numpy array of float64 is rounded to float32.
+            Task-major: [B, T, N] or [T, M]. Tensors of float64 are computed by the reference, numpy's arrays of it are
+            rounded to float32.
         transform: ``"identity"``: p; ``"log"``: log(p + beta); ``"zscore"``: (p - mean) / (std + epsilon), mean and
             population std per task over the request's candidates (on a GPU 0 from deviations of 1e19 on);
             ``"zlog"``: the z-score of log(p + beta);
@@ -267,7 +320,8 @@ def transform_scores(
             one thread transforms a request. The result does not depend on it.
 
     Returns:
-        float32, of the shape and kind of ``scores``. Differentiable with respect to them (``"rank"`` has gradient 0).
+        float32 (float64 of float64), of the shape and kind of ``scores``. Differentiable with respect to them
+        (``"rank"`` has gradient 0).
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option, offset, or a negative score under a logarithm.
@@ -277,14 +331,15 @@ def transform_scores(
         >>> transform_scores(p, "rank")[0, :, 0], transform_scores(p, "zscore")[0, :, 0]
         (tensor([0.0000, 1.0000, 0.5000]), tensor([-1.2099,  1.2099,  0.0000]))
     """
-    if not dispatch.tracing():
+    if dispatch.may_be_fast():
         values: T | None = _core.transform_scores_fast_path(
             scores, transform, beta, epsilon, slope, offsets, layout, num_threads
         )
         if values is not None:
             return values
-    s, o = checked_scores(scores, offsets, layout)
-    options = checked_transform(transform, s, beta, epsilon, slope)
+    given = checks.Arguments("transform_scores")
+    s, o = checked_scores(given, scores, offsets, layout, checks.SCORE_DTYPES)
+    options = checked_transform(given, transform, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
     result: Tensor = _transform_op(s, *options, o, check, threads)
     return checks.match_type(result.mT if layout == "task-major" else result, scores)
@@ -322,15 +377,16 @@ def fuse_scores(
         >>> fuse_scores(p, torch.tensor([[1.0, 10.0]]))
         tensor([[1.5000, 4.2000]])
     """
-    if not dispatch.tracing():
+    if dispatch.may_be_fast():
         fused: T | None = _core.fuse_scores_fast_path(
             scores, weights, transform, beta, epsilon, slope, offsets, layout, num_threads
         )
         if fused is not None:
             return fused
-    s, o = checked_scores(scores, offsets, layout)
-    w = checked_weights(weights, s, o)
-    options = checked_transform(transform, s, beta, epsilon, slope)
+    given = checks.Arguments("fuse_scores")
+    s, o = checked_scores(given, scores, offsets, layout, checks.SCORE_DTYPES)
+    w = checked_weights(given, weights)
+    options = checked_transform(given, transform, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
     return checks.match_type(_fuse_op(s, w, *options, o, check, threads), scores)
 
@@ -364,7 +420,8 @@ def fuse_topk(
 
     Returns:
         TopK of values float32 and indices int32 within the request, [B, k] or [B, G, k], of the kind of ``scores``.
-        With fewer than k eligible candidates the rest is -inf and -1. Not differentiable.
+        With fewer than k eligible candidates the rest is -inf and -1. The values are differentiable as the fused scores
+        at the indices, which are not; with ``out`` neither is.
 
     Raises:
         TypeError, ValueError: as `transform_scores`.
@@ -376,18 +433,24 @@ def fuse_topk(
         >>> fuse_topk(p, torch.ones(1, 1), 3, mask=torch.tensor([[True, False, False, False]])).indices
         tensor([[ 0, -1, -1]], dtype=torch.int32)
     """
-    if not dispatch.tracing():
+    if dispatch.may_be_fast():
         page: TopK | None = _core.fuse_topk_fast_path(
             TopK, scores, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, out, num_threads
         )
         if page is not None:
             return page
-    s, o = checked_scores(scores, offsets, layout)
-    w = checks.detached(checked_weights(weights, s, o))
-    code, *constants = checked_transform(transform, s, beta, epsilon, slope)
-    length = checked_k(k)
-    m = checks.optional("mask", mask, torch.bool, s.shape[:-1], "scores", s)
-    memory = None if out is None else checks.outputs(out, (*w.shape[:-1], length), s)
+    given = checks.Arguments("fuse_topk")
+    s, o = checked_scores(given, scores, offsets, layout, checks.SCORE_DTYPES if out is None else checks.HALVES)
+    w = checked_weights(given, weights)
+    code, *constants = checked_transform(given, transform, beta, epsilon, slope)
+    length = given.sizes["k"] = checked_k(k)
+    m = given.optional("mask", mask, torch.bool, ("B", "N") if o is None else ("M",))
+    memory = None
+    if out is not None:
+        if torch.is_grad_enabled() and (s.requires_grad or w.requires_grad):
+            name = "scores" if s.requires_grad else "weights"
+            raise ValueError(f"{name} requires a gradient and out is given; want {name}.detach(), or no out")
+        memory = given.outputs(out, ("B", "G", "k") if w.ndim == 3 else ("B", "k"))
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    best = _topk_op(checks.detached(s), w, length, code, m, *constants, o, check, threads)
+    best = _topk_op(s, w, length, code, m, *constants, o, check, threads)
     return write_to_out(out, memory, scores, *best)

@@ -18,28 +18,23 @@ def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
         raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
 
 
-def gain_of(
-    scores: Tensor,
-    weights: Tensor,
-    gains: Tensor,
-    discount: Tensor,
-    masks: Tensor | None,
-    component_list: Tensor | None,
-    *arguments: Any,
-) -> Tensor:
-    """The op in Python."""
-    options = FusionOptions(*arguments)
-    options.check(scores)
-    if options.validate:
-        check_lists(component_list, masks)
-    if dispatch.is_reference(scores):
-        exact = scores.double(), weights.double(), gains.double()
-        lists: tuple[Any, ...] = discount.shape[0], discount.double(), masks, component_list
-        return reference.topk_gain(*exact, *lists, **options.of_reference()).float()
+def _exact(scores: Tensor, weights: Tensor, gains: Tensor, discount: Tensor, *arguments: Any) -> Tensor:
+    options = FusionOptions(*arguments[2:]).of_reference()
+    return reference.topk_gain(scores, weights, gains, len(discount), discount, *arguments[:2], **options)
+
+
+def _check_values(scores: Tensor, *arguments: Any) -> None:
+    *_, masks, component_list = arguments[:5]
+    FusionOptions(*arguments[5:]).check(scores)
+    check_lists(component_list, masks)
+
+
+def _topk_gain(scores: Tensor, weights: Tensor, gains: Tensor, *arguments: Any) -> Tensor:
     from pygrade.kernels import gain as kernel
 
     gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
-    kernel.topk_gain(scores, weights, gains, discount, masks, component_list, *options.of_kernel(), gain)
+    options = FusionOptions(*arguments[3:]).of_kernel()
+    kernel.topk_gain(scores, weights, gains, *arguments[:3], *options, gain)
     return gain
 
 
@@ -47,7 +42,9 @@ def _fake_gain(_scores: Tensor, weights: Tensor, gains: Tensor, *_: object) -> T
     return weights.new_empty((*weights.shape[:2], gains.shape[-1]))
 
 
-_op = dispatch.Op("topk_gain", gain_of, _fake_gain)
+gain_op = dispatch.Op(
+    "topk_gain", _topk_gain, _fake_gain, exact=_exact, check=_check_values, rows="scores weights gains masks"
+)
 
 
 def topk_gain(
@@ -81,7 +78,7 @@ def topk_gain(
         component_list: int32 [C]: the list that each component ranks, -1 for all candidates; None: all -1.
 
     Returns:
-        float32 [B, G, C], of the kind of ``scores``. Not differentiable.
+        float32 [B, G, C] (float64 of float64), of the kind of ``scores``. Not differentiable.
 
     Raises:
         TypeError, ValueError: as `fuse_scores`, and on a list that does not exist.
@@ -93,15 +90,15 @@ def topk_gain(
         tensor([[[1.],
                  [4.]]])
     """
-    s, o = checked_scores(scores, offsets)
-    batch = s.shape[0] if o is None else o.shape[0] - 1
-    first = ("scores", s)
-    w = checks.as_companion("weights", weights, torch.float32, (batch, None, s.shape[-1]), *first)
-    options = checked_transform(transform, s, beta, epsilon, slope)
-    v = checks.as_companion("gains", gains, torch.float32, (*s.shape[:-1], None), *first)
-    d = checks.as_companion("discount", discount, torch.float32, (checked_k(k),), *first)
-    m = checks.optional("masks", masks, torch.bool, (*s.shape[:-2], None, s.shape[-2]), *first)
-    c = checks.optional("component_list", component_list, torch.int32, (v.shape[-1],), *first)
-    s = checks.detached(s)
+    given = checks.Arguments("topk_gain", k=checked_k(k))
+    s, o = checked_scores(given, scores, offsets, dtypes=checks.SCORE_DTYPES)
+    rows: tuple[str, ...] = ("B", "N") if o is None else ("M",)
+    w = given.other("weights", weights, torch.float32, ("B", "G", "T"))
+    options = checked_transform(given, transform, beta, epsilon, slope)
+    v = given.other("gains", gains, torch.float32, (*rows, "C"))
+    d = given.other("discount", discount, torch.float32, ("k",))
+    m = given.optional("masks", masks, torch.bool, (*rows[:-1], "L", rows[-1]))
+    c = given.optional("component_list", component_list, torch.int32, ("C",))
+    s = given.detached("scores", s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    return checks.match_type(_op(s, w, v, d, m, c, *options, o, check, threads), scores)
+    return checks.match_type(gain_op(s, w, v, d, m, c, *options, o, check, threads), scores)

@@ -8,7 +8,7 @@ from torch import Tensor
 from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
-from pygrade.ops.dirichlet import check_floor, check_values, concentration_rows
+from pygrade.ops.dirichlet import check_floor, check_positive, concentration_rows
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -25,37 +25,17 @@ class GrpoLoss(NamedTuple):
     gradient: Tensor  # [B, T], d loss_b / d concentration_b
 
 
-def _grpo_loss(
-    concentration: Tensor,
-    log_weights: Tensor,
-    old_log_prob: Tensor,
-    advantages: Tensor,
-    reference_concentration: Tensor,
-    clip: float,
-    clip_high: float,
-    kl_coefficient: float,
-    entropy_coefficient: float,
-    weight_floor: float,
-    log_ratio_clamp: float,
-    validate: bool,
-    _threads: int,
-) -> Outputs:
-    if validate:
-        check_values("concentration", concentration)
-        check_values("reference_concentration", reference_concentration)
-    inputs = (concentration, log_weights, old_log_prob, advantages, reference_concentration)
-    options = (clip, clip_high, kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp)
-    if dispatch.is_reference(concentration):
-        others: tuple[Any, ...] = *(value.double() for value in inputs[1:]), *options
-        exact, (slope,) = dispatch.with_gradients(lambda a: reference.grpo_loss(a, *others), concentration)
-        loss, kl, entropy, fraction, ratio = (part.detach().float() for part in exact)
-        return loss, kl, entropy, fraction, ratio, slope
+def _exact(concentration: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return dispatch.with_gradients(lambda alpha: reference.grpo_loss(alpha, *arguments[:-2]), concentration)
+
+
+def _grpo_loss(concentration: Tensor, *arguments: Any) -> Outputs:
     from pygrade.kernels import grpo as kernel
 
     batch = concentration.shape[0]
     loss, kl, entropy, fraction, ratio = (dispatch.empty(concentration, batch) for _ in range(5))
     outputs = (loss, kl, entropy, fraction, ratio, torch.empty_like(concentration))
-    kernel.grpo_loss(*inputs, *options, *outputs)
+    kernel.grpo_loss(concentration, *arguments[:-2], *outputs)
     return outputs
 
 
@@ -64,7 +44,17 @@ def _fake_loss(concentration: Tensor, *_: object) -> Outputs:
     return loss, kl, entropy, fraction, ratio, torch.empty_like(concentration)
 
 
-_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, *dispatch.gradients_in_results(), fast=True)
+_ROWS = "concentration log_weights old_log_prob advantages reference_concentration"
+_op = dispatch.Op(
+    "grpo_loss",
+    _grpo_loss,
+    _fake_loss,
+    *dispatch.gradients_in_results("grpo_loss"),
+    exact=_exact,
+    check=check_positive(concentration=0, reference_concentration=4),
+    rows=_ROWS,
+    fast=True,
+)
 
 
 def grpo_loss(
@@ -90,12 +80,13 @@ def grpo_loss(
            + kl_coefficient · KL(α ‖ α_ref) - entropy_coefficient · H(α).
 
     Args:
-        concentration: [B, T] float32, finite and > 0, T from 1 to 64; the only argument that gets a gradient.
-        log_weights: [B, G, T] float32 draws of the sampling policy, G ≥ 1.
-        old_log_prob: [B, G] float32 log-probability under the sampling policy, from
+        concentration: [B, T] float32 or float64, as the others, finite and > 0, T from 1 to 64; the only
+            argument that gets a gradient.
+        log_weights: [B, G, T] draws of the sampling policy, G ≥ 1.
+        old_log_prob: [B, G] log-probability under the sampling policy, from
             ``dirichlet_log_prob(..., weight_floor=weight_floor)``: with the same floor.
-        advantages: [B, G] float32, as `group_advantage` gives them. A 0 adds exactly nothing to loss and gradient.
-        reference_concentration: [B, T] float32, finite and > 0.
+        advantages: [B, G], as `group_advantage` gives them. A 0 adds exactly nothing to loss and gradient.
+        reference_concentration: [B, T], finite and > 0.
         clip: lower clip range, ≥ 0.
         clip_high: upper clip range, ≥ 0; None: ``clip``.
         kl_coefficient, entropy_coefficient: of the KL penalty and of the entropy bonus, per nat.
@@ -105,7 +96,8 @@ def grpo_loss(
         num_threads: CPU threads; None: torch's setting.
 
     Returns:
-        `GrpoLoss` of float32 values, computed in double; ``loss`` can be differentiated once. Instead of
+        `GrpoLoss` of that dtype, computed in double; ``loss`` can be differentiated once, in float64 as often as
+        wanted. Instead of
         ``result.loss.mean().backward()``, ``concentration.backward(result.gradient / B)`` takes the gradient as it was
         computed: give `grpo_loss` the detached concentration then.
 
@@ -136,18 +128,14 @@ def grpo_loss(
     )
     if parts is not None:
         return GrpoLoss._make(parts)
-    alpha = concentration_rows("concentration", concentration)
-    batch, tasks = alpha.shape
-    first = ("concentration", alpha)
-    logs = checks.as_companion("log_weights", log_weights, torch.float32, (batch, None, tasks), *first)
-    samples = logs.shape[1]
-    if samples < 1:
+    given = checks.Arguments("grpo_loss")
+    alpha = concentration_rows(given, concentration)
+    logs = given.other("log_weights", log_weights, torch.float32, ("B", "G", "T"))
+    if logs.shape[1] < 1:
         raise ValueError("log_weights has no samples; want at least 1")
-    old = checks.as_companion("old_log_prob", old_log_prob, torch.float32, (batch, samples), *first)
-    gains = checks.as_companion("advantages", advantages, torch.float32, (batch, samples), *first)
-    anchor = checks.as_companion(
-        "reference_concentration", reference_concentration, torch.float32, (batch, tasks), *first
-    )
+    old = given.other("old_log_prob", old_log_prob, torch.float32, ("B", "G"))
+    gains = given.other("advantages", advantages, torch.float32, ("B", "G"))
+    anchor = given.other("reference_concentration", reference_concentration, torch.float32, ("B", "T"))
     clamp = checks.number("log_ratio_clamp", log_ratio_clamp)
     if not 0.0 < clamp <= 80.0:
         raise ValueError(f"log_ratio_clamp is {log_ratio_clamp}; want a number in (0, 80]")

@@ -128,10 +128,9 @@ def _checked_objective(objective: str, beam: int, trade_off: float | None, own: 
 
 
 def _checked_likeness(
-    value: Tensor, categories: Any, pairs: Any, embeddings: Any, cosine: float | None, rows: tuple[int, ...]
+    given: checks.Arguments, categories: Any, pairs: Any, embeddings: Any, cosine: float | None, rows: tuple[str, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
     """categories, pairs, embeddings and κ, which go together in pairs."""
-    first = ("value", value)
     if (categories is None) != (pairs is None):
         raise ValueError(
             f"categories and pairs go together; got {'pairs' if categories is None else 'categories'} alone"
@@ -139,11 +138,9 @@ def _checked_likeness(
     if (embeddings is None) != (cosine is None):
         found = "cosine" if embeddings is None else "embeddings"
         raise ValueError(f"embeddings and cosine go together; got {found} alone")
-    c = checks.optional("categories", categories, torch.int32, rows, *first)
-    p = checks.optional("pairs", pairs, torch.float32, (None, None), *first)
-    if p is not None and p.shape[0] != p.shape[1]:
-        raise ValueError(f"pairs is of shape {list(p.shape)}; want [C, C]")
-    e = checks.optional("embeddings", embeddings, torch.float32, (*rows, None), *first)
+    c = given.optional("categories", categories, torch.int32, rows)
+    p = given.optional("pairs", pairs, torch.float32, ("C", "C"))
+    e = given.optional("embeddings", embeddings, torch.float32, (*rows, "d"))
     if e is not None and not 1 <= e.shape[-1] <= MAX_WIDTH:
         raise ValueError(f"embeddings has {e.shape[-1]} components; want 1 to {MAX_WIDTH}")
     factor = checks.number("cosine", 0.0 if cosine is None else cosine)
@@ -228,28 +225,31 @@ def search_page(
         TopK(values=tensor([0.9000, 0.5000, 0.2943]), indices=tensor([0, 2, 1], dtype=torch.int32))
     """
     single = offsets is None and getattr(value, "ndim", 2) == 1
-    v = checks.detached(checks.tensor("value", value, checks.FLOAT32, (None,) * (2 - (single or offsets is not None))))
-    first = ("value", v)
-    o = checks.optional("offsets", offsets, torch.int64, (None,), *first)
+    arguments = checks.Arguments("search_page", k=checked_k(k))
+    lead: tuple[str, ...] = () if single else ("B",)
+    rows = (*lead, "N") if offsets is None else ("M",)
+    v = arguments.detached("value", arguments.first("value", value, checks.FLOAT32, rows))
+    o = arguments.optional("offsets", offsets, torch.int64, ("B + 1",))
     if o is not None and o.numel() == 0:
         raise ValueError("offsets is of shape [0]; want at least one number")
-    rows, lead = tuple(v.shape), () if single else (v.shape[0] if o is None else o.shape[0] - 1,)
-    length, width = checked_k(k), checks.integer("beam", beam, 1, MAX_BEAM)
+    if o is not None:
+        arguments.sizes["B"] = o.shape[0] - 1
+    width = checks.integer("beam", beam, 1, MAX_BEAM)
     own = {"root": root, "attention": attention, "examination": examination}
     code, weight = _checked_objective(objective, width, trade_off, own)
-    c, p, e, factor = _checked_likeness(v, categories, pairs, embeddings, cosine, rows)
+    c, p, e, factor = _checked_likeness(arguments, categories, pairs, embeddings, cosine, rows)
     given = (mask, boost_mul, boost_add, groups, caps, cap_slots, decay)
-    rules = RuleTensors.of(given, rows, first, single)
+    rules = RuleTensors.of(arguments, given, rows, single)
 
     def in_batch(found: Tensor | None) -> Tensor | None:
         return found[None] if single and found is not None else found
 
     values, indices = _op(
         v[None] if single else v,
-        in_batch(checks.optional("root", root, torch.float32, rows, *first)),
-        length,
-        checks.optional("attention", attention, torch.float32, (length,), *first),
-        checks.optional("examination", examination, torch.float32, (length,), *first),
+        in_batch(arguments.optional("root", root, torch.float32, rows)),
+        arguments.sizes["k"],
+        arguments.optional("attention", attention, torch.float32, ("k",)),
+        arguments.optional("examination", examination, torch.float32, ("k",)),
         in_batch(c),
         p,
         in_batch(e),
@@ -258,7 +258,7 @@ def search_page(
         width,
         weight,
         *rules,
-        in_batch(checks.optional("pins", pins, torch.int32, (*lead, length), *first)),
+        in_batch(arguments.optional("pins", pins, torch.int32, (*lead, "k"))),
         o,
         checks.must_validate(validate, v),
         checks.thread_count(num_threads),

@@ -36,20 +36,19 @@ class RuleTensors(NamedTuple):
 
     @classmethod
     def of(
-        cls, given: tuple[Any, ...], rows: tuple[int, ...], first: tuple[str, Tensor], single: bool
+        cls, arguments: checks.Arguments, given: tuple[Any, ...], rows: tuple[str, ...], single: bool
     ) -> "RuleTensors":
-        """The rules as a call has them, of candidates [*rows], on the device of its first argument (name, tensor).
+        """The rules as a call has them, of candidates [*rows].
 
         ``single``: one request, whose tensors get a first dimension of 1.
         """
         rules = dict(zip(cls._fields, given, strict=True))
 
-        def of_candidates(name: str, dtype: torch.dtype, *last: None) -> Tensor | None:
-            result = checks.optional(name, rules[name], dtype, (*rows, *last), *first)
+        def of_candidates(name: str, dtype: torch.dtype, *last: str) -> Tensor | None:
+            result = arguments.optional(name, rules[name], dtype, (*rows, *last))
             return result[None] if single and result is not None else result
 
-        groups = of_candidates("groups", torch.int32, None)
-        columns = None if groups is None else groups.shape[-1]
+        groups = of_candidates("groups", torch.int32, "A")
 
         def of_columns(name: str, dtype: torch.dtype) -> Tensor | None:
             values = rules[name]
@@ -59,8 +58,8 @@ class RuleTensors(NamedTuple):
                         checks.integer(f"{name}[{column}]", value, -1, MAX_LENGTH)
                     else:
                         checks.number(f"{name}[{column}]", value)
-                values = torch.tensor(values, dtype=dtype, device=first[1].device)
-            return checks.optional(name, values, dtype, (columns,), *first)
+                values = torch.tensor(values, dtype=dtype, device=arguments.tensor.device)
+            return arguments.optional(name, values, dtype, ("A",))
 
         return cls(
             of_candidates("mask", torch.bool),
@@ -174,7 +173,7 @@ def rank(
         >>> rank(p, torch.ones(1), 2, groups=seller, caps=[1])  # one item a seller
         TopK(values=tensor([0.9000, 0.7000]), indices=tensor([0, 2], dtype=torch.int32))
     """
-    if not dispatch.tracing():
+    if dispatch.may_be_fast():
         best: TopK | None = _core.rank_fast_path(
             TopK,
             scores,
@@ -199,20 +198,19 @@ def rank(
         if best is not None:
             return best
     single = offsets is None and getattr(scores, "ndim", 3) == 2
-    s, o = checked_scores(scores[None] if single else scores, offsets, layout)
+    arguments = checks.Arguments("rank", k=checked_k(k))
+    s, o = checked_scores(arguments, scores[None] if single else scores, offsets, layout)
     if not s.is_cpu:
         raise ValueError(f"scores is on {s.device}; want it in CPU memory, where pages are ranked")
-    lead = () if single else (s.shape[0] if o is None else o.shape[0] - 1,)
-    rows = s.shape[1:-1] if single else s.shape[:-1]
-
+    lead: tuple[str, ...] = () if single else ("B",)
     own = () if getattr(weights, "ndim", 2) == 1 else lead  # [T] are those of every request
-    w = checks.as_companion("weights", weights, torch.float32, (*own, s.shape[-1]), "scores", s)
-    w = w if own else w.expand(s.shape[0] if o is None else o.shape[0] - 1, -1).contiguous()
-    code, *constants = checked_transform(transform, s, beta, epsilon, slope)
-    length = checked_k(k)
+    w = arguments.other("weights", weights, torch.float32, (*own, "T"))
+    w = w if own else w.expand(arguments.sizes["B"], -1).contiguous()
+    code, *constants = checked_transform(arguments, transform, beta, epsilon, slope)
     given = (mask, boost_mul, boost_add, groups, caps, cap_slots, decay)
-    rules = RuleTensors.of(given, rows, ("scores", s), single)
+    rules = RuleTensors.of(arguments, given, (*lead, "N") if o is None else ("M",), single)
     threads = checks.thread_count(num_threads)
-    memory = None if out is None else checks.outputs(out, (*lead, length), s)
-    values, indices = _op(checks.detached(s), w, length, code, *rules, *constants, o, threads)
+    memory = None if out is None else arguments.outputs(out, (*lead, "k"))
+    s = arguments.detached("scores", s, ", or fuse_topk, whose values have one")
+    values, indices = _op(s, w, arguments.sizes["k"], code, *rules, *constants, o, threads)
     return write_to_out(out, memory, scores, *((values[0], indices[0]) if single else (values, indices)))

@@ -14,10 +14,10 @@ from pygrade.ops.dirichlet import (
     checked_draw,
     concentration_rows,
     draw,
-    log_prob_of,
+    log_prob_op,
 )
-from pygrade.ops.fusion import TRANSFORMS, FusionOptions, checked_k, checked_scores
-from pygrade.ops.gain import check_lists, gain_of
+from pygrade.ops.fusion import TRANSFORMS, FusionOptions, checked_k
+from pygrade.ops.gain import check_lists, gain_op
 
 
 class Rollout(NamedTuple):
@@ -47,11 +47,10 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
         >>> format_penalty(torch.tensor([[0.55, 0.45], [0.75, 0.25]]), box)
         tensor([-0.0000, -0.1500])
     """
-    dtypes = (torch.float32, torch.float64)
-    values = checks.tensor("weights", weights, dtypes, (None,) * max(1, getattr(weights, "ndim", 1)))
-    bounds = checks.tensor("weight_bounds", weight_bounds, (values.dtype,), (2, values.shape[-1])).detach()
-    checks.same_device("weight_bounds", bounds, "weights", values)
-    if checks.must_validate(None, bounds) and not torch.compiler.is_compiling():
+    given = checks.Arguments("format_penalty")
+    values = given.first("weights", weights, checks.FLOATS[::-1], checks.any_rows(weights, "T"))
+    bounds = given.other("weight_bounds", weight_bounds, torch.float32, (2, "T"))
+    if checks.must_validate(None, bounds) and checks.has_values():
         _check_bounds(bounds)
     return checks.match_type(reference.format_penalty(values, bounds), weights)
 
@@ -97,9 +96,9 @@ def _rollout(
         return results
     weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, threads)
     if weight_floor != 0.0:
-        log_prob = log_prob_of(concentration, log_weights, weight_floor, False, threads)
+        log_prob = log_prob_op.run_plain(concentration, log_weights, weight_floor, False, threads)
     identity = FusionOptions(TRANSFORMS.index("identity"), 0.0, 0.0, None, None, validate, threads)
-    rewards = gain_of(scores, weights, gains, discount, *lists, *identity)
+    rewards = gain_op.run_plain(scores, weights, gains, discount, *lists, *identity)
     if weight_bounds is not None:
         rewards = torch.cat([rewards, reference.format_penalty(weights, weight_bounds)[..., None]], -1)
     return weights, log_weights, log_prob, rewards
@@ -171,20 +170,16 @@ def rollout(
         >>> result.weights[..., 0], result.rewards[..., 0]  # 1 where the first candidate wins
         (tensor([[0.4048, 0.5839, 0.1321]]), tensor([[0., 1., 0.]]))
     """
-    alpha = checks.detached(concentration_rows("concentration", concentration))
-    batch, tasks = alpha.shape
+    given = checks.Arguments("rollout", k=checked_k(k))
+    alpha = concentration_rows(given, concentration, checks.FLOAT32).detach()
     samples, signed, row = checked_draw(num_samples, seed, offset)
-    s, _ = checked_scores(scores, None)
-    if (s.shape[0], s.shape[2]) != (batch, tasks):
-        raise ValueError(f"scores is of shape {list(s.shape)}; want [{batch}, *, {tasks}]")
-    first = ("concentration", alpha)
-    checks.same_device("scores", s, *first)
-    v = checks.as_companion("gains", gains, torch.float32, (batch, s.shape[1], None), *first)
-    d = checks.as_companion("discount", discount, torch.float32, (checked_k(k),), *first)
-    m = checks.optional("masks", masks, torch.bool, (batch, None, s.shape[1]), *first)
-    c = checks.optional("component_list", component_list, torch.int32, (v.shape[2],), *first)
-    b = checks.optional("weight_bounds", weight_bounds, torch.float32, (2, tasks), *first)
+    s = given.other("scores", scores, checks.HALVES, ("B", "N", "T"))
+    v = given.other("gains", gains, torch.float32, ("B", "N", "C"))
+    d = given.other("discount", discount, torch.float32, ("k",))
+    m = given.optional("masks", masks, torch.bool, ("B", "L", "N"))
+    c = given.optional("component_list", component_list, torch.int32, ("C",))
+    b = given.optional("weight_bounds", weight_bounds, torch.float32, (2, "T"))
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    arguments = (alpha, checks.detached(s), v, d, samples, signed, row, m, c, b, check_floor(weight_floor))
+    arguments = (alpha, s, v, d, samples, signed, row, m, c, b, check_floor(weight_floor))
     parts = _op(*arguments, check, threads)
     return Rollout(*(checks.match_type(part, concentration) for part in parts))  # type: ignore[arg-type]

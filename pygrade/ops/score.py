@@ -1,13 +1,13 @@
 """Log-probabilities and the gradient of a weighted sum of them in one call, without autograd around them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pygrade.ops import checks, dispatch
+from pygrade.ops import checks, dirichlet, dispatch
 from pygrade.ops.checks import TensorOrArray
-from pygrade.ops.dirichlet import checked_density, log_prob_backward_of, log_prob_of
 
 
 class DirichletScore(NamedTuple):
@@ -17,26 +17,31 @@ class DirichletScore(NamedTuple):
     gradient: Tensor  # [B, T]
 
 
-def _dirichlet_score(
-    concentration: Tensor,
-    log_weights: Tensor,
-    coefficients: Tensor | None,
-    weight_floor: float,
-    validate: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
-    each = concentration.new_ones(log_weights.shape[:2]) if coefficients is None else coefficients
-    return (
-        log_prob_of(concentration, log_weights, weight_floor, validate, threads),
-        log_prob_backward_of(concentration, log_weights, each, weight_floor, threads),
-    )
+def _score_by(log_prob: Callable[..., Tensor], backward: Callable[..., Tensor]) -> Callable[..., Any]:
+    def score(
+        concentration: Tensor, log_weights: Tensor, coefficients: Tensor | None, weight_floor: float, *_: object
+    ) -> tuple[Tensor, Tensor]:
+        each = concentration.new_ones(log_weights.shape[:2]) if coefficients is None else coefficients
+        return (
+            log_prob(concentration, log_weights, weight_floor),
+            backward(concentration, log_weights, each, weight_floor),
+        )
+
+    return score
 
 
 def _fake_score(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return concentration.new_empty(log_weights.shape[:2]), torch.empty_like(concentration)
 
 
-_op = dispatch.Op("dirichlet_score", _dirichlet_score, _fake_score)
+_op = dispatch.Op(
+    "dirichlet_score",
+    _score_by(dirichlet.log_prob_of, dirichlet.log_prob_backward_of),
+    _fake_score,
+    exact=_score_by(dirichlet.exact_log_prob, dirichlet.exact_log_prob_backward),
+    check=dirichlet.check_positive(concentration=0),
+    rows="concentration log_weights coefficients",
+)
 
 
 def dirichlet_score(
@@ -54,13 +59,13 @@ def dirichlet_score(
     graph: ``concentration.backward(score.gradient)`` hands it on to the network that the concentration came from.
 
     Args:
-        concentration: [B, T] float32, torch or numpy; finite and > 0, T from 1 to 64.
-        log_weights: [B, G, T] float32, as `dirichlet_sample` gives them.
-        coefficients: [B, G] float32, for example advantages; None: all 1.
+        concentration: [B, T] float32 or float64, torch or numpy; finite and > 0, T from 1 to 64.
+        log_weights: [B, G, T] of its dtype, as `dirichlet_sample` gives them.
+        coefficients: [B, G], for example advantages; None: all 1.
         weight_floor, validate, num_threads: as in `dirichlet_log_prob`.
 
     Returns:
-        `DirichletScore`: log_prob [B, G] and gradient [B, T], float32. Neither carries a gradient.
+        `DirichletScore`: log_prob [B, G] and gradient [B, T]. Neither carries a gradient.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, floor or concentration.
@@ -72,8 +77,11 @@ def dirichlet_score(
     score = _op.run_fast(concentration, log_weights, coefficients, weight_floor, validate, num_threads)
     if score is not None:
         return DirichletScore._make(score)
-    alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
-    alpha = checks.detached(alpha)
-    each = checks.optional("coefficients", coefficients, torch.float32, logs.shape[:2], "concentration", alpha)
+    given = checks.Arguments("dirichlet_score")
+    alpha, logs, *options = dirichlet.checked_density(
+        given, concentration, log_weights, weight_floor, validate, num_threads
+    )
+    alpha = alpha.detach()
+    each = given.optional("coefficients", coefficients, torch.float32, ("B", "G"))
     parts = _op(alpha, logs, each, *options)
     return DirichletScore(*(checks.match_type(part, concentration) for part in parts))  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.logs.history import History, HistoryReason
 from pygrade.logs.keys import hashes
 from pygrade.logs.prediction_scale import PredictionScale, from_records, read_predictions, to_records
+from pygrade.ops import checks
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.guardrails import Guardrails
@@ -275,8 +276,21 @@ class FusionPolicy(nn.Module):
         share = self.shrinkage(inputs)[:, None]
         return alpha + share * (alpha.sum(-1, keepdim=True) * target - alpha)
 
+    def _checked(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None) -> Tensor:
+        given = checks.Arguments("FusionPolicy", D=self.num_inputs)
+        given.name, given.tensor = "the policy", self.input_mean
+        values = given.other("inputs", inputs, torch.float32, ("B", "D"), grad=True)
+        if scenario is not None and len(scenario) != len(values):
+            raise ValueError(f"scenario has {len(scenario)} names; want B = {len(values)}, one for each request")
+        return torch.where(values.isfinite(), values, torch.nan)
+
     def forward(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None = None) -> Tensor:
-        """α [B, T] of raw inputs [B, D] to explore with in the scenarios [B] (names)."""
+        """α [B, T] of raw inputs [B, D], as `request_inputs` gives them, to explore with in the scenarios [B] (names).
+
+        What is not finite is unknown. TypeError, ValueError: inputs of another dtype, shape or device than the
+        policy's.
+        """
+        inputs = self._checked(inputs, scenario)
         factor = self.spec.exploration_factor(scenario, len(inputs)).to(inputs.device)
         return self._shrunk(inputs, scenario) * factor[:, None]
 
@@ -285,6 +299,7 @@ class FusionPolicy(nn.Module):
         """Weights [B, T] to rank with in the scenarios [B] (names): the mean of α, projected onto the constraints. A
         request without any known feature gets static weights.
         """
+        inputs = self._checked(inputs, scenario)
         alpha = self._shrunk(inputs, scenario)
         weights = project_weights(alpha / alpha.sum(-1, keepdim=True), self.bounds)
         if self.features:

@@ -32,7 +32,8 @@ TRANSFORMS = {
 def _share_beaten(scores: Tensor) -> Tensor:
     position = torch.argsort(rank_order(scores.transpose(1, 2)), dim=-1).transpose(1, 2)
     last = scores.shape[1] - 1
-    return (last - position).to(scores.dtype) / max(last, 1)
+    share = (last - position).to(scores.dtype) / max(last, 1)
+    return torch.where(torch.ones_like(scores, dtype=torch.bool), share, scores)  # its gradient is 0
 
 
 def rank_order(scores: Tensor) -> Tensor:
@@ -78,7 +79,8 @@ def transform_scores(
     if not TRANSFORMS[transform].standardized:
         return values
     mean = values.mean(1, keepdim=True)
-    std = (values - mean).square().mean(1, keepdim=True).sqrt()
+    variance = (values - mean).square().mean(1, keepdim=True)
+    std = torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)  # with gradient 0 at 0
     return (values - mean) / (std + epsilon)
 
 

@@ -297,17 +297,6 @@ def test_jagged_task_major_scores_give_the_same_bits(backend):
             assert torch.equal(got.indices, expected.indices) and same_bits(got.values, expected.values)
 
 
-def test_gradients_of_task_major_scores_are_those_of_item_major_ones():
-    scores, weights = scores_of(2, 9, 3), weights_of(2, 2, 3)
-    leaf, by_task = scores.clone().requires_grad_(), scores.mT.contiguous().requires_grad_()
-    (expected,) = torch.autograd.grad(fuse_scores(leaf, weights, "zlog").square().sum(), leaf)
-    fused = fuse_scores(by_task, weights, "zlog", layout="task-major")
-    (got,) = torch.autograd.grad(fused.square().sum(), by_task)
-    assert_close(got.mT, expected.double())
-    (through,) = torch.autograd.grad(transform_scores(by_task, "log1p", layout="task-major").sum(), by_task)
-    assert_close(through, 1.0 / (1.0 + by_task.detach().double()))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 def test_half_precision_scores_are_widened_exactly(dtype, backend):
@@ -405,32 +394,6 @@ def test_zscores_of_large_values_match_the_reference(scale, layout):
     weights = weights_of(2, 2, 3)
     best = fuse_topk(given, weights, 5, "zscore", layout=layout)
     assert torch.equal(best.indices, reference.fuse_topk(scores.double(), weights.double(), 5, "zscore")[1])
-
-
-@pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog", "log1p"])
-@pytest.mark.parametrize("jagged", [False, True])
-@pytest.mark.parametrize("group", [False, True])
-def test_gradients_match_the_reference(transform, jagged, group):
-    scores, weights = scores_of(3, 8, 4), weights_of(3, 2, 4)
-    if not group:
-        weights = weights[:, 0].contiguous()
-    offsets = None
-    if jagged:
-        scores, offsets = scores.flatten(0, 1), torch.tensor([0, 5, 17, 24])
-
-    def gradients(function, s, w):
-        s, w = s.clone().requires_grad_(), w.clone().requires_grad_()
-        fused = function(s, w, transform, offsets=offsets)
-        slopes = torch.linspace(-1.0, 2.0, fused.numel(), dtype=fused.dtype).view_as(fused)
-        return torch.autograd.grad((fused * slopes).sum(), (s, w))
-
-    got, expected = (
-        gradients(fuse_scores, scores, weights),
-        gradients(reference.fuse_scores, scores.double(), weights.double()),
-    )
-    for a, b in zip(got, expected, strict=True):
-        scale = b.abs().max()  # the z-score's gradient is a difference of sums
-        assert_close(a / scale.float(), b / scale)
 
 
 def test_gradient_reaches_the_weights_alone_where_only_they_want_it():

@@ -245,5 +245,6 @@ def test_out_is_filled_and_returned(kind, single):
 
 def test_gradients_stop_here():
     scores, weights, _ = problem(2, 9, 3)
-    page = rank(scores.requires_grad_(), weights, 4)
+    with pytest.warns(UserWarning, match="scores requires a gradient, and rank gives it none"):
+        page = rank(scores.requires_grad_(), weights, 4)
     assert not page.values.requires_grad

@@ -33,6 +33,28 @@ def test_concentration_is_floor_plus_total_times_share() -> None:
     assert make_policy().spec.concentration_floor == pytest.approx(0.1)  # 0.3 / T
 
 
+def test_inputs_that_do_not_fit_are_named() -> None:
+    policy = make_policy()
+    count = policy.num_inputs
+    inputs = torch.randn(4, count, generator=torch.Generator().manual_seed(0))
+    for wrong, message in [
+        (inputs[:, :2], rf"inputs is of shape \[4, 2\]; want \[B, D\] = \[B, {count}\]"),
+        (inputs[0], rf"inputs is of shape \[{count}\]; want \[B, D\] = \[B, {count}\]"),
+        (inputs.double(), "inputs is float64; want float32, such as inputs.float()"),
+        (inputs.to("meta"), "inputs is on meta; want cpu, where the policy is"),
+        (inputs.tolist(), "inputs is list; want a torch tensor or a numpy array"),
+    ]:
+        for call in (policy, policy.serve):
+            with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+                call(wrong)
+    with pytest.raises(ValueError, match="scenario has 2 names; want B = 4, one for each request"):
+        policy(inputs, ["search", "feed"])
+    unknown, infinite = inputs.clone(), inputs.clone()
+    unknown[0, 0], infinite[0, 0] = torch.nan, torch.inf
+    assert torch.equal(policy(infinite), policy(unknown))
+    assert policy.double()(inputs.double()).dtype == torch.float64
+
+
 def test_scenario_scales_exploration_but_not_what_is_served() -> None:
     policy = make_policy(scenario_exploration={"search": 0.5, "feed": 2.0})
     inputs = torch.randn(3, policy.num_inputs, generator=torch.Generator().manual_seed(1))

@@ -203,7 +203,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   write_inputs(policy, request, parts, out.known_key("inputs"));
   out.known_key("mixture");
   if (const auto& mixture = policy.mixture()) {
-    out.begin_object().field("trust", mixture->trust).field("baseline", mixture->baseline.name);
+    out.begin_object().field("baseline", mixture->baseline.name);
     out.field("verdict", verdict_names[static_cast<std::size_t>(mixture->verdict)]);
     out.field("sentence", mixture->sentence).end_object();
   } else {

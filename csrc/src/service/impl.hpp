@@ -260,6 +260,9 @@ std::variant<std::int64_t, std::string_view> item_of(const Ranked& ranked, const
                                                      std::int32_t candidate);
 // The rank and explain responses' common fields.
 // `lists`: with the items and their scores.
+void write_policy_share(const Policy& policy, const Request& request, const Page& page, std::span<const float> weights,
+                        JsonWriter& out);
+void write_unknown_keys(const UnknownKeys& unknown, JsonWriter& out);
 void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
 std::string_view unless_none(std::string_view name);  // "" in place of "none"
 

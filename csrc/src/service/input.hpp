@@ -111,6 +111,18 @@ std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t 
 void read_floats(JsonReader& reader, const Argument& argument, std::size_t most, double low, double high, bool missing,
                  std::vector<float>& out);
 
+// Keys of a request that nothing reads.
+struct UnknownKeys {
+  static constexpr std::size_t most = 16;  // names that an answer has
+
+  void add(std::string name) {
+    if (count++ < most) names.push_back(std::move(name));
+  }
+
+  std::size_t count = 0;
+  std::vector<std::string> names;
+};
+
 // Ids of users or items: numbers, or names, which stand for their `stable_id`.
 struct Ids {
   bool named = false;

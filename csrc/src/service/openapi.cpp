@@ -22,12 +22,24 @@ constexpr std::string_view counts_by_status =
     R"({"type":"object","additionalProperties":{"type":"object","additionalProperties":{"type":"number"}}})";
 constexpr std::string_view quantiles_by_name =
     R"({"type":"object","additionalProperties":{"$ref":"#/components/schemas/Quantiles"}})";
+constexpr std::string_view counts_by_name =
+    R"({"type":"object","additionalProperties":{"type":"integer","minimum":1}})";
+constexpr std::string_view maybe_share = R"({"type":["number","null"],"minimum":0,"maximum":1})";
 constexpr std::string_view any_object = R"({"type":["object","null"]})";
 
 // A key that is in every answer.
 constexpr Field always(std::string_view name, std::string_view schema, std::string_view description) {
   return {name, schema, description, {}, true};
 }
+
+// Fields of several answers.
+constexpr Field ranked_by = always("ranked_by", texts, "policy, or a baseline's name: what makes the scores");
+constexpr Field weights = always("weights", R"({"type":["object","null"],"additionalProperties":{"type":"number"}})",
+                                 "of the policy, by task; null: what ranks has none, or its own");
+constexpr Field trust = always(
+    "trust", maybe_share, "share of the policy, ranked_by[0], in the scores; null: none, the baseline ranks alone");
+constexpr Field unknown_keys{
+    "unknown_keys", texts, "of the request, such as context.hou: nothing reads them; the first 16, if there are some"};
 
 constexpr Field reason_fields[] = {
     always("argument", maybe_text, "the key that is wrong, such as events[3].timestamp; null: none"),
@@ -40,13 +52,16 @@ constexpr Field page_fields[] = {
     always("arm", text, "the arm that made the page"),
     always("items", ids, "in the order of the page: names, or the ids of items that have none"),
     always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
-    always("weights", numbers_by_name, "of the policy, by task; where trust is 0 they rank nothing"),
+    ranked_by,
+    weights,
+    trust,
     {"values", numbers_by_name, "of the tasks, in force, if some were asked for or the policy has its own"},
     always("artifact", maybe_text, "version of models and store; null: the run is a policy's"),
     always("policy", text, "version of the policy"),
     always("user", R"({"type":"string","enum":["known","unknown"]})",
            "whether the store has events of the user, or the request a context"),
-    always("trust", share, "share of the policy in the scores; the rest is the baseline's"),
+    unknown_keys,
+    {"missing_predictions", counts_by_name, "by task, how many candidates lack a prediction and rank last, if some do"},
     always("degraded", degraded,
            "store, deadline: the page has no features of the user; version: they are of another version; history: a "
            "ranking "
@@ -68,8 +83,10 @@ constexpr Field formula_fields[] = {
     always("policy", text, "version of the policy"),
     always("user", R"({"type":"string","enum":["known","unknown"]})", "as in a page"),
     always("fallback", fallback, "whose static weights these are; null: the policy's own"),
-    always("trust", share, "share of the policy in the scores"),
-    always("weights", numbers_by_name, "of the policy, by task"),
+    ranked_by,
+    weights,
+    trust,
+    unknown_keys,
     always("concentration", R"({"type":["object","null"]})",
            "of the Dirichlet distribution whose mean the weights are"),
     {"values", numbers_by_name, "of the tasks, as in a page"},
@@ -129,7 +146,7 @@ constexpr Field explanation_fields[] = {
     always("explanation", R"(["#Explained"])", "the items of the page, best first"),
     always("concentration", any_object, "of the weights' distribution, by task; null in a fallback"),
     always("inputs", any_object, "what the policy read, by name; null in a fallback"),
-    always("mixture", any_object, "trust, baseline, verdict and sentence of the policy"),
+    always("mixture", any_object, "baseline, verdict and sentence of the policy"),
     always("static", R"({"type":"object"})",
            "what the static weights, or a ranking that reads no history, would have served"),
 };
@@ -138,6 +155,7 @@ constexpr Field updated_fields[] = {
     always("events", count, "that were taken"),
     always("rows", count, "of features that were written"),
     always("unknown_items", count, "events on items that the catalog lacks, taken with unknown_items = \"count\""),
+    unknown_keys,
 };
 
 constexpr Field removed_fields[] = {always("removed", boolean, "true, also of a user who had none")};
@@ -157,7 +175,7 @@ constexpr Field arm_status_fields[] = {
     always("name", text, ""),
     always("share", share, "of the users"),
     always("policy", text, "version"),
-    always("trust", share, ""),
+    always("trust", maybe_share, "as in a page"),
     always("ranking", texts, "policy, or a baseline's name: what makes the scores"),
     always("verdict", verdict, "of the training; null: none, or not of this trust or ranking"),
     always("sentence", maybe_text, "the verdict in words"),
@@ -172,7 +190,7 @@ constexpr Field arm_status_fields[] = {
 constexpr Field shadow_status_fields[] = {
     always("name", text, ""),
     always("policy", text, "version"),
-    always("trust", share, ""),
+    always("trust", maybe_share, "as in a page"),
     always("ranking", texts, "as an arm's"),
     always("pages", count, "since the start"),
     always("replaced", maybe_number, "mean share of the page that it would replace"),

@@ -5,6 +5,7 @@
 
 #include "service/impl.hpp"
 #include "serving/draws.hpp"
+#include "serving/missing.hpp"
 #include "serving/score_sources.hpp"
 #include "util/hash.hpp"
 #include "util/id_table.hpp"
@@ -342,6 +343,34 @@ std::variant<std::int64_t, std::string_view> detail::item_of(const Ranked& ranke
   return id;
 }
 
+// Writes what ranks and, where the policy's weights or its share do not count, null in their places.
+void detail::write_policy_share(const Policy& policy, const Request& request, const Page& page,
+                                std::span<const float> weights, JsonWriter& out) {
+  const ScoreSources sources(policy, request);
+  out.known_key("ranked_by").list(sources.names()).known_key("weights");
+  sources.lead() == nullptr ? out.object(policy.tasks(), weights) : out.null();
+  out.field("trust", sources.by_values || page.trust == 0.0f ? std::nullopt : std::optional(page.trust));
+}
+
+void detail::write_unknown_keys(const UnknownKeys& unknown, JsonWriter& out) {
+  if (unknown.count > 0) out.known_key("unknown_keys").list(unknown.names);
+}
+
+namespace {
+
+// Writes how many candidates lack a prediction, by task.
+void write_missing(const Policy& policy, std::span<const float> predictions, JsonWriter& out) {
+  const auto& tasks = policy.tasks();
+  out.known_key("missing_predictions").begin_object();
+  std::vector<std::size_t> counts(tasks.size());
+  for (std::size_t at = 0; at < predictions.size(); ++at) counts[at % tasks.size()] += is_missing(predictions[at]);
+  for (std::size_t t = 0; t < tasks.size(); ++t)
+    if (counts[t] > 0) out.key(tasks[t]).value(counts[t]);
+  out.end_object();
+}
+
+}  // namespace
+
 void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists) {
   const ServedPage& page = ranked.page;
   const Release& release = *ranked.release;
@@ -353,14 +382,16 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   if (lists || !context.input.names.empty() || release.names)
     list(lists ? "items" : "names", ranked.indices.first(filled));
   if (lists) out.known_key("scores").list(std::span(context.scores).first(filled));
-  out.known_key("weights").object(release.tasks, context.weights);
+  write_policy_share(*ranked.policy, ranked.request, page.page, context.weights, out);
   if (ranked.policy->takes_values()) {
     Policy::RequestValues in_force;
     ranked.policy->find_values(ranked.request.values, ranked.request.scenario, in_force);
     if (!in_force.values.empty()) out.known_key("values").object(release.tasks, in_force.values);
   }
   out.text_field("artifact", release.artifact).field("policy", page.page.version());
-  out.field("user", ranked.user_known ? "known" : "unknown").field("trust", page.page.trust);
+  out.field("user", ranked.user_known ? "known" : "unknown");
+  write_unknown_keys(context.input.unknown_keys, out);
+  if (page.page.missing_predictions > 0) write_missing(*ranked.policy, ranked.request.predictions, out);
   out.text_field("degraded", unless_none(degraded_names[static_cast<std::size_t>(page.degraded)]));
   out.text_field("fallback", unless_none(fallback_names[static_cast<std::size_t>(page.page.fallback)]));
   out.field("explored", page.page.explored).field("seed", page.page.seed);
@@ -373,7 +404,7 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
 // A page that is counted and logged.
 Ranked Service::Impl::serve(const ServiceRequest& given, Context& context) {
   Ranked ranked = rank(given, context, true);
-  if (context.input.unknown_keys > 0) metrics.unknown_keys.add(context.input.unknown_keys);
+  metrics.unknown_keys.add(context.input.unknown_keys.count);
   count(ranked, context);
   rank_arms(ranked, context, given, true);
   log_exposure(ranked, context);

@@ -56,6 +56,8 @@ struct Served {
   std::shared_ptr<StoredHistory> history = {};
   std::shared_ptr<const Policy> plain = {};
   std::size_t plain_place = 0;  // of a pipeline's arm, as PipelineRequest::policy
+  // `trust`, or nothing where a baseline ranks alone.
+  std::optional<float> share() const { return trust > 0.0f ? std::optional(trust) : std::nullopt; }
 };
 
 struct Release {

@@ -37,17 +37,17 @@ JsonLimits limits_of(const ServiceConfig& config) {
 
 // A key that nothing reads: refused by a strict service, else counted.
 void ignore(JsonReader& reader, const Argument& argument, std::span<const api::Field> known,
-            const ServiceConfig& config, std::size_t& count) {
+            const ServiceConfig& config, UnknownKeys& unknown) {
   if (config.strict) refuse_unknown(argument, joined(known, &api::Field::name));
   reader.skip();
-  ++count;
+  unknown.add(argument.text());
 }
 
 template <std::size_t N, class Read>
 void read_known(JsonReader& reader, std::string_view prefix, const api::Field (&known)[N], const ServiceConfig& config,
-                std::size_t& count, Read&& read) {
+                UnknownKeys& unknown, Read&& read) {
   read_keys(reader, prefix, known, read,
-            [&](const Argument& argument) { ignore(reader, argument, known, config, count); });
+            [&](const Argument& argument) { ignore(reader, argument, known, config, unknown); });
 }
 
 // `work` reads a document; errors of JSON are about the body.
@@ -184,7 +184,8 @@ void RankInput::clear(const ServiceConfig& config) {
   explore.reset();
   deadline = config.deadline;
   predictions = {};
-  unknown_keys = num_columns_ = num_groups_ = 0;
+  unknown_keys = {};
+  num_columns_ = num_groups_ = 0;
   tensor_names_.clear();
   std::apply([](auto&... list) { (list.clear(), ...); }, lists(*this));
 }
@@ -403,7 +404,7 @@ void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config
 
 // A tensor of a name that no service reads.
 void RankInput::ignore_tensor(const Reading& reading, const TensorView& tensor) {
-  ++unknown_keys;
+  unknown_keys.add(tensor.name);
   if (!reading.config.strict) return;
   std::string names = joined(api::tensor_names) + ", groups.NAME";
 #define PYGRADE_COLUMN(type, name, rows, width, json, text) \
@@ -475,7 +476,7 @@ void RankInput::take_named(const Reading& reading, const TensorView& tensor, std
     const auto found = std::ranges::find(release.tasks, name);
     if (found == release.tasks.end()) {
       if (reading.config.strict) task_of(name, "predictions", release.tasks);
-      ++unknown_keys;
+      unknown_keys.add(tensor.name);
       return;
     }
     const auto place = static_cast<std::size_t>(found - release.tasks.begin());
@@ -485,7 +486,7 @@ void RankInput::take_named(const Reading& reading, const TensorView& tensor, std
     const Columns::Column* known = release.items.find(name);
     if (release.is_policy() && (known == nullptr || known->number < 0)) {
       if (reading.config.strict) throw InputError(tensor.name, tensor.name + " is no item column of the policy");
-      ++unknown_keys;
+      unknown_keys.add(tensor.name);
       return;
     }
     places_.emplace_back(tensor_names_.emplace_back(name), num_columns_);
@@ -574,7 +575,7 @@ void RankInput::read_context(Reading& reading) {
     if (column == nullptr) {
       if (reading.config.strict)
         throw InputError(argument.text(), argument.text() + " is no column of the policy's context");
-      ++unknown_keys;
+      unknown_keys.add(argument.text());
       continue;
     }
     has_context = true;
@@ -610,7 +611,7 @@ void RankInput::read_predictions(Reading& reading) {
     if (found == tasks.end()) {  // of a model that predicts more than the policy weighs
       if (reading.config.strict) task_of(key, "predictions", tasks);
       reader_.skip();
-      ++unknown_keys;
+      unknown_keys.add("predictions." + std::string(key));
       continue;
     }
     const auto task = static_cast<std::size_t>(found - tasks.begin());
@@ -651,7 +652,7 @@ void RankInput::read_item_features(Reading& reading) {
       if (reading.config.strict)
         throw InputError(argument.text(), argument.text() + " is no item column of the policy");
       reader_.skip();
-      ++unknown_keys;
+      unknown_keys.add(argument.text());
       continue;
     }
     if (++count > max_item_features)
@@ -865,7 +866,7 @@ void UpdateInput::parse(std::string_view body, const ServiceConfig& config, cons
                         const Release& release) {
   events.clear();
   measures.clear();
-  unknown_keys = 0;
+  unknown_keys = {};
   const std::int64_t now = now_ms();
   bool has_events = false;
   read_body([&] {
@@ -889,7 +890,6 @@ void UpdateInput::read_event(const Argument& element, const ServiceConfig& confi
                              const Release& release, EventInput& event) {
   const std::string prefix = element.text() + ".", of_measures = prefix + "measures";
   bool has_user = false, has_item = false;
-  std::string_view name;
   event.first_measure = measures.size();
   if (reader_.peek() != Json::Type::object) refuse(element, reader_, "a JSON object");
   reader_.enter_object();
@@ -898,7 +898,7 @@ void UpdateInput::read_event(const Argument& element, const ServiceConfig& confi
     has_user = has_user || key == "user";
     has_item = has_item || key == "item";
     if (key == "user") event.user = naming.users.read(reader_, argument, true, event.user_name);
-    if (key == "item") event.item = naming.items.read(reader_, argument, false, name);
+    if (key == "item") event.item = naming.items.read(reader_, argument, false, event.item_name);
     if (key == "task") event.task = task_of(read_text(reader_, argument, max_text), argument.text(), release.log_tasks);
     if (key == "timestamp") event.timestamp = read_integer(reader_, argument, -last_time, last_time);
     if (key == "amount") event.amount = read_number(reader_, argument, -most, most);

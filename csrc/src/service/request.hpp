@@ -87,7 +87,7 @@ struct RankInput {
   std::vector<std::int64_t> demoted;
   std::vector<std::string_view> demoted_names;                           // as names
   bool has_places() const { return !pins.empty() || !demoted.empty(); }  // rules that the scores alone do not decide
-  std::size_t unknown_keys = 0;                                          // that were ignored
+  UnknownKeys unknown_keys;
 
  private:
   struct Reading;
@@ -168,8 +168,8 @@ struct RankInput {
 // One event of /v1/update.
 struct EventInput {
   std::int64_t user = 0, item = 0, timestamp = 0;
-  std::string_view user_name;       // the text that was given; no data: a number
-  std::optional<std::size_t> task;  // nothing: the item was shown, and that is all
+  std::string_view user_name, item_name;  // the texts that were given; no data: a number
+  std::optional<std::size_t> task;        // nothing: the item was shown, and that is all
   std::optional<double> amount;
   std::string_view request_id, event_id, scenario;
   std::size_t first_measure = 0, measures = 0;  // a part of UpdateInput::measures
@@ -188,7 +188,7 @@ struct UpdateInput {
 
   std::vector<EventInput> events;
   std::vector<Measure> measures;  // of all events
-  std::size_t unknown_keys = 0;
+  UnknownKeys unknown_keys;
 
  private:
   void read_event(const Argument& element, const ServiceConfig& config, const Naming& naming, const Release& release,

@@ -78,7 +78,7 @@ void write_quantiles(const Metrics::Window& window, const Histogram& histogram, 
 void write_shadow(const Metrics::Window& window, const Served& shadow, const ShadowCells& cells, JsonWriter& out) {
   const double pages = window.total(cells.pages);
   out.begin_object().field("name", shadow.name).field("policy", shadow.policy->version());
-  out.field("trust", shadow.trust)
+  out.field("trust", shadow.share())
       .known_key("ranking")
       .list(shadow.ranking)
       .field("pages", pages)
@@ -261,7 +261,7 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   const ArmConfig& own = config.arms[place];
   const ArmCells& cells = metrics.arms[place];
   out.begin_object().field("name", arm.name).field("share", own.share);
-  out.field("policy", arm.policy->version()).field("trust", arm.trust).known_key("ranking").list(arm.ranking);
+  out.field("policy", arm.policy->version()).field("trust", arm.share()).known_key("ranking").list(arm.ranking);
   const auto& mixture = arm.policy->mixture();
   // A trust or ranking of the arm's own is nothing that the training judged.
   const bool is_judged = mixture && !own.trust && own.ranking.empty();

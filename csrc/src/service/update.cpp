@@ -59,8 +59,9 @@ std::size_t check_events(const std::vector<EventInput>& events, const ServiceCon
       refuse(i, "amount", *event.amount, "a number from 0 to max_amount, " + most.take());
     }
     if (catalog == nullptr || catalog->size() == 0 || catalog->has(event.item)) continue;
-    if (config.refuse_unknown_items)
-      refuse(i, "item", event.item, "an item of the catalog, or the option unknown_items = \"count\"");
+    constexpr const char* wanted = "an item of the catalog, or the option unknown_items = \"count\"";
+    if (config.refuse_unknown_items && event.item_name.data() != nullptr) refuse(i, "item", event.item_name, wanted);
+    if (config.refuse_unknown_items) refuse(i, "item", event.item, wanted);
     ++unknown;
   }
   return unknown;
@@ -121,7 +122,7 @@ Response Service::Impl::update(std::string_view body) {
   input.parse(body, config, naming, release);
   const auto prerank = pipeline ? pipeline->models().prerank : nullptr;
   const auto unknown = check_events(input.events, config, prerank ? prerank->index().get() : nullptr);
-  if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
+  metrics.unknown_keys.add(input.unknown_keys.count);
   if (unknown > 0) metrics.unknown_items.add(unknown);
   const std::int64_t received = now_ms();
   std::string lines;
@@ -170,7 +171,9 @@ Response Service::Impl::update(std::string_view body) {
   }
   JsonWriter out;
   out.begin_object().field("events", input.events.size()).field("rows", written);
-  out.field("unknown_items", unknown).end_object();
+  out.field("unknown_items", unknown);
+  write_unknown_keys(input.unknown_keys, out);
+  out.end_object();
   return {200, "application/json", out.take()};
 }
 

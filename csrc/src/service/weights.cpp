@@ -115,7 +115,7 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   const auto served = release(context);
   const RankInput& input = context.input;
   parse(given, context, *served, false);
-  if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
+  metrics.unknown_keys.add(input.unknown_keys.count);
   if (input.explore.value_or(false))
     throw InputError("explore", "explore is true; want a page for drawn weights: these are their mean");
   const std::size_t arm = arm_for(config, *served, context);
@@ -162,7 +162,9 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   out.text_field("artifact", served->artifact).field("policy", page.version());
   out.field("user", known ? "known" : "unknown");
   out.text_field("fallback", unless_none(fallback_names[static_cast<std::size_t>(page.fallback)]));
-  out.field("trust", page.trust).known_key("weights").object(tasks, context.weights).known_key("concentration");
+  write_policy_share(policy, request, page, context.weights, out);
+  write_unknown_keys(input.unknown_keys, out);
+  out.known_key("concentration");
   if (page.fallback == Fallback::none)
     out.object(tasks, context.concentration);
   else

@@ -17,23 +17,24 @@ import (
 type rankRequest struct {
 	User        any                  `json:"user"`
 	K           int                  `json:"k"`
-	Items       []int64              `json:"items"`
+	Items       []string             `json:"items"` // names, or ids: "7" and 7 are one item
 	Context     map[string]any       `json:"context,omitempty"`
 	Predictions map[string][]float64 `json:"predictions"`
 }
 
 type page struct {
 	RequestID string             `json:"request_id"`
-	Items     []int64            `json:"items"`
+	Items     []string           `json:"items"` // as they were sent
 	Scores    []float64          `json:"scores"`
-	Weights   map[string]float64 `json:"weights"`
+	RankedBy  []string           `json:"ranked_by"`
+	Weights   map[string]float64 `json:"weights"` // nil: what ranks has none, or its own
 	Policy    string             `json:"policy"`
 	Degraded  *string            `json:"degraded"`
 }
 
 type event struct {
 	User      any    `json:"user"`
-	Item      int64  `json:"item"`
+	Item      string `json:"item"`
 	Task      string `json:"task"`
 	RequestID string `json:"request_id"`
 	EventID   string `json:"event_id"` // a repeated event counts once
@@ -83,7 +84,7 @@ func main() {
 	err := c.ask("/v1/rank", rankRequest{
 		User:    7,
 		K:       3,
-		Items:   []int64{11, 12, 13, 14},
+		Items:   []string{"11", "12", "13", "14"},
 		Context: map[string]any{"hour": 20, "device": "phone"},
 		Predictions: map[string][]float64{
 			"click": {0.11, 0.08, 0.21, 0.05},
@@ -93,7 +94,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(found.Items, found.Weights, "by policy", found.Policy)
+	fmt.Println(found.Items, "by", found.RankedBy, found.Weights, "of policy", found.Policy)
 	clicked := event{7, found.Items[0], "click", found.RequestID, found.RequestID + "-1"}
 	var accepted map[string]any
 	if err := c.ask("/v1/update", map[string][]event{"events": {clicked}}, &accepted); err != nil {

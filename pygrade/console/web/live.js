@@ -138,7 +138,7 @@ function armsTable({ arms, online }) {
     const own = lifts.find((lift) => lift.arm === arm.name && lift.task === "value");
     const control = reading && arm.name === reading.control;
     return [
-      ...[arm.name, share(arm.share, 0), arm.policy, share(arm.trust, 0), count(arm.pages), count(arm.explored)],
+      ...[arm.name, share(arm.share, 0), arm.policy, rankedBy(arm), count(arm.pages), count(arm.explored)],
       count(arm.effective_samples?.narrower ?? 0),
       reading ? count(reading.users?.[arm.name] ?? 0) : "n/a",
       own?.lift ? percent(own.lift.value) : control ? "control" : "n/a",
@@ -146,7 +146,7 @@ function armsTable({ arms, online }) {
     ];
   });
   const interval = "anytime-valid 95 % interval";
-  const columns = ["arm", "share", "policy", "trust", "pages", "explored", "ESS", "users", "value lift", interval];
+  const columns = ["arm", "share", "policy", "ranked by", "pages", "explored", "ESS", "users", "value lift", interval];
   const tasks = lifts.filter(({ task }) => task !== "value");
   const taskRows = tasks.map((entry) => [
     entry.arm,
@@ -211,12 +211,17 @@ function driftTable({ drift = {}, weights = [], tasks = [] }) {
   );
 }
 
+// What makes the scores: one ranking, or two with the share of the first.
+function rankedBy({ ranking = [], trust }) {
+  return ranking.length > 1 ? `${share(trust, 0)} ${ranking[0]} + ${ranking[1]}` : (ranking[0] ?? "n/a");
+}
+
 function shadowTable({ shadows }) {
   const text = (value) => (Number.isFinite(value) ? value.toFixed(3) : "n/a");
   const scores = ["own score of its page", "of the served page"];
-  const head = ["shadow", "policy", "trust", "pages", "replaced", "correlation", ...scores];
+  const head = ["shadow", "policy", "ranked by", "pages", "replaced", "correlation", ...scores];
   const rows = shadows.map((s) => [
-    ...[s.name, s.policy, share(s.trust, 0), count(s.pages), share(s.replaced)],
+    ...[s.name, s.policy, rankedBy(s), count(s.pages), share(s.replaced)],
     ...[s.correlation, s.own_score, s.served_score].map(text),
   ]);
   return table("Shadow policies", head, rows);
