@@ -215,7 +215,8 @@ class Logs:
         fix: bool = False,
         where: str = "the table",
     ) -> "Logs":
-        """A log of a polars, pandas or Arrow table or a dict of columns, with a row per candidate and any names.
+        """A log of a polars, pandas or Arrow table or a dict of columns, with a row per candidate and any names; or of
+        a dict of tables: what was shown, with predictions, and its feedback (`feedback_tables`).
 
         Args:
             columns: what the columns are, as a dict or as text: ``"request=session_id,item=product_id,slot=rank,

@@ -1,5 +1,6 @@
 """Predictions of a table on their scales: probabilities and amounts, or what is stated."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +16,9 @@ from pygrade.metrics.isotonic import isotonic_rates
 _ROUNDS = 5  # slots and rates by turns
 _PRIOR = 10.0  # mean events that pull a slot's rate towards all slots'
 _LEAST = 0.01  # share of the mean rate that stands below every rate of a score's map
+_CHANCE = re.compile(r"(?i)prob|wahrscheinlich|chance|likelihood|percent|prozent|pct|ctr|cvr")
+_LOGIT = re.compile(r"(?i)logit|log_?odds")
+_ABOVE_ONE, _OFF = 2.0, 5.0  # least highest of percentages; predicted over observed, and the inverse, at most
 _NOTES = {
     "percent": "percentages, now {}",
     "logit": "logits, now {} (sigmoid)",
@@ -105,6 +109,10 @@ class ScaleReader:
     def _plain(self, raw: RawPredictions) -> PredictionScale:
         low, high = raw.range
         if low < 0 or (high > 1 + MARGIN and not raw.amount):
+            if scale := _by_name(raw):
+                said = f"by the name and the values of {raw.column!r}"
+                self._notes.guessed.append(f"{raw.task}={scale.kind} in --scale ({said})")
+                return scale
             wanted = "predictions ≥ 0 of an amount" if raw.amount else "probabilities, as feedback is 0 or 1"
             raise ValueError(
                 f"{self._table.where}: {raw.label} goes from {low:.4g} to {high:.4g}; want {wanted}, or their scale: "
@@ -128,6 +136,22 @@ class ScaleReader:
                 "want a score that is higher where there are more of them"
             )
         return replace(scale, x=x, y=y)
+
+
+def _by_name(raw: RawPredictions) -> PredictionScale | None:
+    """The scale that a column's name says and its values allow: read so, events are as frequent as they are, but for
+    what slots hide.
+    """
+    low, high = raw.range
+    rate = float(raw.events[raw.shown].mean()) if raw.shown.any() else 0.0
+    for scale, name, fits in (
+        (PredictionScale("percent"), _CHANCE, low >= 0 and _ABOVE_ONE < high <= 100 + MARGIN),
+        (PredictionScale("logit"), _LOGIT, low < 0),
+    ):
+        usable = fits and not raw.amount and name.search(raw.column)
+        if usable and rate / _OFF < float(raw.read(scale)[raw.shown].mean()) < rate * _OFF:
+            return scale
+    return None
 
 
 def fit_map(scores: Floats, events: Floats, slot: Array, amount: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,3 +125,23 @@ def test_lists_of_attributes_leave_the_rows_of_candidates_as_they_are():
     found = import_table({**SHOP, "tags": [["new", "blue"]] * len(SHOP["rank"])})
     assert found.mapping.left_out["tags"] == "type list<item: string>"
     assert_same(Logs.from_imported(found), Logs.from_table(SHOP))
+
+
+def test_lists_of_events_are_a_flag_of_each_kind():
+    lines = nested()
+    for line in lines:
+        for item in line["items"]:
+            kinds = [kind for kind, column in (("click", "clicked"), ("purchase", "bought")) if item.pop(column)]
+            item["events"] = [{"name": kind, "micros": 5} for kind in kinds]
+            item["purchase"] = item.pop("pred_buy")
+    table = pa.Table.from_pylist(lines)
+    for columns in ("click=events,buy=events,p_buy=purchase", "click=events_click,buy=events_purchase,p_buy=purchase"):
+        found = import_table(table, columns)
+        assert (
+            "'events': lists of events, now a column of 0 and 1 for each kind: events_click" in found.notes.changed[1]
+        )
+        logs, clean = Logs.from_imported(found), Logs.from_table(SHOP)
+        logs = replace(logs, scales=clean.scales)
+        assert_same(logs.arranged(clean.tasks, clean.features, clean.items), clean)
+    with pytest.raises(ValueError, match="none of name 'buy'; want buy=events_click or buy=events_purchase"):
+        import_table(table, "click=events,buy=events")

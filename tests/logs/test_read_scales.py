@@ -128,3 +128,29 @@ def test_scales_that_are_none_are_named(scale, message):
     table, _, bought = shop()
     with pytest.raises(ValueError, match=message):
         import_table(table | {"p_order": bought}, scale=scale)
+
+
+def test_a_name_and_the_values_say_a_scale():
+    table, click, bought = shop()
+    joint = click * bought
+    for name, values, kind in (
+        ("kaufwahrscheinlichkeit", 100 * joint, "percent"),
+        ("order_logit", logit(joint), "logit"),
+    ):
+        found = import_table(table | {name: values}, f"p_order={name}")
+        np.testing.assert_allclose(found.fields["predictions"][:, 0], joint, rtol=1e-4)
+        assert f"order={kind} in --scale (by the name and the values of {name!r})" in found.notes.guessed
+    for name, values in (("order_prob", 400 * joint), ("bm25", 100 * joint), ("order_logit", logit(joint) + 5)):
+        with pytest.raises(ValueError, match=r"want probabilities, .*order=percent"):
+            import_table(table | {name: values}, f"p_order={name}")
+
+
+def test_a_prediction_given_its_parent_is_refused_wherever_a_table_is_read():
+    table, click, bought = shop()
+    table["pcvr"] = bought
+    message = r"'pcvr' is the probability of 'order' given 'click', .*--scale order=given:click multiplies"
+    with pytest.raises(ValueError, match=message):
+        Logs.from_table(table, "p_order=pcvr")
+    for scale, wanted in (("given:click", click * bought), ("probability", bought)):
+        logs = Logs.from_table(table, "p_order=pcvr", scale={"order": scale})
+        np.testing.assert_allclose(logs.predictions[:, 0], wanted, rtol=1e-4)

@@ -1,7 +1,7 @@
 """pygrade doctor"""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,19 @@ from pygrade.cli.raw_events import examine_events
 from pygrade.cli.run_directory import check_out, to_toml
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions, FirstLogConfig
+from pygrade.data.event_tables import schema_of
 from pygrade.doctor import log_sheet, sheet_page, sheet_sections, words
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
+from pygrade.logs.column_map import parse_map
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
+from pygrade.logs.feedback_tables import find_showing, table_name
 from pygrade.logs.import_table import ImportedTable, import_table
 from pygrade.logs.problems import TableProblems
-from pygrade.logs.table_files import read_table
+from pygrade.logs.roles import READING
+from pygrade.logs.table_files import read_pages
 from pygrade.storage import Place, is_url, join_path, working_directory
-from pygrade.training.log_findings import given_parent
 
 
 def run(options: DoctorOptions) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def run(options: DoctorOptions) -> dict[str, Any]:
         return start(options)
     refuse(options, [field.name for field in fields(FirstLogConfig)], "--day0")
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
-    several = options.events or len(groups) > 1
+    several = options.events or (len(groups) > 1 and not _is_feedback_apart(groups, parse_map(options.map)))
 
     def examine(out: Path | None) -> dict[str, Any]:
         return examine_events(options, groups, out) if several else _examine(options, out)
@@ -44,12 +47,18 @@ def run(options: DoctorOptions) -> dict[str, Any]:
         return examine(out)
 
 
+def _is_feedback_apart(groups: Sequence[Sequence[Place]], stated_roles: Mapping[str, str]) -> bool:
+    """True if the tables are one of what was shown, with predictions, and its feedback."""
+    columns = {table_name(Path(str(group[0])).name): schema_of(group[0]).names for group in groups}
+    return len(columns) == len(groups) and bool(find_showing(columns, stated_roles))
+
+
 def _may_be_several(files: Sequence[Place]) -> bool:
     return len(files) > 1 or (not is_url(files[0]) and Path(files[0]).is_dir())
 
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
-    table, where = read_table(options.files, options.query)
+    table, where = read_pages(options.files, options.query, parse_map(options.map))
     try:
         imported = import_table(
             table,
@@ -68,14 +77,6 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         raise summary from None
     logs = Logs.from_imported(imported, options.values, options.value_tasks)
     del table
-    stated = logs.tasks if imported.own else _scales(options.scale)
-    if wrong := [(task, parent) for task, parent in given_parent(logs).items() if task not in stated]:
-        column, (task, parent) = imported.mapping.roles[f"p_{wrong[0][0]}"], wrong[0]
-        raise ValueError(
-            f"{where}: {column!r} is the probability of {task!r} given {parent!r}, by its events: right where {parent} "
-            f"happened, far too high elsewhere; --scale {task}=given:{parent} multiplies it by the prediction of "
-            f"{parent}, --scale {task}=probability takes it as it is"
-        )
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     record["sheet"] = log_sheet(logs)
@@ -112,6 +113,8 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
     """The options that make this log again, and where the other commands find it."""
     entries = [f"{role}={column}" for role, column in record["map"].items()]
     entries += [f"skip={'+'.join(record['left_out'])}"] if record["left_out"] else []
+    stated_roles = parse_map(options.map)
+    entries += [f"{name}={stated_roles[name]}" for name in READING if name in stated_roles]
     again = replace(options, out=out, map=tuple(entries), values=record["values"])
     text = to_toml(again, "doctor", defaults={"data": f"logs:{join_path(out, 'logs')}"})
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
