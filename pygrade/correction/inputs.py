@@ -13,34 +13,17 @@ import numpy as np
 from pygrade import _core
 from pygrade._typing import Array, Floats, Floats32, Ints
 from pygrade.logs import Logs
+from pygrade.logs.task_parents import MIN_EVENTS as MIN_EVENTS
+from pygrade.logs.task_parents import SMALLEST as SMALLEST
+from pygrade.logs.task_parents import parents_of as parents_of
 from pygrade.policy.correction import Correction
 
-SMALLEST = 1e-6  # of a probability, and the distance of the largest one from 1
 LEAST_PARENT, UNSURE = 1e-9, 1e-9  # of a parent's prediction that divides; of a conditional probability and 1 less it
 MOST_MAPPED_LOG = -1e-3  # largest log of a mapped probability
 RATIO = (1e-4, 0.95)  # of a prediction to its parent's: separate models break p(child) ≤ p(parent) in some rows
 EPSILON = 1e-7  # added to the parent's prediction
 REACH = 4.0  # standardized inputs are cut to ± this
-MIN_EVENTS = 10  # of a task; with fewer it is neither corrected nor the child of another
 _BLOCK = 8192  # rows that are computed at a time
-STRAY = 0.02  # largest share of a child's events without the parent's: clicks get lost, orders come by other ways
-
-
-def parents_of(feedback: Array, amounts: tuple[bool, ...]) -> tuple[int, ...]:
-    """The rarest task that has all but `STRAY` of each task's events, -1: none; feedback [S, T] of shown rows."""
-    happened = feedback > 0
-    count = happened.sum(0)
-    parents = []
-    for t in range(feedback.shape[1]):
-        parent = -1
-        if count[t] >= MIN_EVENTS and not amounts[t]:
-            for s in np.argsort(count, kind="stable"):
-                stray = (happened[:, t] & ~happened[:, s]).sum()
-                if count[s] > count[t] and not amounts[s] and stray <= STRAY * count[t]:
-                    parent = int(s)
-                    break
-        parents.append(parent)
-    return tuple(parents)
 
 
 def amounts_of(logs: Logs) -> tuple[bool, ...]:

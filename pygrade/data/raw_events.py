@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _NO_SLOT = 2**31 - 1
 _MOST_KINDS = 10  # that are named
+_LOST = 0.5  # of the feedback, above which it is an error
 _ALONE = 0.5  # of the requests, from which on it is said that they have one exposure
 
 
@@ -205,11 +206,21 @@ class _Import:
                 "gap_minutes)?"
             )
         if lost:
-            self.notes.append(
+            said = (
                 f"{lost:,} of {events:,} events of feedback ({100 * lost / max(events, 1):.3g} %) are left out: no "
                 "exposure of their user and item in the same request, or in the "
                 f"{self.schema.window_hours:g} hours before"
             )
+            if lost > _LOST * events:
+                raise ValueError(
+                    f"{said}: are these the exposures ({self._exposures()})? Else name others (exposure), other ids "
+                    "(request, user, item), or a longer time (window_hours)"
+                )
+            self.notes.append(said)
+
+    def _exposures(self) -> str:
+        named = [(file_names(table), table.exposure) for table in self.schema.events if table.exposure]
+        return "; ".join(f"{files}: {', '.join(kinds)}" for files, kinds in named)
 
 
 def _dated_context(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":

@@ -17,7 +17,8 @@ from pygrade._util.optional_imports import require
 from pygrade.data.event_schema import EVERY
 from pygrade.data.event_tables import read_batches
 from pygrade.logs.categories import MANY
-from pygrade.logs.roles import EXPOSURES, KINDS, ROLES, is_harm, named, normal, predicted_task
+from pygrade.logs.conversion import ImportNotes, row_times
+from pygrade.logs.roles import EXPOSURES, KINDS, NONE, ROLES, is_harm, named, normal, predicted_task
 from pygrade.logs.table import Table
 from pygrade.logs.table_files import joined
 from pygrade.storage import Place
@@ -28,6 +29,13 @@ _AMOUNTS = ("amount", "revenue", "quantity", "total")
 _IDS = {"users": "user_id", "customers": "user_id", "items": "item_id", "products": "item_id"}  # file → whose its id is
 _SLOTS_TWICE = 0.01  # of the exposures that share a slot of their request: it covers several pages
 _LIKED = 0.8  # of the highest rating, from which on an item is liked
+_MOST_KINDS = 50
+_COUNTED = 0.9  # of the requests, whose rows a slot counts
+_ITEMLESS = 0.5  # of the rows of a kind, above which it is no act on items
+_PINGS = ("ping", "heartbeat")
+_ACTS = "click|tap|cart|order|buy|bought|purchase|like|share"  # in names of kinds that are never shown
+_PAGE = 2.0  # least rows an hour of a user of what is shown, as a page has several
+_DENSER = 1.5  # times as many rows an hour of a user as any other kind has, from which on a table is what was shown
 _OWN = 0.5  # of the rows of a table with a text of their own: no category
 SAY = "say what it is: measures, context or item_attributes"
 
@@ -132,7 +140,7 @@ def propose_schema(
     said = "{0.where} has no column known for ids of users or items; it has {1}"
     if problems := [said.format(table, ", ".join(table.names)) for table in lacking]:
         raise ValueError(f"{'; '.join(problems)}; name them, --map user=COLUMN,item=COLUMN, or leave the table out")
-    proposals = list[TableProposal]()
+    proposals, stated_roles = list[TableProposal](), {**stated_roles, "y_kind": _kind_column(tables, stated_roles)}
     for table, (user, item) in zip(tables, ids, strict=True):
         entity = "users" if user else "items"
         both = user and item
@@ -144,7 +152,7 @@ def propose_schema(
             "--map user=COLUMN,item=COLUMN"
         )
     notes, unknown = list[str](), list[str]()
-    _choose_exposures(events, unknown)
+    _choose_exposures(events, stated_roles, notes, unknown)
     top: dict[str, Any] = {"name": "events", "requests": _requests(events, notes)}
     tasks = list(dict.fromkeys(task for proposal in events for task in proposal.keys.get("tasks", {})))
     if missing := [task for task in (*values, *value_tasks) if task not in tasks]:
@@ -179,9 +187,12 @@ def _check_given(tables: Sequence[Sampled], stated_roles: Mapping[str, str]) -> 
     """ValueError names a column or kind that no table has."""
     names = {name for table in tables for name in table.names}
     texts = {level for t in tables for n in t.names if t.kind(n) == "text" for level in t.levels(n)[:MANY]}
+    texts |= {NONE, *(table.stem for table in tables)}
     for role, column in stated_roles.items():
         parts = [column] if column in names else column.split("+")
-        wanted, what = (names | texts, "kind or column") if role.startswith("y_") else (names | {"none", ""}, "column")
+        wanted, what = (
+            (names | texts, "kind, table or column") if role.startswith("y_") else (names | {NONE, ""}, "column")
+        )
         if bad := [single for single in parts if single not in wanted]:
             near = difflib.get_close_matches(bad[0], sorted(wanted), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -276,6 +287,8 @@ def _events(table: Sampled, user: str, item: str, stated_roles: Mapping[str, str
             kinds = (*ROLES[role].kinds, "integer")  # a scenario may have a number
             if columns := [n for n in named(proposal.free(), ROLES[role].names) if table.has_kind(n, kinds)][:1]:
                 proposal.take(key, columns[0], "by its name")
+    if "position" not in stated_roles and "slot" not in proposal.keys and len(counts := _counting(proposal)) == 1:
+        proposal.take("slot", counts[0], "it counts the rows of a request")
     _feedback(proposal, stated_roles)
     for name in named(proposal.free(), _AMOUNTS):
         if table.is_numeric(name):
@@ -286,28 +299,83 @@ def _events(table: Sampled, user: str, item: str, stated_roles: Mapping[str, str
     return proposal
 
 
+def _counting(proposal: TableProposal) -> list[str]:
+    """The columns that count the rows of a request, from 0 or 1 on."""
+    table, request = proposal.table, proposal.keys.get("request", "+")
+    if request not in table.names:
+        return []
+    code, result = table.codes(request), list[str]()
+    for name in (name for name in proposal.free() if table.kind(name) == "integer"):
+        values = table.numbers(name)
+        known = ~np.isnan(values) & (code >= 0)
+        if not known.any() or (first := values[known].min()) not in (0, 1):
+            continue
+        pairs = np.unique(np.stack([code[known], values[known].astype(np.int64)]), axis=1)
+        size, last = np.bincount(pairs[0]), np.zeros(int(code.max()) + 1, np.int64)
+        np.maximum.at(last, pairs[0], pairs[1])
+        whole = (last[: len(size)] - first + 1 == size)[size > 0]
+        if len(pairs[0]) > _COUNTED * known.sum() and whole.mean() > _COUNTED and size.max() > 1:
+            result.append(name)
+    return result
+
+
+def _kind_column(tables: Sequence[Sampled], stated_roles: Mapping[str, str]) -> str:
+    """The column of kinds in all tables: given, or that holds the kinds of the exposure in one of them."""
+    kinds = {*filter(None, stated_roles.get("y_exposure", "").split("+"))}
+    named_texts = [(table, name) for table in tables if kinds for name in _texts(table, table.names)]
+    holding = [name for table, name in named_texts if kinds <= {*table.levels(name)}]
+    return stated_roles.get("y_kind") or next(iter(holding), "")
+
+
+def _texts(table: Sampled, names: Sequence[str]) -> list[str]:
+    return [name for name in names if table.kind(name) == "text" and not table.is_numeric(name)]
+
+
+def _kind_of(proposal: TableProposal, stated_kind: str) -> str:
+    """The column of kinds of a table, or nothing."""
+    table, texts = proposal.table, _texts(proposal.table, proposal.free())
+    if stated_kind in table.names:
+        return stated_kind
+    known = named(texts, KINDS)
+    if not known and not any(table.is_flag(name) for name in proposal.free()):  # else of the item, or the page
+        known = [name for name in named(texts, ("type",)) if 1 < table.distinct(name) <= _MOST_KINDS]
+    return next(iter(known), "")
+
+
+def _no_acts(proposal: TableProposal, kind: str) -> list[str]:
+    """Kinds that are no acts on items: pings, and rows without an item."""
+    table, item = proposal.table, proposal.keys["item"].split("+")[0]
+    without, codes = table.nulls(item), table.codes(kind)
+    if table.kind(item) == "text":
+        without |= np.append([not level.strip() for level in table.levels(item)], True)[table.codes(item)]
+    levels = enumerate(table.levels(kind))
+    return [text for n, text in levels if slug(text).endswith(_PINGS) or without[codes == n].mean() > _ITEMLESS]
+
+
 def _feedback(proposal: TableProposal, stated_roles: Mapping[str, str]) -> None:
     """Kinds of long events; else the flags of wide ones, or a rating."""
     table = proposal.table
     stated = {role[2:]: column for role, column in stated_roles.items() if role.startswith("y_")}
     exposure, kind = stated.pop("exposure", ""), stated.pop("kind", "")
-    texts = [name for name in proposal.free() if table.kind(name) == "text" and not table.is_numeric(name)]
-    holding = [n for n in texts if exposure and {*exposure.split("+")} <= {*table.levels(n)}]
-    kinds = [kind] if kind in table.names else holding or named(texts, KINDS)
-    if kinds:
-        levels = table.levels(kinds[0])
+    every = exposure == table.stem  # the whole table was shown
+    kind = "" if every else _kind_of(proposal, kind)
+    if kind:
+        levels = table.levels(kind)
         proposal.keys["form"] = "long"
-        proposal.take("kind", kinds[0], "given" if kinds[0] in (kind, *holding) else "by its name")
-        proposal.keys["exposure"] = [e for e in exposure.split("+") if e in levels] or named(levels, EXPOSURES)[:1]
+        proposal.take("kind", kind, "given" if kind == stated_roles["y_kind"] else "by its name")
+        none = {level for level in levels if NONE in (stated.get(slug(level)), stated.get(level))}
+        known = [] if exposure else [level for level in named(levels, EXPOSURES) if level not in none][:1]
+        proposal.keys["exposure"] = [e for e in exposure.split("+") if e in levels] or known
         tasks = {task: column.split("+") for task, column in stated.items() if {*column.split("+")} <= {*levels}}
         told = {level for some in tasks.values() for level in some} | {*proposal.keys["exposure"]}
+        told |= {*none, *_no_acts(proposal, kind)}
         tasks |= {slug(level): [level] for level in levels if level not in told}
         for task, some in tasks.items():
-            proposal.enter("tasks", task, some if len(some) > 1 else some[0], kinds[0], f"a kind of {kinds[0]}")
+            proposal.enter("tasks", task, some if len(some) > 1 else some[0], kind, f"a kind of {kind}")
     else:
         shown = [exposure] if exposure in table.names else []
         shown = shown or [name for name in named(proposal.free(), ROLES["shown"].names) if table.is_flag(name)]
-        proposal.keys["exposure"] = shown[0] if shown else ""
+        proposal.keys["exposure"] = shown[0] if shown else EVERY if every else ""
         proposal.columns |= {*shown}
         for task, column in stated.items():
             if column in table.names:
@@ -315,7 +383,8 @@ def _feedback(proposal: TableProposal, stated_roles: Mapping[str, str]) -> None:
         for name in proposal.free():
             if table.is_flag(name) and not predicted_task(name):
                 label = re.sub(r"^(is|has|was|did|y)_", "", slug(name))
-                proposal.enter("tasks", label, name, name, "yes and no")
+                if stated.get(label) != NONE:
+                    proposal.enter("tasks", label, name, name, "yes and no")
         ratings = named(proposal.free(), ("rating",))
         if ratings and not proposal.keys.get("tasks") and table.is_numeric(ratings[0]):
             highest = float(np.nanmax(table.numbers(ratings[0])))
@@ -330,24 +399,97 @@ def _feedback(proposal: TableProposal, stated_roles: Mapping[str, str]) -> None:
 
 
 # ---- exposures and requests ------------------------------------------------------------------------------------------
-def _choose_exposures(events: Sequence[TableProposal], unknown: list[str]) -> None:
-    """Tables of one kind of event: of what was shown, and feedback, by the names of their files."""
+@dataclass(frozen=True)
+class _Stream:
+    """The rows of one kind in a table, and how many there are an hour of a user."""
+
+    proposal: TableProposal
+    kind: str  # EVERY of a table without kinds
+    density: float
+    alone: bool  # the only kind of its table
+
+    @property
+    def shown(self) -> bool:
+        """It is an exposure."""
+        exposure = self.proposal.keys["exposure"]
+        return bool(exposure) and (self.kind == EVERY or self.kind in exposure)
+
+    @property
+    def name(self) -> str:
+        """The value of --map exposure=."""
+        return self.proposal.table.stem if self.kind == EVERY else self.kind
+
+
+def _streams(events: Sequence[TableProposal]) -> list[_Stream]:
+    """All kinds of events, the densest first."""
+    result = []
     for proposal in events:
-        if proposal.keys.get("tasks") or proposal.keys["form"] != "wide" or proposal.keys["exposure"]:
-            continue
-        proposal.keys["form"], stem = "long", proposal.table.stem
-        if normal(stem) in {form for word in EXPOSURES for form in (word, f"{word}s")}:
+        table, keys, masks = proposal.table, proposal.keys, {EVERY: np.ones(len(proposal.table), bool)}
+        if kind := keys.get("kind", ""):
+            used = [*keys["exposure"], *(text for task in keys.get("tasks", {}).values() for text in _listed(task))]
+            codes = table.codes(kind)
+            masks = {text: codes == n for n, text in enumerate(table.levels(kind)) if text in used}
+        hour = row_times(table, keys["time"], ImportNotes()) // 3_600_000
+        users = np.stack([table.codes(name) for name in keys["user"].split("+")])
+        for text, rows in masks.items():
+            cells = np.unique(np.concatenate([users[:, rows], hour[None, rows]]), axis=1).shape[1]
+            result.append(_Stream(proposal, text, rows.sum() / max(cells, 1), len(masks) == 1))
+    return sorted(result, key=lambda stream: -stream.density)
+
+
+def _listed(task: str | list[str]) -> list[str]:
+    return [task] if isinstance(task, str) else task
+
+
+def _show(stream: _Stream, why: str) -> None:
+    """A kind of events is the exposure, and no task."""
+    keys, why_of = stream.proposal.keys, stream.proposal.why
+    for task in [task for task, kinds in keys.get("tasks", {}).items() if stream.kind in _listed(kinds)]:
+        del keys["tasks"][task], why_of[f"tasks {task}"]
+    keys["exposure"] = EVERY if stream.kind == EVERY else [stream.kind]
+    why_of["exposure"] = f"{stream.kind} ({why})"
+
+
+def _choose_exposures(
+    events: Sequence[TableProposal], stated_roles: Mapping[str, str], notes: list[str], unknown: list[str]
+) -> None:
+    """Tables of one kind of event: of what was shown, by the names of their files or as none has more rows an hour of a
+    user; and feedback. Where two readings remain, the question is added to ``unknown``, with a proposal.
+    """
+    plain = [p for p in events if p.keys["form"] == "wide" and not p.keys.get("tasks") and not p.keys["exposure"]]
+    for proposal in plain:
+        proposal.keys |= {"form": "long", "exposure": []}
+        if normal(proposal.table.stem) in {form for word in EXPOSURES for form in (word, f"{word}s")}:
             proposal.keys["exposure"] = EVERY
             proposal.why["exposure"] = f"{EVERY} (by the file's name)"
-        else:
-            proposal.keys["exposure"] = []
-            proposal.enter("tasks", slug(stem), EVERY, "every row", "by the file's name")
+    streams = _streams(events)
+    shown = [stream for stream in streams if stream.shown]
+    sure = "y_exposure" in stated_roles or any(
+        stream.alone or stream.proposal.keys["form"] == "wide" for stream in shown
+    )
+    apart = [stream for stream in streams if stream.alone and not re.search(_ACTS, stream.name.lower())]
+    if apart and not sure and len(streams) > 1:
+        densest = max([0.0, *(stream.density for stream in streams if stream is not apart[0])])
+        if apart[0].density > max(_PAGE, _DENSER * densest):
+            for proposal in (p for p in events if p.keys.get("kind") and p.keys["exposure"]):
+                (kind,) = proposal.keys["exposure"]
+                proposal.keys["exposure"] = []
+                proposal.enter("tasks", slug(kind), kind, proposal.keys["kind"], "not the exposure: others are denser")
+            _show(apart[0], "no other has as many rows an hour of a user")
+            notes.append(f"{apart[0].name} is what was shown: {apart[0].density:.2g} rows an hour of a user")
+        elif shown and apart[0].density * _DENSER > densest:
+            unknown.append(
+                f"what was shown, {apart[0].name} ({apart[0].density:.2g} rows an hour of a user) or "
+                f"{shown[0].name} ({shown[0].density:.2g})? Say --map exposure={apart[0].name}, or the other one"
+            )
+    for proposal in (p for p in plain if not p.keys["exposure"]):
+        proposal.enter("tasks", slug(proposal.table.stem), EVERY, "every row", "by the file's name")
     if not any(p.keys.get("exposure") for p in events):
         kinds = sorted({task for p in events for task in p.keys.get("tasks", {})})
         unknown.append(
             f"no kind of event is an exposure ({', '.join(kinds)}): nobody knows what users saw and passed over, so "
             "nothing can be learned of an order; add a table of what was shown, or say which kind counts as shown: "
-            'exposure = ["KIND"], or --map exposure=KIND'
+            f'exposure = ["KIND"], or --map exposure=KIND ({streams[0].name} has most rows an hour of a user)'
         )
 
 

@@ -10,29 +10,30 @@ from typing import Any
 from pygrade.data.event_schema import ATTRIBUTE_FORM, KEYS
 from pygrade.data.event_tables import schema_of
 from pygrade.doctor.event_proposal import SchemaProposal, TableProposal
+from pygrade.logs.feedback_tables import same_table
 from pygrade.logs.table_files import ARROW, CSV, JSON, PARQUET
 from pygrade.logs.table_formats import format_of
 from pygrade.storage import Place, is_url
 
-_ALIKE = 0.75  # of all columns of two files that both have: they are of one table
 _GROUPS = ("tasks", "measures", "context", "attributes", "item_attributes")
 
 
 def group_tables(places: Sequence[Place]) -> list[list[Place]]:
-    """The files of each table: those whose columns are mostly the same. A directory is one file, or several tables."""
-    groups: list[tuple[set[str], list[Place]]] = []
+    """The files of each table (`same_table`). A directory is one file, or several tables."""
+    groups: list[tuple[tuple[str, list[str]], list[Place]]] = []
     for place in [inner for outer in places for inner in _tables_in(outer)]:
-        names = set(schema_of(place).names)
-        group = next((other for other in groups if _alike(names, other[0])), None)
+        own = _columns(place)
+        group = next((other for other in groups if same_table(own, other[0], {})), None)
         if group is None:
-            groups.append((names, [place]))
+            groups.append((own, [place]))
         else:
             group[1].append(place)
     return [other for _, other in groups]
 
 
-def _alike(a: set[str], b: set[str]) -> bool:
-    return len(a & b) >= _ALIKE * max(len(a | b), 1)
+def _columns(place: Place) -> tuple[str, list[str]]:
+    """The name of a file or directory, and its columns."""
+    return str(place).rstrip("/").rpartition("/")[2], list(schema_of(place).names)
 
 
 def _tables_in(place: Place) -> list[Place]:
@@ -44,8 +45,8 @@ def _tables_in(place: Place) -> list[Place]:
     suffixes = [*PARQUET, *CSV, *JSON, *ARROW]
     if len(inside) < 2 or not all(p.is_file() and set(p.suffixes) & set(suffixes) for p in inside):
         return [place]
-    names = [set(schema_of(p).names) for p in inside]
-    return [place] if all(_alike(a, b) for a, b in combinations(names, 2)) else [*inside]
+    listed = [_columns(path) for path in inside]
+    return [place] if all(same_table(a, b, {}) for a, b in combinations(listed, 2)) else [*inside]
 
 
 def schema_text(proposal: SchemaProposal, file_name: Callable[[Place], str]) -> str:

@@ -9,12 +9,12 @@ from pygrade._typing import Array, Floats
 from pygrade.evaluation.replay import value_at_k
 from pygrade.evaluation.value import gains_of, rank_discount
 from pygrade.logs import Logs
+from pygrade.logs.task_parents import FEW_EVENTS
 from pygrade.metrics import intervals
 from pygrade.metrics.by_task import ece
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
 from pygrade.metrics.texts import lift_text, value_text
-from pygrade.training.log_findings import FEW_EVENTS
 
 MIN_EVENTS = 100  # from which AUC and ratio are worth reading
 _RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by

@@ -2,8 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.categories import MANY, frequent_levels
 from pygrade.logs.parquet import METADATA_KEY
-from pygrade.logs.roles import ROLES, SHORT, SKIP, is_feedback, named, predicted_task, short_name
+from pygrade.logs.roles import NONE, READING, ROLES, SHORT, SKIP, is_feedback, is_id, named, predicted_task, short_name
 from pygrade.logs.table import Table
 
 BY_NAME, ONLY = "by its name", "the only one left"
@@ -20,11 +21,14 @@ EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("dirichlet", "drawn"), "dirichlet"),
     **dict.fromkeys(("none", "", "production", "control", "normal", "ranked"), "none"),
 }
-NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "v_")
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
 _NUMBERS = ("integer", "number", "bool")
+_ID_ROLES = ("request_id", "user_id", "item_id")
+_FEW_IDS = 20  # distinct ones, below which a column is not proposed for them
+_LOOK = 100  # of them, none of which has a blank
+_MOST_REQUESTS = 50  # of a user on average
 
 
 @dataclass
@@ -40,6 +44,7 @@ class ColumnMap:
     odd: list[str] = field(default_factory=list)  # what a reader should know, such as feedback without a prediction
     alone: set[str] = field(default_factory=set)  # p_, y_: there are predictions without feedback, or the contrary
     no_slots: bool = False  # they are unknown
+    without: set[str] = field(default_factory=set)  # roles that no column has, as the map says
 
     def take(self, role: str, column: str, why: str) -> None:
         self.roles[role], self.why[role] = column, why
@@ -94,7 +99,7 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
     result: dict[str, str] = {}
     for key, value in pairs:
         role = SHORT.get(key, key)
-        if role not in {*ROLES, SKIP} and not role.startswith(PREFIXES):
+        if role not in {*ROLES, SKIP, *READING} and not role.startswith(PREFIXES):
             if near := difflib.get_close_matches(role, [*SHORT, *ROLES], 1, 0.8):
                 raise ValueError(
                     f"columns has {key!r}; did you mean {near[0]!r}? A task of this name is y_{key}=COLUMN"
@@ -116,10 +121,13 @@ def _split(assignment: str) -> tuple[str, str, str]:
 def find_request(table: Table, stated_roles: Mapping[str, str], result: ColumnMap) -> None:
     """The column whose rows make a request: needed before anything else can be said."""
     _take_stated(table, stated_roles, result, ["request_id"])
-    if "request_id" not in result.roles and (
-        matches := _named(table, "request_id", {*stated_roles.values(), *_skipped(stated_roles)})
-    ):
+    taken = {*stated_roles.values(), *_skipped(stated_roles)}
+    if "request_id" in result.roles:
+        return
+    if matches := _named(table, "request_id", taken):
         result.take("request_id", matches[0], BY_NAME)
+    elif only := _only(table, taken, _fits_request(table, stated_roles)):
+        result.take("request_id", only, ONLY)
 
 
 def propose(table: Table, stated_roles: Mapping[str, str], result: ColumnMap) -> None:
@@ -132,12 +140,16 @@ def propose(table: Table, stated_roles: Mapping[str, str], result: ColumnMap) ->
             result.left_out[name] = "as you say"
     for name in named(table.names, ROLES["position"].names) if result.no_slots else ():
         result.left_out[name] = "named like a slot, and slot=none"  # what was shown where is no attribute of an item
-    for role in ROLES:
-        if role not in result.roles and (matches := _named(table, role, _taken(result))):
+    for role in (role for role in ROLES if role not in {*result.roles, *result.without}):
+        if matches := _named(table, role, _taken(result)):
             result.take(role, matches[0], BY_NAME)
     times = [name for name in table.names if table.kind(name) == "time" and name not in _taken(result)]
-    if "timestamp" not in result.roles and len(times) == 1:
+    if "timestamp" not in {*result.roles, *result.without} and len(times) == 1:
         result.take("timestamp", times[0], "the only one of its type")
+    for role, fits in (("item_id", _fits_item), ("user_id", _fits_user)):
+        taken = {*_taken(result), *stated_roles.values()}
+        if role not in result.roles and (only := _only(table, taken, partial(fits, table))):
+            result.take(role, only, ONLY)
     _pair_tasks(table, result)
     for prefix in ("w_", "a_", "v_"):
         for task in result.tasks:
@@ -170,13 +182,78 @@ def _take_stated(table: Table, stated_roles: Mapping[str, str], result: ColumnMa
         if role not in stated_roles:
             continue
         column = stated_roles[role]
-        if role == "position" and column == NO_SLOTS and column not in table.names:
-            result.take(role, column, "given")
-            result.no_slots = True
+        if column == NONE and column not in table.names:
+            _take_none(table, role, result)
             continue
         for name in [column] if column in table.names else column.split("+"):
             _check_column(table, name)
         result.take(role, column, "given")
+
+
+def _take_none(table: Table, role: str, result: ColumnMap) -> None:
+    """A role that no column has: none of slots, each request's own user, or just none."""
+    if role in ("request_id", "item_id"):
+        raise ValueError(f"{table.where}: {short_name(role)}=none; want the column of it, which every log needs")
+    result.no_slots = result.no_slots or role == "position"
+    if role == "position":
+        result.take(role, NONE, "given")
+    elif role == "user_id" and "request_id" in result.roles:
+        result.take(role, result.roles["request_id"], "none: each request its own user")
+    elif role[:2] in ("x_", "i_") and role[2:] in table.names:
+        result.left_out[role[2:]] = "as you say"
+    else:
+        result.without.add(role)
+
+
+def _only(table: Table, taken: set[str], fits: Callable[[str], bool]) -> str:
+    """The only free column of ids that fits, among those named so, else of text, else of integers; empty if there are
+    none or several.
+    """
+    parts = {part for column in taken for part in column.split("+")}
+    free = [name for name in table.names if name not in taken | parts and not predicted_task(name)]
+    free = [name for name in free if table.kind(name) in ("integer", "text") and not table.is_time(name)]
+    free = [name for name in free if table.distinct(name) >= _FEW_IDS]
+    free = [n for n in free if table.kind(n) == "integer" or not any(" " in level for level in table.levels(n)[:_LOOK])]
+    texts = [name for name in free if table.kind(name) == "text" and not table.is_numeric(name)]
+    for names in ([name for name in free if is_id(name)], texts, free):
+        if chosen := [name for name in names if fits(name)]:
+            return chosen[0] if len(chosen) == 1 else ""
+    return ""
+
+
+def _fits_request(table: Table, stated_roles: Mapping[str, str]) -> Callable[[str], bool]:
+    """True for a column in whose rows no item, or no slot, comes twice."""
+    within = None
+    for role in ("item_id", "position"):
+        column = stated_roles.get(role) or next(iter(_named(table, role, set())), "")
+        if within is None and column in table.names:
+            within = table.codes(column), ~table.nulls(column)
+
+    def fits(name: str) -> bool:
+        if within is None or not 2 <= len(table) / table.distinct(name) <= MANY or table.nulls(name).any():
+            return False
+        code, present = within
+        pairs = table.codes(name)[present] * (int(code.max()) + 2) + code[present]
+        return len(pairs) - count_distinct(pairs) <= _FAULTY * len(pairs)
+
+    return fits
+
+
+def _fits_item(table: Table, name: str) -> bool:
+    """True for ids that come once in a request, and in several."""
+    code = table.codes(name)
+    if not 1 < len(table.starts) < len(table):
+        return False
+    pairs = table.group * (int(code.max()) + 2) + code
+    once = len(pairs) - count_distinct(pairs) <= _FAULTY * len(pairs)
+    return once and 2 * table.distinct(name) <= len(table) and not table.nulls(name).any()
+
+
+def _fits_user(table: Table, name: str) -> bool:
+    """True for words that all rows of a request share, and several requests; numbers only if they are named as ids."""
+    word = is_id(name) or table.kind(name) == "text"
+    several = len(table.starts) < len(table) and 1 < len(table.starts) / table.distinct(name) <= _MOST_REQUESTS
+    return bool(word and several and not table.varies(name).any())
 
 
 def _named(table: Table, role: str, taken: set[str]) -> list[str]:
@@ -209,7 +286,8 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
         if of_rankers and not any(is_feedback(n, task) for n in free):
             predictions[name] = of_rankers if any(is_feedback(n, of_rankers) for n in free) else task
     stated = result.tasks_alone
-    for task in [*stated, *dict.fromkeys(predictions.values())]:
+    without = {role[2:] for role in result.without if role[:2] in ("p_", "y_")}
+    for task in [task for task in [*stated, *dict.fromkeys(predictions.values())] if task not in without]:
         prediction_columns = [name for name, other in predictions.items() if other == task and name not in result.used]
         events = [name for name in free if name not in predictions and name not in result.used]
         events = sorted((n for n in events if is_feedback(n, task)), key=lambda name: name != f"y_{task}")
@@ -219,7 +297,8 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
             for role, names in lacking.items():
                 result.take(role, names[0], BY_NAME)
     of_rows = {name: bool(table.varies(name).any()) for name in free} if len(table.starts) < len(table) else {}
-    lone = [n for n in predictions if n not in result.used and (of_rows.get(n) or n.startswith(("p_", "pred")))]
+    lone = [n for n, task in predictions.items() if n not in result.used and task not in without]
+    lone = [n for n in lone if of_rows.get(n) or n.startswith(("p_", "pred"))]
     hidden, others = _hidden(table, result), [n for n in free if n not in predictions and n not in result.used]
     flags = [n for n in others if _is_feedback(table, n, of_rows, hidden)]
     whole = all(role in result.roles for task in stated for role in (f"p_{task}", f"y_{task}"))
@@ -287,7 +366,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
             continue
         distinct = table.distinct(name)
         varies = _differs(table, name)
-        if why := _unfit(table, name, own, distinct):
+        if why := _unfit(table, name, own, distinct, [role for role in _ID_ROLES if role not in result.roles]):
             result.left_out |= {} if category else {name: why}
         elif own and name.startswith("x_") and varies:
             result.left_out[name] = "differs within a request"
@@ -314,7 +393,7 @@ def _differs(table: Table, name: str) -> bool:
     return bool((np.diff(table.codes(name)[table.starts]) != 0).mean() < _CHANGES)
 
 
-def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
+def _unfit(table: Table, name: str, own: bool, distinct: int, missing: Sequence[str]) -> str:
     """The reason why a column is no number or category; else empty."""
     kind = table.kind(name)
     if kind == "empty" and not own:
@@ -323,7 +402,9 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return f"type {table.type_of(name)}"
     if own:
         return ""
-    if re.search(r"(?i:(^|[_\W])(id|uuid)$)|[a-z]Id$", name):
+    if is_id(name) and missing:
+        return f"an id, by its name: is it {' or '.join(f'{short_name(role)}={name}' for role in missing)}?"
+    if is_id(name):
         return "an id, by its name"
     if distinct < 2:
         return "the same value everywhere"

@@ -319,8 +319,10 @@ def feedback(table: Table, column: str, task: str, shown: Bools, notes: ImportNo
         notes.changed.append(f"{label}: 0 in {unseen.sum():,} rows that were not shown, now empty")
     if (unknown := shown & missing).any():
         if bool((values[shown] == 0).any()):
-            wanted = "0 where there was no event; requests of which it is not known yet left out"
-            raise table.problem(label, unknown, "is empty, and 0 in other shown rows,", wanted)
+            cure = f"requests of which it is not known left out: --map where={column} is not null"
+            raise table.problem(
+                label, unknown, "is empty, and 0 in other shown rows,", f"0 where there was no event; {cure}"
+            )
         notes.changed.append(f"{label}: empty in {unknown.sum():,} shown rows and never 0: taken as no event")
     return np.where(shown & ~missing, values, 0.0).astype(np.float32)
 

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.optional_imports import require
 from pygrade.logs import attributes, contract, conversion, leaks
 from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import ONLY, PREFIXES, ColumnMap, find_request, parse_map, propose
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
-from pygrade.logs.expressions import with_expressions
-from pygrade.logs.nested import unnested
+from pygrade.logs.expressions import where_true, with_expressions
+from pygrade.logs.feedback_tables import join_feedback, unpack_messages
+from pygrade.logs.nested import flag_events, unnested
 from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
 from pygrade.logs.prediction_scale import PredictionScale, from_records, parse_scales, read_predictions
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
 from pygrade.logs.read_scales import RawPredictions, ScaleReader
-from pygrade.logs.roles import SKIP, is_harm, short_name
-from pygrade.logs.table import Table, check_names, to_arrow
+from pygrade.logs.roles import READING, SKIP, WHERE, is_harm, short_name
+from pygrade.logs.table import Table, check_names, is_tables, to_arrow
+from pygrade.logs.task_parents import given_parents
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 _LARGE = 3.0  # mean of the amounts that are not taken for counts
@@ -77,17 +80,20 @@ def import_table(
     ValueError says what is missing (`LogContractError`) or refused; of several problems, `TableProblems` has all.
     """
     stated_roles = parse_map(columns)
-    arrow = to_arrow(table)
-    check_names(arrow, where)
-    header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
+    said = list[str]()
+    arrow, numbers, header = _one_table(table, stated_roles, where, said)
     own_list = bool(header) and stated_roles.get("position", LISTED) == LISTED and LISTED in arrow.column_names
     if own_list:  # a log of pygrade's own without slots
         stated_roles["position"] = LISTED
-    arrow, said, parents = unnested(arrow, where, stated_roles)
+    arrow, of_lists, parents = unnested(arrow, where, stated_roles)
+    said += of_lists
+    arrow = flag_events(arrow, where, stated_roles, said)
     arrow, sources = with_expressions(arrow, where, stated_roles)
+    arrow, numbers = _chosen_requests(arrow, numbers, stated_roles, where, said)
     if sources:
         stated_roles[SKIP] = "+".join(filter(None, [stated_roles.get(SKIP), *sources]))
-    grouped, requests = Table(arrow, where, parents=parents), 0
+    stated_roles = {role: column for role, column in stated_roles.items() if role not in READING}
+    grouped, requests = Table(arrow, where, numbers, parents=parents), 0
     options = _Options(scale or {}, levels, from_records(header.get("scales", {})) if header else None)
     while True:
         attempt = _attempt(grouped, stated_roles, options)
@@ -120,6 +126,44 @@ def import_table(
     values = {task: float(value) for task, value in values.items() if task in mapping.tasks}
     priced = tuple(task for task in header.get("value_tasks", ()) if task in mapping.tasks and "value" in fields)
     return ImportedTable(fields, mapping, notes, rows, where, attempt.table.row_name, values, priced, bool(header))
+
+
+def _one_table(
+    table: Any, stated_roles: dict[str, str], where: str, said: list[str]
+) -> tuple[Any, NDArray[np.int64] | None, dict[str, Any]]:
+    """The Arrow table of one or several tables, the numbers of its rows (None: all), and its header if pygrade wrote
+    it.
+    """
+    if is_tables(table):
+        arrow, numbers = join_feedback({name: to_arrow(t) for name, t in table.items()}, stated_roles, where, said)
+        check_names(arrow, where)
+        return arrow, numbers, {}
+    arrow = to_arrow(table)
+    check_names(arrow, where)
+    header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
+    if header:
+        return arrow, None, header
+    joined, numbers = join_feedback(unpack_messages(arrow, where, said), stated_roles, where, said)
+    if numbers is not None:
+        stated_roles.pop("y_kind", None)
+    return joined, numbers, header
+
+
+def _chosen_requests(
+    arrow: Any, numbers: NDArray[np.int64] | None, stated_roles: Mapping[str, str], where: str, said: list[str]
+) -> tuple[Any, NDArray[np.int64] | None]:
+    """The rows of requests in which the map's condition ``where`` holds for a row, and their numbers."""
+    if (condition := stated_roles.get(WHERE)) is None:
+        return arrow, numbers
+    keep, mapping = where_true(arrow, condition, where), ColumnMap()
+    find_request(table := Table(arrow, where), stated_roles, mapping)
+    if "request_id" in mapping.roles:
+        code = _request_codes(table, mapping.roles["request_id"])
+        keep = np.bincount(code + 1, keep)[code + 1] > 0
+    if not keep.any():
+        raise ValueError(f"{where}: where={condition} holds for no row; want a condition that some rows fulfil")
+    said.append(f"where={condition}: {keep.sum():,} of {len(keep):,} rows are read, of the requests in which it holds")
+    return arrow.filter(require("pyarrow").array(keep)), (np.arange(len(keep)) if numbers is None else numbers)[keep]
 
 
 def _attempt(table: Table, stated_roles: Mapping[str, str], options: _Options) -> Attempt:
@@ -205,16 +249,19 @@ def check_priced(imported: ImportedTable, priced: Sequence[str]) -> None:
 
 def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:
     """The rows of a request next to each other."""
-    if column in table.names:
-        code = table.codes(column)
-    else:  # numbers of the distinct ids in the order of their first rows
-        places: dict[Any, int] = {}
-        rows = zip(*(table.codes(name).tolist() for name in column.split("+")), strict=True)
-        code = np.array([places.setdefault(row, len(places)) for row in rows])
-    table, apart = table.grouped(code)
+    table, apart = table.grouped(_request_codes(table, column))
     if apart:
         notes.changed.append(f"{column!r} (request): the rows of a request were apart; now sorted by request")
     return table
+
+
+def _request_codes(table: Table, column: str) -> NDArray[np.int64]:
+    """[M]: numbers of the distinct ids in the order of their first rows."""
+    if column in table.names:
+        return table.codes(column)
+    places: dict[Any, int] = {}
+    rows = zip(*(table.codes(name).tolist() for name in column.split("+")), strict=True)
+    return np.array([places.setdefault(row, len(places)) for row in rows])
 
 
 def _fields(attempt: Attempt, slot: NDArray[np.int32] | None, options: _Options) -> dict[str, Any]:
@@ -338,6 +385,24 @@ def _events(
             kept = {task: scale for task, scale in logged.items() if task in tasks}
             scales = kept | {task: scales[task] for task in stated}
         result["scales"] = scales
+        if logged is None and slot is not None and len(feedback) == len(tasks):
+            with attempt.problems.collect():
+                _check_parents(attempt, result, slot >= 0, stated)
+
+
+def _check_parents(
+    attempt: Attempt, result: Mapping[str, Any], shown: NDArray[np.bool_], stated: Mapping[str, PredictionScale]
+) -> None:
+    """ValueError if predictions are given the event of another task, by the events, and no scale is stated."""
+    tasks, where = attempt.mapping.tasks, attempt.table.where
+    amounts = tuple(result["scales"][task].amount for task in tasks)
+    pairs = given_parents(result["feedback"][shown], result["predictions"][shown], amounts)
+    for task, parent in ((tasks[t], tasks[p]) for t, p in pairs.items() if tasks[t] not in stated):
+        raise ValueError(
+            f"{where}: {attempt.mapping.roles[f'p_{task}']!r} is the probability of {task!r} given {parent!r}, by its "
+            f"events: right where {parent} happened, far too high elsewhere; --scale {task}=given:{parent} multiplies "
+            f"it by the prediction of {parent}, --scale {task}=probability takes it as it is"
+        )
 
 
 def _check_price(

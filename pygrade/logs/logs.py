@@ -221,7 +221,8 @@ class Logs:
         where: str = "the table",
     ) -> Logs:
         """A log of a table with a row per candidate and any names: pandas, polars, Arrow, a DuckDB relation, a
-        `datasets.Dataset` or a dict of columns.
+        `datasets.Dataset` or a dict of columns; or of a dict of tables: what was shown, with predictions, and its
+        feedback (`feedback_tables`).
 
         Args:
             columns: what the columns are, as a dict or as text: ``"request=session_id,item=product_id,slot=rank,

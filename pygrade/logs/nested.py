@@ -1,6 +1,7 @@
 """Nested tables, as logs in JSON lines are: a request with a list of its candidates becomes a row for each of them."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line, shortened
 from pygrade.logs.problems import row_of
-from pygrade.logs.roles import ROLES, SKIP, normal
+from pygrade.logs.roles import KINDS, ROLES, SKIP, is_feedback, named, normal
 from pygrade.logs.table_formats import kind_of
 
 _LISTS = ("list", "vector")
+_KIND = (*KINDS, "type", "name")  # of an event in a list
 _LOOK = 100  # rows that decide what a column of text is
 
 
@@ -32,7 +34,7 @@ def unnested(
     skipped = {*stated_roles.get(SKIP, "").split("+"), stated_roles.get(SKIP, "")}
     items = {normal(stated_roles["item_id"])} if "item_id" in stated_roles else set(map(normal, ROLES["item_id"].names))
     nested = [name for name in _columns(arrow, *_LISTS, "struct") if name in skipped]
-    arrow = flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
+    arrow = flat(parse_json(arrow.drop_columns(nested), skipped, where, notes))
     while lists := _columns(arrow, *_LISTS):
         if any(normal(name) in items for name in arrow.column_names if name not in lists):
             break
@@ -41,12 +43,47 @@ def unnested(
     return arrow, notes, parents
 
 
+def flag_events(arrow: Any, where: str, stated_roles: dict[str, str], notes: list[str]) -> Any:
+    """The table with a 0/1 column ``column_kind`` of each kind in lists of structures that name one, such as the events
+    of a candidate; roles of feedback that name the list get the column of their task or of its prediction.
+    """
+    pa, pc = require("pyarrow"), require("pyarrow.compute")
+    for name in _columns(arrow, "list"):
+        of_event = arrow.schema.field(name).type.value_type
+        fields = [field.name for field in of_event] if pa.types.is_struct(of_event) else []
+        key = next((field for field in named(fields, _KIND) if kind_of(of_event.field(field).type) == "text"), "")
+        if not key:
+            continue
+        lists = arrow.column(name).combine_chunks()
+        words = pc.struct_field(pc.list_flatten(lists), key).dictionary_encode()
+        levels, parents = words.dictionary.to_pylist(), np.asarray(pc.list_parent_indices(lists))
+        codes = np.asarray(pc.fill_null(words.indices, -1))
+        columns = {level: re.sub(r"\W+", "_", f"{name}_{level}") for level in levels}
+        for code, level in enumerate(levels):
+            flags = np.zeros(len(arrow), np.int8)
+            flags[parents[codes == code]] = 1
+            arrow = arrow.append_column(columns[level], pa.array(flags, mask=np.asarray(lists.is_null())))
+        arrow = arrow.drop_columns(name)
+        notes.append(f"{name!r}: lists of events, now a column of 0 and 1 for each kind: {', '.join(columns.values())}")
+        roles = [role for role, column in stated_roles.items() if role.startswith("y_") and column == name]
+        for role in roles:
+            words_of = (role[2:], stated_roles.get(f"p_{role[2:]}", role[2:]))
+            level = next((level for level in columns for word in words_of if is_feedback(level, word)), "")
+            if not level:
+                has = " or ".join(f"{role[2:]}={column}" for column in columns.values())
+                raise ValueError(
+                    f"{where}: {name!r} lists events of several kinds, none of name {role[2:]!r}; want {has}"
+                )
+            stated_roles[role] = columns[level]
+    return arrow
+
+
 def _columns(arrow: Any, *kinds: str) -> list[str]:
     """The columns of some kinds."""
     return [field.name for field in arrow.schema if kind_of(field.type) in kinds]
 
 
-def _parsed(arrow: Any, skipped: set[str], where: str, notes: list[str]) -> Any:
+def parse_json(arrow: Any, skipped: set[str], where: str, notes: list[str]) -> Any:
     """JSON in place of its text."""
     pa = require("pyarrow")
     for name in [name for name in _columns(arrow, "text") if name not in skipped]:

@@ -9,18 +9,16 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Bools, Floats
 from pygrade.logs.conversion import ImportNotes, refuse
-from pygrade.logs.prediction_scale import MARGIN, Kind, PredictionScale, is_binary, read_predictions
+from pygrade.logs.prediction_scale import MARGIN, PredictionScale, is_binary, read_predictions
 from pygrade.logs.table import Table
 from pygrade.metrics.isotonic import isotonic_rates
 
 _ROUNDS = 5  # slots and rates by turns
 _PRIOR = 10.0  # mean events that pull a slot's rate towards all slots'
 _LEAST = 0.01  # share of the mean rate that stands below every rate of a score's map
-_NAMED: dict[Kind, set[str]] = {  # scale → words in the name of a column
-    "logit": {"logit", "logits", "logodds"},
-    "percent": {"percent", "percentage", "pct", "prozent"},
-}
-_NEAR = 10.0  # predicted over observed events, or the inverse, on the scale of a name
+_CHANCE = re.compile(r"(?i)prob|wahrscheinlich|chance|likelihood|percent|prozent|pct|ctr|cvr")
+_LOGIT = re.compile(r"(?i)logit|log_?odds")
+_ABOVE_ONE, _OFF = 2.0, 5.0  # least highest of percentages; predicted over observed, and the inverse, at most
 _NOTES = {
     "percent": "percentages, now {}",
     "logit": "logits, now {} (sigmoid)",
@@ -90,9 +88,7 @@ class ScaleReader:
 
     def read(self, raw: RawPredictions, stated: PredictionScale | None = None) -> None:
         """Reads a task on the scale stated, else as probabilities or amounts; ValueError asks for it if it is none."""
-        scale, (low, high) = (_by_name(raw) or self._plain(raw)) if stated is None else stated, raw.range
-        if stated is None and scale.kind != "probability":
-            self._notes.guessed.append(f"{raw.task}={scale.kind} in --scale (by its name)")
+        scale, (low, high) = self._plain(raw) if stated is None else stated, raw.range
         if not scale.column:  # else of another table
             scale = replace(scale, amount=raw.amount, column=raw.column, low=low, high=high)
         if scale.kind == "score" and not scale.x:
@@ -113,6 +109,10 @@ class ScaleReader:
     def _plain(self, raw: RawPredictions) -> PredictionScale:
         low, high = raw.range
         if low < 0 or (high > 1 + MARGIN and not raw.amount):
+            if scale := _by_name(raw):
+                said = f"by the name and the values of {raw.column!r}"
+                self._notes.guessed.append(f"{raw.task}={scale.kind} in --scale ({said})")
+                return scale
             wanted = "predictions ≥ 0 of an amount" if raw.amount else "probabilities, as feedback is 0 or 1"
             raise ValueError(
                 f"{self._table.where}: {raw.label} goes from {low:.4g} to {high:.4g}; want {wanted}, or their scale: "
@@ -139,17 +139,18 @@ class ScaleReader:
 
 
 def _by_name(raw: RawPredictions) -> PredictionScale | None:
-    """The scale that the column's name has, if its values can be no probabilities, and on it are about as many as the
-    events.
+    """The scale that a column's name says and its values allow: read so, events are as frequent as they are, but for
+    what slots hide.
     """
-    (low, high), words = raw.range, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", raw.column)
-    for kind, names in _NAMED.items():
-        if raw.amount or (low >= 0 and high <= 1 + MARGIN) or names.isdisjoint(map(str.lower, words)):
-            continue
-        scale = PredictionScale(kind)
-        values, events = raw.read(scale)[raw.shown], raw.events[raw.shown].sum()
-        if values.min(initial=0) >= 0 and values.max(initial=0) <= 1 + MARGIN:
-            return scale if events / _NEAR <= values.sum() <= events * _NEAR else None
+    low, high = raw.range
+    rate = float(raw.events[raw.shown].mean()) if raw.shown.any() else 0.0
+    for scale, name, fits in (
+        (PredictionScale("percent"), _CHANCE, low >= 0 and _ABOVE_ONE < high <= 100 + MARGIN),
+        (PredictionScale("logit"), _LOGIT, low < 0),
+    ):
+        usable = fits and not raw.amount and name.search(raw.column)
+        if usable and rate / _OFF < float(raw.read(scale)[raw.shown].mean()) < rate * _OFF:
+            return scale
     return None
 
 

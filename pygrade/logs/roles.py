@@ -78,6 +78,8 @@ SHORT = {role.short: name for name, role in ROLES.items() if role.short}
 """Word of the command line → role."""
 REQUIRED = tuple(name for name, role in ROLES.items() if role.required)
 SKIP = "skip"  # the role of columns to leave out
+NONE = "none"  # in place of a column: there is none
+READING = WHERE, WINDOW, ENCODING = "where", "window", "encoding"  # of a map, beside roles: how tables are read
 
 KINDS = ("event", "event_type", "event_name", "action", "kind")  # of raw events: the column of what happened
 EXPOSURES = ("impression", "exposure", "shown", "view")  # and the kind that is an exposure, the surest first
@@ -154,10 +156,21 @@ def is_category(name: str) -> bool:
     return _CATEGORY.fullmatch(name) is not None
 
 
+def is_id(name: str) -> bool:
+    """True if a column holds ids by its name.
+
+    >>> [is_id(name) for name in ("item_id", "productUid", "visitId", "UUID", "paid", "valid")]
+    [True, True, True, True, False, False]
+    """
+    return re.search(r"(?i:(^|[_\W])(u|uu)?id$)|[a-z](Id|ID|Uid|UID)$", name) is not None
+
+
 def is_harm(task: str) -> bool:
     """True for a task that users do to what they do not like, by its name or the last word of it.
 
-    >>> [is_harm(task) for task in ("skipped", "order_cancelled", "reports", "return_visit")]
-    [True, True, True, False]
+    >>> [is_harm(task) for task in ("skipped", "order_cancelled", "hidden_item", "reports", "return_visit")]
+    [True, True, True, True, False]
     """
-    return any(is_feedback(name, word) for name in (task, task.rpartition("_")[2].removesuffix("s")) for word in HARM)
+    first, last = task.partition("_")[0], task.rpartition("_")[2]
+    names = (task, last.removesuffix("s"), *([first] if first.endswith(("ed", "hidden")) else []))
+    return any(is_feedback(name, word) for name in names for word in HARM)

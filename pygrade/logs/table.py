@@ -56,6 +56,13 @@ def to_arrow(table: Any) -> Any:
     raise TypeError(f"table is a {kind.removeprefix('builtins.')}; want {wanted}")
 
 
+def is_tables(table: Any) -> bool:
+    """True for a dict of tables, not of columns."""
+    listed = list(table.values()) if isinstance(table, Mapping) else []
+    kinds = (hasattr(type(value), "columns") or isinstance(value, Mapping) for value in listed)
+    return bool(listed) and all(kinds)
+
+
 def _of_columns(columns: Mapping[str, Any]) -> Any:
     pa, arrays = require("pyarrow"), dict[str, Any]()
     if not columns:
@@ -276,6 +283,8 @@ class Table:
         """[M] place of each value among the distinct ones, -1 for null; and those, in the order of their first rows."""
         if name in self._encoded:
             return self._encoded[name]
+        if self.kind(name) == "empty":
+            return np.full(len(self), -1, np.int32), require("pyarrow").nulls(0)
         encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
         places = require("pyarrow.compute").fill_null(encoded.indices, -1).to_numpy()
         codes = np.asarray(places, np.int32), encoded.dictionary

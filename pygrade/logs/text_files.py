@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from pygrade._util.sql import connect, quoted
 from pygrade._util.sql import text as sql_text
 from pygrade._util.text import one_line, shortened
 from pygrade.logs.packed_files import check_text
+from pygrade.logs.roles import ENCODING
 
 _DELIMITERS = (",", ";", "\t", "|")
 _NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None", "\\N")
+_ENCODINGS = ("utf-8", "latin-1", "utf-16")
+_OR_SAY = ", or name its encoding: --map encoding=latin-1"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
 _WHOLE = r"[+-]?(0|[1-9]\d{0,17})"  # a leading zero makes a code of it: 07 and 7 are two
 _DECIMAL = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?"
@@ -38,23 +41,35 @@ class TextTable:
     quotes: bool = True
 
     @classmethod
-    def open(cls, path: Path, delimiter: str = "", quotes: bool = True) -> "TextTable":
+    def open(
+        cls, path: Path, delimiter: str = "", quotes: bool = True, stated_roles: Mapping[str, str] | None = None
+    ) -> "TextTable":
         """The table of a file; not given, the delimiter is the most frequent of the first line. ValueError if the file
-        has no names of columns, or one twice.
+        has no names of columns, or one twice, unless ``stated_roles`` name each by its place, as score:1 and score:2.
         """
         check_text(path)
         with require("pyarrow").input_stream(str(path)) as stream:
             start = stream.read(1 << 16)
-        encoding = "utf-16" if start[:2] in _WIDE else "utf-8"
+        encoding = (stated_roles or {}).get(ENCODING, "utf-16" if start[:2] in _WIDE else "utf-8")
+        if encoding not in _ENCODINGS:
+            raise ValueError(f"encoding is {encoding!r}; want one of {', '.join(_ENCODINGS)}")
         head = next(iter(start.decode("utf-8-sig" if encoding == "utf-8" else encoding, "replace").splitlines()), "")
         delimiter = delimiter or max(_DELIMITERS, key=head.count)
         names = next(csv.reader([head], delimiter=delimiter), [])
         if not names:
             raise ValueError(f"{path}: the file is empty; want a header line that names the columns")
         if "\ufffd" in head:
-            _refuse_bytes(path)
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(f"{path}, line 1: column {twice[0]!r} is there more than once; want a name for each")
+            _refuse_bytes(path, _OR_SAY)
+        if twice := {name for name, count in Counter(names).items() if count > 1}:
+            own = [f"{name}:{names[: place + 1].count(name)}" for place, name in enumerate(names)]
+            places = [place for place, name in zip(own, names, strict=True) if name in twice]
+            words = {word for column in (stated_roles or {}).values() for word in (column, *column.split("+"))}
+            if not words >= {*places}:
+                raise ValueError(
+                    f"{path}, line 1: column {places[0].rpartition(':')[0]!r} is there more than once; want a name for "
+                    f"each, or {' and '.join(places)} by place, e.g. p_TASK={places[0]}"
+                )
+            names = [place if name in twice else name for place, name in zip(own, names, strict=True)]
         if all(re.fullmatch(r"[-+.\d]*", name) for name in names):
             line = shortened(", ".join(names))
             raise ValueError(f"{path}, line 1: {line!r} are no names of columns; want a line of names")
@@ -126,7 +141,7 @@ class TextTable:
         if match is None:
             return ValueError(f"{self.path} is not a complete {self.path.suffix} file: {one_line(error)}")
         if match[3] == "Invalid":
-            _refuse_bytes(self.path)
+            _refuse_bytes(self.path, _OR_SAY)
         text = f"{match[3]}{match[4]}".rstrip(". ").lower()
         if "unterminated quote" in text:
             text = "a quote is opened and not closed"
@@ -160,10 +175,10 @@ class TextTable:
                 )
 
 
-def read_csv(path: Path) -> Any:
+def read_csv(path: Path, stated_roles: Mapping[str, str] | None = None) -> Any:
     """The Arrow table of a file with a line of names; ValueError names the line that cannot be read."""
     pa = require("pyarrow")
-    text = TextTable.open(path)
+    text = TextTable.open(path, stated_roles=stated_roles)
     if not (batches := list(text.typed_batches(1 << 16))):
         return pa.table({name: pa.nulls(0) for name in text.names})
     table = pa.Table.from_batches(batches)
@@ -203,7 +218,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number + 1, rest
 
 
-def _refuse_bytes(path: Path) -> None:
+def _refuse_bytes(path: Path, more: str = "") -> None:
     """ValueError with the first line that is no UTF-8."""
     for number, line in _lines(path):
         try:
@@ -212,7 +227,7 @@ def _refuse_bytes(path: Path) -> None:
             raise ValueError(
                 f"{path}, line {number}: byte 0x{line[error.start]:02x} after "
                 f"{shortened(line[: error.start].decode()[-20:])!r} is no UTF-8; save the file as UTF-8 "
-                "(iconv -f WINDOWS-1252 -t UTF-8, if Windows wrote it)"
+                f"(iconv -f WINDOWS-1252 -t UTF-8, if Windows wrote it){more}"
             ) from None
 
 

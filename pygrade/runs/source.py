@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pygrade.logs import Logs
+from pygrade.logs.column_map import parse_map
 from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts, wrote_log
-from pygrade.logs.table_files import read_table
+from pygrade.logs.table_files import read_pages
 
 Log = TypeVar("Log", Logs, LogParts, Logs | LogParts)
 
@@ -35,7 +36,7 @@ def open_source(
     places = _places(source)
     if places and not given and wrote_log(places):
         return with_values(complete(LogParts.open(places), whole), values, value_tasks), ", ".join(map(str, places))
-    rows, where = read_table(places) if places else (source, "the table")
+    rows, where = read_pages(places, stated_roles=parse_map(columns)) if places else (source, "the table")
     return Logs.from_table(rows, columns, values=values, value_tasks=value_tasks, where=where, **table), where
 
 

@@ -7,17 +7,15 @@ import numpy as np
 
 from pygrade._typing import Floats
 from pygrade._util.memo import once_per_object
-from pygrade.correction.inputs import SMALLEST, amounts_of, parents_of
+from pygrade.correction.inputs import amounts_of
 from pygrade.evaluation.cautions import caution_of_value
 from pygrade.evaluation.label_leaks import find_leaks
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of, copied_share
+from pygrade.logs.task_parents import FEW_EVENTS, given_parents, parents_of
 
-FEW_EVENTS = 30  # of a task, below which nothing is said about it
 _RARE = 0.01  # share of the requests below which copies and missing features are not said
 _NAMED = 5  # features
-_FAR, _NEAR = 3.0, 1.25  # predicted over observed: of all rows, and of those where the parent happened
-_LIKELIER, _ALIKE = 3.0, 0.5  # standard errors; correlation of the logarithms of two predictions
 _ABOVE = 0.05  # share of the rows in which a child is predicted above its parent
 _ODD_RATE, _NO_VALUE = 1000.0, 0.01  # events that one is worth; share of the value that all other tasks have together
 
@@ -147,25 +145,9 @@ def _evidence(logs: Logs) -> Iterator[Finding]:
 
 @once_per_object
 def given_parent(logs: Logs) -> dict[str, str]:
-    """Task → parent, of tasks whose predictions are right where the parent happened and far too high elsewhere, go
-    little along with the parent's, and times these, at a level of their own, make the events likelier.
-    """
-    feedback, predictions = logs.feedback[logs.shown], logs.predictions[logs.shown].astype(np.float64)
-    result = {}
-    for t, p in enumerate(parents_of(feedback, amounts_of(logs))):
-        events = feedback[:, t].sum()
-        if p < 0 or (feedback[:, t] > 0).sum() < FEW_EVENTS:
-            continue
-        ratio = predictions[:, t].sum() / events, predictions[feedback[:, p] > 0, t].sum() / events
-        both = np.log(np.maximum(predictions[:, [t, p]], SMALLEST))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            alike = np.corrcoef(both.T)[0, 1]  # NaN of constants; that of P(child) holds that of its parent
-        if ratio[0] > _FAR and 1 / _NEAR < ratio[1] < _NEAR and alike < _ALIKE:
-            level = predictions[:, p] @ predictions[:, t] / predictions[:, t].sum()
-            gain = both[feedback[:, t] > 0, 1] - np.log(level)
-            if gain.mean() > _LIKELIER * gain.std() / np.sqrt(len(gain)):
-                result[logs.tasks[t]] = logs.tasks[p]
-    return result
+    """Task → parent, by name, of `given_parents`."""
+    pairs = given_parents(logs.feedback[logs.shown], logs.predictions[logs.shown], amounts_of(logs))
+    return {logs.tasks[task]: logs.tasks[parent] for task, parent in pairs.items()}
 
 
 def mean_worth(logs: Logs) -> dict[str, float]:

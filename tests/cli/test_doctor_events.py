@@ -181,8 +181,8 @@ def test_files_of_one_table_are_one_log_as_before(capsys, tmp_path):
     [
         ("time=when", "map names 'when', and no table has such a column"),
         ("user=wer", "map names 'wer', and no table has such a column"),
-        ("exposure=Anzeige", "map names 'Anzeige', and no table has such a kind or column"),
-        ("exposure=Einblendun", "no table has such a kind or column; did you mean 'Einblendung'?"),
+        ("exposure=Anzeige", "map names 'Anzeige', and no table has such a kind, table or column"),
+        ("exposure=Einblendun", "no table has such a kind, table or column; did you mean 'Einblendung'?"),
     ],
 )
 def test_a_wrong_map_is_named(capsys, tmp_path, mapped, message):
@@ -220,3 +220,60 @@ def test_nested_events_and_lists_of_items_are_read(capsys, tmp_path):
         _, record = proposed(capsys, out, tmp_path / name, tmp_path / "users.csv", *mapped)
         assert record["num_requests"] == 60 and record["num_rows"] == 240
         assert list(record["positives"].values()) == [60]
+
+
+def write_apart(folder, kind=None):
+    """Showings and acts in tables of their own, with a kind in each if named; returns what was done to the items."""
+    folder.mkdir()
+    rng, seen, acts = np.random.default_rng(4), [], []
+    for page in range(80):
+        head = {"search_id": page, "user_id": f"u{page % 9}", "time": 1_772_000_000 + 900 * page}
+        items = [f"P{n}" for n in rng.permutation(30)[:5]]
+        seen += [head | {"sku": item, "rang": place + 1, "art": "IMPR"} for place, item in enumerate(items)]
+        acts += [head | {"sku": items[0], "art": "VIEW"}, head | {"sku": items[1], "art": "HIDDEN_ITEM"}]
+        acts += [head | {"sku": None, "art": "PAGE_TIME"}, head | {"sku": items[2], "art": "SCROLL_PING"}]
+    for name, lines in (("affichages", seen), ("actions", acts)):
+        frame = pl.DataFrame(lines).rename({"art": kind or "art"})
+        (frame if kind or name == "actions" else frame.drop("art")).write_parquet(folder / f"{name}.parquet")
+    return [folder / "affichages.parquet", folder / "actions.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mapped"),
+    [
+        ("event", ()),
+        (None, ("--map", "kind=art")),
+        ("art", ("--map", "exposure=IMPR")),
+        (None, ("--map", "kind=art,exposure=affichages")),
+    ],
+)
+def test_the_densest_table_is_what_was_shown_however_it_is_named(capsys, tmp_path, kind, mapped):
+    schema, record = proposed(capsys, tmp_path / "out", *write_apart(tmp_path / "shop", kind), *mapped)
+    assert (record["num_requests"], record["num_shown"]) == (80, 400)
+    assert record["positives"] == {"view": 80, "hidden_item": 80}  # neither pings nor rows without an item
+    assert schema["values"] == {"view": 1.0, "hidden_item": -1.0}
+    assert [table.get("slot") for table in schema["events"] if table.get("exposure")] == ["rang"]
+
+
+def test_where_two_readings_remain_there_is_one_question_with_a_proposal(capsys, tmp_path):
+    shown, acts = write_apart(tmp_path / "shop", "event")
+    frame = pl.read_parquet(acts)
+    pl.concat([frame, *[frame.filter(pl.col("event") == "VIEW").with_columns(pl.col("time") + n) for n in (1, 2, 3)]]
+    ).write_parquet(acts)  # fmt: skip
+    code, _, error = examined(capsys, shown, acts)
+    assert code == 2 and "what was shown, IMPR (5 rows an hour of a user) or VIEW (4)?" in error
+    assert "Say --map exposure=IMPR" in error
+
+
+def test_more_than_half_of_the_feedback_lost_is_an_error(capsys, tmp_path):
+    shown, acts = write_apart(tmp_path / "shop", "event")
+    frame = pl.read_parquet(acts)
+    frame.with_columns(pl.format("{}x", "user_id").alias("user_id")).write_parquet(acts)
+    code, _, error = examined(capsys, shown, acts)
+    assert code == 2 and "160 of 160 events of feedback (100 %) are left out" in error
+    assert "are these the exposures (affichages.parquet: IMPR)?" in error
+
+
+def test_a_kind_that_the_map_says_is_none_is_no_task(capsys, tmp_path):
+    schema, _ = proposed(capsys, tmp_path / "out", *write_apart(tmp_path / "shop", "event"), "--map", "view=none")
+    assert list(schema["values"]) == ["hidden_item"]

@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from pygrade.logs import LogContractError, Logs, encode
 from pygrade.logs.import_table import import_table
 from pygrade.logs.problems import TableProblems
 from tests.logs.shop import CANDIDATES, PAGE, shop
-from tests.logs.test_logs import assert_same, make_logs
+from tests.logs.test_logs import assert_same, assert_same_rows, make_logs
 from tests.refusals import refuses
 
 SHOP = shop(200)
@@ -57,6 +58,7 @@ def imported(table, columns=None, **options):
 
 
 CLEAN = Logs.from_table(SHOP)
+EVENTS = ("clicked", "bought")
 NO_EVENT = int((SHOWN & ~np.array(SHOP["clicked"])).sum())
 # each is the clean shop, written otherwise: the columns that are, and what is said of it
 CONVERTED = {
@@ -474,3 +476,54 @@ def test_an_expression_is_a_column_and_what_it_reads_is_none():
     assert result.column("action == 'tap'").to_pylist() == [True, False]
     with pytest.raises(ValueError, match="t has no column 'cent'; did you mean 'cents'"):
         with_expressions(table, "t", {"value": "cent / 100"})
+
+
+def renamed(**names):
+    """The shop with other names of columns."""
+    return {names.get(name, name): values for name, values in SHOP.items()}
+
+
+def test_the_only_columns_of_ids_that_fit_are_proposed():
+    """Request, item and user of names that say nothing, beside a query of the request and a title of the item."""
+    table = renamed(session_id="suche", product_id="product_uid", customer="shopper")
+    table["query"] = [f"red shoe {request % 150}" for request in per_request(range(200))]
+    table["title"] = [f"item {item % 7} of a brand" for item in table["product_uid"]]
+    logs, said = imported(table)
+    assert_same_rows(logs.arranged(CLEAN.tasks, CLEAN.features, ()), CLEAN.arranged(CLEAN.tasks, CLEAN.features, ()))
+    guesses = import_table(table).notes.guessed
+    for guess in ("request=suche", "item=product_uid", "user=shopper"):
+        assert f"{guess} (the only one left)" in guesses
+    assert said
+
+
+def test_a_column_is_never_called_an_id_and_missing_at_once():
+    table = renamed(product_id="old_id") | {"new_id": [item + 1 for item in SHOP["product_id"]]}
+    with pytest.raises(LogContractError) as caught:
+        import_table(table)
+    reasons = {column: why for name, _, why, column in caught.value.rows if name == "left out"}
+    assert reasons == {name: f"an id, by its name: is it item={name}?" for name in ("old_id", "new_id")}
+
+
+def test_none_is_none_of_every_role():
+    logs, _ = imported(SHOP, "exploration=none,scenario=none,value=none,time=none,user=none,x_hour=none,buy=none")
+    assert (logs.value, logs.timestamp, logs.scenario, logs.exploration) == (None, None, None, None)
+    assert logs.tasks == ("click",) and "hour" not in logs.features
+    assert logs.user_id.tolist() == logs.request_id.tolist()
+    refuses(ValueError, "item=none; want the column of it", import_table, SHOP, "item=none")
+    assert Logs.from_table({**SHOP, "none": SHOP["price"]}, "value=none").value.tolist() == CLEAN.value.tolist()
+
+
+def test_requests_that_a_condition_chooses_are_read():
+    """Feedback that is lost from a day on; candidates that were not shown are read with their requests."""
+    kept = [request < 120 for request in per_request(range(200))]
+    lost = {name: [v if k and s else None for v, k, s in zip(SHOP[name], kept, SHOWN, strict=True)] for name in EVENTS}
+    lost = changed(**lost)
+    refuses(ValueError, r"'clicked' .*left out: --map where=clicked is not null", import_table, lost)
+    logs, said = imported(lost, "where=clicked is not null")
+    assert_same_rows(replace(logs, scales=CLEAN.scales), CLEAN.select(slice(0, 120)))
+    assert "where=clicked is not null: 1,200 of 2,000 rows are read" in said
+    empty = [math.nan if row == 15 else value for row, value in enumerate(SHOP["pred_buy"])]
+    found = lost | {"pred_buy": empty, "hour": per_request(range(200))}
+    refuses(ValueError, "'pred_buy' .* in row 15 ", import_table, found, "where=hour >= 1 and clicked is not null")
+    refuses(ValueError, "where=hour is no condition", import_table, SHOP, "where=hour")
+    refuses(ValueError, "holds for no row", import_table, SHOP, "where=hour > 99")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from pygrade.logs import Logs  # noqa: E402
 from pygrade.logs.import_table import import_table  # noqa: E402
 from pygrade.logs.nested import unnested  # noqa: E402
 from tests.logs.shop import CANDIDATES, shop  # noqa: E402
-from tests.logs.test_logs import assert_same  # noqa: E402
+from tests.logs.test_logs import assert_same, assert_same_rows  # noqa: E402
 
 SHOP = shop(20)
 OF_ITEMS = ("product_id", "rank", "price", "pred_click", "pred_buy", "clicked", "bought")
@@ -124,3 +125,23 @@ def test_lists_of_attributes_leave_the_rows_of_candidates_as_they_are():
     found = import_table({**SHOP, "tags": [["new", "blue"]] * len(SHOP["rank"])})
     assert found.mapping.left_out["tags"] == "type list<item: string>"
     assert_same(Logs.from_imported(found), Logs.from_table(SHOP))
+
+
+def test_lists_of_events_are_a_flag_of_each_kind():
+    lines = nested()
+    for line in lines:
+        for item in line["items"]:
+            kinds = [kind for kind, column in (("click", "clicked"), ("purchase", "bought")) if item.pop(column)]
+            item["events"] = [{"name": kind, "micros": 5} for kind in kinds]
+            item["purchase"] = item.pop("pred_buy")
+    table = pa.Table.from_pylist(lines)
+    for columns in ("click=events,buy=events,p_buy=purchase", "click=events_click,buy=events_purchase,p_buy=purchase"):
+        found = import_table(table, columns)
+        assert (
+            "'events': lists of events, now a column of 0 and 1 for each kind: events_click" in found.notes.changed[1]
+        )
+        logs, clean = Logs.from_imported(found), Logs.from_table(SHOP)
+        logs = replace(logs, scales=clean.scales)
+        assert_same_rows(logs.arranged(clean.tasks, clean.features, clean.items), clean)
+    with pytest.raises(ValueError, match="none of name 'buy'; want buy=events_click or buy=events_purchase"):
+        import_table(table, "click=events,buy=events")

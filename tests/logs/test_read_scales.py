@@ -137,9 +137,8 @@ def test_a_name_says_the_scale_where_the_values_allow_it():
     imported = import_table(table, {"p_click": "click_pct"})
     scales = imported.fields["scales"]
     assert (scales["click"].kind, scales["order"].kind) == ("percent", "logit")
-    assert {"click=percent in --scale (by its name)", "order=logit in --scale (by its name)"} <= {
-        *imported.notes.guessed
-    }
+    for task, kind, name in (("click", "percent", "click_pct"), ("order", "logit", "order_logit")):
+        assert f"{task}={kind} in --scale (by the name and the values of {name!r})" in imported.notes.guessed
     np.testing.assert_allclose(imported.fields["predictions"], np.stack([click, click * bought], 1), rtol=1e-5)
     # a percentile is no percentage, and probabilities stay some under any name
     rank = np.sqrt(np.argsort(np.argsort(bought)) / len(bought))
@@ -164,3 +163,29 @@ def test_several_rankers_score_a_task_and_one_score_is_of_two_tasks():
     assert fields["scales"]["click"].y != fields["scales"]["order"].y
     rates, shown = fields["feedback"].sum(0), fields["position"] >= 0
     np.testing.assert_allclose(fields["predictions"][shown].sum(0), rates, rtol=0.35)
+
+
+def test_a_name_and_the_values_say_a_scale():
+    table, click, bought = shop()
+    joint = click * bought
+    for name, values, kind in (
+        ("kaufwahrscheinlichkeit", 100 * joint, "percent"),
+        ("order_logit", logit(joint), "logit"),
+    ):
+        found = import_table(table | {name: values}, f"p_order={name}")
+        np.testing.assert_allclose(found.fields["predictions"][:, 0], joint, rtol=1e-4)
+        assert f"order={kind} in --scale (by the name and the values of {name!r})" in found.notes.guessed
+    for name, values in (("order_prob", 400 * joint), ("bm25", 100 * joint), ("order_logit", logit(joint) + 5)):
+        with pytest.raises(ValueError, match=r"want probabilities, .*order=percent"):
+            import_table(table | {name: values}, f"p_order={name}")
+
+
+def test_a_prediction_given_its_parent_is_refused_wherever_a_table_is_read():
+    table, click, bought = shop()
+    table["pcvr"] = bought
+    message = r"'pcvr' is the probability of 'order' given 'click', .*--scale order=given:click multiplies"
+    with pytest.raises(ValueError, match=message):
+        Logs.from_table(table, "p_order=pcvr")
+    for scale, wanted in (("given:click", click * bought), ("probability", bought)):
+        logs = Logs.from_table(table, "p_order=pcvr", scale={"order": scale})
+        np.testing.assert_allclose(logs.predictions[:, 0], wanted, rtol=1e-4)

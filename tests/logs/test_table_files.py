@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet  # noqa: E402
 
 from pygrade.logs import Logs  # noqa: E402
 from pygrade.logs.table import Table  # noqa: E402
-from pygrade.logs.table_files import read_table  # noqa: E402
+from pygrade.logs.table_files import read_pages, read_table  # noqa: E402
 from tests.logs.shop import shop  # noqa: E402
 from tests.logs.test_logs import assert_same  # noqa: E402
 
@@ -143,3 +143,31 @@ def test_of_several_files_rows_and_types_are_named_by_file(tmp_path):
     assert [Table(table, where).row_name(row) for row in (1, 2)] == ["1 of a.csv", "0 of b.csv"]
     (tmp_path / "c.csv").write_text("item,at\n7,2026-03-02 10:00\n")
     refuses(ValueError, "c.csv: 'at' has type string, and int64 in a.csv; want one type", read_table, [tmp_path])
+
+
+def test_times_of_other_units_in_each_file_are_one_column(tmp_path):
+    texts = {"a": ["1772323200", "1772323201"], "b": ["1772323202000000", ""], "c": ["2026-03-01T09:00:03+09:00", "-"]}
+    for name, values in texts.items():
+        (tmp_path / f"{name}.csv").write_text("n,at\n" + "".join(f"7,{value}\n" for value in values))
+    table, where = read_table([tmp_path])
+    assert table.column("at").to_pylist() == [*range(1772323200000, 1772323203000, 1000), None, 1772323203000, None]
+    assert where.notes == ["'at': seconds in a.csv, microseconds in b.csv, dates in c.csv; now milliseconds since 1970"]
+
+
+def test_a_map_says_the_encoding_and_which_of_two_columns_of_one_name(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("prénom,p,p\ncafé,1,2\n".encode("latin-1"))
+    roles = {"encoding": "latin-1", "p_click": "p:1", "skip": "x+p:2"}
+    assert read_pages([path], stated_roles=roles)[0].to_pydict() == {"prénom": ["café"], "p:1": [1], "p:2": [2]}
+    refuses(
+        ValueError,
+        "want a name for each, or p:1 and p:2 by place, e.g. p_TASK=p:1",
+        read_pages,
+        [path],
+        "",
+        {"encoding": "latin-1"},
+    )
+    refuses(ValueError, "is no UTF-8; .*--map encoding=latin-1", read_pages, [path])
+    refuses(
+        ValueError, "encoding is 'latin1'; want one of utf-8, latin-1", read_pages, [path], "", {"encoding": "latin1"}
+    )

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pygrade.cli.run_directory import check_out, to_toml, to_words
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions, FirstLogConfig
 from pygrade.console.html import LIGHTS
+from pygrade.data.event_tables import schema_of
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.autopsy_words import autopsy_section
 from pygrade.doctor.formula_in_use import LOGGED, parse_in_use
@@ -28,11 +29,12 @@ from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.column_map import parse_map
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
+from pygrade.logs.feedback_tables import find_showing, table_name
 from pygrade.logs.import_table import import_table
 from pygrade.logs.problems import TableProblems
-from pygrade.logs.table_files import read_table
+from pygrade.logs.roles import READING
+from pygrade.logs.table_files import read_pages
 from pygrade.storage import Place, is_url, join_path, working_directory
-from pygrade.training.log_findings import given_parent
 
 
 def run(options: DoctorOptions) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def run(options: DoctorOptions) -> dict[str, Any]:
         return start(options)
     refuse(options, [field.name for field in fields(FirstLogConfig)], "--day0")
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
-    several = options.events or len(groups) > 1
+    several = options.events or (len(groups) > 1 and not _is_feedback_apart(groups, parse_map(options.map)))
 
     def examine(out: Path | None) -> dict[str, Any]:
         return examine_events(options, groups, out) if several else _examine(options, out)
@@ -52,6 +54,12 @@ def run(options: DoctorOptions) -> dict[str, Any]:
         return examine(out)
 
 
+def _is_feedback_apart(groups: Sequence[Sequence[Place]], stated_roles: Mapping[str, str]) -> bool:
+    """True if the tables are one of what was shown, with predictions, and its feedback."""
+    columns = {table_name(Path(str(group[0])).name): schema_of(group[0]).names for group in groups}
+    return len(columns) == len(groups) and bool(find_showing(columns, stated_roles))
+
+
 def _may_be_several(files: Sequence[Place]) -> bool:
     return len(files) > 1 or (not is_url(files[0]) and Path(files[0]).is_dir())
 
@@ -61,7 +69,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     in_use, boosts = parse_in_use(options.in_use)
     column = in_use if isinstance(in_use, str) and in_use != LOGGED else ""
     score = [f"production={column}"] if column and parse_map(options.map).get("production_score") != column else []
-    table, where = read_table(options.files, options.query)
+    table, where = read_pages(options.files, options.query, parse_map(options.map))
     doing(f"reading the columns of {where}")
     try:
         imported = import_table(
@@ -82,14 +90,6 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     logs = Logs.from_imported(imported, options.values, options.value_tasks)
     del table
     require("pyarrow").default_memory_pool().release_unused()
-    stated = logs.tasks if imported.own else _scales(options.scale)
-    if wrong := [(task, parent) for task, parent in given_parent(logs).items() if task not in stated]:
-        column, (task, parent) = imported.mapping.roles[f"p_{wrong[0][0]}"], wrong[0]
-        raise ValueError(
-            f"{where}: {column!r} is the probability of {task!r} given {parent!r}, by its events: right where {parent} "
-            f"happened, far too high elsewhere; --scale {task}=given:{parent} multiplies it by the prediction of "
-            f"{parent}, --scale {task}=probability takes it as it is"
-        )
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     doing("what the log can tell")
@@ -145,6 +145,8 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
     """The options that make this log again, and where the other commands find it."""
     entries = [f"{role}={column}" for role, column in record["map"].items()]
     entries += [f"skip={'+'.join(record['left_out'])}"] if record["left_out"] else []
+    stated_roles = parse_map(options.map)
+    entries += [f"{name}={stated_roles[name]}" for name in READING if name in stated_roles]
     again = replace(options, out=out, map=tuple(entries), values=record["values"])
     folder, data = (None, join_path(out, "logs")) if is_url(out) else (Path(out), "logs")
     text = to_toml(again, "doctor", folder, defaults={"data": f"logs:{data}"})
