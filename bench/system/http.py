@@ -201,7 +201,7 @@ def all_processors() -> Iterator[set[int]]:
 
 
 def measure_overload(policy: Path, requests: list[Request], seconds: float) -> dict[str, Any]:
-    """What a server of one thread answers to half as many requests again as it can serve."""
+    """Measure what a server of one thread answers to half as many requests again as it can serve."""
     with ExitStack() as stack:
         stack.enter_context(all_processors())
         own = stack.enter_context(serving(policy, "--threads", "1", "--allow-unproven", "true"))

@@ -63,7 +63,7 @@ void check_history(const Policy& policy, const ScoreSources& sources, const Requ
     check(request.items, policy.history_items(), policy.correction()->num_items(), policy.items(), "items");
 }
 
-// What one pass over most predictions tells; refuses those that their scale can't have.
+// Finds gaps and negatives, by one pass over most predictions; refuses those that their scale can't have.
 detail::Found check_predictions(const Policy& policy, const Request& request) {
   if (!request.as_logged && !policy.scales().empty()) return {policy.scales().check(request.predictions), false};
   if (!detail::any_outside(request.predictions, 0.0f)) return {false, true};
