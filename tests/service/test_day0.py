@@ -92,7 +92,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     assert record["sheet"]["estimates"]["value by position"]["possible"] and record["values"] == worth
 
     follows = tomllib.loads(config.read_text())["train"]
-    assert follows["data"] == "logs:first/served" and follows["values"] == worth
+    assert follows["data"] == "logs:served" and follows["values"] == worth
     small = replace(SMALL, trust=TrustConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
     result = fit(logs.valued(tuple(worth.values())), small, tmp_path / "next")
     assert result.propensity.source in ("shuffled pages", "all pages")

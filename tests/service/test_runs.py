@@ -211,7 +211,7 @@ def test_options_of_the_command(tmp_path):
     path = tmp_path / "pygrade.toml"
     path.write_text('[serve]\nmax_k = 5\n[serve.runs.web]\nrun = "runs/web"\nmax_k = 2\n')
     table = table_of(ServeOptions(run=tmp_path, config=path))
-    assert table["runs"] == {"web": {"run": "runs/web", "max_k": 2}} and table["max_k"] == 5
+    assert table["runs"] == {"web": {"run": str(tmp_path / "runs/web"), "max_k": 2}} and table["max_k"] == 5
     path.write_text("[serve.runs.web]\nmax_k = 2\n")
     with pytest.raises(ValueError, match=r"runs\.web lacks run"):
         table_of(ServeOptions(run=tmp_path, config=path))
