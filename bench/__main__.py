@@ -6,6 +6,7 @@
     PROG --list                        the ops by suite, a line each
     PROG compare A.json B.json         what changed by more than the noise
     PROG --device cuda                 the Triton kernels on a GPU; more options with --device cuda --help
+    PROG claims                        docs/claims.md, all claims with their results, and its badges
     PROG report                        summaries of the last runs, and from them the tables of the docs
     PROG study                         the study of every finding (study/command.py)
     PROG --suite page                  whole pages by a trained system (system/page.py); not among "all"
@@ -35,7 +36,12 @@ Plan = list[tuple[str, Callable[..., harness.Row], list[tuple[Any, ...]], int]]
 NAMES = ("serving", "pages", "rollout", "sampling", "training", "call")
 PAGE = "page"  # trains a system first, and has rows of its own
 HISTORY, HTTP = "history", "http"
-COMMANDS = {"compare": ".report.compare", "report": ".report.generate", "study": ".study.command"}
+COMMANDS = {
+    "claims": ".report.claims",
+    "compare": ".report.compare",
+    "report": ".report.generate",
+    "study": ".study.command",
+}
 PACKAGED = (".report.compare", ".gpu.timing")
 ABSENT = "not installed; all peers: pip install 'pygrade-ranking[bench]'"
 

@@ -82,8 +82,8 @@ def bench(summary: Summary) -> str:
     rows = []
     for target, figures in _judged(summary, first):
         if target.name in README_ROWS:
-            spans = [_span(summary[isa]["targets"].get(target.name), 1, " ×") for isa in summary]
-            rows.append([target.name, *_times(figures), *spans])
+            spans = [span_of(summary[isa]["targets"].get(target.name), 1, " ×") for isa in summary]
+            rows.append([target.name, *times_of(figures), *spans])
     return (
         _table(["op, worst shape", *TIMES, *(f"faster, {ISA_NAMES[isa]}" for isa in summary)], rows)
         + f"\nTimes: {ISA_NAMES[first]}, p50 with the Python call (policy + rank: the C++ library).\n"
@@ -100,13 +100,13 @@ def targets(summary: Summary) -> str:
         head += [f"{ISA_NAMES[isa]} target", "worst–best", "verdict"]
     rows = []
     for target in TARGETS:
-        cells = [target.name, *_times(summary[first]["targets"].get(target.name, {})), MEANING[target.measure]]
+        cells = [target.name, *times_of(summary[first]["targets"].get(target.name, {})), MEANING[target.measure]]
         sign = "≥" if target.measure in AT_LEAST else "≤"
         for isa in summary:
             figures = summary[isa]["targets"].get(target.name)
             met = "" if figures is None else "met" if reached(target, isa, figures["worst"]) else "**missed**"
             want = f"{sign} {target.want[isa]:g}" if isa in target.want else "–"
-            cells += [want, _span(figures, 2), met]
+            cells += [want, span_of(figures, 2), met]
         rows.append(cells)
     machine = summary[first]["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in FACTS[2:] if name in machine)
@@ -116,7 +116,7 @@ def targets(summary: Summary) -> str:
 TIMES = ("pygrade", "best library peer")
 
 
-def _times(figures: Summary) -> tuple[str, str]:
+def times_of(figures: Summary) -> tuple[str, str]:
     peer = f"{_number(figures['peer_us'])} µs ({figures['peer']})" if "peer" in figures else ""
     return f"{_number(figures['us'])} µs" if figures else "", peer
 
@@ -141,7 +141,7 @@ def _measured_on(summary: Summary) -> str:
     )
 
 
-def _span(figures: Summary | None, decimals: int, unit: str = "") -> str:
+def span_of(figures: Summary | None, decimals: int, unit: str = "") -> str:
     if figures is None:
         return ""
     ends = dict.fromkeys(f"{figures[end]:.{decimals}f}" for end in ("worst", "best"))

@@ -304,18 +304,3 @@ def test_committed_results_are_of_the_frozen_settings_and_on_the_page():
         fingerprints = {arm: known[regime, arm].fingerprint(settings) for arm in entry["arms"].split()}
         assert fingerprints and entry["hash"] == digest(fingerprints), regime
     assert str(Table(**found["tables"][1])) in (ROOT / "docs/STUDY.md").read_text(encoding="utf-8")
-
-
-def test_the_evidence_has_the_lifts_of_the_study():
-    """Each row of its first table that the study can still run."""
-    found = json.loads((ROOT / "bench/results/study.json").read_text(encoding="utf-8"))
-    rows = {tuple(row[:2]): row for row in found["tables"][0]["rows"]}
-    evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8").partition("## On worlds that share no code")[0]
-    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in evidence.splitlines() if line[:2] == "| "]
-    checked = 0
-    for world, requests, *cells in shown:
-        if row := rows.get((world, requests)):
-            static, grade, trees, gated, best = (cell.replace(" %", "") for cell in row[3:8])
-            assert cells[:3] == [static, trees, grade] and cells[3].startswith(f"**{best or gated}**")
-            checked += 1
-    assert checked == len(rows)
