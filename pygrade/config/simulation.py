@@ -99,7 +99,7 @@ class SimulateOptions(Output, SimulateConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(Output, DemoSize):
-    """The main job on a simulated marketplace: log, stage 1, stage 2, A/B test, report, ranked pages.
+    """The main job on a simulated marketplace: log, training, A/B test and its decision, report, ranked pages.
 
     A demo that was interrupted continues; a finished one is made anew.
 

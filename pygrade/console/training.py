@@ -1,8 +1,9 @@
 """The report of a training or a demo, from what is in its run directory.
 
 A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``) and ``train.json`` beside it,
-``evaluation.json`` (`training.evaluate_policy`), ``abtest.json`` (`AbTest.to_dict`), ``weights.json``
-(`record_weights`), ``pages.json``, ``summary.json``. Each makes its sections.
+``evaluation.json`` (`training.evaluate_policy`), ``abtest.json`` (`AbTest.to_dict`), ``decision.json``
+(`SimulatedTest.to_dict`), ``weights.json`` (`record_weights`), ``pages.json``, ``summary.json``. Each makes its
+sections.
 """
 
 import math
@@ -30,7 +31,7 @@ from pygrade.console.sections import (
 )
 from pygrade.console.tables import METRIC_LABELS
 from pygrade.console.weights import weight_sections
-from pygrade.metrics.texts import lift_text
+from pygrade.metrics.texts import bounds_text, lift_text
 from pygrade.serving.page_table import page_table
 from pygrade.training.heldout import FIGURES
 from pygrade.training.tracking import read_metrics
@@ -82,7 +83,10 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
     lead = verdict_lead(verdict, replay, trained.get("warnings", ()), version)
     if test:
         lead = replace(lead, cards=_test_cards(test, highlight))
+    if decision := _json(run / "decision.json"):
+        lead = replace(lead, beside=[*lead.beside, f"Simulated A/B test: {decision['sentence']}."])
     return lead, [
+        *(_decision_section(decision) if decision else []),
         *(_ab_sections(test, highlight) if test else []),
         *([replay_section(replay), prediction_section(replay)] if replay else []),
         *trust_section(trust),
@@ -101,6 +105,32 @@ def _test_cards(test: Json, highlight: str) -> list[str]:
         card(f"{highlight}: {METRIC_LABELS[metric]} over {test['baseline']}", lift, reach)
         for metric, lift in measured.items()
     ]
+
+
+def _decision_section(test: Json) -> list[Section]:
+    """The decision of a simulated test, the reading that decides after each look, and all readings at the end."""
+    looks, name, truth = test["looks"], test["control"], 100 * test["true_lift"]
+    text = (
+        f"{test['sentence'].capitalize()}. Half of the simulated users got the new ranking, the others {name}; each "
+        "request was ranked by both, so that one log gives the readings below, from few assumptions to many. The test "
+        "was read again and again, by intervals that hold at any time, and ended with the first decision. The "
+        f"simulation knows the truth: {truth:+.1f} %."
+    )
+    drawn = ""
+    if len(looks) > 1:
+        sizes = [look["requests"] for look in looks]
+        value, low, high = ([100 * look["lift"][end] for look in looks] for end in ("value", "low", "high"))
+        ends = {"truth": (sizes[-1], truth)}
+        chart = Chart(f"Lift over {name}", "lift, %", {"lift": (sizes, value)}, (low, high), {}, ends, "requests read")
+        drawn = _charts([chart])
+    rows: list[list[str | Html]] = [
+        [rung, *(bounds_text(metrics["value"][kind]) for kind in ("fixed", "anytime"))]
+        for arm in test["readings"].get("arms", {}).values()
+        for rung, metrics in arm["readings"].items()
+        if "value" in metrics
+    ]
+    shown = Table(["reading", "lift, one look", "at any time"], rows, looks[-1]["rung"] if looks else "")
+    return [Section("The decision of a simulated test", text, [shown] if rows else [], more=drawn)]
 
 
 def _ab_sections(test: Json, highlight: str) -> list[Section]:

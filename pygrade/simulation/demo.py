@@ -1,4 +1,4 @@
-"""The demo: a simulated marketplace's log → two stages of training → A/B test → report → ranked pages."""
+"""The demo: a simulated marketplace's log → training → A/B test and its decision → report → ranked pages."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import __version__
+from pygrade._typing import Ints
 from pygrade._util.files import directory_lock
 from pygrade._util.memory import peak_mib
 from pygrade._util.progress import track
@@ -23,7 +24,7 @@ from pygrade.console.run_files import find_run
 from pygrade.console.training import write_report
 from pygrade.console.weights import record_weights
 from pygrade.evaluation.arms import EXPECTED_VALUE, PRODUCTION, SERVED
-from pygrade.evaluation.verdict import stored_verdict
+from pygrade.evaluation.verdict import plain_name, stored_verdict
 from pygrade.logs import read_logs
 from pygrade.policy.alone import rank_by
 from pygrade.runs.fit import fit
@@ -31,6 +32,7 @@ from pygrade.runs.model import TrainedRanker
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulated_test import SimulatedTest, run_test
 from pygrade.training.evaluate_policy import is_new
 from pygrade.training.training_record import TrainingRecord
 
@@ -44,6 +46,7 @@ class DemoResult:
 
     summary: dict[str, Any]
     test: AbTest
+    decision: SimulatedTest
     pages: list[dict[str, Any]]  # see `Page.describe`
     report: Path
 
@@ -52,8 +55,8 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     """Run all steps in directory ``out``.
 
     Writes ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
-    ``weights.json``, ``pages.json``, ``report.html`` and, last, ``summary.json``, all atomically. With
-    ``resume`` and the same options an interrupted demo continues; otherwise it starts again. ``ValueError`` if the
+    ``decision.json``, ``weights.json``, ``pages.json``, ``report.html`` and, last, ``summary.json``, all atomically.
+    With ``resume`` and the same options an interrupted demo continues; otherwise it starts again. ``ValueError`` if the
     directory is not a demo's, or another process runs one there.
     """
     run = Path(out)
@@ -82,8 +85,12 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
 
     requests = world.requests(config.test_requests, config.seed, "test")
-    test, arms = _test_arms(world, requests, result, config.seed)
+    test, arms, ranked = _test_arms(world, requests, result, config.seed)
     write_json(run / "abtest.json", test)
+    verdict = stored_verdict(result.policy.mixture)
+    over = verdict["over"] if verdict and verdict["over"] in ranked else test.baseline
+    decision = run_test(world, requests, ranked[over], ranked[SERVED], name=plain_name(over), seed=config.seed)
+    write_json(run / "decision.json", decision)
     _record_weights(run, logs.tasks, result, requests)
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
 
@@ -97,7 +104,8 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
         "test_users": test.num_users,
         "policy_version": result.policy.version,
         "trust": result.summary["trust"],
-        "verdict": stored_verdict(result.policy.mixture),
+        "verdict": verdict,
+        "decision": {name: getattr(decision, name) for name in ("sentence", "action", "requests", "true_lift")},
         "baseline": _baseline(result),
         "resumed_from": result.summary.get("resumed_from"),
         "arms": arms,
@@ -111,13 +119,15 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     summary["wall_seconds"] = time.perf_counter() - started
     write_json(run / "summary.json", summary)
     _mark(run, config, "complete")
-    return DemoResult(summary, test, pages, report)
+    return DemoResult(summary, test, decision, pages, report)
 
 
 def _test_arms(
     world: Marketplace, requests: Requests, result: TrainedRanker, seed: int
-) -> tuple[AbTest, dict[str, Any]]:
-    """The A/B test against the strongest simple baseline, and the lifts over it and over production."""
+) -> tuple[AbTest, dict[str, Any], dict[str, Ints]]:
+    """The A/B test against the strongest simple baseline, the lifts over it and over production, and each arm's pages
+    [n, K].
+    """
     logger.info(f"baselines, and {len(requests.user_id):,} requests of users that are not in the log …")
     scores, baseline = _scores(result, requests), _baseline(result)
     with track("A/B test", total=len(scores) + 2) as bar:
@@ -129,7 +139,7 @@ def _test_arms(
         bar.advance(1, arm=f"against {baseline}")
         against_production = compare_pages(world, requests, ranked, PRODUCTION, seed=seed)
         bar.advance(1, arm=f"against {PRODUCTION}")
-    return test, _lifts(test, against_production)
+    return test, _lifts(test, against_production), ranked
 
 
 def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainedRanker, requests: Requests) -> None:
@@ -158,7 +168,7 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
         return
     for name in ("logs", "training", "policy"):
         shutil.rmtree(run / name, ignore_errors=True)
-    for name in ("abtest.json", "weights.json", "pages.json", "summary.json", "report.html"):
+    for name in ("abtest.json", "decision.json", "weights.json", "pages.json", "summary.json", "report.html"):
         (run / name).unlink(missing_ok=True)
     _mark(run, config, "running")
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from pygrade.config.simulation import DemoConfig, SimulateConfig
+from pygrade._util.serialization import to_builtins
+from pygrade.cli.commands import demo as command
+from pygrade.config.simulation import DemoConfig, DemoOptions, SimulateConfig
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.serving.ranker import BlendedRanker
@@ -50,7 +52,20 @@ def test_the_demo_writes_its_files_and_lifts(finished):
     assert summary["arms"][PRODUCTION]["expected"]["ctr"]["lift_over_production"] is None
     assert result.report.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert not [path for path in out.rglob("*partial*")]
+    decision = json.loads((out / "decision.json").read_text())
+    assert decision == to_builtins(result.decision) and decision["requests"] == 150
+    assert summary["decision"] == {name: decision[name] for name in ("sentence", "action", "requests", "true_lift")}
+    report = result.report.read_text(encoding="utf-8")
+    assert "The decision of a simulated test" in report and report.count(decision["sentence"]) >= 1
     assert BlendedRanker.load(out / "policy").version == summary["policy_version"]
+
+
+def test_the_demo_ends_with_the_decision_and_how_to_open_its_report(finished, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "demo", lambda *_: finished[1])
+    command.run(DemoOptions(out=tmp_path / "run"))
+    *_, decision, _, report = capsys.readouterr().out.splitlines()
+    assert decision.startswith(f"Simulated A/B test of the verdict: {finished[1].decision.sentence}; the truth")
+    assert report == f"report: {finished[1].report}    open it in a browser: {finished[1].report.as_uri()}"
 
 
 def test_without_grade_the_demo_has_no_arms_of_its_stages(tmp_path):
@@ -97,7 +112,12 @@ def test_an_interrupted_demo_continues_with_the_same_result(finished, tmp_path, 
     result = demo(CONFIG, tmp_path / "run")
     assert result.summary["resumed_from"] == "stage2-000002"
     assert (tmp_path / "run" / "logs" / "part-00000.parquet").stat().st_mtime_ns == stamp
-    for name in ("policy/policy.json", "abtest.json", "pages.json"):  # the JSON names its tensors by their hash
+    for name in (
+        "policy/policy.json",
+        "abtest.json",
+        "decision.json",
+        "pages.json",
+    ):  # the JSON names its tensors by their hash
         assert (tmp_path / "run" / name).read_bytes() == (out / name).read_bytes()
 
 

@@ -20,16 +20,16 @@ def run(options: DemoOptions) -> dict[str, Any]:
         for page in result.pages:
             terminal.page(page)
         test, base = result.test.to_dict(), result.test.baseline
-        sampled = {arm: outcome["lifts"] for arm, outcome in test["sampled"].items()}
         extra = f"value over {PRODUCTION}"
         expected = {
             arm: outcome["lifts"] | {extra: result.summary["arms"][arm]["expected"]["value"]["lift_over_production"]}
             for arm, outcome in test["expected"].items()
         }
-        terminal.table(f"Sampled A/B test: lift over {base}, ± 95 %", *lift_table(sampled, METRIC_LABELS), SERVED)
         columns = METRIC_LABELS | {extra: extra}
-        terminal.table(f"Closed-form A/B test: lift over {base}, ± 95 %", *lift_table(expected, columns), SERVED)
+        terminal.table(f"What all users would do: lift over {base}, ± 95 %", *lift_table(expected, columns), SERVED)
         print_verdict(result.summary["verdict"])
-        policy, summary = options.out / "policy", options.out / "summary.json"
-        terminal.text(f"report: {result.report}    policy: {policy}    summary: {summary}")
+        truth = f"the truth, which a simulation has, is {100 * result.decision.true_lift:+.1f} %"
+        terminal.text(f"Simulated A/B test of the verdict: {result.decision.sentence}; {truth}.")
+        terminal.text(f"policy: {options.out / 'policy'}    summary: {options.out / 'summary.json'}")
+        terminal.text(f"report: {result.report}    open it in a browser: {result.report.absolute().as_uri()}")
     return result.summary | {"report": str(result.report)}
