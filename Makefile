@@ -69,11 +69,19 @@ $(VENV)/peers: $(VENV)/ready
 	$(INSTALL) '.[bench]'
 	touch $@
 
-# What the demo needs, and what development needs; the second compiles nothing again.
-$(VENV)/train: EXTRA := train
-$(VENV)/ready: EXTRA := dev
-$(VENV)/train $(VENV)/ready: $(VENV)/bin/python pyproject.toml $(CORE)
-	$(BIN)/python -m pip install cmake ninja $$($(BIN)/python -c \
-	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	$(INSTALL) '.[$(EXTRA)]'
+# What development needs, and what the demo needs, which is there sooner: modules are not compiled before they are imported,
+# and packages come while the core is compiled. Whichever is second compiles nothing again.
+$(VENV)/ready: pyproject.toml $(CORE) | $(VENV)/build
+	$(INSTALL) '.[dev]'
+	touch $@
+
+$(VENV)/train: pyproject.toml $(CORE) | $(VENV)/build
+	$(LIST) 'd["project"]["dependencies"] + d["project"]["optional-dependencies"]["train"]' >$@.txt
+	$(BIN)/python -m pip install --no-compile -r $@.txt & $(INSTALL) . --no-deps && wait $$!
+	touch $@
+
+LIST := $(BIN)/python -c 'import sys, tomllib; d = tomllib.load(open("pyproject.toml", "rb")); print(*eval(sys.argv[1]), sep="\n")'
+$(VENV)/build: $(VENV)/bin/python pyproject.toml
+	$(LIST) '["cmake", "ninja", *d["build-system"]["requires"]]' >$@.txt
+	$(BIN)/python -m pip install --no-compile -r $@.txt
 	touch $@

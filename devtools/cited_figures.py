@@ -22,7 +22,7 @@ _CHECK = ("version", "store", "requests", "equal_pages", "candidates", "latency/
 _NEW = "stages/evaluate/users/new"
 CITED = {  # name → paths of what is kept
     "demo": (
-        *(*_RUN, "test_requests", "verdict/sentence"),
+        *(*_RUN, "test_requests", "verdict/sentence", "decision/sentence", "decision/true_lift"),
         *(f"arms/{arm}/expected/value/lift_over_baseline" for arm in ("served", "GRADE")),
     ),
     "demo_idle": (*_RUN, "seconds/training"),  # the times of a run on an idle machine

@@ -183,7 +183,8 @@ def test_the_figures_of_single_runs_are_those_of_the_runs():
     assert {name: tuple(figures) for name, figures in kept.items()} == CITED
     text = {page: " ".join((DOCS / page).read_text("utf-8").split()) for page in ("evidence.md", "guides/pipeline.md")}
     demo, pipeline = kept["demo"], kept["pipeline"]
-    assert demo["verdict/sentence"] in text["evidence.md"]
+    decision = f"*{demo['decision/sentence']}*; the truth is {100 * demo['decision/true_lift']:+.1f} %"
+    assert demo["verdict/sentence"] in text["evidence.md"] and decision in text["evidence.md"]
     for arm, words in (("served", "The truth is"), ("GRADE", "GRADE alone earns")):
         assert f"{words} {percent(demo[f'arms/{arm}/expected/value/lift_over_baseline'])}" in text["evidence.md"]
     auc, ece, before = (pipeline[f"stages/logs/predictions/click/{name}"] for name in ("auc", "ece", "ece_before"))

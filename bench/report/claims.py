@@ -75,7 +75,9 @@ def digest(source: Any) -> str:
 
 
 def dates_of(sources: Mapping[str, Any], page: str, root: Path = ROOT) -> Dates:
-    """Date and commit of each source: as on the page if its content is the same, else of its last change."""
+    """Date and commit of each source: as on the page if its content is the same, else of its last change; + beside
+    the commit: changed since.
+    """
     known = {(name, content): (date, commit) for name, date, commit, content in _DATED.findall(page)}
     return {name: known.get((name, digest(source))) or _dated(name, source, root) for name, source in sources.items()}
 
@@ -89,7 +91,8 @@ def _dated(name: str, source: Any, root: Path) -> tuple[str, str]:
         log = [*git, "log", "-1", "--format=%cs %h", "--abbrev=8", *words, "--", path]
         if found := subprocess.run(log, capture_output=True, text=True).stdout.split():
             return found[0], found[1]
-    return datetime.date.today().isoformat(), "uncommitted"
+    head = subprocess.run([*git, "rev-parse", "--short=8", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return datetime.date.today().isoformat(), f"{head or 'unknown'}+"
 
 
 class Figures:
