@@ -2,6 +2,7 @@
 
 claims.md beside this file is the page with ``{name(argument; …)}`` in place of each figure: a method of `Figures`,
 which reads it from a source, that is a file of bench/results, or ``figures:NAME``, a run that docs/figures.json keeps.
+A line that begins with ``{?SOURCE}`` is left out where there is no such source.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pygrade._util.html_table import escape
 from pygrade._util.serialization import write_text
 from pygrade.metrics.texts import lift_text
 from ..study.foreign.report import claimed, mean, targets, total
+from ..study.stats import over_worlds
 from .generate import ISA_NAMES, README_ROWS, ROOT, span_of, times_of
 from .targets import CORE, PEER, TARGETS, Target, reached
 
@@ -63,7 +65,8 @@ def page_text(sources: Mapping[str, Any], dates: Dates) -> str:
         words = [word.strip() for word in match[2].split(";")] if match[2] else []
         return str(getattr(figures, match[1])(*words))
 
-    text = _FIGURE.sub(written, TEMPLATE.read_text(encoding="utf-8"))
+    lines = [re.match(r"(?:\{\?(.+?)\})?(.*)", line) for line in TEMPLATE.read_text(encoding="utf-8").splitlines()]
+    text = _FIGURE.sub(written, "".join(f"{line[2]}\n" for line in lines if line and (line[1] or _STUDY) in sources))
     if bare := sorted(sources.keys() - figures.cited):
         raise ValueError(f"{', '.join(bare)} stands behind no claim; want a row in {TEMPLATE.name}")
     listed = "; ".join(f"{name} {' '.join(dates[name])} {digest(source)}" for name, source in sources.items())
@@ -138,6 +141,10 @@ class Figures:
 
     def bounds(self, name: str, path: str) -> str:
         return _bounds(self._of(name, path))
+
+    def over(self, name: str, path: str, key: str) -> str:
+        """The mean over repetitions, and half of its 95 % t-interval."""
+        return lift_text(over_worlds([entry[key] for entry in self._of(name, path)]), scale=1.0)
 
     def real(self, arm: str, days: str) -> str:
         """A lift on lists of so many days of the real log."""
@@ -297,12 +304,16 @@ def badges(sources: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     worlds = [row[3] for row in targets([row for row in sources[_WORLDS] if row["requests"] != 2_000])]
     met = [*(text.endswith("met") for text in (*study, *worlds)), *(ok for *_, ok in judged(sources))]
     value = next(entry for entry in sources[_REAL]["lists"] if entry["days"] == 3)["lifts"]["served by default"][0]
-    return {
+    found = {
         "badge-nulls.svg": ("nulls called better", f"{total(nulls, 'better')} of {total(nulls, 'logs')}"),
         "badge-real-log.svg": ("KuaiRand-Pure, 3-day lists", f"{value:+.2f} %"),
         "badge-speed.svg": ("slowest op against its best peer", f"{slowest(sources)[0]:.1f} ×"),
         "badge-missed.svg": ("targets missed", f"{met.count(False)} of {len(met)}"),
     }
+    if ran := sources.get("coverage.json"):
+        shares = (f"{ran[language]['percent']:.0f} %" for language in ("python", "cpp"))
+        found["badge-coverage.svg"] = ("lines run by tests, Python and C++", ", ".join(shares))
+    return found
 
 
 def badge(label: str, value: str) -> str:
