@@ -137,8 +137,7 @@ fit(tiny_logs(80), SMALL, Path(sys.argv[1]), on_step=on_step)
 
 
 @pytest.mark.parametrize(
-    ("stage", "step"),
-    [("stage1", 1), ("stage1", 12), ("stage2", 5), ("stage2", 11), ("stage2", 12)],
+    ("stage", "step"), [("stage1", 1), ("stage1", 12), ("stage2", 5), ("stage2", 11), ("stage2", 12)]
 )
 def test_killed_and_resumed_run_ends_with_the_same_policy(straight, tmp_path, stage: str, step: int) -> None:
     """SIGKILL in stage 1, between the stages (its last step), in stage 2, at a checkpoint, and after the last step."""
