@@ -4,6 +4,7 @@ Triton kernels run in its interpreter, with ``--device cuda`` on a GPU, with ``-
 executed on the CPU (`devtools.ptx`), whose findings fail a test.
 """
 
+import gc
 import itertools
 import logging
 import os
@@ -38,6 +39,11 @@ def pytest_configure(config):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch's deterministic mode asks for
         if not torch.cuda.is_available():
             raise pytest.UsageError("--device is cuda, and torch sees no GPU")
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what was imported lives on: no full collection has to walk over it
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +136,14 @@ def pytest_terminal_summary(terminalreporter):
                 totals[name] = totals.get(name, 0) + value
     for name, value in sorted(totals.items()):
         terminalreporter.write_line(f"{name}: {value:,} values")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """A finished pipeline, the log beside it. Do not write into it."""
+    from tests.pipeline.world import trained
+
+    return trained(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
