@@ -182,7 +182,7 @@ class SegmentScan:
 
 
 class _Expectation:
-    """What a and b make of predictions p [S] with feedback y [S]."""
+    """Expected feedback p · a · b of predictions p [S], fitted to feedback y [S]."""
 
     def __init__(self, y: Floats, p: Floats, slot: Ints) -> None:
         self.y, self._p, self._slot, self._known = y, p, slot, y.sum() > 0 and p.sum() > 0
