@@ -4,7 +4,6 @@ Triton kernels run in its interpreter, with ``--device cuda`` on a GPU, with ``-
 executed on the CPU (`devtools.ptx`), whose findings fail a test.
 """
 
-import gc
 import itertools
 import logging
 import os
@@ -39,11 +38,6 @@ def pytest_configure(config):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch's deterministic mode asks for
         if not torch.cuda.is_available():
             raise pytest.UsageError("--device is cuda, and torch sees no GPU")
-
-
-def pytest_collection_finish():
-    gc.collect()
-    gc.freeze()  # what was imported lives on: no full collection has to walk over it
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def result(capsys, *arguments):
 
 
 BASE_INSTALL = """
-import contextlib, importlib.abc, io, json, sys
+import importlib.abc, sys
 
 class Extras(importlib.abc.MetaPathFinder):  # the packages of the extras, as if they were not there
     names = sys.argv[1].split(",")
@@ -57,36 +57,33 @@ class Extras(importlib.abc.MetaPathFinder):  # the packages of the extras, as if
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Extras())
+import pygrade
 from pygrade.cli.main import main
-for line in sys.argv[2:]:
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
-        code = main(line.split())
-    print(json.dumps([code, out.getvalue()]))
+sys.exit(main(sys.argv[2:]))
 """
 MODULES = {"faiss-cpu": "faiss", "mlflow-skinny": "mlflow", "scikit-learn": "sklearn"}
 
 
-def base_install(*lines):
-    """Exit code and output of each line of arguments, in one process."""
+def base_install(*arguments):
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
     packages = {re.split(r"[^\w-]", line)[0] for part in project["optional-dependencies"].values() for line in part}
     extras = {MODULES.get(name, name) for name in packages} - {"pygrade", "cmake", "clang-format", "mpmath"}
-    code = [sys.executable, "-c", BASE_INSTALL, ",".join(sorted(extras)), *lines]
-    run = subprocess.run(code, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in run.stdout.splitlines()]
+    code = [sys.executable, "-c", BASE_INSTALL, ",".join(sorted(extras)), *arguments]
+    return subprocess.run(code, capture_output=True, text=True)
 
 
 def test_the_verbose_version_works_on_a_base_install_and_other_commands_say_what_they_need(tmp_path):
-    words = "--version --verbose"
-    text, printed, fast, plan = base_install(
-        words, f"{words} --json", "docs --fast", f"test plan --data logs:{tmp_path}"
-    )
-    assert text[0] == printed[0] == 0 and "instruction" in text[1]
-    record = json.loads(printed[1])
+    for flags in ([], ["--json"]):
+        run = base_install("--version", "--verbose", *flags)
+        assert run.returncode == 0, run.stderr
+        assert "instruction" in run.stdout
+    record = json.loads(run.stdout)
     assert record["backends"]["cpu"] == "works" and record["packages"]["torch"]
     assert record["cpu"]["instruction_set"] in record["cpu"]["instruction_sets_available"]
-    assert fast[0] == 2 and "--fast" in fast[1]
-    assert plan[0] == 2 and "pip install 'pygrade-ranking[train]'" in plan[1]
+    run = base_install("docs", "--fast")
+    assert run.returncode == 2 and "--fast" in run.stderr
+    run = base_install("test", "plan", "--data", f"logs:{tmp_path}")
+    assert run.returncode == 2 and "pip install 'pygrade-ranking[train]'" in run.stderr
 
 
 def test_train_judges_on_the_held_out_requests(capsys, workplace):
