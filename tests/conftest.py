@@ -132,6 +132,14 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{name}: {value:,} values")
 
 
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """A finished pipeline, the log beside it. Do not write into it."""
+    from tests.pipeline.world import trained
+
+    return trained(tmp_path_factory.mktemp("trained"))
+
+
 @pytest.fixture
 def slots_alone(monkeypatch):
     """The rule of the slots without what the events above a row tell, which has tests of its own."""

@@ -59,11 +59,7 @@ def test_a_notebook_runs(path, tmp_path):
         "nbclient.NotebookClient(notebook, timeout=300, kernel_name='python3').execute()\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code, path.name],
-        cwd=tmp_path / "notebooks",
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, "-c", code, path.name], cwd=tmp_path / "notebooks", capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr[-3000:]
 

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import correct
 from pygrade.logs import Logs
-from pygrade.logs.history import History
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.policy.spec import fusion_formula
@@ -24,7 +22,7 @@ from pygrade.training.data import TrainingData
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
-from .learners import Array, Options, fit_trees, learn, ranking
+from .learners import Array, Options, fit_trees, ranking
 from .trial import PRODUCTION, ArmRanking, Trial
 
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")
@@ -90,26 +88,24 @@ def _boosted(trial: Trial, options: Options) -> ArmRanking:
 def _corrected(trial: Trial, options: Options) -> ArmRanking:
     """Expected value of corrected predictions; where the gate licenses none, of the predictions as they are. history:
     with the columns of the log's history, live or frozen at its end."""
-    logs, later, history = _logs(trial, options)
-    _, licensed = learn(logs, trial.data.propensity, history)
-    figures = {"licensed": float(licensed is not None)}
-    if history is not None:
-        figures["history"] = float(licensed is not None and licensed.reads_history)
-    p = later.predictions if licensed is None else correct(licensed.correction, later)
-    return ArmRanking(p.reshape(trial.requests.p_hat.shape) @ trial.values, figures=figures)
+    later = _logs(trial, options)[1]
+    found = trial.with_history if "history" in options else trial.on_top
+    figures = {"licensed": float(found.licensed is not None)}
+    if found.history is not None:
+        figures["history"] = float(found.licensed is not None and found.licensed.reads_history)
+    return ArmRanking(found.correct(later).reshape(trial.requests.p_hat.shape) @ trial.values, figures=figures)
 
 
-def _logs(trial: Trial, options: Options) -> tuple[Logs, Logs, History | None]:
-    """The log with the values of events that count, that of the test requests, and the history whose columns they
-    have."""
+def _logs(trial: Trial, options: Options) -> tuple[Logs, Logs]:
+    """The log with the values of events that count, and that of the test requests."""
     how = options.get("history")
     logs, later = trial.remember(how == "frozen") if how else (trial.logs, trial.later)
-    return logs.valued(trial.config({}).reward.task_values), later, trial.history if how else None
+    return logs.valued(trial.config({}).reward.task_values), later
 
 
 def _trees(trial: Trial, options: Options) -> ArmRanking:
     """A form of `bench.study.learners.ranking`."""
-    logs, later, _ = _logs(trial, options)
+    logs, later = _logs(trial, options)
     later = later.valued(logs.task_values)
     scores = ranking(options["form"], logs, later, options, trial.data.propensity)
     return ArmRanking(scores.reshape(trial.requests.p_hat.shape[:2]))

@@ -91,6 +91,12 @@ class Trial:
         return OnTop(self.logs.valued(self.config({}).reward.task_values), self.data.propensity)
 
     @cached_property
+    def with_history(self) -> OnTop:
+        """The log with the columns of its history, and its correction."""
+        logs = self.remember()[0].valued(self.config({}).reward.task_values)
+        return OnTop(logs, self.data.propensity, self.history)
+
+    @cached_property
     def history(self) -> History:
         """The history of the log, in a world with a clock."""
         if not self.world.timeline:

@@ -116,8 +116,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     )
     out: Place = option("", "directory to write", unless="check")
     store: str | None = option(
-        None,
-        "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; none: in --out. Of --check: empty",
+        None, "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; none: in --out. Of --check: empty"
     )
     check: Place | None = option(None, "directory of a pipeline, whose pages are checked; nothing is trained")
     check_requests: int = option(200, "requests of --check, evenly over those that judged the policy", ge=1)

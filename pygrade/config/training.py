@@ -143,8 +143,7 @@ class CorrectionConfig(Options):
         True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"
     )
     trees: bool = option(
-        False,
-        "trees on top of it (LightGBM), where whole pages are better by them, held out and on later requests",
+        False, "trees on top of it (LightGBM), where whole pages are better by them, held out and on later requests"
     )
     policy: bool = option(True, "GRADE learns from corrected predictions where they are licensed")
     prior: str = option("", "directory of a policy of another market, whose correction is a start")
@@ -242,8 +241,7 @@ class OnlineConfig(Options):
         0.5, "of the requests with drawn weights: they judge and are never learned from", ge=0, le=1
     )
     correction: bool = option(
-        False,
-        "Learn the correction of the predictions anew, too, each time that there are min_requests new requests.",
+        False, "Learn the correction of the predictions anew, too, each time that there are min_requests new requests."
     )
     seed: int = option(0, "of the batches and the draws")
     engine: Engine = option(

@@ -139,12 +139,7 @@ def ancestor(parents: tuple[int, ...], t: int) -> int:
 
 
 def fit_pages(
-    logs: Logs,
-    corrected: Floats32,
-    parents: tuple[int, ...],
-    curve: Floats,
-    fold: Array,
-    cluster: Array,
+    logs: Logs, corrected: Floats32, parents: tuple[int, ...], curve: Floats, fold: Array, cluster: Array
 ) -> FittedPages | None:
     """Page terms over corrected, cross-fitted predictions [M, T]; None if no root task has value.
 

@@ -273,11 +273,7 @@ def _row_groups(frames: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
 
 def _write_table(path: Path, spill: Spill, key: list[str]) -> None:
     """Each id once, in order of ids."""
-    polars, order, rest = (
-        require("polars"),
-        [*key, *([SINCE] if SINCE in spill.schema else [])],
-        list[Any](),
-    )
+    polars, order, rest = (require("polars"), [*key, *([SINCE] if SINCE in spill.schema else [])], list[Any]())
     with _parquet_file(path) as write:
         for frame in spill.frames(order, key[-1]):
             rest.append(frame.unique(key, keep="first", maintain_order=True).drop(SINCE, strict=False))

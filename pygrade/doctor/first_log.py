@@ -21,10 +21,7 @@ _Z = 1.96
 
 
 def plan_first_log(
-    k: int,
-    requests_a_day: float | None = None,
-    rates: Mapping[str, float] | None = None,
-    shuffle: float | None = None,
+    k: int, requests_a_day: float | None = None, rates: Mapping[str, float] | None = None, shuffle: float | None = None
 ) -> dict[str, Any]:
     """The plan for pages of k items: shares to shuffle and to log with all candidates, and by share what it takes.
 

@@ -120,7 +120,7 @@ class SegmentScan:
         everywhere = np.ones(len(y), bool)
         near = self._screen(y, p, 2.0, everywhere)
         seeds = [self._side(g, p, everywhere) for g in np.argsort(-near)[:_SEEDS] if near[g] > -math.inf]
-        best, most = None, 0.0
+        fit, best, most = _Expectation(y, p, self._slot), None, 0.0
         for name, among in [("", everywhere), *seeds]:
             screened = self._screen(y, p, z, among)
             for g in np.argsort(-screened)[:_TRIED]:
@@ -128,7 +128,7 @@ class SegmentScan:
                     break
                 for other in (False, True) if name else (False,):
                     part, rows = self._side(g, p, among, other)
-                    factor = self.factor(y, p, rows, z)
+                    factor = self._factor(fit, rows, z)
                     if (excess := float(_excess(factor.low, factor.high))) > most:
                         best, most = (f"{name} and {part}" if name else part, rows, factor), excess
         return best
@@ -142,7 +142,10 @@ class SegmentScan:
 
     def factor(self, y: Floats, p: Floats, inside: Bools, z: float) -> Interval:
         """f of rows [S] for feedback y and predictions p [S]; bounds z deviations away."""
-        e, phi = _expect(y, p, self._slot, inside)
+        return self._factor(_Expectation(y, p, self._slot), inside, z)
+
+    def _factor(self, fit: "_Expectation", inside: Bools, z: float) -> Interval:
+        y, (e, phi) = fit.y, fit.beside(inside)
         sums = [np.array([x[inside].sum(), x[~inside].sum()]) for x in (y, e)]
         if not (phi > 0 and (sums[1] > 0).all()):
             return UNKNOWN
@@ -165,37 +168,46 @@ class SegmentScan:
 
     def _screen(self, y: Floats, p: Floats, z: float, some: Bools) -> Floats:
         """[G] excess of each segment's factor among some rows at its least variance; -inf: too few events."""
-        e, phi = _expect(y[some], p[some], self._slot[some], None)
+        e, phi = _Expectation(y[some], p[some], self._slot[some]).beside(None)
         if not phi > 0:
             return np.full(len(self.segments), -np.inf)
-        pair = np.stack([y[some], e], 1).astype(np.float32)
-        inside = (pair.T @ (self._member if some.all() else self._member[some])).astype(np.float64)
-        outside = np.maximum(pair.sum(0, dtype=np.float64)[:, None] - inside, 0.0)
+        pair = np.zeros((2, len(y)), np.float32)  # 0 elsewhere, which is less to move than the members of some rows
+        pair[:, some] = y[some], e
+        inside = (pair @ self._member).astype(np.float64)
+        outside = np.maximum(pair.sum(1, dtype=np.float64)[:, None] - inside, 0.0)
         sides = np.stack([inside, outside]) + 0.5 * phi  # [2, y and e, G]
         rate, variance = sides[:, 0] / sides[:, 1], (phi / sides[:, 0]).sum(0)
         excess = _excess(*_bounds(rate[0] / rate[1], variance, z, sides[0, 0] <= sides[1, 0]))
         return np.where(np.minimum(inside[1], outside[1]) >= _LEAST * phi, excess, -np.inf)
 
 
-def _expect(y: Floats, p: Floats, slot: Ints, inside: Bools | None) -> tuple[Floats, float]:
-    """p · a · b, fitted beside f of rows inside (None: there are none), and φ; 0: there is nothing to fit."""
-    if not (y.sum() > 0 and p.sum() > 0):
-        return p, 0.0
-    side = np.zeros(len(y), np.int64) if inside is None else (~inside).astype(np.int64)
-    level = p * (y.sum() / p.sum())
-    drawn = _SHRINK * float(np.square(y - level).sum() / level.sum())  # in the unit of an amount
-    bins = int(np.clip((y > 0).sum() / _BIN_EVENTS, 1, _BINS))
-    place = np.searchsorted(np.unique(np.quantile(p, np.arange(1, bins) / bins)), p, side="right")
-    cell, shape = (slot * _BINS + place) * 2 + side, (_SLOTS, _BINS, 2)
-    logged, base = (np.bincount(cell, x, math.prod(shape)).reshape(shape) for x in (y, level))
-    a, b, f = np.ones((_SLOTS, 1, 1)), np.ones((1, _BINS, 1)), np.ones((1, 1, 2))
-    for _ in range(_ROUNDS):
-        f = logged.sum((0, 1), keepdims=True) / np.maximum((base * a * b).sum((0, 1), keepdims=True), 1e-300)
-        a = (logged.sum((1, 2), keepdims=True) + drawn) / ((base * b * f).sum((1, 2), keepdims=True) + drawn)
-        b = (logged.sum((0, 2), keepdims=True) + drawn) / ((base * a * f).sum((0, 2), keepdims=True) + drawn)
-    e = level * a[slot, 0, 0] * b[0, place, 0]
-    mean = e * f[0, 0, side]
-    return e, float(np.square(y - mean).sum() / max(float(mean.sum()), 1e-300))
+class _Expectation:
+    """Expected feedback p · a · b of predictions p [S], fitted to feedback y [S]."""
+
+    def __init__(self, y: Floats, p: Floats, slot: Ints) -> None:
+        self.y, self._p, self._slot, self._known = y, p, slot, y.sum() > 0 and p.sum() > 0
+        if self._known:
+            self._level = p * (y.sum() / p.sum())
+            bins = int(np.clip((y > 0).sum() / _BIN_EVENTS, 1, _BINS))
+            self._place = np.searchsorted(np.unique(np.quantile(p, np.arange(1, bins) / bins)), p, side="right")
+
+    def beside(self, inside: Bools | None) -> tuple[Floats, float]:
+        """p · a · b, fitted beside f of rows inside (None: there are none), and φ; 0: there is nothing to fit."""
+        if not self._known:
+            return self._p, 0.0
+        y, level, slot, place = self.y, self._level, self._slot, self._place
+        side = np.zeros(len(y), np.int64) if inside is None else (~inside).astype(np.int64)
+        drawn = _SHRINK * float(np.square(y - level).sum() / level.sum())  # in the unit of an amount
+        cell, shape = (slot * _BINS + place) * 2 + side, (_SLOTS, _BINS, 2)
+        logged, base = (np.bincount(cell, x, math.prod(shape)).reshape(shape) for x in (y, level))
+        a, b, f = np.ones((_SLOTS, 1, 1)), np.ones((1, _BINS, 1)), np.ones((1, 1, 2))
+        for _ in range(_ROUNDS):
+            f = logged.sum((0, 1), keepdims=True) / np.maximum((base * a * b).sum((0, 1), keepdims=True), 1e-300)
+            a = (logged.sum((1, 2), keepdims=True) + drawn) / ((base * b * f).sum((1, 2), keepdims=True) + drawn)
+            b = (logged.sum((0, 2), keepdims=True) + drawn) / ((base * a * f).sum((0, 2), keepdims=True) + drawn)
+        e = level * a[slot, 0, 0] * b[0, place, 0]
+        mean = e * f[0, 0, side]
+        return e, float(np.square(y - mean).sum() / max(float(mean.sum()), 1e-300))
 
 
 def _bounds(value: Floats | float, variance: Floats | float, z: float, few: Array) -> tuple[Floats, Floats]:

@@ -58,11 +58,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
         "expected_value_over_order": worth,
         "worth": mean_worth(logs),
         "trainable": not any(finding.keeps == "training" for finding in findings),
-        "sentences": [
-            *map(str, findings),
-            *faults,
-            *_sentences(logs, size),
-        ],
+        "sentences": [*map(str, findings), *faults, *_sentences(logs, size)],
     }
 
 

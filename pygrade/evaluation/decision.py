@@ -5,16 +5,7 @@ from typing import Any, Literal, NamedTuple
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.abtest import PLANNED_UNITS
 from pygrade.evaluation.plan_readings import Competition, items_compete
-from pygrade.evaluation.readings import (
-    DIFFER,
-    ITEMS,
-    PREDICTED,
-    VALUE,
-    Returns,
-    TestReadings,
-    read_pages,
-    read_returns,
-)
+from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, VALUE, Returns, TestReadings, read_pages, read_returns
 from pygrade.logs import Logs
 from pygrade.metrics.texts import count_text, span_text
 

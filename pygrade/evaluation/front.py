@@ -300,10 +300,7 @@ def _lift(new: Array, old: Array) -> Array:
 
 
 def front(
-    judge: RankingEvaluator,
-    tasks: Sequence[str],
-    expected_value: Array,
-    settings: Sequence[Mapping[str, float]] = (),
+    judge: RankingEvaluator, tasks: Sequence[str], expected_value: Array, settings: Sequence[Mapping[str, float]] = ()
 ) -> Front:
     """The front of the policy between these tasks; expected_value [M]: scores; settings: values by task to judge beside
     it.

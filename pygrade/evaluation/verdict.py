@@ -286,11 +286,7 @@ class _TestPlan(NamedTuple):
 
 
 def _test_plan(
-    lift: Interval | None,
-    logs: Logs,
-    requests: int | None,
-    slots: tuple[Array, Array] | None,
-    exposure: Array | None,
+    lift: Interval | None, logs: Logs, requests: int | None, slots: tuple[Array, Array] | None, exposure: Array | None
 ) -> _TestPlan | None:
     """The plan of a test that finds the lift in value; None: no test of this log's size can be planned."""
     if lift is None or not lift.value > 0:

@@ -159,11 +159,7 @@ def with_whole_ids(frame: Any) -> Any:
 
 
 def check_request(
-    user_id: int,
-    context: Mapping[str, float | str | None],
-    timestamp: int,
-    scenario: str | None,
-    request_id: int,
+    user_id: int, context: Mapping[str, float | str | None], timestamp: int, scenario: str | None, request_id: int
 ) -> dict[str, float | str | None]:
     """The context as the core takes it, and checks it. ValueError if a number is no int64 or the scenario no text."""
     for name, number in (("user_id", user_id), ("timestamp", timestamp), ("request_id", request_id)):

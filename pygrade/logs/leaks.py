@@ -85,14 +85,7 @@ def are_times(values: Floats) -> bool:
 
 
 # ---- prices ----------------------------------------------------------------------------------------------------------
-def price_leak(
-    price: Floats,
-    feedback: Array,
-    tasks: Sequence[str],
-    shown: Bools,
-    item: Ints,
-    time: Ints,
-) -> str:
+def price_leak(price: Floats, feedback: Array, tasks: Sequence[str], shown: Bools, item: Ints, time: Ints) -> str:
     """The reason why prices [M] are none, or follow the feedback; empty if they are sound.
 
     feedback [M, T]; item [M] numbers; time [M], or the order of the rows. A price is 0 in almost all rows; or it tells
@@ -237,13 +230,7 @@ def _contrariness(sides: Floats) -> tuple[float, float]:
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------
-def ordered_pages(
-    scores: Array,
-    tasks: Sequence[str],
-    position: NDArray[np.int32],
-    offsets: Ints,
-    pages: Bools,
-) -> str:
+def ordered_pages(scores: Array, tasks: Sequence[str], position: NDArray[np.int32], offsets: Ints, pages: Bools) -> str:
     """The first of the scores [M, T] by which pages [R] that should be shuffled are ordered after all; empty if none.
 
     The correlation of slots with the scores' ranks within pages; of n items in random order its standard error is

@@ -199,11 +199,7 @@ def numbers_of(cluster: Array) -> Array:
 
 
 def bootstrap(
-    columns: Sequence[Array],
-    signs: Sequence[float],
-    cluster: Array,
-    confidence: float = 0.95,
-    replicates: int = 1000,
+    columns: Sequence[Array], signs: Sequence[float], cluster: Array, confidence: float = 0.95, replicates: int = 1000
 ) -> Interval:
     """Σ_i signs_i · (Σ numerator_i / Σ denominator_i) of [n] rows, with an interval from a bootstrap over clusters.
 

@@ -17,14 +17,4 @@ from pygrade.mtl.model import MtlModel, load, predict, save
 from pygrade.mtl.timeline import TimeCounts, Timeline, count_times
 from pygrade.mtl.training import fit_stream
 
-__all__ = [
-    "Columns",
-    "MtlModel",
-    "TimeCounts",
-    "Timeline",
-    "count_times",
-    "fit_stream",
-    "load",
-    "predict",
-    "save",
-]
+__all__ = ["Columns", "MtlModel", "TimeCounts", "Timeline", "count_times", "fit_stream", "load", "predict", "save"]

@@ -63,12 +63,7 @@ def check(batch: Batch, columns: Columns, tasks: tuple[str, ...]) -> None:
 
 
 def stats_of_parts(
-    batches: Batches,
-    tasks: tuple[str, ...],
-    timeline: Timeline,
-    config: MtlConfig,
-    columns: Columns,
-    group: Group,
+    batches: Batches, tasks: tuple[str, ...], timeline: Timeline, config: MtlConfig, columns: Columns, group: Group
 ) -> dict[str, ColumnStats]:
     """Stats of the labeled rows of each part, of all ranks, in one pass that checks every row.
 

@@ -64,13 +64,7 @@ class MtlModel:
         return _core.MultiTaskModel(*self.files())
 
 
-def predict(
-    model: MtlModel,
-    dense: Floats32,
-    ids: Ints,
-    calibrated: bool = True,
-    num_threads: int = 1,
-) -> Floats32:
+def predict(model: MtlModel, dense: Floats32, ids: Ints, calibrated: bool = True, num_threads: int = 1) -> Floats32:
     """Probability of each kind of feedback, [n, T] float32 in [1e-6, 1]; dense[n, D], ids[n, F] as in `fit_stream`.
 
     A row's predictions have the same bits whatever other rows are in the call, on every machine and with any number of

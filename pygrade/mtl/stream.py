@@ -27,13 +27,7 @@ class Window:
     """The labeled rows with start ≤ time < stop. Up to ``memory_rows`` of them are kept, more are read each time."""
 
     def __init__(
-        self,
-        batches: Batches,
-        columns: Columns,
-        span: tuple[int, int],
-        rows: int,
-        memory_rows: int,
-        tasks: int,
+        self, batches: Batches, columns: Columns, span: tuple[int, int], rows: int, memory_rows: int, tasks: int
     ) -> None:
         self.batches, self.columns = batches, columns
         self.span, self.rows, self.memory_rows = span, rows, memory_rows

@@ -214,12 +214,7 @@ def _free_version(store: Store) -> str:
 
 
 def _online(
-    log: EventLog,
-    models: Models,
-    store: Store,
-    chosen: list[FeatureBatch],
-    offline: list[Offline],
-    config: CheckConfig,
+    log: EventLog, models: Models, store: Store, chosen: list[FeatureBatch], offline: list[Offline], config: CheckConfig
 ) -> list[tuple[ServedPage, FeatureBatch]]:
     """Each request's page, and the features of the offline candidates."""
     first, served = int(chosen[0].timestamp[0]), []

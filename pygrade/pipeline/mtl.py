@@ -114,12 +114,7 @@ def train_mtl(group: Group, job: MtlJob) -> MtlModel:
 
 
 def fit_mtl(
-    features: FeatureSet,
-    log: EventLog,
-    timeline: Timeline,
-    config: PipelineConfig,
-    out: Path,
-    workers: Workers = LOCAL,
+    features: FeatureSet, log: EventLog, timeline: Timeline, config: PipelineConfig, out: Path, workers: Workers = LOCAL
 ) -> dict[str, Any]:
     """Trains, calibrates and saves the multi-task model."""
     choice = choose_tasks(features, timeline, config)

@@ -72,11 +72,7 @@ def parts_of(features: FeatureSet, period: Period) -> list[RequestRange]:
 
 
 def over_parts(
-    workers: Workers,
-    features: FeatureSet,
-    work: Callable[[list[FeatureBatch]], Result],
-    period: Period,
-    name: str,
+    workers: Workers, features: FeatureSet, work: Callable[[list[FeatureBatch]], Result], period: Period, name: str
 ) -> Iterator[Result]:
     """work(batches) of every part with requests in the period, by workers that hold it; in the order of parts."""
     for result in workers.map(OverParts(features.path, work), parts_of(features, period), name):

@@ -76,13 +76,7 @@ def run_pipeline(
 
 
 def _run_stages(
-    runner: Runner,
-    data: str,
-    config: PipelineConfig,
-    source: Any,
-    store: str,
-    on_step: OnStep | None,
-    workers: Workers,
+    runner: Runner, data: str, config: PipelineConfig, source: Any, store: str, on_step: OnStep | None, workers: Workers
 ) -> None:
     """All stages in order: each with what makes it, the options that decide its content, and the stages it reads."""
     schema = None if config.schema is None else FeatureSchema.load(config.schema)

@@ -369,11 +369,7 @@ class Correction:
 
     @classmethod
     def decode(
-        cls,
-        record: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        tasks: tuple[str, ...],
-        features: tuple[str, ...],
+        cls, record: Mapping[str, Any], tensors: Mapping[str, Tensor], tasks: tuple[str, ...], features: tuple[str, ...]
     ) -> "Correction":
         """Read a correction back from a `record` and its `tensors`."""
         arrays: dict[str, Any] = {

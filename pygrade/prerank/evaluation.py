@@ -30,11 +30,7 @@ class Retrieval:
 
 
 def evaluate(
-    prerank: Prerank,
-    batches: Batches,
-    popularity: Popularity,
-    n: int = 100,
-    max_requests: int = 20_000,
+    prerank: Prerank, batches: Batches, popularity: Popularity, n: int = 100, max_requests: int = 20_000
 ) -> Retrieval:
     """Evaluates on the first ``max_requests`` requests with a positive of batches later than the training."""
     top = popularity.item_id[:n]

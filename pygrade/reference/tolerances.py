@@ -10,11 +10,7 @@ ABSOLUTE = {torch.float64: 1e-10, torch.float32: 2e-6, torch.float16: 2e-4, torc
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     """``actual`` equals ``expected`` within its dtype's tolerance; NaN equals NaN, infinities must agree."""
     torch.testing.assert_close(
-        actual.double(),
-        expected.double(),
-        rtol=RELATIVE[actual.dtype],
-        atol=ABSOLUTE[actual.dtype],
-        equal_nan=True,
+        actual.double(), expected.double(), rtol=RELATIVE[actual.dtype], atol=ABSOLUTE[actual.dtype], equal_nan=True
     )
 
 

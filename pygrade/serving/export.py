@@ -424,13 +424,7 @@ def _write_onnx(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
-        model = torch.onnx.export(
-            program,
-            input_names=inputs,
-            output_names=outputs,
-            dynamo=True,
-            verbose=False,
-        )
+        model = torch.onnx.export(program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False)
     assert model is not None
     model.model.metadata_props["pygrade"] = json.dumps(facts)
     model.save(out, external_data=False)

@@ -106,9 +106,7 @@ def load_models(artifact: Artifact) -> Models:
         policy = FusionPolicy.load(artifact.part("policy"))
     except ValueError as error:
         raise ArtifactError(str(error)) from error
-    checks: list[tuple[str, Any, Any]] = [
-        ("the manifest was written for schema", artifact.schema_hash, schema.hash),
-    ]
+    checks: list[tuple[str, Any, Any]] = [("the manifest was written for schema", artifact.schema_hash, schema.hash)]
     try:
         empty = np.zeros((0, len(schema.request_features)), np.float32)
         made = () if policy.history is None else policy.history.features
@@ -266,12 +264,7 @@ class Pipeline:
         return catalog[eligible(catalog)]
 
     def _page(
-        self,
-        made: Mapping[str, Any],
-        user_id: int,
-        timestamp: int,
-        scenario: str | None,
-        request_id: int,
+        self, made: Mapping[str, Any], user_id: int, timestamp: int, scenario: str | None, request_id: int
     ) -> ServedPage:
         """The page that the core made, with what it was made from."""
         degraded = _DEGRADED[made["degraded"]]

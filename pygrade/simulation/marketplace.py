@@ -147,12 +147,7 @@ class Marketplace:
 
     # ---- requests ----------------------------------------------------------------------------------------------------
     def requests(
-        self,
-        n: int,
-        seed: int,
-        users: Literal["log", "test"] = "log",
-        time: float = 0.0,
-        hours: Array | None = None,
+        self, n: int, seed: int, users: Literal["log", "test"] = "log", time: float = 0.0, hours: Array | None = None
     ) -> Requests:
         """n requests of log or test users; the same arguments give the same requests.
 

@@ -20,14 +20,7 @@ from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
 from pygrade.simulation.dynamics import Exposures, visits
-from pygrade.simulation.marketplace import (
-    FEATURES,
-    ITEM_ATTRIBUTES,
-    TASK_VALUES,
-    TASKS,
-    Marketplace,
-    Requests,
-)
+from pygrade.simulation.marketplace import FEATURES, ITEM_ATTRIBUTES, TASK_VALUES, TASKS, Marketplace, Requests
 
 METRICS = ("ctr", "cvr", "opm", "orders", "value")
 _LOG_START = 1_735_689_600_000  # 2025-01-01 00:00 UTC in milliseconds
@@ -60,9 +53,7 @@ class Simulation(NamedTuple):
 
 
 def simulate_logs(
-    config: SimulateConfig | None = None,
-    out: str | Path | None = None,
-    world: Marketplace | None = None,
+    config: SimulateConfig | None = None, out: str | Path | None = None, world: Marketplace | None = None
 ) -> Logs:
     """`simulate`'s log, also written to the directory `out` if given."""
     logs = simulate(config, world).logs

@@ -21,11 +21,7 @@ from pygrade.evaluation.arms import (
     SERVED,
     STATIC,
 )
-from pygrade.evaluation.cautions import (
-    caution_of_logged_order,
-    caution_of_predicted_value,
-    cautions_of_predictions,
-)
+from pygrade.evaluation.cautions import caution_of_logged_order, caution_of_predicted_value, cautions_of_predictions
 from pygrade.evaluation.policy_estimates import fitted, policy_scores, served_weights
 from pygrade.evaluation.replay import evaluate, metric_titles, paired_lift
 from pygrade.evaluation.verdict import is_simple, judged_over, percent, plain_name, stored_verdict

@@ -22,13 +22,7 @@ from pygrade.policy import Baseline, FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.cross_fit import (
-    FoldRankings,
-    Trust,
-    choose_mixture,
-    fold_workers,
-    undecidable,
-)
+from pygrade.training.cross_fit import FoldRankings, Trust, choose_mixture, fold_workers, undecidable
 from pygrade.training.data import Corrected
 from pygrade.training.evidence import Evidence
 from pygrade.training.fit import learn

@@ -7,7 +7,7 @@ import pytest
 from bench.report import results
 from bench.system import page
 from pygrade.serving.pipeline import STEPS
-from tests.pipeline.world import trained
+from tests.pipeline.world import copy
 
 _PROGRAM = """#!/usr/bin/env python3
 import json, sys
@@ -21,8 +21,8 @@ print(json.dumps(dict(items=pages, rows=[row], allocations=0, pages_per_second={
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("page"))
+def run(trained_run, tmp_path_factory):
+    return copy(trained_run.parent, tmp_path_factory.mktemp("page") / "own") / "run"
 
 
 @pytest.fixture(autouse=True)

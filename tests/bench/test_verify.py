@@ -22,10 +22,7 @@ def test_the_right_page_passes_for_every_contender():
 
 @pytest.mark.parametrize(
     ("values", "indices", "message"),
-    [
-        ([0.0, 0.01, 0.0], [0, 0, 0], "values differs"),
-        ([0.0, 0.0, 0.0], [1, 0, 0], "score of the indices differs"),
-    ],
+    [([0.0, 0.01, 0.0], [0, 0, 0], "values differs"), ([0.0, 0.0, 0.0], [1, 0, 0], "score of the indices differs")],
 )
 def test_a_wrong_page_is_named(values, indices, message):
     right = pygrade.fuse_topk(SCORES, WEIGHTS, 3)

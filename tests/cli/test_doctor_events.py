@@ -114,11 +114,7 @@ def write_odd_shop(folder):
     ).write_csv(folder / "users.csv")
     rng = np.random.default_rng(0)
     pl.DataFrame(
-        {
-            "id": [f"x{n}" for n in range(60)],
-            "score": rng.choice([1.5, 2.5, 0.0, 9.25], 60),
-            "leer": [None] * 60,
-        }
+        {"id": [f"x{n}" for n in range(60)], "score": rng.choice([1.5, 2.5, 0.0, 9.25], 60), "leer": [None] * 60}
     ).write_parquet(folder / "items.parquet")
     return [folder / name for name in ("log.tsv", "users.csv", "items.parquet")]
 

@@ -131,8 +131,7 @@ def test_a_log_replaces_nothing_but_a_log(s3):
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["pipeline", "train", "evaluate", "rank", "doctor", "join", "report", "serve", "simulate", "export"],
+    "command", ["pipeline", "train", "evaluate", "rank", "doctor", "join", "report", "serve", "simulate", "export"]
 )
 def test_help_says_where_a_url_may_be_given(command):
     kinds = {option.name: option.kind for option in options_of(command)}

@@ -14,14 +14,14 @@ from pygrade.data.event_log import EventLog
 from tests.console.browser import needs_browser, opened, service
 from tests.console.node import call, needs_node, page, sliders
 from tests.console.test_live import status
-from tests.pipeline.world import trained
+from tests.pipeline.world import copy
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("pipeline"))
+def pipeline(trained_run, tmp_path_factory):
+    return copy(trained_run.parent, tmp_path_factory.mktemp("pipeline") / "own") / "run"
 
 
 @pytest.fixture(scope="module")

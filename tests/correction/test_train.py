@@ -140,7 +140,8 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
     assert (without.indices != page.indices).any()
 
 
-def test_page_terms_are_part_of_the_correction_that_is_served():
+def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
+    monkeypatch.setattr("pygrade.training.evidence.passing_permuted_control", lambda *_: None)  # passes in `trained`
     logs = log_of(1.5)
     plain = replace(FAST, correction=CorrectionConfig(maps=False, items=False))
     dataset = Dataset(logs)

@@ -278,11 +278,7 @@ BAD = {
     ),
     "no exposure": ('exposure = "Einblendung"\n', "", "no table of events has exposures, so nobody knows what users"),
     "a kind": ('"list"', '"words"', r"attributes is .*; want a kind of 'Schlagworte', one of dense, categorical"),
-    "a value": (
-        "Kauf = 20.0",
-        "Kauff = 20.0",
-        "values names 'Kauff'; want some of the tasks Klick, Kauf",
-    ),
+    "a value": ("Kauf = 20.0", "Kauff = 20.0", "values names 'Kauff'; want some of the tasks Klick, Kauf"),
     "a file": ('"kunden.csv"', '"kundn.csv"', r"\[\[users\]\] files: .*kundn.csv does not exist"),
     "a request": (
         'request = "Sitzung"\n',

@@ -146,11 +146,7 @@ def test_a_skewed_feature_is_reported(log, features, center):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (
-            (1, [5], {"c_weather": "rain"}, 0),
-            SchemaError,
-            "'c_weather', which no feature reads; the schema knows c_",
-        ),
+        ((1, [5], {"c_weather": "rain"}, 0), SchemaError, "'c_weather', which no feature reads; the schema knows c_"),
         ((1, [5], {"c_battery": "old"}, 0), SchemaError, r"context 'c_battery' is 'old'; want a number \(type drift\)"),
         ((1, [5], {"c_device": 3.0}, 0), SchemaError, r"context 'c_device' is a number; want a text \(type drift\)"),
         ((1, [5.0], {}, 0), ValueError, "item_ids is float64"),

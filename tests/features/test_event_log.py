@@ -11,14 +11,7 @@ import pytest
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events
-from pygrade.features import (
-    FeatureSchema,
-    Skew,
-    default_schema,
-    find_leaks,
-    materialize,
-    state_before,
-)
+from pygrade.features import FeatureSchema, Skew, default_schema, find_leaks, materialize, state_before
 from pygrade.logs import write_logs
 from pygrade.stores import open_store
 from tests.data.test_logs_events import make_logs

@@ -10,16 +10,7 @@ import polars as pl
 import pytest
 import safetensors.numpy
 
-from pygrade.features import (
-    Feature,
-    FeatureSchema,
-    FeatureSet,
-    Fitted,
-    SchemaError,
-    State,
-    materialize,
-    state_before,
-)
+from pygrade.features import Feature, FeatureSchema, FeatureSet, Fitted, SchemaError, State, materialize, state_before
 from pygrade.features.history import LogReader
 from tests.features.replay import same_bits
 from tests.refusals import refuses

@@ -70,10 +70,7 @@ def by_request(write=lambda values: values):
 
 @pytest.mark.parametrize(
     ("write", "note"),
-    [
-        (lambda values: values, "'product_id', 'rank', "),
-        (json.dumps, "'product_id': JSON in text, now lists"),
-    ],
+    [(lambda values: values, "'product_id', 'rank', "), (json.dumps, "'product_id': JSON in text, now lists")],
     ids=["lists", "json"],
 )
 def test_lists_in_the_cells_of_a_request_however_they_are_written(write, note):

@@ -52,8 +52,12 @@ def pair(tmp_path_factory):
     return train_here(loop, Job(), 2, tmp_path_factory.mktemp("pair"))
 
 
-def test_two_ranks_learn_as_well_as_one_process(pair, tmp_path):
-    alone = train_here(loop, Job(), 1, tmp_path)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return train_here(loop, Job(), 1, tmp_path_factory.mktemp("alone"))
+
+
+def test_two_ranks_learn_as_well_as_one_process(pair, alone):
     assert parameters(alone) != parameters(pair)  # so two ranks have trained
     dense, ids, labels, _, truth = world(seed=1)
     for task in range(2):
@@ -73,9 +77,7 @@ def test_a_killed_rank_continues_from_the_last_checkpoint_and_ends_with_the_same
     assert again.files() == pair.files()
 
 
-def test_one_process_continues_from_its_checkpoint_too(tmp_path):
-    whole = train_here(loop, Job(), 1, tmp_path / "whole")
-
+def test_one_process_continues_from_its_checkpoint_too(alone, tmp_path):
     class Interrupted(Exception):
         pass
 
@@ -92,8 +94,8 @@ def test_one_process_continues_from_its_checkpoint_too(tmp_path):
         return loop(group, job)
 
     with pytest.raises(Interrupted):
-        train_here(interrupted, Job(), 1, tmp_path / "parts")
-    assert train_here(loop, Job(), 1, tmp_path / "parts").files() == whole.files()
+        train_here(interrupted, Job(), 1, tmp_path)
+    assert train_here(loop, Job(), 1, tmp_path).files() == alone.files()
 
 
 def test_an_error_of_one_rank_is_raised_as_it_is(tmp_path):

@@ -1,8 +1,6 @@
 import pytest
 import torch
 
-from tests.pipeline.world import trained
-
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
@@ -14,6 +12,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, one_thread):
+def run(trained_run):
     """A finished pipeline. Do not write into it."""
-    return trained(tmp_path_factory.mktemp("pipeline"))
+    return trained_run

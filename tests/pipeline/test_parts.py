@@ -237,14 +237,7 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("workers", "limit"),
-    [
-        (Elsewhere(2), 0),
-        (Elsewhere(2), 30),
-        (Elsewhere(5), 0),
-    ],
-)
+@pytest.mark.parametrize(("workers", "limit"), [(Elsewhere(2), 0), (Elsewhere(2), 30), (Elsewhere(5), 0)])
 def test_logs_with_candidates_are_the_same_for_any_workers(cut, stage_of, periods, workers, limit, tmp_path):
     records = [stage_of(cut, own, limit).make(tmp_path / str(own.count), *periods) for own in (LOCAL, workers)]
     assert records[0] == records[1]

@@ -50,13 +50,7 @@ def test_it_leaves_every_stage_an_artifact_and_a_report(run):
     )
     assert str(run.parent) not in (run / "summary.json").read_text()
     page = (run / "report.html").read_text()
-    titles = (
-        "Prerank",
-        "Multi-task model",
-        "Held-out learning curve",
-        "Replay of all rankings",
-        "Time",
-    )
+    titles = ("Prerank", "Multi-task model", "Held-out learning curve", "Replay of all rankings", "Time")
     for title in (*titles, "Pages side by side", "Options"):
         assert f">{title}<" in page
     assert page.index(summary["stages"]["policy"]["trust"]["sentence"][:40]) < page.index('class="report"')

@@ -339,10 +339,7 @@ def test_a_policy_that_takes_corrected_predictions_needs_a_correction(tmp_path) 
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        lambda text: text[: len(text) // 2],
-        lambda text: text.replace(b"\n", b" "),
-    ],
+    [lambda text: text[: len(text) // 2], lambda text: text.replace(b"\n", b" ")],
     ids=["truncated", "reformatted"],
 )
 def test_text_that_is_no_strict_json_is_refused(folder, damage) -> None:

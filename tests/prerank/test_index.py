@@ -24,13 +24,7 @@ def sorted_all(ids, vectors, query, n, seen=(), eligible=None):
     return left + [-1] * (n - len(left))
 
 
-@given(
-    st.integers(1, 400),
-    st.integers(1, 70),
-    st.integers(0, 40),
-    st.integers(0, 400),
-    st.integers(0, 9),
-)
+@given(st.integers(1, 400), st.integers(1, 70), st.integers(0, 40), st.integers(0, 400), st.integers(0, 9))
 def test_filters_leave_exactly_what_passes_in_the_same_order(items, n, num_seen, num_eligible, seed):
     ids, vectors = points(items, width=3, seed=seed, levels=1)
     index = ItemIndex.build(ids, vectors)

@@ -49,10 +49,7 @@ def table(requests=200):
         "page_order": logs.exploration[row],
     }
     for t, task in enumerate(logs.tasks):
-        columns |= {
-            f"p_{task}": logs.predictions[:, t],
-            f"y_{task}": np.where(shown, logs.feedback[:, t], np.nan),
-        }
+        columns |= {f"p_{task}": logs.predictions[:, t], f"y_{task}": np.where(shown, logs.feedback[:, t], np.nan)}
     columns["p_order"] = 100 * columns["p_order"]
     return pyarrow.table(columns, metadata=None)
 

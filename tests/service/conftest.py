@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pygrade import _core
-from tests.pipeline.world import copy, trained
+from tests.pipeline.world import copy
 
 
 def needs_server():
@@ -22,10 +22,10 @@ def needs_server():
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(trained_run, tmp_path_factory):
     """A finished pipeline. Do not write into it."""
     needs_server()
-    return trained(tmp_path_factory.mktemp("served"))
+    return copy(trained_run, tmp_path_factory.mktemp("served") / "run")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import pytest
 from pygrade import FusionPolicy, _core
 from pygrade.logs import read_logs
 from pygrade.policy import PolicySpec
-from tests.pipeline.world import copy, trained
+from tests.pipeline.world import copy
 from tests.service import conftest
 from tests.service.conftest import eventually
 
@@ -36,8 +36,8 @@ MOST = 1 << 20  # bytes of a body
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("pygraded"))
+def run(trained_run, tmp_path_factory):
+    return copy(trained_run, tmp_path_factory.mktemp("pygraded") / "run")
 
 
 class Server(conftest.Server):

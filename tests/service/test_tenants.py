@@ -119,19 +119,19 @@ def test_a_noisy_tenant_moves_no_other(run, tmp_path):
             data, codes = post(PAGE, close=False).replace(AUTHORIZED, bearer("a")), []
             start = time.monotonic()
             with server.connect() as client:
-                for due in np.arange(start, start + 3, 4 / (10 * rate)):
+                for due in np.arange(start, start + 2, 4 / (10 * rate)):
                     time.sleep(max(0.0, due - time.monotonic()))
                     client.sendall(data)
                     codes += statuses(read_answer(client))
             return codes
 
-        quiet = times_of(server, 3, 100)
+        quiet = times_of(server, 2, 100)
         with ThreadPoolExecutor(4) as threads:
             codes = threads.map(noise, range(4))
-            loud = times_of(server, 3, 100)
+            loud = times_of(server, 2, 100)
             codes = list(chain(*codes))
-        assert len(quiet) == len(loud) == 300  # none is refused
-        assert rate * 2 < codes.count(200) < rate * 5 and codes.count(429) > 0.5 * len(codes)
+        assert len(quiet) == len(loud) == 200  # none is refused
+        assert rate < codes.count(200) < rate * 4 and codes.count(429) > 0.5 * len(codes)
         before, beside = np.quantile(quiet, 0.99), np.quantile(loud, 0.99)
         print(f"p99 alone {1e3 * before:.2f} ms, beside {1e3 * beside:.2f} ms")
         assert np.quantile(loud, 0.9) < 2 * before + 0.05  # the rest is the machine's, which others load, too
@@ -154,7 +154,7 @@ def test_wrong_limits_are_named(run, limits, message):
 
 
 def test_tokens_of_tenants_change_while_it_serves(run, tmp_path):
-    with serving(run, tmp_path, {"a": {"requests_per_second": 1}}) as server:
+    with serving(run, tmp_path, {"a": {"requests_per_second": 100}}) as server:
         for text, wanted in (("a=new\n", 200), ("other\n", 200), ("a=newer\n", 401)):  # the second lacks a's
             (tmp_path / "tokens").write_text(text)
             server.signal(signal.SIGHUP)
@@ -164,5 +164,4 @@ def test_tokens_of_tenants_change_while_it_serves(run, tmp_path):
                     post(b"", "/v1/status", method="GET").replace(AUTHORIZED, b"Authorization: Bearer new\r\n")
                 )
                 assert statuses(read_all(client)[0])[0] == wanted
-            time.sleep(1.0)  # its limit
         assert "who has no token" in server.log.read_text()

@@ -17,15 +17,14 @@ from pygrade.policy import PolicySpec
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.names import Names
 from pygrade.serving.pipeline import Pipeline, load_models
-from tests.pipeline.world import trained
+from tests.pipeline.world import copy
 
 NOW = 1_700_000_000_000
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished pipeline. Do not write into it."""
-    return trained(tmp_path_factory.mktemp("service"))
+def run(trained_run, tmp_path_factory):
+    return copy(trained_run, tmp_path_factory.mktemp("service") / "run")
 
 
 def post(service, path, **body):

@@ -7,13 +7,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, PRODUCTION, STATIC
 from pygrade.policy import PolicySpec
-from pygrade.training.baselines import (
-    baseline_scores,
-    calibration,
-    expected_value,
-    fit_baselines,
-    logged_baseline,
-)
+from pygrade.training.baselines import baseline_scores, calibration, expected_value, fit_baselines, logged_baseline
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from tests.training.test_cross_fit import log

@@ -123,36 +123,45 @@ def test_randomness_is_a_function_of_seed_stage_and_step() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pygrade.config.training import TrustConfig
 from pygrade.runs.fit import fit
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
 
-def on_step(stage, step):
-    if (stage, step) == (sys.argv[2], int(sys.argv[3])):
-        os.kill(os.getpid(), signal.SIGKILL)
+for name in sys.argv[2:]:
+    def on_step(stage, step):
+        if name == f"{stage}-{step}":
+            os.kill(os.getpid(), signal.SIGKILL)
 
-fit(tiny_logs(80), SMALL, Path(sys.argv[1]), on_step=on_step)
+    if (child := os.fork()) == 0:  # of a process without threads, which has imported everything
+        fit(tiny_logs(80), SMALL, Path(sys.argv[1]) / name, on_step=on_step)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+KILLS = ("stage1-1", "stage1-12", "stage2-5", "stage2-11", "stage2-12")
 
 
-@pytest.mark.parametrize(
-    ("stage", "step"),
-    [("stage1", 1), ("stage1", 12), ("stage2", 5), ("stage2", 11), ("stage2", 12)],
-)
-def test_killed_and_resumed_run_ends_with_the_same_policy(straight, tmp_path, stage: str, step: int) -> None:
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """Directories of runs that were killed at a step each."""
+    folder = tmp_path_factory.mktemp("killed")
+    arguments = [sys.executable, "-c", KILLED, str(folder), *KILLS]
+    run = subprocess.run(arguments, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+    assert run.stdout.split() == [str(-signal.SIGKILL.value)] * len(KILLS), run.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", KILLS)
+def test_killed_and_resumed_run_ends_with_the_same_policy(straight, killed, name: str) -> None:
     """SIGKILL in stage 1, between the stages (its last step), in stage 2, at a checkpoint, and after the last step."""
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path), stage, str(step)]
-    killed = subprocess.run(arguments, cwd=Path(__file__).parents[2], capture_output=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not (tmp_path / "policy").exists()
-    result = fit(tiny_logs(80), SMALL, tmp_path)
+    path = killed / name
+    assert not (path / "policy").exists()
+    result = fit(tiny_logs(80), SMALL, path)
     assert result.summary["resumed_from"] is not None
-    assert policy_bytes(tmp_path) == policy_bytes(straight)
-    assert folder_bytes(tmp_path / "stage1") == folder_bytes(straight / "stage1")
-    assert read_metrics(tmp_path / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
+    assert policy_bytes(path) == policy_bytes(straight)
+    assert folder_bytes(path / "stage1") == folder_bytes(straight / "stage1")
+    assert read_metrics(path / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
     expected = json.loads((straight / "train.json").read_text())
-    found = json.loads((tmp_path / "train.json").read_text())
+    found = json.loads((path / "train.json").read_text())
     unlike = {"seconds": 0, "trust_seconds": 0, "resumed_from": None}
     assert {**found, **unlike} == {**expected, **unlike}
 

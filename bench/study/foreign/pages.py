@@ -128,13 +128,7 @@ class World(ABC):
 
 
 def assemble(
-    rng: Rng,
-    browsing: Browsing,
-    truth: Floats,
-    predictions: Floats,
-    production: Floats,
-    shuffled: float,
-    **fields: Any,
+    rng: Rng, browsing: Browsing, truth: Floats, predictions: Floats, production: Floats, shuffled: float, **fields: Any
 ) -> Requests:
     """Requests whose pages production made and users browsed.
 

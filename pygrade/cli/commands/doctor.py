@@ -73,11 +73,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     doing(f"reading the columns of {where}")
     try:
         imported = import_table(
-            table,
-            [*options.map, *score],
-            scale=_scales(options.scale),
-            fix=options.fix,
-            where=where,
+            table, [*options.map, *score], scale=_scales(options.scale), fix=options.fix, where=where
         )
     except TableProblems as error:
         lines = text_of(error.rows, error.where).splitlines() if isinstance(error, LogContractError) else []

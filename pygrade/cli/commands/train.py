@@ -63,12 +63,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
 
 
 def _train_and_judge(
-    options: TrainOptions,
-    config: TrainConfig,
-    early: Logs | LogParts,
-    late: Logs | None,
-    out: Path,
-    workers: Workers,
+    options: TrainOptions, config: TrainConfig, early: Logs | LogParts, late: Logs | None, out: Path, workers: Workers
 ) -> dict[str, Any]:
     trained = judge(fit(early, config, out, options.resume, None, late, workers, options.data))
     record: dict[str, Any] = {

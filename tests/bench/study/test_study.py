@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.study import StudyConfig, arms, reproduce, runner
+from bench.study import StudyConfig, reproduce, runner
 from bench.study import command as study_command
 from bench.study.arms import run_arm
 from bench.study.findings import Difference, findings, verdict
@@ -125,11 +125,10 @@ def test_a_history_goes_on_in_the_later_requests_unless_it_is_frozen(clocks, tri
 def test_what_is_not_licensed_is_not_corrected_and_orders_alone_count_where_they_judge(tiny, trial, monkeypatch):
     sparse = Trial(tiny, tiny.regimes["sparse"], 0, 0)
     assert float(sparse.data.gains[..., 1].max()) <= 60.0 and sparse.values.tolist() == [0, 0, 60, 0, 0, 0]
-    fitted, _ = arms.learn(trial.logs, trial.data.propensity)
-    expected = trial.requests.p_hat @ trial.values
-    monkeypatch.setattr(arms, "learn", lambda *_: (fitted, None))
+    found, expected = trial.on_top, trial.requests.p_hat @ trial.values
+    monkeypatch.setattr(found, "licensed", None)
     assert np.array_equal(run_arm(trial, "corrected", {}).scores, expected)
-    monkeypatch.setattr(arms, "learn", lambda *_: (fitted, fitted.candidates[0]))
+    monkeypatch.setattr(found, "licensed", found.fitted.candidates[0])
     corrected = run_arm(trial, "corrected", {})
     assert corrected.figures["licensed"] == 1.0 and not np.allclose(corrected.scores, expected)
 
