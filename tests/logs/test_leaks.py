@@ -235,6 +235,17 @@ def test_honest_predictions(name, informed):
     assert max(z for seed in range(3) for z, _ in pages(seed, SCORES[name], informed=informed)) < 3.5
 
 
+def test_an_order_that_predictions_explain_whole_tells_nothing_of_them():
+    rng = np.random.default_rng(0)
+    terms = rng.random((3000, 30, 3)) * (rng.random((3000, 30, 3)) < 0.6)  # of retrievers, 0: not returned
+    order = np.argsort(-(terms @ [0.5, 0.5, 0.0]), 1, kind="stable")[:, :PAGE, None]
+    terms = np.take_along_axis(terms, order, 1).reshape(-1, 3)
+    clicks = np.tile(rng.random((len(terms), 1)) < 0.02 + 0.3 * terms[:, :1] ** 4 + 0.3 * terms[:, 2:] ** 4, 3)
+    slot, request = np.tile(np.arange(PAGE, dtype=np.int32), 3000), np.repeat(np.arange(3000), PAGE)
+    inputs = np.hstack([terms, np.log(np.maximum(terms, 1e-7))])
+    assert backdated_z(inputs, clicks.astype(float), slot, request) == [(0, 1)] * 3
+
+
 @pytest.mark.parametrize("name", ["expected value", "weights of logarithms", "clicks alone"])
 @pytest.mark.parametrize("altered", [0.2, 0.05])
 def test_altered_predictions(name, altered):
