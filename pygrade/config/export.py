@@ -12,8 +12,8 @@ class ExportOptions(Output):
 
     A .pt2 file runs in libtorch once the library of the ops is loaded (examples/torch/run_pt2.cpp), on machines with
     the instruction set of this one. With --onnx the file runs in any ONNX runtime. Both take any number of requests and
-    candidates; see docs/EXPORT.md for inputs, and for what differs from `pygrade rank`. --vespa and --opensearch write
-    the score of a candidate as an expression of these engines.
+    candidates; see docs/EXPORT.md for inputs, and for what differs from `pygrade rank`. With --engine a search engine
+    computes the score, or fuses its retrievers by the policy's weights.
 
     Example: pygrade export --policy runs/demo/policy --out policy.pt2
     """
@@ -22,8 +22,11 @@ class ExportOptions(Output):
     policy: Place | None = option(None, "directory of a saved policy")
     model: Place | None = option(None, "directory of a saved multi-task model, instead of a policy")
     onnx: bool = option(False, "write ONNX; needs pip install 'pygrade-ranking[export]'")
-    vespa: bool = option(False, "write a rank profile of Vespa")
-    opensearch: bool = option(False, "write a script of OpenSearch, in JSON")
+    engine: str = option(
+        "",
+        "Write for a search engine: vespa or opensearch, the score as an expression; ENGINE:TERMS, the weights of a "
+        "hybrid query, such as opensearch:min_max, elasticsearch:rrf or qdrant:raw.",
+    )
     log: Place | None = option(None, "recorded requests: their pages by the expression are compared with the policy's")
     k: int = option(10, "items a page")
 

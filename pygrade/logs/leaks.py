@@ -33,6 +33,7 @@ _SIGNIFICANT, _ORDERED = 4.0, 0.1  # standard errors and correlation of pages th
 _MIN_GROUPS, _MIN_PAIRS = 30, 30  # groups with rows in both halves; neighbors on pages
 _RATIO, _FLOOR = 3.0, 0.25  # of c to b; the least b, per standard deviation of the scores (`backdated_z`)
 _RIDGE, _NEWTON = 1e-3, 30
+_OUT_OF_PLACE = 3e-3  # standard deviations of the score: predictions leave their slot by less if the fit is wrong
 
 
 # ---- separation ------------------------------------------------------------------------------------------------------
@@ -264,7 +265,8 @@ def backdated_z(
     regression of pairs on inputs), and ŝ of the slot the page's k-th score: s - ŝ is where predictions leave their
     slot. Honest predictions tell as much of the feedback by s - ŝ (slope c) as by ŝ (slope b), within slots, or less
     where production knew better; changed ones are out of order where there was feedback. b is at least 0.25 per
-    standard deviation of s. Nothing is said (0, 1) of tasks with fewer than 20 events out of order.
+    standard deviation of s. Nothing is said (0, 1) of tasks with fewer than 20 events out of order, and where s
+    explains the whole order, as of a production that adds the predictions up.
     """
     order = np.lexsort((position, request))
     inputs, feedback, request = inputs[order], feedback[order], request[order]
@@ -276,7 +278,7 @@ def backdated_z(
     score = inputs @ _preference(inputs[next_to] - inputs[next_to + 1])
     spread, slots = float(score.std()), np.bincount(slot)
     implied = score[np.lexsort((-score, request))]
-    if not spread > 0:
+    if not float((score - implied).std()) > _OUT_OF_PLACE * spread:  # the fit's own error
         return result
     x = np.stack([implied, score - implied], 1) / spread
     x -= (sum_groups(x, slot, len(slots)) / np.maximum(slots, 1)[:, None])[slot]

@@ -235,6 +235,17 @@ def test_honest_predictions(name, informed):
     assert max(z for seed in range(3) for z, _ in pages(seed, SCORES[name], informed=informed)) < 3.5
 
 
+def test_an_order_that_predictions_explain_but_for_the_fit_tells_nothing_of_them():
+    rng = np.random.default_rng(0)
+    terms = rng.random((1000, 30, 2))  # of two retrievers, added up
+    order = np.argsort(-terms.sum(2), 1)[:, :PAGE, None]
+    terms = np.take_along_axis(terms, order, 1).reshape(-1, 2)
+    clicks = (rng.random(len(terms)) < 0.3).astype(float)[:, None]
+    slot, request = np.tile(np.arange(PAGE, dtype=np.int32), 1000), np.repeat(np.arange(1000), PAGE)
+    found = [backdated_z(terms + error * clicks, clicks, slot, request)[0] for error in (5e-4, 5e-2)]
+    assert found[0] == (0, 1) and found[1][0] > 4
+
+
 @pytest.mark.parametrize("name", ["expected value", "weights of logarithms", "clicks alone"])
 @pytest.mark.parametrize("altered", [0.2, 0.05])
 def test_altered_predictions(name, altered):

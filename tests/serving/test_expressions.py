@@ -161,8 +161,8 @@ def test_command(tmp_path, capsys):
     logs = log_of(policy)
     write_logs(logs, tmp_path / "log.parquet")
     common = ["export", "--policy", str(tmp_path / "policy"), "--log", str(tmp_path / "log.parquet"), "--json"]
-    for option, out in (("--vespa", "pygrade.profile"), ("--opensearch", "script.json")):
-        assert cli.main([*common, option, "--out", str(tmp_path / out)]) == 0
+    for engine, out in (("vespa", "pygrade.profile"), ("opensearch", "script.json")):
+        assert cli.main([*common, "--engine", engine, "--out", str(tmp_path / out)]) == 0
         record = json.loads(capsys.readouterr().out)
         assert record["pages"]["requests"] == len(SIZES) and 0 < record["pages"]["kept"] <= 1
     steps, inputs = vespa_steps((tmp_path / "pygrade.profile").read_text())

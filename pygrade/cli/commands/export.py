@@ -1,5 +1,6 @@
 """pygrade export"""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy
 from pygrade.serving.export import export_model, export_policy
 from pygrade.serving.expressions import compare, express, fit_defaults, write_opensearch, write_vespa
+from pygrade.serving.hybrid import hybrid_weights, write_hybrid
 from pygrade.storage import download, publishing
 
 
@@ -19,11 +21,12 @@ def run(options: ExportOptions) -> dict[str, Any]:
         raise ValueError(f"out is {options.out}, a directory; want a file")
     if (options.policy is None) == (options.model is None):
         raise ValueError("policy and model: want one of them, the directory of what to export")
-    if options.onnx + options.vespa + options.opensearch > 1:
-        raise ValueError("onnx, vespa and opensearch rule each other out; want one of them")
-    if options.vespa or options.opensearch:
-        return _express(options)
-    refuse(options, ("log",), "--vespa or --opensearch")
+    if options.engine:
+        if options.onnx or options.policy is None:
+            raise ValueError(f"engine is {options.engine}; want it with --policy, without --onnx")
+        policy = FusionPolicy.load(options.policy)
+        return _express(options, policy) if options.engine in ("vespa", "opensearch") else _weigh(options, policy)
+    refuse(options, ("log",), "--engine vespa or opensearch")
     with publishing(options.out) as out:
         if options.policy is not None:
             policy = FusionPolicy.load(options.policy)
@@ -43,17 +46,29 @@ def run(options: ExportOptions) -> dict[str, Any]:
     return {"out": str(options.out), **facts}
 
 
-def _express(options: ExportOptions) -> dict[str, Any]:
-    if options.policy is None:
-        raise ValueError("model is given; want --policy with --vespa and --opensearch")
-    policy = FusionPolicy.load(options.policy)
+def _weigh(options: ExportOptions, policy: FusionPolicy) -> dict[str, Any]:
+    refuse(options, ("log", "k"), "another --engine")
+    hybrid = hybrid_weights(policy, options.engine)
+    with publishing(options.out) as out:
+        out.write_text(write_hybrid(hybrid), encoding="utf-8")
+    if not options.json:
+        pairs = zip(hybrid.retrievers, hybrid.weights, strict=True)
+        terminal.text(f"{options.out}: weights {', '.join(f'{name} {weight:.3f}' for name, weight in pairs)}")
+        each = "static, those of a query: POST /v1/weights" if hybrid.per_query else "the same for every query"
+        terminal.text(f"{each}; not run against an engine")
+    return {"out": str(options.out), **asdict(hybrid)}
+
+
+def _express(options: ExportOptions, policy: FusionPolicy) -> dict[str, Any]:
     expression, pages = express(policy), None
     if options.log is not None:
         logs = read_logs(options.log)
         fit_defaults(policy, expression, logs)
         pages = compare(policy, expression, logs, options.k)
     with publishing(options.out) as out:
-        out.write_text(write_vespa(expression) if options.vespa else write_opensearch(expression), encoding="utf-8")
+        out.write_text(
+            write_vespa(expression) if options.engine == "vespa" else write_opensearch(expression), encoding="utf-8"
+        )
     inputs = {name: list(default.shape) for name, default in expression.inputs.items()}
     if not options.json:
         terminal.text(f"{options.out}: inputs of the request {', '.join(inputs) or 'none'}")
