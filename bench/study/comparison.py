@@ -127,6 +127,7 @@ def lightgbm_labels(log: Log, new: Logs, ids: bool = False) -> Floats:
     categories = [inputs.shape[1] - 1] if ids else []
     found = []
     for label, known, given in zip(log.labels.T, log.predictions.T, new.predictions.T, strict=True):
+        label = np.ascontiguousarray(label)
         data = gbm.Dataset(inputs, label, init_score=_log_odds(known), categorical_feature=categories)
         model = gbm.train(_TREES | {"objective": "binary", "num_leaves": 4}, data, 30)
         found.append(1 / (1 + np.exp(-_log_odds(given) - model.predict(top, raw_score=True, num_threads=1))))

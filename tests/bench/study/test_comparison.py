@@ -36,19 +36,10 @@ def test_trees_from_the_expected_value_learn_a_planted_effect():
 
 def test_figures_by_world_are_lists_over_seeds():
     lines = [
-        {
-            "part": "tests",
-            "world": "a",
-            "seed": seed,
-            "requests": 9,
-            "readings": {"0": {"x": [seed, 0, 1], "true": 0.0}},
-        }
-        for seed in (4, 3)
+        {"part": "tests", "world": world, "seed": seed, "requests": 9, "readings": {"x": [seed, 0, 1], "true": 0.0}}
+        for world, seed in (("effects", 5), ("prices", 4), ("prices", 3))
     ]
     reading = {"x": {"value": [3, 4], "low": [0, 0], "high": [1, 1]}, "true": [0.0, 0.0]}
+    prices = {"requests": 9, "seed": [3, 4], "readings": reading}
     found = comparison.summed(lines)["tests"]
-    assert list(found) == ["prices", "effects"] and found["prices"] == {
-        "requests": 9,
-        "seed": [3, 4],
-        "readings": reading,
-    }
+    assert list(found) == ["prices", "effects"] and found["prices"] == prices
