@@ -1,12 +1,15 @@
 """The Python examples and the notebooks run as they are."""
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
+from scipy import stats
 
+from pygrade.metrics.intervals import student_t
 from tests.documents import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -41,9 +44,38 @@ def test_a_script_runs(name, tmp_path):
 
 def test_grade_in_one_file_beats_the_weights_that_it_began_with(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES / "python")
-    first, second = importlib.import_module("grade_minimal").main(4000)
-    assert first > 1 and second > 1
-    assert len((EXAMPLES / "python" / "grade_minimal.py").read_text().splitlines()) <= 200
+    lifts = importlib.import_module("grade_minimal").run(4000, 0, library=False)
+    assert lifts.keys() == {"stage 1", "stage 2"} and min(lifts.values()) > 1
+    assert len((EXAMPLES / "python" / "grade_minimal.py").read_text().splitlines()) <= 150
+
+
+@pytest.mark.slow
+def test_grade_in_one_file_beside_the_library_writes_what_it_prints(tmp_path):
+    script, path = EXAMPLES / "python" / "grade_minimal.py", tmp_path / "result.json"
+    small = [sys.executable, script, "--requests", "600", "--seeds", "0", "1", "--json", path]
+    output = subprocess.run(small, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert printed(json.loads(path.read_text())) == output.splitlines()
+
+
+def test_the_guide_to_grade_in_one_file_shows_the_committed_result():
+    record = json.loads((ROOT / "bench/results/grade_minimal.json").read_text())
+    guide = (ROOT / "docs/guides/grade-in-one-file.md").read_text()
+    assert "\n".join(["```", *printed(record), "```"]) in guide
+
+
+def printed(record):
+    """What the script prints of a result, computed here."""
+    lifts = {name: [lift[name] for lift in record["lifts"]] for name in record["lifts"][0]}
+    shops = len(record["seeds"])
+
+    def words(values, sign="+"):
+        half = student_t(shops - 1) * stats.sem(values)
+        return f"{sum(values) / shops:{sign}.2f} ± {half:.2f} %"
+
+    head = f"True value over hand-tuned weights, {record['requests']:,} logged requests, {shops} shops:"
+    rows = [f"  {name:8} {words(values)}" for name, values in lifts.items()]
+    shares = [100 * ours / theirs for ours, theirs in zip(lifts["stage 2"], lifts["library"], strict=True)]
+    return [head, *rows, f"  this file earns {words(shares, '')} of the library's gain"]
 
 
 @pytest.mark.slow

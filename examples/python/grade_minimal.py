@@ -1,168 +1,150 @@
-"""python grade_minimal.py [REQUESTS] [SEED]: GRADE (arXiv 2510.07919) in one file, with torch and pygrade's ops only.
+"""python grade_minimal.py [--requests N] [--seeds S …] [--json FILE]: GRADE (arXiv 2510.07919) in one file.
 
 A shop ranks 60 candidates of a request by six predictions (click, cart, …), fused with weights that somebody tuned by
-hand. A policy learns from the shop's log which weights suit which request:
-
-1. the policy: context of a request → concentration of a Dirichlet over fusion weights;
-2. stage 1: LambdaLoss pulls its mean toward weights that rank what was liked above what was not;
-3. stage 2: GRPO samples a group of weights per request, ranks with each, and reinforces those above the group's mean.
-
-`pygrade train` does the same with what a real log needs: slot propensities estimated from the log, corrected
-predictions, held-out users, a comparison with simple baselines, a verdict. Here the shop is simulated, so that the
-truth is known. In this shop stage 1 finds nearly all that there is; docs/evidence.md says where the gain lies.
+hand. A policy learns from the shop's log which weights suit which request. docs/guides/grade-in-one-file.md has the
+formulas (1) to (7). --json: trains the library's GRADE on the same logs, too, and writes both results.
 """
 
-import sys
-from dataclasses import dataclass
+import argparse
+import json
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import pygrade
-from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace, Requests
+from pygrade.config.simulation import SimulateConfig
+from pygrade.config.training import CorrectionConfig, TrainConfig, TrustConfig
+from pygrade.logs import Logs
+from pygrade.metrics.intervals import student_t
+from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace
+from pygrade.simulation.simulate import simulate
 
-SLOTS, GROUP, BATCH, FLOOR = 10, 16, 256, 1e-5
+SLOTS, GROUP, BATCH, FLOOR, WEIGHTS = 10, 16, 256, 1e-5, torch.tensor([1.0, 0.5, 1.0])  # of posterior, prior, format
 BOUNDS = torch.tensor([[0.02] * 6, [0.7] * 6])  # no weight may be lower or higher: the format reward
+VALUES, PRODUCTION = torch.tensor(TASK_VALUES).float(), torch.tensor(PRODUCTION_WEIGHTS) / sum(PRODUCTION_WEIGHTS)
 
 
-@dataclass
-class Log:
-    """What a shop knows of n requests with C candidates and T tasks."""
+class Data:
+    """A log of n requests with C candidates and T tasks."""
 
-    context: Tensor  # [n, F] of the request
-    scores: Tensor  # [n, C, T] predictions, standardized within the request: log p, then z
-    expected: Tensor  # [n, C] what a candidate is worth if the predictions are right
-    gain: Tensor  # [n, C] what feedback was worth, divided by the attention that the slot got
-    shown: Tensor  # [n, C] whether the candidate was on the page
+    def __init__(self, logs: Logs, attention: Tensor) -> None:
+        shape = logs.num_requests, -1, len(logs.tasks)
+        slot = torch.from_numpy(logs.position).view(shape[:2]).long()
+        p, feedback = (torch.from_numpy(rows).view(shape) for rows in (logs.predictions, logs.feedback))
+        self.shown = slot >= 0  # [n, C]
+        self.scores = pygrade.transform_scores(p, "zlog")  # [n, C, T]: log p, standardized within the request
+        self.expected = p @ VALUES  # [n, C] worth of a candidate if the predictions are right
+        self.gain = feedback @ VALUES / attention[slot.clamp(min=0)] * self.shown  # over the attention of its slot
+        self.mean, self.std = logs.context.mean(0), logs.context.std(0) + 1e-6
+        self.context = torch.from_numpy((logs.context - self.mean) / self.std)  # [n, F]
 
-
-def standardize(requests: Requests) -> Tensor:
-    return pygrade.transform_scores(torch.from_numpy(requests.p_hat), "zlog")
-
-
-def best_pages(scores: Tensor, weights: Tensor) -> np.ndarray:
-    """The candidates of each page, best first: scores [n, C, T], weights [n, T] → [n, SLOTS]."""
-    return pygrade.fuse_topk(scores, weights.contiguous(), SLOTS).indices.numpy().astype(np.int64)
-
-
-def write_log(world: Marketplace, requests: Requests) -> Log:
-    """Production ranks by its weights, with a draw around them in each request, and users respond."""
-    scores, value = standardize(requests), torch.tensor(TASK_VALUES, dtype=torch.float32)
-    production = torch.tensor(PRODUCTION_WEIGHTS) / sum(PRODUCTION_WEIGHTS)
-    explored = pygrade.dirichlet_sample((15 * production).repeat(len(requests), 1), 1, seed=1).weights[:, 0]
-    pages = best_pages(scores, explored)
-    _, feedback = world.sample(requests, pages, seed=1)  # [n, SLOTS, T]
-    gain = torch.zeros(scores.shape[:2])
-    seen = torch.from_numpy(feedback) @ value / torch.from_numpy(world.attention(SLOTS))
-    gain.scatter_(1, torch.from_numpy(pages), seen)
-    shown = torch.zeros(scores.shape[:2], dtype=torch.bool).scatter_(1, torch.from_numpy(pages), True)
-    context = torch.from_numpy(requests.context)
-    return Log(context, scores, torch.from_numpy(requests.p_hat) @ value, gain, shown)
+    def batches(self, epochs: int, seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        return [rows for _ in range(epochs) for rows in torch.randperm(len(self.context)).split(BATCH)]
 
 
 class Policy(nn.Module):
-    """α(x) = floor + κ · softmax(MLP(x)), the concentration [B, T] of a Dirichlet over fusion weights."""
+    """(1) α(x) = α_min + κ · softmax(MLP(x)): a Dirichlet over fusion weights for each request."""
 
-    def __init__(self, features: int, start: Tensor) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.network = nn.Sequential(nn.Linear(features, 64), nn.SiLU(), nn.Linear(64, len(start)))
+        self.network = nn.Sequential(nn.Linear(features, 64), nn.SiLU(), nn.Linear(64, len(PRODUCTION)))
         with torch.no_grad():  # begins at production's weights
             self.network[-1].weight.mul_(0.01)
-            self.network[-1].bias.copy_(start.log())
+            self.network[-1].bias.copy_(PRODUCTION.log())
 
     def forward(self, context: Tensor) -> Tensor:
         return 0.5 + 40.0 * torch.softmax(self.network(context), -1)
 
     def weights(self, context: Tensor) -> Tensor:
-        """The mean of the Dirichlet, which is served."""
-        alpha = self(context)
-        return alpha / alpha.sum(-1, keepdim=True)
+        """(2) w(x) = α / Σ α, the mean, which is served."""
+        return nn.functional.normalize(self(context), p=1.0, dim=-1)
 
 
-def batches(log: Log, epochs: int, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    order = [torch.randperm(len(log.context), generator=generator) for _ in range(epochs)]
-    return [rows for epoch in order for rows in epoch.split(BATCH)]
-
-
-def train_stage1(policy: Policy, log: Log, epochs: int = 3) -> None:
-    """LambdaLoss of the shown candidates under the policy's mean weights."""
-    optimizer = torch.optim.Adam(policy.parameters(), 2e-3)
-    discount = 1 / torch.log2(torch.arange(SLOTS) + 2.0)
-    for rows in batches(log, epochs, seed=0):
-        fused = (log.scores[rows] * policy.weights(log.context[rows])[:, None]).sum(-1)
-        loss = pygrade.lambda_loss(fused, log.gain[rows], log.shown[rows], discount).mean()
+def train_stage1(policy: Policy, data: Data, epochs: int = 3) -> None:
+    """(3) LambdaLoss of the shown candidates, ranked by the mean weights."""
+    optimizer, discount = torch.optim.Adam(policy.parameters(), 2e-3), 1 / torch.log2(torch.arange(SLOTS) + 2.0)
+    for rows in data.batches(epochs, seed=0):
+        fused = (data.scores[rows] * policy.weights(data.context[rows])[:, None]).sum(-1)
+        loss = pygrade.lambda_loss(fused, data.gain[rows], data.shown[rows], discount).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def train_stage2(policy: Policy, log: Log, attention: Tensor, epochs: int = 3) -> None:
+def train_stage2(policy: Policy, data: Data, attention: Tensor, epochs: int = 3) -> None:
     """GRPO: weights that rank better than the group's mean become likelier, near the policy of stage 1."""
     with torch.no_grad():
-        reference = policy(log.context)
-    optimizer = torch.optim.Adam(policy.parameters(), 5e-4)
-    everything = torch.ones_like(log.shown)
-    for step, rows in enumerate(batches(log, epochs, seed=1)):
-        alpha = policy(log.context[rows])
-        # Three rewards of each ranking: the posterior of what was shown, the prior of what the model predicts for all
-        # candidates, and the format, minus the violation of the bounds.
-        drawn = pygrade.rollout(
-            alpha.detach(),
-            log.scores[rows],
-            torch.stack([log.gain[rows], log.expected[rows]], -1),
-            SLOTS,
-            attention,
-            GROUP,
-            seed=step,
-            masks=torch.stack([log.shown[rows], everything[rows]], 1),
-            component_list=torch.tensor([0, 1], dtype=torch.int32),
-            weight_bounds=BOUNDS,
-            weight_floor=FLOOR,
-        )
-        advantages = pygrade.group_advantage(drawn.rewards, torch.tensor([1.0, 1.0, 1.0]), normalize="batch")
-        result = pygrade.grpo_loss(
-            alpha,
-            drawn.log_weights,
-            drawn.log_prob,
-            advantages,
-            reference[rows],
-            kl_coefficient=0.02,
-            weight_floor=FLOOR,
-        )
+        reference = policy(data.context)
+    optimizer, everything = torch.optim.Adam(policy.parameters(), 5e-4), torch.ones_like(data.shown)
+    options = {"component_list": torch.tensor([0, 1], dtype=torch.int32), "weight_bounds": BOUNDS}
+    for step, rows in enumerate(data.batches(epochs, seed=1)):
+        alpha, scores = policy(data.context[rows]), data.scores[rows]
+        gains = torch.stack([data.gain[rows], data.expected[rows]], -1)
+        options["masks"] = torch.stack([data.shown[rows], everything[rows]], 1)
+        # (4) draws of weights, and (5) their rewards: posterior, prior, format
+        where = alpha.detach(), scores, gains, SLOTS, attention, GROUP
+        drawn = pygrade.rollout(*where, seed=step, weight_floor=FLOOR, **options)
+        advantage = pygrade.group_advantage(drawn.rewards, WEIGHTS, normalize="batch")  # (6)
+        draws = drawn.log_weights, drawn.log_prob
+        loss = pygrade.grpo_loss(  # (7) the clipped ratio, and the distance from stage 1
+            alpha, *draws, advantage, reference[rows], kl_coefficient=0.02, weight_floor=FLOOR
+        ).loss.mean()
         optimizer.zero_grad()
-        result.loss.mean().backward()
+        loss.backward()
         optimizer.step()
 
 
-def lift(world: Marketplace, requests: Requests, weights: Tensor) -> float:
-    """True value of the pages over production's, in per cent."""
-    scores, production = standardize(requests), torch.tensor(PRODUCTION_WEIGHTS) / sum(PRODUCTION_WEIGHTS)
-    ours = world.expected(requests, best_pages(scores, weights)).value
-    theirs = world.expected(requests, best_pages(scores, production.repeat(len(requests), 1))).value
-    return float(100 * (ours.sum() / theirs.sum() - 1))
-
-
-def main(count: int = 20_000, seed: int = 0) -> tuple[float, float]:
-    torch.manual_seed(seed)
+def run(requests: int, seed: int, library: bool) -> dict[str, float]:
+    """Lifts of true value over production's weights in per cent, on users that the log lacks."""
     world = Marketplace(seed=seed)
-    log, test = write_log(world, world.requests(count, 1, "log")), world.requests(count, 2, "test")
-    production = torch.tensor(PRODUCTION_WEIGHTS) / sum(PRODUCTION_WEIGHTS)
-    mean, std = log.context.mean(0), log.context.std(0) + 1e-6
-    log.context = (log.context - mean) / std
-    context = (torch.from_numpy(test.context) - mean) / std
+    logs, test = simulate(SimulateConfig(requests=requests, seed=seed), world).logs, world.requests(20_000, 2, "test")
+    attention = torch.from_numpy(world.attention(SLOTS))
+    data, scores = Data(logs, attention), pygrade.transform_scores(torch.from_numpy(test.p_hat), "zlog")
+    context = torch.from_numpy((test.context - data.mean) / data.std)
 
-    policy = Policy(log.context.shape[1], production)
-    train_stage1(policy, log)
-    with torch.no_grad():
-        first = lift(world, test, policy.weights(context))
-    train_stage2(policy, log, torch.from_numpy(world.attention(SLOTS)))
-    with torch.no_grad():
-        second = lift(world, test, policy.weights(context))
-    print(f"over hand-tuned weights, on users that the log lacks: stage 1 {first:+.2f} %, stage 2 {second:+.2f} %")
-    return first, second
+    def earned(weights: Tensor) -> float:
+        page = pygrade.fuse_topk(scores, weights.detach().contiguous(), SLOTS).indices
+        return float(world.expected(test, page.numpy().astype(np.int64)).value.sum())
+
+    torch.manual_seed(seed)
+    policy, values = Policy(data.context.shape[1]), {"production": earned(PRODUCTION.repeat(len(test), 1))}
+    train_stage1(policy, data)
+    values["stage 1"] = earned(policy.weights(context))
+    train_stage2(policy, data, attention)
+    values["stage 2"] = earned(policy.weights(context))
+    if library:
+        config = TrainConfig(seed=seed, correction=CorrectionConfig(on=False), trust=TrustConfig(folds=0))
+        ranker = pygrade.train(logs, config, holdout=0, verbose=False).ranker
+        page = ranker.rank(test.context, test.p_hat, SLOTS, scenario=test.scenario)
+        values["library"] = earned(torch.from_numpy(np.asarray(page.weights)))
+    base = values.pop("production")
+    return {name: 100 * (value / base - 1) for name, value in values.items()}
+
+
+def in_words(values: list[float]) -> str:
+    reach = student_t(len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    return f"{np.mean(values):+.2f} ± {reach:.2f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of shop, log and training")
+    parser.add_argument("--json", type=Path, help="file to write; also trains the library's GRADE")
+    options = parser.parse_args()
+    lifts = [run(options.requests, seed, options.json is not None) for seed in options.seeds]
+    print(f"True value over hand-tuned weights, {options.requests:,} logged requests, {len(lifts)} shops:")
+    for name in lifts[0]:
+        print(f"  {name:8} {in_words([lift[name] for lift in lifts])}")
+    if options.json is not None:
+        shares = [100 * lift["stage 2"] / lift["library"] for lift in lifts]
+        print(f"  this file earns {in_words(shares).lstrip('+')} of the library's gain")
+        record = {"requests": options.requests, "seeds": options.seeds, "lifts": lifts, "shares": shares}
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()
