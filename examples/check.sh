@@ -65,6 +65,8 @@ else
   if command -v cargo >/dev/null; then
     cargo build --quiet --offline --release --manifest-path rust/Cargo.toml --target-dir "$dir/rust"
     compare Rust "$dir/rust/release/rank"
+    "$dir/rust/release/x_scorer" "$dir/x/policy" "$dir/x/posts.bin" "$dir/x/rust.bin"
+    cmp "$dir/x/rust.bin" "$dir/x/pages.bin"
     # A crate that depends on the example's crate, and links the archive through it.
     mkdir -p "$dir/dependent/src"
     cp rust/src/bin/rank.rs "$dir/dependent/src/main.rs"

@@ -5,6 +5,7 @@ ranks the same requests by the same policy, and writes the same bytes.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,34 @@ def make_requests(count: int, seed: int = 0) -> list[Request]:
     return requests
 
 
+def make_posts(directory: Path, count: int = 200) -> None:
+    """DIR/x: a policy of 26 heads and four item columns, posts, and their pages, for rust/src/bin/x_scorer.rs."""
+    rng, tasks = np.random.default_rng(7), tuple(f"head_{t}" for t in range(26))
+    items = ("out_of_network", "is_original", "is_video", "mutual_original")
+    policy = FusionPolicy(PolicySpec(tasks, ("hour",), PolicyConfig(hidden=(4,))), seed=0)
+    correction = Correction.identity(tasks, ("hour",)).with_items(items)
+    coefficients = 0.1 * rng.standard_normal(correction.weights.shape)
+    policy.correction = replace(correction, weights=coefficients.astype(np.float32))
+    worth = tuple(np.where(rng.random(26) < 0.2, -5.0, 1.0) * 10.0 ** rng.uniform(-2, 1, 26))
+    policy.mixture = Mixture(0.0, Baseline("corrected value", "identity", worth, corrected=True))
+    policy.save(directory / "x/policy")
+    predictions = rng.uniform(1e-4, 0.2, (count, 60, 26)).astype(np.float32)
+    flags = (rng.random((count, 60, 4)) < 0.4).astype(np.float32)
+    author = rng.integers(0, 20, (count, 60)).astype(np.int32)
+    np.concatenate([predictions, flags, author[..., None].astype(np.float32)], 2).tofile(directory / "x/posts.bin")
+    page = BlendedRanker.load(directory / "x/policy").rank(
+        (np.arange(count, dtype=np.float32) % 24)[:, None],
+        predictions,
+        20,
+        items=flags,
+        boost_mul=np.where((flags[..., 0] == 1) | (flags[..., 1] == 0), 0.75, 1.0).astype(np.float32),
+        groups=author[..., None],
+        caps=[-1],
+        decay=[0.5],
+    )
+    page.indices.astype("<i4").tofile(directory / "x/pages.bin")
+
+
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     policy, requests = make_policy(), make_requests(1000)
@@ -98,6 +127,7 @@ def main(directory: Path) -> None:
             ranker.rank(context, r.predictions[None], r.k, scenario=r.scenario, values=r.values, **rules, **draw)
         )
     write_requests(directory / "requests.bin", requests, len(FEATURES))
+    make_posts(directory)
     # The policy's item columns are its item effects, which the names of items find.
     missing = [len(TASKS) if r.names is None and len(r.predictions) else 0 for r in requests]
     assert ranker.counters["missing_items"] == sum(map(bool, missing)) > 0

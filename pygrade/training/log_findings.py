@@ -17,7 +17,8 @@ from pygrade.logs.task_parents import FEW_EVENTS, given_parents, parents_of
 _RARE = 0.01  # share of the requests below which copies and missing features are not said
 _NAMED = 5  # features
 _ABOVE = 0.05  # share of the rows in which a child is predicted above its parent
-_ODD_RATE, _NO_VALUE = 1000.0, 0.01  # events that one is worth; share of the value that all other tasks have together
+_ODD_RATE = 1000.0  # events that one is worth
+_LITTLE_VALUE, _NO_VALUE = 0.1, 0.01  # share of the value that all other tasks have together
 
 
 class Finding(NamedTuple):
@@ -121,7 +122,8 @@ def _scales(logs: Logs) -> Iterator[Finding]:
     dear, *_, cheap = worth
     values = {task: value * float(feedback[:, logs.tasks.index(task)].sum()) for task, value in worth.items()}
     rest = 1 - values[dear] / sum(values.values())
-    if worth[dear] >= _ODD_RATE * worth[cheap] or (logs.value_tasks and rest < _NO_VALUE):
+    odd = worth[dear] >= _ODD_RATE * worth[cheap] and rest < _LITTLE_VALUE
+    if odd or (logs.value_tasks and rest < _NO_VALUE):
         cents = " Are prices in cents?" if dear in logs.value_tasks else ""
         yield Finding(
             "EXCHANGE RATE",
@@ -155,7 +157,7 @@ def mean_worth(logs: Logs) -> dict[str, float]:
     harm and tasks without events.
     """
     total: Floats = (logs.feedback * logs.event_values).sum(0, dtype=np.float64)
-    events = logs.feedback.sum(0, dtype=np.float64)
+    events = (logs.feedback > 0).sum(0)
     worth = {task: float(total[t] / events[t]) for t, task in enumerate(logs.tasks) if events[t] > 0}
     return {task: worth[task] for task in sorted(worth, key=lambda task: -worth[task]) if worth[task] > 0}
 

@@ -116,6 +116,10 @@ def test_an_odd_exchange_rate(logs):
     (sentence,) = sentences_of(replace(priced, value=price * 100))
     assert sentence.startswith("EXCHANGE RATE: one order is worth 2,") and "Are prices in cents?" in sentence
     assert "of the value" in sentence and rate_sentence({"order": 2.0}) == ""
+    dear = replace(logs, task_values=(1.0, 2000.0))
+    assert any("one order is worth 2,000 click" in text for text in sentences_of(dear))
+    rare = logs.feedback * (np.cumsum(logs.feedback > 0, 0) <= [logs.num_rows, 1])  # one order: the clicks do count
+    assert not any("EXCHANGE" in text for text in sentences_of(replace(dear, feedback=rare.astype(np.float32))))
 
 
 def test_what_keeps_from_training_comes_first_then_what_keeps_from_a_verdict(logs):
