@@ -53,7 +53,7 @@ endif
 
 # The site, in build/site. A broken link, or something that a page would load from another host, is an error.
 docs: $(VENV)/ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/peers
 	$(BIN)/python -m bench

@@ -1,18 +1,25 @@
-"""The page of all options, made from the dataclasses that the commands parse.
+"""The page of all options, made from the dataclasses that the commands parse, and that of the service's.
 
 A class that several commands share has one section, to which they link: an option is described once.
 """
 
 import dataclasses
 import inspect
+import json
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from pygrade import _core
 from pygrade.cli.option_list import COMMANDS, fields_of, in_words, is_options, options_class, spoken
 from pygrade.config.option import choices_of, default_of, hints_of
 from pygrade.config.shared import LogOptions, Output
 
+_ROOT = Path(__file__).parents[1]
+_PROGRAM = Path(_core.__file__).parent / "bin/pygraded"
+_SCHEMA = re.compile(r"#/components/schemas/(\w+)")
 SHARED = {Output: ("every-command", "Every command"), LogOptions: ("data", "Commands that read a log")}
 INTRODUCTION = """\
 This page is made from the dataclasses that the command line parses; in Python they take these arguments, and a few
@@ -101,3 +108,44 @@ def _default(entry: dataclasses.Field[Any]) -> str:
 
 def _cell(text: str) -> str:
     return re.sub(r"([|<\[*$])", r"\\\1", text)
+
+
+def service_page() -> str:
+    """The options and metrics of the service and of pygraded, as Markdown."""
+    head = "# Service: options and metrics\n\nMade from what the service declares. How they act: [the API](SERVICE.md)."
+    return f"{head}\n\n## Options\n\n{_service_options()}\n\n## Metrics\n\n{_service_series()}\n"
+
+
+def _service_options() -> str:
+    """The options of the core and of pygraded as Markdown."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    schemas = json.loads(_core.Service.openapi())["components"]["schemas"]
+    for name, option in schemas["Options"]["properties"].items():
+        default = f"`{json.dumps(option['default'])}`" if "default" in option else ""
+        found = _SCHEMA.search(json.dumps(option))
+        keys = f" (keys: {', '.join(f'`{key}`' for key in schemas[found[1]]['properties'])})" if found else ""
+        lines.append(f"| `{name}` | {default} | {option['description']}{keys} |")
+    text = subprocess.run([_PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
+    for option, meaning in re.findall(r"^  --([\w-]+) \S+ +(.*)$", text, re.M):
+        name = option.replace("-", "_")
+        if name == "config" or name in schemas["Options"]["properties"]:
+            continue
+        end = re.search(r" \(([^()]+)\)$", meaning)
+        cells = (f"`{end[1]}`", meaning[: end.start()]) if end else ("", meaning)
+        lines.append(f"| `{name}` | {cells[0]} | pygraded: {cells[1].replace('|', ' or ')} |")
+    return "\n".join(lines)
+
+
+def _service_series() -> str:
+    """The series of the core and of pygraded as Markdown."""
+    families = json.loads(_core.Service.openapi())["paths"]["/metrics"]["get"]["x-metrics"]
+    text = (_ROOT / "csrc/server/http.cpp").read_text()
+    own = [
+        (name, help.replace('"\n        "', "")) for name, help in re.findall(r'add\("(pygrade_\w+)", "(.*?)",', text)
+    ]
+    lines = ["| series | meaning |", "|---|---|"]
+    for family in families:
+        labels = f"{{{family['labels']}}}" if family["labels"] else ""
+        lines.append(f"| `{family['name']}{labels}` | {family['help']} |")
+    lines += [f"| `{name}` | pygraded: {help} |" for name, help in own]
+    return "\n".join(lines)

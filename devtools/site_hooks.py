@@ -1,8 +1,10 @@
-"""Hooks of the site (mkdocs.yml): the page of options, links into the repository, nothing from other hosts."""
+"""Hooks of the site (mkdocs.yml): pages of options, a report, links into the repository, nothing of other hosts."""
 
 import json
 import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
-from devtools.option_pages import options_page
+from devtools.option_pages import options_page, service_page
+from devtools.pictures import STYLE
 from pygrade import _core
 from pygrade._util.json_text import json_text
 
@@ -21,9 +24,11 @@ _LOADED_LINKS = {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch", 
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the page of options, the service's interface, and the files of the repository that pages link to as text."""
+    """Add the pages of options, the service's interface, and the files of the repository that pages link to as text."""
     files.append(File.generated(config, "options.md", content=options_page()))
+    files.append(File.generated(config, "service-tables.md", content=service_page()))
     files.append(File.generated(config, "openapi.json", content=json_text(json.loads(_core.Service.openapi()))))
+    files.append(File.generated(config, "demo-report.html", content=demo_report()))
     linked = {path for file in files.documentation_pages() for _, path in outside_links(file.content_string, file)}
     for path in sorted(linked):
         if not (ROOT / path).exists():
@@ -32,6 +37,22 @@ def on_files(files: Files, config: Any) -> Files:
             content = (ROOT / path).read_text(encoding="utf-8")
             files.append(File.generated(config, f"source/{path}.txt", content=content))
     return files
+
+
+def demo_report() -> str:
+    """The console of a small demo, made once in build/demo by the command that docs/demo.md prints."""
+    report = ROOT / "build/demo/report.html"
+    if not report.is_file():
+        sizes = ["--requests", "5000", "--test-requests", "2000"]
+        subprocess.run(
+            [sys.executable, "-m", "pygrade", "demo", "--out", report.parent, *sizes, "--quiet"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    content = report.read_text(encoding="utf-8")
+    if found := loaded(content):
+        raise PluginError(f"the demo's report loads {found[0]} from another host")
+    return content
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
@@ -43,6 +64,19 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             text = f"[{text}]({copy})"
         markdown = markdown.replace(link[0], text)
     return markdown
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Put pictures.py's pictures into the page, so that they have its colors; narrow screens scroll them."""
+
+    def inline(image: re.Match[str]) -> str:
+        svg = (ROOT / "docs/assets" / image[2]).read_text(encoding="utf-8").replace(STYLE, "").strip()
+        named = svg.replace("<svg ", f'<svg aria-label="{image[1]}" ', 1).replace(
+            'style="', 'style="min-width:36em;', 1
+        )
+        return f'<div style="overflow-x:auto">{named}</div>' if 'class="picture"' in svg else image[0]
+
+    return re.sub(r'<img alt="([^"]*)" src="[^"]*assets/([\w-]+\.svg)" ?/?>', inline, html)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from devtools.cited_figures import CITED
-from devtools.option_pages import groups_of, options_page, own_fields
+from devtools.option_pages import groups_of, options_page, own_fields, service_page
+from devtools.pictures import in_file, pictures
 from pygrade.cli import main as cli
 from pygrade.cli.commands import docs
 from pygrade.cli.option_list import fields_of, options_class, spoken
@@ -27,7 +28,7 @@ from tests.documents import PAGES, ROOT, blocks, commands, run
 DOCS = ROOT / "docs"
 PYTHON = [
     pytest.param(page, code, id=f"{page.stem}-{number}")
-    for page in [DOCS / "ops.md", *sorted((DOCS / "guides").glob("*.md"))]
+    for page in [DOCS / "ops.md", *sorted((DOCS / "guides").glob("*.md")), *(DOCS / "reference").glob("*.md")]
     for number, code in enumerate(blocks(page, "python"))
     if "Pipeline.load" not in code  # run in tests/pipeline
 ]
@@ -147,14 +148,40 @@ def test_every_public_name_is_documented(path):
 def test_the_glossary_has_its_terms_in_order():
     text = (DOCS / "glossary.md").read_text(encoding="utf-8")
     terms = re.findall(r"^## (.+)\n\n\S", text, re.M)
-    assert len(terms) >= 40 and terms == sorted(terms, key=str.casefold)
+    assert 30 < len(terms) <= 40 and terms == sorted(terms, key=str.casefold)
+
+
+GUIDES = sorted((DOCS / "guides").glob("*.md")) + [DOCS / f"{name}.md" for name in ("EMBEDDING", "EXPORT", "GPU")]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_guide_is_short_begins_with_a_command_and_has_a_picture(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    begins = [number for number, line in enumerate(lines) if re.match(r"```(sh|python)$", line)]
+    pictures = [line for line in lines if re.match(r"!\[.+\]\(.+\.(svg|png)\)$", line)]
+    assert len(lines) <= 120 and begins[0] < 34 and len(pictures) == 1
+
+
+def test_the_pictures_are_those_of_the_figures_that_the_pages_show():
+    drawn = pictures()
+    assert len(drawn) >= 24
+    for name, svg in drawn.items():
+        assert (DOCS / f"assets/{name}.svg").read_text(encoding="utf-8") == in_file(svg), "python -m devtools.pictures"
+
+
+def test_the_front_page_leads_to_paths_of_at_most_five_pages():
+    front = (DOCS / "index.md").read_text(encoding="utf-8")
+    paths = sorted((DOCS / "paths").glob("*.md"))
+    assert len(paths) == 4
+    for path in paths:
+        steps = re.findall(r"^\| (\d) \| \[", path.read_text(encoding="utf-8"), re.M)
+        assert f"](paths/{path.name})" in front and steps == list("12345")[: len(steps)] and len(steps) >= 3
 
 
 def test_the_service_reads_the_tables_that_pages_show():
     tables = [tomllib.loads(table) for page in PAGES for table in blocks(page, "toml")]
     shown = [table["serve"] for table in tables if "serve" in table]
-    text = (DOCS / "SERVICE.md").read_text(encoding="utf-8")
-    known = set(re.findall(r"^\| `(\w+)` \|", text, re.M)) | {"online"}
+    known = set(re.findall(r"^\| `(\w+)` \|", service_page(), re.M)) | {"online"}
     assert shown and {name for table in shown for name in table} <= known
 
 
@@ -218,7 +245,7 @@ def test_relative_links_of_readme_and_contributing_exist():
 @pytest.mark.slow
 def test_the_site_is_searched_when_its_pages_are_opened_as_files(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     with browser() as engine:
         page = engine.new_page()
@@ -252,6 +279,8 @@ def test_the_site_refuses_what_comes_from_another_host():
     page = '<link rel="stylesheet" href="a.css"><a href="https://x.org">x</a><script src="//cdn.org/a.js"></script>'
     assert hooks.loaded(page) == ["//cdn.org/a.js"]
     assert hooks.loaded('<link rel="icon" href="https://x.org/i.png"><img src="p.png">') == ["https://x.org/i.png"]
+    svg = hooks.on_page_content('<img alt="Steps" src="../assets/serve.svg" />', None, None, None)
+    assert 'aria-label="Steps"' in svg and "<img" not in svg and "<style" not in svg
     link = "[a](../../examples/c/rank.c), [b](../GPU.md), ![c](../console.png)"
     found = hooks.outside_links(link, SimpleNamespace(src_uri="guides/serve.md"))
     assert [path for _, path in found] == ["examples/c/rank.c"]

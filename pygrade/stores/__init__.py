@@ -1,7 +1,7 @@
 """Stores of the features that are served: bytes by (table, int64 key), versioned, read in batches.
 
 They are those of the core (csrc/include/pygrade/store.hpp), which lists their kinds (`KINDS`); `Store` is their face.
-`Store.of` makes one of an object of yours, see docs/guides/storage.md.
+`Store.of` makes one of an object of yours, see docs/reference/stores.md.
 """
 
 from pygrade import _core

@@ -32,7 +32,7 @@ def test_the_shop_is_read_as_it_is_written_and_freed_once_it_is_a_log(tmp_path, 
 
 def test_the_guide_has_the_figures_of_the_result():
     record = json.loads((ROOT / "bench/results/doctor.json").read_text(encoding="utf-8"))
-    guide = " ".join((ROOT / "docs/guides/logs.md").read_text(encoding="utf-8").split())
+    guide = " ".join((ROOT / "docs/reference/log-format.md").read_text(encoding="utf-8").split())
     small, large = record["runs"][1:]
     start = record["start"]["cpu_seconds"]
     assert f"take {small['cpu_seconds']:.0f} s of CPU time, of which {start:.0f} s are" in guide

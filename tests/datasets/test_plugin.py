@@ -9,7 +9,7 @@ import pytest
 from pygrade.data.events import GROUP, import_events, importer_hash, schemes
 from tests.documents import ROOT, blocks
 
-GUIDE = ROOT / "docs/guides/pipeline.md"
+GUIDE = ROOT / "docs/guides/raw-events.md"
 ROWS = """request_id,user_id,item_id,position,timestamp,event_time,y_click,y_buy
 0,7,1,0,1000,1500,1.0,0.0
 0,7,2,1,1000,1500,0.0,0.0

@@ -1,74 +1,16 @@
-"""The document of the service's interface: sound, and what docs/SERVICE.md lists.
-
-``python -m tests.service.test_openapi`` writes the tables of docs/SERVICE.md again.
-"""
+"""The document of the service's interface: sound, and what the site lists of it."""
 
 import json
 import math
 import re
-import subprocess
-from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
 from jsonschema import Draft202012Validator
 
+from devtools.option_pages import service_page
 from pygrade import __version__, _core
 from tests.console.browser import browser, needs_browser
-
-ROOT = Path(__file__).parents[2]
-GUIDE = ROOT / "docs/SERVICE.md"
-PROGRAM = Path(_core.__file__).parent / "bin/pygraded"
-REFERENCE = re.compile(r"#/components/schemas/(\w+)")
-
-
-def options_table():
-    """The options of the core and of pygraded as Markdown."""
-    lines = ["| option | default | meaning |", "|---|---|---|"]
-    schemas = json.loads(_core.Service.openapi())["components"]["schemas"]
-    for name, option in schemas["Options"]["properties"].items():
-        default = f"`{json.dumps(option['default'])}`" if "default" in option else ""
-        keys = schemas[REFERENCE.search(json.dumps(option))[1]] if REFERENCE.search(json.dumps(option)) else None
-        keys = f" (keys: {', '.join(f'`{key}`' for key in keys['properties'])})" if keys else ""
-        lines.append(f"| `{name}` | {default} | {option['description']}{keys} |")
-    text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
-    for option, meaning in re.findall(r"^  --([\w-]+) \S+ +(.*)$", text, re.MULTILINE):
-        name = option.replace("-", "_")
-        if name == "config" or name in schemas["Options"]["properties"]:
-            continue
-        default = re.search(r" \(([^()]+)\)$", meaning)
-        cells = (f"`{default[1]}`", meaning[: default.start()]) if default else ("", meaning)
-        lines.append(f"| `{name}` | {cells[0]} | pygraded: {cells[1].replace('|', ' or ')} |")
-    return "\n".join(lines)
-
-
-def series_table():
-    """The series of the core and of pygraded as Markdown."""
-    families = json.loads(_core.Service.openapi())["paths"]["/metrics"]["get"]["x-metrics"]
-    text = (ROOT / "csrc/server/http.cpp").read_text()
-    own = [
-        (name, help.replace('"\n        "', "")) for name, help in re.findall(r'add\("(pygrade_\w+)", "(.*?)",', text)
-    ]
-    lines = ["| series | meaning |", "|---|---|"]
-    for family in families:
-        labels = f"{{{family['labels']}}}" if family["labels"] else ""
-        lines.append(f"| `{family['name']}{labels}` | {family['help']} |")
-    lines += [f"| `{name}` | pygraded: {help} |" for name, help in own]
-    return "\n".join(lines)
-
-
-def written_guide():
-    """The guide with its tables as they should be."""
-    text = GUIDE.read_text()
-    for name, table in (("options", options_table()), ("series", series_table())):
-        text, count = re.subn(
-            rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)",
-            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
-            text,
-            flags=re.DOTALL,
-        )
-        assert count == 1
-    return text
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +18,12 @@ def document():
     return json.loads(_core.Service.openapi())
 
 
-def test_the_guide_lists_all_options_and_series():
-    assert GUIDE.read_text() == written_guide()
-    assert len(options_table().splitlines()) > 35 and len(series_table().splitlines()) > 65
+def test_the_site_explains_all_options_and_series(document):
+    page = service_page()
+    rows = dict(re.findall(r"^\| `(\w+)[^`]*` \|(?:.* \|)? (.+) \|$", page, re.M))
+    assert set(document["components"]["schemas"]["Options"]["properties"]) | {"port", "threads"} <= set(rows)
+    assert {family["name"] for family in document["paths"]["/metrics"]["get"]["x-metrics"]} < set(rows)
+    assert len(rows) > 105 and "pygrade_connections" in rows and all(text.strip() for text in rows.values())
 
 
 def parts(value, path=""):
@@ -181,7 +126,3 @@ def test_the_page_shows_the_document_and_asks_nobody(run, tmp_path, document, th
         for width in (1280, 400):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-if __name__ == "__main__":
-    GUIDE.write_text(written_guide())

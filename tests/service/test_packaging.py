@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from devtools import debug_files, sbom
+from devtools.option_pages import service_page
 from pygrade import FusionPolicy, __version__, _core
 from pygrade.policy import PolicySpec
 from tests.service.conftest import Server
@@ -44,7 +45,7 @@ def families(address):
     """The metrics that the service exports or may export."""
     with urllib.request.urlopen(f"{address}/metrics") as answer:
         shown = set(re.findall(r"^# TYPE (\w+)", answer.read().decode(), re.MULTILINE))
-    documented = set(SERIES.findall((ROOT / "docs" / "SERVICE.md").read_text()))
+    documented = set(SERIES.findall(service_page()))
     assert len(shown) > 30
     return shown | documented
 
