@@ -1,8 +1,8 @@
-"""package_search: two retrievers over Debian's package descriptions, and invented searchers who click.
+"""package_search: two retrievers over Debian's package descriptions.
 
 Documents are the packages that apt's lists on this machine describe and that people have tagged (debtags). BM25 reads
 name and description; LSA, which stands in for an embedding model, reads section and dependencies as well. The dates are
-invented, and so are the searchers: what they want comes from the tags and source packages, which no retriever sees.
+invented. Tags and source packages no retriever sees.
 """
 
 import re
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pygrade.serving.hybrid import normalize_hits
+
 APT = Path("/var/lib/apt/lists")
-DEPTH, SLOTS = 30, 10  # hits of a retriever, items of a page
-LOOKS = (np.arange(SLOTS) + 1.0) ** -0.6  # share of the searchers who look at a slot
-WORLDS = ("intents", "same", "random")
+DEPTH = 30  # hits of a retriever
 
 
 def read_documents(file: str | None, most: int, seed: int = 0) -> list[dict[str, str]]:
@@ -122,62 +122,13 @@ class Packages:
         return (theirs * own) @ self.rarity / np.maximum(np.maximum(theirs, own) @ self.rarity, 1e-9)
 
 
-def min_max(hits: np.ndarray, size: int, score: np.ndarray) -> np.ndarray:
-    """[size]: scores of hits from 0 to 1, as engines normalize a list; 0: what the retriever did not return."""
-    term, own = np.zeros(size), score[hits]
-    term[hits] = (own - own.min()) / (own.max() - own.min()) if np.ptp(own) > 0 else 1.0
-    return term
-
-
 def search(corpus: Packages, query: list[str]) -> dict[str, np.ndarray]:
-    """Documents [N] that one of the retrievers returned: three terms of each score, and the RRF of two lists."""
-    size, lists, terms = len(corpus.names), [], []
-    for score in (corpus.lexical(query), corpus.vector(query)):
-        hits = np.argsort(-score, kind="stable")[:DEPTH]
-        lists.append(hits[score[hits] > 0])
-        terms.append(min_max(lists[-1], size, score) if len(lists[-1]) else np.zeros(size))
-    found = np.union1d(*lists)
-    rrf = np.zeros(size)
-    for hits in lists:
-        rrf[hits] += 1 / (60 + 1 + np.arange(len(hits)))
-    return {"item": found, "terms": np.stack([*terms, corpus.fresh], 1)[found], "rrf": rrf[found]}
-
-
-def searches(corpus: Packages, requests: int, seed: int, world: str = "intents") -> list[dict]:
-    """Queries with their hits and the true probability of a click on each, if it is looked at.
-
-    Three kinds of searchers, whom no engine can tell but by their words: one types the name of a package, one describes
-    what it is for, by its own words or another's, one wants something new of that kind. Nulls: "same", in which all
-    want the same mixture of the three terms, and "random", in which they click at random.
-    """
-    rng, result = np.random.default_rng([seed, 11]), []
-    while len(result) < requests:
-        wanted, kind = int(rng.integers(len(corpus.names))), int(rng.choice(3, p=(0.35, 0.35, 0.3)))
-        if kind == 0:
-            query = words(corpus.names[wanted])[:3]
-        else:
-            drawn = rng.integers(len(corpus.names), size=200)
-            other = int(drawn[np.argmax(corpus.alike(wanted, drawn))])
-            query = [str(rng.choice(corpus.texts[rng.choice([wanted, other])])) for _ in range(rng.integers(2, 5))]
-        hits = search(corpus, query)
-        item, fresh = hits["item"], corpus.fresh[hits["item"]]
-        if len(item) < SLOTS:
-            continue
-        alike = corpus.alike(wanted, item)
-        if kind == 0:
-            use = np.where(item == wanted, 1.0, np.where(corpus.source[item] == corpus.source[wanted], 0.4, 0.05))
-        else:
-            use = alike * (1.0 if kind == 1 else 2 * fresh**2)
-        if world == "same":
-            use = (hits["terms"] @ (0.5, 0.3, 0.2)) ** 2
-        chance = 0.02 + 0.6 * np.minimum(use, 1) if world != "random" else np.full(len(item), 0.2)
-        idf = [corpus.lexical.idf(word) for word in query]
-        context = {
-            "words": len(query),
-            "rarest": max(idf),
-            "commonest": min(idf),
-            "digits": float(any(c.isdigit() for c in "".join(query))),
-            "recent": float(kind == 2 and rng.random() < 0.9),  # of 10 who want something new, 9 say so
-        }
-        result.append(hits | {"query": query, "chance": chance, "context": context, "kind": kind})
-    return result
+    """Documents [N] that a retriever returned; three scores [N, 3]: lexical, vector (NaN: not in its list), fresh."""
+    scores = np.full((len(corpus.names), 3), np.nan)
+    scores[:, 2] = corpus.fresh
+    for place, score in enumerate((corpus.lexical(query), corpus.vector(query))):
+        hits = np.argpartition(-score, DEPTH)[:DEPTH]
+        hits = hits[score[hits] > 0]
+        scores[hits, place] = score[hits]
+    item = np.flatnonzero(~np.isnan(scores[:, :2]).all(1))
+    return {"item": item, "scores": scores[item], "terms": normalize_hits(scores[item], np.array([0, len(item)]))}
