@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --no-build-isolation -e
 CORE := $(shell find csrc CMakeLists.txt -type f)
 
-.PHONY: demo test check check-kernels gpu-check docs format bench clean
+.PHONY: demo test check check-kernels gpu-check docs format bench coverage clean
 
 demo: $(or $(wildcard $(VENV)/ready),$(VENV)/train)
 	$(BIN)/pygrade demo
@@ -58,6 +58,12 @@ docs: $(VENV)/ready
 bench: $(VENV)/peers
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench report
+
+# Lines that tests run, in bench/results/coverage.json and docs/checklists.md; minutes.
+coverage: $(VENV)/ready
+	$(BIN)/cmake --preset coverage
+	$(BIN)/cmake --build --preset coverage
+	$(BIN)/python -m devtools.measure_coverage
 
 clean:
 	rm -rf build $(VENV)

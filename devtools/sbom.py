@@ -77,7 +77,7 @@ def _digest(path: str | Path) -> str:
 
 def bill() -> dict[str, Any]:
     """The document."""
-    root = f"pkg:pypi/pygrade@{pygrade.__version__}"
+    root = f"pkg:pypi/pygrade-ranking@{pygrade.__version__}"
     required = [
         re.split(r"[<>=!~; \[]", text)[0]
         for text in importlib.metadata.requires("pygrade-ranking") or ()

@@ -1,10 +1,13 @@
-"""Checks that the wheel in a folder holds the package, the importers of public data sets and nothing else.
+"""Checks that the wheel in a folder holds the package, the importers of public data sets and nothing else, or that the
+sdist there has the sources and nothing that was built.
 
 python -m devtools.wheel_content DIR
 """
 
 import sys
+import tarfile
 import zipfile
+from collections.abc import Iterable
 from os.path import normpath
 from pathlib import Path
 
@@ -24,20 +27,33 @@ EXPECTED = (
     "lib/libpygrade_redis.so",
     "lib/pkgconfig/pygrade.pc",
     "py.typed",
+    "../pygrade_datasets/recflow.py",
 )
+SOURCES = (
+    "CMakeLists.txt CONTRIBUTING.md LICENSE Makefile PKG-INFO README.md pyproject.toml bench/cpu/core_bench.cpp "
+    "csrc/cmake/sources.txt csrc/include/pygrade/version.hpp csrc/tests/fuzz.cpp devtools/wheels kernels/advantage.py "
+    "examples/datasets/pygrade_datasets/recflow.py pygrade/py.typed pygrade/_core.pyi tests/conftest.py"
+)
+BUILT = (".so", ".o", ".a", ".pyc", ".whl")
 
 
 def main(folder: str) -> str | None:
     """The fault, if there is one."""
-    (wheel,) = Path(folder).glob("pygrade_ranking-*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    missing = [
-        name for name in (*EXPECTED, "../pygrade_datasets/recflow.py") if normpath(f"pygrade/{name}") not in names
-    ]
-    outside = {name.split("/")[0] for name in names} - {"pygrade", "pygrade_datasets"}
-    if missing or any(not name.endswith(".dist-info") for name in outside):
-        return f"{wheel.name}: missing {missing}; outside the package {outside}"
-    return None
+    (file,) = (path for path in Path(folder).glob("pygrade_ranking-*") if path.name.endswith((".whl", ".tar.gz")))
+    if file.suffix == ".whl":
+        names = zipfile.ZipFile(file).namelist()
+        outside = {name.split("/")[0] for name in names} - {"pygrade", "pygrade_datasets"}
+        outside = {name for name in outside if not name.endswith(".dist-info")}
+        return _fault(file.name, names, (normpath(f"pygrade/{name}") for name in EXPECTED), outside)
+    with tarfile.open(file) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    strange = (name for name in names if name.endswith(BUILT) or name.startswith((".git/", ".venv", "build/", "docs/")))
+    return _fault(file.name, names, SOURCES.split(), strange)
+
+
+def _fault(file: str, names: list[str], wanted: Iterable[str], outside: Iterable[str]) -> str | None:
+    missing, outside = sorted(set(wanted) - set(names)), sorted(outside)
+    return f"{file}: missing {missing}; should not be there {outside}" if missing or outside else None
 
 
 if __name__ == "__main__":

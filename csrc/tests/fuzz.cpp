@@ -8,12 +8,17 @@
 // accepted and then behaves; anything else ends the program. Meant for the sanitizers, which also end it on
 // out-of-bounds accesses, overflows and leaks. The last line says how many inputs were accepted: a fuzzer whose inputs
 // are all refused tests little.
+//
+// The preset libfuzzer makes libFuzzer's program of the same targets: the first byte of an input names the target, the
+// next ones are what it draws or, if it is odd, what is left is a text that takes the place of the first mutated one.
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <sstream>
+#include <string_view>
+#include <utility>
 
 #include "feature_files.hpp"
 #include "mtl_artifact.hpp"
@@ -28,20 +33,42 @@ using namespace pygrade::tests;
 
 namespace {
 
-class Random {  // splitmix64
+class Random {  // splitmix64, after the bytes of libFuzzer if there are any
  public:
-  explicit Random(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t next() {
+  explicit Random(std::uint64_t seed, std::string_view drawn = {}, bool raw = false)
+      : state_(seed), drawn_(drawn), raw_(raw) {}
+  std::uint64_t next() { return drawn_.empty() ? mix() : take(sizeof(std::uint64_t)); }
+  std::size_t below(std::size_t count) {
+    if (count == 0) return 0;
+    return static_cast<std::size_t>((count <= 256 && !drawn_.empty() ? take(1) : next()) % count);
+  }
+  bool one_in(std::size_t count) { return below(count) == 0; }
+  // A text of libFuzzer's own, once.
+  bool replaces(std::string& text) {
+    if (!raw_) return false;
+    text = std::exchange(drawn_, {});
+    raw_ = false;
+    return true;
+  }
+
+ private:
+  std::uint64_t mix() {
     std::uint64_t z = state_ += 0x9e3779b97f4a7c15ull;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ z >> 27) * 0x94d049bb133111ebull;
     return z ^ z >> 31;
   }
-  std::size_t below(std::size_t count) { return count == 0 ? 0 : static_cast<std::size_t>(next() % count); }
-  bool one_in(std::size_t count) { return below(count) == 0; }
+  std::uint64_t take(std::size_t most) {
+    std::uint64_t value = 0;
+    const std::size_t size = std::min(most, drawn_.size());
+    std::memcpy(&value, drawn_.data(), size);
+    drawn_.remove_prefix(size);
+    return value;
+  }
 
- private:
   std::uint64_t state_;
+  std::string_view drawn_;
+  bool raw_;
 };
 
 [[noreturn]] void end(const char* what) {
@@ -65,6 +92,7 @@ const std::vector<std::string> tokens = [] {
 }();
 
 void mutate(std::string& text, Random& random) {
+  if (random.replaces(text)) return;
   const std::size_t count = 1 + random.below(random.one_in(4) ? 8 : 2);
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t at = random.below(text.size() + 1);
@@ -703,20 +731,30 @@ bool run_service_policy(Random& random) {
   return response.status == 200;
 }
 
+struct Target {
+  const char* name;
+  bool (*run)(Random&);
+  std::uint64_t runs = 0, accepted = 0;
+};
+Target targets[] = {
+    {"json", &run_json},       {"safetensors", &run_safetensors},  {"policy", &run_policy},   {"mtl", &run_mtl},
+    {"prerank", &run_prerank}, {"features", &run_features},        {"records", &run_records}, {"C ABI", &run_c_api},
+    {"service", &run_service}, {"own models", &run_service_policy}};
+
 }  // namespace
 
+#ifdef PYGRADE_LIBFUZZER
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  const std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
+  Random random(data[0], rest, data[0] % 2 == 1);
+  targets[data[0] / 2 % std::size(targets)].run(random);
+  return 0;
+}
+#else
 int main(int argc, char** argv) {
   const std::uint64_t runs = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 100'000;
   const std::uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
-  struct Target {
-    const char* name;
-    bool (*run)(Random&);
-    std::uint64_t runs = 0, accepted = 0;
-  };
-  Target targets[] = {
-      {"json", &run_json},       {"safetensors", &run_safetensors},  {"policy", &run_policy},   {"mtl", &run_mtl},
-      {"prerank", &run_prerank}, {"features", &run_features},        {"records", &run_records}, {"C ABI", &run_c_api},
-      {"service", &run_service}, {"own models", &run_service_policy}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
     Target& target = targets[i % std::size(targets)];
@@ -737,3 +775,4 @@ int main(int argc, char** argv) {
   }
   return reached ? 0 : 1;
 }
+#endif

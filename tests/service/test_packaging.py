@@ -155,7 +155,7 @@ pygrade_split_debug(parts absent)
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake and a C compiler")
-def test_the_archive_of_debug_files_has_the_lines_of_each_library(tmp_path):
+def test_the_archive_of_debug_files_has_the_lines_of_each_library(tmp_path, monkeypatch):
     (tmp_path / "parts.c").write_text("int pygrade_part(int x) { return x + 1; }\n")
     (tmp_path / "CMakeLists.txt").write_text(PROJECT)
     for options in (
@@ -170,6 +170,10 @@ def test_the_archive_of_debug_files_has_the_lines_of_each_library(tmp_path):
     symbols = subprocess.run(["nm", tmp_path / "libparts.so"], capture_output=True, text=True)
     assert "no symbols" in symbols.stderr
     debug = tmp_path / "debug" / "libparts.so.debug"
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        with pytest.raises(ValueError, match="holds the path of this folder"):
+            debug_files.main(tmp_path / "parts-1.whl", tmp_path / "debug", tmp_path)
     subprocess.run(["objcopy", "--strip-debug", debug], check=True)
     with pytest.raises(ValueError, match="has no functions, or not their lines"):
         debug_files.main(tmp_path / "parts-1.whl", tmp_path / "debug", tmp_path)
