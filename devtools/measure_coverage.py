@@ -1,8 +1,8 @@
 """Lines that tests run: `python -m devtools.measure_coverage` writes bench/results/coverage.json (`make coverage`).
 
 Python by coverage.py over the tests of PARTS, which leave out what runs in other processes or takes minutes; C++ by
-gcov over ctest in the preset "coverage": baseline kernels, no tests through Python. With `fuzz SECONDS` it runs
-libFuzzer's program of the preset "libfuzzer" instead, and writes bench/results/libfuzzer.json.
+gcov over ctest in the preset "coverage": baseline kernels, no tests through Python. `python` or `cpp` names one. With
+`fuzz SECONDS` it runs libFuzzer's program of the preset "libfuzzer" instead: bench/results/libfuzzer.json.
 """
 
 import datetime
@@ -22,6 +22,7 @@ PARTS = (
     "config correction data doctor evaluation features logs metrics mtl policy prerank runs serving simulation "
     "stores training util"
 )
+CTEST = "--preset coverage -j 2 -E ^consumer|^fuzz"
 PYTHON = "-n 2 -q --cov=pygrade --cov-report=json:build/coverage.json"
 TREE = ROOT / "build/coverage"
 FOLDERS = ("csrc/src/", "csrc/include/")
@@ -56,7 +57,7 @@ def cpp_lines(reports: list[dict[str, Any]]) -> dict[str, list[int]]:
 
 
 def share(folders: dict[str, list[int]]) -> dict[str, Any]:
-    """What is kept of a language: per cent of all lines, the counts, and per cent of each folder."""
+    """Per cent of all lines of a language, the counts, and per cent of each folder."""
     ran, all_lines = (sum(counts[i] for counts in folders.values()) for i in (0, 1))
     return {
         "percent": round(100 * ran / all_lines, 1),
@@ -66,21 +67,31 @@ def share(folders: dict[str, list[int]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def measure_python() -> dict[str, Any]:
+    """Coverage of the package by pytest."""
     _run(sys.executable, "-m", "pytest", *PYTHON.split(), *(f"tests/{part}" for part in PARTS.split()))
+    report = json.loads((ROOT / "build/coverage.json").read_text(encoding="utf-8"))
+    return {"tests": f"pytest, tests/ of {PARTS}", **share(python_lines(report))}
+
+
+def measure_cpp() -> dict[str, Any]:
+    """Coverage of the core by ctest."""
     for counters in TREE.rglob("*.gcda"):
         counters.unlink()
-    _run(str(Path(sys.executable).with_name("ctest")), "--preset", "coverage", "-j", "2", "-E", "^consumer")
-    report = (ROOT / "build/coverage.json").read_text(encoding="utf-8")
+    _run(str(Path(sys.executable).with_name("ctest")), *CTEST.split())
     reports = []
     for counters in sorted(TREE.rglob("*.gcda")):
         made = _run("gcov", "--json-format", "--stdout", str(counters), output=True)
         reports += [json.loads(line) for line in made.splitlines()]
-    result = {
-        "python": {"tests": f"pytest, tests/ of {PARTS}", **share(python_lines(json.loads(report)))},
-        "cpp": {"tests": "ctest --preset coverage", **share(cpp_lines(reports))},
-    }
-    _write(RESULT, "make coverage", result)
+    return {"tests": f"ctest {CTEST}", **share(cpp_lines(reports))}
+
+
+def main(languages: list[str]) -> None:
+    """Measure the named languages, or both; the figures of the other one stay."""
+    kept = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    for language in languages or ("python", "cpp"):
+        kept[language] = _dated({"python": measure_python, "cpp": measure_cpp}[language]())
+    _write(RESULT, "make coverage", kept)
 
 
 def fuzz(seconds: str) -> None:
@@ -94,19 +105,24 @@ def fuzz(seconds: str) -> None:
         inputs = len(list(corpus.iterdir()))
     if made.returncode != 0:
         raise SystemExit(made.stderr[-4000:])
-    _write(FUZZED, f"python -m devtools.measure_coverage fuzz {seconds}", {**fuzz_figures(made.stderr), "kept": inputs})
+    figures = _dated({**fuzz_figures(made.stderr), "kept": inputs})
+    _write(FUZZED, f"python -m devtools.measure_coverage fuzz {seconds}", figures)
 
 
 def fuzz_figures(log: str) -> dict[str, int]:
-    """What libFuzzer prints at its end: inputs that ran, branches of the program that they reached, and of how many."""
+    """Inputs that ran, by libFuzzer's last lines, branches of the program that they reached, and of how many."""
     (_, counters), edges = re.findall(r"Loaded (\d+) modules +\((\d+) inline", log)[0], re.findall(r" cov: (\d+) ", log)
     (ran,) = re.findall(r"number_of_executed_units: (\d+)", log)
     return {"executions": int(ran), "branches": int(edges[-1]), "of": int(counters)}
 
 
+def _dated(result: dict[str, Any]) -> dict[str, Any]:
+    return {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), **result}
+
+
 def _write(path: Path, command: str, result: dict[str, Any]) -> None:
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    path.write_text(json.dumps({"command": command, "date": date, **result}, indent=1) + "\n", encoding="utf-8")
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in ({"command": command} | result).items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(path.read_text(encoding="utf-8"))
 
 
@@ -116,4 +132,4 @@ def _run(*command: str, output: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    fuzz(sys.argv[2]) if sys.argv[1:2] == ["fuzz"] else main()
+    fuzz(sys.argv[2]) if sys.argv[1:2] == ["fuzz"] else main(sys.argv[1:])

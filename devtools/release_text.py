@@ -32,7 +32,7 @@ def changes(root: Path = ROOT) -> dict[str, tuple[str, str]]:
 
 
 def faults(root: Path = ROOT, released: bool = False) -> list[str]:
-    """What disagrees about the version; before a release its changes may still be under "Unreleased"."""
+    """Texts that disagree about the version; before a release its changes may still be under "Unreleased"."""
     now, headings = version(root), changes(root)
     newest = next(iter(headings), "")
     cited = dict(re.findall(r"^(version|date-released): (\S+)$", (root / "CITATION.cff").read_text("utf-8"), re.M))
