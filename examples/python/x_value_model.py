@@ -143,7 +143,7 @@ def main() -> None:
         half = student_t(len(runs) - 1) * lifts.std() / max(len(runs) - 1, 1) ** 0.5
         print(f"  {lifts.mean():+6.2f} ± {half:.2f} %  {name}")
     if options.save:
-        Path(options.save).write_text(json.dumps({**vars(options), "runs": runs}, indent=1) + "\n")
+        Path(options.save).write_text(json.dumps({**vars(options), "runs": runs}) + "\n")
 
 
 if __name__ == "__main__":
