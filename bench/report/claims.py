@@ -29,6 +29,7 @@ Dates = Mapping[str, tuple[str, str]]  # source → date and commit
 _FIGURE = re.compile(r"\{(\w+)\(([^{}]*?)\)\}")
 _DATED = re.compile(r"(\S+) (\d{4}-\d\d-\d\d) (\S+) ([0-9a-f]{12})(?:;| -->)")
 _STUDY, _WORLDS, _TESTS, _OPS, _REAL = "study.json", "foreign.jsonl", "page_tests.txt", "ops.json", "kuairand.json"
+_X = "x_value_model.json"
 
 
 def main(arguments: list[str]) -> int:
@@ -99,7 +100,7 @@ def _dated(name: str, source: Any, root: Path) -> tuple[str, str]:
 
 
 class Figures:
-    """What the page's template may name. Arguments are text."""
+    """Figures that the page's template may name. Arguments are text."""
 
     def __init__(self, sources: Mapping[str, Any], dates: Dates) -> None:
         self.sources, self.dates, self.cited = sources, dates, set[str]()
@@ -143,8 +144,23 @@ class Figures:
         return _bounds(self._of(name, path))
 
     def over(self, name: str, path: str, key: str) -> str:
-        """The mean over repetitions, and half of its 95 % t-interval."""
-        return lift_text(over_worlds([entry[key] for entry in self._of(name, path)]), scale=1.0)
+        """The mean over repetitions, and half of its 95 % t-interval: of a list by name, or a key of each of a list."""
+        found, *words = self._of(name, path), *key.split("/", 1)
+        if isinstance(found, dict):
+            return lift_text(over_worlds(found[key]), scale=1.0)
+        return lift_text(
+            over_worlds([entry[words[0]][words[1]] if words[1:] else entry[words[0]] for entry in found]), scale=1.0
+        )
+
+    def named(self, plant: str) -> str:
+        """Logs of X's formula with an error in which the autopsy named something."""
+        result = self.sources[_X]
+        rows = [row for row in result["autopsy_of_1000_requests"] if row["plant"] == plant] or result["runs"]
+        return f"{sum(bool(row['named']) for row in rows)} of {len(rows)}"
+
+    def kept(self) -> str:
+        texts = self.sources[_X]["verdicts_of_all_heads"]
+        return f"{sum(text.startswith('Keep') for text in texts)} of {len(texts)} logs"
 
     def real(self, arm: str, days: str) -> str:
         """A lift on lists of so many days of the real log."""
@@ -159,7 +175,7 @@ class Figures:
         return next(row[7] or row[6] for row in self._rows(world) if row[1] == requests)
 
     def served(self, world: str) -> str:
-        """What is served by logged requests, beside the best static weights, boosted trees and GRADE."""
+        """The lifts of what is served by logged requests, beside the best static weights, boosted trees and GRADE."""
         lines = []
         for row in self._rows(world):
             rivals = zip(("static weights", "trees", "GRADE alone"), (row[3], row[5], row[4]), strict=True)
@@ -168,7 +184,7 @@ class Figures:
         return "<br>".join(lines)
 
     def worst(self, world: str) -> str:
-        """What limits the rows of a world."""
+        """The limits of the rows of a world."""
         rows = self._rows(world)
         parts = [f"Worst of {rows[0][2]} worlds: {', '.join(row[8] for row in rows)}."]
         if partly := [f"{row[9]} at {row[1]}" for row in rows if row[9].split(" of ") != [row[2]] * 2]:
@@ -210,7 +226,7 @@ class Figures:
         return f"{total(rows, 'above')} of {total(rows, 'claims')}"
 
     def read(self, line: str, name: str) -> str:
-        """What follows a name in a line of the tests' results."""
+        """The text that follows a name in a line of the tests' results."""
         text = self.sources[_TESTS][line]
         start = (
             0 if not name else next(m.end() for m in re.finditer(rf"(?:^|[;,:] ){re.escape(name)}(?= [-+\d])", text))
@@ -311,8 +327,7 @@ def badges(sources: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         "badge-missed.svg": ("targets missed", f"{met.count(False)} of {len(met)}"),
     }
     if ran := sources.get("coverage.json"):
-        shares = (f"{ran[language]['percent']:.0f} %" for language in ("python", "cpp"))
-        found["badge-coverage.svg"] = ("lines run by tests, Python and C++", ", ".join(shares))
+        found["badge-coverage.svg"] = ("lines of C++ run by its tests", f"{ran['cpp']['percent']:.0f} %")
     return found
 
 

@@ -47,17 +47,10 @@ def test_a_result_without_a_claim_is_refused():
         page_text({**SOURCES, "luck.json": {}}, {**dates_of(SOURCES, TEXT), "luck.json": ("2026-01-01", "abc")})
 
 
-def test_rows_of_results_that_come_later_are_there_once_these_are():
-    """Of coverage, and of the paper in one file, which other commands make."""
-    lifts = [{"stage 1": 1.0, "stage 2": value, "library": 3.0} for value in (2.0, 3.0, 4.0)]
-    new = {
-        "coverage.json": {"python": {"percent": 91.4}, "cpp": {"percent": 88.0}},
-        "grade_minimal.json": {"lifts": lifts},
-    }
-    sources = {**SOURCES, **new}
-    page = page_text(sources, dates_of(SOURCES, TEXT) | dict.fromkeys(new, ("2026-01-01", "c0ffee00")))
-    assert "| Python 91.4 %, C++ 88.0 % |" in page and "| +3.00 ± 2.48 %; the library +3.00 ± 0.00 % |" in page
-    assert badges(sources)["badge-coverage.svg"][1] == "91 %, 88 %" and "{?" not in page + TEXT
+def test_the_row_and_the_badge_of_coverage_are_those_of_its_result():
+    sources = {**SOURCES, "coverage.json": {"cpp": {"percent": 88.0, "lines": 1_234}}}
+    page = page_text(sources, dates_of(SOURCES, TEXT) | {"coverage.json": ("2026-01-01", "c0ffee00")})
+    assert "| 88.0 % of 1,234 |" in page and badges(sources)["badge-coverage.svg"][1] == "88 %"
 
 
 def missing(readme: str, page: str) -> list[str]:
