@@ -111,9 +111,8 @@ def main(options: argparse.Namespace) -> dict:
     for engine, ending in (("opensearch", "json"), ("elasticsearch", "json"), ("vespa", "profile")):
         (out / f"{engine}.{ending}").write_text(write_hybrid(replace(fixed, engine=engine)))
     if not options.no_server:
-        result["weights_latency"] = latency(
-            out / "run", [{f"x_{k}": v for k, v in q["context"].items()} for q in later[:100]]
-        )
+        alone.save(out / "per-query/policy")
+        result["weights_latency"] = latency(out / "per-query", [query["context"] for query in later[:100]])
         print("  /v1/weights:", {name: result["weights_latency"][name] for name in ("p50_us", "p99_us")})
     if options.result:
         Path(options.result).write_text(json.dumps(result, indent=1) + "\n")
