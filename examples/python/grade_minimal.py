@@ -143,7 +143,7 @@ def main() -> None:
         shares = [100 * lift["stage 2"] / lift["library"] for lift in lifts]
         print(f"  this file earns {in_words(shares).lstrip('+')} of the library's gain")
         record = {"requests": options.requests, "seeds": options.seeds, "lifts": lifts, "shares": shares}
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

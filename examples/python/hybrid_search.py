@@ -115,7 +115,7 @@ def main(options: argparse.Namespace) -> dict:
         result["weights_latency"] = latency(out / "per-query", [query["context"] for query in later[:100]])
         print("  /v1/weights:", {name: result["weights_latency"][name] for name in ("p50_us", "p99_us")})
     if options.result:
-        Path(options.result).write_text(json.dumps(result, indent=1) + "\n")
+        Path(options.result).write_text(json.dumps(result) + "\n")
     return result
 
 
