@@ -298,8 +298,8 @@ def seen_before(logs: Logs) -> Iterator[str]:
         return
     root = int(np.argmax((logs.feedback[shown] > 0).sum(0)))
     happened, mean = logs.feedback[shown][:, root] > 0, logs.predictions[shown][:, root].astype(np.float64)
-    sides = [(happened * rows, mean * rows) for rows in (again, ~again)]
-    lift = ratio_lift(*sides, logs.user_number[request])
+    before, others = ((happened * rows, mean * rows) for rows in (again, ~again))
+    lift = ratio_lift(before, others, logs.user_number[request])
     if not abs(lift.value) >= _SURE * lift.standard_error:
         return
     yield (

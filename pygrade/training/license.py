@@ -254,6 +254,14 @@ def reasons_of(logs: Logs, corrected: Floats32, history: History | None = None) 
     return tuple(lines.values())[:_LINES]
 
 
+def misses_of(logs: Logs, fitted: Fitted, fold: Ints, history: History | None = None) -> tuple[str, ...]:
+    """`reasons_of` of the first candidate whose predictions the likelihood proves to be better, served or not."""
+    for candidate in fitted.candidates:
+        if candidate.gain.better_predictions:
+            return reasons_of(logs, correct_by_fold(candidate.folds, logs, fold), history)
+    return ()
+
+
 def _moves(
     logs: Logs, corrected: Floats32, some: slice | Ints, parts: Sequence[tuple[str, str, Bools]]
 ) -> Iterator[tuple[float, str, str, str]]:
