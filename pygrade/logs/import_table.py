@@ -333,7 +333,7 @@ def read_roles(attempt: Attempt, result: dict[str, Any], names: Iterable[str]) -
         "user_id": user,
         "item_id": lambda column: conversion.ids(table, column, "item"),
         "timestamp": lambda column: conversion.times(table, column, notes),
-        "value": number,
+        "value": lambda column: conversion.prices(table, column, notes),
         "production_score": number,
         "category": table.texts,
         **dict.fromkeys(("scenario", "policy_version", "baseline", "verdict"), text),

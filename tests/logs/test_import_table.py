@@ -369,6 +369,8 @@ REFUSED = {
     ),
     "no prediction": ({"pred_click": with_first("pred_click", None, 0.5, None)}, "pred_click", 0, OUT),
     "an infinite prediction": ({"pred_click": with_first("pred_click", math.inf)}, "pred_click", 0, OUT),
+    "no price": ({"price": with_first("price", None, 0.5, None)}, "price", 0, OUT),
+    "a price below 0": ({"price": with_first("price", -1.0)}, "price", 0, OUT),
     "fractions of slots": ({"rank": with_first("rank", 0.5)}, "rank", 0, OUT),
     "a slot twice": ({"rank": [slot and min(slot, 4) for slot in SHOP["rank"]]}, "rank", None, None),
     "nothing shown": ({"rank": pa.nulls(2000, pa.int64())}, "rank", None, None),
@@ -382,7 +384,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_names_column_and_row_and_a_fix_solves_it(name):
     columns, column, row, cure = REFUSED[name]
-    words = "user=customer,slot=rank,time=at"
+    words = "user=customer,slot=rank,time=at,value=price"
     where = "" if row is None else rf".* in row {row} of t\.csv"
     with pytest.raises(ValueError, match=f"{re.escape(repr(column))}{where}") as caught:
         import_table(changed(**columns), words, where="t.csv")
