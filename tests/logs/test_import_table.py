@@ -425,6 +425,22 @@ def test_one_run_shows_every_problem_with_its_row_and_a_fix_leaves_their_request
     assert said.count("fixed: left out") == 1 and "fixed: left out 5 of 201 requests (40 rows)" in said
 
 
+@pytest.mark.parametrize("empty", [[0], [0, 45, 700]])
+def test_an_almost_whole_id_stays_the_request_and_its_empty_rows_are_named(empty):
+    """Else another column, such as the user's, is taken as the only one left."""
+    table = {{"session_id": "visit_uuid", "customer": "kunde"}.get(name, name): values for name, values in SHOP.items()}
+    whole = import_table(table)
+    table["visit_uuid"] = [None if row in empty else name for row, name in enumerate(table["visit_uuid"])]
+    more = f" \\({len(empty)} such rows\\)" if len(empty) > 1 else ""
+    refuses(
+        ValueError, rf"'visit_uuid' \(request\) is empty in row 0 of the table{more}; want ids", import_table, table
+    )
+    assert import_table(table, fix=True).mapping.roles == whole.mapping.roles
+    table["visit_uuid"] = [None if row % 40 == 0 else name for row, name in enumerate(table["visit_uuid"])]  # no id
+    with pytest.raises(LogContractError, match="no column is known for"):
+        import_table(table)
+
+
 def test_a_fix_never_leaves_out_much():
     table = changed(pred_click=[None if row % 70 == 0 else p for row, p in enumerate(SHOP["pred_click"])])
     refuses(TableProblems, r"29 of 200 requests \(290 rows\)", import_table, table, fix=True)
