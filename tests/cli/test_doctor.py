@@ -156,7 +156,7 @@ def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     lines = err.splitlines()
     assert lines[0].split()[:3] == ["column", "required", "bare.parquet"]
     assert lines[-1].startswith(
-        "pygrade: bare.parquet: no column is known for request, slot, <task>, p_<task>; say which by request=COLUMN"
+        "pygrade: bare.parquet: no column is known for request, slot, <task>, p_<task>; say which by --map request=COL"
     )
     assert any(line.split()[:3] == ["request", "yes", "missing"] for line in lines)
     assert "'pred_buy' looks like a prediction" in err and "\x1b" not in err

@@ -425,6 +425,22 @@ def test_one_run_shows_every_problem_with_its_row_and_a_fix_leaves_their_request
     assert said.count("fixed: left out") == 1 and "fixed: left out 5 of 201 requests (40 rows)" in said
 
 
+def test_a_map_is_proposed_where_names_are_strange():
+    strange = {"rank": "rank_shown", "clicked": "went_there", "bought": "till", "price": "expected_margin"}
+    table = {strange.get(name, name): values for name, values in SHOP.items()}
+    table |= {"shuffle": [row // CANDIDATES % 20 == 0 for row in range(ROWS)]}
+    with pytest.raises(LogContractError) as caught:
+        import_table(table)
+    words = "slot=rank_shown,value=expected_margin,exploration=shuffle,click=went_there,buy=till"
+    assert caught.value.summary.endswith(f". Is it --map {words}?") and "teach nothing" not in caught.value.summary
+    found = import_table(table, words)  # as it is printed
+    assert found.fields["tasks"] == CLEAN.tasks and (found.fields["exploration"] == "shuffle").sum() == 10
+    np.testing.assert_array_equal(found.fields["feedback"], CLEAN.feedback)
+    del table["till"]  # nothing shows which prediction the other one goes with
+    with pytest.raises(LogContractError, match=r"slot=rank_shown,value=expected_margin,exploration=shuffle\?"):
+        import_table(table)
+
+
 @pytest.mark.parametrize("empty", [[0], [0, 45, 700]])
 def test_an_almost_whole_id_stays_the_request_and_its_empty_rows_are_named(empty):
     """Else another column, such as the user's, is taken as the only one left."""
@@ -452,7 +468,7 @@ def test_one_message_holds_the_contract_beside_the_table():
     table = {name: values for name, values in SHOP.items() if name not in ("session_id", "pred_buy", "rank")}
     with pytest.raises(LogContractError) as caught:
         import_table(table, where="shop.csv")
-    assert "no column is known for request, slot; say which by request=COLUMN, slot=COLUMN" in caught.value.summary
+    assert "no column is known for request, slot; say which by --map request=COLUMN,slot=COLUMN" in caught.value.summary
     assert caught.value.problems[0].startswith("'bought' looks like feedback, but no prediction goes with it")
     assert str(caught.value).splitlines()[1].split() == ["column", "required", "shop.csv", "what", "it", "is"]
     rows = {row[0]: row for row in caught.value.rows}
