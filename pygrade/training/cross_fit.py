@@ -56,7 +56,7 @@ from pygrade.training.production import MARGIN, PageLift, Production, page_lift
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
-_MISSED = "your model misses this, though no better order is proven"
+_MISSED = "your model misses this, though no better order is proven: "
 _LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
@@ -217,7 +217,7 @@ def choose_mixture(
         logs,
         beside=(baseline, claim) if new and baseline != over else None,
         **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
-        reasons=reasons if new and corrected else tuple(f"{_MISSED}: {line}" for line in reasons),
+        reasons=reasons if new and corrected else [_MISSED * (line == reasons[0]) + line for line in reasons],
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
         contrary=contrary,
         pages="" if served.pages is None else served.pages.text,

@@ -292,7 +292,8 @@ def _split_columns(values: Floats32, names: Sequence[str], told: Sequence[str]) 
 
 
 def _said(factor: float, what: str = "") -> str:
-    return "as predicted" if abs(factor - 1) < _AS_PREDICTED else f"{factor:.2g} times{what}"
+    times = f"{factor:.2g}"
+    return "as predicted" if abs(factor - 1) < _AS_PREDICTED or times == "1" else f"{times} times{what}"
 
 
 def _split(values: Floats32, name: str, told: bool) -> tuple[Bools | None, str]:
