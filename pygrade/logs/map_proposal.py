@@ -36,9 +36,9 @@ def propose_map(table: Table, mapping: ColumnMap) -> dict[str, str]:
             result[short_name(role)] = named[0]
     slot = result.get("slot", mapping.roles.get("position", ""))
     shown = table.numbers(slot) >= 0 if slot in table.names else np.ones(len(table), bool)
-    events = [name for name in numbers if name in flags & varying and not np.nansum(numbers[name][~shown])]
+    events = [name for name in numbers if name in flags & varying and not _total(numbers[name], ~shown)]
     if len(events) == len(predictions):
-        by_rate = sorted(events, key=lambda name: -float(np.nansum(numbers[name])))
+        by_rate = sorted(events, key=lambda name: -_total(numbers[name], shown))
         by_size = sorted(predictions, key=lambda task: -_total(predictions[task], shown))
         pairs = dict(zip(by_size, by_rate, strict=True))
         result |= {task: pairs[task] for task in predictions}
@@ -49,5 +49,5 @@ def _is_flag(values: Floats) -> bool:
     return {*np.unique(values[~np.isnan(values)])} == {0.0, 1.0}
 
 
-def _total(prediction: Floats, shown: Bools) -> float:
-    return float(np.nansum(prediction[shown]))
+def _total(values: Floats, shown: Bools) -> float:
+    return float(np.nansum(values[shown]))
