@@ -1,6 +1,6 @@
-"""Signs of life of a command that takes a while: what it does now, at once and at least each second, on standard error.
+"""Signs of life of a command that takes a while, on standard error: what it does now.
 
-On a terminal one line is written over and over, elsewhere one below the other.
+On a terminal one line is written over at least each second; elsewhere a line follows at a new step, or after a while.
 """
 
 import sys
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EVERY = 0.9  # seconds between two signs
+PLAIN = 5.0  # between two of the same step, if not on a terminal
 _lock = threading.Lock()  # of standard error
 _step = ""
 _live = False  # a line stands on the terminal
@@ -27,8 +28,12 @@ def signs_of_life(command: str) -> Iterator[None]:
     began, ended = time.monotonic(), threading.Event()
 
     def show() -> None:
+        shown, last = "starting", began
         while not ended.wait(EVERY):
-            _write(f"{command}: {_step}, {time.monotonic() - began:.0f} s")
+            step, now = _step, time.monotonic()
+            if sys.stderr.isatty() or step != shown or now - last >= PLAIN:
+                _write(f"{command}: {step}, {now - began:.0f} s")
+                shown, last = step, now
 
     doing("starting")
     _write(f"{command}: {_step}")

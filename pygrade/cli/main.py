@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a fault of pygrade's own, 2 bad input, 130 interrupted.
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -20,6 +21,7 @@ from pygrade.cli import completion
 from pygrade.cli.help import help_text
 from pygrade.cli.option_list import COMMANDS, spoken
 from pygrade.cli.parse import parse
+from pygrade.config.option import Place
 
 STUDY = "reproduce"  # no part of the package: bench/study of a clone
 _TRACEBACK = "--traceback"
@@ -94,6 +96,8 @@ def _answer(args: list[str]) -> str | None:
 def _run(name: str, arguments: list[str]) -> None:
     """Parse the options of a command and run it; the result goes to standard output."""
     options = parse(name, arguments)
+    for file in getattr(options, "files", ()) if name == "doctor" else ():  # before a second of imports
+        _check_file(file)
     if name == "doctor":  # its matrices are small: threads of BLAS would wait for each other
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with signs_of_life(name) if name == "doctor" and not options.quiet else nullcontext():
@@ -106,6 +110,13 @@ def _run(name: str, arguments: list[str]) -> None:
     if options.json:
         print(text)
     sys.stdout.flush()
+
+
+def _check_file(place: Place) -> None:
+    """FileNotFoundError if a table is not there, at a version of it or as it is; a URL is looked up when it is read."""
+    text = str(place)
+    if "://" not in text and not Path(text).exists() and not Path(re.sub(r"@v\d+$", "", text)).exists():
+        raise FileNotFoundError(f"{text} does not exist; want a file or a directory of files")
 
 
 def _reproduce(arguments: list[str]) -> int:

@@ -58,6 +58,8 @@ def to_table(options: Any, folder: Path | None = None, prefix: str = "") -> Tabl
         value, name = getattr(options, field.name), prefix + field.name
         if field.metadata.get("unless") and value == field.default:
             continue  # another option stood in its place
+        if value == {} == default_of(field):
+            continue  # else an empty table
         if dataclasses.is_dataclass(value):
             table[field.name] = to_table(value, folder, f"{name}.")
         elif value is not None or field.default is not None:
@@ -134,8 +136,8 @@ def differences(left: Table, right: Table, prefix: str = "") -> Iterator[tuple[s
     """Name, left and right value of each option that differs; None where one has none."""
     for key in dict.fromkeys([*left, *right]):
         a, b = left.get(key), right.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from differences(a, b, f"{prefix}{key}.")
+        if dict in (kinds := {type(a), type(b)}) and kinds <= {dict, type(None)}:  # an empty one may be left out
+            yield from differences(a or {}, b or {}, f"{prefix}{key}.")
         elif a != b and prefix + key not in (*_OUTPUT, *_PLACE):
             yield prefix + key, a, b
 

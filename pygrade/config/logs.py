@@ -1,9 +1,10 @@
 """Options of the commands that read a log."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
+from pygrade.config.ignored import refuse
 from pygrade.config.option import Options, Place, option
 from pygrade.config.shared import Cluster, LogOptions, Output, Unproven, check_finite
 
@@ -54,7 +55,7 @@ class DoctorOptions(Output, FirstLogConfig):
     Example: pygrade doctor --day0 --values click=1,order=20 --rates click=0.05 --out runs/first
     """
 
-    ESSENTIAL: ClassVar = ("map", "values", "in_use", "out", "day0", "rates", "requests_a_day", "features")
+    ESSENTIAL: ClassVar = ("map", "values", "in_use", "out", "fix", "day0", "rates", "requests_a_day", "features")
 
     files: tuple[Place, ...] = option(
         (),
@@ -93,7 +94,7 @@ class DoctorOptions(Output, FirstLogConfig):
         super().__post_init__()
         check_finite(self.values)
         if not self.day0:
-            return
+            return refuse(self, [field.name for field in fields(FirstLogConfig)], "--day0")
         if not any(self.values.values()):
             raise ValueError(f"values is {self.values}; want each task with its worth, e.g. click=1,order=20")
         for name, tasks in (("value_tasks", self.value_tasks), ("rates", self.rates)):

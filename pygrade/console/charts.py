@@ -14,6 +14,7 @@ from pygrade._util.html_table import escape
 
 _WIDTH, _HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 40  # margins
+_NAME = 90, 14  # room of a point's name
 _STYLE = (  # of a file of its own
     "text{font:12px sans-serif;fill:#17202b}.grid{stroke:#dce1e8}.axis{stroke:#52606f}"
     "polyline{fill:none;stroke:#1f5fbf;stroke-width:1.8}.line-1{stroke:#98a5b3;stroke-dasharray:5 4}"
@@ -67,9 +68,13 @@ def draw(chart: Chart) -> str:
         line = f'points="{_points(x, y, zip(steps, values, strict=True))}"'
         kind = f"{'pale ' * (name == chart.faint)}line-{number}"
         parts.append(f'<polyline class="{kind}" {line}><title>{escape(name)}</title></polyline>')
+    named: list[tuple[float, float]] = []
     for name, point in chart.points.items():
         across, up = x.at(point[0]), y.at(point[1])
         parts.append(f'<circle cx="{across}" cy="{up}" r="4"/>')
+        while any(abs(across - a) < _NAME[0] and abs(up - b) < _NAME[1] for a, b in named):
+            up += 1
+        named.append((across, up))
         side = f'x="{across - 7:g}" text-anchor="end"' if across > 0.8 * _WIDTH else f'x="{across + 7:g}"'
         parts.append(f'<text {side} y="{up - 5:g}">{escape(name)}</text>')
     label = escape(f"{chart.title}: {chart.label}")

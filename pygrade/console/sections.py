@@ -72,6 +72,10 @@ def replay_section(replay: Json) -> Section:
 def prediction_section(replay: Json, title: str = "How well each task is predicted", text: str = "") -> Section:
     """AUC and GAUC by task, with intervals."""
     size = f"{replay['num_requests']:,} requests of {replay['num_users']:,} users, ± 95 %. GAUC: within a user."
+    if replay.get("propensity"):
+        size += (
+            " Predicted × examined: each prediction times its slot's propensity; of good predictions it is the rate."
+        )
     return Section(title, f"{text} {size}".strip(), [tables.prediction_table(replay)])
 
 

@@ -36,19 +36,22 @@ def replay_table(replay: Json) -> Table:
 
 
 def prediction_table(replay: Json) -> Table:
-    """AUC and GAUC by task, with intervals."""
+    """AUC and GAUC by task, with intervals; mean prediction, also times the slot's propensity if that is known."""
+    known = all(figures.get("examined_prediction") is not None for figures in replay["predictions"].values())
     rows: Rows = [
         [
             task,
             f"{int(figures['events']):,}",
             f"{figures['rate']:.2%}",
             rate_text(figures["mean_prediction"]),
+            *([rate_text(figures["examined_prediction"])] if known else []),
             share_text(figures["auc"], 3),
             share_text(figures["gauc"], 3),
         ]
         for task, figures in replay["predictions"].items()
     ]
-    return Table(["task", "events", "rate", "predicted", "AUC", "GAUC"], rows)
+    examined = ["predicted × examined"] if known else []
+    return Table(["task", "events", "rate", "predicted", *examined, "AUC", "GAUC"], rows)
 
 
 def model_table(tasks: Json, model: Json) -> Table:

@@ -79,6 +79,11 @@ class Gain:
         return not self.failure
 
     @property
+    def better_predictions(self) -> bool:
+        """The likelihood proves that they are better, whatever that is worth, and later requests do not contradict."""
+        return self.z >= self.needed and not self.later < LATER
+
+    @property
     def text(self) -> str:
         """The gain as evidence, in a line."""
         return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"

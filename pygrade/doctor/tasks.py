@@ -14,12 +14,12 @@ from pygrade.metrics import intervals
 from pygrade.metrics.by_task import ece
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
-from pygrade.metrics.texts import lift_text, value_text
+from pygrade.metrics.texts import known_numbers, lift_text, value_text
 
 MIN_EVENTS = 100  # from which AUC and ratio are worth reading
 _RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by
 _EDGE_ROWS = 50_000  # that decide where groups of predictions begin
-_FAR = 2.0  # predicted over observed, or the inverse, that is called out
+_FITS, _UNSEEN = 0.1, 1.0  # least error of a level that counts, and the excess that unknown slots may explain
 
 
 def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, Any]]:
@@ -91,14 +91,20 @@ def order_sentence(what: str, lift: dict[str, Any], slots_known: bool) -> list[s
     return [f"{what} orders a page worse than the logged order itself ({size}; {why})"]
 
 
+def fits(ratio: Mapping[str, Any], excess: float = _FITS) -> bool:
+    """False if the bounds of predicted over observed events leave out all of 1 - 10 % to 1 + excess."""
+    _, low, high = known_numbers(ratio)
+    return low is None or high is None or (low <= 1 + excess and high >= 1 - _FITS)
+
+
 def task_sentences(facts: dict[str, dict[str, Any]], parents: Mapping[str, str]) -> list[str]:
     """One loud sentence for each fault that `log_findings` does not name; parents: task → the parent that its
     prediction presumes.
     """
     result = []
+    as_shown = all(fits(fact["ratio"]) for task, fact in facts.items() if task not in parents)  # slots and all
     for task, fact in facts.items():
-        area, ratio = fact["auc"], fact["ratio"]["value"]
-        examined = ratio if fact["examined_ratio"] is None else fact["examined_ratio"]["value"]
+        area, examined = fact["auc"], fact["examined_ratio"]
         if fact["constant"] or fact["events"] < FEW_EVENTS:
             continue
         if fact["events"] < MIN_EVENTS:
@@ -114,11 +120,13 @@ def task_sentences(facts: dict[str, dict[str, Any]], parents: Mapping[str, str])
             result += order_sentence(
                 f"the prediction of {task}", fact["over_order"], fact["examined_ratio"] is not None
             )
-        far = min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR
-        if fact["events"] >= MIN_EVENTS and far and task not in parents:
+        level, excess = (fact["ratio"], _UNSEEN) if examined is None else (examined, _FITS)
+        if fact["events"] >= MIN_EVENTS and not (as_shown or fits(level, excess)) and task not in parents:
+            _, low, high = known_numbers(level)
+            span = f" ({1 / high:.2g} to {1 / low:.2g})" if low and high and low > 0 else ""
             result.append(
-                f"{task} is predicted {ratio:.2g} times as {'much' if fact['amount'] else 'often'} as it happens: an "
-                "expected value is off by that factor, so calibrate it or let the weights do it"
+                f"{task} happens {1 / level['value']:.2g} times as {'much' if fact['amount'] else 'often'} as predicted"
+                f"{span}: an expected value is off by that factor, so calibrate it or let the weights do it"
             )
     return result + _twins(facts)
 

@@ -7,6 +7,7 @@ from pygrade._util.html_table import Table
 from pygrade.console.charts import Chart, draw
 from pygrade.console.html import Section
 from pygrade.doctor.autopsy_words import autopsy_section
+from pygrade.doctor.tasks import fits
 from pygrade.metrics.texts import lift_text, rate_text, value_text
 from pygrade.training.log_findings import rate_sentence
 
@@ -135,7 +136,9 @@ def sheet_sections(sheet: Sheet) -> list[Section]:
     plan = ("metric", "per request", "users for 1 %", "with CUPED", "the log's users find")
     facts, faults, value = sheet["tasks"].values(), sheet["prediction_faults"], sheet["plan"]["value"]
     turned = any(fact["constant"] or (fact["auc"]["high"] or 1.0) < 0.5 for fact in facts)
-    right = "Each fits the events, and orders items better than chance."
+    examined = all(fact["examined_ratio"] is None or fits(fact["examined_ratio"]) for fact in facts)
+    fit = "the events" if examined else "the events of a row as shown, its slot's propensity included"
+    right = f"Each fits {fit}, and orders items better than chance."
     known, least = sheet["propensity"]["source"] != "none", value["detectable_lift"]
     found = "The log has too few users, or too few days, to plan a test."
     if least is not None:
@@ -180,19 +183,18 @@ def _light(red: bool, yellow: bool) -> str:
 
 
 def calibration_chart(sheet: Sheet) -> Chart:
-    """Events of the shown rows in groups by prediction, both in multiples of their task's mean."""
-    lines = {
-        task: (
-            [value / fact["mean_prediction"] for value in fact["groups"]["predicted"]],
-            [value / fact["rate"] for value in fact["groups"]["observed"]],
-        )
-        for task, fact in sheet["tasks"].items()
-        if fact["rate"] > 0 and fact["mean_prediction"] > 0
-    }
+    """Events of the shown rows in groups by prediction, in multiples of the mean prediction (examined, if known)."""
+    lines = {}
+    for task, fact in sheet["tasks"].items():
+        if fact["rate"] > 0 and fact["mean_prediction"] > 0:
+            expected = fact["rate"] * (fact["examined_ratio"] or fact["ratio"])["value"]  # events
+            groups = fact["groups"]
+            across = [value / fact["mean_prediction"] for value in groups["predicted"]]
+            lines[task] = across, [value / expected for value in groups["observed"]]
     most = max((x[-1] for x, _ in lines.values()), default=1.0)
     return Chart(
         "Do predictions come true?",
-        "happened, times the mean",
+        "happened, times the mean prediction",
         lines | {"as predicted": ([0.0, most], [0.0, most])},
         points={name: (x[-1], y[-1]) for name, (x, y) in lines.items()},
         across="predicted, times the mean (pale line: exact)",

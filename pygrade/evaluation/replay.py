@@ -138,7 +138,7 @@ class Evaluation(Record):
     value_tasks: tuple[str, ...]  # times the item's value
     propensity: list[float] | None  # of the first k slots; None: unknown
     cannot_differ: dict[str, str]  # metric → why it is the same for every ranker
-    predictions: dict[str, dict[str, Any]]  # task → events, rate, mean prediction, auc, gauc
+    predictions: dict[str, dict[str, Any]]  # task → events, rate, mean prediction (times propensity), auc, gauc
     rankers: dict[str, dict[str, Interval]]  # ranker → METRICS
     lifts: dict[str, dict[str, Interval]]  # ranker → METRICS: relative to the baseline, paired by request
     weights: dict[str, dict[str, dict[str, dict[str, float]]]]  # ranker → segment → task → mean, sd
@@ -229,7 +229,7 @@ def evaluate(
         value_tasks=logs.value_tasks,
         propensity=None if propensity is None else curve_at(np.arange(k), propensity).tolist(),
         cannot_differ=same,
-        predictions=_prediction_metrics(logs, users),
+        predictions=_prediction_metrics(logs, users, propensity),
         rankers={
             name: {metric: intervals.mean(per_request[name][metric], users) for metric in METRICS} for name in names
         },
@@ -344,8 +344,9 @@ def _cannot_differ(logs: Logs, values: Sequence[Array]) -> dict[str, str]:
     return {}
 
 
-def _prediction_metrics(logs: Logs, request_users: Array) -> dict[str, dict[str, Any]]:
+def _prediction_metrics(logs: Logs, request_users: Array, propensity: ArrayLike | None) -> dict[str, dict[str, Any]]:
     shown = np.flatnonzero(logs.shown)
+    looks = None if propensity is None else curve_at(logs.position[shown], propensity)
     users = request_users[logs.row_request[shown]]
     result = {}
     for t, task in enumerate(logs.tasks):
@@ -354,6 +355,7 @@ def _prediction_metrics(logs: Logs, request_users: Array) -> dict[str, dict[str,
             "events": float((labels > 0).sum()),
             "rate": float((labels > 0).mean()),
             "mean_prediction": float(scores.mean(dtype=np.float64)),
+            "examined_prediction": None if looks is None else float(np.mean(scores * looks, dtype=np.float64)),
             "auc": auc(labels, scores, users),
             "gauc": gauc(labels, scores, users),
         }

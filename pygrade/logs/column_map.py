@@ -22,7 +22,8 @@ EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("none", "", "production", "control", "normal", "ranked"), "none"),
 }
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "v_")
-_FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
+_FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests,
+# and of the rows that break a rule of ids
 _MAX_ITEM_COLUMNS = 20  # that are proposed
 _NUMBERS = ("integer", "number", "bool")
 _ID_ROLES = ("request_id", "user_id", "item_id")
@@ -230,9 +231,9 @@ def _fits_request(table: Table, stated_roles: Mapping[str, str]) -> Callable[[st
             within = table.codes(column), ~table.nulls(column)
 
     def fits(name: str) -> bool:
-        if within is None or not 2 <= len(table) / table.distinct(name) <= MANY or table.nulls(name).any():
+        if within is None or not 2 <= len(table) / table.distinct(name) <= MANY or _lacks_ids(table, name):
             return False
-        code, present = within
+        code, present = within[0], within[1] & ~table.nulls(name)
         pairs = table.codes(name)[present] * (int(code.max()) + 2) + code[present]
         return len(pairs) - count_distinct(pairs) <= _FAULTY * len(pairs)
 
@@ -246,7 +247,12 @@ def _fits_item(table: Table, name: str) -> bool:
         return False
     pairs = table.group * (int(code.max()) + 2) + code
     once = len(pairs) - count_distinct(pairs) <= _FAULTY * len(pairs)
-    return once and 2 * table.distinct(name) <= len(table) and not table.nulls(name).any()
+    return once and 2 * table.distinct(name) <= len(table) and not _lacks_ids(table, name)
+
+
+def _lacks_ids(table: Table, name: str) -> bool:
+    """True if a column is empty in so many rows that it holds no ids; a few empty ones are a fault of their rows."""
+    return bool(table.nulls(name).mean() > _FAULTY)
 
 
 def _fits_user(table: Table, name: str) -> bool:

@@ -1,6 +1,9 @@
 """The contract of a log beside what a table has: one message instead of an error a column."""
 
+import shlex
+
 from pygrade.logs.column_map import ColumnMap
+from pygrade.logs.map_proposal import propose_map
 from pygrade.logs.problems import TableProblems
 from pygrade.logs.roles import REQUIRED, ROLES, SHORT, short_name
 from pygrade.logs.table import Table
@@ -81,11 +84,15 @@ def missing_roles(mapping: ColumnMap) -> list[str]:
 def check(table: Table, mapping: ColumnMap, problems: list[str]) -> None:
     """LogContractError, with the other problems, unless every required role has a column."""
     if missing := missing_roles(mapping):
-        example = ", ".join(f"{role}=COLUMN" for role in missing)
-        text = f"{table.where}: no column is known for {', '.join(missing)}; say which by {example}"
+        example = ",".join(f"{role}=COLUMN" for role in missing)
+        text = f"{table.where}: no column is known for {', '.join(missing)}; say which by --map {example}"
+        proposed = propose_map(table, mapping)
+        events = proposed.keys() - {short_name(role) for role in ROLES}
         prefixes = {role[:2] for role in mapping.roles} | mapping.alone
-        if (half := "".join(sorted(prefixes & {"p_", "y_"}))) in _HALVES:
+        if not events and (half := "".join(sorted(prefixes & {"p_", "y_"}))) in _HALVES:
             text += f". {_HALVES[half]}"
-        elif "slot" in missing:  # no dead end where nobody logged them
+        elif "slot" in missing and "slot" not in proposed:  # no dead end where nobody logged them
             text += f" (no slots were logged? slot=none{'' if 'shown' in mapping.roles else ', shown=COLUMN'})"
+        if proposed:
+            text += f". Is it --map {shlex.quote(','.join(f'{role}={column}' for role, column in proposed.items()))}?"
         raise LogContractError(text, [*mapping.odd, *problems], contract_rows(mapping), table.where)

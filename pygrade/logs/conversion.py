@@ -11,6 +11,7 @@ from pygrade._typing import Array, Bools, Floats, Ints
 from pygrade._util.optional_imports import require
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.column_map import EXPLORED, ColumnMap
+from pygrade.logs.columns import COLUMNS
 from pygrade.logs.embeddings import EmbeddingError, read_lists
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table import Table
@@ -365,6 +366,15 @@ def numbers(table: Table, column: str, kind: str, notes: ImportNotes) -> Floats:
         notes.changed.append(f"{column!r}: {np.isinf(values).sum():,} infinite values, now missing")
         values = np.where(np.isinf(values), np.nan, values)
     return values
+
+
+def prices(table: Table, column: str, notes: ImportNotes) -> NDArray[np.float32]:
+    """[M] of every candidate."""
+    price = COLUMNS["value"].values
+    assert price is not None
+    values = numbers(table, column, "", notes)
+    refuse(table, f"{column!r} (price)", ~((values >= price.low) & (values <= price.high)), values, price.wanted)
+    return values.astype(np.float32)
 
 
 def embeddings(table: Table, column: str, item: Ints) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -256,9 +256,10 @@ def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:
 
 
 def _request_codes(table: Table, column: str) -> NDArray[np.int64]:
-    """[M]: numbers of the distinct ids in the order of their first rows."""
+    """[M]: numbers of the distinct ids in the order of their first rows; of each empty one a number of its own."""
     if column in table.names:
-        return table.codes(column)
+        code = table.codes(column)
+        return np.where(code < 0, code.max(initial=0) + 1 + np.arange(len(code)), code)
     places: dict[Any, int] = {}
     rows = zip(*(table.codes(name).tolist() for name in column.split("+")), strict=True)
     return np.array([places.setdefault(row, len(places)) for row in rows])
@@ -333,7 +334,7 @@ def read_roles(attempt: Attempt, result: dict[str, Any], names: Iterable[str]) -
         "user_id": user,
         "item_id": lambda column: conversion.ids(table, column, "item"),
         "timestamp": lambda column: conversion.times(table, column, notes),
-        "value": number,
+        "value": lambda column: conversion.prices(table, column, notes),
         "production_score": number,
         "category": table.texts,
         **dict.fromkeys(("scenario", "policy_version", "baseline", "verdict"), text),

@@ -105,7 +105,10 @@ class ParquetParts:
                 continue
             if schema.names.count(name) != 1:
                 problem = "missing" if name not in schema.names else "present more than once"
-                raise ValueError(f"{file}: column '{name}' is {problem}")
+                hint = (
+                    "" if self.header else f"; it is no log yet: pygrade doctor {self.path} --out DIR makes one of it"
+                )
+                raise ValueError(f"{file}: column '{name}' is {problem}{hint}")
             dtype = schema.field(name).type
             own, (wanted, *allowed) = kind_of(dtype), _KINDS[kind]
             if own not in allowed and (own != "empty" or kind == "id"):

@@ -56,6 +56,7 @@ from pygrade.training.production import MARGIN, PageLift, Production, page_lift
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
+_MISSED = "your model misses this, though no better order is proven: "
 _LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
@@ -170,7 +171,7 @@ def choose_mixture(
     """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds and of later requests.
 
     logs: with the values of events that count; fold, cluster [R]; license: of the corrected predictions, whose expected
-    value is then one of the rankings' baselines; reasons: what the correction changes, in words;
+    value is then one of the rankings' baselines; reasons: what the correction changes, or would, in words;
     requests: of the whole log, if ``logs`` is a sample.
     """
     policies = _joined(logs, fold, [ranking.policies for ranking in rankings])
@@ -216,7 +217,7 @@ def choose_mixture(
         logs,
         beside=(baseline, claim) if new and baseline != over else None,
         **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
-        reasons=reasons if new and corrected else (),
+        reasons=reasons if new and corrected else [_MISSED * (line == reasons[0]) + line for line in reasons],
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
         contrary=contrary,
         pages="" if served.pages is None else served.pages.text,

@@ -37,6 +37,7 @@ from pygrade.training.license import (
     TriedCorrection,
     license_correction,
     license_pages,
+    misses_of,
     passing_permuted_control,
 )
 from pygrade.training.log_findings import headline, log_findings, positives_sentence
@@ -97,6 +98,7 @@ class Evidence(NamedTuple):
     licensed: LicensedCorrection | None = None
     tried: tuple[TriedCorrection, ...] = ()
     history: History | None = None  # whose columns the log has
+    misses: tuple[str, ...] = ()  # what the likelihood proves of the predictions where no correction is licensed
 
 
 def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, history: History | None = None) -> Evidence:
@@ -141,7 +143,8 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
     if config.correction.pages:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
         licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
-    return evidence._replace(licensed=licensed, tried=tried)
+    misses = () if licensed else misses_of(logs, fitted, fold_and_cluster[0], history)
+    return evidence._replace(licensed=licensed, tried=tried, misses=misses)
 
 
 def add_trees(

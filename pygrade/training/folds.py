@@ -91,7 +91,7 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
         evidence.propensity,
         evidence.production,
         license=None if licensed is None else licensed.license,
-        reasons=() if licensed is None else _reasons(logs, licensed, evidence.history),
+        reasons=evidence.misses if licensed is None else _reasons(logs, licensed, evidence.history),
         requests=evidence.dataset.num_requests,
     )
     return replace(trust, tried=evidence.tried)

@@ -254,6 +254,14 @@ def reasons_of(logs: Logs, corrected: Floats32, history: History | None = None) 
     return tuple(lines.values())[:_LINES]
 
 
+def misses_of(logs: Logs, fitted: Fitted, fold: Ints, history: History | None = None) -> tuple[str, ...]:
+    """`reasons_of` of the first candidate whose predictions the likelihood proves to be better, served or not."""
+    for candidate in fitted.candidates:
+        if candidate.gain.better_predictions:
+            return reasons_of(logs, correct_by_fold(candidate.folds, logs, fold), history)
+    return ()
+
+
 def _moves(
     logs: Logs, corrected: Floats32, some: slice | Ints, parts: Sequence[tuple[str, str, Bools]]
 ) -> Iterator[tuple[float, str, str, str]]:
@@ -284,7 +292,8 @@ def _split_columns(values: Floats32, names: Sequence[str], told: Sequence[str]) 
 
 
 def _said(factor: float, what: str = "") -> str:
-    return "as predicted" if abs(factor - 1) < _AS_PREDICTED else f"{factor:.2g} times{what}"
+    times = f"{factor:.2g}"
+    return "as predicted" if abs(factor - 1) < _AS_PREDICTED or times == "1" else f"{times} times{what}"
 
 
 def _split(values: Floats32, name: str, told: bool) -> tuple[Bools | None, str]:

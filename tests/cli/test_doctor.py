@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -40,6 +41,23 @@ def shop_file(tmp_path):
     return write(tmp_path / "shop.parquet")
 
 
+def test_a_file_that_is_not_there_is_named_before_anything_is_imported(tmp_path):
+    program = f"""
+import sys
+from pygrade.cli.main import main
+code = main(["doctor", {str(tmp_path / "absent.csv")!r}])
+print(code, "numpy" in sys.modules, "pygrade.cli.commands.doctor" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "2 False False\n"
+    assert found.stderr == f"pygrade: {tmp_path / 'absent.csv'} does not exist; want a file or a directory of files\n"
+
+
+def test_train_on_a_table_that_is_no_log_yet_names_doctor(capsys, shop_file, tmp_path):
+    assert cli.main(["train", "--data", f"logs:{shop_file}", "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    assert f"no log yet: pygrade doctor {shop_file} --out DIR makes one of it" in capsys.readouterr().err
+
+
 def test_a_shops_table_becomes_a_log_that_train_takes(capsys, shop_file, tmp_path):
     out = tmp_path / "shop"
     code, text, _ = examined(capsys, shop_file, "--values", "buy=20", "--out", str(out))
@@ -65,6 +83,7 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
     first, second = tmp_path / "first", tmp_path / "second"
     assert examined(capsys, shop_file, "--values", "buy=20", "--out", str(first), "--value-tasks", "buy")[0] == 0
     config = tomllib.loads((first / "pygrade.toml").read_text())
+    assert "rates" not in config["doctor"]  # no empty table
     assert config["defaults"]["data"] == "logs:logs"  # relative to the file
     table = config["doctor"]
     assert table["files"] == [str(shop_file)] and "request=session_id" in table["map"]
@@ -137,7 +156,7 @@ def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     lines = err.splitlines()
     assert lines[0].split()[:3] == ["column", "required", "bare.parquet"]
     assert lines[-1].startswith(
-        "pygrade: bare.parquet: no column is known for request, slot, <task>, p_<task>; say which by request=COLUMN"
+        "pygrade: bare.parquet: no column is known for request, slot, <task>, p_<task>; say which by --map request=COL"
     )
     assert any(line.split()[:3] == ["request", "yes", "missing"] for line in lines)
     assert "'pred_buy' looks like a prediction" in err and "\x1b" not in err

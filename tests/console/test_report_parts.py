@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE
 from pygrade.evaluation.replay import reinforcement_sentence
 from pygrade.evaluation.verdict import arm_name
 from pygrade.metrics.intervals import UNKNOWN
-from pygrade.metrics.texts import share_text
+from pygrade.metrics.texts import rate_text, share_text
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.training.evaluate_policy import evaluate_policy, later_record
 from pygrade.training.propensity import SlotPropensity
@@ -160,6 +161,24 @@ def test_held_out_tables_have_every_interval(judged):
     _head, *predicted = HtmlPage(prediction_section(record).html("s")).rows
     assert [row[0] for row in predicted] == list(logs.tasks)
     assert share_text(record["predictions"]["click"]["auc"], 3) in " ".join(predicted[0])
+
+
+def test_names_of_lines_that_end_alike_stay_apart():
+    chart = Chart("a", "b", {"x": ([0, 1], [0, 1])}, points={name: (1.0, 1.0) for name in ("click", "cart", "buy")})
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)">(?:click|cart|buy)<', draw(chart))]
+    assert len(heights) == 3 and min(np.diff(sorted(heights))) > 10
+
+
+def test_a_rate_stands_beside_what_is_predicted_of_examined_items(judged):
+    logs, *_, record = judged
+    shown, figures = logs.shown, record["predictions"]["click"]
+    looks = (logs.position[shown] + 1.0) ** -0.5
+    assert figures["examined_prediction"] == pytest.approx(np.mean(logs.predictions[shown, 0] * looks))
+    head, row, *_ = HtmlPage(prediction_section(record).html("s")).rows
+    assert row[head.index("predicted × examined")] == rate_text(figures["examined_prediction"])
+    blind = {task: {**of_task, "examined_prediction": None} for task, of_task in record["predictions"].items()}
+    section = prediction_section({**record, "propensity": None, "predictions": blind})
+    assert "examined" not in section.html("s")
 
 
 def test_a_metric_that_cannot_differ_has_no_lift(judged):

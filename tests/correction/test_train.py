@@ -216,3 +216,17 @@ def test_dealt_feedback_keeps_its_pages_and_supports_nothing():
     assert fitted(logs, maps=False).licensed is not None
     # production's order is that of the predictions: dealt slot by slot, its feedback would still follow them
     assert fitted(dealt).licensed is None
+
+
+def test_misses_that_change_no_order_are_said_all_the_same(tmp_path):
+    logs = replace(world(2500, effect=0.0), task_values=(0.01, 8.0))
+    taste = logs.context[logs.row_request, 0]
+    few = (taste < 0) & (
+        np.random.default_rng(3).random(logs.num_rows) < 0.7
+    )  # a page's orders, all of its items alike
+    feedback = logs.feedback * np.stack([np.ones_like(few), ~few], 1)
+    result = fit(replace(logs, feedback=feedback.astype(np.float32)), replace(FAST, grade="off"), tmp_path)
+    record = result.summary["trust"]
+    assert record["license"] is None and result.policy.correction is None
+    missed = "your model misses this, though no better order is proven: order: "
+    assert any(line.startswith(missed) and "where taste is above" in line for line in record["reasons"])

@@ -13,6 +13,7 @@ from pygrade._util.serialization import to_builtins
 from pygrade.config.training import RewardConfig
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.exploration import SHARES, effective_share
+from pygrade.doctor.tasks import fits
 from pygrade.logs import Logs, concatenate
 from pygrade.training.propensity import slot_propensity
 from tests.html_page import HtmlPage
@@ -154,7 +155,8 @@ SENTENCES = {
         "the prediction of click has no signal: its AUC 0.",
     ),
     "the wrong way": (dict(predictions=column(0, lambda p: 1 - p)), "the prediction of click orders the wrong way"),
-    "far from the rate": (dict(predictions=column(1, lambda p: p / 10)), "buy is predicted 0.1"),
+    "far from the rate": (dict(predictions=column(1, lambda p: p / 10)), "buy happens "),
+    "below the rate": (dict(predictions=column(0, lambda p: p / 2)), "click happens 1.9 times as often as predicted"),
     "worse than the page": (
         dict(predictions=column(0, lambda p: p + np.random.default_rng(1).uniform(0, 3, len(p)))),
         "the prediction of click orders a page worse",
@@ -170,6 +172,30 @@ def test_each_fault_has_its_sentence(logs, sheet, name):
     assert not any(sentence in line for line in sheet["sentences"])
     found = [line for line in log_sheet(spoiled(logs, **changes))["sentences"] if sentence in line]
     assert len(found) == 1
+
+
+def test_a_wrong_level_is_neither_called_a_fit_nor_hidden_by_the_chart(logs, sheet):
+    def section(sheet):
+        return next(part for part in words.sheet_sections(sheet) if part.title == "Predictions beside feedback")
+
+    def mean_height(sheet):
+        return np.mean(words.calibration_chart(sheet).lines["click"][1])
+
+    half = log_sheet(spoiled(logs, predictions=column(0, lambda p: p / 2)))
+    assert "fits" not in section(half).line and section(half).light == "yellow"
+    assert mean_height(half) == pytest.approx(2 * mean_height(sheet))
+    ratio = sheet["tasks"]["click"]["ratio"]["value"]
+    shown = log_sheet(replace(logs, predictions=logs.predictions / np.float32(ratio)))  # slots and all
+    assert fits(shown["tasks"]["click"]["ratio"]) and not fits(shown["tasks"]["click"]["examined_ratio"])
+    assert not any("happens" in fault for fault in shown["prediction_faults"])
+    assert "Each fits the events of a row as shown" in section(shown).line
+
+
+@pytest.mark.parametrize(
+    "low, high, fit", [(0.5, 0.6, False), (0.85, 0.95, True), (1.05, 1.2, True), (1.11, 1.2, False), (None, None, True)]
+)
+def test_a_level_fits_unless_its_bounds_exclude_a_tenth(low, high, fit):
+    assert fits({"value": 1.0, "low": low, "high": high}) is fit
 
 
 def test_copies_and_missing_features_are_counted(logs, sheet):

@@ -1,5 +1,6 @@
 """Columns of a log's history: against the reference, in parts, and what they may not see."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -114,10 +115,21 @@ def test_columns_know_nothing_of_what_is_not_settled() -> None:
     np.testing.assert_array_equal(one.item_features, other.item_features)
 
 
-def test_what_was_seen_is_said() -> None:
+def test_fatigue_is_said_with_its_interval_and_only_if_there_is_any() -> None:
     logs = make_log()
+    assert not list(seen_before(logs))  # feedback as predicted, whatever was seen
+    seen: set[tuple[object, object]] = set()
+    feedback, tired = logs.feedback.copy(), np.random.default_rng(2).random(logs.num_rows) < 0.6
+    for row in np.flatnonzero(logs.shown):  # in order of time
+        pair = logs.user_id[logs.row_request[row]], logs.item_id[row]
+        feedback[row] *= not (pair in seen and tired[row])
+        seen.add(pair)
+    logs = replace(logs, feedback=feedback)
     sentence = next(seen_before(logs))
-    assert "of the rows were shown to this user before; they get" in sentence and "click" in sentence
+    value, low, high = map(
+        float, re.findall(r"they get ([\d.]+) \(([\d.]+) to ([\d.]+)\) times the click", sentence)[0]
+    )
+    assert low < 0.4 < high < 1 and low < value < high
     assert not list(seen_before(replace(logs, user_id=logs.request_id)))
     assert not list(seen_before(replace(logs, timestamp=None)))
 

@@ -369,6 +369,8 @@ REFUSED = {
     ),
     "no prediction": ({"pred_click": with_first("pred_click", None, 0.5, None)}, "pred_click", 0, OUT),
     "an infinite prediction": ({"pred_click": with_first("pred_click", math.inf)}, "pred_click", 0, OUT),
+    "no price": ({"price": with_first("price", None, 0.5, None)}, "price", 0, OUT),
+    "a price below 0": ({"price": with_first("price", -1.0)}, "price", 0, OUT),
     "fractions of slots": ({"rank": with_first("rank", 0.5)}, "rank", 0, OUT),
     "a slot twice": ({"rank": [slot and min(slot, 4) for slot in SHOP["rank"]]}, "rank", None, None),
     "nothing shown": ({"rank": pa.nulls(2000, pa.int64())}, "rank", None, None),
@@ -382,7 +384,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_names_column_and_row_and_a_fix_solves_it(name):
     columns, column, row, cure = REFUSED[name]
-    words = "user=customer,slot=rank,time=at"
+    words = "user=customer,slot=rank,time=at,value=price"
     where = "" if row is None else rf".* in row {row} of t\.csv"
     with pytest.raises(ValueError, match=f"{re.escape(repr(column))}{where}") as caught:
         import_table(changed(**columns), words, where="t.csv")
@@ -423,6 +425,38 @@ def test_one_run_shows_every_problem_with_its_row_and_a_fix_leaves_their_request
     assert said.count("fixed: left out") == 1 and "fixed: left out 5 of 201 requests (40 rows)" in said
 
 
+def test_a_map_is_proposed_where_names_are_strange():
+    strange = {"rank": "rank_shown", "clicked": "went_there", "bought": "till", "price": "expected_margin"}
+    table = {strange.get(name, name): values for name, values in SHOP.items()}
+    table |= {"shuffle": [row // CANDIDATES % 20 == 0 for row in range(ROWS)]}
+    with pytest.raises(LogContractError) as caught:
+        import_table(table)
+    words = "slot=rank_shown,value=expected_margin,exploration=shuffle,click=went_there,buy=till"
+    assert caught.value.summary.endswith(f". Is it --map {words}?") and "teach nothing" not in caught.value.summary
+    found = import_table(table, words)  # as it is printed
+    assert found.fields["tasks"] == CLEAN.tasks and (found.fields["exploration"] == "shuffle").sum() == 10
+    np.testing.assert_array_equal(found.fields["feedback"], CLEAN.feedback)
+    del table["till"]  # nothing shows which prediction the other one goes with
+    with pytest.raises(LogContractError, match=r"slot=rank_shown,value=expected_margin,exploration=shuffle\?"):
+        import_table(table)
+
+
+@pytest.mark.parametrize("empty", [[0], [0, 45, 700]])
+def test_an_almost_whole_id_stays_the_request_and_its_empty_rows_are_named(empty):
+    """Else another column, such as the user's, is taken as the only one left."""
+    table = {{"session_id": "visit_uuid", "customer": "kunde"}.get(name, name): values for name, values in SHOP.items()}
+    whole = import_table(table)
+    table["visit_uuid"] = [None if row in empty else name for row, name in enumerate(table["visit_uuid"])]
+    more = f" \\({len(empty)} such rows\\)" if len(empty) > 1 else ""
+    refuses(
+        ValueError, rf"'visit_uuid' \(request\) is empty in row 0 of the table{more}; want ids", import_table, table
+    )
+    assert import_table(table, fix=True).mapping.roles == whole.mapping.roles
+    table["visit_uuid"] = [None if row % 40 == 0 else name for row, name in enumerate(table["visit_uuid"])]  # no id
+    with pytest.raises(LogContractError, match="no column is known for"):
+        import_table(table)
+
+
 def test_a_fix_never_leaves_out_much():
     table = changed(pred_click=[None if row % 70 == 0 else p for row, p in enumerate(SHOP["pred_click"])])
     refuses(TableProblems, r"29 of 200 requests \(290 rows\)", import_table, table, fix=True)
@@ -434,7 +468,7 @@ def test_one_message_holds_the_contract_beside_the_table():
     table = {name: values for name, values in SHOP.items() if name not in ("session_id", "pred_buy", "rank")}
     with pytest.raises(LogContractError) as caught:
         import_table(table, where="shop.csv")
-    assert "no column is known for request, slot; say which by request=COLUMN, slot=COLUMN" in caught.value.summary
+    assert "no column is known for request, slot; say which by --map request=COLUMN,slot=COLUMN" in caught.value.summary
     assert caught.value.problems[0].startswith("'bought' looks like feedback, but no prediction goes with it")
     assert str(caught.value).splitlines()[1].split() == ["column", "required", "shop.csv", "what", "it", "is"]
     rows = {row[0]: row for row in caught.value.rows}

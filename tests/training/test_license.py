@@ -20,7 +20,7 @@ def test_a_move_of_a_context_an_item_column_and_both_is_said():
         task_values=(9.0, 3.0, 1.0),
     )
     member, new, dear = logs.context[logs.row_request, 0], *logs.item_features.T
-    moved = np.stack([np.where(member == dear, 0.5, 1.5), 1 + member, np.where(new == 1, 0.7, 1)], 1)
+    moved = np.stack([np.where(member == dear, 0.5, 1.5), 1.04 + member, np.where(new == 1, 0.7, 1)], 1)
     assert reasons_of(logs, (logs.predictions * moved).astype(np.float32)) == (
         "a: 0.5 times what the model predicts where member is 1 and dear is 1, or neither, else 1.5 times",
         "b: 2 times what the model predicts where member is 1, else as predicted",

@@ -1,5 +1,6 @@
 """Signs of life: the first before anything heavy is imported, others while a step takes long, none among results."""
 
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 def test_signs_name_the_step_until_the_block_ends(capsys, monkeypatch):
     monkeypatch.setattr(alive, "EVERY", 0.01)
+    monkeypatch.setattr(alive, "PLAIN", 0.01)
     with alive.signs_of_life("doctor"):
         alive.doing("reading a.csv")
         time.sleep(0.2)
@@ -28,6 +30,21 @@ def test_signs_name_the_step_until_the_block_ends(capsys, monkeypatch):
     assert len(lines) > 2 and lines[-1].startswith("doctor: writing, ")
     time.sleep(0.05)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_step_is_said_again_and_again_on_a_terminal_alone(capsys, monkeypatch, terminal):
+    monkeypatch.setattr(alive, "EVERY", 0.01)
+    monkeypatch.setattr(alive, "PLAIN", 0.25)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with alive.signs_of_life("doctor"):
+        for step in ("reading a.csv", "writing"):
+            alive.doing(step)
+            time.sleep(0.4)
+    signs = [sign for sign in re.split(r"\r\x1b\[2K|\n", capsys.readouterr().err) if sign]
+    said = [sign.partition(",")[0] for sign in signs]
+    assert list(dict.fromkeys(said)) == ["doctor: starting", "doctor: reading a.csv", "doctor: writing"]
+    assert len(said) > 8 if terminal else 4 <= len(said) <= 7
 
 
 def test_doctor_shows_its_first_sign_at_once(tmp_path):

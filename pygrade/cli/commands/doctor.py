@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from pygrade.cli import terminal
 from pygrade.cli.first_log import start
 from pygrade.cli.raw_events import examine_events
 from pygrade.cli.run_directory import check_out, to_toml, to_words
-from pygrade.config.ignored import refuse
-from pygrade.config.logs import DoctorOptions, FirstLogConfig
+from pygrade.config.logs import DoctorOptions
 from pygrade.console.html import LIGHTS
 from pygrade.data.event_tables import schema_of
 from pygrade.doctor import log_sheet, sheet_page, words
@@ -40,7 +39,6 @@ from pygrade.storage import Place, is_url, join_path, working_directory
 def run(options: DoctorOptions) -> dict[str, Any]:
     if options.day0:
         return start(options)
-    refuse(options, [field.name for field in fields(FirstLogConfig)], "--day0")
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
     several = options.events or (len(groups) > 1 and not _is_feedback_apart(groups, parse_map(options.map)))
 
