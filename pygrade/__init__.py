@@ -1,4 +1,4 @@
-"""pygrade: learns and serves multi-task fusion weights in rankers (GRADE, arXiv 2510.07919)."""
+"""Ranking by several predictions: learns from logs how to correct and weigh them, and serves the result."""
 
 import importlib
 from pathlib import Path as _Path
