@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 import pygrade
-from pygrade import FusionRanker, Logs
+from pygrade import BlendedRanker, FusionRanker, Logs
 from pygrade.logs import read_logs, write_logs
 from tests.refusals import refuses
 from tests.runs.test_train import FAST, MAP, SCALE, table
@@ -77,6 +77,18 @@ def test_an_artifact_keeps_columns_scales_and_levels(frame, model, tmp_path):
         first = ranked.filter(pyarrow.compute.equal(ranked["place"], 1))
         first = first.sort_by("session" if rows is frame else "request_id")
         assert first["product" if rows is frame else "item_id"].to_pylist() == best
+
+
+def test_a_saved_run_ranks_as_the_training_did(frame, model, tmp_path):
+    wanted, run = model.rank(frame, k=5, **NAMES), model.save(tmp_path / "run")
+    for saved in (BlendedRanker.load(run), BlendedRanker.load(run / "policy"), FusionRanker.load(run)):
+        assert saved.rank(frame, k=5, **NAMES)["place"].equals(wanted["place"])
+        refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", saved.rank, frame, 5)
+    refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", model.rank, frame, 5)
+    loaded, logs = BlendedRanker.load(run), Logs.from_table(frame, like=model)
+    assert loaded.rank(logs, k=3).items.tolist() == model.rank(logs, k=3).items.tolist()
+    assert repr(loaded) == f"<BlendedRanker {model.policy.version[:12]}: {model.verdict}>"
+    refuses(FileNotFoundError, f"{tmp_path} has no artifact and no policy", BlendedRanker.load, tmp_path)
 
 
 def test_one_request_without_its_column_and_few_values(frame, model, caplog):
