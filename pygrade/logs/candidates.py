@@ -43,7 +43,7 @@ def read_candidates(
 
     columns: role → column, or expression; what is not there has its name in a log. needed: other roles that the table
     must have, such as ``item_id``. A table without the column of the request is one request. ValueError names all
-    columns that are missing.
+    columns that are missing, or those of predictions if no row has each of them.
     """
     arrow, optional = to_arrow(table), _OPTIONAL - {*needed}
     check_names(arrow, _WHERE)
@@ -78,7 +78,22 @@ def read_candidates(
     fields = _fields(Attempt(grouped, mapping), tasks, (*features, *items))
     offsets, unseen = np.append(grouped.starts, len(grouped)).astype(np.int64), np.full(len(grouped), -1, np.int32)
     logs = Logs(tasks=tuple(tasks), offsets=offsets, position=unseen, **fields)
+    _check_scored(logs, [roles[f"p_{task}"] for task in tasks])
     return Candidates(logs, grouped.rows, not predictions & columns.keys())
+
+
+def _check_scored(logs: Logs, columns: Sequence[str]) -> None:
+    """Warns of requests without a candidate that has all predictions; ValueError if that is so in all of them."""
+    gaps = ~np.isfinite(logs.predictions)
+    unscored = np.logical_and.reduceat(gaps.any(1), logs.offsets[:-1])
+    if not unscored.any():
+        return
+    counts = zip(columns, gaps.sum(0), strict=True)
+    text = ", ".join(f"{column!r} has no value in {count:,} of {len(gaps):,} rows" for column, count in counts if count)
+    if unscored.all():
+        raise ValueError(f"{_WHERE}'s predictions order nothing: {text}; want each task's in some row of a request")
+    where = f"{unscored.sum():,} of {len(unscored):,} requests have no candidate with all predictions"
+    logger.warning("%s and keep the frame's order: %s", where, text)
 
 
 def _role_of(prefix: str, label: str, columns: Mapping[str, str], names: Collection[str]) -> tuple[str, str]:

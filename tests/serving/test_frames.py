@@ -120,6 +120,17 @@ def test_what_is_missing_or_wrong_is_named(frame, model):
     refuses(TypeError, "logs is a Table; want Logs", pygrade.evaluate, frame, {})
 
 
+def test_requests_without_predictions_are_named(frame, model, caplog):
+    rows = frame.to_pandas()
+    message = "the frame's predictions order nothing: 'p_order' has no value in 2,400 of 2,400 rows"
+    refuses(ValueError, message, model.rank, rows.assign(p_order=np.nan), **NAMES)
+    refuses(ValueError, message, BlendedRanker(model.policy).rank, rows.assign(p_order=np.nan), k=5, **NAMES)
+    lost = rows.assign(p_order=rows["p_order"].where(rows["session"] > 1))
+    assert np.isnan(model.rank(lost, **NAMES)["score"]).sum() == 24
+    assert "2 of 200 requests have no candidate with all predictions and keep the frame's order" in caplog.text
+    assert "'p_order' has no value in 24 of 2,400 rows" in caplog.text
+
+
 def test_pages_become_frames(frame, model):
     page = model.rank(Logs.from_table(frame, like=model).select([0, 1]), k=3)
     rows = page.to_pandas()
