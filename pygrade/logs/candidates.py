@@ -111,12 +111,12 @@ def _has(names: Collection[str], column: str) -> bool:
 
 def _fields(attempt: Attempt, tasks: Sequence[str], levels: Sequence[str]) -> dict[str, Any]:
     """The fields of a log; a table without ids has numbers."""
-    table, roles, problems = attempt.table, attempt.mapping.roles, attempt.problems
+    table, roles, notes, problems = attempt.table, attempt.mapping.roles, attempt.notes, attempt.problems
     result: dict[str, Any] = {"request_id": np.arange(len(table.starts)), "item_id": np.arange(len(table))}
     read = table, attempt.mapping
     with problems.collect():
-        result["features"], result["context"] = attributes.read_columns(*read, "x_", levels, attempt.notes, problems)
-        result["items"], of_items = attributes.read_columns(*read, "i_", levels, attempt.notes, problems)
+        result["features"], result["context"] = attributes.read_columns(*read, "x_", levels, notes, problems)
+        result["items"], of_items = attributes.read_columns(*read, "i_", levels, notes, problems)
         result["item_features"] = of_items if result["items"] else None
     read_roles(attempt, result, roles)
     result.setdefault("user_id", result["request_id"])
@@ -128,4 +128,6 @@ def _fields(attempt: Attempt, tasks: Sequence[str], levels: Sequence[str]) -> di
         raw = np.stack([table.numbers(roles[f"p_{task}"]) for task in tasks], 1)
         result["predictions"], result["feedback"] = raw.astype(np.float32), np.zeros(raw.shape, np.float32)
     problems.check(_WHERE)
+    for text in notes.warned:
+        logger.warning("%s: %s", _WHERE, text)
     return result

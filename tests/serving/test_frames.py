@@ -131,6 +131,16 @@ def test_requests_without_predictions_are_named(frame, model, caplog):
     assert "'p_order' has no value in 24 of 2,400 rows" in caplog.text
 
 
+def test_a_value_that_the_policy_does_not_know_is_named(frame, model, caplog):
+    rows = frame.to_pandas()
+    model.rank(rows, **NAMES)
+    assert not caplog.text
+    model.rank(rows.assign(device=rows["device"].replace("web", "wbe")), **NAMES)
+    assert (
+        "'device' (feature): the policy knows no 'wbe', in 33.5% of the requests; it knows 7, app, web" in caplog.text
+    )
+
+
 def test_pages_become_frames(frame, model):
     page = model.rank(Logs.from_table(frame, like=model).select([0, 1]), k=3)
     rows = page.to_pandas()
