@@ -127,6 +127,10 @@ TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
   CHECK(page.find("unknown_keys") == nullptr && page.find("missing_predictions") == nullptr);
   const Json mistyped = post(*service, "/v1/rank", asked.json(R"("user": "ann", "contxt": {}, "context": {"hou": 3})"));
   CHECK(mistyped.strings_at("unknown_keys") == (std::vector<std::string>{"contxt", "context.hou"}));
+  const Json unseen = post(*service, "/v1/rank", asked.json(R"("user": "ann", "context": {"device": "mobil"})"));
+  CHECK(unseen.strings_at("unknown_keys") == std::vector<std::string>{"context.device=mobil"});
+  const Json blank = post(*service, "/v1/rank", asked.json(R"("user": "ann", "context": {"device": " "})"));
+  CHECK(blank.find("unknown_keys") == nullptr);
   // Nothing is known of the user: the static weights.
   const Json unknown = post(*service, "/v1/rank", asked.json());
   CHECK_EQUAL(text_at(unknown, "user"), std::string("unknown"));
@@ -134,6 +138,21 @@ TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
   const Json late = post(*service, "/v1/rank", asked.json(std::string(with_context) + R"(, "deadline_ms": 0)"));
   CHECK_EQUAL(text_at(late, "degraded"), std::string("deadline"));
   CHECK_EQUAL(text_at(late, "fallback"), std::string("scenario"));
+}
+
+TEST(a_text_that_the_policy_does_not_know_is_one_of_the_rarer_values) {
+  Artifact artifact = table_policy();
+  artifact.features = {"hour", "intent", "device=app", "device=(other)"};
+  const PolicyRun run(artifact.draw());
+  const auto service = run.serve();
+  const Asked asked(20);
+  const auto served = [&](const char* device) {
+    return post(*service, "/v1/rank",
+                asked.json(R"("user": "ann", "context": {"hour": 3.5, "device": ")" + std::string(device) + "\"}"));
+  };
+  const Json page = served("tv");
+  CHECK(page.find("unknown_keys") == nullptr);
+  CHECK(scores_of(page) == scores_of(served("(other)")) && scores_of(page) != scores_of(served("app")));
 }
 
 TEST(names_missing_predictions_and_columns_are_read) {
@@ -170,6 +189,11 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
   refuses(R"({"user": 1})", "items", "items is missing");
   refuses(R"({"user": 1, "items": [1]})", "predictions", "this run has no model: want a list for each of the tasks");
   refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1]}})", "predictions", "lacks the task 'cart'");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"p_click": [1]}})", "predictions",
+          "lacks the task 'click'; want a list for each of click, cart, order; nothing reads predictions.p_click");
+  refuses(R"({"kunde": 1, "skus": [1]})", "user", "user is missing; nothing reads kunde, skus");
+  refuses(R"({"user": 1, "skus": [1]})", "items", "want the candidates of the page; nothing reads skus");
+  refuses(R"({"user": 1, "items": [1], "values": [3]})", "values", "prices of items are item_values");
   refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1], "cart": [1, 2], "order": [1]}})",
           "predictions.cart", "a list of 2; want one value for each of the 1 items");
   refuses(R"({"user": 1, "items": [1], "predictions": {"click": [-1], "cart": [1], "order": [1]}})", "predictions",
@@ -435,7 +459,7 @@ TEST(a_policy_that_is_not_proved_is_refused) {
   CHECK_EQUAL(Policy::load(run.folder / "policy")->mixture()->unproven,
               std::string("production is not reproduced: about -5 %"));
   CHECK_EQUAL(Policy::load(run.folder / "policy")->version(), run.policy->version());
-  constexpr const char* reason = "which is not proved: production is not reproduced: about -5 %; to serve it";
+  constexpr const char* reason = "which is not proven: production is not reproduced: about -5 %; to serve it";
   CHECK_THROWS(ArtifactError, reason, run.serve());
   CHECK_THROWS(ArtifactError, reason, run.serve(R"({"arms": [{"name": "a", "ranking": "over"}]})"));
   CHECK(!service->refresh());

@@ -88,19 +88,20 @@ def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
 def trust_table(trust: Json | None, brief: bool = False) -> Table:
     """Cross-fitted lifts of mixtures and baselines, the best first; without rows if there was no cross-fitting.
 
-    brief: of mixtures that which is served alone, or the best.
+    brief: of mixtures that alone which the verdict is on; of a verdict on a simple ranking, the best.
     """
     lifts: dict[str, Any] = {} if not trust else trust["mixtures"] | trust["baselines"]
     if trust and trust.get("lift"):  # of the verdict, which the last requests make, too
         lifts[trust["served"]] = trust["lift"]
     best = sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0))
     served = trust["served"] if trust else ""
-    if new := [name for name, _ in best if not is_simple(name)]:
-        served = new[0] if brief and is_simple(served) else served
-    shown = {arm_name(name, served): lift for name, lift in best if not brief or is_simple(name) or name == served}
+    new = trust.get("judged", served) if trust else ""
+    if brief and is_simple(new):
+        new = next((name for name, _ in best if not is_simple(name)), new)
+    shown = {arm_name(name, new): lift for name, lift in best if not brief or is_simple(name) or name == new}
     reach = reach_of(shown.values())
     rows: Rows = [[name, bounds_text(lift), interval_mark(lift, reach, name)] for name, lift in shown.items()]
-    return Table(["ranking", "lift", "interval"], rows, arm_name(served, served))
+    return Table(["ranking", "lift", "interval"], rows, arm_name(new if brief else served, new))
 
 
 def tried_table(trust: Json | None) -> Table:

@@ -108,4 +108,12 @@ def _text(
         is_what = OTHER if wanted[-1] == OTHER else "0 in all of them"
         said += f"; {len(np.unique(codes[rest])):,} rarer values in {rest.mean():.1%} of the {unit} are {is_what}"
     notes.changed.append(said)
+    if pooled is False and rest.any():
+        strange = sorted({texts[code] for code in codes[rest]})
+        more = f" and {len(strange) - 3:,} more" if len(strange) > 3 else ""
+        listed = ", ".join(map(repr, strange[:3]))
+        notes.warned.append(
+            f"{column!r} ({kind}): the policy knows no {listed}{more}, in {rest.mean():.1%} of the {unit}; "
+            f"it knows {', '.join(wanted)}"
+        )
     return [f"{name}={level}" for level in wanted], block

@@ -43,7 +43,7 @@ def read_candidates(
 
     columns: role → column, or expression; what is not there has its name in a log. needed: other roles that the table
     must have, such as ``item_id``. A table without the column of the request is one request. ValueError names all
-    columns that are missing.
+    columns that are missing, or those of predictions if no row has each of them.
     """
     arrow, optional = to_arrow(table), _OPTIONAL - {*needed}
     check_names(arrow, _WHERE)
@@ -78,7 +78,22 @@ def read_candidates(
     fields = _fields(Attempt(grouped, mapping), tasks, (*features, *items))
     offsets, unseen = np.append(grouped.starts, len(grouped)).astype(np.int64), np.full(len(grouped), -1, np.int32)
     logs = Logs(tasks=tuple(tasks), offsets=offsets, position=unseen, **fields)
+    _check_scored(logs, [roles[f"p_{task}"] for task in tasks])
     return Candidates(logs, grouped.rows, not predictions & columns.keys())
+
+
+def _check_scored(logs: Logs, columns: Sequence[str]) -> None:
+    """Warns of requests without a candidate that has all predictions; ValueError if that is so in all of them."""
+    gaps = ~np.isfinite(logs.predictions)
+    unscored = np.logical_and.reduceat(gaps.any(1), logs.offsets[:-1])
+    if not unscored.any():
+        return
+    counts = zip(columns, gaps.sum(0), strict=True)
+    text = ", ".join(f"{column!r} has no value in {count:,} of {len(gaps):,} rows" for column, count in counts if count)
+    if unscored.all():
+        raise ValueError(f"{_WHERE}'s predictions order nothing: {text}; want each task's in some row of a request")
+    where = f"{unscored.sum():,} of {len(unscored):,} requests have no candidate with all predictions"
+    logger.warning("%s and keep the frame's order: %s", where, text)
 
 
 def _role_of(prefix: str, label: str, columns: Mapping[str, str], names: Collection[str]) -> tuple[str, str]:
@@ -96,12 +111,12 @@ def _has(names: Collection[str], column: str) -> bool:
 
 def _fields(attempt: Attempt, tasks: Sequence[str], levels: Sequence[str]) -> dict[str, Any]:
     """The fields of a log; a table without ids has numbers."""
-    table, roles, problems = attempt.table, attempt.mapping.roles, attempt.problems
+    table, roles, notes, problems = attempt.table, attempt.mapping.roles, attempt.notes, attempt.problems
     result: dict[str, Any] = {"request_id": np.arange(len(table.starts)), "item_id": np.arange(len(table))}
     read = table, attempt.mapping
     with problems.collect():
-        result["features"], result["context"] = attributes.read_columns(*read, "x_", levels, attempt.notes, problems)
-        result["items"], of_items = attributes.read_columns(*read, "i_", levels, attempt.notes, problems)
+        result["features"], result["context"] = attributes.read_columns(*read, "x_", levels, notes, problems)
+        result["items"], of_items = attributes.read_columns(*read, "i_", levels, notes, problems)
         result["item_features"] = of_items if result["items"] else None
     read_roles(attempt, result, roles)
     result.setdefault("user_id", result["request_id"])
@@ -113,4 +128,6 @@ def _fields(attempt: Attempt, tasks: Sequence[str], levels: Sequence[str]) -> di
         raw = np.stack([table.numbers(roles[f"p_{task}"]) for task in tasks], 1)
         result["predictions"], result["feedback"] = raw.astype(np.float32), np.zeros(raw.shape, np.float32)
     problems.check(_WHERE)
+    for text in notes.warned:
+        logger.warning("%s: %s", _WHERE, text)
     return result

@@ -17,6 +17,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.runs.model import TrainedRanker, check_new
 from pygrade.runs.train import train
 from pygrade.serving.ranker import BlendedRanker, Context
+from pygrade.serving.run_copy import policy_of
 
 
 class FusionRanker:
@@ -76,14 +77,14 @@ class FusionRanker:
         self.tasks_, self.features_ = policy.tasks, policy.features
         self._ranker = BlendedRanker(policy)
 
-    def rank(self, predictions: Any, context: Context = None, **more: Any) -> Any:
-        """A frame with columns ``rank`` and ``score`` of the best ``k`` candidates of each request added
+    def rank(self, predictions: Any, context: Context = None, k: int | None = None, **more: Any) -> Any:
+        """A frame with columns ``rank`` and ``score`` of the best ``k`` (None: the ranker's) of each request added
         (`BlendedRanker.rank_frame`); or their `Page`: of a log, or of arrays of predictions [B, N, T] in the order of
         ``tasks_`` and context [B, F] in that of ``features_``, or raw values by name. ``more``: see
         `BlendedRanker.rank`.
         """
         self._check_fitted("rank")
-        return self._ranker.rank_any(predictions, context, self.k, **more)
+        return self._ranker.rank_any(predictions, context, self.k if k is None else k, **more)
 
     def save(self, directory: str | Path) -> Path:
         """Write the run, or without one the policy alone, to a new directory; ``directory/policy`` is what to serve."""
@@ -97,7 +98,7 @@ class FusionRanker:
     def load(cls, directory: str | Path, **params: Any) -> FusionRanker:
         """The fitted ranker of a directory that `save`, `TrainedRanker.save` or ``pygrade train --out`` wrote."""
         ranker = cls(**params)
-        ranker._take(FusionPolicy.load(Path(directory) / "policy"), None)
+        ranker._take(FusionPolicy.load(policy_of(Path(directory))), None)
         return ranker
 
     def _check_fitted(self, method: str) -> None:

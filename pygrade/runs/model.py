@@ -109,7 +109,7 @@ class TrainedRanker:
         return written
 
     def save(self, directory: str | Path) -> Path:
-        """Copy the run to a new directory, as ``out_dir`` would have it; ``directory/policy`` is what to serve."""
+        """Copy the run to a new directory, as ``out_dir`` would have it; `BlendedRanker.load` reads it."""
         target = check_new(directory)
         with atomic_directory(target) as partial:
             shutil.copytree(self.directory, partial, ignore=_unsaved(self.directory), dirs_exist_ok=True)

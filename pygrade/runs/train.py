@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import shutil
 import tempfile
 import weakref
@@ -30,6 +32,7 @@ from pygrade.training.fit import OnStep
 from pygrade.workers import LOCAL, Workers
 
 _PHASES = 4
+_NO_OPTIONS = ("logs", "table", "columns", "where")  # of `train` and `Logs.from_table`, which `train` fills
 
 
 def train(
@@ -83,6 +86,7 @@ def train(
         config = config if in_use is None else replace(config, in_use=dict(in_use))
         priced = (value_tasks,) if isinstance(value_tasks, str) else value_tasks
         _check_kinds(config, values, priced, holdout)
+        _check_options(table)
         if (values or priced) and (config.reward.task_values or config.reward.value_tasks):
             raise ValueError("values and config.reward both say what events are worth; want values alone")
         check_finite(values or {})
@@ -116,6 +120,17 @@ def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> No
     for name, value, kind, words in wanted:
         if not isinstance(value, kind) and not (name == "holdout" and is_table(value)):
             raise TypeError(f"{name} is {value!r}; want {words}")
+
+
+def _check_options(table: Mapping[str, Any]) -> None:
+    """``TypeError`` names an option that neither `train` nor `Logs.from_table` has, and the one that is like it."""
+    own = inspect.signature(train).parameters
+    known = [name for name in {**own, **inspect.signature(Logs.from_table).parameters} if name not in _NO_OPTIONS]
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"want some of {', '.join(known)}"
+            raise TypeError(f"train has no option {name!r}; {hint}")
 
 
 def split_holdout(log: Logs | LogParts, holdout: float | Logs, limit: int) -> tuple[Logs | LogParts, Logs | None]:

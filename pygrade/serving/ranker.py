@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 from pygrade import _core
 from pygrade._typing import Array
 from pygrade.evaluation.policy_estimates import item_inputs, match_policy
+from pygrade.evaluation.verdict import verdict_of
 from pygrade.logs import Logs, encode
 from pygrade.logs.table import is_table
 from pygrade.ops.checks import integer
@@ -26,7 +28,8 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import request_values
 from pygrade.serving.frames import OF_ROWS, Names, add_columns, place_rows, read_frame, read_once
 from pygrade.serving.page import Ids, Page
-from pygrade.storage import Place
+from pygrade.serving.run_copy import policy_of
+from pygrade.storage import Place, is_url
 
 _MAX = (1 << 31) - 1  # of k and of seeds
 _NO_IDS = Ids(None, None, None)
@@ -94,8 +97,12 @@ class BlendedRanker:
 
     @classmethod
     def load(cls, path: Place, seed: int | None = None) -> BlendedRanker:
-        """The ranker of a policy directory that `FusionPolicy.save` wrote; errors as of `FusionPolicy.load`."""
-        return cls(FusionPolicy.load(path), seed)
+        """The ranker of a run's directory, or of a policy that `FusionPolicy.save` wrote, which may be at a URL;
+        ``FileNotFoundError`` if there is none, other errors as of `FusionPolicy.load`."""
+        return cls(FusionPolicy.load(path if is_url(path) else policy_of(Path(path))), seed)
+
+    def __repr__(self) -> str:
+        return f"<BlendedRanker {self.version[:12]}: {verdict_of(self.policy.mixture)}>"
 
     @property
     def counters(self) -> dict[str, int]:
@@ -104,6 +111,10 @@ class BlendedRanker:
         ``missing_items`` (pages of a policy that reads item columns, without any)."""
         return self._core.counters
 
+    @overload
+    def rank(self, context: Any, *, k: int | None = None, **rules: Any) -> Any: ...
+
+    @overload
     def rank(
         self,
         context: Context,
@@ -114,8 +125,20 @@ class BlendedRanker:
         user_id: ArrayLike | None = None,
         item_id: ArrayLike | None = None,
         **fields: Unpack[RequestFields],
-    ) -> Page:
-        """The best ``k`` candidates of each of B requests.
+    ) -> Page: ...
+
+    def rank(
+        self,
+        context: Any,
+        predictions: Any = None,
+        k: Any = None,
+        *,
+        request_id: ArrayLike | None = None,
+        user_id: ArrayLike | None = None,
+        item_id: ArrayLike | None = None,
+        **fields: Any,
+    ) -> Any:
+        """The best ``k`` candidates of each of B requests; a frame or a log alone: `rank_frame` or `rank_log` of it.
 
         ``context`` [B, F] in the order of ``policy.features``, NaN or infinite: unknown; or raw values by name, a
         mapping a request, such as ``[{"hour": 20, "plan": "family"}]`` (`pygrade.logs.encode`); None, or a row without
@@ -147,6 +170,8 @@ class BlendedRanker:
 
         ValueError or TypeError name the argument of a wrong shape or value, before anything is ranked or counted.
         """
+        if (predictions is None or isinstance(predictions, int)) and (is_table(context) or isinstance(context, Logs)):
+            return self.rank_any(context, predictions, k, **fields)
         policy, ids = self.policy, _NO_IDS
         offsets, items, categories = fields.get("offsets"), fields.get("items"), fields.get("categories")
         if request_id is not None or user_id is not None or item_id is not None or fields.get("values") is not None:
@@ -212,8 +237,10 @@ class BlendedRanker:
         """`rank_frame`, `rank_log` or `rank`, by what is given; k: None: all candidates of a frame, else 10."""
         size = 10 if k is None else k
         if (table := is_table(given)) or isinstance(given, Logs):
+            kind = "frame" if table else "log"
+            if isinstance(context, int):
+                raise TypeError(f"{context} is given beside a {kind}; if it is k, want k={context}")
             if context is not None:
-                kind = "frame" if table else "log"
                 raise ValueError(f"context is given beside a {kind}, which has its own; want None")
             return self.rank_frame(given, k, **more) if table else self.rank_log(given, size, **more)
         return self.rank(context, given, size, **more)

@@ -82,6 +82,7 @@ class Trust:
     served_baseline: str = EXPECTED_VALUE  # that a mixture is made of, or that is served alone
     challenger: str = ""  # what is mixed with it: stage 1, GRADE, or a baseline
     trust: float = 0.0  # share of the challenger that is served
+    judged: str = ""  # the ranking that the verdict is on: what is served, or what is not better
     lift: Interval | None = None  # of what is served over the baseline
     mixtures: dict[str, Interval] = field(default_factory=dict)  # over the baseline
     baselines: dict[str, Interval] = field(default_factory=dict)  # over the baseline
@@ -233,6 +234,7 @@ def choose_mixture(
         challenger=served.arm.challenger,
         policy=served.arm.challenger if served.arm.challenger in policies else next(reversed(policies), ALONE),
         trust=served.arm.share,
+        judged=judged_name,
         lift=claim if new else None,
         mixtures={arm.name: lift for arm, lift in zip(arms, claims, strict=True)},
         baselines=comparison.over_baseline(),

@@ -225,7 +225,7 @@ def later_record(
     whose = {False: "later requests", True: "in-sample, not evidence", None: "requests that the policy may know"}
     head = f"{whose[in_sample]}: "
     if served != name:
-        head += f"{_in_words(served)} is served; "
+        head += f"the policy ranks by {_in_words(served)}; "
     if metric is None:
         text = f"{head}rankings cannot differ on these pages"
     else:

@@ -248,9 +248,9 @@ def reasons_of(logs: Logs, corrected: Floats32, history: History | None = None) 
             halves = f"{feature} x {other}", f"{name} and {also}, or neither", high == tall
             moves += _moves(logs, corrected, some, (halves,))
     moves.sort(reverse=True)
-    lines: dict[tuple[str, str], str] = {}
-    for _, task, feature, line in moves:
-        lines.setdefault((task, feature), line)
+    lines: dict[tuple[str, ...], str] = {}
+    for _, task, feature, line in moves:  # of the levels of a text the one that moves most, which the others echo
+        lines.setdefault((task, *(part.partition("=")[0] for part in feature.split(" x "))), line)
     return tuple(lines.values())[:_LINES]
 
 

@@ -15,6 +15,7 @@ from pygrade.console.html import Lead, Section
 from pygrade.console.marks import interval_mark, reach_of
 from pygrade.console.page import page
 from pygrade.console.sections import options_section, prediction_section, replay_section, verdict_lead
+from pygrade.console.tables import trust_table
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE
 from pygrade.evaluation.replay import reinforcement_sentence
 from pygrade.evaluation.verdict import arm_name
@@ -110,6 +111,18 @@ def test_a_replay_says_what_is_served_against_the_logged_order(judged):
     assert record["warnings"] == []
 
 
+def test_the_new_ranking_of_the_table_is_that_of_the_verdict():
+    lifts = {EXPECTED_VALUE: 0.0, "0.4 stage 1 + 0.6 expected value": -0.00003, GRADE: -0.0088}
+    bounds = {name: {"value": value, "low": value - 0.005, "high": value + 0.005} for name, value in lifts.items()}
+    trust = {"served": EXPECTED_VALUE, "judged": GRADE, "mixtures": bounds, "baselines": {}}
+    assert dict(row[:2] for row in trust_table(trust, brief=True).rows)["new ranking"].startswith("-0.88 % (-1.38 to ")
+    whole = trust_table(trust)
+    assert [row[0] for row in whole.rows][1:] == ["variant: 0.4 stage 1 + 0.6 expected value", "new ranking"]
+    assert whole.strong == EXPECTED_VALUE
+    simple = trust_table(trust | {"judged": EXPECTED_VALUE}, brief=True)
+    assert [row[:2] for row in simple.rows][1] == ["new ranking", "-0.00 % (-0.50 to 0.50)"]
+
+
 def test_what_stage_2_adds_is_said():
     def added(low, high):
         lift = {"value": (low + high) / 2, "low": low, "high": high}
@@ -135,7 +148,7 @@ def test_later_requests_have_figures_and_no_verdict(judged):
     _, _, mixture, record = judged
     assert record["verdict"]["sentence"] == mixture.sentence and record["verdict"]["verdict"] == "undecided"
     later = record["later"]
-    assert later["text"].startswith(f"later requests: {EXPECTED_VALUE} is served; the new ranking ")
+    assert later["text"].startswith(f"later requests: the policy ranks by {EXPECTED_VALUE}; the new ranking ")
     assert later["text"].endswith(f" over {EXPECTED_VALUE} (value@3, two-sided 95 %)")
     assert later["lift"] == record["lifts"][GRADE]["value"] and later["serves"] == EXPECTED_VALUE
     lead = verdict_lead(None, record, ()).html()

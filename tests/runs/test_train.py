@@ -194,7 +194,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
     wrong = [
         (lambda: pygrade.train(logs, FAST, out, map="request=session"), "map is of tables, and logs is a log"),
         (lambda: pygrade.train(logs, FAST, out, fix=True), "fix is of tables, and logs is a log"),
-        (lambda: pygrade.train(table(), FAST, out, map=MAP, fx=True), "unexpected keyword argument 'fx'"),
+        (lambda: pygrade.train(table(), FAST, out, map=MAP, fx=True), "train has no option 'fx'; did you mean fix?"),
+        (lambda: pygrade.train(table(), FAST, out, map=MAP, value={}), "no option 'value'; did you mean values?"),
+        (lambda: pygrade.train(table(), FAST, out, columns=MAP), "no option 'columns'; want some of config, out_dir"),
         (lambda: pygrade.train(logs, FAST, out, values={"buy": 2}), no_task),
         (lambda: pygrade.train(logs, FAST, out, values={"order": float("nan")}), "values has order=nan"),
         (lambda: pygrade.train(logs, priced, out, values={"order": 2}), "values and config.reward both"),

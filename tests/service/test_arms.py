@@ -99,4 +99,4 @@ def test_an_unproved_policy_is_served_if_told(tmp_path):
     )
     assert refused.returncode in (1, 2) and "is not prov" in refused.stderr and reason in refused.stderr
     with serving(marked, tmp_path / "log") as server:
-        assert server.answer("/v1/status")["warnings"] == [f"arm 'main' has a policy that is not proved: {reason}"]
+        assert server.answer("/v1/status")["warnings"] == [f"arm 'main' has a policy that is not proven: {reason}"]

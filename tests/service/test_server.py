@@ -280,7 +280,7 @@ def test_a_file_of_options_the_console_and_a_new_artifact(run, tmp_path):
         assert "artifact" in ready["reload_error"] and ready["ready"]
         assert server.ask("GET", "/metrics")[0] == 401 and server.ask("GET", "/metrics", token="another")[0] == 200
         said = server.log.read_text()
-        assert said.count("\n") == 2 and "is not proved" in said and "/v1/" not in said  # no line of a request
+        assert said.count("\n") == 2 and "is not proven" in said and "/v1/" not in said  # no line of a request
 
 
 def refuse(*options, config=None):

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 import pygrade
-from pygrade import FusionRanker, Logs
+from pygrade import BlendedRanker, FusionRanker, Logs
 from pygrade.logs import read_logs, write_logs
 from tests.refusals import refuses
 from tests.runs.test_train import FAST, MAP, SCALE, table
@@ -79,6 +79,18 @@ def test_an_artifact_keeps_columns_scales_and_levels(frame, model, tmp_path):
         assert first["product" if rows is frame else "item_id"].to_pylist() == best
 
 
+def test_a_saved_run_ranks_as_the_training_did(frame, model, tmp_path):
+    wanted, run = model.rank(frame, k=5, **NAMES), model.save(tmp_path / "run")
+    for saved in (BlendedRanker.load(run), BlendedRanker.load(run / "policy"), FusionRanker.load(run)):
+        assert saved.rank(frame, k=5, **NAMES)["place"].equals(wanted["place"])
+        refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", saved.rank, frame, 5)
+    refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", model.rank, frame, 5)
+    loaded, logs = BlendedRanker.load(run), Logs.from_table(frame, like=model)
+    assert loaded.rank(logs, k=3).items.tolist() == model.rank(logs, k=3).items.tolist()
+    assert repr(loaded) == f"<BlendedRanker {model.policy.version[:12]}: {model.verdict}>"
+    refuses(FileNotFoundError, f"{tmp_path} has no artifact and no policy", BlendedRanker.load, tmp_path)
+
+
 def test_one_request_without_its_column_and_few_values(frame, model, caplog):
     some = polars.from_arrow(frame).filter(polars.col("session") == 4)
     place = model.rank(some, **NAMES)["place"]
@@ -106,6 +118,27 @@ def test_what_is_missing_or_wrong_is_named(frame, model):
     refuses(ValueError, r"'rank', which the training read; want .* names=\('new_rank', 'score'\)", model.rank, frame)
     refuses(ValueError, "context is given beside a frame", model.rank, frame, [[1.0]])
     refuses(TypeError, "logs is a Table; want Logs", pygrade.evaluate, frame, {})
+
+
+def test_requests_without_predictions_are_named(frame, model, caplog):
+    rows = frame.to_pandas()
+    message = "the frame's predictions order nothing: 'p_order' has no value in 2,400 of 2,400 rows"
+    refuses(ValueError, message, model.rank, rows.assign(p_order=np.nan), **NAMES)
+    refuses(ValueError, message, BlendedRanker(model.policy).rank, rows.assign(p_order=np.nan), k=5, **NAMES)
+    lost = rows.assign(p_order=rows["p_order"].where(rows["session"] > 1))
+    assert np.isnan(model.rank(lost, **NAMES)["score"]).sum() == 24
+    assert "2 of 200 requests have no candidate with all predictions and keep the frame's order" in caplog.text
+    assert "'p_order' has no value in 24 of 2,400 rows" in caplog.text
+
+
+def test_a_value_that_the_policy_does_not_know_is_named(frame, model, caplog):
+    rows = frame.to_pandas()
+    model.rank(rows, **NAMES)
+    assert not caplog.text
+    model.rank(rows.assign(device=rows["device"].replace("web", "wbe")), **NAMES)
+    assert (
+        "'device' (feature): the policy knows no 'wbe', in 33.5% of the requests; it knows 7, app, web" in caplog.text
+    )
 
 
 def test_pages_become_frames(frame, model):

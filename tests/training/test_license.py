@@ -29,6 +29,20 @@ def test_a_move_of_a_context_an_item_column_and_both_is_said():
     assert reasons_of(logs, logs.predictions) == ()
 
 
+def test_levels_of_one_text_are_one_line():
+    mobile = np.arange(40) % 2 == 0
+    logs = logs_of(
+        np.full((40, 8, 2), 0.15),
+        np.broadcast_to(np.arange(8), (40, 8)),
+        np.zeros((40, 8, 2)),
+        features=("device=desktop", "device=mobile"),
+        context=np.stack([~mobile, mobile], 1).astype(np.float32),
+    )
+    moved = np.where(mobile[:, None], (2.4, 1), (1.1, 0.5))[logs.row_request].astype(np.float32)
+    lines = reasons_of(logs, logs.predictions * moved)
+    assert sorted(line.partition(":")[0] for line in lines) == ["a", "b"]
+
+
 def test_columns_of_a_history_are_told_in_words():
     history = History(("a",), True, 1, 2, 8, ((1.0,),) * GROUPS, (1.0,), (1.0,), (1.0,))
     seen = np.arange(40 * 8) % 4

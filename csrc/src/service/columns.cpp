@@ -23,6 +23,17 @@ Columns::Columns(std::span<const std::string> names) : names_(names.begin(), nam
   for (auto& [name, entry] : found) columns_.push_back(std::move(entry));
 }
 
+std::size_t Columns::Column::level_of(std::string_view text) const {
+  if (text.find_first_not_of(" \t\n\v\f\r") == text.npos) return blank;
+  const auto place = [&](std::string_view name) {
+    return static_cast<std::size_t>(
+        std::ranges::find(levels, name, [](const auto& level) -> std::string_view { return level.first; }) -
+        levels.begin());
+  };
+  const std::size_t own = place(text);
+  return own < levels.size() ? own : place("(other)");
+}
+
 const Columns::Column* Columns::find(std::string_view name) const {
   const auto found = std::ranges::lower_bound(columns_, name, {}, &Column::name);
   return found == columns_.end() || found->name != name ? nullptr : &*found;

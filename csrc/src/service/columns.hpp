@@ -21,6 +21,10 @@ class Columns {
     std::string name;
     std::ptrdiff_t number = -1;                                 // the place of a number
     std::vector<std::pair<std::string, std::size_t>> levels{};  // the places of a text
+
+    static constexpr std::size_t blank = static_cast<std::size_t>(-1);
+    // The level of a text, or that of rarer values; levels.size(): there is neither; blank: no text.
+    std::size_t level_of(std::string_view text) const;
   };
   // Null: there is none. A 0/1 column has its own name, too.
   const Column* find(std::string_view name) const;

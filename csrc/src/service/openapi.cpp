@@ -39,7 +39,9 @@ constexpr Field weights = always("weights", R"({"type":["object","null"],"additi
 constexpr Field trust = always(
     "trust", maybe_share, "share of the policy, ranked_by[0], in the scores; null: none, the baseline ranks alone");
 constexpr Field unknown_keys{
-    "unknown_keys", texts, "of the request, such as context.hou: nothing reads them; the first 16, if there are some"};
+    "unknown_keys", texts,
+    "of the request, such as context.hou, or context.device=mobil, a value that the policy never saw: nothing reads "
+    "them; the first 16, if there are some"};
 
 constexpr Field reason_fields[] = {
     always("argument", maybe_text, "the key that is wrong, such as events[3].timestamp; null: none"),

@@ -276,7 +276,7 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
   if (!config_.allow_unproven)
     for (const Served& arm : release->arms)
       if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
-        throw ArtifactError("arm '" + arm.name + "' has policy " + arm.policy->version() + ", which is not proved: " +
+        throw ArtifactError("arm '" + arm.name + "' has policy " + arm.policy->version() + ", which is not proven: " +
                             mixture->unproven + "; to serve it all the same set allow_unproven = true");
   if (const auto found = release->alike(false); !found.empty())
     throw std::invalid_argument(found[0] + "; want another ranking, trust, policy or values, or alike = true");

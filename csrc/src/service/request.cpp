@@ -79,6 +79,11 @@ void check_run(JsonReader& reader, const Argument& argument, const ServiceConfig
   if (const std::string name(read_text(reader, argument, max_text)); name != config.name) refuse_run(name, config);
 }
 
+// Keys that nothing reads, behind a message on what is missing: it may be among them.
+std::string not_read(const UnknownKeys& unknown) {
+  return unknown.names.empty() ? "" : "; nothing reads " + joined(unknown.names);
+}
+
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string text = "[";
   for (std::size_t d = 0; d < shape.size(); ++d) text += (d ? ", " : "") + std::to_string(shape[d]);
@@ -309,7 +314,9 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
     deadline = std::chrono::microseconds(std::llround(read_number(reader_, argument, 0.0, 3'600'000.0) * 1000.0));
   if (key == "values") {
     values.assign(release.tasks.size(), nan);
-    enter_object(reader_, argument);
+    if (reader_.peek() != Json::Type::object)
+      refuse(argument, reader_, "an object: what an event of a task is worth; prices of items are item_values");
+    reader_.enter_object();
     for (std::string_view task; reader_.next_key(task);)
       values[task_of(task, "values", release.tasks)] =
           static_cast<float>(read_number(reader_, {"values.", task}, -most, most));
@@ -584,8 +591,10 @@ void RankInput::read_context(Reading& reading) {
     if (!entry.text && column->number < 0 && !std::isnan(entry.number))
       throw InputError(argument.text(), argument.text() + " is a number; want a text, or null where it is missing");
     if (entry.text) {
-      for (const auto& [level, place] : column->levels)
-        if (level == *entry.text) features[place] = 1.0f;
+      if (const std::size_t level = column->level_of(*entry.text); level < column->levels.size())
+        features[column->levels[level].second] = 1.0f;
+      else if (level != Columns::Column::blank)
+        unknown_keys.add(argument.text() + "=" + std::string(entry.text->size() <= max_text ? *entry.text : "…"));
     } else if (!std::isnan(entry.number)) {
       features[static_cast<std::size_t>(column->number)] = static_cast<float>(entry.number);
     }
@@ -675,8 +684,8 @@ void RankInput::read_item_features(Reading& reading) {
         reader_.null();
       else
         text = read_text(reader_, element, 1024);
-      for (std::size_t l = 0; l < column->levels.size(); ++l)
-        columns_[first + l].push_back(column->levels[l].first == text ? 1.0f : 0.0f);
+      const std::size_t level = column->level_of(text);
+      for (std::size_t l = 0; l < column->levels.size(); ++l) columns_[first + l].push_back(l == level ? 1.0f : 0.0f);
     });
     lengths_.push_back({argument, size});
   }
@@ -752,21 +761,22 @@ void RankInput::read_pins(const Reading& reading, const Argument& list) {
 // Checks and completes what several keys say together.
 void RankInput::finish(const Reading& reading) {
   const auto& [config, naming, release, page, tensors] = reading;
-  if (page && !user) refuse_missing("user");
+  const std::string unread = not_read(unknown_keys);
+  if (page && !user) throw InputError("user", "user is missing" + unread);
   if (!has_items && page) {
     if (!lengths_.empty()) {
       const auto& [prefix, key, index] = lengths_.front().argument;
       const std::string name(prefix.empty() ? key : prefix.substr(0, prefix.find('.')));
       throw InputError(name, name + " is given without items; want both");
     }
-    if (release.is_policy()) throw InputError("items", "items is missing; want the candidates of the page");
+    if (release.is_policy()) throw InputError("items", "items is missing; want the candidates of the page" + unread);
   }
   if (has_predictions)
     finish_predictions(reading);
   else if (page && release.needs_predictions)
-    throw InputError(
-        "predictions",
-        "predictions is missing; this run has no model: want a list for each of the tasks " + joined(release.tasks));
+    throw InputError("predictions",
+                     "predictions is missing; this run has no model: want a list for each of the tasks " +
+                         joined(release.tasks) + unread);
   if (!page) return;
   for (const auto& [argument, size] : lengths_)
     if (size != any_size && size != items.size())
@@ -789,7 +799,7 @@ void RankInput::finish_predictions(const Reading& reading) {
   if (const auto lacking = std::ranges::find(given_, false); lacking != given_.end())
     throw InputError("predictions", "predictions lacks the task '" +
                                         tasks[static_cast<std::size_t>(lacking - given_.begin())] +
-                                        "'; want a list for each of " + joined(tasks));
+                                        "'; want a list for each of " + joined(tasks) + not_read(unknown_keys));
   const bool is_whole = !predictions.empty();  // of one tensor
   const std::size_t count = reading.page ? items.size() : is_whole ? predictions.size() / width : by_task_[0].size();
   const std::string each = " for each of the " + std::to_string(count) + " items";

@@ -202,7 +202,7 @@ std::vector<std::string> Service::Impl::warnings() const {
   std::vector<std::string> found = served->alike(true);
   for (const Served& arm : served->arms)
     if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
-      found.push_back("arm '" + arm.name + "' has a policy that is not proved: " + mixture->unproven);
+      found.push_back("arm '" + arm.name + "' has a policy that is not proven: " + mixture->unproven);
   return found;
 }
 
