@@ -119,6 +119,7 @@ def test_the_towers_find_items_by_their_embeddings(features):
     assert found.difference.low > 0.01 and found.recall.value > 0.17
 
 
+@pytest.mark.slow
 def test_planted_effects_are_found_by_the_correction(own):
     policy = FusionPolicy.load(own / "artifact/policy")
     correction = policy.correction
@@ -139,6 +140,7 @@ def test_planted_effects_are_found_by_the_correction(own):
     assert license["replay"]["low"] > 0.05
 
 
+@pytest.mark.slow
 def test_the_policys_log_has_the_columns_as_of_the_request(own):
     events = EventLog.open(stage(own, "events") / "log")
     logs = read_logs(stage(own, "logs") / "policy")

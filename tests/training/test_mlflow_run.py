@@ -38,6 +38,7 @@ def reported(place, version="v1", name="shop"):
     return run, run.report("train mine", options, metrics, place / "metrics.jsonl", files, place / "policy", version)
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_and_its_model_found_by_the_alias(place):
     from mlflow import MlflowClient, artifacts, set_registry_uri, set_tracking_uri
 

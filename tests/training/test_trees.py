@@ -72,6 +72,7 @@ def test_thresholds_between_floats_keep_every_input_on_its_side():
     assert fields["tree_masks"][0].tolist() == [254] + [255] * 6
 
 
+@pytest.mark.slow
 def test_what_no_sum_of_columns_tells_is_found_served_and_ranks(monkeypatch):
     logs, truth = shop()
     licensed = gathered(logs, monkeypatch).licensed

@@ -65,7 +65,10 @@ def test_the_frozen_settings_keep_judging_worlds_apart():
     assert len({one.fingerprint(settings), one.fingerprint(changed), smaller.fingerprint(settings)}) == 3
 
 
-@pytest.mark.parametrize("name", load_settings().arms)
+SLOW_ARMS = {"history": pytest.param("history", marks=pytest.mark.slow)}
+
+
+@pytest.mark.parametrize("name", [SLOW_ARMS.get(name, name) for name in load_settings().arms])
 def test_every_arm_serves_valid_pages(tiny, trial, clocks, name):
     arm = tiny.arms[name]
     trial = clocks[0] if "history" in arm.options else trial
