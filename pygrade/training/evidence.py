@@ -143,7 +143,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
     if config.correction.pages:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
         licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
-    misses = () if licensed else misses_of(logs, fitted, fold_and_cluster[0], history)
+    misses = () if licensed else misses_of(logs, fitted, *fold_and_cluster, fit_requests, config.seed, history)
     return evidence._replace(licensed=licensed, tried=tried, misses=misses)
 
 

@@ -146,15 +146,21 @@ def license_correction(
 
 
 def passing_permuted_control(
-    logs: Logs, fold: Ints, cluster: Ints, fit: Callable[[Logs, Ints, Ints], Fitted], seed: int
+    logs: Logs,
+    fold: Ints,
+    cluster: Ints,
+    fit: Callable[[Logs, Ints, Ints], Fitted],
+    seed: int,
+    passes: Callable[[Gain], bool] = lambda gain: gain.passes,
 ) -> Candidate | None:
-    """The candidate that passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be.
+    """The candidate that passes the gate, or another rule, on up to `_CONTROL` requests with dealt feedback; None, as
+    it should be.
 
     One that calibrates each prediction alone may pass: a prediction tells nothing of dealt feedback.
     """
     some = evenly_spaced(logs.num_requests, _CONTROL)
     fitted = fit(deal_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some]))
-    return next((trial for trial in fitted.candidates if trial.gain.passes and trial.name not in ALONE), None)
+    return next((trial for trial in fitted.candidates if passes(trial.gain) and trial.name not in ALONE), None)
 
 
 def deal_feedback(logs: Logs, seed: int) -> Logs:
@@ -254,12 +260,23 @@ def reasons_of(logs: Logs, corrected: Floats32, history: History | None = None) 
     return tuple(lines.values())[:_LINES]
 
 
-def misses_of(logs: Logs, fitted: Fitted, fold: Ints, history: History | None = None) -> tuple[str, ...]:
-    """`reasons_of` of the first candidate whose predictions the likelihood proves to be better, served or not."""
-    for candidate in fitted.candidates:
-        if candidate.gain.better_predictions:
-            return reasons_of(logs, correct_by_fold(candidate.folds, logs, fold), history)
-    return ()
+def misses_of(
+    logs: Logs,
+    fitted: Fitted,
+    fold: Ints,
+    cluster: Ints,
+    fit: Callable[[Logs, Ints, Ints], Fitted],
+    seed: int,
+    history: History | None = None,
+) -> tuple[str, ...]:
+    """`reasons_of` of the first candidate whose predictions the likelihood proves to be better, served or not; none if
+    it proves as much of dealt feedback.
+    """
+    better = (candidate for candidate in fitted.candidates if candidate.gain.better_predictions)
+    proven = next(better, None)
+    if proven is None or passing_permuted_control(logs, fold, cluster, fit, seed, lambda gain: gain.better_predictions):
+        return ()
+    return reasons_of(logs, correct_by_fold(proven.folds, logs, fold), history)
 
 
 def _moves(

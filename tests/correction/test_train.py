@@ -218,15 +218,17 @@ def test_dealt_feedback_keeps_its_pages_and_supports_nothing():
     assert fitted(dealt).licensed is None
 
 
-def test_misses_that_change_no_order_are_said_all_the_same(tmp_path):
+@pytest.mark.parametrize("of_dealt", [False, True])
+def test_misses_that_change_no_order_are_said_unless_dealt_feedback_proves_them_too(tmp_path, monkeypatch, of_dealt):
     logs = replace(world(2500, effect=0.0), task_values=(0.01, 8.0))
-    taste = logs.context[logs.row_request, 0]
-    few = (taste < 0) & (
-        np.random.default_rng(3).random(logs.num_rows) < 0.7
-    )  # a page's orders, all of its items alike
+    low = logs.context[logs.row_request, 0] < 0
+    few = low & (np.random.default_rng(3).random(logs.num_rows) < 0.7)  # a page's orders, all of its items alike
     feedback = logs.feedback * np.stack([np.ones_like(few), ~few], 1)
+    if of_dealt:
+        monkeypatch.setattr("pygrade.training.license.passing_permuted_control", lambda *_: "a candidate")
     result = fit(replace(logs, feedback=feedback.astype(np.float32)), replace(FAST, grade="off"), tmp_path)
     record = result.summary["trust"]
     assert record["license"] is None and result.policy.correction is None
     missed = "your model misses this, though no better order is proven: order: "
-    assert any(line.startswith(missed) and "where taste is above" in line for line in record["reasons"])
+    said = any(line.startswith(missed) and "where taste is above" in line for line in record["reasons"])
+    assert said is not of_dealt and bool(record["reasons"]) is not of_dealt
