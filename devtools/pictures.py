@@ -1,8 +1,10 @@
-"""The pictures of the guides: `python -m devtools.pictures` writes docs/assets/NAME.svg, by the docs' own figures.
+"""The pictures of the guides: `python -m devtools.pictures` writes docs/assets/NAME.svg, by the docs' own figures
+and the results of the examples.
 
 They take the page's colors where site_hooks.py puts them into it; as files they follow the reader's scheme.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -80,12 +82,25 @@ def pictures() -> dict[str, str]:
     bounds = [dict(zip(("value", "low", "high"), part, strict=True)) for part in (ends[:3], ends[3:])]
     days = re.findall(r"^\| \**([^|*]+?)\** \| \**(\d+) of 100", text("guides/guardrails.md"), re.M)
     steps = re.findall(r"^\| (\w+) \| (.+?) \| (\d+) µs \|$", text("guides/operate.md"), re.M)
+    exact = re.findall(r"^ +(\S+) ± (\S+) %  (\S.*)$", text("guides/x-value-model.md"), re.M)
+    staged = r"^  (stage \d|library)  (\S+) ± (\S+) %$"
+    intents = json.loads((ROOT / "bench/results/hybrid_search.json").read_text(encoding="utf-8"))["intents"]["weights"]
+    weights = [
+        (f"{intent}: {name}", weight, f"{weight:.0%}")
+        for intent, found in intents.items()
+        for name, weight in zip(("lexical", "vector", "fresh"), found, strict=True)
+    ]
     drawn = {name: draw_flow(rows.strip()) for name, _, rows in flows} | {
         "correction": draw_lifts(row(served, "evidence.md", "{}, {} requests"), "value over expected value"),
         "pages": draw_lifts(row(moved, "guides/pages.md", "{} effects"), "value over sorted pages, 20,000 requests"),
         "trade-offs": draw_lifts(row(traded, "guides/trade-offs.md", "{} {}"), "value over production"),
         "train": draw_lifts([*zip(("over your pages", "over expected value"), bounds, strict=True)], "the new ranking"),
         "guardrails": draw_bars([(name, float(count), f"{count} of 100 days") for name, count in days]),
+        "grade-in-one-file": draw_lifts(
+            row(staged, "guides/grade-in-one-file.md", "{}"), "value over hand-tuned weights"
+        ),
+        "x-value-model": draw_lifts([(name, lift(*found)) for *found, name in exact], "exact value over X's formula"),
+        "hybrid-search": draw_bars(weights),
         "operate": draw_bars([(f"{step}", float(time), f"{time} µs") for step, _, time in steps]),
     }
     return {

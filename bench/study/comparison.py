@@ -22,7 +22,6 @@ import numpy as np
 from pygrade import BlendedRanker
 from pygrade._typing import Array, Floats
 from pygrade.config.training import RewardConfig, TrainConfig
-from pygrade.console.charts import Chart, picture
 from pygrade.evaluation.decision import decide_log
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.logs import Logs
@@ -51,8 +50,8 @@ _TREES = {
 ENDS = ("value", "low", "high")
 PEER_TEST = "GrowthBook, t-test"
 _ROOT = Path(__file__).parents[2]
-RESULT, MINIMAL = (_ROOT / "bench/results" / name for name in ("comparison.json", "grade_minimal.json"))
-PAGE, PICTURE = _ROOT / "docs/comparison.md", _ROOT / "docs/assets/grade_minimal.svg"
+RESULT = _ROOT / "bench/results/comparison.json"
+PAGE = _ROOT / "docs/comparison.md"
 
 
 def features(logs: Logs) -> Floats:
@@ -420,7 +419,7 @@ def with_tables(page: str, record: Mapping[str, Any]) -> str:
 
 
 def report(lines: Sequence[Path]) -> None:
-    """Writes the result file, if there are lines, the page's tables, and the picture of the guide to one file."""
+    """Writes the result file, if there are lines, and the page's tables."""
     if lines:
         record = summed([line for path in lines for line in read(path)])
         packages = {"lightgbm", "xgboost", "vowpalwabbit", "obp", "gbstats"}
@@ -428,13 +427,6 @@ def report(lines: Sequence[Path]) -> None:
         write_json(RESULT, record)
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(with_tables(page, json.loads(RESULT.read_text(encoding="utf-8"))), encoding="utf-8")
-    minimal = json.loads(MINIMAL.read_text(encoding="utf-8"))
-    lines_of = {
-        words: (minimal["seeds"], [lift[name] for lift in minimal["lifts"]])
-        for name, words in (("library", "the library"), ("stage 2", "one file"))
-    }
-    chart = Chart("True value over hand-tuned weights, by shop", "per cent", lines_of, across="shop")
-    PICTURE.write_text(picture([chart]), encoding="utf-8")
 
 
 def main() -> None:
