@@ -269,11 +269,11 @@ def misses_of(
     seed: int,
     history: History | None = None,
 ) -> tuple[str, ...]:
-    """`reasons_of` of the first candidate whose predictions the likelihood proves to be better, served or not; none if
-    it proves as much of dealt feedback.
+    """`reasons_of` of the first candidate that reads columns and whose predictions the likelihood proves to be better,
+    served or not; none if it proves as much of dealt feedback.
     """
-    better = (candidate for candidate in fitted.candidates if candidate.gain.better_predictions)
-    proven = next(better, None)
+    reading = (candidate for candidate in fitted.candidates if candidate.name not in ALONE)
+    proven = next((candidate for candidate in reading if candidate.gain.better_predictions), None)
     if proven is None or passing_permuted_control(logs, fold, cluster, fit, seed, lambda gain: gain.better_predictions):
         return ()
     return reasons_of(logs, correct_by_fold(proven.folds, logs, fold), history)

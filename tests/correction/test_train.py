@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
+from pygrade.correction.fit import CALIBRATED
 from pygrade.correction.inputs import InputScaling
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, PRODUCTION
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -20,7 +22,7 @@ from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
 from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.evidence import correct_log, gather_evidence
-from pygrade.training.license import deal_feedback, license_pages, page_line
+from pygrade.training.license import deal_feedback, license_pages, misses_of, page_line
 from pygrade.training.online import OnlineLearner
 from pygrade.workers import LOCAL
 from tests.correction.test_fit import fitted, world
@@ -232,3 +234,10 @@ def test_misses_that_change_no_order_are_said_unless_dealt_feedback_proves_them_
     missed = "your model misses this, though no better order is proven: order: "
     said = any(line.startswith(missed) and "where taste is above" in line for line in record["reasons"])
     assert said is not of_dealt and bool(record["reasons"]) is not of_dealt
+
+
+def test_no_column_is_missed_by_predictions_that_calibration_alone_betters():
+    """Markets of foreign worlds with dealt feedback: 8 of 8 logs had named columns, by which the predictions differ."""
+    proven = SimpleNamespace(name=CALIBRATED, gain=SimpleNamespace(better_predictions=True))
+    logs, nobody = world(200, effect=0.0), np.zeros(200, np.int64)
+    assert misses_of(logs, SimpleNamespace(candidates=[proven]), nobody, nobody, fitted, 0) == ()
