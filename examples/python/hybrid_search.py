@@ -98,7 +98,7 @@ def main(options: argparse.Namespace) -> dict:
     for name, (value, low, high) in lifts.items():
         print(f"  weights per query, in truth, over {name:20} {value:+.1f} % ({low:.1f} to {high:.1f})")
     kinds = {
-        name: weights[[q["kind"] == i for q in later]].mean(0).round(2).tolist()
+        name: [round(float(w), 2) for w in weights[[q["kind"] == i for q in later]].mean(0)]
         for i, name in enumerate(("name", "topic", "new"))
     }
     print("  mean weights", kinds)
