@@ -73,7 +73,7 @@ def pictures() -> dict[str, str]:
     moved = r"^\| (\w+(?:, complements)?) \| (20,000) \| [^|]+ \| [^|]+ \| (\S+) ± (\S+) % \|"
     traded = r"^  (click|order) (× 4|/ 4) .* (\S+) ± (\S+) %$"
     verdict = re.search(
-        r"^Test the new ranking: (\S+) % \((\S+) to (\S+)\) over your pages, (\S+) % \((\S+) to (\S+)\)",
+        r"^Test the new ranking: it earns (\S+) % \((\S+) to (\S+)\) over your pages, (\S+) % \((\S+) to (\S+)\)",
         text("guides/train.md"),
         re.M,
     )

@@ -11,10 +11,11 @@ IN_SAMPLE = "in-sample, not evidence: "
 def print_verdict(
     verdict: Mapping[str, Any], later: Mapping[str, Any] | None = None, warnings: Iterable[str] = ()
 ) -> None:
-    """The verdict of a training, what moved it, what later requests show, whose figures are no verdict, and sentences
-    that a reader must not miss, last, where they are seen.
+    """The verdict of a training, what moved it, how it was found, what later requests show, whose figures are no
+    verdict, and sentences that a reader must not miss, last, where they are seen.
     """
-    lines = [verdict["detail"], *verdict["reasons"], *([] if later is None else [later["text"]])]
+    detail = verdict["detail"] and f"how it was judged: {verdict['detail']}"
+    lines = [*verdict["reasons"], detail, *([] if later is None else [later["text"]])]
     for line in ("", verdict["sentence"], *(f"  {line}" for line in lines if line)):
         terminal.text(line)
     for sentence in warnings:

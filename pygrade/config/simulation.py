@@ -62,7 +62,7 @@ class DemoSize(Options):
     requests: int = option(20_000, "logged requests to learn from", ge=1)
     test_requests: int = option(12_000, "requests of the A/B test, from users that are not in the log", ge=2)
     seed: int = option(0, "of world, training and test", ge=0)
-    pages: int = option(3, "ranked pages to print", ge=0)
+    pages: int = option(1, "ranked pages to print", ge=0)
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def write_verdict(
         text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(baseline)}."
     elif verdict == "better":
         gained = _gain(lift, baseline, beside, claim if license else "")
-        text = f"Test the new ranking: {gained}{'' if plan is None else plan.text(logs, requests)}."
+        text = f"Test the new ranking: {gained}." + ("" if plan is None else f" {plan.text(logs, requests)}")
     elif verdict == "undecided" and served == baseline:  # nothing else was judged
         text = f"Keep what you have: the log shows nothing that is better than {plain_name(baseline)}."
     elif verdict == "undecided":
@@ -236,7 +236,7 @@ def _gain(lift: Interval | None, baseline: str, beside: tuple[str, Interval] | N
     """The gain of the new ranking, and its evidence."""
     if lift is None or not math.isfinite(lift.value):
         return claim or "it is better"
-    text = f"{percent(lift)} over {plain_name(baseline)}"
+    text = f"it earns {percent(lift)} over {plain_name(baseline)}"
     if beside is not None and not _is_zero(beside[1]) and percent(beside[1]) != percent(lift):
         text += f", {percent(beside[1])} over {plain_name(beside[0])}"
     unsure = not min(lift.low, lift.low if beside is None else beside[1].low) > 0
@@ -259,26 +259,25 @@ class _TestPlan(NamedTuple):
     size: Mapping[str, Any] | None  # of slots that differ, whose lift has no bias; None: the same, or whole pages
 
     def text(self, logs: Logs, requests: int | None) -> str:
-        """The effort, after the lift that the test is to find."""
+        """What a test of which length shows, in a sentence."""
         if self.hidden(self.whether):
             users = "" if requests not in (None, logs.num_requests) else f"{int(logs.user_number.max()) + 1:,} "
             loss = 100 * (self.whether["least_lift"] - self.lift)
-            few = f"its {users}users are too few for a test of {self.rung}"
-            return f"; not in this shop: {few}, which at best rules out a loss of {loss:.2g} %"
+            few = f"your {users}users are too few for a test of {self.rung}"
+            return f"No A/B test can show that in this shop: {few}, which at best rules out a loss of {loss:.2g} %."
         span = days_of(logs) or 0
         if self.whether["days"] is None and span < 2:
-            return f"; about {count_text(self.whether['users'])} users"
+            return f"An A/B test of about {count_text(self.whether['users'])} users shows which is better."
         longest = MAX_EXTRAPOLATION * span
+        text = f"An A/B test of {_span(self.whether['days'], longest)} shows which is better"
+        size = f"the gain to ± {100 * _SIZE * self.lift:.1f} %"
         if self.rung == WHOLE:
-            return f"; {_traffic(self.whether['days'], longest)}"
-        days = self.whether["days"]
-        text = f". {_traffic(days, longest).capitalize()} {'tells' if days == 1 else 'tell'} whether"
-        reach = f"(± {100 * _SIZE * self.lift:.1f} %)"
+            return f"{text}."
         if self.size is None:
-            return f"{text} and how much {reach}, as the items of a page may compete"
+            return f"{text} and measures {size}; it takes that long because the items of a page may compete."
         if self.hidden(self.size):
-            return f"{text}; how much, its users are too few to tell"
-        return f"{text}, {_span(self.size['days'], longest)} how much {reach}"
+            return f"{text}; your users are too few to measure the gain."
+        return f"{text}; one of {_span(self.size['days'], longest)} measures {size}."
 
     def hidden(self, plan: Mapping[str, Any]) -> bool:
         """Users who return differ more, for good, than the lift."""
@@ -300,20 +299,6 @@ def _test_plan(
             return _TestPlan(lift.value, rung, plans[rung], None if compete else plans[DIFFER])
     plan = plan_of_events(logs, logs.value_of(logs.feedback), lift.value, sampled=sampled)
     return None if plan["users"] is None else _TestPlan(lift.value, WHOLE, plan, None)  # all users are worth the same
-
-
-def _traffic(days: int | None, longest: int) -> str:
-    """Days of a test in words; None: more than the longest that is planned.
-
-    >>> _traffic(20, 140), _traffic(None, 140), _traffic(7, 140)
-    ('about 3 weeks of your traffic', 'more than 20 weeks of your traffic', '7 days of your traffic')
-    """
-    text = _span(days, longest)
-    return (
-        f"about {text} of your traffic"
-        if days and text.endswith("weeks") and text[0].isdigit()
-        else f"{text} of your traffic"
-    )
 
 
 def _span(days: int | None, longest: int) -> str:

@@ -205,13 +205,8 @@ class Page:
         moved = "; ".join(filter(None, (self.explain_correction(request), self._search_text(request))))
         if self.trust == 0.0 and not self.by_values:
             assert self.policy.mixture is not None
-            reason = ": ".join(filter(None, (self.verdict, self.policy.mixture.sentence)))
-            parts = [
-                f"ranked by {self.baseline} alone, not by weights (verdict: {reason})",
-                self._score_text(request),
-                moved,
-            ]
-            return "; ".join(filter(None, parts))
+            source = f"ranked by {self.baseline} alone, not by weights (verdict: {self.verdict})"
+            return "; ".join(filter(None, (source, self._score_text(request), moved)))
         parts = [self._source(request, static) if self.takes_network else f"ranked by {self.ranked_by[0].name}"]
         parts += [moved] if moved else []
         parts += [] if self.takes_network else [self._score_text(request)]

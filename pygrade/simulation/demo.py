@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,17 @@ class DemoResult:
     report: Path
 
 
-def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult:
+def demo(
+    config: DemoConfig,
+    out: str | Path,
+    resume: bool = True,
+    on_verdict: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> DemoResult:
     """Run all steps in directory ``out``.
 
     Writes ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
     ``decision.json``, ``weights.json``, ``pages.json``, ``report.html`` and, last, ``summary.json``, all atomically.
+    ``on_verdict`` gets the verdict's record as soon as it is known, before the simulated truth is computed.
     With ``resume`` and the same options an interrupted demo continues; otherwise it starts again. ``ValueError`` if the
     directory is not a demo's, or another process runs one there.
     """
@@ -63,32 +70,33 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     if run.is_dir() and any(run.iterdir()) and not (run / _STATE).exists():
         raise ValueError(f"{run} is not empty and not a demo's directory; want a new path")
     with directory_lock(run, "demo"):
-        return _demo(config, run, resume)
+        return _demo(config, run, resume, on_verdict)
 
 
-def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
+def _demo(config: DemoConfig, run: Path, resume: bool, on_verdict: Callable[[dict[str, Any]], None]) -> DemoResult:
     started = time.perf_counter()
     simulation, training = config.resolved()
     _prepare(run, config, resume)
 
     world = Marketplace(simulation.world, config.seed)
     if not (run / "logs").exists():
-        logger.info(f"simulating {config.requests:,} logged requests …")
+        logger.info(f"1/3 A simulated shop logs {config.requests:,} requests …")
         simulate_logs(simulation, run / "logs", world)
     logs = read_logs(run / "logs")
-    logger.info(f"logs: {logs.num_requests:,} requests, {logs.num_rows:,} candidates in {run / 'logs'}")
+    logger.info(f"2/3 Train on {logs.num_rows:,} candidates of {run / 'logs'} …")
     seconds = {"logs": time.perf_counter() - started}
 
     result = fit(logs, training, run / "training")
     result.policy.save(run / "policy", extra={"trained_on": logs.num_requests, "seed": config.seed})
     TrainingRecord.of(logs, result.policy.version).save(run / "policy")
+    verdict = stored_verdict(result.policy.mixture)
+    on_verdict(verdict)
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
 
     requests = world.requests(config.test_requests, config.seed, "test")
     test, arms, ranked = _test_arms(world, requests, result, config.seed)
     write_json(run / "abtest.json", test)
-    verdict = stored_verdict(result.policy.mixture)
-    over = verdict["over"] if verdict and verdict["over"] in ranked else test.baseline
+    over = verdict["over"] if verdict["over"] in ranked else test.baseline
     decision = run_test(world, requests, ranked[over], ranked[SERVED], name=plain_name(over), seed=config.seed)
     write_json(run / "decision.json", decision)
     _record_weights(run, logs.tasks, result, requests)
@@ -128,7 +136,7 @@ def _test_arms(
     """The A/B test against the strongest simple baseline, the lifts over it and over production, and each arm's pages
     [n, K].
     """
-    logger.info(f"baselines, and {len(requests.user_id):,} requests of users that are not in the log …")
+    logger.info(f"3/3 What {len(requests.user_id):,} requests of new users would earn, by the simulator's truth …")
     scores, baseline = _scores(result, requests), _baseline(result)
     with track("A/B test", total=len(scores) + 2) as bar:
         ranked = {}

@@ -21,7 +21,10 @@ from tests.corrections import random_correction
 from tests.learning import tiny_logs
 
 CONFIG = ConsoleConfig(requests=40, k=3)
-VERDICT = ("better", "Test the new ranking: +0.8 % (0.1 to 1.5); about 3 weeks of your traffic.")
+VERDICT = (
+    "better",
+    "Test the new ranking: it earns +0.8 % (0.1 to 1.5). An A/B test of 3 weeks shows which is better.",
+)
 DETAILS = {
     "detail": "0.6 GRADE + 0.4 expected value over expected value, 4-fold cross-fitted by user, two-sided 95 %",
     "reasons": ("purchases of returning users are worth 1.9 times what the model says",),

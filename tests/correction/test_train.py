@@ -172,7 +172,9 @@ def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeyp
         correction.apply(logs.context, logs.predictions, logs.offsets)[:, 0], logs.predictions[:, 0], rtol=1e-5
     )
     assert record["license"]["name"] == "as predicted" and record["served_baseline"] == CORRECTED_EXPECTED_VALUE
-    assert record["sentence"].startswith("Test the new ranking: its whole pages are better; on re-ordered pages ")
+    assert record["sentence"].startswith(
+        "Test the new ranking: its whole pages are better; on re-ordered pages it earns "
+    )
     assert (
         record["over"] == PRODUCTION and "over expected value" not in record["sentence"]
     )  # no replay tells them apart

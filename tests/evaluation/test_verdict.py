@@ -51,8 +51,8 @@ def test_better_says_what_to_test_and_for_how_long():
     assert found.weeks == plan["days"] / 7  # what test plan says
     assert found.weeks == pytest.approx(4 * plan["users"] / 1000, rel=0.3)  # 1,000 users in four weeks
     assert found.sentence == (
-        "Test the new ranking: +5.0 % (3.1 to 6.9) over expected value; "
-        f"about {round(found.weeks)} weeks of your traffic."
+        "Test the new ranking: it earns +5.0 % (3.1 to 6.9) over expected value. "
+        f"An A/B test of {round(found.weeks)} weeks shows which is better."
     )
     assert found.detail.startswith(f"{NEW} over {EXPECTED_VALUE}, 4-fold cross-fitted by user, two-sided 95 %; A/B")
     assert (found.verdict, found.lift, found.reasons) == ("better", large, ())
@@ -60,13 +60,16 @@ def test_better_says_what_to_test_and_for_how_long():
 
 def test_the_effort_of_a_test_has_the_unit_that_the_log_allows():
     small = said("better", GAIN)
-    assert small.sentence.endswith(": +0.8 % (0.1 to 1.5) over expected value; more than 41 weeks of your traffic.")
+    assert small.sentence.endswith(
+        " +0.8 % (0.1 to 1.5) over expected value. An A/B test of more than 41 weeks shows which is better."
+    )
     assert small.weeks is None
     assert "more than a year" in said("better", GAIN, log(weeks=6)).sentence
     short = said("better", Interval(0.5, 0.1, 0.3, 0.7))
-    assert short.sentence.endswith("; 2 days of your traffic.")
+    assert short.sentence.endswith(". An A/B test of 2 days shows which is better.")
     timeless = said("better", Interval(0.05, 0.01, 0.031, 0.069), replace(log(), timestamp=None))
-    assert timeless.weeks is None and timeless.sentence.endswith(" users.") and "; about " in timeless.sentence
+    assert timeless.weeks is None and " An A/B test of about " in timeless.sentence
+    assert timeless.sentence.endswith(" users shows which is better.")
 
 
 def test_a_test_read_by_items_tells_whether_and_slots_that_differ_how_much():
@@ -77,8 +80,8 @@ def test_a_test_read_by_items_tells_whether_and_slots_that_differ_how_much():
     plans = plan_readings(logs, *pages, 0.05)
     assert better.weeks == plans[ITEMS]["days"] / 7
     found = re.fullmatch(
-        r"Test the new ranking: \+5\.0 % \(3\.1 to 6\.9\) over expected value\. 1 day of your traffic tells "
-        r"whether, (\d+) weeks how much \(± 3\.5 %\)\.",
+        r"Test the new ranking: it earns \+5\.0 % \(3\.1 to 6\.9\) over expected value\. An A/B test of 1 day shows "
+        r"which is better; one of (\d+) weeks measures the gain to ± 3\.5 %\.",
         better.sentence,
     )
     assert found and plans[ITEMS]["days"] == 1 and int(found[1]) == round(plans[DIFFER]["days"] / 7)
@@ -88,10 +91,13 @@ def test_a_test_read_by_items_tells_whether_and_slots_that_differ_how_much():
     once = replace(logs, feedback=np.stack([buys & first, buys & ~first], 1).reshape(-1, 1).astype(np.float32))
     one = said("better", large, once, slots=pages)
     assert one.weeks == plan_readings(once, *pages, 0.05)[DIFFER]["days"] / 7
-    assert one.sentence.endswith(" tell whether and how much (± 3.5 %), as the items of a page may compete.")
+    assert one.sentence.endswith(
+        " shows which is better and measures the gain to ± 3.5 %; "
+        "it takes that long because the items of a page may compete."
+    )
     lasting = log(lasting=True)
     hidden = said("better", large, lasting, slots=(lasting.position + 0, 1 - lasting.position))
-    assert hidden.sentence.endswith("5 days of your traffic tell whether; how much, its users are too few to tell.")
+    assert hidden.sentence.endswith(" of 5 days shows which is better; your users are too few to measure the gain.")
 
 
 def test_users_who_return_and_differ_for_good_are_not_counted_twice():
@@ -99,8 +105,10 @@ def test_users_who_return_and_differ_for_good_are_not_counted_twice():
     none = said("better", lift, logs)
     assert none.weeks is None
     # sd of users' rates .29 of a mean of .5: 2.8 · √(4 / 1,000) · .577 = 10.2 %, less its error, less 5 %
-    few = "not in this shop: its 1,000 users are too few for a test of whole pages, which at best rules out a loss of "
-    assert none.sentence.startswith(f"Test the new ranking: +5.0 % (3.1 to 6.9) over expected value; {few}")
+    few = (
+        "No A/B test can show that in this shop: your 1,000 users are too few for a test of whole pages, which at best "
+    )
+    assert none.sentence.startswith(f"Test the new ranking: it earns +5.0 % (3.1 to 6.9) over expected value. {few}")
     assert 3.9 < float(none.sentence.removesuffix(" %.").rpartition(" ")[2]) < 5.2
     larger = said("better", Interval(0.115, 0.01, 0.1, 0.13), logs)
     assert larger.weeks == plan_of_log(logs, 0.115)[0]["value"]["days"] / 7 > 4
@@ -112,7 +120,8 @@ def test_a_license_by_likelihood_is_said_in_words_only_where_the_lift_alone_prov
     license = "likelihood z 7.1, by value 5.2"
     text = said("better", UNSURE, license=license, over=LOGGED_ORDER)
     assert text.sentence.startswith(
-        "Test the new ranking: its predictions are better; on re-ordered pages +0.8 % (-0.3 to 1.9) over your pages; "
+        "Test the new ranking: its predictions are better; "
+        "on re-ordered pages it earns +0.8 % (-0.3 to 1.9) over your pages. "
     )
     pages = {"license": license, "claim": "its whole pages are better"}
     same = said("better", Interval(0.0, 0.0, 0.0, 0.0), **pages)
@@ -127,7 +136,7 @@ def test_a_license_by_likelihood_is_said_in_words_only_where_the_lift_alone_prov
 def test_a_second_lift_names_what_it_is_over_unless_it_is_the_first():
     over = (EXPECTED_VALUE, Interval(0.003, 0.001, 0.001, 0.005))
     text = said("better", GAIN, over=LOGGED_ORDER, beside=over).sentence
-    assert "+0.8 % (0.1 to 1.5) over your pages, +0.3 % (0.1 to 0.5) over expected value; " in text
+    assert "+0.8 % (0.1 to 1.5) over your pages, +0.3 % (0.1 to 0.5) over expected value. " in text
     assert "expected value" not in said("better", GAIN, over=PRODUCTION, beside=(EXPECTED_VALUE, GAIN)).sentence
 
 

@@ -212,7 +212,7 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     parts = [sum(item["contributions"]) + item["baseline"] for item in record["items"]]
     np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
     alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
-    why = "ranked by expected value alone, not by weights (verdict: better: better than it); "
+    why = "ranked by expected value alone, not by weights (verdict: better); "
     assert alone.explain(1, None) == why + "score: the sum of the contributions, standardized over the candidates"
     bare = BlendedRanker(make_policy("harm", 0.0)).rank(context[:1], predictions[:1], 2).describe(0, "alone")
     terminal.page(bare)

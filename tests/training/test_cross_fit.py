@@ -114,7 +114,7 @@ def test_the_verdict_follows_what_the_log_proves():
     better = judged(logs, noise, good)
     assert (better.verdict.verdict, better.policy, better.baseline) == ("better", GRADE, EXPECTED_VALUE)
     assert better.trust > 0.5 and better.lift is not None and better.lift.low > 0
-    assert better.sentence.startswith("Test the new ranking: +") and "of your traffic" in better.sentence
+    assert better.sentence.startswith("Test the new ranking: it earns +") and " An A/B test of " in better.sentence
     assert "users per arm" in better.verdict.detail
     sampled = judged(logs, noise, good, requests=15_000)  # of a log of ten times the traffic
     assert sampled.verdict.weeks == pytest.approx(better.verdict.weeks / 10, abs=0.4)
@@ -149,7 +149,7 @@ def test_corrected_predictions_need_a_license_and_give_it_to_the_verdict():
     small = plain + 0.03 * (0.15 * good + 0.85 * noise)  # better by less than the pages can show
     found = judged(logs, plain, plain, corrected=small, license=license)
     assert (found.verdict.verdict, found.served, found.trust) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
-    assert "its predictions are better; on re-ordered pages +" in found.sentence
+    assert "its predictions are better; on re-ordered pages it earns +" in found.sentence
     assert "likelihood z 5.0, by value 4.0" in found.verdict.detail and found.lift is not None and found.lift.low < 0
     assert judged(logs, plain, plain, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
     mixed = judged(logs, noise, good, corrected=small, license=license)
