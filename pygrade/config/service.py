@@ -34,7 +34,7 @@ class TestConfig(JoinConfig):
 
     every: float = option(3600.0, "seconds between readings", ge=0.1)
     share: float = option(0.5, "of the users who get the new ranking", gt=0, lt=1)
-    control: str = option("over", "ranking of the others; over: what the verdict compared with")
+    control: str = option("control", "ranking of the others; control: that of the verdict")
     holdout: float = option(0.05, "of the users who stay on the control after the decision", gt=0, lt=1)
     planned_requests: int = option(10_000, "where the intervals are narrowest; choose it in advance", ge=1)
 

@@ -44,8 +44,8 @@ def verdict_lead(
         for metric, name in named.items()
     ]
     verdict = verdict or replay["verdict"]
-    if (lift := verdict.get("lift")) and verdict.get("over"):
-        name = f"all requests, cross-fitted: value over {plain_name(verdict['over'])}"
+    if (lift := verdict.get("lift")) and verdict.get("control"):
+        name = f"all requests, cross-fitted: value over {plain_name(verdict['control'])}"
         cards.insert(0, card(name, lift, reach_of([lift])))
     sentences = _sentences(verdict, later["text"])
     return Lead(text, **sentences, warnings=[*warnings, *replay["warnings"]], facts=shown, cards=cards)

@@ -57,7 +57,7 @@ class VerdictText:
     weeks: (
         float | None
     )  # of the log's traffic that a test of whether it is better takes; None: unknown, nothing to test
-    over: str = ""  # the ranking that the lift is over
+    control: str = ""  # the ranking that the lift is over
     unproven: str = ""  # why what is served is not shown to be as good as production; "": it is
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class VerdictText:
 
     def html(self, lifts: Sequence[tuple[str, Estimate]]) -> str:
         """The sentence, a picture of lifts by name, and the reasons."""
-        picture = draw_lifts(lifts, f"lift over {plain_name(self.over)}, % (95 % interval)")
+        picture = draw_lifts(lifts, f"lift over {plain_name(self.control)}, % (95 % interval)")
         reasons = map(escape, filter(None, (self.detail, *self.reasons)))
         return "<br>".join([f"<b>{escape(self.sentence)}</b>", *filter(None, [picture]), *reasons])
 
@@ -146,7 +146,7 @@ def verdict_of(mixture: Mixture | None) -> VerdictText:
         value, low, high = mixture.lift
         lift = Interval(value, math.nan, low, high)  # the policy keeps the bounds alone
     words = mixture.sentence, mixture.detail, tuple(mixture.reasons)
-    return VerdictText(mixture.verdict, *words, lift, mixture.weeks, judged_over(mixture), mixture.unproven)
+    return VerdictText(mixture.verdict, *words, lift, mixture.weeks, control_of(mixture), mixture.unproven)
 
 
 def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
@@ -156,11 +156,11 @@ def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
     return vars(verdict) | {"reasons": list(verdict.reasons), "lift": lift}
 
 
-def judged_over(mixture: Mixture | None) -> str:
+def control_of(mixture: Mixture | None) -> str:
     """The ranking that the policy's verdict is over, which later requests compare it with, too."""
     if mixture is None or mixture.baseline.corrected:
-        return (mixture and mixture.over) or EXPECTED_VALUE
-    return mixture.over or mixture.baseline.name
+        return (mixture and mixture.control) or EXPECTED_VALUE
+    return mixture.control or mixture.baseline.name
 
 
 def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict[str, float]:

@@ -76,11 +76,11 @@ class TrainedRanker:
         simple rankings if they were compared with the same."""
         verdict, trust, later = self.verdict, self.summary["trust"], (self.evaluation or {}).get("later")
         rows: list[tuple[str, Estimate]] = [] if verdict.lift is None else [(NEW, verdict.lift)]
-        if later is not None and later["baseline"] == verdict.over and later["metric"] == "value":
+        if later is not None and later["baseline"] == verdict.control and later["metric"] == "value":
             rows.append((f"{NEW}, later requests", later["lift"]))
-        if trust is not None and trust["baseline"] == verdict.over:
-            rows += [(plain_name(name), lift) for name, lift in trust["baselines"].items() if name != verdict.over]
-        return verdict.over, rows
+        if trust is not None and trust["baseline"] == verdict.control:
+            rows += [(plain_name(name), lift) for name, lift in trust["baselines"].items() if name != verdict.control]
+        return verdict.control, rows
 
     def plot_verdict(self, ax: Any = None) -> Any:
         """`plots.plot_verdict` on the matplotlib Axes given, or new ones, which are returned."""

@@ -88,8 +88,8 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     test, arms, ranked = _test_arms(world, requests, result, config.seed)
     write_json(run / "abtest.json", test)
     verdict = stored_verdict(result.policy.mixture)
-    over = verdict["over"] if verdict and verdict["over"] in ranked else test.baseline
-    decision = run_test(world, requests, ranked[over], ranked[SERVED], name=plain_name(over), seed=config.seed)
+    control = verdict["control"] if verdict and verdict["control"] in ranked else test.baseline
+    decision = run_test(world, requests, ranked[control], ranked[SERVED], name=plain_name(control), seed=config.seed)
     write_json(run / "decision.json", decision)
     _record_weights(run, logs.tasks, result, requests)
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())

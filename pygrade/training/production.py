@@ -56,7 +56,7 @@ class Production(NamedTuple):
     """The ranking that made a log's pages."""
 
     scores: Floats32  # [M]: the higher the better; of the known ranking that is nearest
-    over: str = EXPECTED_VALUE  # name of what lifts are over
+    control: str = EXPECTED_VALUE  # name of what lifts are over
     baseline: Baseline | None = None  # weights in use, or that make the same pages; None: no simple ranking does
     servable: Floats32 | None = None  # [M] of the baseline
     caution: str = ""  # what a reader must know of the weights that are said to be in use
@@ -86,12 +86,12 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
     rankings = {PRODUCTION_SCORE: logs.production_score, PRODUCTION: servable}
     same = {name: agreement(chosen_logs, values[rows]) for name, values in rankings.items() if values is not None}
     fallback = LOGGED_ORDER if ordered else EXPECTED_VALUE
-    over = next((name for name, share in same.items() if share >= _MAKES or not ordered), fallback)
+    control = next((name for name, share in same.items() if share >= _MAKES or not ordered), fallback)
     if config.in_use and ordered and same[PRODUCTION] < _MAKES:
         share = f"{100 * same[PRODUCTION]:.0f} %"
         caution = f"IN USE: --in-use explains {share} of the shown items; lifts are over the log's own order."
     scores = scores if logs.production_score is None else logs.production_score
-    return Production(scores, over, baseline, servable, caution)
+    return Production(scores, control, baseline, servable, caution)
 
 
 def baseline_in_use(weights: Mapping[str, float], tasks: tuple[str, ...]) -> Baseline:

@@ -46,7 +46,7 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "served", "over"),
+    ("names", "served", "control"),
     [
         (("production", "expected value", "served"), "served", "expected value"),
         (("production", "expected value"), "expected value", "production"),

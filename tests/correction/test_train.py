@@ -174,7 +174,7 @@ def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeyp
     assert record["license"]["name"] == "as predicted" and record["served_baseline"] == CORRECTED_EXPECTED_VALUE
     assert record["sentence"].startswith("Test the new ranking: its whole pages are better; on re-ordered pages ")
     assert (
-        record["over"] == PRODUCTION and "over expected value" not in record["sentence"]
+        record["control"] == PRODUCTION and "over expected value" not in record["sentence"]
     )  # no replay tells them apart
     assert record["detail"].split("; ")[1].startswith("likelihood z ")
     # the log's own order is not better because each item suffered from what stood above it there

@@ -110,7 +110,7 @@ def test_users_who_return_and_differ_for_good_are_not_counted_twice():
 
 def test_a_license_by_likelihood_is_said_in_words_only_where_the_lift_alone_proves_nothing():
     license = "likelihood z 7.1, by value 5.2"
-    text = said("better", UNSURE, license=license, over=LOGGED_ORDER)
+    text = said("better", UNSURE, license=license, control=LOGGED_ORDER)
     assert text.sentence.startswith(
         "Test the new ranking: its predictions are better; on re-ordered pages +0.8 % (-0.3 to 1.9) over your pages; "
     )
@@ -126,14 +126,14 @@ def test_a_license_by_likelihood_is_said_in_words_only_where_the_lift_alone_prov
 
 def test_a_second_lift_names_what_it_is_over_unless_it_is_the_first():
     over = (EXPECTED_VALUE, Interval(0.003, 0.001, 0.001, 0.005))
-    text = said("better", GAIN, over=LOGGED_ORDER, beside=over).sentence
+    text = said("better", GAIN, control=LOGGED_ORDER, beside=over).sentence
     assert "+0.8 % (0.1 to 1.5) over your pages, +0.3 % (0.1 to 0.5) over expected value; " in text
-    assert "expected value" not in said("better", GAIN, over=PRODUCTION, beside=(EXPECTED_VALUE, GAIN)).sentence
+    assert "expected value" not in said("better", GAIN, control=PRODUCTION, beside=(EXPECTED_VALUE, GAIN)).sentence
 
 
 def test_what_is_not_proven_says_what_it_may_cost_and_is_kept():
     cost = cost_of("expected value", LOSS)
-    found = said("undecided", UNSURE, over=PRODUCTION_SCORE, unproven=cost, pages="whole pages -2.6 %")
+    found = said("undecided", UNSURE, control=PRODUCTION_SCORE, unproven=cost, pages="whole pages -2.6 %")
     assert found.sentence.startswith("Keep what you have. The log can't tell the new ranking from your pages (-0.3 ")
     assert found.sentence.endswith(
         "The policy is not proven: expected value costs about 2.6 % (0.2 to 5.0) of what your pages earn."
@@ -153,7 +153,7 @@ def test_undecided_says_what_would_decide():
     days = said("undecided", UNSURE, log(weeks=0.85)).sentence
     assert "8,800 more requests (13 days) would" in days
     assert "8,800 more requests would" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log(weeks=0.0)).sentence
-    assert "best static weights (z-log)" in said("undecided", UNSURE, over=Z_LOG).sentence
+    assert "best static weights (z-log)" in said("undecided", UNSURE, control=Z_LOG).sentence
     ahead = said("undecided", GAIN).sentence
     assert ahead.startswith("Keep what you have. The new ranking is ahead of expected value (0.1 to 1.5 %), but of")
     for lift in (None, UNKNOWN):
@@ -168,7 +168,7 @@ def test_undecided_says_what_would_decide():
 def test_worse_and_undecidable_and_untested():
     worse = said("worse", LOSS)
     assert worse.sentence == "Keep what you have: the new ranking is worse than expected value (-5.0 to -0.2 %)."
-    other = said("worse", LOSS, over=LOGGED_ORDER).sentence
+    other = said("worse", LOSS, control=LOGGED_ORDER).sentence
     assert other.startswith("Keep what you have: the new ranking is worse than your pages (")
     reason = "12 users gave feedback of value; want 30"
     none = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, log(), why=reason)

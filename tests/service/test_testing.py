@@ -37,7 +37,7 @@ def run(tmp_path):
     policy = FusionPolicy(PolicySpec(TASKS, ("hour",), PolicyConfig(hidden=(4,))))
     policy.correction = random_correction(3, tasks=TASKS, features=("hour",), items=("margin",), indicators=())
     own = Baseline("corrected", "identity", (1.0, 8.0), True, corrected=True)
-    policy.mixture = Mixture(0.0, own, "better", baselines=(EXPECTED,), over=EXPECTED_VALUE, weeks=1.0)
+    policy.mixture = Mixture(0.0, own, "better", baselines=(EXPECTED,), control=EXPECTED_VALUE, weeks=1.0)
     policy.save(tmp_path / "run" / "policy")
     return tmp_path / "run"
 
@@ -155,7 +155,7 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
 @pytest.fixture
 def service(run):
     """Without HTTP, of a test."""
-    arms = [{"name": "control", "ranking": "over", "share": 0.05}, {"name": "new", "share": 0.95}]
+    arms = [{"name": "control", "ranking": "control", "share": 0.05}, {"name": "new", "share": 0.95}]
     return _core.Service(str(run), json.dumps({"test": True, "exposures": "exposures", "arms": arms}))
 
 
@@ -217,7 +217,7 @@ def test_a_reading_that_is_damaged_is_named_and_not_shown(run, service):
 def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
     table = fill_table(run, {}, ReadingOptions())
     reader = TestReader(run, table, ReadingOptions())
-    assert table["arms"][0] == {"name": "control", "ranking": "over", "share": 0.5}
+    assert table["arms"][0] == {"name": "control", "ranking": "control", "share": 0.5}
     reader.exposures.mkdir(exist_ok=True)
     reader.step(5)
     assert "yet: no page is complete; each waits 60 minutes" in reader.record["reason"] and reader.record["time"] == 5

@@ -119,7 +119,7 @@ def test_the_verdict_follows_what_the_log_proves():
     sampled = judged(logs, noise, good, requests=15_000)  # of a log of ten times the traffic
     assert sampled.verdict.weeks == pytest.approx(better.verdict.weeks / 10, abs=0.4)
     simple = judged(logs, good, noise)
-    assert (simple.verdict.verdict, simple.served, simple.verdict.over) == ("better", EXPECTED_VALUE, LOGGED_ORDER)
+    assert (simple.verdict.verdict, simple.served, simple.verdict.control) == ("better", EXPECTED_VALUE, LOGGED_ORDER)
     assert simple.sentence.startswith("Rank by expected value: +") and simple.sentence.endswith("over your pages.")
     assert simple.mixtures[GRADE].high < 0 and set(simple.baselines) == {STATIC, LOGGED_ORDER}
     ordered = log(requests=1500, ordered=True)

@@ -65,16 +65,16 @@ def judged(logs, config: TrainConfig = FAST):
 
 def test_hand_tuned_weights_are_found_or_said(ordinary, knowing):
     found = find_production(ordinary.logs, FAST)
-    assert found.over == PRODUCTION and found.baseline is not None and found.baseline.transform == "identity"
+    assert found.control == PRODUCTION and found.baseline is not None and found.baseline.transform == "identity"
     np.testing.assert_allclose(found.baseline.weights, np.array(HAND_TUNED) / sum(HAND_TUNED), atol=0.02)
     said = find_production(ordinary.logs, replace(FAST, in_use={"click": 1.0, "order": 5.0}))
     assert (
         said.baseline is not None
         and said.baseline.weights == HAND_TUNED
-        and (said.over, said.caution) == (PRODUCTION, "")
+        and (said.control, said.caution) == (PRODUCTION, "")
     )
     wrong = find_production(ordinary.logs, replace(FAST, in_use={"click": 1.0}))
-    assert wrong.over == LOGGED_ORDER and wrong.caution.startswith("IN USE: --in-use explains ")
+    assert wrong.control == LOGGED_ORDER and wrong.caution.startswith("IN USE: --in-use explains ")
     assert find_production(knowing.logs, FAST)[1:3] == (LOGGED_ORDER, None)
     assert find_production(scored(knowing), FAST)[1:3] == (PRODUCTION_SCORE, None)
     with pytest.raises(ValueError, match="in_use names task 'buy'"):
@@ -141,7 +141,7 @@ def test_the_first_number_is_over_production(tmp_path):
     trained = fit(world.logs, options, tmp_path)
     mixture = trained.policy.mixture
     assert mixture is not None and mixture.sentence.startswith("Rank by expected value: +") and mixture.unproven == ""
-    assert mixture.sentence.endswith(" over your pages.") and (mixture.over, mixture.baseline.name) == (
+    assert mixture.sentence.endswith(" over your pages.") and (mixture.control, mixture.baseline.name) == (
         PRODUCTION,
         EXPECTED_VALUE,
     )

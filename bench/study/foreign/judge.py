@@ -74,7 +74,7 @@ def _said(result: TrainedRanker, world: World) -> dict[str, Any]:
         "verdict": said.verdict,
         "sentence": said.sentence,
         "served": trust["served"],
-        "over": said.over,
+        "control": said.control,
         "claim": claim and [round(100 * bound, 3) for bound in claim],
         "marked": getattr(mixture, "unproven", None),
         "z": license.get("z"),

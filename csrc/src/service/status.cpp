@@ -199,7 +199,7 @@ bool Service::Impl::ready() const {
 
 std::vector<std::string> Service::Impl::warnings() const {
   const auto served = release();
-  std::vector<std::string> found = served->alike(true);
+  std::vector<std::string> found = served->identical_arms(true);
   for (const Served& arm : served->arms)
     if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
       found.push_back("arm '" + arm.name + "' has a policy that is not proven: " + mixture->unproven);
