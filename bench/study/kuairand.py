@@ -177,7 +177,7 @@ def compare(first: Logs, second: Logs, days: int) -> dict[str, Any]:
 def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     """Scores [M] of the judged rows by arm, and the verdict of `train`."""
     reward = RewardConfig(propensity=0.0)
-    plain = TrainConfig(reward=reward, trust=TrustConfig(folds=0), correction=CorrectionConfig(on=False))
+    plain = TrainConfig(reward=reward, trust=TrustConfig(folds=0), correction=CorrectionConfig(enabled=False))
     grade = train_once(learned, plain).policies["GRADE"]
     served = train_once(learned, TrainConfig(reward=reward))
     spec = grade.spec
@@ -246,7 +246,7 @@ def percent(new: Array, old: Array, user: Array) -> list[float]:
 def with_history(first: Exposures, second: Exposures, lists: Sequence[Logs]) -> tuple[History, list[Logs]]:
     """The history that the learning days teach, and the lists with its columns, as they are when a list begins."""
     shown = [part.apart() for part in (first, second)]
-    history = History.fit(shown[0], HistoryConfig(on=True))
+    history = History.fit(shown[0], HistoryConfig(enabled=True))
     asked = [
         replace(part, position=np.full_like(part.position, -1), feedback=np.zeros_like(part.feedback), scenario=None)
         for part in lists

@@ -31,7 +31,7 @@ FORM = dict(
 CONFIG = TrainConfig(
     policy=PolicyConfig(**FORM),
     reward=RewardConfig(prior_weight=0.0),  # terms are no probabilities
-    correction=CorrectionConfig(on=False),
+    correction=CorrectionConfig(enabled=False),
     trust=TrustConfig(shares=(1.0,)),  # the policy or a simple ranking: engines mix no two
 )
 

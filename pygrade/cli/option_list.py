@@ -58,9 +58,8 @@ class Option(NamedTuple):
 
     @property
     def negative(self) -> str:
-        """The word that turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
-        group, dot, name = self.flag.removeprefix("--").rpartition(".")
-        return f"--{group}{dot}no-{name}" if self.hint is bool else ""
+        """The word that turns a flag off: ``--no-stage2.leave-one-out``; "" for other options."""
+        return f"--no-{self.flag.removeprefix('--')}" if self.hint is bool else ""
 
     @property
     def required(self) -> bool:

@@ -136,10 +136,10 @@ class CorrectionConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("policy",)  # not on the command line
 
-    on: bool = option(True, "learn a correction, and let the gate decide whether it is served")
-    maps: bool = option(True, "let each prediction bend first, where the log shows that it has to")
-    items: bool = option(True, "item effects, where their own held-out likelihood supports them")
-    pages: bool = option(
+    enabled: bool = option(True, "learn a correction, and let the gate decide whether it is served")
+    calibration_maps: bool = option(True, "let each prediction bend first, where the log shows that it has to")
+    item_effects: bool = option(True, "item effects, where their own held-out likelihood supports them")
+    page_terms: bool = option(
         True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"
     )
     trees: bool = option(
@@ -155,7 +155,9 @@ class HistoryConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("shown_seconds",)  # not on the command line
 
-    on: bool = option(False, "make these columns, and let their own held-out likelihood decide whether they are read")
+    enabled: bool = option(
+        False, "make these columns, and let their own held-out likelihood decide whether they are read"
+    )
     shown_seconds: float = option(60.0, "after which an exposure counts", gt=0)
     feedback_seconds: float = option(3600.0, "after which its feedback counts; what comes later never does", gt=0)
     half_life_seconds: float = option(86_400.0, "of what an item earned lately", ge=1)
@@ -178,9 +180,9 @@ class TrainConfig(Options):
     policy: PolicyConfig = option(PolicyConfig(), "the network, and what its weights mean")
     reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
     static: CemConfig = option(CemConfig(), "search for the static weights the policy starts from")
-    grade: Literal["on", "off"] = option(
-        "on",
-        "Learn personal weights in both stages, and judge them. off: simple rankings and the correction are judged "
+    grade: bool = option(
+        True,
+        "Learn personal weights in both stages, and judge them. Without, simple rankings and the correction are judged "
         "alone, and the network stays at its start, near the best static weights.",
     )
     stage1: Stage1Config = option(Stage1Config(), "LambdaLoss on logged pages")
@@ -262,7 +264,7 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     and judge it on the latest requests.
 
     The directory gets policy/ (what to serve: the new ranking, as far as the log supports it), stage1/ and stage2/ (not
-    mixed, none with --grade off), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
+    mixed, none with --no-grade), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
     training continues from its last checkpoint if the data and the options are the same.
 
     Example: pygrade train --data logs:runs/demo/logs --out runs/mine

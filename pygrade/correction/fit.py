@@ -196,7 +196,7 @@ def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, pr
     fit = _CorrectionFit(facts, select_item_columns(logs, facts.theta, facts.parents))
     plain = fit.view(None)
     forms, best = dict[str, float](), (0.0, "")
-    for form in FORMS if config.maps else ():
+    for form in FORMS if config.calibration_maps else ():
         form_gain = facts.whole.gain(facts.mapped_shares(form), plain.alone.held_out)
         forms[form] = zscore(form_gain, facts.cluster)
         if forms[form] > 2.0:
@@ -208,7 +208,7 @@ def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, pr
     if prior is not None:
         tried += [fit.corrected(chosen, base, prior, share) for share in (True, False)]
         tried.sort(key=lambda trial: -float(fit.gain_of(trial).mean()))
-    if config.items and (with_effects := fit.with_effects(chosen, tried[0])) is not None:
+    if config.item_effects and (with_effects := fit.with_effects(chosen, tried[0])) is not None:
         tried.insert(0, with_effects)
     if chosen is not plain:
         linear = fit.better(fit.view("linear").alone, plain.alone)

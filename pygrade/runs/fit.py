@@ -78,7 +78,7 @@ def fit(
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
         dataset = dataset.valued(config.reward.task_values, config.reward.value_tasks)
-        if config.history.on and history is None:
+        if config.history.enabled and history is None:
             dataset, heldout, history = _add_history(dataset, heldout, config, directory / DATASET)
         dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET, history)
         sample = dataset.sample(config.sample_requests)

@@ -91,7 +91,7 @@ def train(
             raise ValueError("values and config.reward both say what events are worth; want values alone")
         check_finite(values or {})
         refuse_in_training(config)
-        log, name = open_source(logs, map, values or {}, priced, config.history.on, **table)
+        log, name = open_source(logs, map, values or {}, priced, config.history.enabled, **table)
         if is_table(holdout):
             worth = dict(zip(log.tasks, log.task_values, strict=True))
             holdout = Logs.from_table(holdout, values=worth, value_tasks=log.value_tasks, like=log, where="holdout")

@@ -121,7 +121,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
         reason = f"too little data: {shortage}"
     elif leaks := [leak.text for leak in find_leaks(without_columns(logs, history)) if leak.kind == "LEAK"]:
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
-    if reason or not config.correction.on:
+    if reason or not config.correction.enabled:
         return evidence._replace(reason=reason)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
 
@@ -140,7 +140,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
         return evidence._replace(reason=reason, tried=tried)
     if licensed and config.correction.trees:
         licensed = add_trees(logs, licensed, *fold_and_cluster, pages, config, fit_requests, propensity)
-    if config.correction.pages:
+    if config.correction.page_terms:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
         licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
     misses = () if licensed else misses_of(logs, fitted, *fold_and_cluster, fit_requests, config.seed, history)
@@ -218,5 +218,5 @@ def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Co
     if candidate.correction.trees:
         correction = replace(correction, **{name: getattr(candidate.correction, name) for name in TREE_ARRAYS})
     correction = replace(correction, page_terms=evidence.licensed.page_terms)
-    learns = config.correction.policy and config.grade != "off"
+    learns = config.correction.policy and config.grade
     return Corrected(correction, candidate.folds, evidence.fold if learns else None)

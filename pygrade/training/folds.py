@@ -58,7 +58,7 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
         return None
     if evidence.reason:
         options = evidence.propensity, evidence.production, config.reward.page_size
-        name = GRADE if config.grade == "on" else ALONE
+        name = GRADE if config.grade else ALONE
         trust = undecidable(evidence.reason, name, folds, logs, evidence.cluster, *options)
         return replace(trust, tried=evidence.tried)
     is_later, fold_config = later_requests(logs), replace(config, tensorboard=False)

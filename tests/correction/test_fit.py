@@ -75,7 +75,7 @@ def looks(logs: Logs) -> np.ndarray:
 
 
 def test_a_planted_effect_of_the_context_is_found_and_licensed():
-    found = fitted(world(4000), maps=False)
+    found = fitted(world(4000), calibration_maps=False)
     chosen = found.licensed
     assert chosen is not None and chosen.name == "correction"
     fresh = world(500, seed=1)
@@ -105,7 +105,7 @@ def test_bent_predictions_are_mapped_before_they_are_corrected():
         for p in (fresh.predictions, correct(found.candidates[1].correction, fresh))
     ]
     assert error[1] < 0.5 * error[0]
-    assert fitted(world(1500, effect=0.0, bend=1.5), maps=False).forms == {}
+    assert fitted(world(1500, effect=0.0, bend=1.5), calibration_maps=False).forms == {}
 
 
 def test_a_related_market_helps_a_small_log():
@@ -171,7 +171,7 @@ def test_the_fit_reads_a_log_as_the_core_serves_it():
     context[::4, 1] = np.nan
     context[::9] = np.nan
     logs = replace(logs, context=context)
-    found = fitted(logs, maps=False, items=False).candidates[0].correction
+    found = fitted(logs, calibration_maps=False, item_effects=False).candidates[0].correction
     scaling = InputScaling(*(getattr(found, name) for name in InputScaling.__dataclass_fields__))
     inputs = scaling.inputs(logs, logs.predictions)
     request = logs.row_request[logs.shown]
@@ -204,7 +204,7 @@ def test_of_many_item_columns_the_telling_ones_are_kept(monkeypatch):
     monkeypatch.setattr(fit, "MOST_COEFFICIENTS", 60)
     kept = select_item_columns(logs, theta)
     assert "a5" in kept.items and len(kept.items) == 3 and kept.item_features.shape == (logs.num_rows, 3)
-    found = fitted(logs, items=False).candidates[0].correction
+    found = fitted(logs, item_effects=False).candidates[0].correction
     assert found.items == kept.items and np.isfinite(correct(found, logs)).all()
 
 
@@ -309,7 +309,7 @@ def test_levels_of_items_are_found_and_added(monkeypatch):
     ratio = [m[:, 1] / m[:, 0] for m in (moved, plain)]
     shift = np.log(ratio[0] / (1 - ratio[0])) - np.log(ratio[1] / (1 - ratio[1]))
     np.testing.assert_allclose(shift, table[logs.item_id, 1], atol=2e-3)
-    assert [entry.name for entry in fitted(logs, items=False).candidates] == ["correction", CALIBRATED]
+    assert [entry.name for entry in fitted(logs, item_effects=False).candidates] == ["correction", CALIBRATED]
     # An item that the log does not know has no level.
     unknown = replace(logs, item_id=logs.item_id + 10**6)
     np.testing.assert_allclose(correct(first.correction, unknown), plain, rtol=1e-4)
@@ -381,7 +381,8 @@ def _truth(logs: Logs, times: float) -> np.ndarray:
 
 
 def test_the_gate_knows_no_unit():
-    gains = [fitted(shop(2500, 4.0, amount=unit), maps=False).candidates[0].gain for unit in (1.0, 1 / 3600, 60.0)]
+    logs = [shop(2500, 4.0, amount=unit) for unit in (1.0, 1 / 3600, 60.0)]
+    gains = [fitted(log, calibration_maps=False).candidates[0].gain for log in logs]
     for other in gains[1:]:
         assert other.passes == gains[0].passes
         assert (other.z, other.z_value, other.z_page) == pytest.approx(
@@ -430,4 +431,4 @@ def test_items_are_judged_on_later_hours(lasts):
     feedback = logs.feedback.copy()
     feedback[:, 0] = np.maximum(feedback[:, 0], more)
     logs = replace(logs, feedback=feedback, item_id=item, user_id=np.arange(logs.num_requests))
-    assert fitted(logs, maps=False).candidates[0].name.endswith("item effects") == lasts
+    assert fitted(logs, calibration_maps=False).candidates[0].name.endswith("item effects") == lasts

@@ -78,7 +78,7 @@ def test_the_ranker_serves_what_the_policy_scores(trained):
 
 
 def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
-    result = fit(world(2500, effect=1.0), replace(FAST, grade="off"), tmp_path)
+    result = fit(world(2500, effect=1.0), replace(FAST, grade=False), tmp_path)
     record, policy = result.summary["trust"], result.policy
     assert record["verdict"] == "better" and record["license"] == trained[0].summary["trust"]["license"]
     assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
@@ -90,7 +90,7 @@ def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
 
 def test_without_a_correction_the_policy_learns_from_raw_predictions(tmp_path):
     logs = world(600)
-    result = fit(logs, replace(FAST, correction=CorrectionConfig(on=False)), tmp_path)
+    result = fit(logs, replace(FAST, correction=CorrectionConfig(enabled=False)), tmp_path)
     assert result.policy.correction is None and not result.policy.config.corrected
     assert result.summary["trust"]["license"] is None
 
@@ -145,7 +145,7 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
 def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
     monkeypatch.setattr("pygrade.training.evidence.passing_permuted_control", lambda *_: None)  # passes in `trained`
     logs = log_of(1.5)
-    plain = replace(FAST, correction=CorrectionConfig(maps=False, items=False))
+    plain = replace(FAST, correction=CorrectionConfig(calibration_maps=False, item_effects=False))
     dataset = Dataset(logs)
     evidence = gather_evidence(dataset, dataset, plain)
     found = evidence.licensed
@@ -165,7 +165,7 @@ def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
 def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeypatch):
     monkeypatch.setattr("pygrade.training.evidence.license_correction", lambda *_: (None, ()))
     logs = log_of(1.5)
-    result = fit(logs, replace(FAST, correction=CorrectionConfig(maps=False, items=False)), tmp_path)
+    result = fit(logs, replace(FAST, correction=CorrectionConfig(calibration_maps=False, item_effects=False)), tmp_path)
     correction, record = result.policy.correction, result.summary["trust"]
     assert correction is not None and correction.page_terms is not None and correction.parents[1] == 0
     np.testing.assert_allclose(
@@ -215,7 +215,7 @@ def test_dealt_feedback_keeps_its_pages_and_supports_nothing():
     rows, after = (part.feedback[np.lexsort((part.position, part.row_request))] for part in (logs, dealt))
     pages = [sorted(map(bytes, part.reshape(-1, 20, 2)[:, -8:])) for part in (rows, after)]
     assert pages[0] == pages[1] and (np.sort(dealt.position) == np.sort(logs.position)).all()
-    assert fitted(logs, maps=False).licensed is not None
+    assert fitted(logs, calibration_maps=False).licensed is not None
     # production's order is that of the predictions: dealt slot by slot, its feedback would still follow them
     assert fitted(dealt).licensed is None
 
@@ -228,7 +228,7 @@ def test_misses_that_change_no_order_are_said_unless_dealt_feedback_proves_them_
     feedback = logs.feedback * np.stack([np.ones_like(few), ~few], 1)
     if of_dealt:
         monkeypatch.setattr("pygrade.training.license.passing_permuted_control", lambda *_: "a candidate")
-    result = fit(replace(logs, feedback=feedback.astype(np.float32)), replace(FAST, grade="off"), tmp_path)
+    result = fit(replace(logs, feedback=feedback.astype(np.float32)), replace(FAST, grade=False), tmp_path)
     record = result.summary["trust"]
     assert record["license"] is None and result.policy.correction is None
     missed = "your model misses this, though no better order is proven: order: "

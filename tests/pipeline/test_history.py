@@ -32,8 +32,8 @@ HISTORY_COLUMNS = CFUNCTYPE(
     c_int, c_void_p, POINTER(c_int64), c_size_t, POINTER(c_float), c_size_t, POINTER(c_float), c_size_t
 )
 START, MINUTE, REQUESTS = 1_700_000_000_000, 60_000, 5_000
-HISTORY = HistoryConfig(on=True, feedback_seconds=120.0)
-TRAIN = replace(CONFIG.train, grade="off", history=HISTORY, trust=TrustConfig())
+HISTORY = HistoryConfig(enabled=True, feedback_seconds=120.0)
+TRAIN = replace(CONFIG.train, grade=False, history=HISTORY, trust=TrustConfig())
 REMEMBER = replace(CONFIG, policy_requests=0, leak_checks=0, train=TRAIN)
 
 
@@ -91,7 +91,7 @@ def test_pages_are_the_same_offline_and_online_and_what_has_no_history_is_refuse
     policy, unseen = system.models.policy, system.models.unseen
     assert not system.rank(3, history=unseen).degraded
     refuses(ValueError, "history's columns", system.rank, 3, history=lambda items: unseen(items[1:]))
-    refuses(ValueError, "policy_requests is 100, and train.history.on", replace, REMEMBER, policy_requests=100)
+    refuses(ValueError, "policy_requests is 100, and train.history.enabled", replace, REMEMBER, policy_requests=100)
     refuses(ValueError, "reads history", export_policy, policy, mine / "page")
     for options, message in (({"history": "none"}, "no request to a pipeline brings"), ({}, "no store of it")):
         refuses(ValueError, message, _core.Service, str(mine), json.dumps(options | {"allow_unproven": True}))

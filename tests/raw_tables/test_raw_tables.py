@@ -118,7 +118,7 @@ def test_a_training_on_a_raw_table_learns_what_is_planted_in_it(name, tmp_path):
     """85 % of what a ranking that knows the effect earns over expected value, on requests that trained nothing."""
     logs, *_ = read(name, tmp_path / "first", 1)
     later, rows, order = read(name, tmp_path / "later", 2)
-    page = train(logs, TrainConfig(grade="off"), tmp_path / "run").rank(later, k=64)
+    page = train(logs, TrainConfig(grade=False), tmp_path / "run").rank(later, k=64)
     place = np.full(later.num_rows, 64)
     kept = page.indices >= 0
     place[(later.offsets[:-1, None] + page.indices)[kept]] = np.nonzero(kept)[1]

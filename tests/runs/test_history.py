@@ -20,10 +20,10 @@ from tests.runs.test_train import FAST
 MINUTE = 60_000
 CONFIG = replace(
     FAST,
-    grade="off",
+    grade=False,
     stage1=Stage1Config(),
     stage2=Stage2Config(),
-    history=HistoryConfig(on=True, feedback_seconds=120.0),
+    history=HistoryConfig(enabled=True, feedback_seconds=120.0),
 )
 
 

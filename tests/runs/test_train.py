@@ -83,7 +83,7 @@ def test_a_table_becomes_a_ranker_with_a_verdict_and_a_page(trained, tmp_path):
 
 
 def test_without_grade_a_run_is_judged_and_shown(tmp_path):
-    off = replace(FAST, grade="off", stage1=Stage1Config(), stage2=Stage2Config())
+    off = replace(FAST, grade=False, stage1=Stage1Config(), stage2=Stage2Config())
     found = pygrade.train(table(), off, tmp_path / "run", map=MAP, scale=SCALE)
     assert next(iter(found.evaluation["weights"])) == ALONE and not FOLDERS.keys() & found.evaluation["lifts"].keys()
     assert "reinforcement" not in found.evaluation and found.rank(found.heldout, k=3).indices.shape == (40, 3)

@@ -157,7 +157,7 @@ REFUSED = {
     "a map": (
         "vespa:min_max",
         {"mixture": Mixture(0.0, replace(STATIC, calibration=(((0.0, 1.0), (0.0, 1.0)),) * 3))},
-        "'best static' is served, of predictions that are mapped first; train --correction.no-on",
+        "'best static' is served, of predictions that are mapped first; train --no-correction.enabled",
     ),
     "corrected": ("vespa:min_max", {"mixture": Mixture(0.0, replace(STATIC, corrected=True))}, "are mapped first"),
     "raw terms": (

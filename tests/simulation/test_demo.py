@@ -69,7 +69,7 @@ def test_the_demo_ends_with_the_decision_and_how_to_open_its_report(finished, mo
 
 
 def test_without_grade_the_demo_has_no_arms_of_its_stages(tmp_path):
-    result = demo(replace(CONFIG, train=replace(CONFIG.train, grade="off")), tmp_path / "run")
+    result = demo(replace(CONFIG, train=replace(CONFIG.train, grade=False)), tmp_path / "run")
     assert not {STAGE1, GRADE} & result.summary["arms"].keys() and SERVED in result.summary["arms"]
     assert result.report.read_text(encoding="utf-8").startswith("<!doctype html>")
 

@@ -216,7 +216,7 @@ def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
 def test_without_grade_no_network_is_learned_or_judged(tmp_path):
     logs = log()
     assert (fit(logs, FAST, tmp_path).policies.keys(), (tmp_path / "stage2").is_dir()) == ({STAGE1, GRADE}, True)
-    result = fit(logs, replace(FAST, grade="off"), tmp_path, resume=False)
+    result = fit(logs, replace(FAST, grade=False), tmp_path, resume=False)
     record = result.summary["trust"]
     assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.trust.shares)
     assert not any(STAGE1 in name or GRADE in name for name in record["mixtures"])

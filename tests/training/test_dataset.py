@@ -64,7 +64,7 @@ def test_files_and_workers_change_nothing(straight, tmp_path):
 def test_steps_of_a_mapped_log_are_those_of_one_in_memory(tmp_path, engine):
     """The sample decides nothing about the steps where propensities are given and no page format is rewarded."""
     reward = replace(SMALL.reward, format_weight=0.0)
-    config = replace(SMALL, correction=CorrectionConfig(on=False), reward=reward, engine=engine)
+    config = replace(SMALL, correction=CorrectionConfig(enabled=False), reward=reward, engine=engine)
     fit(LOGS, config, tmp_path / "memory")
     fit(LOGS, replace(config, sample_requests=80), tmp_path / "mapped")
     (memory,), (mapped,) = ([*(tmp_path / name / "checkpoints").glob("stage2-000012")] for name in ("memory", "mapped"))

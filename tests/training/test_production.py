@@ -31,7 +31,7 @@ FAST = TrainConfig(
     static=CemConfig(iterations=2),
     stage1=Stage1Config(steps=6, batch_size=32),
     stage2=Stage2Config(steps=4, batch_size=32),
-    correction=CorrectionConfig(on=False),
+    correction=CorrectionConfig(enabled=False),
     trust=TrustConfig(folds=2, shares=(1.0,), processes=1),
     tensorboard=False,
 )

@@ -40,7 +40,7 @@ def shop(requests: int = 3000, seed: int = 0, twist: float = 0.8):
 
 def gathered(logs, monkeypatch):
     monkeypatch.setattr(evidence, "estimate_propensity", lambda *_: GIVEN)
-    config = TrainConfig(reward=RewardConfig(propensity=0.5), correction=CorrectionConfig(trees=True, pages=False))
+    config = TrainConfig(reward=RewardConfig(propensity=0.5), correction=CorrectionConfig(trees=True, page_terms=False))
     dataset = Dataset(logs)
     return evidence.gather_evidence(dataset, dataset, config)
 

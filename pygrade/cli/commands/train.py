@@ -38,7 +38,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     directory = log_directory(options)
     check_out(options.out, "train", directory)
     tracked = None if options.track is None else MlflowRun(options.track)
-    logs = open_log(options, config.history.on)
+    logs = open_log(options, config.history.enabled)
     if config.correction.prior:
         load_prior(config.correction.prior, logs.tasks)
     early, late = split_holdout(logs, options.holdout, config.sample_requests)
