@@ -53,7 +53,7 @@ class VerdictText:
     sentence: str  # for those who decide
     detail: str  # for engineers: which ranking over which, and how it was judged
     reasons: tuple[str, ...]  # what moved it, three lines at most
-    lift: Interval | None  # of what is judged over the baseline, two-sided 95 %; None: not known
+    lift: Interval | None  # of what is judged over the control, two-sided 95 %; None: not known
     weeks: (
         float | None
     )  # of the log's traffic that a test of whether it is better takes; None: unknown, nothing to test
@@ -77,7 +77,7 @@ class VerdictText:
 def write_verdict(
     verdict: str,
     served: str,
-    baseline: str,
+    control: str,
     lift: Interval | None,
     logs: Logs,
     *,
@@ -95,32 +95,32 @@ def write_verdict(
 ) -> VerdictText:
     """Put a verdict into words.
 
-    served: the ranking that is judged, by its exact name; what the artifact ranks by if it is better. The baseline
-    itself if nothing else is judged. lift: of it over the baseline, two-sided 95 %; beside: another baseline, and the
+    served: the ranking that is judged, by its exact name; what the artifact ranks by if it is better. The control
+    itself if nothing else is judged. lift: of it over the control, two-sided 95 %; beside: another ranking, and the
     lift over that. license: what proves that ``claim`` holds, such as "likelihood z 7.1, by value 5.2"; the sentence
     makes the claim if the lift alone does not prove it. why: how it was judged, such as "4-fold cross-fitted by user";
     of *undecidable* and *untested*, the reason. contrary: what contradicts it, so that nothing is decided, such as "the
     last 30 % of the requests earn -2.1 % (-3.0 to -1.2)". pages: what whole pages show of what is served, for
     engineers; unproven: of `VerdictText`, as `cost_of` says it. requests: of the whole log, if ``logs`` is a sample.
-    slots, exposure: [M] on the baseline's and the new ranking's pages, and e(slot), see `plan_readings`: the test is
+    slots, exposure: [M] on the control's and the new ranking's pages, and e(slot), see `plan_readings`: the test is
     read by items; None: by whole pages.
     """
     plan = _test_plan(lift, logs, requests, slots, exposure) if verdict == "better" else None
     weeks = None if plan is None or plan.whether["days"] is None else plan.whether["days"] / 7
     if verdict == "better" and is_simple(served):
         assert lift is not None
-        text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(baseline)}."
+        text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(control)}."
     elif verdict == "better":
-        gained = _gain(lift, baseline, beside, claim if license else "")
+        gained = _gain(lift, control, beside, claim if license else "")
         text = f"Test the new ranking: {gained}{'' if plan is None else plan.text(logs, requests)}."
-    elif verdict == "undecided" and served == baseline:  # nothing else was judged
-        text = f"Keep what you have: the log shows nothing that is better than {plain_name(baseline)}."
+    elif verdict == "undecided" and served == control:  # nothing else was judged
+        text = f"Keep what you have: the log shows nothing that is better than {plain_name(control)}."
     elif verdict == "undecided":
-        all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} over {plain_name(baseline)}, but "
-        text = f"Keep what you have. {f'{all_in_all}{contrary}.' if contrary else _need(lift, baseline, logs)}"
+        all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} over {plain_name(control)}, but "
+        text = f"Keep what you have. {f'{all_in_all}{contrary}.' if contrary else _need(lift, control, logs)}"
     elif verdict == "worse":
         size = "" if lift is None else f" ({span_text(lift, None)} %)"
-        text = f"Keep what you have: the new ranking is worse than {plain_name(baseline)}{size}."
+        text = f"Keep what you have: the new ranking is worse than {plain_name(control)}{size}."
     elif verdict == "undecidable":
         text = f"Not decidable: {_closed(why or 'the log is too small')}"
     elif verdict == "untested":
@@ -130,10 +130,10 @@ def write_verdict(
     if verdict in ("better", "undecided", "worse") and not logs.slots_known:
         text += " That holds if each shown item is looked at alike: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""
-    detail = _detail(verdict, served, baseline, lift, license, why, pages, plan)
+    detail = _detail(verdict, served, control, lift, license, why, pages, plan)
     is_finite = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
     shown = lift if is_finite else None
-    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, baseline, unproven)
+    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, control, unproven)
 
 
 def verdict_of(mixture: Mixture | None) -> VerdictText:
@@ -232,11 +232,11 @@ def percent(lift: Interval) -> str:
     return bounds_text(lift, None)
 
 
-def _gain(lift: Interval | None, baseline: str, beside: tuple[str, Interval] | None, claim: str) -> str:
+def _gain(lift: Interval | None, control: str, beside: tuple[str, Interval] | None, claim: str) -> str:
     """The gain of the new ranking, and its evidence."""
     if lift is None or not math.isfinite(lift.value):
         return claim or "it is better"
-    text = f"{percent(lift)} over {plain_name(baseline)}"
+    text = f"{percent(lift)} over {plain_name(control)}"
     if beside is not None and not _is_zero(beside[1]) and percent(beside[1]) != percent(lift):
         text += f", {percent(beside[1])} over {plain_name(beside[0])}"
     unsure = not min(lift.low, lift.low if beside is None else beside[1].low) > 0
@@ -328,9 +328,9 @@ def _span(days: int | None, longest: int) -> str:
     return f"{days / 7:.0f} weeks" if days >= 14 else "1 day" if days == 1 else f"{days} days"
 
 
-def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
+def _need(lift: Interval | None, control: str, logs: Logs) -> str:
     """The reason why nothing is decided, and the number of further requests that would decide."""
-    name = plain_name(baseline)
+    name = plain_name(control)
     if lift is None or not math.isfinite(lift.low):
         return f"The log can't compare the new ranking with {name}."
     if not lift.high > lift.low:
@@ -351,7 +351,7 @@ def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
 def _detail(
     verdict: str,
     served: str,
-    baseline: str,
+    control: str,
     lift: Interval | None,
     license: str,
     why: str,
@@ -360,7 +360,7 @@ def _detail(
 ) -> str:
     if verdict in ("undecidable", "untested"):
         return f"{served} is served"
-    parts = [f"{served} over {baseline}" if served != baseline else f"{baseline} is served"]
+    parts = [f"{served} over {control}" if served != control else f"{control} is served"]
     parts[0] += f", {why}" if why else ""
     parts[0] += ", two-sided 95 %" if lift is not None else ""
     parts += [text for text in (license, pages) if text]

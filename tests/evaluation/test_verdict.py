@@ -40,8 +40,8 @@ def log(requests: int = 4000, weeks: float = 4.0, users: int = 1000, lasting: bo
     return logs_of(predictions, position, feedback, user_id=np.arange(requests) % users, timestamp=times)
 
 
-def said(verdict: str, lift: Interval | None, logs: Logs | None = None, over: str = EXPECTED_VALUE, **options):
-    return write_verdict(verdict, NEW, over, lift, logs or log(), **options)
+def said(verdict: str, lift: Interval | None, logs: Logs | None = None, control: str = EXPECTED_VALUE, **options):
+    return write_verdict(verdict, NEW, control, lift, logs or log(), **options)
 
 
 def test_better_says_what_to_test_and_for_how_long():
