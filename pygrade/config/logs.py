@@ -36,7 +36,7 @@ class FirstLogConfig(Options):
 class DoctorOptions(Output, FirstLogConfig):
     """Your own table of requests as a log: infers what each column is, prints every change, and reports what the log
     supports: calibration, order, possible estimates, users needed to find 1 %, the worth of exploration. With --in-use
-    it also takes the ranking that you have apart.
+    it also audits the ranking that you have.
 
     Files of several tables, such as users, items and events, are raw events: DIR/events.toml is a schema of what each
     column is, which can be edited and pipeline reads.
@@ -82,7 +82,7 @@ class DoctorOptions(Output, FirstLogConfig):
     )
     in_use: str = option(
         "",
-        "The ranking in use, to be taken apart: weights and boosts by item columns, click=0.3,order=0.7,fresh=x1.5; "
+        "The ranking in use, to be audited: weights and boosts by item columns, click=0.3,order=0.7,fresh=x1.5; "
         "the column of its score; or logged, the order that the log shows.",
     )
     events: bool = option(

@@ -10,7 +10,7 @@ from pygrade.doctor.words import last_lines, record_sections
 
 def sheet_page(record: Mapping[str, Any], title: str) -> str:
     """The page of ``{"sheet": log_sheet(…), "contract": rows, "changed": […], "warned": […],
-    "autopsy": …}``; all but the sheet may be left out.
+    "audit": …}``; all but the sheet may be left out.
     """
     sheet = record["sheet"]
     loud = [*record.get("warned", []), *sheet["sentences"]]

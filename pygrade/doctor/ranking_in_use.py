@@ -1,4 +1,4 @@
-"""Autopsy of the ranking in use, without training: what each head moves, which are bought twice, where they are off."""
+"""Audit of the ranking in use, without training: what each head moves, which are bought twice, where they are off."""
 
 import itertools
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class HeadInUse(Record):
 
 
 @dataclass(frozen=True)
-class Autopsy(Record):
+class RankingAudit(Record):
     """The ranking in use, taken apart."""
 
     origin: str
@@ -53,12 +53,12 @@ class Autopsy(Record):
     no_replay: str  # why weights are not turned; "": they are
 
 
-def autopsy(
+def audit_ranking(
     logs: Logs,
     in_use: Mapping[str, float] | str | Array,
     boosts: Mapping[str, float] | None = None,
     reward: RewardConfig | None = None,
-) -> Autopsy:
+) -> RankingAudit:
     """Take the ranking in use apart by what a log shows of it; of a long log, by evenly spaced requests.
 
     Args:
@@ -87,7 +87,7 @@ def autopsy(
     heads = tuple(HeadInUse(*figure, *turned.get(figure[0], ({}, {}))) for figure in figures)
     found = heads, _correlations(logs, moves), scan.errors(), _judge_boosts(logs, formula, scan)
     why = f"slot propensities are unknown: {propensity.reason}" if curve is None else ""
-    return Autopsy(formula.origin, formula.transform, formula.fit, logs.num_requests, *found, why)
+    return RankingAudit(formula.origin, formula.transform, formula.fit, logs.num_requests, *found, why)
 
 
 def _replaced(logs: Logs, formula: FormulaInUse) -> list[Interval]:

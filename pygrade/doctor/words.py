@@ -6,7 +6,7 @@ from typing import Any
 from pygrade._util.html_table import Table
 from pygrade.console.charts import Chart, draw
 from pygrade.console.html import Section
-from pygrade.doctor.autopsy_words import autopsy_section
+from pygrade.doctor.audit_words import audit_section
 from pygrade.doctor.tasks import fits
 from pygrade.metrics.texts import lift_text, rate_text, value_text
 from pygrade.training.log_findings import rate_sentence
@@ -110,7 +110,7 @@ def user_sentence(sheet: Sheet) -> str:
 
 def record_sections(record: Mapping[str, Any]) -> list[Section]:
     """The sections of a table's columns, if the record of `sheet_page` has them, and of its sheet."""
-    in_use = [autopsy_section(record["autopsy"])] if "autopsy" in record else []
+    in_use = [audit_section(record["audit"])] if "audit" in record else []
     if not record.get("contract"):
         return [*in_use, *sheet_sections(record["sheet"])]
     rows = [(name, column, what) for name, _, what, column in record["contract"]]

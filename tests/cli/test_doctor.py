@@ -105,7 +105,7 @@ def test_the_ranking_in_use_is_taken_apart_by_weights_or_by_the_column_of_its_sc
     assert "The ranking in use" in (tmp_path / "first/doctor.html").read_text()
     first, again = tmp_path / "first/pygrade.toml", ("--json", "--out", str(tmp_path / "second"))
     assert cli.main(["doctor", "--config", str(first), *again]) == 0
-    assert json.loads(capsys.readouterr().out)["autopsy"]["heads"][1]["weight"] == pytest.approx(20)
+    assert json.loads(capsys.readouterr().out)["audit"]["heads"][1]["weight"] == pytest.approx(20)
     code, text, _ = examined(capsys, path, "--in-use", "click=0.3,buy=7")
     assert code == 0 and "formula: 0.3 click + 7 buy; weights as given" in text
     code, _, err = examined(capsys, path, "--in-use", "click=much")

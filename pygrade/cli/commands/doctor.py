@@ -20,9 +20,9 @@ from pygrade.config.logs import DoctorOptions
 from pygrade.console.html import LIGHTS
 from pygrade.data.event_tables import schema_of
 from pygrade.doctor import log_sheet, sheet_page, words
-from pygrade.doctor.autopsy_words import autopsy_section
+from pygrade.doctor.audit_words import audit_section
 from pygrade.doctor.formula_in_use import LOGGED, parse_in_use
-from pygrade.doctor.ranking_in_use import autopsy
+from pygrade.doctor.ranking_in_use import audit_ranking
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.column_map import parse_map
@@ -93,7 +93,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         ranking = logs.production_score if column else in_use
         if ranking is None:
             raise ValueError(f"in_use names {column!r}, which requests lack; want a score of every candidate")
-        record["autopsy"] = autopsy(logs, ranking, boosts).to_dict()
+        record["audit"] = audit_ranking(logs, ranking, boosts).to_dict()
     record["summary"] = words.last_lines(record["sheet"], _next_command(options, record["sheet"]))
     if options.out is not None and out is not None:
         doing("writing the log")
@@ -155,9 +155,9 @@ def _print(record: dict[str, Any], where: str) -> None:
         terminal.text(note if note.startswith("fixed: ") else f"changed: {note}")
     if record["guessed"]:
         terminal.text(f"guessed: {', '.join(record['guessed'])}; --map says otherwise, skip=COLUMN leaves one out")
-    if "autopsy" in record:
+    if "audit" in record:
         terminal.text("")
-        terminal.sections([autopsy_section(record["autopsy"])])
+        terminal.sections([audit_section(record["audit"])])
     terminal.text("")
     for section in words.record_sections(record)[1:]:
         terminal.text(f"{section.title}: {LIGHTS[section.light]}. {section.line}")
