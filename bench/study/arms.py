@@ -17,7 +17,7 @@ from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.policy.spec import fusion_formula
 from pygrade.runs.fit import fit
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.training.data import TrainingData
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
@@ -33,7 +33,7 @@ def run_arm(trial: Trial, kind: str, options: Options) -> ArmRanking:
     return _KINDS[kind](trial, options)
 
 
-def train_once(logs: Logs, config: TrainConfig) -> TrainedRanker:
+def train_once(logs: Logs, config: TrainConfig) -> TrainingResult:
     """`train` in one process, and a directory that is gone afterwards."""
     config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
     with TemporaryDirectory() as directory:

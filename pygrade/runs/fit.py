@@ -28,7 +28,7 @@ from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset, LogSource
 from pygrade.logs.history import History, without_columns
 from pygrade.logs.prediction_scale import complete_scales
-from pygrade.runs.model import DATASET, TrainedRanker
+from pygrade.runs.result import DATASET, TrainingResult
 from pygrade.training.evaluate_policy import evaluate_policy, is_new
 from pygrade.training.evidence import clean, correct_log, drop_history, gather_evidence, reads_history, refuse_positives
 from pygrade.training.fit import OnStep, learn
@@ -52,7 +52,7 @@ def fit(
     workers: Workers = LOCAL,
     source: str = "a log",
     history: History | None = None,
-) -> TrainedRanker:
+) -> TrainingResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
     logs: `Logs`, or the path of a log, or several, in order. A log of more than ``config.sample_requests`` requests is
@@ -133,7 +133,7 @@ def fit(
         heldout = heldout.valued(config.reward.task_values, config.reward.value_tasks)
         if config.guardrails.limits:
             served, summary = guard(served, summary, evidence.propensity, heldout, config, directory, in_use)
-    return TrainedRanker(
+    return TrainingResult(
         served,
         policies,
         static.cpu(),
@@ -158,7 +158,7 @@ def _add_history(
     return dataset, None if heldout is None else columns.add(heldout), history
 
 
-def judge(trained: TrainedRanker) -> TrainedRanker:
+def judge(trained: TrainingResult) -> TrainingResult:
     """The result with its evaluation on the held-out requests, if there are any; its figures go into the directory."""
     late, policy, reward = trained.heldout, trained.policy, trained.config.reward
     if late is None:

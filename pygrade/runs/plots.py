@@ -1,4 +1,4 @@
-"""Pictures of a `TrainedRanker` by matplotlib, of the extra ``plots``."""
+"""Pictures of a `TrainingResult` by matplotlib, of the extra ``plots``."""
 
 from collections.abc import Iterable
 from textwrap import fill

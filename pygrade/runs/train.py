@@ -24,7 +24,7 @@ from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts
 from pygrade.logs.table import is_table
 from pygrade.runs.fit import fit, judge
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.runs.source import open_source
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
 from pygrade.training.evidence import refuse_positives
@@ -50,7 +50,7 @@ def train(
     on_step: OnStep | None = None,
     workers: Workers = LOCAL,
     **table: Any,
-) -> TrainedRanker:
+) -> TrainingResult:
     """Learn a ranker from logged requests, judge it, and say whether it is better than a simple baseline.
 
     It needs no ``if __name__ == "__main__":`` in a script: no process that it starts runs the script again.
@@ -63,7 +63,7 @@ def train(
         out_dir: directory of the run: ``policy/`` (what to serve), ``stage1/`` and ``stage2/`` (not mixed; none
             if GRADE is off), ``checkpoints/``, ``folds/``, ``metrics.jsonl``, ``train.json``, ``evaluation.json``. An
             interrupted run goes on there. None: a temporary one, which lasts as long as the result;
-            `TrainedRanker.save` copies it.
+            `TrainingResult.save` copies it.
         map: what the columns of a table are, see ``columns`` of `Logs.from_table`.
         values: task → what one event is worth; others: as the log says, else 1.
         value_tasks: task, or tasks, whose events are worth that times the item's price.

@@ -28,7 +28,7 @@ from pygrade.evaluation.verdict import plain_name, stored_verdict
 from pygrade.logs import read_logs
 from pygrade.policy.alone import rank_by
 from pygrade.runs.fit import fit
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
@@ -123,7 +123,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
 
 
 def _test_arms(
-    world: Marketplace, requests: Requests, result: TrainedRanker, seed: int
+    world: Marketplace, requests: Requests, result: TrainingResult, seed: int
 ) -> tuple[AbTest, dict[str, Any], dict[str, Ints]]:
     """The A/B test against the strongest simple baseline, the lifts over it and over production, and each arm's pages
     [n, K].
@@ -142,7 +142,7 @@ def _test_arms(
     return test, _lifts(test, against_production), ranked
 
 
-def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainedRanker, requests: Requests) -> None:
+def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainingResult, requests: Requests) -> None:
     """The weights that the policy serves on the test requests."""
     inputs = result.policy.request_inputs(requests.context, requests.p_hat)
     with torch.no_grad():
@@ -182,14 +182,14 @@ def _fingerprint(config: DemoConfig) -> str:
     return hashlib.sha256(options.encode()).hexdigest()[:16]
 
 
-def _baseline(result: TrainedRanker) -> str:
+def _baseline(result: TrainingResult) -> str:
     """The strongest simple baseline that can rank new requests."""
     trust = result.summary["trust"]
     names = [baseline.name for baseline in result.baselines]
     return str(trust["baseline"]) if trust is not None and trust["baseline"] in names else EXPECTED_VALUE
 
 
-def _scores(result: TrainedRanker, requests: Requests) -> dict[str, NDArray[np.float32]]:
+def _scores(result: TrainingResult, requests: Requests) -> dict[str, NDArray[np.float32]]:
     """Scores [n, C] of the test requests' candidates, by arm."""
     policy, items = result.policy, result.policy.item_columns(requests.item_id)
     inputs = requests.context, requests.p_hat, None, requests.scenario

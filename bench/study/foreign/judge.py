@@ -17,7 +17,7 @@ from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.verdict import verdict_of
 from pygrade.runs.fit import fit
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.training.baselines import baseline_scores
 from ..settings import override, parse_changes
 from .market import Market
@@ -65,7 +65,7 @@ def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int
     return record | _said(result, world) | _true(ranker, result, new) | {"seconds": round(seconds, 1)}
 
 
-def _said(result: TrainedRanker, world: World) -> dict[str, Any]:
+def _said(result: TrainingResult, world: World) -> dict[str, Any]:
     mixture, trust = result.policy.mixture, result.summary["trust"]
     said, license = verdict_of(mixture), trust.get("license") or {}
     claim = None if said.lift is None else [said.lift.value, said.lift.low, said.lift.high]
@@ -85,7 +85,7 @@ def _said(result: TrainedRanker, world: World) -> dict[str, Any]:
     }
 
 
-def _true(ranker: BlendedRanker, result: TrainedRanker, new: Requests) -> dict[str, Any]:
+def _true(ranker: BlendedRanker, result: TrainingResult, new: Requests) -> dict[str, Any]:
     """True lifts of what is served: of whole pages, and of re-ordered ones of production (`within`)."""
     shown, among = new.ranking(new.production), np.zeros(new.production.shape, bool)
     np.put_along_axis(among, shown, True, 1)
@@ -104,7 +104,7 @@ def _served(ranker: BlendedRanker, new: Requests, among: Bools | None = None) ->
     return new.earned(np.asarray(page.indices, np.int64))
 
 
-def _comparator(result: TrainedRanker, new: Requests, among: Bools | None) -> Ints | None:
+def _comparator(result: TrainingResult, new: Requests, among: Bools | None) -> Ints | None:
     """The page of the ranking that the verdict's lift is over; None: not one that later requests have."""
     policy, name = result.policy, verdict_of(result.policy.mixture).over
     if name == LOGGED_ORDER:

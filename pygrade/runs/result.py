@@ -1,4 +1,4 @@
-"""`TrainedRanker`: the result of a training."""
+"""`TrainingResult`: the result of a training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNSAVED = ("checkpoints", DATASET)
 
 
 @dataclass(frozen=True, repr=False)
-class TrainedRanker:
+class TrainingResult:
     """Result of a training: a ranker, the verdict on it, and the page that shows both."""
 
     policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
@@ -129,7 +129,7 @@ class TrainedRanker:
         ]
 
     def __repr__(self) -> str:
-        return f"<TrainedRanker {self.policy.version[:12]}: {self.verdict}>"
+        return f"<TrainingResult {self.policy.version[:12]}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
         """The verdict with a picture of `lifts`, for notebooks."""
