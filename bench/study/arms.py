@@ -90,9 +90,9 @@ def _corrected(trial: Trial, options: Options) -> ArmRanking:
     with the columns of the log's history, live or frozen at its end."""
     later = _logs(trial, options)[1]
     found = trial.with_history if "history" in options else trial.on_top
-    figures = {"licensed": float(found.licensed is not None)}
+    figures = {"licensed": float(found.accepted is not None)}
     if found.history is not None:
-        figures["history"] = float(found.licensed is not None and found.licensed.reads_history)
+        figures["history"] = float(found.accepted is not None and found.accepted.reads_history)
     return ArmRanking(found.correct(later).reshape(trial.requests.p_hat.shape) @ trial.values, figures=figures)
 
 
@@ -115,7 +115,7 @@ def _on_top(trial: Trial, options: Options) -> ArmRanking:
     """A candidate of `bench.study.learners.TOPS`, and whether it would be served: lower bounds of both lifts."""
     top, later = trial.on_top, trial.later.valued(trial.on_top.logs.task_values)
     found, lifts = top.top(options["form"]), top.chosen(options["form"])
-    figures = {"trees": float(found.trees), "licensed": float(top.licensed is not None)}
+    figures = {"trees": float(found.trees), "licensed": float(top.accepted is not None)}
     figures |= {"low": 100 * lifts[0].low, "later low": 100 * lifts[1].low}
     figures["chosen"] = float(min(lift.low for lift in lifts) > 0)
     return ArmRanking(found.scores(later).reshape(trial.requests.p_hat.shape[:2]), figures=figures)

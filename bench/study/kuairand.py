@@ -216,8 +216,8 @@ def on_top(first: Exposures, second: Exposures) -> tuple[dict[str, Any], dict[st
         pages = PageReplay(judged, RewardConfig())
         worths[name] = {arm: pages.values(pages.ranks(score), NO_SLOTS) for arm, score in scores.items()}
         worths[name]["user"] = judged.user_id
-        reads = base.licensed is not None and base.licensed.reads_history
-        figures = {"licensed": base.licensed is not None, "reads history": reads}
+        reads = base.accepted is not None and base.accepted.reads_history
+        figures = {"licensed": base.accepted is not None, "reads history": reads}
         record[name] = figures | {"trees": {form: top.trees for form, top in tops.items()}, **over(worths[name])}
     return record, worths
 

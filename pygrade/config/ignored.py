@@ -40,7 +40,7 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
             ("enabled",),
             "correction.enabled and trust.folds above 0",
         ),
-        (config.trust.folds, "correction", correction, "trust.folds above 0"),  # nothing then licenses one
+        (config.trust.folds, "correction", correction, "trust.folds above 0"),  # nothing then accepts one
     )
     for counts, name, ignored, wanted in rules:
         if not counts:

@@ -145,7 +145,7 @@ class CorrectionConfig(Options):
     trees: bool = option(
         False, "trees on top of it (LightGBM), where whole pages are better by them, held out and on later requests"
     )
-    policy: bool = option(True, "GRADE learns from corrected predictions where they are licensed")
+    policy: bool = option(True, "GRADE learns from corrected predictions where they are accepted")
     prior: str = option("", "directory of a policy of another market, whose correction is a start")
 
 

@@ -98,8 +98,8 @@ def _history(stages: Json) -> list[str]:
         return []
     if "reason" in record:
         return [f"none: {record['reason']}"]
-    read = "history" in ((stages["policy"].get("trust") or {}).get("license") or {}).get("name", "")
-    return [f"{'read' if read else 'not licensed'}; made from {record['before']['requests']:,} earlier requests on"]
+    read = "history" in ((stages["policy"].get("trust") or {}).get("proof") or {}).get("name", "")
+    return [f"{'read' if read else 'not accepted'}; made from {record['before']['requests']:,} earlier requests on"]
 
 
 def _leaks(check: Json | None) -> list[Section]:

@@ -105,12 +105,12 @@ def trust_table(trust: Json | None, brief: bool = False) -> Table:
 
 
 def tried_table(trust: Json | None) -> Table:
-    """The corrections that were tried until one was licensed, what held-out feedback shows, and what refused them."""
+    """The corrections that were tried until one was accepted, what held-out feedback shows, and what refused them."""
     rows: Rows = [
         [
             figures["name"],
             *(number_text(figures["gain"][name], 1) for name in ("z", "z_value", "z_page", "later", "later_page")),
-            figures["failure"] or "licensed",
+            figures["failure"] or "accepted",
         ]
         for figures in (trust or {}).get("tried", ())
     ]

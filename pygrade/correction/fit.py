@@ -101,7 +101,7 @@ class Fitted:
     shares: "_Shares"  # of the first candidate
 
     @property
-    def licensed(self) -> Candidate | None:
+    def accepted(self) -> Candidate | None:
         """The first candidate whose gain passes."""
         return next((candidate for candidate in self.candidates if candidate.gain.passes), None)
 
@@ -215,7 +215,7 @@ def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, pr
         tried.append(fit.mapped(chosen, fit.better(linear, raw)))
     tried.append(fit.calibrated(plain, raw))
     fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, facts.cases, tried[0].new)
-    if logs.items and prior is None and fitted.licensed is None:  # item columns may be what does not last
+    if logs.items and prior is None and fitted.accepted is None:  # item columns may be what does not last
         bare = _fit_candidates(facts, replace(logs, items=(), item_features=None), config, None)
         fitted = replace(fitted, candidates=(*fitted.candidates, *bare.candidates))
     return fitted

@@ -82,7 +82,7 @@ def write_verdict(
     logs: Logs,
     *,
     beside: tuple[str, Interval] | None = None,
-    license: str = "",
+    proof: str = "",
     claim: str = "its predictions are better",
     reasons: Sequence[str] = (),
     why: str = "",
@@ -97,7 +97,7 @@ def write_verdict(
 
     served: the ranking that is judged, by its exact name; what the artifact ranks by if it is better. The control
     itself if nothing else is judged. lift: of it over the control, two-sided 95 %; beside: another ranking, and the
-    lift over that. license: what proves that ``claim`` holds, such as "likelihood z 7.1, by value 5.2"; the sentence
+    lift over that. proof: what proves that ``claim`` holds, such as "likelihood z 7.1, by value 5.2"; the sentence
     makes the claim if the lift alone does not prove it. why: how it was judged, such as "4-fold cross-fitted by user";
     of *undecidable* and *untested*, the reason. contrary: what contradicts it, so that nothing is decided, such as "the
     last 30 % of the requests earn -2.1 % (-3.0 to -1.2)". pages: what whole pages show of what is served, for
@@ -111,7 +111,7 @@ def write_verdict(
         assert lift is not None
         text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(control)}."
     elif verdict == "better":
-        gained = _gain(lift, control, beside, claim if license else "")
+        gained = _gain(lift, control, beside, claim if proof else "")
         text = f"Test the new ranking: {gained}{'' if plan is None else plan.text(logs, requests)}."
     elif verdict == "undecided" and served == control:  # nothing else was judged
         text = f"Keep what you have: the log shows nothing that is better than {plain_name(control)}."
@@ -130,7 +130,7 @@ def write_verdict(
     if verdict in ("better", "undecided", "worse") and not logs.slots_known:
         text += " That holds if each shown item is looked at alike: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""
-    detail = _detail(verdict, served, control, lift, license, why, pages, plan)
+    detail = _detail(verdict, served, control, lift, proof, why, pages, plan)
     is_finite = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
     shown = lift if is_finite else None
     return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, control, unproven)
@@ -353,7 +353,7 @@ def _detail(
     served: str,
     control: str,
     lift: Interval | None,
-    license: str,
+    proof: str,
     why: str,
     pages: str,
     plan: "_TestPlan | None",
@@ -363,7 +363,7 @@ def _detail(
     parts = [f"{served} over {control}" if served != control else f"{control} is served"]
     parts[0] += f", {why}" if why else ""
     parts[0] += ", two-sided 95 %" if lift is not None else ""
-    parts += [text for text in (license, pages) if text]
+    parts += [text for text in (proof, pages) if text]
     if plan is not None:
         parts += [f"A/B test of {count_text(plan.whether['users'] // 2)} users per arm, by {plan.rung}"]
     return "; ".join(parts)

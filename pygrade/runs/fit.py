@@ -115,7 +115,7 @@ def fit(
             served.mixture = trust.mixture(learned.baselines)
             mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
-            if trust.better_form is not None and trust.license is None:  # with a license the form hardly matters
+            if trust.better_form is not None and trust.proof is None:  # with a proof the form hardly matters
                 summary["warnings"].append(f"FORM: {trust.better_form.sentence(config.policy.transform)}")
         summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
         for arm in FOLDERS.keys() - policies.keys():  # of an earlier training

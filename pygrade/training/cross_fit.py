@@ -6,16 +6,16 @@ order, Σ_r D(r) · v / max(q(slot), floor), as in the posterior of the composit
 
 *The baseline* is the strongest simple one: that with the highest lower bound of the lift over expected value, which is
 the baseline itself if no other is shown to be better. *The anchor* is chosen in the same way among what can be served,
-which includes the expected value of corrected predictions if the likelihood licenses them (`pygrade.training.license`):
-the license counts as a bound just above 0. What is offered is the anchor, or a mixture of it with the policy after
-stage 1 or stage 2 or with another of these rankings, at the share λ that has the highest lower bound of the lift over
-the anchor if that is above 0.
+which includes the expected value of corrected predictions if the likelihood proves them better
+(`pygrade.training.correction_proof`): that counts as a bound just above 0. What is offered is the anchor, or a mixture
+of it with the policy after stage 1 or stage 2 or with another of these rankings, at the share λ that has the highest
+lower bound of the lift over the anchor if that is above 0.
 
 Lifts are paired by request and clustered (`pygrade.logs.clusters`), their intervals are widened for the number of
 rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities; those that decide have
 the confidence `verdict.SURE`. The verdict is *better* if the lower bound of what is offered over the baseline is above
-0, or the likelihood licenses it, the later requests of the log do not show the contrary, and no estimate of it is below
-0, or by more than a standard error where the license proves its order, too. Else expected value or a better simple
+0, or the likelihood proves it, the later requests of the log do not show the contrary, and no estimate of it is below
+0, or by more than a standard error where that proves its order, too. Else expected value or a better simple
 ranking is served, or production's where that is known and they are not proven against it; if they are shown to be
 better than production, the verdict is *better*, too.
 
@@ -49,15 +49,15 @@ from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
 from pygrade.policy.mixture import Baseline, Mixture, mix_scores
+from pygrade.training.correction_proof import CorrectionProof, TriedCorrection
 from pygrade.training.form import BetterForm, better_form
-from pygrade.training.license import License, TriedCorrection
 from pygrade.training.page_replay import PageReplay, logged_order
 from pygrade.training.production import MARGIN, PageLift, Production, page_lift
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
 _MISSED = "your model misses this, though no better order is proven: "
-_LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
+_ACCEPTED = 1e-9  # lower bound of a lift that the likelihood proves and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 
@@ -88,8 +88,8 @@ class Trust:
     baselines: dict[str, Interval] = field(default_factory=dict)  # over the baseline
     production: str = ""  # the control of the verdict
     pages: PageLift | None = None  # of what is served, over production
-    license: License | None = None  # of corrected predictions
-    tried: tuple[TriedCorrection, ...] = ()  # corrections, until one was licensed
+    proof: CorrectionProof | None = None  # of corrected predictions
+    tried: tuple[TriedCorrection, ...] = ()  # corrections, until one was accepted
     better_form: BetterForm | None = None  # in which static weights earn more than in the policy's
 
     @property
@@ -165,13 +165,13 @@ def choose_mixture(
     reward: RewardConfig,
     propensity: SlotPropensity,
     production: Production,
-    license: License | None = None,
+    proof: CorrectionProof | None = None,
     reasons: Sequence[str] = (),
     requests: int | None = None,
 ) -> Trust:
     """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds and of later requests.
 
-    logs: with the values of events that count; fold, cluster [R]; license: of the corrected predictions, whose expected
+    logs: with the values of events that count; fold, cluster [R]; proof: of the corrected predictions, whose expected
     value is then one of the rankings' baselines; reasons: what the correction changes, or would, in words;
     requests: of the whole log, if ``logs`` is a sample.
     """
@@ -189,16 +189,16 @@ def choose_mixture(
     best = max(range(1, len(arms)), key=lambda index: _or_lowest(over_anchor[index].low), default=0)
     alone = max((index for index, arm in enumerate(arms) if arm.challenger in policies), default=0)  # the policy alone
     offered = best if over_anchor[best].low > 0 else 0
-    corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
+    corrected = proof is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
     served, contrary, new = None, "", False
     if corrected or (offered and comparison.lifts(baseline, arms, SURE)[offered].low > 0):
         served = comparison.standing(arms[offered], over_production[offered])
         contrary = comparison.contradiction(served.arm, baseline) or served.doubt
         claim = comparison.claim(served.arm, baseline, claims[offered])
         gains = min(claim.value, served.lift.value) > 0
-        if license is not None and served.proven:  # replays see no page terms, and noise where the order is proven
-            small = license.orders and served.lift.value > 0 and claim.value >= -claim.standard_error
-            gains |= bool(license.page_line) or small
+        if proof is not None and served.proven:  # replays see no page terms, and noise where the order is proven
+            small = proof.orders and served.lift.value > 0 and claim.value >= -claim.standard_error
+            gains |= bool(proof.page_line) or small
         new = gains and not contrary
     if served is None or not new:
         served = comparison.kept()
@@ -218,7 +218,7 @@ def choose_mixture(
         lift,
         logs,
         beside=(baseline, claim) if new and baseline != control else None,
-        **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
+        **({"proof": proof.text, "claim": proof.claim} if new and corrected and proof is not None else {}),
         reasons=reasons if new and corrected else [_MISSED * (line == reasons[0]) + line for line in reasons],
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
         contrary=contrary,
@@ -241,7 +241,7 @@ def choose_mixture(
         baselines=comparison.over_baseline(),
         production=comparison.control,
         pages=served.pages,
-        license=license,
+        proof=proof,
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
@@ -320,7 +320,7 @@ class _BaselineComparison:
             self.worth[LOGGED_ORDER] = ordered
         self.lows = strongest(self.worth, EXPECTED_VALUE, cluster)
         if CORRECTED_EXPECTED_VALUE in self.lows:
-            self.lows[CORRECTED_EXPECTED_VALUE] = max(self.lows[CORRECTED_EXPECTED_VALUE], _LICENSED)
+            self.lows[CORRECTED_EXPECTED_VALUE] = max(self.lows[CORRECTED_EXPECTED_VALUE], _ACCEPTED)
         self.baseline = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE)
         self.anchor = self._highest(self.alone)
 

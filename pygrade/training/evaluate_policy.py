@@ -37,7 +37,7 @@ from pygrade.training.propensity import SlotPropensity
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
 PAGE_TERMS = (
     "these figures are of pages in the order of their scores, without page terms: a replay re-orders pages as if an "
-    "item's feedback did not depend on the items above it; what licenses page terms is their likelihood"
+    "item's feedback did not depend on the items above it; what proves page terms is their likelihood"
 )
 
 

@@ -22,11 +22,11 @@ from pygrade.policy import Baseline, FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores
+from pygrade.training.correction_proof import AcceptedCorrection, reasons_of
 from pygrade.training.cross_fit import FoldRankings, Trust, choose_mixture, fold_workers, undecidable
 from pygrade.training.data import Corrected
 from pygrade.training.evidence import Evidence
 from pygrade.training.fit import learn
-from pygrade.training.license import LicensedCorrection, reasons_of
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.training_record import TrainingRecord
 from pygrade.workers import Workers
@@ -52,7 +52,7 @@ class FoldJob(NamedTuple):
 
 def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: bool, workers: Workers) -> Trust | None:
     """Fit without each fold, and judge; None if it is switched off."""
-    folds, logs, licensed = config.trust.folds, evidence.sample.read(), evidence.licensed
+    folds, logs, accepted = config.trust.folds, evidence.sample.read(), evidence.accepted
     if not folds:
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
@@ -72,16 +72,16 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
             evidence.dataset.without(evidence.fold == n),
             logs.select(evidence.sample_fold == n),
             _fold_directory(directory, n, folds),
-            None if licensed is None else licensed.of_fold(n),
+            None if accepted is None else accepted.of_fold(n),
         )
         for n in range(folds)
     ]
-    of_earlier = None if licensed is None else replace(licensed.candidate.later, page_terms=licensed.page_terms)
+    of_earlier = None if accepted is None else replace(accepted.candidate.later, page_terms=accepted.page_terms)
     earlier = evidence.sample.without(is_later)
     jobs.append(job(earlier, logs.select(is_later), directory / "folds" / "later", of_earlier))
     *rankings, later = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
     trust = choose_mixture(
-        logs if licensed is None else licensed.without_page_effects(logs),
+        logs if accepted is None else accepted.without_page_effects(logs),
         evidence.sample_fold,
         evidence.cluster,
         rankings,
@@ -90,17 +90,17 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
         config.reward,
         evidence.propensity,
         evidence.production,
-        license=None if licensed is None else licensed.license,
-        reasons=evidence.misses if licensed is None else _reasons(logs, licensed, evidence.history),
+        proof=None if accepted is None else accepted.proof,
+        reasons=evidence.misses if accepted is None else _reasons(logs, accepted, evidence.history),
         requests=evidence.dataset.num_requests,
     )
     return replace(trust, tried=evidence.tried)
 
 
-def _reasons(logs: Logs, licensed: LicensedCorrection, history: History | None) -> tuple[str, ...]:
+def _reasons(logs: Logs, accepted: AcceptedCorrection, history: History | None) -> tuple[str, ...]:
     """Sentences on the changes by the correction: its page terms first."""
-    line = licensed.license.page_line
-    return (*([line] if line else []), *reasons_of(logs, licensed.predictions, history))
+    line = accepted.proof.page_line
+    return (*([line] if line else []), *reasons_of(logs, accepted.predictions, history))
 
 
 def run_fold(job: FoldJob) -> FoldRankings:

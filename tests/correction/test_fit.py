@@ -74,9 +74,9 @@ def looks(logs: Logs) -> np.ndarray:
     return CURVE[logs.position[logs.shown]]
 
 
-def test_a_planted_effect_of_the_context_is_found_and_licensed():
+def test_a_planted_effect_of_the_context_is_found_and_accepted():
     found = fitted(world(4000), calibration_maps=False)
-    chosen = found.licensed
+    chosen = found.accepted
     assert chosen is not None and chosen.name == "correction"
     fresh = world(500, seed=1)
     moved = correct(chosen.correction, fresh)
@@ -88,16 +88,16 @@ def test_a_planted_effect_of_the_context_is_found_and_licensed():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_noise_and_accurate_predictions_are_not_licensed(seed):
+def test_noise_and_accurate_predictions_are_not_accepted(seed):
     for logs in (world(800, seed, noise=True), world(1500, seed, effect=0.0)):
-        assert fitted(logs).licensed is None
+        assert fitted(logs).accepted is None
 
 
 def test_bent_predictions_are_mapped_before_they_are_corrected():
     found = fitted(world(6000, effect=0.0, bend=1.5))
     assert max(found.forms.values()) > 2
     assert [entry.name for entry in found.candidates] == ["maps and correction", "maps", CALIBRATED]
-    assert found.licensed is found.candidates[1]
+    assert found.accepted is found.candidates[1]
     fresh = world(400, seed=3, effect=0.0, bend=1.5)
     straight = world(400, seed=3, effect=0.0)
     error = [
@@ -153,10 +153,10 @@ def test_missing_features_get_indicators_and_keep_the_rest():
     logs = world(4000)
     context = logs.context.copy()
     context[np.random.default_rng(0).random(len(context)) < 0.3, 1] = np.nan
-    found = fitted(replace(logs, context=context)).licensed
+    found = fitted(replace(logs, context=context)).accepted
     assert found is not None
     assert found.correction.indicators == (1,)
-    whole = fitted(logs).licensed
+    whole = fitted(logs).accepted
     some = world(50, seed=9)
     blank = some.context.copy()
     blank[:, 1] = np.nan
@@ -188,7 +188,7 @@ def test_item_columns_are_inputs():
     feedback = logs.feedback.copy()
     feedback[:, 1] = np.maximum(feedback[:, 1], boost)
     quality[::17] = np.nan
-    found = fitted(replace(logs, feedback=feedback, items=("quality",), item_features=quality[:, None])).licensed
+    found = fitted(replace(logs, feedback=feedback, items=("quality",), item_features=quality[:, None])).accepted
     assert found is not None and found.correction.items == ("quality",)
 
 
@@ -357,9 +357,9 @@ def shop(requests: int, times: float, seed: int = 0, amount: float = 0.0) -> Log
     )
 
 
-def test_an_effect_on_one_root_against_another_is_licensed():
+def test_an_effect_on_one_root_against_another_is_accepted():
     logs = shop(4000, 4.0)
-    found = fitted(logs).licensed
+    found = fitted(logs).accepted
     assert found is not None and found.correction.parents == (-1, -1)
     value = np.array(logs.task_values)
     truth, plain, moved = (
@@ -371,7 +371,7 @@ def test_an_effect_on_one_root_against_another_is_licensed():
 
     base = earned(plain)
     assert earned(moved) - base > 0.7 * (earned(truth) - base) > 0
-    assert fitted(shop(4000, 1.0)).licensed is None
+    assert fitted(shop(4000, 1.0)).accepted is None
 
 
 def _truth(logs: Logs, times: float) -> np.ndarray:

@@ -74,5 +74,5 @@ def test_training_starts_from_a_prior(place, capsys, tmp_path):
     names = []
     for out, more in (("alone", ()), ("with", ("--prior", str(place / "related")))):
         assert cli.main([*words, "--out", str(tmp_path / out), *more]) == 0
-        names.append((json.loads(capsys.readouterr().out)["train"]["trust"]["license"] or {"name": ""})["name"])
+        names.append((json.loads(capsys.readouterr().out)["train"]["trust"]["proof"] or {"name": ""})["name"])
     assert names == ["correction", "correction from the prior's"]

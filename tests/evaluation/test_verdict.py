@@ -108,20 +108,20 @@ def test_users_who_return_and_differ_for_good_are_not_counted_twice():
     assert half.weeks == pytest.approx(said("better", lift).weeks / 2, rel=0.2)
 
 
-def test_a_license_by_likelihood_is_said_in_words_only_where_the_lift_alone_proves_nothing():
-    license = "likelihood z 7.1, by value 5.2"
-    text = said("better", UNSURE, license=license, control=LOGGED_ORDER)
+def test_a_proof_by_likelihood_is_said_in_words_only_where_the_lift_alone_proves_nothing():
+    proof = "likelihood z 7.1, by value 5.2"
+    text = said("better", UNSURE, proof=proof, control=LOGGED_ORDER)
     assert text.sentence.startswith(
         "Test the new ranking: its predictions are better; on re-ordered pages +0.8 % (-0.3 to 1.9) over your pages; "
     )
-    pages = {"license": license, "claim": "its whole pages are better"}
+    pages = {"proof": proof, "claim": "its whole pages are better"}
     same = said("better", Interval(0.0, 0.0, 0.0, 0.0), **pages)
     assert same.sentence == "Test the new ranking: its whole pages are better."
-    proved = said("better", GAIN, license=license)
+    proved = said("better", GAIN, proof=proof)
     assert "predictions" not in proved.sentence
     for found in (text, proved):
-        assert "likelihood" not in found.sentence and found.detail.count(license) == 1
-    assert said("better", None, license=license).weeks is None
+        assert "likelihood" not in found.sentence and found.detail.count(proof) == 1
+    assert said("better", None, proof=proof).weeks is None
 
 
 def test_a_second_lift_names_what_it_is_over_unless_it_is_the_first():

@@ -63,10 +63,10 @@ def mine(tired, tmp_path):
     return copy(tired, tmp_path / "run")
 
 
-def test_history_is_licensed_and_begins_with_the_log(tired):
+def test_history_is_accepted_and_begins_with_the_log(tired):
     policy, record = FusionPolicy.load(tired / "artifact" / "policy"), read_json(tired / "summary.json")
     assert policy.history == History.from_dict(record["stages"]["history"]["history"])
-    assert record["stages"]["policy"]["trust"]["license"]["name"].endswith("history")
+    assert record["stages"]["policy"]["trust"]["proof"]["name"].endswith("history")
     assert "read; made from 3,000 earlier requests on" in (tired / "report.html").read_text()
     whole, made = policy.history.columns().add(named_log()).shown_only(), stage(tired, "history")
     before = read_logs(made / "before")
@@ -159,15 +159,15 @@ def test_served_columns_are_those_of_the_log(mine, tmp_path):
     core.close()
 
 
-def test_without_a_license_the_policy_has_the_same_bytes(run, tmp_path, monkeypatch):
-    """As without history: where nothing licenses it, and where there is too little for it."""
+def test_without_a_proof_the_policy_has_the_same_bytes(run, tmp_path, monkeypatch):
+    """As without history: where nothing accepts it, and where there is too little for it."""
     made, log = [], f"logs:{run.parent / 'log'}"
     for name, history in (("off", HistoryConfig()), ("on", HISTORY), ("too little", HISTORY)):
         if name == "too little":
             monkeypatch.setattr("pygrade.logs.history.LEAST_EVENTS", 10_000)
         config = replace(CONFIG, policy_requests=0, train=replace(CONFIG.train, history=history))
         made.append(run_pipeline(log, copy(run, tmp_path / name), config))
-        assert (tmp_path / name / "report.html").read_text().count("not licensed; made from") == (name == "on")
+        assert (tmp_path / name / "report.html").read_text().count("not accepted; made from") == (name == "on")
     assert len({record["stages"]["policy"]["version"] for record in made}) == 1
     sentence = "HISTORY: the policy is trained without, as no task has 10000 events."
     assert ["history" in record["stages"] for record in made] == [False, True, True]

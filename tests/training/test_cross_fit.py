@@ -22,8 +22,8 @@ from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.runs.fit import fit
 from pygrade.training import cross_fit, folds
+from pygrade.training.correction_proof import CorrectionProof
 from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
-from pygrade.training.license import License
 from pygrade.training.production import find_production
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.tracking import read_metrics
@@ -76,7 +76,7 @@ def rare() -> Logs:
     return replace(logs, feedback=logs.feedback * (np.arange(logs.num_rows) % 10 == 0)[:, None].astype(np.float32))
 
 
-def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, license=None, static=None, requests=None):
+def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, proof=None, static=None, requests=None):
     """The verdict on rankings by given scores [M] of all rows; policy: None without GRADE; static: by default as the
     baseline."""
     cluster = numbered(logs.user_id)
@@ -95,7 +95,7 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, licen
         parts.append(FoldRankings(simple, {STAGE1: scored["b"], GRADE: scored["p"]} if "p" in scored else {}))
     options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity, known
     later = parts.pop()
-    return choose_mixture(logs, fold, cluster, parts, later, *options, license=license, requests=requests)
+    return choose_mixture(logs, fold, cluster, parts, later, *options, proof=proof, requests=requests)
 
 
 def test_folds_hold_whole_users_and_are_of_equal_size():
@@ -141,21 +141,21 @@ def test_a_stronger_baseline_takes_the_place_of_expected_value():
     assert backwards.baseline in (EXPECTED_VALUE, LOGGED_ORDER)
 
 
-def test_corrected_predictions_need_a_license_and_give_it_to_the_verdict():
+def test_corrected_predictions_need_a_proof_and_give_it_to_the_verdict():
     logs = log(requests=1500)
     plain, good = production(logs), logs.predictions[:, 0]
     noise = np.random.default_rng(3).random(logs.num_rows)
-    license = License("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
+    proof = CorrectionProof("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
     small = plain + 0.03 * (0.15 * good + 0.85 * noise)  # better by less than the pages can show
-    found = judged(logs, plain, plain, corrected=small, license=license)
+    found = judged(logs, plain, plain, corrected=small, proof=proof)
     assert (found.verdict.verdict, found.served, found.trust) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
     assert "its predictions are better; on re-ordered pages +" in found.sentence
     assert "likelihood z 5.0, by value 4.0" in found.verdict.detail and found.lift is not None and found.lift.low < 0
-    assert judged(logs, plain, plain, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
-    mixed = judged(logs, noise, good, corrected=small, license=license)
+    assert judged(logs, plain, plain, corrected=good, proof=proof).served == CORRECTED_EXPECTED_VALUE
+    mixed = judged(logs, noise, good, corrected=small, proof=proof)
     assert mixed.served_baseline == CORRECTED_EXPECTED_VALUE and mixed.challenger == GRADE and mixed.trust > 0.5
     # Where a simple ranking is proven to be better than expected value by more, it is the anchor.
-    static = judged(logs, noise, noise, corrected=small, license=license, static=good)
+    static = judged(logs, noise, noise, corrected=small, proof=proof, static=good)
     assert (static.baseline, static.served_baseline) == (STATIC, STATIC)
 
 
@@ -237,8 +237,8 @@ def test_the_verdict_without_grade_names_what_is_better_or_that_nothing_is():
     assert (found.verdict.verdict, found.served, found.policy) == ("undecided", EXPECTED_VALUE, ALONE)
     assert found.sentence.startswith("Keep what you have")
     assert judged(logs, noise, None, static=good).sentence.startswith("Rank by best static weights: +")
-    license = License("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
-    assert judged(logs, noise, None, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
+    proof = CorrectionProof("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
+    assert judged(logs, noise, None, corrected=good, proof=proof).served == CORRECTED_EXPECTED_VALUE
 
 
 def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int
 
 def _said(result: TrainingResult, world: World) -> dict[str, Any]:
     mixture, trust = result.policy.mixture, result.summary["trust"]
-    said, license = verdict_of(mixture), trust.get("license") or {}
+    said, proof = verdict_of(mixture), trust.get("proof") or {}
     claim = None if said.lift is None else [said.lift.value, said.lift.low, said.lift.high]
     task, columns = world.cause or ("", ())
     return {
@@ -77,8 +77,8 @@ def _said(result: TrainingResult, world: World) -> dict[str, Any]:
         "control": said.control,
         "claim": claim and [round(100 * bound, 3) for bound in claim],
         "marked": getattr(mixture, "unproven", None),
-        "z": license.get("z"),
-        "z_value": license.get("z_value"),
+        "z": proof.get("z"),
+        "z_value": proof.get("z_value"),
         "reasons": list(said.reasons),
         "named": any(line.startswith(task) and any(name in line for name in columns) for line in said.reasons),
         "warnings": [sentence[:160] for sentence in result.summary["warnings"]],
