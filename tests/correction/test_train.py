@@ -154,7 +154,7 @@ def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
     served = correct_log(evidence, plain, LOCAL).correction
     assert served.page_terms == found.page_terms and served.page_terms.root == "click"
     assert served.page_terms.beam == 1  # nothing helps
-    off = replace(plain, correction=replace(plain.correction, pages=False))
+    off = replace(plain, correction=replace(plain.correction, page_terms=False))
     assert found.of_fold(1).page_terms == found.fold_terms[1] != found.page_terms
     assert not corrected_expected_value(logs, served).logarithm  # of which page terms move a part
     assert corrected_expected_value(logs, replace(served, page_terms=None)).logarithm

@@ -106,7 +106,7 @@ def _served(ranker: BlendedRanker, new: Requests, among: Bools | None = None) ->
 
 def _comparator(result: TrainingResult, new: Requests, among: Bools | None) -> Ints | None:
     """The page of the ranking that the verdict's lift is over; None: not one that later requests have."""
-    policy, name = result.policy, verdict_of(result.policy.mixture).over
+    policy, name = result.policy, verdict_of(result.policy.mixture).control
     if name == LOGGED_ORDER:
         return new.ranking(new.production, among)
     base = next((entry for entry in result.baselines if entry.name == name), None)
