@@ -35,7 +35,8 @@ def run_arm(trial: Trial, kind: str, options: Options) -> ArmRanking:
 
 def train_once(logs: Logs, config: TrainConfig) -> TrainingResult:
     """`train` in one process, and a directory that is gone afterwards."""
-    config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
+    alone = replace(config.cross_fit, processes=1)
+    config = replace(config, tensorboard=False, checkpoint_every=10_000, cross_fit=alone)
     with TemporaryDirectory() as directory:
         return fit(logs, config, Path(directory))
 
@@ -132,12 +133,12 @@ def _served(trial: Trial, options: Options) -> ArmRanking:
     requests, config = trial.requests, TrainConfig(seed=trial.seed)
     reward = replace(config.reward, task_values=trial.config({}).reward.task_values)
     result = train_once(trial.logs, replace(config, reward=reward))
-    policy, trust = result.policy, result.summary["trust"]
+    policy, record = result.policy, result.summary["cross_fit"]
     assert policy.mixture is not None
     items = None if policy.correction is None else _columns(trial, policy.correction)
     scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, items=items)
     figures = {f"verdict {policy.mixture.verdict}": 1.0, "trust": policy.mixture.trust}
-    if lift := trust["lift"]:
+    if lift := record["lift"]:
         figures |= {"estimated": 100 * lift["value"], "low": 100 * lift["low"], "high": 100 * lift["high"]}
     return ArmRanking(scores, figures=figures)
 

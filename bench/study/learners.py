@@ -46,7 +46,7 @@ def learn(
     config = TrainConfig()
     propensity = slot_propensity(logs, config.reward) if propensity is None else propensity
     cluster = clusters_of(logs)
-    fold = fold_of_requests(cluster, config.trust.folds, 0)
+    fold = fold_of_requests(cluster, config.cross_fit.folds, 0)
     theta = propensity.examine(logs)[logs.shown]
     fitted = fit_correction(logs, theta, fold, cluster, history=history)
     found, _ = accept_correction(logs, fitted, fold, cluster, PageReplay(logs, config.reward), propensity)
@@ -92,7 +92,7 @@ class OnTop:
         """history: whose columns the log has."""
         self.logs, self.propensity, self.history = logs, propensity, history
         self.fitted, self.accepted = learn(logs, propensity, history)
-        fold = fold_of_requests(clusters_of(logs), TrainConfig().trust.folds, 0)
+        fold = fold_of_requests(clusters_of(logs), TrainConfig().cross_fit.folds, 0)
         self._fold, self._pages = fold[logs.row_request[logs.shown]], _Pages(logs, propensity)
         self.corrected = logs.predictions  # [M, T], cross-fitted
         if self.accepted is not None:

@@ -18,7 +18,7 @@ from weights_latency import latency
 
 import pygrade
 from pygrade.config.policy import PolicyConfig
-from pygrade.config.training import CorrectionConfig, RewardConfig, TrainConfig, TrustConfig
+from pygrade.config.training import CorrectionConfig, CrossFitConfig, RewardConfig, TrainConfig
 from pygrade.evaluation.decision import decide
 from pygrade.evaluation.plan_readings import items_compete
 from pygrade.evaluation.readings import VALUE, read_pages
@@ -32,7 +32,7 @@ CONFIG = TrainConfig(
     policy=PolicyConfig(**FORM),
     reward=RewardConfig(prior_weight=0.0),  # terms are no probabilities
     correction=CorrectionConfig(enabled=False),
-    trust=TrustConfig(shares=(1.0,)),  # the policy or a simple ranking: engines mix no two
+    cross_fit=CrossFitConfig(shares=(1.0,)),  # the policy or a simple ranking: engines mix no two
 )
 
 

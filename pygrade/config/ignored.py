@@ -35,12 +35,12 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
             "history.enabled",
         ),
         (
-            config.correction.enabled and config.trust.folds,
+            config.correction.enabled and config.cross_fit.folds,
             "history",
             ("enabled",),
-            "correction.enabled and trust.folds above 0",
+            "correction.enabled and cross-fit.folds above 0",
         ),
-        (config.trust.folds, "correction", correction, "trust.folds above 0"),  # nothing then accepts one
+        (config.cross_fit.folds, "correction", correction, "cross-fit.folds above 0"),  # nothing then accepts one
     )
     for counts, name, ignored, wanted in rules:
         if not counts:

@@ -106,7 +106,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     FLAGS: ClassVar = {
         "train": (
             *("policy.transform", "policy.slope", "policy.trade_offs", "policy.evidence_prior", "reward.page_size"),
-            *("static.iterations", "grade", "stage1.steps", "stage2.steps", "trust.folds", "correction.enabled"),
+            *("static.iterations", "grade", "stage1.steps", "stage2.steps", "cross_fit.folds", "correction.enabled"),
             *("history.enabled", "guardrails.limits", "device", "checkpoint_every", "tensorboard"),
         )
     }

@@ -1,4 +1,4 @@
-"""Options of training: reward, static weights, both stages, trust, correction, online learning."""
+"""Options of training: reward, static weights, both stages, cross-fitting, correction, online learning."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
@@ -117,8 +117,8 @@ class Stage2Config(Options):
 
 
 @dataclass(frozen=True)
-class TrustConfig(Options):
-    """Cross-fitting: whether the policy is better than the strongest simple baseline, and how far to trust it."""
+class CrossFitConfig(Options):
+    """Cross-fitting: whether the policy is better than the strongest simple baseline, and the share to serve."""
 
     folds: int = option(4, "parts of the users; 0: off, and nothing says that the policy beats a baseline", ge=0)
     shares: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "λ tried; 1: the policy alone", gt=0, le=1)
@@ -187,7 +187,7 @@ class TrainConfig(Options):
     )
     stage1: Stage1Config = option(Stage1Config(), "LambdaLoss on logged pages")
     stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
-    trust: TrustConfig = option(TrustConfig(), "cross-fitting, which decides what is served")
+    cross_fit: CrossFitConfig = option(CrossFitConfig(), "cross-fitting, which decides what is served")
     correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
     history: HistoryConfig = option(HistoryConfig(), "inputs that the log holds of itself")
     guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")

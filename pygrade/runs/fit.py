@@ -106,18 +106,18 @@ def fit(
         summary = summary_of(tensors, config, learned.run, static, policies, sampled.scenario)
         summary |= _facts(dataset, sampled, warnings) | {"seconds": time.perf_counter() - started}
         begin_phase("cross-fitting")
-        trust = cross_fit(evidence, fit_config, directory, resume, workers)
+        cross_fitted = cross_fit(evidence, fit_config, directory, resume, workers)
         policies = {name: policy.cpu().eval() for name, policy in policies.items()}
         *_, served = policies.values()
-        summary["trust"] = None
-        if trust is not None:
-            served = copy.deepcopy(policies[trust.policy])
-            served.mixture = trust.mixture(learned.baselines)
-            mix_folds(directory, trust, served.mixture)
-            summary["trust"] = trust.to_dict()
-            if trust.better_form is not None and trust.proof is None:  # with a proof the form hardly matters
-                summary["warnings"].append(f"FORM: {trust.better_form.sentence(config.policy.transform)}")
-        summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
+        summary["cross_fit"] = None
+        if cross_fitted is not None:
+            served = copy.deepcopy(policies[cross_fitted.policy])
+            served.mixture = cross_fitted.mixture(learned.baselines)
+            mix_folds(directory, cross_fitted, served.mixture)
+            summary["cross_fit"] = cross_fitted.to_dict()
+            if cross_fitted.better_form is not None and cross_fitted.proof is None:  # else it hardly matters
+                summary["warnings"].append(f"FORM: {cross_fitted.better_form.sentence(config.policy.transform)}")
+        summary["cross_fit_seconds"] = time.perf_counter() - started - summary["seconds"]
         for arm in FOLDERS.keys() - policies.keys():  # of an earlier training
             shutil.rmtree(directory / FOLDERS[arm], ignore_errors=True)
         stages = {FOLDERS[arm]: policy for arm, policy in policies.items() if arm in FOLDERS}

@@ -74,12 +74,14 @@ class TrainingResult:
     def lifts(self) -> tuple[str, list[tuple[str, Estimate]]]:
         """The ranking that the verdict is over, and lifts over it by name: cross-fitted, of later requests, and of
         simple rankings if they were compared with the same."""
-        verdict, trust, later = self.verdict, self.summary["trust"], (self.evaluation or {}).get("later")
+        verdict, cross_fit, later = self.verdict, self.summary["cross_fit"], (self.evaluation or {}).get("later")
         rows: list[tuple[str, Estimate]] = [] if verdict.lift is None else [(NEW, verdict.lift)]
         if later is not None and later["baseline"] == verdict.control and later["metric"] == "value":
             rows.append((f"{NEW}, later requests", later["lift"]))
-        if trust is not None and trust["baseline"] == verdict.control:
-            rows += [(plain_name(name), lift) for name, lift in trust["baselines"].items() if name != verdict.control]
+        if cross_fit is not None and cross_fit["baseline"] == verdict.control:
+            rows += [
+                (plain_name(name), lift) for name, lift in cross_fit["baselines"].items() if name != verdict.control
+            ]
         return verdict.control, rows
 
     def plot_verdict(self, ax: Any = None) -> Any:

@@ -77,7 +77,9 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
     network = mixture is None or (mixture.takes_network and mixture.trust == 1.0)
     rankings = () if mixture is None else mixture.ranked_by
     if mixture is not None and 0.0 < mixture.trust < 1.0:
-        raise ValueError("what is served mixes two rankings by z-scores; an engine adds up one: train --trust.shares 1")
+        raise ValueError(
+            "what is served mixes two rankings by z-scores; an engine adds up one: train --cross-fit.shares 1"
+        )
     if network:
         name, transform, priced, weights = "the policy", config.transform, config.value_tasks, policy.fallback_weights()
         if config.corrected or config.trade_offs:

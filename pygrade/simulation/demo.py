@@ -103,7 +103,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
         "test_requests": test.num_requests,
         "test_users": test.num_users,
         "policy_version": result.policy.version,
-        "trust": result.summary["trust"],
+        "cross_fit": result.summary["cross_fit"],
         "verdict": verdict,
         "decision": {name: getattr(decision, name) for name in ("sentence", "action", "requests", "true_lift")},
         "baseline": _baseline(result),
@@ -184,9 +184,9 @@ def _fingerprint(config: DemoConfig) -> str:
 
 def _baseline(result: TrainingResult) -> str:
     """The strongest simple baseline that can rank new requests."""
-    trust = result.summary["trust"]
+    record = result.summary["cross_fit"]
     names = [baseline.name for baseline in result.baselines]
-    return str(trust["baseline"]) if trust is not None and trust["baseline"] in names else EXPECTED_VALUE
+    return str(record["baseline"]) if record is not None and record["baseline"] in names else EXPECTED_VALUE
 
 
 def _scores(result: TrainingResult, requests: Requests) -> dict[str, NDArray[np.float32]]:

@@ -32,7 +32,7 @@ import numpy as np
 
 from pygrade._typing import Floats, Floats32, Ints
 from pygrade._util.serialization import to_builtins
-from pygrade.config.training import RewardConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, RewardConfig
 from pygrade.correction.fit import later_requests
 from pygrade.evaluation.arms import (
     ALONE,
@@ -70,7 +70,7 @@ class FoldRankings(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trust:
+class CrossFitResult:
     """The result of cross-fitting. Lifts are relative; their intervals cover all at once (mixtures, baselines)."""
 
     verdict: VerdictText
@@ -148,7 +148,7 @@ def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
     return ""
 
 
-def fold_workers(config: TrustConfig, logs: Logs, workers: Workers) -> Workers:
+def fold_workers(config: CrossFitConfig, logs: Logs, workers: Workers) -> Workers:
     """Workers that train the folds: if no others are given, as many processes of this machine as are worth it."""
     if workers is not LOCAL:
         return workers
@@ -161,14 +161,14 @@ def choose_mixture(
     cluster: Ints,
     rankings: Sequence[FoldRankings],
     later: FoldRankings,
-    config: TrustConfig,
+    config: CrossFitConfig,
     reward: RewardConfig,
     propensity: SlotPropensity,
     production: Production,
     proof: CorrectionProof | None = None,
     reasons: Sequence[str] = (),
     requests: int | None = None,
-) -> Trust:
+) -> CrossFitResult:
     """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds and of later requests.
 
     logs: with the values of events that count; fold, cluster [R]; proof: of the corrected predictions, whose expected
@@ -228,7 +228,7 @@ def choose_mixture(
         slots=comparison.slots(control, served.arm) if verdict == "better" else None,
         exposure=None if propensity.source == "none" else propensity.curve(max(logs.num_slots, reward.page_size)),
     )
-    return Trust(
+    return CrossFitResult(
         verdict=text,
         baseline=baseline,
         served_baseline=served.arm.anchor,
@@ -457,7 +457,7 @@ def undecidable(
     propensity: SlotPropensity,
     production: Production,
     page_size: int,
-) -> Trust:
+) -> CrossFitResult:
     """Nothing can be said, for this reason: expected value is served, or production's ranking if that alone is known to
     make the log's pages."""
     name, scores = EXPECTED_VALUE, logs.value_of(logs.predictions)
@@ -470,8 +470,8 @@ def undecidable(
     if propensity.reason:
         text = replace(text, detail=f"{text.detail}; {propensity.reason}")
     users = int(cluster.max(initial=-1)) + 1
-    trust = Trust(text, policy, folds, users, propensity.note, served_baseline=name)
-    return replace(trust, production=production.control, pages=pages)
+    result = CrossFitResult(text, policy, folds, users, propensity.note, served_baseline=name)
+    return replace(result, production=production.control, pages=pages)
 
 
 def label(challenger: str, share: float, baseline: str) -> str:

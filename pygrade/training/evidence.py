@@ -105,7 +105,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
     """Accepts a correction by the sample's likelihood. The dataset has no requests that are left out, and the columns
     of the history.
     """
-    folds, logs, cluster = config.trust.folds, sample.read(), clusters_of(dataset.logs)
+    folds, logs, cluster = config.cross_fit.folds, sample.read(), clusters_of(dataset.logs)
     fold = fold_of_requests(cluster, folds, config.seed) if folds else np.zeros(dataset.num_requests, np.int64)
     drawn = dataset.draw(sample.num_requests)
     propensity = estimate_propensity(dataset, sample, config.reward)
@@ -114,7 +114,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
     evidence = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, production, history=history)
     reason = ""
     if not folds:
-        reason = "trust.folds is 0"
+        reason = "cross_fit.folds is 0"
     elif propensity.source == "none":
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif shortage := too_little(logs, *fold_and_cluster):
@@ -211,7 +211,7 @@ def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Co
     candidate, dataset, sample = evidence.accepted.candidate, evidence.dataset, evidence.sample
     correction = candidate.correction
     if sample is not dataset and candidate.state is not None:
-        some = fold_workers(config.trust, sample.read(), workers)
+        some = fold_workers(config.cross_fit, sample.read(), workers)
         correction = continue_fit(candidate.state, dataset, evidence.propensity.examine, some).correction()
         if candidate.item_effects is not None:
             correction = correction.with_item_effects(candidate.item_effects)

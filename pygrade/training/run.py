@@ -30,7 +30,7 @@ _RUNTIME = (
     "checkpoint_every",
     "heldout_every",
     "tensorboard",
-    "trust",
+    "cross_fit",
     "in_use",
     "guardrails",
     "sample_requests",

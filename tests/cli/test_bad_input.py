@@ -55,7 +55,7 @@ CASES = {
     TRAIN + "--no-grade --stage1.steps 5": "stage1.steps is 5; want it with --grade alone",
     TRAIN + "--correction.enabled=1": "no option --correction.enabled=1; a flag has no value",
     TRAIN + "--no-correction.enabled --prior z": "correction.prior is z; want it with --correction.enabled alone",
-    TRAIN + "--trust.folds 0 --prior z": "prior is z; want it with --trust.folds above 0 alone",
+    TRAIN + "--cross-fit.folds 0 --prior z": "prior is z; want it with --cross-fit.folds above 0 alone",
     TRAIN + "--correction.prior z --prior z": "--prior and --correction.prior both name a policy",
     TRAIN + "--values click=1 --reward.task-values 1 2": "--values and --reward.task-values",
     PIPELINE + "--recflow.tasks like": "options --recflow.… are for recflow: data; data is logs:x",

@@ -124,7 +124,7 @@ def test_events_are_worth_what_the_policy_was_trained_for(capsys, trained):
 
 def test_values_given_replace_those_of_the_log_task_by_task(capsys, trained, tmp_path):
     values = ["--values", "buy=20", "--value-tasks", "click"]
-    fast = ["--stage1.steps", "1", "--stage2.steps", "1", "--static.iterations", "1", "--trust.folds", "0"]
+    fast = ["--stage1.steps", "1", "--stage2.steps", "1", "--static.iterations", "1", "--cross-fit.folds", "0"]
     data = ["--data", f"logs:{trained[0] / 'logs'}", "--out", str(tmp_path / "run")]
     record = result(capsys, "train", *data, "--no-tensorboard", *fast, *values, "--quiet")
     for part in (record["train"], record["evaluation"]):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.config.training import TrustConfig
+from pygrade.config.training import CrossFitConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE
 from pygrade.evaluation.front import AS_TRAINED
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -18,7 +18,7 @@ from tests.learning import tiny_logs
 from tests.training.test_trade_offs import FAMILY
 from tests.training.test_train import SMALL, replace
 
-FOLDS, OFF = TrustConfig(folds=2, shares=(0.5,)), TrustConfig(folds=0)
+FOLDS, OFF = CrossFitConfig(folds=2, shares=(0.5,)), CrossFitConfig(folds=0)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def place(tmp_path_factory):
     logs = tiny_logs(200)
     write_logs(logs, path / "logs")
     write_logs(logs.split(0.7)[0], path / "early")
-    fit(logs.split(0.7)[0], replace(FAMILY, trust=FOLDS), path / "run")
-    fit(logs.split(0.7)[0], replace(SMALL, trust=OFF), path / "plain")
+    fit(logs.split(0.7)[0], replace(FAMILY, cross_fit=FOLDS), path / "run")
+    fit(logs.split(0.7)[0], replace(SMALL, cross_fit=OFF), path / "plain")
     return path
 
 
@@ -65,7 +65,7 @@ def shop(tmp_path_factory):
     logs = world(1800, effect=1.2)
     logs = replace(logs, item_id=np.arange(logs.num_rows))
     write_logs(logs, path / "logs")
-    fit(logs.split(0.8)[0], replace(SMALL, trust=FOLDS), path / "run")
+    fit(logs.split(0.8)[0], replace(SMALL, cross_fit=FOLDS), path / "run")
     return path
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
+from pygrade.config.training import CorrectionConfig, CrossFitConfig, OnlineConfig
 from pygrade.correction.fit import CALIBRATED
 from pygrade.correction.inputs import InputScaling
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, PRODUCTION
@@ -29,7 +29,7 @@ from tests.correction.test_fit import fitted, world
 from tests.correction.test_pages import CURVE, log_of
 from tests.training.test_cross_fit import FAST as SHORT
 
-FAST = replace(SHORT, trust=TrustConfig(folds=2))
+FAST = replace(SHORT, cross_fit=CrossFitConfig(folds=2))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
 
 def test_corrected_expected_value_is_served(trained):
     result, folder = trained
-    policy, record = result.policy, result.summary["trust"]
+    policy, record = result.policy, result.summary["cross_fit"]
     assert record["verdict"] == "better" and record["proof"]["z"] > 2 and record["proof"]["name"] == "correction"
     assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
     assert policy.config.corrected and policy.correction is not None
@@ -79,8 +79,8 @@ def test_the_ranker_serves_what_the_policy_scores(trained):
 
 def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
     result = fit(world(2500, effect=1.0), replace(FAST, grade=False), tmp_path)
-    record, policy = result.summary["trust"], result.policy
-    assert record["verdict"] == "better" and record["proof"] == trained[0].summary["trust"]["proof"]
+    record, policy = result.summary["cross_fit"], result.policy
+    assert record["verdict"] == "better" and record["proof"] == trained[0].summary["cross_fit"]["proof"]
     assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
     assert policy.correction == trained[0].policy.correction and not policy.config.corrected
     folds = [FusionPolicy.load(path) for path in tmp_path.glob("folds/*/policy")]
@@ -92,12 +92,12 @@ def test_without_a_correction_the_policy_learns_from_raw_predictions(tmp_path):
     logs = world(600)
     result = fit(logs, replace(FAST, correction=CorrectionConfig(enabled=False)), tmp_path)
     assert result.policy.correction is None and not result.policy.config.corrected
-    assert result.summary["trust"]["proof"] is None
+    assert result.summary["cross_fit"]["proof"] is None
 
 
 def test_predictions_that_nothing_corrects_are_served_as_they_are(tmp_path):
     result = fit(world(1200, effect=0.0), FAST, tmp_path)
-    record = result.summary["trust"]
+    record = result.summary["cross_fit"]
     assert record["proof"] is None and result.policy.correction is None
     assert record["served_baseline"] == EXPECTED_VALUE or record["verdict"] == "better"
 
@@ -117,7 +117,7 @@ def test_a_log_beyond_the_sample_is_corrected_by_all_of_it(tmp_path):
     logs = world(2500, effect=1.0)
     config = replace(FAST, sample_requests=2000)
     result = fit(logs, config, tmp_path)
-    assert result.summary["trust"]["verdict"] == "better" and result.policy.correction is not None
+    assert result.summary["cross_fit"]["verdict"] == "better" and result.policy.correction is not None
     whole = fit(logs, FAST, tmp_path / "whole").policy.correction
     some = world(200, seed=8)
     one, other = (c.apply(some.context, some.predictions, some.offsets) for c in (result.policy.correction, whole))
@@ -166,7 +166,7 @@ def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeyp
     monkeypatch.setattr("pygrade.training.evidence.accept_correction", lambda *_: (None, ()))
     logs = log_of(1.5)
     result = fit(logs, replace(FAST, correction=CorrectionConfig(calibration_maps=False, item_effects=False)), tmp_path)
-    correction, record = result.policy.correction, result.summary["trust"]
+    correction, record = result.policy.correction, result.summary["cross_fit"]
     assert correction is not None and correction.page_terms is not None and correction.parents[1] == 0
     np.testing.assert_allclose(
         correction.apply(logs.context, logs.predictions, logs.offsets)[:, 0], logs.predictions[:, 0], rtol=1e-5
@@ -229,7 +229,7 @@ def test_misses_that_change_no_order_are_said_unless_dealt_feedback_proves_them_
     if of_dealt:
         monkeypatch.setattr("pygrade.training.correction_proof.passing_permuted_control", lambda *_: "a candidate")
     result = fit(replace(logs, feedback=feedback.astype(np.float32)), replace(FAST, grade=False), tmp_path)
-    record = result.summary["trust"]
+    record = result.summary["cross_fit"]
     assert record["proof"] is None and result.policy.correction is None
     missed = "your model misses this, though no better order is proven: order: "
     said = any(line.startswith(missed) and "where taste is above" in line for line in record["reasons"])

@@ -12,7 +12,7 @@ from pygrade import _core
 from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
 from pygrade.config.pipeline import CheckConfig
-from pygrade.config.training import HistoryConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, HistoryConfig
 from pygrade.logs import Logs, read_logs, write_logs
 from pygrade.logs.history import History
 from pygrade.pipeline.check import serve_check
@@ -33,7 +33,7 @@ HISTORY_COLUMNS = CFUNCTYPE(
 )
 START, MINUTE, REQUESTS = 1_700_000_000_000, 60_000, 5_000
 HISTORY = HistoryConfig(enabled=True, feedback_seconds=120.0)
-TRAIN = replace(CONFIG.train, grade=False, history=HISTORY, trust=TrustConfig())
+TRAIN = replace(CONFIG.train, grade=False, history=HISTORY, cross_fit=CrossFitConfig())
 REMEMBER = replace(CONFIG, policy_requests=0, leak_checks=0, train=TRAIN)
 
 
@@ -66,7 +66,7 @@ def mine(tired, tmp_path):
 def test_history_is_accepted_and_begins_with_the_log(tired):
     policy, record = FusionPolicy.load(tired / "artifact" / "policy"), read_json(tired / "summary.json")
     assert policy.history == History.from_dict(record["stages"]["history"]["history"])
-    assert record["stages"]["policy"]["trust"]["proof"]["name"].endswith("history")
+    assert record["stages"]["policy"]["cross_fit"]["proof"]["name"].endswith("history")
     assert "read; made from 3,000 earlier requests on" in (tired / "report.html").read_text()
     whole, made = policy.history.columns().add(named_log()).shown_only(), stage(tired, "history")
     before = read_logs(made / "before")

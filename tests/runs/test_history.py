@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
 
 def test_what_was_seen_is_learned_and_kept(trained) -> None:
     policy = trained.policy
-    assert policy.history is not None and trained.summary["trust"]["proof"]["name"].endswith("history")
+    assert policy.history is not None and trained.summary["cross_fit"]["proof"]["name"].endswith("history")
     assert "seen" in policy.correction.items and "user_shown" in policy.features
     again = FusionPolicy.load(trained.directory / "policy")
     assert again.history == policy.history and again.version == policy.version

@@ -11,7 +11,7 @@ import pytest
 from pygrade import _core
 from pygrade.cli.config_file import read_table
 from pygrade.cli.main import main
-from pygrade.config.training import TrustConfig
+from pygrade.config.training import CrossFitConfig
 from pygrade.doctor.first_log import DAYS, plan_first_log, plan_sentence
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy
@@ -93,7 +93,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
 
     follows = tomllib.loads(config.read_text())["train"]
     assert follows["data"] == "logs:served" and follows["values"] == worth
-    small = replace(SMALL, trust=TrustConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
+    small = replace(SMALL, cross_fit=CrossFitConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
     result = fit(logs.valued(tuple(worth.values())), small, tmp_path / "next")
     assert result.propensity.source in ("shuffled pages", "all pages")
     assert result.policy.mixture.verdict in ("better", "undecided", "worse")

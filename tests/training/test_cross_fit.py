@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CemConfig, CrossFitConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.correction.fit import later_requests
 from pygrade.evaluation.arms import (
     ALONE,
@@ -35,7 +35,7 @@ FAST = TrainConfig(
     static=CemConfig(iterations=2),
     stage1=Stage1Config(steps=6, batch_size=32),
     stage2=Stage2Config(steps=4, batch_size=32),
-    trust=TrustConfig(folds=3),
+    cross_fit=CrossFitConfig(folds=3),
     tensorboard=False,
 )
 
@@ -93,7 +93,7 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, proof
         simple |= {CORRECTED_EXPECTED_VALUE: scored["c"]} if "c" in scored else {}
         simple |= {PRODUCTION: scored["k"]} if "k" in scored else {}
         parts.append(FoldRankings(simple, {STAGE1: scored["b"], GRADE: scored["p"]} if "p" in scored else {}))
-    options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity, known
+    options = CrossFitConfig(folds=2), RewardConfig(page_size=6), propensity, known
     later = parts.pop()
     return choose_mixture(logs, fold, cluster, parts, later, *options, proof=proof, requests=requests)
 
@@ -202,7 +202,7 @@ def test_noise_is_seldom_better():
 def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
     logs = log()
     result = fit(logs, FAST, tmp_path)
-    record = json.loads((tmp_path / "train.json").read_text())["trust"]
+    record = json.loads((tmp_path / "train.json").read_text())["cross_fit"]
     served = FusionPolicy.load(tmp_path / "policy")
     assert served.version == result.policy.version and served.mixture == result.policy.mixture
     assert served.mixture is not None and served.mixture.sentence == record["sentence"]
@@ -217,8 +217,8 @@ def test_without_grade_no_network_is_learned_or_judged(tmp_path):
     logs = log()
     assert (fit(logs, FAST, tmp_path).policies.keys(), (tmp_path / "stage2").is_dir()) == ({STAGE1, GRADE}, True)
     result = fit(logs, replace(FAST, grade=False), tmp_path, resume=False)
-    record = result.summary["trust"]
-    assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.trust.shares)
+    record = result.summary["cross_fit"]
+    assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.cross_fit.shares)
     assert not any(STAGE1 in name or GRADE in name for name in record["mixtures"])
     assert not [name for name in ("stage1", "stage2") if (tmp_path / name).exists() or name in result.summary]
     assert not read_metrics(tmp_path / "metrics.jsonl")
@@ -257,13 +257,15 @@ def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, mo
         fit(logs, FAST, tmp_path / "killed")
     monkeypatch.setattr(folds, "run_fold", run)
     again = fit(logs, FAST, tmp_path / "killed")
-    assert again.policy.version == straight.policy.version and again.summary["trust"] == straight.summary["trust"]
+    assert (
+        again.policy.version == straight.policy.version and again.summary["cross_fit"] == straight.summary["cross_fit"]
+    )
 
 
 def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
     fit(log(), FAST, tmp_path)
-    result = fit(log(), replace(FAST, trust=TrustConfig(folds=2)), tmp_path)
-    assert result.summary["trust"]["folds"] == 2
+    result = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=2)), tmp_path)
+    assert result.summary["cross_fit"]["folds"] == 2
     assert sorted(path.parent.name for path in tmp_path.glob("folds/*/policy")) == ["1-of-2", "2-of-2"]
 
 
@@ -283,7 +285,7 @@ def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
 )
 def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs, reward, reason):
     result = fit(logs, replace(FAST, reward=reward), tmp_path)
-    found = result.summary["trust"]
+    found = result.summary["cross_fit"]
     assert (found["verdict"], found["trust"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
     assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"].lower()
     scores = result.policy.scores(logs.context, logs.predictions, logs.offsets)
@@ -293,8 +295,8 @@ def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs,
 
 
 def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog):
-    result = fit(log(), replace(FAST, trust=TrustConfig(folds=0)), tmp_path)
-    assert result.policy.mixture is None and result.summary["trust"] is None
+    result = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=0)), tmp_path)
+    assert result.policy.mixture is None and result.summary["cross_fit"] is None
     assert result.policy.version == result.policies[GRADE].version
     assert "nothing says" in caplog.text
 
@@ -302,12 +304,12 @@ def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog
 @pytest.mark.slow
 def test_processes_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(cross_fit, "_POOL_REQUESTS", 1)
-    one = fit(log(), replace(FAST, trust=TrustConfig(folds=3, processes=1)), tmp_path / "one")
-    two = fit(log(), replace(FAST, trust=TrustConfig(folds=3, processes=2)), tmp_path / "two")
-    assert one.summary["trust"] == two.summary["trust"] and one.policy.version == two.policy.version
+    one = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=3, processes=1)), tmp_path / "one")
+    two = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=3, processes=2)), tmp_path / "two")
+    assert one.summary["cross_fit"] == two.summary["cross_fit"] and one.policy.version == two.policy.version
 
 
 @pytest.mark.parametrize("options", [{"folds": 1}, {"shares": ()}])
 def test_one_fold_and_no_share_are_refused(options):
     with pytest.raises(ValueError, match="want 0, or 2 or more folds, and shares"):
-        TrustConfig(**options)
+        CrossFitConfig(**options)

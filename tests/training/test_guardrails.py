@@ -8,7 +8,7 @@ import pytest
 
 from pygrade.cli.main import main
 from pygrade.config.guardrails import GuardrailConfig
-from pygrade.config.training import OnlineConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, OnlineConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.logs import Logs, write_logs
 from pygrade.policy import FusionPolicy, Mixture, PolicySpec
 from pygrade.runs.train import train
@@ -20,7 +20,7 @@ from tests.learning import tiny_logs
 
 _REWARD = RewardConfig(propensity=0.5, page_size=5)
 _QUICK = TrainConfig(
-    reward=_REWARD, stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), trust=TrustConfig(folds=0)
+    reward=_REWARD, stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), cross_fit=CrossFitConfig(folds=0)
 )
 
 

@@ -9,11 +9,11 @@ from pygrade.cli import main as cli
 from pygrade.config.training import (
     CemConfig,
     CorrectionConfig,
+    CrossFitConfig,
     RewardConfig,
     Stage1Config,
     Stage2Config,
     TrainConfig,
-    TrustConfig,
 )
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, PRODUCTION_SCORE
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -32,7 +32,7 @@ FAST = TrainConfig(
     stage1=Stage1Config(steps=6, batch_size=32),
     stage2=Stage2Config(steps=4, batch_size=32),
     correction=CorrectionConfig(enabled=False),
-    trust=TrustConfig(folds=2, shares=(1.0,), processes=1),
+    cross_fit=CrossFitConfig(folds=2, shares=(1.0,), processes=1),
     tensorboard=False,
 )
 HAND_TUNED = (1.0, 5.0)
@@ -115,7 +115,8 @@ def test_what_loses_against_production_is_marked_and_refused(tmp_path, capsys, k
     mixture, place = trained.policy.mixture, tmp_path / "run" / "policy"
     assert mixture is not None and "costs about" in mixture.unproven and mixture.unproven in mixture.sentence
     assert (
-        mixture.sentence.startswith("Keep what you have") and trained.summary["trust"]["unproven"] == mixture.unproven
+        mixture.sentence.startswith("Keep what you have")
+        and trained.summary["cross_fit"]["unproven"] == mixture.unproven
     )
     assert FusionPolicy.load(place).mixture == mixture
     with pytest.raises(ValueError, match="is not proven: expected value costs"):
@@ -129,7 +130,7 @@ def test_what_loses_against_production_is_marked_and_refused(tmp_path, capsys, k
 def test_weights_that_make_the_pages_are_served_where_nothing_is_proven_against_them(tmp_path):
     few = shop(requests=60, weights=HAND_TUNED)
     trained = fit(few.logs, FAST, tmp_path)
-    record = trained.summary["trust"]
+    record = trained.summary["cross_fit"]
     assert (record["verdict"], record["served_baseline"], record["unproven"]) == ("undecidable", PRODUCTION, "")
     scores = policy_scores(trained.policy, few.logs).reshape(60, -1)
     np.testing.assert_array_equal(np.argsort(-scores, 1)[:, :8], np.argsort(-few.scores, 1)[:, :8])

@@ -26,7 +26,7 @@ from .pages import Requests, World
 from .shops import EFFECTS, UNITS, Shop, Units
 
 LATER = 4_000  # requests that judge
-_ALONE = {"tensorboard": False, "checkpoint_every": 10_000, "trust.processes": 1}
+_ALONE = {"tensorboard": False, "checkpoint_every": 10_000, "cross_fit.processes": 1}
 _LIGHT = {"stage1.steps": 20, "stage2.steps": 10, "static.iterations": 5}
 FAMILIES: dict[str, Callable[[int], World]] = {
     **{f"roots-{effect}": partial(Shop, effect=effect) for effect in EFFECTS},
@@ -66,14 +66,14 @@ def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int
 
 
 def _said(result: TrainingResult, world: World) -> dict[str, Any]:
-    mixture, trust = result.policy.mixture, result.summary["trust"]
-    said, proof = verdict_of(mixture), trust.get("proof") or {}
+    mixture, record = result.policy.mixture, result.summary["cross_fit"]
+    said, proof = verdict_of(mixture), record.get("proof") or {}
     claim = None if said.lift is None else [said.lift.value, said.lift.low, said.lift.high]
     task, columns = world.cause or ("", ())
     return {
         "verdict": said.verdict,
         "sentence": said.sentence,
-        "served": trust["served"],
+        "served": record["served"],
         "control": said.control,
         "claim": claim and [round(100 * bound, 3) for bound in claim],
         "marked": getattr(mixture, "unproven", None),

@@ -54,7 +54,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
         report_run(tracked, "train", options, out, out / "policy", version, out / "metrics.jsonl")
     if not options.json:
         summary, evaluation = record["train"], record.get("evaluation")
-        terminal.sections(brief_section(summary["trust"]))
+        terminal.sections(brief_section(summary["cross_fit"]))
         if "guardrails" in summary:
             terminal.sections([guardrail_section(summary["guardrails"])])
         print_verdict(record["verdict"], evaluation and evaluation["later"], record["warnings"])
