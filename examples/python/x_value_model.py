@@ -106,15 +106,15 @@ def study(directory: Path, requests: int, seed: int, plant: str) -> dict:
     """One log: what is named in it, the verdict, and exact lifts, in %, over X's formula for users that it lacks."""
     table, later = World(requests, seed, plant).log(), World(requests // 4, seed, plant, part=1)
     write_logs(log := Logs.from_table(table, values=VALUES), directory / f"{plant}-{seed}")
-    heads = [
-        head.name
-        for head in sorted((found := audit_ranking(log, VALUES)).heads, key=lambda head: -head.replaced.value)[:MOVING]
-    ]
+    found = audit_ranking(log, VALUES)
+    heads = [head.name for head in sorted(found.heads, key=lambda head: -head.replaced.value)[:MOVING]]
     values, left_out = {head: VALUES[head] for head in heads}, VALUES.keys() - heads
     some, logs = ({k: v for k, v in t.items() if k[2:] not in left_out} for t in (table, later.log()))
-    plain, reward = CorrectionConfig(calibration_maps=False, item_effects=False), RewardConfig(page_size=SLOTS)
-    config = TrainConfig(grade=False, correction=plain, reward=reward)
-    trained = pygrade.train(some, config, values=values, verbose=False)
+    more = {
+        "correction": CorrectionConfig(calibration=False, item_effects=False),
+        "reward": RewardConfig(page_size=SLOTS),
+    }
+    trained = pygrade.train(some, TrainConfig(grade=False, **more), values=values, verbose=False)
     logs, correction = Logs.from_table(logs, values=values), trained.policy.correction
     moved = logs.value_of((logs.predictions if correction is None else correct(correction, logs)) - logs.predictions)
     sums, replies = later.predicted @ WEIGHTS, later.predicted[..., REPLY] * later.flags["mutual_original"]

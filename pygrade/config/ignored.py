@@ -18,7 +18,7 @@ def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") ->
 
 def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
     """Refuse ignored options of a training: those of a group that count only with another option."""
-    correction = ("calibration_maps", "policy", "prior")
+    correction = ("calibration", "policy", "prior")
     rules: tuple[tuple[Any, str, tuple[str, ...], str], ...] = (
         (config.policy.trade_offs, "reward", ("values_spread", "plain_share"), "policy.trade-offs"),
         (config.policy.evidence_prior, "policy", ("evidence_feature", "evidence_scale"), "policy.evidence-prior"),

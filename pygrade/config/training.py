@@ -137,7 +137,7 @@ class CorrectionConfig(Options):
     PYTHON_ONLY: ClassVar = ("policy",)  # not on the command line
 
     enabled: bool = option(True, "learn a correction, and let the gate decide whether it is served")
-    calibration_maps: bool = option(True, "let each prediction bend first, where the log shows that it has to")
+    calibration: bool = option(True, "let each prediction bend first, where the log shows that it has to")
     item_effects: bool = option(True, "item effects, where their own held-out likelihood supports them")
     page_terms: bool = option(
         True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"

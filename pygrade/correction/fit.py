@@ -196,7 +196,7 @@ def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, pr
     fit = _CorrectionFit(facts, select_item_columns(logs, facts.theta, facts.parents))
     plain = fit.view(None)
     forms, best = dict[str, float](), (0.0, "")
-    for form in FORMS if config.calibration_maps else ():
+    for form in FORMS if config.calibration else ():
         form_gain = facts.whole.gain(facts.mapped_shares(form), plain.alone.held_out)
         forms[form] = zscore(form_gain, facts.cluster)
         if forms[form] > 2.0:

@@ -40,7 +40,7 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     if propensity.source == "none" or too_little(logs, fold, cluster) or not _shows(logs, old):
         return None
     theta = propensity.examine(logs)[logs.shown]
-    options = CorrectionConfig(calibration_maps=bool(old.form))
+    options = CorrectionConfig(calibration=bool(old.form))
     fitted = fit_correction(logs, theta, fold, cluster, options, prior=old, parents=old.parents)
     pages = PageReplay(logs, reward, winsorized(logs, cluster))
     accepted, _ = accept_correction(logs, fitted, fold, cluster, pages, propensity)

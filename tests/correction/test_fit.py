@@ -75,7 +75,7 @@ def looks(logs: Logs) -> np.ndarray:
 
 
 def test_a_planted_effect_of_the_context_is_found_and_accepted():
-    found = fitted(world(4000), calibration_maps=False)
+    found = fitted(world(4000), calibration=False)
     chosen = found.accepted
     assert chosen is not None and chosen.name == "correction"
     fresh = world(500, seed=1)
@@ -105,7 +105,7 @@ def test_bent_predictions_are_mapped_before_they_are_corrected():
         for p in (fresh.predictions, correct(found.candidates[1].correction, fresh))
     ]
     assert error[1] < 0.5 * error[0]
-    assert fitted(world(1500, effect=0.0, bend=1.5), calibration_maps=False).forms == {}
+    assert fitted(world(1500, effect=0.0, bend=1.5), calibration=False).forms == {}
 
 
 def test_a_related_market_helps_a_small_log():
@@ -171,7 +171,7 @@ def test_the_fit_reads_a_log_as_the_core_serves_it():
     context[::4, 1] = np.nan
     context[::9] = np.nan
     logs = replace(logs, context=context)
-    found = fitted(logs, calibration_maps=False, item_effects=False).candidates[0].correction
+    found = fitted(logs, calibration=False, item_effects=False).candidates[0].correction
     scaling = InputScaling(*(getattr(found, name) for name in InputScaling.__dataclass_fields__))
     inputs = scaling.inputs(logs, logs.predictions)
     request = logs.row_request[logs.shown]
@@ -382,7 +382,7 @@ def _truth(logs: Logs, times: float) -> np.ndarray:
 
 def test_the_gate_knows_no_unit():
     logs = [shop(2500, 4.0, amount=unit) for unit in (1.0, 1 / 3600, 60.0)]
-    gains = [fitted(log, calibration_maps=False).candidates[0].gain for log in logs]
+    gains = [fitted(log, calibration=False).candidates[0].gain for log in logs]
     for other in gains[1:]:
         assert other.passes == gains[0].passes
         assert (other.z, other.z_value, other.z_page) == pytest.approx(
@@ -431,4 +431,4 @@ def test_items_are_judged_on_later_hours(lasts):
     feedback = logs.feedback.copy()
     feedback[:, 0] = np.maximum(feedback[:, 0], more)
     logs = replace(logs, feedback=feedback, item_id=item, user_id=np.arange(logs.num_requests))
-    assert fitted(logs, calibration_maps=False).candidates[0].name.endswith("item effects") == lasts
+    assert fitted(logs, calibration=False).candidates[0].name.endswith("item effects") == lasts

@@ -145,7 +145,7 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
 def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
     monkeypatch.setattr("pygrade.training.evidence.passing_permuted_control", lambda *_: None)  # passes in `trained`
     logs = log_of(1.5)
-    plain = replace(FAST, correction=CorrectionConfig(calibration_maps=False, item_effects=False))
+    plain = replace(FAST, correction=CorrectionConfig(calibration=False, item_effects=False))
     dataset = Dataset(logs)
     evidence = gather_evidence(dataset, dataset, plain)
     found = evidence.accepted
@@ -165,7 +165,7 @@ def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
 def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeypatch):
     monkeypatch.setattr("pygrade.training.evidence.accept_correction", lambda *_: (None, ()))
     logs = log_of(1.5)
-    result = fit(logs, replace(FAST, correction=CorrectionConfig(calibration_maps=False, item_effects=False)), tmp_path)
+    result = fit(logs, replace(FAST, correction=CorrectionConfig(calibration=False, item_effects=False)), tmp_path)
     correction, record = result.policy.correction, result.summary["cross_fit"]
     assert correction is not None and correction.page_terms is not None and correction.parents[1] == 0
     np.testing.assert_allclose(
@@ -215,7 +215,7 @@ def test_dealt_feedback_keeps_its_pages_and_supports_nothing():
     rows, after = (part.feedback[np.lexsort((part.position, part.row_request))] for part in (logs, dealt))
     pages = [sorted(map(bytes, part.reshape(-1, 20, 2)[:, -8:])) for part in (rows, after)]
     assert pages[0] == pages[1] and (np.sort(dealt.position) == np.sort(logs.position)).all()
-    assert fitted(logs, calibration_maps=False).accepted is not None
+    assert fitted(logs, calibration=False).accepted is not None
     # production's order is that of the predictions: dealt slot by slot, its feedback would still follow them
     assert fitted(dealt).accepted is None
 
