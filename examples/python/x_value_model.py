@@ -110,11 +110,8 @@ def study(directory: Path, requests: int, seed: int, plant: str) -> dict:
     heads = [head.name for head in sorted(found.heads, key=lambda head: -head.replaced.value)[:MOVING]]
     values, left_out = {head: VALUES[head] for head in heads}, VALUES.keys() - heads
     some, logs = ({k: v for k, v in t.items() if k[2:] not in left_out} for t in (table, later.log()))
-    more = {
-        "correction": CorrectionConfig(calibration=False, item_effects=False),
-        "reward": RewardConfig(page_size=SLOTS),
-    }
-    trained = pygrade.train(some, TrainConfig(grade=False, **more), values=values, verbose=False)
+    plain, page = CorrectionConfig(calibration=False, item_effects=False), RewardConfig(page_size=SLOTS)
+    trained = pygrade.train(some, TrainConfig(grade=False, correction=plain, reward=page), values=values, verbose=False)
     logs, correction = Logs.from_table(logs, values=values), trained.policy.correction
     moved = logs.value_of((logs.predictions if correction is None else correct(correction, logs)) - logs.predictions)
     sums, replies = later.predicted @ WEIGHTS, later.predicted[..., REPLY] * later.flags["mutual_original"]
