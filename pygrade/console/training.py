@@ -124,12 +124,12 @@ def _decision_section(test: Json) -> list[Section]:
         chart = Chart(f"Lift over {name}", "lift, %", {"lift": (sizes, value)}, (low, high), {}, ends, "requests read")
         drawn = _charts([chart])
     rows: list[list[str | Html]] = [
-        [rung, *(bounds_text(metrics["value"][kind]) for kind in ("fixed", "anytime"))]
+        [estimator, *(bounds_text(metrics["value"][kind]) for kind in ("fixed", "anytime"))]
         for arm in test["readings"].get("arms", {}).values()
-        for rung, metrics in arm["readings"].items()
+        for estimator, metrics in arm["readings"].items()
         if "value" in metrics
     ]
-    shown = Table(["reading", "lift, one look", "at any time"], rows, looks[-1]["rung"] if looks else "")
+    shown = Table(["estimator", "lift, one look", "at any time"], rows, looks[-1]["estimator"] if looks else "")
     return [Section("The decision of a simulated test", text, [shown] if rows else [], more=drawn)]
 
 

@@ -254,7 +254,7 @@ class _TestPlan(NamedTuple):
     """Plans of `plan_test` for a test that finds a lift."""
 
     lift: float
-    rung: str  # that tells whether the new ranking is better
+    estimator: str  # that tells whether the new ranking is better
     whether: Mapping[str, Any]
     size: Mapping[str, Any] | None  # of slots that differ, whose lift has no bias; None: the same, or whole pages
 
@@ -263,13 +263,13 @@ class _TestPlan(NamedTuple):
         if self.hidden(self.whether):
             users = "" if requests not in (None, logs.num_requests) else f"{int(logs.user_number.max()) + 1:,} "
             loss = 100 * (self.whether["least_lift"] - self.lift)
-            few = f"its {users}users are too few for a test of {self.rung}"
+            few = f"its {users}users are too few for a test of {self.estimator}"
             return f"; not in this shop: {few}, which at best rules out a loss of {loss:.2g} %"
         span = days_of(logs) or 0
         if self.whether["days"] is None and span < 2:
             return f"; about {count_text(self.whether['users'])} users"
         longest = MAX_EXTRAPOLATION * span
-        if self.rung == WHOLE:
+        if self.estimator == WHOLE:
             return f"; {_traffic(self.whether['days'], longest)}"
         days = self.whether["days"]
         text = f". {_traffic(days, longest).capitalize()} {'tells' if days == 1 else 'tell'} whether"
@@ -295,9 +295,9 @@ def _test_plan(
     if slots is not None and logs.slots_known and (logs.feedback > 0).any() and not _is_zero(lift):
         plans = plan_readings(logs, *slots, lift.value, exposure=exposure, sampled=sampled)
         compete = items_compete(logs).compete
-        rung = PREDICTED if compete else ITEMS
-        if plans[rung]["users"] is not None and plans[DIFFER]["users"] is not None:
-            return _TestPlan(lift.value, rung, plans[rung], None if compete else plans[DIFFER])
+        estimator = PREDICTED if compete else ITEMS
+        if plans[estimator]["users"] is not None and plans[DIFFER]["users"] is not None:
+            return _TestPlan(lift.value, estimator, plans[estimator], None if compete else plans[DIFFER])
     plan = plan_of_events(logs, logs.value_of(logs.feedback), lift.value, sampled=sampled)
     return None if plan["users"] is None else _TestPlan(lift.value, WHOLE, plan, None)  # all users are worth the same
 
@@ -365,7 +365,7 @@ def _detail(
     parts[0] += ", two-sided 95 %" if lift is not None else ""
     parts += [text for text in (proof, pages) if text]
     if plan is not None:
-        parts += [f"A/B test of {count_text(plan.whether['users'] // 2)} users per arm, by {plan.rung}"]
+        parts += [f"A/B test of {count_text(plan.whether['users'] // 2)} users per arm, by {plan.estimator}"]
     return "; ".join(parts)
 
 

@@ -141,10 +141,10 @@ class TestReader:
         yield "one purchase", str(gate)
         yield "e(slot)", test.exposure_source
         for name, arm in test.arms.items():
-            z = ", ".join(f"{rung} {value:+.1f}" for rung, value in arm.disagreement.items())
+            z = ", ".join(f"{estimator} {value:+.1f}" for estimator, value in arm.disagreement.items())
             yield (
                 name,
-                f"{100 * arm.pages_differ:.1f} % of its pages are others than {test.control}'s; z of readings: {z}",
+                f"{100 * arm.pages_differ:.1f} % of its pages are others than {test.control}'s; z of estimators: {z}",
             )
             for metric, lift in ({} if returns is None else returns.lifts.get(name, {})).items():
                 yield f"{name}, {metric} a user", f"{bounds_text(lift.corrected)} in the last four weeks"

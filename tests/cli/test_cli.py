@@ -229,7 +229,7 @@ def test_a_test_is_read_and_planned_from_a_log_with_slots_or_scores(capsys, tmp_
     plan = result(capsys, "test", "plan", "--data", f"logs:{log}", "--effect", "0.05")["readings"]["new"]
     assert plan["item weights"]["requests"] < plan["whole pages"]["requests"]
     assert cli.main(["test", "plan", "--data", f"logs:{log}"]) == 0
-    assert "The same effect in value by each reading" in capsys.readouterr().out
+    assert "The same effect in value by each estimator" in capsys.readouterr().out
 
 
 def test_a_test_read_says_where_users_are_too_few_for_the_skew(capsys, tmp_path):

@@ -272,5 +272,5 @@ def check_reading(run, server, capsys):
     assert "<td>50 %</td><td>expected value</td>" in page and "<td>corrected</td>" in page
     assert page_at(server, headers=TOKEN | {"Accept": "application/json"})[2] == page_at(server, "/test?format=json")[2]
     metrics = page_at(server, "/metrics")[2]
-    low = reading["arms"]["new"]["readings"][reading["rung"]]["value"]["anytime"]["low"]
+    low = reading["arms"]["new"]["readings"][reading["estimator"]]["value"]["anytime"]["low"]
     assert f'pygrade_test_lift{{arm="new",bound="low"}} {low}' in metrics and "pygrade_test_agreement 1" in metrics
