@@ -77,7 +77,7 @@ def main(options: argparse.Namespace) -> dict:
     worth, production = dict.fromkeys(RETRIEVERS, 1 / 3), dict(zip(RETRIEVERS, PRODUCTION, strict=True))
     table = rows(logged, np.tile(PRODUCTION, (len(logged), 1)), 1)
     out = Path(options.out or tempfile.mkdtemp())
-    trained = pygrade.train(table, CONFIG, out / "run", map=columns, values=worth, in_use=production, verbose=False)
+    trained = pygrade.train(table, CONFIG, out / "run", map=columns, values=worth, production=production, verbose=False)
     print(trained.verdict)
     policy = trained.policy
     static = next(b.weights for b in policy.mixture.baselines if b.name == "best static")

@@ -19,7 +19,7 @@ OWNER = "doctor --day0"  # of the directory: other tables go elsewhere
 
 def start(options: DoctorOptions) -> dict[str, Any]:
     """Writes the policy and the options of what follows; returns them with the plan."""
-    refuse(options, ("files", "query", "map", "scale", "events", "fix", "in_use"), "no --day0")
+    refuse(options, ("files", "query", "map", "scale", "events", "fix", "production"), "no --day0")
     if not isinstance(options.out, Path):
         raise ValueError(f"out is {options.out}; want a directory of this machine, where the service will log, too")
     out = options.out

@@ -27,7 +27,7 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
         (config.grade, "correction", ("policy",), "grade"),
         *((config.grade, stage, (), "grade") for stage in ("stage1", "stage2")),  # all of its options
         (config.correction.enabled, "correction", correction, "correction.enabled"),
-        (config.guardrails.limits, "guardrails", ("confidence", "in_use"), "guardrails.limits"),
+        (config.guardrails.limits, "guardrails", ("confidence", "current_policy"), "guardrails.limits"),
         (
             config.history.enabled,
             "history",

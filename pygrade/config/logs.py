@@ -35,8 +35,8 @@ class FirstLogConfig(Options):
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions(Output, FirstLogConfig):
     """Your own table of requests as a log: infers what each column is, prints every change, and reports what the log
-    supports: calibration, order, possible estimates, users needed to find 1 %, the worth of exploration. With --in-use
-    it also audits the ranking that you have.
+    supports: calibration, order, possible estimates, users needed to find 1 %, the worth of exploration. With
+    --production it also audits production's ranking.
 
     Files of several tables, such as users, items and events, are raw events: DIR/events.toml is a schema of what each
     column is, which can be edited and pipeline reads.
@@ -55,7 +55,7 @@ class DoctorOptions(Output, FirstLogConfig):
     Example: pygrade doctor --day0 --values click=1,order=20 --rates click=0.05 --out runs/first
     """
 
-    ESSENTIAL: ClassVar = ("map", "values", "in_use", "out", "fix", "day0", "rates", "requests_a_day", "features")
+    ESSENTIAL: ClassVar = ("map", "values", "production", "out", "fix", "day0", "rates", "requests_a_day", "features")
 
     files: tuple[Place, ...] = option(
         (),
@@ -80,9 +80,9 @@ class DoctorOptions(Output, FirstLogConfig):
         "rising map is fitted), or given:TASK (of an event that presumes it), e.g. click=logit,order=given:click. "
         "Not given: probabilities, or amounts.",
     )
-    in_use: str = option(
+    production: str = option(
         "",
-        "The ranking in use, to be audited: weights and boosts by item columns, click=0.3,order=0.7,fresh=x1.5; "
+        "Production's ranking, to be audited: weights and boosts by item columns, click=0.3,order=0.7,fresh=x1.5; "
         "the column of its score; or logged, the order that the log shows.",
     )
     events: bool = option(

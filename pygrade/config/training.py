@@ -191,8 +191,9 @@ class TrainConfig(Options):
     correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
     history: HistoryConfig = option(HistoryConfig(), "inputs that the log holds of itself")
     guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")
-    in_use: dict[str, float] = option(
-        {}, "Weights of the ranking in use, Σ weight · prediction, e.g. click=0.3,order=0.7; none: what the log tells."
+    production: dict[str, float] = option(
+        {},
+        "Weights of production's ranking, Σ weight · prediction, e.g. click=0.3,order=0.7; none: what the log tells.",
     )
     seed: int = option(0, "of the network, the batches and the draws", ge=0)
     device: str = option("cpu", "cpu or cuda")
@@ -271,7 +272,7 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        *("values", "value_tasks", "prior", "in_use", "holdout", "resume", "seed", "device", "threads"),
+        *("values", "value_tasks", "prior", "production", "holdout", "resume", "seed", "device", "threads"),
         *("track", "cluster"),
     )
 

@@ -110,9 +110,9 @@ def user_sentence(sheet: Sheet) -> str:
 
 def record_sections(record: Mapping[str, Any]) -> list[Section]:
     """The sections of a table's columns, if the record of `sheet_page` has them, and of its sheet."""
-    in_use = [audit_section(record["audit"])] if "audit" in record else []
+    audit = [audit_section(record["audit"])] if "audit" in record else []
     if not record.get("contract"):
-        return [*in_use, *sheet_sections(record["sheet"])]
+        return [*audit, *sheet_sections(record["sheet"])]
     rows = [(name, column, what) for name, _, what, column in record["contract"]]
     left = sum(name == "left out" for name, *_ in rows)
     read = sum(column not in ("none", "missing") for _, column, _ in rows) - left
@@ -124,7 +124,7 @@ def record_sections(record: Mapping[str, Any]) -> list[Section]:
         line=f"{read} columns are read, {left} left out.{f' Guessed: {guessed}.' if guessed else ''}",
         light=_light(False, bool(guessed or record.get("warned"))),
     )
-    return [columns, *in_use, *sheet_sections(record["sheet"])]
+    return [columns, *audit, *sheet_sections(record["sheet"])]
 
 
 def sheet_sections(sheet: Sheet) -> list[Section]:

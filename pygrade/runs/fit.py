@@ -72,7 +72,7 @@ def fit(
     _check_device(config.device)
     if config.correction.trees:
         require("lightgbm", "trees")
-    in_use, options = check_guardrails(config, heldout), config
+    current_policy, options = check_guardrails(config, heldout), config
     directory, started = Path(out_dir), time.perf_counter()
     begin_phase("learning")
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
@@ -132,7 +132,7 @@ def fit(
     if heldout is not None:
         heldout = heldout.valued(config.reward.task_values, config.reward.value_tasks)
         if config.guardrails.limits:
-            served, summary = guard(served, summary, evidence.propensity, heldout, config, directory, in_use)
+            served, summary = guard(served, summary, evidence.propensity, heldout, config, directory, current_policy)
     return TrainingResult(
         served,
         policies,

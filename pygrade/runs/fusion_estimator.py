@@ -42,7 +42,7 @@ class FusionEstimator:
         values: Mapping[str, float] | None = None,
         value_tasks: str | Sequence[str] = (),
         scale: Mapping[str, str] | None = None,
-        in_use: Mapping[str, float] | None = None,
+        production: Mapping[str, float] | None = None,
         holdout: Any = 0.2,
         out_dir: str | Path | None = None,
         verbose: bool = True,
@@ -53,7 +53,7 @@ class FusionEstimator:
         self.values = values
         self.value_tasks = value_tasks
         self.scale = scale
-        self.in_use = in_use
+        self.production = production
         self.holdout = holdout
         self.out_dir = out_dir
         self.verbose = verbose

@@ -43,7 +43,7 @@ def train(
     map: Columns | None = None,
     values: Mapping[str, float] | None = None,
     value_tasks: str | Sequence[str] = (),
-    in_use: Mapping[str, float] | None = None,
+    production: Mapping[str, float] | None = None,
     holdout: Any = 0.2,
     resume: bool = True,
     verbose: bool = True,
@@ -67,7 +67,7 @@ def train(
         map: what the columns of a table are, see ``columns`` of `Logs.from_table`.
         values: task → what one event is worth; others: as the log says, else 1.
         value_tasks: task, or tasks, whose events are worth that times the item's price.
-        in_use: task → weight of the ranking that you have, Σ weight · prediction; None: what the log tells of it.
+        production: task → weight of the ranking that you have, Σ weight · prediction; None: what the log tells of it.
         holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log or a table that
             does, whose columns are those of ``logs``.
         resume: go on from checkpoints in ``out_dir``; False removes them.
@@ -83,7 +83,7 @@ def train(
     with show_progress(verbose, _PHASES, on_step):
         begin_phase("reading")
         config = TrainConfig() if config is None else config
-        config = config if in_use is None else replace(config, in_use=dict(in_use))
+        config = config if production is None else replace(config, production=dict(production))
         priced = (value_tasks,) if isinstance(value_tasks, str) else value_tasks
         _check_kinds(config, values, priced, holdout)
         _check_options(table)

@@ -31,7 +31,7 @@ _RUNTIME = (
     "heldout_every",
     "tensorboard",
     "cross_fit",
-    "in_use",
+    "production",
     "guardrails",
     "sample_requests",
 )  # options that do not change what is learned

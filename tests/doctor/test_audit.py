@@ -140,13 +140,13 @@ def test_scores_of_other_forms_and_what_is_no_ranking():
     ):
         found = audit_ranking(logs, score)
         assert found.transform == form and found.fit == pytest.approx(1.0, abs=1e-3)
-    for in_use, message in (
-        ({"likes": 1.0}, "in_use names task 'likes'"),
-        ("score", "in_use is 'score'; want weights"),
-        (np.zeros(3), r"in_use has shape \(3,\); want \(4500,\)"),
+    for production, message in (
+        ({"likes": 1.0}, "production names task 'likes'"),
+        ("score", "production is 'score'; want weights"),
+        (np.zeros(3), r"production has shape \(3,\); want \(4500,\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            audit_ranking(logs, in_use)
+            audit_ranking(logs, production)
 
 
 @pytest.mark.parametrize(

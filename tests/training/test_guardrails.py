@@ -56,11 +56,11 @@ def test_a_training_keeps_limits_and_says_so(tmp_path, capsys) -> None:
 
 
 def test_limits_that_nothing_keeps_leave_the_policy_in_use(tmp_path) -> None:
-    in_use = keep_limits(_policy(), _logs(), _limits("share new >= 0.3"), _REWARD)
-    in_use.save(tmp_path / "in_use")
-    config = replace(_QUICK, guardrails=_limits("share new >= 0.95", in_use=str(tmp_path / "in_use")))
+    current_policy = keep_limits(_policy(), _logs(), _limits("share new >= 0.3"), _REWARD)
+    current_policy.save(tmp_path / "current_policy")
+    config = replace(_QUICK, guardrails=_limits("share new >= 0.95", current_policy=str(tmp_path / "current_policy")))
     result = train(_logs(), config, tmp_path / "run")
-    assert result.policy.version == in_use.version == FusionPolicy.load(tmp_path / "run" / "policy").version
+    assert result.policy.version == current_policy.version == FusionPolicy.load(tmp_path / "run" / "policy").version
     assert any("no price keeps all limits" in sentence for sentence in result.warnings)
 
 
@@ -71,7 +71,7 @@ def test_limits_want_requests_that_train_nothing(tmp_path) -> None:
     with pytest.raises(ValueError, match="item column 'old'"):
         train(_logs(), replace(_QUICK, guardrails=_limits("share old >= 0.3")), tmp_path / "run")
     with pytest.raises(ValueError, match=r"want it with --guardrails\.limits alone"):
-        train(_logs(), replace(_QUICK, guardrails=GuardrailConfig(in_use="x")), tmp_path / "run")
+        train(_logs(), replace(_QUICK, guardrails=GuardrailConfig(current_policy="x")), tmp_path / "run")
 
 
 def _served(policy: FusionPolicy, start: int, count: int = 300) -> Logs:

@@ -67,18 +67,18 @@ def test_hand_tuned_weights_are_found_or_said(ordinary, knowing):
     found = find_production(ordinary.logs, FAST)
     assert found.control == PRODUCTION and found.baseline is not None and found.baseline.transform == "identity"
     np.testing.assert_allclose(found.baseline.weights, np.array(HAND_TUNED) / sum(HAND_TUNED), atol=0.02)
-    said = find_production(ordinary.logs, replace(FAST, in_use={"click": 1.0, "order": 5.0}))
+    said = find_production(ordinary.logs, replace(FAST, production={"click": 1.0, "order": 5.0}))
     assert (
         said.baseline is not None
         and said.baseline.weights == HAND_TUNED
         and (said.control, said.caution) == (PRODUCTION, "")
     )
-    wrong = find_production(ordinary.logs, replace(FAST, in_use={"click": 1.0}))
-    assert wrong.control == LOGGED_ORDER and wrong.caution.startswith("IN USE: --in-use explains ")
+    wrong = find_production(ordinary.logs, replace(FAST, production={"click": 1.0}))
+    assert wrong.control == LOGGED_ORDER and wrong.caution.startswith("PRODUCTION: --production explains ")
     assert find_production(knowing.logs, FAST)[1:3] == (LOGGED_ORDER, None)
     assert find_production(scored(knowing), FAST)[1:3] == (PRODUCTION_SCORE, None)
-    with pytest.raises(ValueError, match="in_use names task 'buy'"):
-        find_production(ordinary.logs, replace(FAST, in_use={"buy": 1.0}))
+    with pytest.raises(ValueError, match="production names task 'buy'"):
+        find_production(ordinary.logs, replace(FAST, production={"buy": 1.0}))
 
 
 @pytest.mark.parametrize("transform", ["log", "zlog"])
@@ -138,7 +138,7 @@ def test_weights_that_make_the_pages_are_served_where_nothing_is_proven_against_
 
 def test_the_first_number_is_over_production(tmp_path):
     world = shop(requests=2_500, weights=(1.0, 0.0))
-    options = replace(FAST, in_use={"click": 2.0}, reward=RewardConfig(propensity=EXPONENT))
+    options = replace(FAST, production={"click": 2.0}, reward=RewardConfig(propensity=EXPONENT))
     trained = fit(world.logs, options, tmp_path)
     mixture = trained.policy.mixture
     assert mixture is not None and mixture.sentence.startswith("Rank by expected value: +") and mixture.unproven == ""

@@ -21,8 +21,8 @@ from pygrade.console.html import LIGHTS
 from pygrade.data.event_tables import schema_of
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.audit_words import audit_section
-from pygrade.doctor.formula_in_use import LOGGED, parse_in_use
-from pygrade.doctor.ranking_in_use import audit_ranking
+from pygrade.doctor.production_formula import LOGGED, parse_production
+from pygrade.doctor.ranking_audit import audit_ranking
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.column_map import parse_map
@@ -64,8 +64,8 @@ def _may_be_several(files: Sequence[Place]) -> bool:
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     doing("reading the files")
-    in_use, boosts = parse_in_use(options.in_use)
-    column = in_use if isinstance(in_use, str) and in_use != LOGGED else ""
+    production, boosts = parse_production(options.production)
+    column = production if isinstance(production, str) and production != LOGGED else ""
     score = [f"production={column}"] if column and parse_map(options.map).get("production_score") != column else []
     table, where = read_pages(options.files, options.query, parse_map(options.map))
     doing(f"reading the columns of {where}")
@@ -88,11 +88,11 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     doing("what the log can tell")
     record["sheet"] = log_sheet(logs)
-    if options.in_use:
+    if options.production:
         doing("taking the ranking in use apart")
-        ranking = logs.production_score if column else in_use
+        ranking = logs.production_score if column else production
         if ranking is None:
-            raise ValueError(f"in_use names {column!r}, which requests lack; want a score of every candidate")
+            raise ValueError(f"production names {column!r}, which requests lack; want a score of every candidate")
         record["audit"] = audit_ranking(logs, ranking, boosts).to_dict()
     record["summary"] = words.last_lines(record["sheet"], _next_command(options, record["sheet"]))
     if options.out is not None and out is not None:
