@@ -118,9 +118,9 @@ def keep_limits(
 ) -> FusionPolicy:
     """The policy with the smallest change that keeps the limits, and their state as its `guardrails`.
 
-    logs: requests that the policy was not trained on; propensity: of their slots, None: estimated. current_policy: the policy
-    that stays where the limits cannot be met; None: the change that lacks least is made. Production's ranking is the
-    one that the policy in use or this one knows, else what the log tells.
+    logs: requests that the policy was not trained on; propensity: of their slots, None: estimated. current_policy: the
+    one that stays where the limits cannot be met; None: the change that lacks least is made. Production's ranking is
+    the one that the current policy or this one knows, else what the log tells.
     """
     propensity = slot_propensity(logs, reward) if propensity is None else propensity
     production = _production(policy, logs, current_policy)
