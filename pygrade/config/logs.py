@@ -44,26 +44,36 @@ class DoctorOptions(Output, FirstLogConfig):
     Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
     takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only prints.
 
-    --day0 starts without a log: DIR gets policy/, which ranks by expected value and pygrade serve serves,
-    pygrade.toml, with the options of serve, join, doctor and train that go on from there, and day0.json, a plan of
-    exploration until train can decide. The first day's log has better numbers: run doctor on it.
+    --cold-start starts without a log: DIR gets policy/, which ranks by expected value and pygrade serve serves,
+    pygrade.toml, with the options of serve, join, doctor and train that go on from there, and cold_start.json, a plan
+    of exploration until train can decide. The first day's log has better numbers: run doctor on it.
 
     Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
 
     Example: pygrade doctor users.parquet items.parquet events.parquet --out runs/shop
 
-    Example: pygrade doctor --day0 --values click=1,order=20 --rates click=0.05 --out runs/first
+    Example: pygrade doctor --cold-start --values click=1,order=20 --rates click=0.05 --out runs/first
     """
 
-    ESSENTIAL: ClassVar = ("map", "values", "production", "out", "fix", "day0", "rates", "requests_a_day", "features")
+    ESSENTIAL: ClassVar = (
+        "map",
+        "values",
+        "production",
+        "out",
+        "fix",
+        "cold_start",
+        "rates",
+        "requests_a_day",
+        "features",
+    )
 
     files: tuple[Place, ...] = option(
         (),
         "files, directories of files, Delta or Iceberg tables (DIR@v12: a version), or a DuckDB database",
-        unless="day0",
+        unless="cold_start",
         positional=True,
     )
-    day0: bool = option(False, "no log yet: a policy to start with, and how to explore")
+    cold_start: bool = option(False, "no log yet: a policy to start with, and how to explore")
     query: str = option("", "SQL select on the DuckDB database, e.g. 'select * from feed'; not given: its only table")
     map: tuple[str, ...] = option(
         (),
@@ -93,8 +103,8 @@ class DoctorOptions(Output, FirstLogConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_finite(self.values)
-        if not self.day0:
-            return refuse(self, [field.name for field in fields(FirstLogConfig)], "--day0")
+        if not self.cold_start:
+            return refuse(self, [field.name for field in fields(FirstLogConfig)], "--cold-start")
         if not any(self.values.values()):
             raise ValueError(f"values is {self.values}; want each task with its worth, e.g. click=1,order=20")
         for name, tasks in (("value_tasks", self.value_tasks), ("rates", self.rates)):

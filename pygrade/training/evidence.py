@@ -81,7 +81,7 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
 def refuse_positives(log: Logs) -> None:
     """ValueError if the log has events alone, and not what was shown without one."""
     if sentence := positives_sentence(log):
-        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --day0 starts without one")
+        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --cold-start starts without one")
 
 
 class Evidence(NamedTuple):

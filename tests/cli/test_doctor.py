@@ -225,7 +225,7 @@ PREDICTIONS, FEEDBACK = ("pred_click", "pred_buy"), ("clicked", "bought")
     ("lacking", "said"),
     [
         (PREDICTIONS, "Without predictions there is nothing to weigh: .* by pygrade pipeline"),
-        (FEEDBACK, "Predictions without feedback teach nothing yet: .* or start with .* --day0"),
+        (FEEDBACK, "Predictions without feedback teach nothing yet: .* or start by .* --cold-start"),
         (
             (*PREDICTIONS, *FEEDBACK, "session_id", "rank", "price"),
             "Events alone .* passed over: .*doctor FILES --events",

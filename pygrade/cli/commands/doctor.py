@@ -37,7 +37,7 @@ from pygrade.storage import Place, is_url, join_path, working_directory
 
 
 def run(options: DoctorOptions) -> dict[str, Any]:
-    if options.day0:
+    if options.cold_start:
         return start(options)
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
     several = options.events or (len(groups) > 1 and not _is_feedback_apart(groups, parse_map(options.map)))
@@ -112,7 +112,7 @@ def _next_command(options: DoctorOptions, sheet: dict[str, Any]) -> str:
     if sheet["trainable"]:
         return shlex.join(["pygrade", "train", "--data", f"logs:{join_path(options.out, 'logs')}", "--out", run])
     worth = {task: value or 1.0 for task, value in options.values.items()} or dict.fromkeys(sheet["tasks"], 1.0)
-    return to_words(DoctorOptions(day0=True, values=worth, out=Path(run)), "doctor")
+    return to_words(DoctorOptions(cold_start=True, values=worth, out=Path(run)), "doctor")
 
 
 def _scales(entries: Sequence[str]) -> dict[str, str]:

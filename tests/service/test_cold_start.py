@@ -1,4 +1,4 @@
-"""No log yet: expected value is served with shuffled pages, and its log decides, with the options that --day0 wrote."""
+"""No log yet: expected value is served with shuffled pages, and its log decides, by the options of --cold-start."""
 
 import json
 import tomllib
@@ -57,7 +57,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     worth = dict(zip(TASKS, TASK_VALUES, strict=True))
     words = ["--values", ",".join(f"{task}={value}" for task, value in worth.items()), "--features", *FEATURES]
-    assert main(["doctor", "--day0", *words, "--k", str(SLOTS), "--shuffle", "0.3", "--out", "first"]) == 0
+    assert main(["doctor", "--cold-start", *words, "--k", str(SLOTS), "--shuffle", "0.3", "--out", "first"]) == 0
     said = capsys.readouterr().out
     assert (
         "Not tested: there is no log yet, and expected value is served." in said and "pygrade serve --run first" in said
@@ -101,7 +101,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
 
 def test_prices_and_values_of_the_policy(tmp_path):
     words = ["--values", "click=1,order=2", "--value-tasks", "order", "--out", str(tmp_path / "first"), "--json"]
-    assert main(["doctor", "--day0", *words]) == 0
+    assert main(["doctor", "--cold-start", *words]) == 0
     policy = FusionPolicy.load(tmp_path / "first" / "policy")
     predictions, offsets = np.float32([[0.5, 0.1], [0.1, 0.2]]), np.array([0, 2])
     prices = np.float32([1, 10])
@@ -140,5 +140,5 @@ def test_the_plan_is_that_of_the_estimate():
     ],
 )
 def test_bad_options_are_named_before_anything_is_written(tmp_path, capsys, words, said):
-    assert main(["doctor", "--day0", *words, "--out", str(tmp_path / "first")]) == 2
+    assert main(["doctor", "--cold-start", *words, "--out", str(tmp_path / "first")]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "first").exists()
