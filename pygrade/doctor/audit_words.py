@@ -19,7 +19,7 @@ _SIDES = {"more": "+ 20 %", "less": "- 20 %"}
 
 
 def audit_section(record: Json) -> Section:
-    """Section on `RankingAudit.to_dict`, for the page of the sheet and for the terminal."""
+    """Section on `RankingAudit.to_dict`, for the page of the profile and for the terminal."""
     heads = sorted(record["heads"], key=lambda head: -abs(head["share"]))
     rows = [
         (

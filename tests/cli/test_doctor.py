@@ -93,7 +93,7 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
     files = [path.read_bytes() for path in sorted((first / "logs").iterdir())]
     assert files == [path.read_bytes() for path in sorted((second / "logs").iterdir())]
     record = json.loads((second / "doctor.json").read_text())
-    assert record["map"]["request"] == "session_id" and record["sheet"]["size"]["requests"] == 150
+    assert record["map"]["request"] == "session_id" and record["profile"]["size"]["requests"] == 150
     assert (second / "doctor.html").read_text().startswith("<!doctype html>")
 
 
@@ -116,7 +116,7 @@ def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
     code, text, _ = examined(capsys, shop_file, "--json")
     assert code == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["shop.parquet"]
     assert set(json.loads(text)) == {
-        *("map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed", "summary")
+        *("map", "left_out", "changed", "warned", "contract", "values", "profile", "guessed", "summary")
     }
 
 

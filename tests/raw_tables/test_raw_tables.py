@@ -34,8 +34,8 @@ def examine(name, folder, *options):
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(errors):
         code = cli.main([*words, "--map", truth["map"]] if truth.get("map") and "--map" not in options else words)
     record = json.loads(text.getvalue()) if code == 0 else {}
-    headline = record.get("sheet", {}).get("headline", "")
-    answer = "\n".join([errors.getvalue(), headline, *record.get("sheet", {}).get("sentences", ())])
+    headline = record.get("profile", {}).get("headline", "")
+    answer = "\n".join([errors.getvalue(), headline, *record.get("profile", {}).get("sentences", ())])
     if code or "LEAK" in headline:  # of a log with a leak train gives no verdict
         said = "refusal" in truth and all(re.search(part, answer) for part in truth["refusal"])
         mistaken = any(re.search(part, answer) for part in truth.get("never", ()))

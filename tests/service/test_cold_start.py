@@ -89,7 +89,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     assert (slots[shuffled] != best[shuffled]).any()
     assert main(["doctor", "--config", str(config), "--json"]) == 0
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert record["sheet"]["estimates"]["value by position"]["possible"] and record["values"] == worth
+    assert record["profile"]["estimates"]["value by position"]["possible"] and record["values"] == worth
 
     follows = tomllib.loads(config.read_text())["train"]
     assert follows["data"] == "logs:served" and follows["values"] == worth

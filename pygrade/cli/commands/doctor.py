@@ -19,7 +19,7 @@ from pygrade.cli.run_directory import check_out, to_toml, to_words
 from pygrade.config.logs import DoctorOptions
 from pygrade.console.html import LIGHTS
 from pygrade.data.event_tables import schema_of
-from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.doctor import profile_log, profile_page, words
 from pygrade.doctor.audit_words import audit_section
 from pygrade.doctor.production_formula import LOGGED, parse_production
 from pygrade.doctor.ranking_audit import audit_ranking
@@ -87,14 +87,14 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     doing("what the log can tell")
-    record["sheet"] = log_sheet(logs)
+    record["profile"] = profile_log(logs)
     if options.production:
         doing("taking the ranking in use apart")
         ranking = logs.production_score if column else production
         if ranking is None:
             raise ValueError(f"production names {column!r}, which requests lack; want a score of every candidate")
         record["audit"] = audit_ranking(logs, ranking, boosts).to_dict()
-    record["summary"] = words.last_lines(record["sheet"], _next_command(options, record["sheet"]))
+    record["summary"] = words.last_lines(record["profile"], _next_command(options, record["profile"]))
     if options.out is not None and out is not None:
         doing("writing the log")
         record |= _write(options, out, options.out, logs, record, where)
@@ -104,14 +104,14 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     return record
 
 
-def _next_command(options: DoctorOptions, sheet: dict[str, Any]) -> str:
+def _next_command(options: DoctorOptions, profile: dict[str, Any]) -> str:
     """The command to paste: train on the log, write it first, or start without one."""
     if options.out is None:
         return to_words(replace(options, out=Path("runs/log")), "doctor")
     run = f"{str(options.out).rstrip('/')}-run"
-    if sheet["trainable"]:
+    if profile["trainable"]:
         return shlex.join(["pygrade", "train", "--data", f"logs:{join_path(options.out, 'logs')}", "--out", run])
-    worth = {task: value or 1.0 for task, value in options.values.items()} or dict.fromkeys(sheet["tasks"], 1.0)
+    worth = {task: value or 1.0 for task, value in options.values.items()} or dict.fromkeys(profile["tasks"], 1.0)
     return to_words(DoctorOptions(cold_start=True, values=worth, out=Path(run)), "doctor")
 
 
@@ -130,7 +130,7 @@ def _write(
     write_logs(logs, out / "logs", check=False)
     write_text(out / "pygrade.toml", _toml(options, place, record))
     write_json(out / "doctor.json", record)
-    write_text(out / "doctor.html", sheet_page(record, f"pygrade doctor: {where}"))
+    write_text(out / "doctor.html", profile_page(record, f"pygrade doctor: {where}"))
     names = {"logs": "logs", "config": "pygrade.toml", "report": "doctor.html"}
     return {name: join_path(place, file) for name, file in names.items()}
 
@@ -161,7 +161,7 @@ def _print(record: dict[str, Any], where: str) -> None:
     terminal.text("")
     for section in words.record_sections(record)[1:]:
         terminal.text(f"{section.title}: {LIGHTS[section.light]}. {section.line}")
-    for sentence in [*record["warned"], *record["sheet"]["sentences"]]:
+    for sentence in [*record["warned"], *record["profile"]["sentences"]]:
         terminal.text(f"! {sentence}")
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    figures: {record['report']}")
