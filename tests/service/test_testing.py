@@ -125,7 +125,7 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
             assert all(arms[body["user"]] == page["arm"] for body, page in zip(late, served, strict=True))
             pid = (run / "exposures" / "test" / SERVER).read_text()
             with (tmp_path / "again").open("w") as log:
-                again = subprocess.Popen(command_of(run, *options, "--every", "0.2"), stderr=log)
+                again = subprocess.Popen(command_of(run, *options, "--every-seconds", "0.2"), stderr=log)
             eventually(lambda: reading_at(server).get("requests", 0) >= 389)
             assert (run / "exposures" / "test" / SERVER).read_text() == pid
             body, page = *pages_of(1, first=400), rank(server, 1, first=400)[1][0]
@@ -231,7 +231,7 @@ def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--every", "60"), "every is 60.0; want it with --test alone"),
+        (("--every-seconds", "60"), "every_seconds is 60.0; want it with --test alone"),
         (("--test", "--online"), "online is true; want a directory whose policy stays"),
         (("--test", "--config", "f.toml"), "online is true; want a directory whose policy stays"),
         (("--test", "--config", "g.toml"), "g.toml: [serve.test] has max_amount; want max_amount in [serve] alone"),
