@@ -132,10 +132,11 @@ class EvaluateOptions(Output, Cluster, LogOptions):
 
     Example: pygrade evaluate runs/mine runs/other
 
-    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy --trade-offs --keep click=1.0 --most order
+    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy --trade-offs --keep click=1.0
+    --maximize order
     """
 
-    ESSENTIAL: ClassVar = ("runs", "k", "values", "report", "trade_offs", "keep", "most", "save")
+    ESSENTIAL: ClassVar = ("runs", "k", "values", "report", "trade_offs", "keep", "maximize", "save")
 
     runs: tuple[Path, ...] = option((), "directories of two runs, to be put side by side", positional=True)
     data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="runs")
@@ -146,14 +147,12 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
     trade_offs: bool = option(False, "show the trade-offs between tasks that the policy offers")
     tasks: tuple[str, ...] = option((), "tasks whose values vary; none: the four of most predicted value")
-    settings: tuple[str, ...] = option(
-        (), "values of tasks to compare with the policy's own: click=-3 click=-3,dwell=2"
-    )
+    compare: tuple[str, ...] = option((), "values of tasks to compare with the policy's own: click=-3 click=-3,dwell=2")
     keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
-    most: str = option("value", "the task to earn most events of, or value")
+    maximize: str = option("value", "the task to earn most events of, or value")
     scenario: str | None = option(None, "only requests of this scenario; the values found are its own")
     save: Place | None = option(None, "directory to write the policy to, with the values found as its own")
-    picture: Place | None = option(None, "SVG file of the front")
+    plot: Place | None = option(None, "SVG file of the Pareto front")
 
 
 @dataclass(frozen=True, kw_only=True)

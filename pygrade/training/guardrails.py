@@ -10,7 +10,6 @@ from typing import Any
 from pygrade._util.serialization import write_json
 from pygrade.config.guardrails import GuardrailConfig, Limit
 from pygrade.config.training import RewardConfig, TrainConfig
-from pygrade.evaluation.front import RankingEvaluator, group_columns
 from pygrade.evaluation.guardrails import (
     LimitEvaluator,
     priced,
@@ -19,6 +18,7 @@ from pygrade.evaluation.guardrails import (
     without_guardrails,
     without_page_terms,
 )
+from pygrade.evaluation.pareto_front import RankingEvaluator, group_columns
 from pygrade.evaluation.policy_estimates import fitted
 from pygrade.logs import Logs
 from pygrade.metrics.texts import count_text

@@ -49,7 +49,7 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
         assert remote == local and remote, command
 
     words = ["--data", f"logs:{s3}/logs", "--policy", f"{s3}/run/policy", "--quiet"]
-    kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--picture", f"{s3}/front.svg"]
+    kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--plot", f"{s3}/front.svg"]
     result(capsys, "evaluate", "--trade-offs", *words, *kept)
     assert FusionPolicy.load(f"{s3}/turned").config.values and Folder.at(s3).read("front.svg").startswith(
         b"<svg xmlns="
