@@ -140,7 +140,7 @@ class CorrectionConfig(Options):
     calibration: bool = option(True, "let each prediction bend first, where the log shows that it has to")
     item_effects: bool = option(True, "item effects, where their own held-out likelihood supports them")
     page_terms: bool = option(
-        True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"
+        True, "page terms: what stands above an item, by category and embedding, where the gate lets them pass"
     )
     trees: bool = option(
         False, "trees on top of it (LightGBM), where whole pages are better by them, held out and on later requests"

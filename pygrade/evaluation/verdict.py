@@ -34,7 +34,7 @@ from pygrade.policy.mixture import Mixture
 # chance, here in one log of noise in two hundred each. Bounds that are shown have 95 %.
 SURE = 0.99
 _WIDER = 1.3  # they are this much wider
-_ALIKE = 5e-4  # lift, with its bounds, below which nothing was re-ordered
+_NO_CHANGE = 5e-4  # lift, with its bounds, below which nothing was re-ordered
 _SMALL_LIFT = 0.005  # lift that more requests should find if the estimate is smaller
 _DAY = 86_400_000  # ms
 _SIZE = 1.959964 / 2.801585  # half width of a 95 % interval, in lifts that are found with 80 % power
@@ -128,7 +128,7 @@ def write_verdict(
     else:
         raise ValueError(f"verdict is {verdict!r}; want better, undecided, worse, undecidable or untested")
     if verdict in ("better", "undecided", "worse") and not logs.slots_known:
-        text += " That holds if each shown item is looked at alike: the log has no slots."
+        text += " That holds if each shown item is looked at equally: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""
     detail = _detail(verdict, served, control, lift, proof, why, pages, plan)
     is_finite = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
@@ -247,7 +247,7 @@ def _gain(lift: Interval | None, control: str, beside: tuple[str, Interval] | No
 
 def _is_zero(lift: Interval) -> bool:
     """Nothing was re-ordered: of page terms alone, which a replay does not see."""
-    return max(abs(lift.low), abs(lift.high)) < _ALIKE
+    return max(abs(lift.low), abs(lift.high)) < _NO_CHANGE
 
 
 class _TestPlan(NamedTuple):

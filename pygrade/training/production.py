@@ -186,7 +186,7 @@ class PageLift:
         low, high = (100 * end for end in (self.lift.low, self.lift.high))
         return (
             f"whole pages over production {100 * self.lift.value:+.1f} % ({low:.1f} to {high:.1f}), "
-            f"{100 * self.shared:.0f} % of its items, production's knowledge z {self.z:.1f}"
+            f"{100 * self.shared:.0f} % of its items, production's unlogged information z {self.z:.1f}"
         )
 
 

@@ -33,7 +33,7 @@ def test_nothing_is_decided_until_an_exponent_is_chosen(tmp_path):
     reward = replace(SMALL.reward, propensity=0.0)
     chosen = fit(without_slots(), replace(TRUSTED, reward=reward), tmp_path / "chosen")
     assert "slots unknown: exponent 0 by choice, no estimate" in chosen.policy.mixture.detail
-    assert "if each shown item is looked at alike: the log has no slots." in chosen.policy.mixture.sentence
+    assert "if each shown item is looked at equally: the log has no slots." in chosen.policy.mixture.sentence
     assert LOGGED_ORDER not in chosen.summary["cross_fit"]["baselines"], "a list's order may follow the feedback"
     assert chosen.summary["propensity"]["note"] == "slots unknown: exponent 0 by choice, no estimate"
     assert any(warning.startswith("NO SLOTS: ") for warning in chosen.summary["warnings"])
