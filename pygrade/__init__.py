@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     )
     from pygrade.ops.rollout import Rollout, format_penalty, rollout
     from pygrade.policy import FusionPolicy
-    from pygrade.runs.fusion_ranker import FusionRanker
-    from pygrade.runs.model import TrainedRanker
+    from pygrade.runs.fusion_estimator import FusionEstimator
+    from pygrade.runs.result import TrainingResult
     from pygrade.runs.train import train
     from pygrade.serving.pipeline import Pipeline
     from pygrade.serving.ranker import BlendedRanker
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 # Everything but the ops, and the module that defines it.
 _NOUNS = {
     "BlendedRanker": "serving.ranker",
+    "FusionEstimator": "runs.fusion_estimator",
     "FusionPolicy": "policy",
-    "FusionRanker": "runs.fusion_ranker",
     "Logs": "logs",
     "OnlineLearner": "training.online",
     "Pipeline": "serving.pipeline",
-    "TrainedRanker": "runs.model",
+    "TrainingResult": "runs.result",
     "evaluate": "evaluation.replay",
     "train": "runs.train",
 }
@@ -58,15 +58,15 @@ __all__ = [
     "BlendedRanker",
     "DirichletSample",
     "DirichletScore",
+    "FusionEstimator",
     "FusionPolicy",
-    "FusionRanker",
     "GrpoLoss",
     "Logs",
     "OnlineLearner",
     "Pipeline",
     "Rollout",
     "TopK",
-    "TrainedRanker",
+    "TrainingResult",
     "__version__",
     "cmake_dir",
     "dirichlet_entropy",

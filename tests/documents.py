@@ -17,9 +17,10 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 SMALL = {  # options that make the documented commands small
     "make_shop.py": "300",
     "doctor": "--quiet",
-    "train": "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard --quiet",
+    "train": "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --cross-fit.folds 2 --no-tensorboard --quiet",
     "pipeline": "--min-events 1 --leak-checks 0 --prerank.epochs 1 --mtl.epochs 1 --candidates 5 --quiet "
-    "--train.stage1.steps 3 --train.stage2.steps 3 --train.static.iterations 2 --train.trust.folds 2 --allow-unproven",
+    "--train.stage1.steps 3 --train.stage2.steps 3 --train.static.iterations 2 --train.cross-fit.folds 2 "
+    "--allow-unproven",
     "rank": "--allow-unproven",  # of a policy that learned from few requests
 }
 _BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^\1```", re.S | re.M)

@@ -227,7 +227,7 @@ def public_ops() -> set[str]:
 
 def test_public_names_are_listed_once_and_exist():
     assert len(set(pygrade.__all__)) == len(pygrade.__all__)
-    nouns = {"BlendedRanker", "FusionPolicy", "FusionRanker", "Logs", "OnlineLearner", "Pipeline", "TrainedRanker"}
+    nouns = {"BlendedRanker", "FusionPolicy", "FusionEstimator", "Logs", "OnlineLearner", "Pipeline", "TrainingResult"}
     nouns |= {"evaluate", "train"}
     assert set(pygrade.__all__) - {"__version__", "cmake_dir"} == set(pygrade.ops.__all__) | nouns
     for name in nouns:

@@ -20,7 +20,7 @@ from pygrade.cli import main as cli
 from pygrade.cli.commands import docs
 from pygrade.cli.option_list import fields_of, options_class, spoken
 from pygrade.cli.parse import parse
-from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CemConfig, CrossFitConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.runs.fit import fit
 from tests.console.browser import browser, needs_browser
 from tests.documents import PAGES, ROOT, blocks, commands, run
@@ -39,10 +39,10 @@ SMALL_TRAINING = TrainConfig(
     static=CemConfig(iterations=2),
     stage1=Stage1Config(steps=3),
     stage2=Stage2Config(steps=3),
-    trust=TrustConfig(folds=2),
+    cross_fit=CrossFitConfig(folds=2),
     tensorboard=False,
 )
-SMALL = "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard --quiet"
+SMALL = "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --cross-fit.folds 2 --no-tensorboard --quiet"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from pygrade.doctor import autopsy
+from pygrade.doctor import audit_ranking
 from pygrade.logs import Logs
 from tests.documents import ROOT
 
@@ -25,7 +25,7 @@ def example(monkeypatch):
 @pytest.mark.parametrize("plant", ["mutuals", "nothing"])
 def test_the_planted_error_is_named_and_nothing_else(example, plant):
     log = Logs.from_table(example.World(800, 3, plant).log(), values=example.VALUES)
-    errors = autopsy(log, example.VALUES).errors
+    errors = audit_ranking(log, example.VALUES).errors
     assert [(error.head, error.segment) for error in errors] == [("reply", "mutual_original is 1")] * (
         plant != "nothing"
     )

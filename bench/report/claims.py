@@ -153,7 +153,7 @@ class Figures:
         )
 
     def named(self, plant: str) -> str:
-        """Logs of X's formula with an error in which the autopsy named something."""
+        """Logs of X's formula with an error in which the audit named something."""
         result = self.sources[_X]
         rows = [row for row in result["autopsy_of_1000_requests"] if row["plant"] == plant] or result["runs"]
         return f"{sum(bool(row['named']) for row in rows)} of {len(rows)}"

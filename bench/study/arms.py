@@ -17,7 +17,7 @@ from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.policy.spec import fusion_formula
 from pygrade.runs.fit import fit
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.training.data import TrainingData
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage2
@@ -33,9 +33,10 @@ def run_arm(trial: Trial, kind: str, options: Options) -> ArmRanking:
     return _KINDS[kind](trial, options)
 
 
-def train_once(logs: Logs, config: TrainConfig) -> TrainedRanker:
+def train_once(logs: Logs, config: TrainConfig) -> TrainingResult:
     """`train` in one process, and a directory that is gone afterwards."""
-    config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
+    alone = replace(config.cross_fit, processes=1)
+    config = replace(config, tensorboard=False, checkpoint_every=10_000, cross_fit=alone)
     with TemporaryDirectory() as directory:
         return fit(logs, config, Path(directory))
 
@@ -90,9 +91,9 @@ def _corrected(trial: Trial, options: Options) -> ArmRanking:
     with the columns of the log's history, live or frozen at its end."""
     later = _logs(trial, options)[1]
     found = trial.with_history if "history" in options else trial.on_top
-    figures = {"licensed": float(found.licensed is not None)}
+    figures = {"licensed": float(found.accepted is not None)}
     if found.history is not None:
-        figures["history"] = float(found.licensed is not None and found.licensed.reads_history)
+        figures["history"] = float(found.accepted is not None and found.accepted.reads_history)
     return ArmRanking(found.correct(later).reshape(trial.requests.p_hat.shape) @ trial.values, figures=figures)
 
 
@@ -115,7 +116,7 @@ def _on_top(trial: Trial, options: Options) -> ArmRanking:
     """A candidate of `bench.study.learners.TOPS`, and whether it would be served: lower bounds of both lifts."""
     top, later = trial.on_top, trial.later.valued(trial.on_top.logs.task_values)
     found, lifts = top.top(options["form"]), top.chosen(options["form"])
-    figures = {"trees": float(found.trees), "licensed": float(top.licensed is not None)}
+    figures = {"trees": float(found.trees), "licensed": float(top.accepted is not None)}
     figures |= {"low": 100 * lifts[0].low, "later low": 100 * lifts[1].low}
     figures["chosen"] = float(min(lift.low for lift in lifts) > 0)
     return ArmRanking(found.scores(later).reshape(trial.requests.p_hat.shape[:2]), figures=figures)
@@ -132,12 +133,12 @@ def _served(trial: Trial, options: Options) -> ArmRanking:
     requests, config = trial.requests, TrainConfig(seed=trial.seed)
     reward = replace(config.reward, task_values=trial.config({}).reward.task_values)
     result = train_once(trial.logs, replace(config, reward=reward))
-    policy, trust = result.policy, result.summary["trust"]
+    policy, record = result.policy, result.summary["cross_fit"]
     assert policy.mixture is not None
     items = None if policy.correction is None else _columns(trial, policy.correction)
     scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, items=items)
     figures = {f"verdict {policy.mixture.verdict}": 1.0, "trust": policy.mixture.trust}
-    if lift := trust["lift"]:
+    if lift := record["lift"]:
         figures |= {"estimated": 100 * lift["value"], "low": 100 * lift["low"], "high": 100 * lift["high"]}
     return ArmRanking(scores, figures=figures)
 

@@ -278,7 +278,7 @@ def estimates(family: str, seed: int, requests: int) -> dict[str, Any]:
 
 def tests(world: str, seed: int, requests: int) -> dict[str, Any]:
     """Readings of a simulated A/B test of a re-ranking, with its true lift, by GrowthBook's t-test of value per request
-    and by the rung that pygrade decides by: [lift, low, high], with and without a lift.
+    and by the estimator that pygrade decides by: [lift, low, high], with and without a lift.
     """
     gbstats, peer_tests = import_module("gbstats.models.statistics"), import_module("gbstats.frequentist.tests")
     found: dict[str, Any] = {}

@@ -22,12 +22,12 @@ import torch
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import (
     CorrectionConfig,
+    CrossFitConfig,
     HistoryConfig,
     RewardConfig,
     Stage1Config,
     Stage2Config,
     TrainConfig,
-    TrustConfig,
 )
 from pygrade.correction.fit import correct
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -88,7 +88,7 @@ def pipeline_logs(data: Path, run: Path, cut: Cut) -> tuple[Exposures, Exposures
     rows = [counts[day] for day in sorted(counts)]
     model, learned = (sum(rows[:days]) / sum(rows) for days in (cut.model, cut.learn))
     nothing = TrainConfig(
-        stage1=Stage1Config(steps=1), stage2=Stage2Config(steps=1), trust=TrustConfig(folds=0), tensorboard=False
+        stage1=Stage1Config(steps=1), stage2=Stage2Config(steps=1), cross_fit=CrossFitConfig(folds=0), tensorboard=False
     )
     config = PipelineConfig(
         train_share=0.75 * model,
@@ -177,7 +177,7 @@ def compare(first: Logs, second: Logs, days: int) -> dict[str, Any]:
 def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     """Scores [M] of the judged rows by arm, and the verdict of `train`."""
     reward = RewardConfig(propensity=0.0)
-    plain = TrainConfig(reward=reward, trust=TrustConfig(folds=0), correction=CorrectionConfig(on=False))
+    plain = TrainConfig(reward=reward, cross_fit=CrossFitConfig(folds=0), correction=CorrectionConfig(enabled=False))
     grade = train_once(learned, plain).policies["GRADE"]
     served = train_once(learned, TrainConfig(reward=reward))
     spec = grade.spec
@@ -192,9 +192,9 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     arm = load_settings().arms["boosted-value"]
     scores[arm.title] = ranking("value", learned, judged, arm.options, NO_SLOTS)
     scores["LambdaMART"] = ranking("lambdamart", learned, judged, arm.options, NO_SLOTS)
-    trust, gain = served.summary["trust"], fitted.candidates[0].gain
+    record, gain = served.summary["cross_fit"], fitted.candidates[0].gain
     gate = {"z": gain.z, "z by value": gain.z_value, "licensed": licensed is not None}
-    scores["verdict"] = {"verdict": trust["verdict"], "lift": trust["lift"], "gate": gate}
+    scores["verdict"] = {"verdict": record["verdict"], "lift": record["lift"], "gate": gate}
     return scores
 
 
@@ -216,8 +216,8 @@ def on_top(first: Exposures, second: Exposures) -> tuple[dict[str, Any], dict[st
         pages = PageReplay(judged, RewardConfig())
         worths[name] = {arm: pages.values(pages.ranks(score), NO_SLOTS) for arm, score in scores.items()}
         worths[name]["user"] = judged.user_id
-        reads = base.licensed is not None and base.licensed.reads_history
-        figures = {"licensed": base.licensed is not None, "reads history": reads}
+        reads = base.accepted is not None and base.accepted.reads_history
+        figures = {"licensed": base.accepted is not None, "reads history": reads}
         record[name] = figures | {"trees": {form: top.trees for form, top in tops.items()}, **over(worths[name])}
     return record, worths
 
@@ -246,7 +246,7 @@ def percent(new: Array, old: Array, user: Array) -> list[float]:
 def with_history(first: Exposures, second: Exposures, lists: Sequence[Logs]) -> tuple[History, list[Logs]]:
     """The history that the learning days teach, and the lists with its columns, as they are when a list begins."""
     shown = [part.apart() for part in (first, second)]
-    history = History.fit(shown[0], HistoryConfig(on=True))
+    history = History.fit(shown[0], HistoryConfig(enabled=True))
     asked = [
         replace(part, position=np.full_like(part.position, -1), feedback=np.zeros_like(part.feedback), scenario=None)
         for part in lists

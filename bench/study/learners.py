@@ -23,8 +23,8 @@ from pygrade.logs.clusters import clusters_of
 from pygrade.logs.history import History
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.training.correction_proof import accept_correction
 from pygrade.training.cross_fit import fold_of_requests
-from pygrade.training.license import license_correction
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 
@@ -46,10 +46,10 @@ def learn(
     config = TrainConfig()
     propensity = slot_propensity(logs, config.reward) if propensity is None else propensity
     cluster = clusters_of(logs)
-    fold = fold_of_requests(cluster, config.trust.folds, 0)
+    fold = fold_of_requests(cluster, config.cross_fit.folds, 0)
     theta = propensity.examine(logs)[logs.shown]
     fitted = fit_correction(logs, theta, fold, cluster, history=history)
-    found, _ = license_correction(logs, fitted, fold, cluster, PageReplay(logs, config.reward), propensity)
+    found, _ = accept_correction(logs, fitted, fold, cluster, PageReplay(logs, config.reward), propensity)
     return fitted, None if found is None else found[0]
 
 
@@ -91,16 +91,16 @@ class OnTop:
     def __init__(self, logs: Logs, propensity: SlotPropensity, history: History | None = None) -> None:
         """history: whose columns the log has."""
         self.logs, self.propensity, self.history = logs, propensity, history
-        self.fitted, self.licensed = learn(logs, propensity, history)
-        fold = fold_of_requests(clusters_of(logs), TrainConfig().trust.folds, 0)
+        self.fitted, self.accepted = learn(logs, propensity, history)
+        fold = fold_of_requests(clusters_of(logs), TrainConfig().cross_fit.folds, 0)
         self._fold, self._pages = fold[logs.row_request[logs.shown]], _Pages(logs, propensity)
         self.corrected = logs.predictions  # [M, T], cross-fitted
-        if self.licensed is not None:
-            self.corrected = correct_by_fold(self.licensed.folds, logs, fold)
+        if self.accepted is not None:
+            self.corrected = correct_by_fold(self.accepted.folds, logs, fold)
 
     def correct(self, logs: Logs) -> Array:
         """Corrected predictions [M, T] of other requests."""
-        return logs.predictions if self.licensed is None else correct(self.licensed.correction, logs)
+        return logs.predictions if self.accepted is None else correct(self.accepted.correction, logs)
 
     def chosen(self, form: str) -> tuple[Interval, Interval]:
         """Lifts of a form over the correction by whose lower bounds it would be served: cross-fitted, and on the later

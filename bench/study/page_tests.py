@@ -22,7 +22,7 @@ from pygrade.console.charts import Chart, picture
 from pygrade.evaluation.abtest import sequential_interval
 from pygrade.evaluation.decision import MARGIN, decide
 from pygrade.evaluation.plan_readings import items_compete, plan_readings
-from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, RUNGS, VALUE, PageTest, read_pages, read_returns
+from pygrade.evaluation.readings import DIFFER, ESTIMATORS, ITEMS, PREDICTED, VALUE, PageTest, read_pages, read_returns
 from pygrade.logs import Logs
 from pygrade.simulation.marketplace import FEATURES, Marketplace, MarketplaceConfig
 
@@ -223,13 +223,13 @@ def wilson(hits: int, tries: int) -> str:
 
 def null(world: str, seeds: range) -> str:
     """Fixed intervals of 20,000 requests without 0, at lift 0."""
-    found = {rung: 0 for rung in RUNGS}
+    found = {estimator: 0 for estimator in ESTIMATORS}
     for seed in seeds:
         arm = read_pages(replay(world, 0.0, seed, 20_000)[0]).arms["b"]
-        for rung in RUNGS:
-            interval = arm.readings[rung][VALUE].fixed
-            found[rung] += not interval.low <= 0 <= interval.high
-    return "; ".join(f"{rung} {wilson(hits, len(seeds))}" for rung, hits in found.items())
+        for estimator in ESTIMATORS:
+            interval = arm.readings[estimator][VALUE].fixed
+            found[estimator] += not interval.low <= 0 <= interval.high
+    return "; ".join(f"{estimator} {wilson(hits, len(seeds))}" for estimator, hits in found.items())
 
 
 def _influence(logs: Logs) -> tuple[Array, Floats, Floats]:
@@ -283,9 +283,9 @@ def anytime(world: str, seeds: range, lift: float = 0.0, tests: int = 20) -> str
 
 
 def power(world: str, seeds: range, lift: float = 0.025) -> str:
-    """Requests to 80 % power at a true lift, by each rung's standard error, and the plan of a log of the control."""
-    needed: dict[str, list[float]] = {rung: [] for rung in RUNGS}
-    planned: dict[str, list[float]] = {rung: [] for rung in RUNGS}
+    """Requests to 80 % power at a true lift, by each estimator's standard error; the plan of the control's log."""
+    needed: dict[str, list[float]] = {estimator: [] for estimator in ESTIMATORS}
+    planned: dict[str, list[float]] = {estimator: [] for estimator in ESTIMATORS}
     reads = []
     for seed in seeds:
         logs, pool, pages = replay(world, lift, seed, 20_000)
@@ -295,16 +295,16 @@ def power(world: str, seeds: range, lift: float = 0.025) -> str:
         assert before.slots is not None
         plan = plan_readings(before, before.slots[:, 0], before.slots[:, 1], lift)
         reads.append(arm.readings[ITEMS][VALUE].fixed.value)
-        for rung in RUNGS:
-            error = arm.readings[rung][VALUE].fixed.standard_error
-            needed[rung].append((Z * error / lift) ** 2 * 20_000)
-            planned[rung].append(plan[rung]["requests"] or np.nan)
-    mean = {rung: float(np.mean(x)) for rung, x in needed.items()}
-    spread = {rung: 1.96 * float(np.std(x)) / np.sqrt(len(seeds)) for rung, x in needed.items()}
+        for estimator in ESTIMATORS:
+            error = arm.readings[estimator][VALUE].fixed.standard_error
+            needed[estimator].append((Z * error / lift) ** 2 * 20_000)
+            planned[estimator].append(plan[estimator]["requests"] or np.nan)
+    mean = {estimator: float(np.mean(x)) for estimator, x in needed.items()}
+    spread = {estimator: 1.96 * float(np.std(x)) / np.sqrt(len(seeds)) for estimator, x in needed.items()}
     reach = 196 * np.std(reads) / np.sqrt(len(reads))
     return (
         "; ".join(
-            f"{r} {mean[r]:,.0f} ± {spread[r]:,.0f}, planned {np.mean(planned[r]) / mean[r]:.2f} ×" for r in RUNGS
+            f"{r} {mean[r]:,.0f} ± {spread[r]:,.0f}, planned {np.mean(planned[r]) / mean[r]:.2f} ×" for r in ESTIMATORS
         )
         + f"; item weights read {100 * np.mean(reads):+.2f} ± {reach:.2f}"
     )
@@ -334,7 +334,10 @@ def shop(seeds: range) -> str:
         events = world.sample(requests, np.stack(pages, 1)[np.arange(len(arm)), arm], 77 + seed)[1][..., :3]
         facts = {"tasks": make_shop["TASKS"], "task_values": tuple(values)}
         reading = read_pages(join(user, pages, arm, events, predictions, rng, **facts)).arms["b"].readings
-        needed = [(Z * reading[rung][VALUE].fixed.standard_error / lift) ** 2 * len(arm) for rung in (PREDICTED, ITEMS)]
+        needed = [
+            (Z * reading[estimator][VALUE].fixed.standard_error / lift) ** 2 * len(arm)
+            for estimator in (PREDICTED, ITEMS)
+        ]
         whole, items = (f"{requests:,.0f}" for requests in needed)
         read, wanted = 100 * reading[ITEMS][VALUE].fixed.value, 8000 * (0.0345 / lift) ** 2
         lines.append(
@@ -383,31 +386,31 @@ def clickbait(seeds: range, users: int = 60_000, weeks: int = 8) -> str:
 
 
 def needed_requests() -> dict[str, int]:
-    """Requests by rung in the committed results, for 80 % power at +2.5 % in the world of heavy prices."""
+    """Requests by estimator in the committed results, for 80 % power at +2.5 % in the world of heavy prices."""
     found = re.search(r"^power, prices: (.*)$", RESULTS.read_text(encoding="utf-8"), re.M)
     assert found is not None
     return {
-        rung.strip(): int(count.replace(",", ""))
-        for rung, count in re.findall(r"([a-z ,]+) ([\d,]+) ± [^;]*, planned", found[1])
+        estimator.strip(): int(count.replace(",", ""))
+        for estimator, count in re.findall(r"([a-z ,]+) ([\d,]+) ± [^;]*, planned", found[1])
     }
 
 
 def draw_needed() -> None:
-    """A picture of the requests that the rungs need against the lift: by its inverse square."""
+    """A picture of the requests that the estimators need against the lift: by its inverse square."""
     lifts = np.linspace(0.5, 5.0, 46)
     needed = needed_requests()  # below the first difference as many as by slots, of whole pages as with predictions
     lines = {
-        rung: (lifts.tolist(), np.log10(needed[rung] * (2.5 / lifts) ** 2).tolist())
-        for rung in (PREDICTED, DIFFER, ITEMS)
+        estimator: (lifts.tolist(), np.log10(needed[estimator] * (2.5 / lifts) ** 2).tolist())
+        for estimator in (PREDICTED, DIFFER, ITEMS)
     }
-    points = {rung: (line[0][16 * k], line[1][16 * k]) for k, (rung, line) in enumerate(lines.items())}
+    points = {estimator: (line[0][16 * k], line[1][16 * k]) for k, (estimator, line) in enumerate(lines.items())}
     title, label = "Requests for 80 % power", "requests, as a power of ten"
     PICTURE.write_text(picture([Chart(title, label, lines, points=points, across="lift, %")]), encoding="utf-8")
 
 
 def signs(world: str, seeds: range, rankings: int = 96) -> str:
     """Rankings with |lift| > .3 % whose sign a reading has right, in closed form; the gate's answer."""
-    right = {rung: 0 for rung in (DIFFER, ITEMS)}
+    right = {estimator: 0 for estimator in (DIFFER, ITEMS)}
     total = 0
     for number in range(rankings):
         seed = seeds.start + number % len(seeds)
@@ -426,9 +429,9 @@ def signs(world: str, seeds: range, rankings: int = 96) -> str:
         if abs(truth) <= 0.003:
             continue
         total += 1
-        for rung, reading in zip(right, closed_form(pool, control, new), strict=True):
-            right[rung] += reading * truth > 0
-    return "; ".join(f"{rung} {wilson(hits, total)}" for rung, hits in right.items())
+        for estimator, reading in zip(right, closed_form(pool, control, new), strict=True):
+            right[estimator] += reading * truth > 0
+    return "; ".join(f"{estimator} {wilson(hits, total)}" for estimator, hits in right.items())
 
 
 def closed_form(pool: Pool, control: Array, new: Array, e: Floats | None = None) -> tuple[float, float]:

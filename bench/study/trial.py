@@ -101,7 +101,7 @@ class Trial:
         """The history of the log, in a world with a clock."""
         if not self.world.timeline:
             raise ValueError(f"the world of {self.regime.name} has no clock; want dynamics.clock")
-        return History.fit(self.logs, HistoryConfig(on=True))
+        return History.fit(self.logs, HistoryConfig(enabled=True))
 
     def remember(self, frozen: bool = False) -> tuple[Logs, Logs]:
         """The log and the log of the test requests with the columns of their history. frozen: what happens after the

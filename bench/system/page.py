@@ -27,7 +27,7 @@ from pygrade._util.json_text import json_text
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
-from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.data.events import EventLog
 from pygrade.pipeline.run import run_pipeline
 from pygrade.serving.pipeline import STEPS, Pipeline, ServedPage
@@ -45,7 +45,7 @@ CONFIG = PipelineConfig(
     policy_requests=500,
     prerank=PrerankConfig(epochs=2, refit=False),
     mtl=MtlConfig(epochs=2, refit=False),
-    train=TrainConfig(stage1=Stage1Config(steps=50), stage2=Stage2Config(steps=20), trust=TrustConfig(folds=0)),
+    train=TrainConfig(stage1=Stage1Config(steps=50), stage2=Stage2Config(steps=20), cross_fit=CrossFitConfig(folds=0)),
 )
 
 

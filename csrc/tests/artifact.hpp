@@ -170,10 +170,11 @@ struct Artifact {
                                      {"amounts", correction->amounts},
                                      {"indicators", correction->indicators},
                                      {"form", correction->form}});
-    std::map<std::string, std::string> record = {{"format", "\"pygrade.FusionPolicy\""},
-                                                 {"format_version", "1"},
-                                                 {"json_sha256", "\"" + std::string(64, '0') + "\""},
-                                                 {"verdict", object({{"verdict", verdict}, {"sentence", sentence}})}};
+    std::map<std::string, std::string> record = {
+        {"format", "\"pygrade.FusionPolicy\""},
+        {"format_version", "1"},
+        {"json_sha256", "\"" + std::string(64, '0') + "\""},
+        {"verdict", object({{"verdict", verdict}, {"sentence", sentence}, {"control", "\"\""}})}};
     for (const auto& [key, value] : replaced) {
       for (auto* table : {&schema, &config, &served})
         if (table->contains(key)) (*table)[key] = value;

@@ -664,8 +664,8 @@ void check_answer(const Response& response) {
 bool run_service(Random& random) {
   static const ServiceRun run;
   static const auto service = run.serve(
-      R"({"max_body_bytes": 4096, "max_explore": 1, "shadow": [{"name": "s", "alike": true}],
-          "arms": [{"name": "a", "share": 0.5, "explore": 0.5}, {"name": "b", "share": 0.5, "alike": true}]})");
+      R"({"max_body_bytes": 4096, "max_explore": 1, "shadow": [{"name": "s", "allow_identical": true}],
+          "arms": [{"name": "a", "share": 0.5, "explore": 0.5}, {"name": "b", "share": 0.5, "allow_identical": true}]})");
   struct Known {
     const char *path, *body;
   };

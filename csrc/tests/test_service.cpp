@@ -170,7 +170,8 @@ TEST(arms_have_their_shares_and_stay) {
     return arms;
   };
   const ServiceRun run;
-  const std::string arms = R"("arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3, "alike": true}])";
+  const std::string arms =
+      R"("arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3, "allow_identical": true}])";
   const auto service = run.serve("{" + arms + "}");
   const auto dealt = arms_of("{" + arms + "}"), anew = arms_of(R"({"salt": "two", )" + arms + "}");
   double of_b = 0.0;
@@ -202,7 +203,7 @@ TEST(wrong_configurations_are_named) {
   refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "a", "share": 0.5}]})", "distinct names");
   refuses(R"({"arms": [{"name": "a", "explore": 0.5}]})", "max_explore is 0.1");
   refuses(R"({"arms": [{"name": "a", "trust": 2}]})", "arms[0].trust is 2");
-  refuses(R"({"arms": [{"name": "a", "trust": 1, "ranking": "over"}]})", "arms[0].trust stands beside ranking");
+  refuses(R"({"arms": [{"name": "a", "trust": 1, "ranking": "control"}]})", "arms[0].trust stands beside ranking");
   refuses(R"({"arms": [{"name": "a", "values": {"clack": 2}}]})", "arm 'a': values names 'clack'");
   refuses(R"({"shadow": [{"name": "main"}]})", "which is an arm");
   refuses(R"({"shadow": [{"name": "s", "share": 1}]})", "shadow[0].share is unknown");
@@ -235,7 +236,7 @@ TEST(shadows_are_compared_and_never_served) {
   const std::string policy = (test_artifact("second") / "policy").string();
   const auto plain = run.serve();
   const auto service = run.serve(
-      R"({"exposures": "exposures", "shadow": [{"name": "same", "alike": true}, {"name": "other", "alike": true,)"
+      R"({"exposures": "exposures", "shadow": [{"name": "same", "allow_identical": true}, {"name": "other", "allow_identical": true,)"
       R"( "policy": ")" +
       policy + R"("}]})");
   for (int user = 0; user < 20; ++user) {

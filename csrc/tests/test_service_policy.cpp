@@ -360,7 +360,7 @@ Artifact ranked_policy(const char* served = "[0, 0, 1]", const std::string& unpr
   artifact.replaced["verdict"] =
       Artifact::object({{"verdict", "\"better\""},
                         {"sentence", "\"Test the new ranking\""},
-                        {"over", "\"expected value\""},
+                        {"control", "\"expected value\""},
                         {"unproven", detail::json_quote(unproven)},
                         {"baselines", "[" + baseline_json(ranking("expected value", "[1, 0, 2]")) + ", " +
                                           baseline_json(ranking("production", "[0, 1, 0]")) + "]"}});
@@ -374,7 +374,7 @@ TEST(an_arm_serves_a_ranking_of_the_training) {
     return post(service, path, asked.json(R"("user": 1, "k": 30, "arm": ")" + arm + '"'));
   };
   const auto service = run.serve(R"({"arms": [{"name": "new", "share": 0.4}, {"name": "control", "share": 0.3,)"
-                                 R"( "ranking": "over"}, {"name": "used", "share": 0.3, "ranking": "production"}],)"
+                                 R"( "ranking": "control"}, {"name": "used", "share": 0.3, "ranking": "production"}],)"
                                  R"( "shadow": [{"name": "s", "ranking": "expected value"}]})");
   const auto order_of = [&](std::vector<float> weights) {
     std::vector<std::pair<float, std::int64_t>> order;
@@ -408,10 +408,10 @@ TEST(an_arm_serves_a_ranking_of_the_training) {
             .body.find(R"(arm="control",policy=")" + run.policy->version() +
                        R"(",trust="0.000000",ranking="expected value"})") != std::string::npos);
   CHECK(ask(*service, "/v1/rank", "control").find("values") == nullptr);
-  CHECK_THROWS(std::invalid_argument, "ranking is 'older'; want 'over', 'best', 'expected value', 'production'",
+  CHECK_THROWS(std::invalid_argument, "ranking is 'older'; want 'control', 'best', 'expected value', 'production'",
                run.serve(R"({"arms": [{"name": "a", "ranking": "older"}]})"));
   CHECK_THROWS(std::invalid_argument, "arm 'a': ranking is given, and the policy has no rankings",
-               PolicyRun(table_policy()).serve(R"({"arms": [{"name": "a", "ranking": "over"}]})"));
+               PolicyRun(table_policy()).serve(R"({"arms": [{"name": "a", "ranking": "control"}]})"));
 }
 
 TEST(arms_that_rank_alike_are_refused) {
@@ -423,7 +423,7 @@ TEST(arms_that_rank_alike_are_refused) {
     return R"({"arms": [{"name": "a", "share": 0.5)" + a + R"(}, {"name": "b", "share": 0.5)" + b + "}]}";
   };
   refuses(two("", ""), "arm 'b' ranks as arm 'a': by best of policy " + run.policy->version());
-  refuses(two(R"(, "ranking": "over")", R"(, "ranking": "expected value")"), "alike = true");
+  refuses(two(R"(, "ranking": "control")", R"(, "ranking": "expected value")"), "allow_identical = true");
   refuses(two("", R"(, "trust": 0)"), "ranks as arm 'a'");  // as the policy's own
   refuses(two("", R"(, "explore": 0.1)"), "ranks as arm 'a'");
   refuses(R"({"shadow": [{"name": "s"}]})", "shadow 's' ranks as the only arm");
@@ -438,12 +438,12 @@ TEST(arms_that_rank_alike_are_refused) {
   auto plain = ranked_policy();
   plain.values = "{}";
   CHECK(PolicyRun(plain).serve(two("", R"(, "trust": 0.5)"))->warnings().empty());
-  const auto told = run.serve(two("", R"(, "alike": true)"));
+  const auto told = run.serve(two("", R"(, "allow_identical": true)"));
   CHECK(told->warnings().at(0).starts_with("arm 'b' ranks as arm 'a'"));
   CHECK_EQUAL(json_of(get(*told, "/v1/status")).at("warnings").items.at(0).string, told->warnings()[0]);
 
   // A new policy that would make them alike is not served.
-  const auto service = run.serve(two("", R"(, "ranking": "over")"));
+  const auto service = run.serve(two("", R"(, "ranking": "control")"));
   auto same = ranked_policy("[1, 0, 2]");
   same.values = "{}";
   same.write(run.folder / "policy");
@@ -461,7 +461,7 @@ TEST(a_policy_that_is_not_proved_is_refused) {
   CHECK_EQUAL(Policy::load(run.folder / "policy")->version(), run.policy->version());
   constexpr const char* reason = "which is not proven: production is not reproduced: about -5 %; to serve it";
   CHECK_THROWS(ArtifactError, reason, run.serve());
-  CHECK_THROWS(ArtifactError, reason, run.serve(R"({"arms": [{"name": "a", "ranking": "over"}]})"));
+  CHECK_THROWS(ArtifactError, reason, run.serve(R"({"arms": [{"name": "a", "ranking": "control"}]})"));
   CHECK(!service->refresh());
   CHECK(text_at(json_of(get(*service, "/readyz")), "reload_error").find(reason) != std::string::npos);
   CHECK_EQUAL(service->handle({"POST", "/v1/rank", Asked(3).json()}).status, 200);
@@ -814,7 +814,8 @@ TEST(weights_are_what_scores_are_made_of) {
   CHECK_EQUAL(service->handle({"POST", "/v1/weights", R"({"explore": true})"}).status, 400);
   const PolicyRun other(table_policy());
   CHECK_EQUAL(other.serve()->handle({"POST", "/v1/weights", R"({"user": 1})"}).status, 400);
-  const auto arms = run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "alike": true}]})");
+  const auto arms =
+      run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "allow_identical": true}]})");
   CHECK_EQUAL(arms->handle({"POST", "/v1/weights", "{}"}).status, 400);
   CHECK_EQUAL(text_at(post(*arms, "/v1/weights", R"({"arm": "b"})"), "arm"), std::string("b"));
 }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import pygrade
 from pygrade.config.simulation import SimulateConfig
-from pygrade.config.training import CorrectionConfig, TrainConfig, TrustConfig
+from pygrade.config.training import CorrectionConfig, CrossFitConfig, TrainConfig
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import student_t
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace
@@ -116,7 +116,7 @@ def run(requests: int, seed: int, library: bool) -> dict[str, float]:
     train_stage2(policy, data, attention)
     values["stage 2"] = earned(policy.weights(context))
     if library:
-        config = TrainConfig(seed=seed, correction=CorrectionConfig(on=False), trust=TrustConfig(folds=0))
+        config = TrainConfig(seed=seed, correction=CorrectionConfig(enabled=False), cross_fit=CrossFitConfig(folds=0))
         ranker = pygrade.train(logs, config, holdout=0, verbose=False).ranker
         page = ranker.rank(test.context, test.p_hat, SLOTS, scenario=test.scenario)
         values["library"] = earned(torch.from_numpy(np.asarray(page.weights)))

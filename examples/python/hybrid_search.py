@@ -18,7 +18,7 @@ from weights_latency import latency
 
 import pygrade
 from pygrade.config.policy import PolicyConfig
-from pygrade.config.training import CorrectionConfig, RewardConfig, TrainConfig, TrustConfig
+from pygrade.config.training import CorrectionConfig, CrossFitConfig, RewardConfig, TrainConfig
 from pygrade.evaluation.decision import decide
 from pygrade.evaluation.plan_readings import items_compete
 from pygrade.evaluation.readings import VALUE, read_pages
@@ -31,8 +31,8 @@ FORM = dict(
 CONFIG = TrainConfig(
     policy=PolicyConfig(**FORM),
     reward=RewardConfig(prior_weight=0.0),  # terms are no probabilities
-    correction=CorrectionConfig(on=False),
-    trust=TrustConfig(shares=(1.0,)),  # the policy or a simple ranking: engines mix no two
+    correction=CorrectionConfig(enabled=False),
+    cross_fit=CrossFitConfig(shares=(1.0,)),  # the policy or a simple ranking: engines mix no two
 )
 
 
@@ -77,7 +77,7 @@ def main(options: argparse.Namespace) -> dict:
     worth, production = dict.fromkeys(RETRIEVERS, 1 / 3), dict(zip(RETRIEVERS, PRODUCTION, strict=True))
     table = rows(logged, np.tile(PRODUCTION, (len(logged), 1)), 1)
     out = Path(options.out or tempfile.mkdtemp())
-    trained = pygrade.train(table, CONFIG, out / "run", map=columns, values=worth, in_use=production, verbose=False)
+    trained = pygrade.train(table, CONFIG, out / "run", map=columns, values=worth, production=production, verbose=False)
     print(trained.verdict)
     policy = trained.policy
     static = next(b.weights for b in policy.mixture.baselines if b.name == "best static")

@@ -9,7 +9,7 @@ import numpy as np
 from lightgbm import LGBMClassifier
 from small_market import MODEL_INPUTS, impressions, split
 
-from pygrade import FusionRanker
+from pygrade import FusionEstimator
 
 
 def inputs_of(table: dict[str, np.ndarray]) -> np.ndarray:
@@ -24,7 +24,7 @@ for task, feedback in (("click", "clicked"), ("order", "ordered")):
     model.fit(inputs_of(early)[shown], early[feedback][shown])
     late[f"p_{task}"] = model.predict_proba(inputs_of(late))[:, 1]
 
-ranker = FusionRanker(k=5, map="exploration=page,click=clicked,order=ordered", values={"order": 10}).fit(late)
+ranker = FusionEstimator(k=5, map="exploration=page,click=clicked,order=ordered", values={"order": 10}).fit(late)
 print(ranker.verdict_)
 print("a page of five:", ranker.rank(ranker.result_.heldout.select([0])).indices[0].tolist())
 print("page:", ranker.result_.report(page))

@@ -116,7 +116,7 @@ class Packages:
             self.tags[document, [place[tag] for tag in own]] = 1
         self.rarity = np.log(len(documents) / self.tags.sum(0))
 
-    def alike(self, document: int, others: np.ndarray) -> np.ndarray:
+    def similarity(self, document: int, others: np.ndarray) -> np.ndarray:
         """Tags in common, over all tags of both, each by its rarity: 0 to 1."""
         own, theirs = self.tags[document], self.tags[others]
         return (theirs * own) @ self.rarity / np.maximum(np.maximum(theirs, own) @ self.rarity, 1e-9)

@@ -25,17 +25,17 @@ def searches(corpus: Packages, requests: int, seed: int, world: str = "intents")
             query = words(corpus.names[wanted])[:3]
         else:
             drawn = rng.integers(len(corpus.names), size=200)
-            other = int(drawn[np.argmax(corpus.alike(wanted, drawn))])
+            other = int(drawn[np.argmax(corpus.similarity(wanted, drawn))])
             query = [str(rng.choice(corpus.texts[rng.choice([wanted, other])])) for _ in range(rng.integers(2, 5))]
         hits = search(corpus, query)
         item, fresh = hits["item"], corpus.fresh[hits["item"]]
         if len(item) < SLOTS:
             continue
-        alike = corpus.alike(wanted, item)
+        similarity = corpus.similarity(wanted, item)
         if kind == 0:
             use = np.where(item == wanted, 1.0, np.where(corpus.source[item] == corpus.source[wanted], 0.4, 0.05))
         else:
-            use = alike * (1.0 if kind == 1 else 2 * fresh**2)
+            use = similarity * (1.0 if kind == 1 else 2 * fresh**2)
         if world == "same":
             use = (hits["terms"] @ (0.5, 0.3, 0.2)) ** 2
         chance = 0.02 + 0.6 * np.minimum(use, 1) if world != "random" else np.full(len(item), 0.2)

@@ -13,7 +13,7 @@ import numpy as np
 from pygrade import BlendedRanker, train
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.simulation import SimulateConfig
-from pygrade.config.training import TrainConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, TrainConfig
 from pygrade.simulation.marketplace import MarketplaceConfig
 from pygrade.simulation.simulate import simulate_logs
 
@@ -21,7 +21,8 @@ from pygrade.simulation.simulate import simulate_logs
 def main(directory: Path) -> None:
     logs = simulate_logs(SimulateConfig(2_000, world=MarketplaceConfig(log_users=800, items=1_000)))
     early, late = logs.split(0.8)
-    config = TrainConfig(policy=PolicyConfig(trade_offs=True), trust=TrustConfig(folds=0))  # no cross-fitting: quick
+    off = CrossFitConfig(folds=0)  # quick
+    config = TrainConfig(policy=PolicyConfig(trade_offs=True), cross_fit=off)
     ranker = BlendedRanker(train(early, config, directory).policy)
     worth = logs.task_values[logs.tasks.index("order")]
     print("  order", *(f"{task:>8}" for task in logs.tasks), "  events per page as predicted")

@@ -16,7 +16,7 @@ import numpy as np
 import pygrade
 from pygrade.config.training import CorrectionConfig, RewardConfig, TrainConfig
 from pygrade.correction.fit import correct
-from pygrade.doctor import autopsy
+from pygrade.doctor import audit_ranking
 from pygrade.logs import Logs, write_logs
 from pygrade.metrics.intervals import student_t
 
@@ -106,12 +106,12 @@ def study(directory: Path, requests: int, seed: int, plant: str) -> dict:
     """One log: what is named in it, the verdict, and exact lifts, in %, over X's formula for users that it lacks."""
     table, later = World(requests, seed, plant).log(), World(requests // 4, seed, plant, part=1)
     write_logs(log := Logs.from_table(table, values=VALUES), directory / f"{plant}-{seed}")
-    found = autopsy(log, VALUES)
+    found = audit_ranking(log, VALUES)
     heads = [head.name for head in sorted(found.heads, key=lambda head: -head.replaced.value)[:MOVING]]
     values, left_out = {head: VALUES[head] for head in heads}, VALUES.keys() - heads
     some, logs = ({k: v for k, v in t.items() if k[2:] not in left_out} for t in (table, later.log()))
-    config = {"correction": CorrectionConfig(maps=False, items=False), "reward": RewardConfig(page_size=SLOTS)}
-    trained = pygrade.train(some, TrainConfig(grade="off", **config), values=values, verbose=False)
+    plain, page = CorrectionConfig(calibration=False, item_effects=False), RewardConfig(page_size=SLOTS)
+    trained = pygrade.train(some, TrainConfig(grade=False, correction=plain, reward=page), values=values, verbose=False)
     logs, correction = Logs.from_table(logs, values=values), trained.policy.correction
     moved = logs.value_of((logs.predictions if correction is None else correct(correction, logs)) - logs.predictions)
     sums, replies = later.predicted @ WEIGHTS, later.predicted[..., REPLY] * later.flags["mutual_original"]
@@ -135,7 +135,7 @@ def main() -> None:
     runs = [study(Path(options.dir), options.requests, seed, options.plant) for seed in range(options.seeds)]
     for run in runs:
         for head, where, value, low, high in run["named"]:
-            print(f"autopsy: {head} is {value:.1f} ({low:.1f} to {high:.1f}) times as frequent where {where}")
+            print(f"audit: {head} is {value:.1f} ({low:.1f} to {high:.1f}) times as frequent where {where}")
         print("train:", run["verdict"], *run["reasons"], sep="\n  ")
     print("exact value over X's formula, for other users (+15: with a boost of 15; sorted: without X's page rules):")
     for name in runs[0]["lifts"]:

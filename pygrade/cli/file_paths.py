@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 _BEHIND = {"data": ":", "store": ":", "arms": "="}  # option → what stands before its path: SCHEME:PATH, NAME=PATH
-_TEXTS = ("correction.prior", "guardrails.in_use")  # options whose text is a path
+_TEXTS = ("correction.prior", "guardrails.current_policy")  # options whose text is a path
 
 
 def read_paths(value: Any, name: str, hint: Any, folder: Path) -> Any:

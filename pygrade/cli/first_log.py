@@ -1,4 +1,4 @@
-"""`pygrade doctor --day0`: a policy by expected value, and how to explore until train can decide."""
+"""`pygrade doctor --cold-start`: a policy by expected value, and how to explore until train can decide."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from pygrade.config.logs import DoctorOptions
 from pygrade.doctor.first_log import plan_first_log, plan_rows, plan_sentence, plan_text
 from pygrade.training.first_policy import save_first_policy
 
-CONFIG, RECORD = "pygrade.toml", "day0.json"
-OWNER = "doctor --day0"  # of the directory: other tables go elsewhere
+CONFIG, RECORD = "pygrade.toml", "cold_start.json"
+OWNER = "doctor --cold-start"  # of the directory: other tables go elsewhere
 
 
 def start(options: DoctorOptions) -> dict[str, Any]:
     """Writes the policy and the options of what follows; returns them with the plan."""
-    refuse(options, ("files", "query", "map", "scale", "events", "fix", "in_use"), "no --day0")
+    refuse(options, ("files", "query", "map", "scale", "events", "fix", "production"), "no --cold-start")
     if not isinstance(options.out, Path):
         raise ValueError(f"out is {options.out}; want a directory of this machine, where the service will log, too")
     out = options.out

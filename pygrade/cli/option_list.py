@@ -17,7 +17,10 @@ from pygrade.config.option import Options, choices_of, default_of, hints_of
 COMMANDS = {  # the module of pygrade.config that has the options, and what the command is for
     "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
     "simulate": ("simulation", "write the log of a simulated marketplace, or A/B test policies in it"),
-    "doctor": ("logs", "your own table as a log, checked, with a sheet of what it supports; --day0: no log yet"),
+    "doctor": (
+        "logs",
+        "your own table as a log, checked; a profile of what it supports; --cold-start: no log yet",
+    ),
     "train": ("training", "train a policy on logged requests, with a verdict against the strongest simple baseline"),
     "evaluate": ("logs", "a policy on logged requests: replay, estimate, --trade-offs; or two runs side by side"),
     "rank": ("logs", "rank logged requests with a policy, or for a user with a pipeline; print pages and why"),
@@ -58,9 +61,8 @@ class Option(NamedTuple):
 
     @property
     def negative(self) -> str:
-        """The word that turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
-        group, dot, name = self.flag.removeprefix("--").rpartition(".")
-        return f"--{group}{dot}no-{name}" if self.hint is bool else ""
+        """The word that turns a flag off: ``--no-stage2.leave-one-out``; "" for other options."""
+        return f"--no-{self.flag.removeprefix('--')}" if self.hint is bool else ""
 
     @property
     def required(self) -> bool:

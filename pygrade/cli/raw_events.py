@@ -26,7 +26,7 @@ SCHEMA = "events.toml"
 
 def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], out: Path | None) -> dict[str, Any]:
     """Proposes a schema, prints and writes it, and imports the events once, to say what they hold and lose."""
-    refuse(options, ("scale", "fix", "query", "in_use"), "one table of pages")
+    refuse(options, ("scale", "fix", "query", "production"), "one table of pages")
     stated_roles = parse_map(options.map)
     tables = [sample(group, stated_roles.get("item_id", "")) for group in groups]
     proposal = propose_schema(tables, stated_roles, options.values, options.value_tasks)

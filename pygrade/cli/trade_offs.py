@@ -16,9 +16,9 @@ from pygrade.cli.verdict import IN_SAMPLE
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import EvaluateOptions
 from pygrade.config.training import RewardConfig
-from pygrade.console.charts import front_picture
+from pygrade.console.charts import plot_front
 from pygrade.console.trade_offs import judge_of, most_valuable
-from pygrade.evaluation.front import VALUE, RankingEvaluator, Solution, front, solve
+from pygrade.evaluation.pareto_front import VALUE, RankingEvaluator, Solution, pareto_front, solve
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text
@@ -31,21 +31,21 @@ from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
 
-TRADE_OFFS = ("tasks", "settings", "keep", "most", "scenario", "save", "picture")  # options of it alone
+TRADE_OFFS = ("tasks", "compare", "keep", "maximize", "scenario", "save", "plot")  # options of it alone
 
 
 def show(options: EvaluateOptions) -> dict[str, Any]:
-    """Prints the front, and the values that --keep asks for."""
+    """Prints the Pareto front, and the values that --keep asks for."""
     with torch_threads(1):  # more wait for each other: the search ranks a few thousand requests hundreds of times
         return _show(options)
 
 
 def _show(options: EvaluateOptions) -> dict[str, Any]:
-    keep, settings = _levels(options.keep), [_values(word) for word in options.settings]
+    keep, compared = _levels(options.keep), [_values(word) for word in options.compare]
     if options.save is not None and not keep:
         raise ValueError("save is for the values found; want --keep TASK=SHARE too")
     if not keep:
-        refuse(options, ("most",), "--keep")
+        refuse(options, ("maximize",), "--keep")
     policy = FusionPolicy.load(options.policy)
     if options.save is not None and options.scenario is not None and not policy.config.trade_offs:
         raise ValueError(
@@ -72,11 +72,11 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
         search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
     judge = judged_by_log(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, policy.config)
-    record = front(judge, options.tasks or most_valuable(judged), expected, settings).to_dict()
-    solution = solve(search, judge, keep, options.most) if keep else None
-    if options.picture is not None:
-        with publishing(options.picture) as path:
-            write_bytes(path, front_picture(record).encode())
+    record = pareto_front(judge, options.tasks or most_valuable(judged), expected, compared).to_dict()
+    solution = solve(search, judge, keep, options.maximize) if keep else None
+    if options.plot is not None:
+        with publishing(options.plot) as path:
+            write_bytes(path, plot_front(record).encode())
     if options.save is not None and solution is not None:
         _save(policy, trained, solution, options)
     if not options.json:
@@ -84,7 +84,7 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
         _print(record, solution, keep, options, IN_SAMPLE if in_sample else "", basis)
     return judged_record(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | {
         "searched_on": sum(evaluator.logs.num_requests for evaluator in search),
-        "front": record,
+        "pareto_front": record,
         "solution": None if solution is None else solution.to_dict(),
     }
 
@@ -111,7 +111,7 @@ def _values(setting: str) -> dict[str, float]:
             values[task] = float(number)
         except ValueError as error:
             raise ValueError(
-                f"settings is {setting!r}; want TASK=NUMBER or several with commas, e.g. click=-3"
+                f"compare is {setting!r}; want TASK=NUMBER or several with commas, e.g. click=-3"
             ) from error
     return values
 
@@ -186,8 +186,8 @@ def _print(
     rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in points.items()]
     size = f"{record['num_requests']:,} requests of {record['num_users']:,} users"
     terminal.table(f"{heading}Events over production, {size}, ± 95 %", ["", *columns], rows, caption=basis)
-    if settings := record["settings"]:
-        rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in settings.items()]
+    if compared := record["compared"]:
+        rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in compared.items()]
         terminal.table(f"{heading}Values over the values as they are, ± 95 %", ["", *columns], rows)
     if solution is None:
         return
@@ -197,18 +197,19 @@ def _print(
         [
             name,
             f"{result['values'][name]:.3g}" if name in result["values"] else "",
-            f"{100 * (keep[name] - 1):+.2f} %" if name in keep else "most" if name == options.most else "",
+            f"{100 * (keep[name] - 1):+.2f} %" if name in keep else "most" if name == options.maximize else "",
             lift_text(result["judged"]["events"][name]),
             f"{100 * (result['judged']['predicted'][name] or 0):+.2f} %",
         ]
         for name in names
     ]
-    title = f"{heading}Values that keep {', '.join(keep)} and earn most {options.most}"
+    title = f"{heading}Values that keep {', '.join(keep)} and earn most {options.maximize}"
     terminal.table(title, ["", "value", "wanted", "over production", "predicted"], rows)
     for task, gap in result["lacking"].items():
         reached, wanted = 100 * result["searched"][task], 100 * (keep[task] - 1)
         terminal.text(
-            f"{task} {wanted:+.2f} % is out of reach: the front goes to {reached:+.2f} %, {100 * gap:.2f} points less"
+            f"{task} {wanted:+.2f} % is out of reach: the Pareto front goes to {reached:+.2f} %, "
+            f"{100 * gap:.2f} points less"
         )
     if options.save is not None:
         terminal.text(f"policy with these values: {options.save}")

@@ -11,7 +11,7 @@ from pygrade.config.shared import LogOptions, Output
 class TestPlanOptions(Output, LogOptions):
     """Users and days that an A/B test of your own needs, from the variance by user of each metric in your log.
 
-    Of a log with slots of several arms, a plan of each reading follows: requests and days for the effect in value.
+    Of a log with slots of several arms, a plan for each estimator follows: requests and days for the effect in value.
 
     Metrics are per request: the value of its events, and the events of each task. Users are split evenly over the arms.
     CUPED subtracts what a user's earlier requests predict; the variance that it saves is measured on the log: its
@@ -30,7 +30,7 @@ class TestReadOptions(Output):
     """Read an A/B test: whether its users were split as planned, then lifts over the control, with intervals by user.
 
     A log that holds each row's slot on every arm's page (slot_<arm>, as a service with a test writes it, or two columns
-    of scores) is read by all rungs, from whole pages to item weights, with a decision: go on, ship or stop.
+    of scores) is read by all estimators, from whole pages to item weights, with a decision: go on, ship or stop.
 
     Tables by user: of a sample-ratio mismatch there are no lifts; --counts asks for it alone. CUPED (earlier values of
     the same users) narrows the intervals where the tables have columns before_<column>, or --before names a table.

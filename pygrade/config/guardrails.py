@@ -60,7 +60,7 @@ class GuardrailConfig(Options):
         "column get, 'share new >= 0.1'; of one scenario, 'search: click >= 0.98'.",
     )
     confidence: float = option(0.99, "that all limits hold at once where they are measured", gt=0.5, lt=1)
-    in_use: str = option("", "directory of the policy in use, which stays where the limits cannot be met")
+    current_policy: str = option("", "directory of the policy served now, which stays where the limits cannot be met")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,19 +18,29 @@ def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") ->
 
 def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
     """Refuse ignored options of a training: those of a group that count only with another option."""
-    correction = ("maps", "policy", "prior")
+    correction = ("calibration", "policy", "prior")
     rules: tuple[tuple[Any, str, tuple[str, ...], str], ...] = (
         (config.policy.trade_offs, "reward", ("values_spread", "plain_share"), "policy.trade-offs"),
         (config.policy.evidence_prior, "policy", ("evidence_feature", "evidence_scale"), "policy.evidence-prior"),
         (config.policy.transform == "log1p", "policy", ("slope",), "policy.transform log1p"),
         (config.reward.prior_weight != 0.0, "reward", ("prior_calibration",), "reward.prior-weight above 0"),
-        (config.grade == "on", "correction", ("policy",), "grade on"),
-        *((config.grade == "on", stage, (), "grade on") for stage in ("stage1", "stage2")),  # all of its options
-        (config.correction.on, "correction", correction, "correction.on"),
-        (config.guardrails.limits, "guardrails", ("confidence", "in_use"), "guardrails.limits"),
-        (config.history.on, "history", ("shown_seconds", "feedback_seconds", "half_life_seconds"), "history.on"),
-        (config.correction.on and config.trust.folds, "history", ("on",), "correction.on and trust.folds above 0"),
-        (config.trust.folds, "correction", correction, "trust.folds above 0"),  # nothing then licenses one
+        (config.grade, "correction", ("policy",), "grade"),
+        *((config.grade, stage, (), "grade") for stage in ("stage1", "stage2")),  # all of its options
+        (config.correction.enabled, "correction", correction, "correction.enabled"),
+        (config.guardrails.limits, "guardrails", ("confidence", "current_policy"), "guardrails.limits"),
+        (
+            config.history.enabled,
+            "history",
+            ("shown_seconds", "feedback_seconds", "half_life_seconds"),
+            "history.enabled",
+        ),
+        (
+            config.correction.enabled and config.cross_fit.folds,
+            "history",
+            ("enabled",),
+            "correction.enabled and cross-fit.folds above 0",
+        ),
+        (config.cross_fit.folds, "correction", correction, "cross-fit.folds above 0"),  # nothing then accepts one
     )
     for counts, name, ignored, wanted in rules:
         if not counts:

@@ -35,8 +35,8 @@ class FirstLogConfig(Options):
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions(Output, FirstLogConfig):
     """Your own table of requests as a log: infers what each column is, prints every change, and reports what the log
-    supports: calibration, order, possible estimates, users needed to find 1 %, the worth of exploration. With --in-use
-    it also takes the ranking that you have apart.
+    supports: calibration, order, possible estimates, users needed to find 1 %, the worth of exploration. With
+    --production it also audits production's ranking.
 
     Files of several tables, such as users, items and events, are raw events: DIR/events.toml is a schema of what each
     column is, which can be edited and pipeline reads.
@@ -44,26 +44,36 @@ class DoctorOptions(Output, FirstLogConfig):
     Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
     takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only prints.
 
-    --day0 starts without a log: DIR gets policy/, which ranks by expected value and pygrade serve serves,
-    pygrade.toml, with the options of serve, join, doctor and train that go on from there, and day0.json, a plan of
-    exploration until train can decide. The first day's log has better numbers: run doctor on it.
+    --cold-start starts without a log: DIR gets policy/, which ranks by expected value and pygrade serve serves,
+    pygrade.toml, with the options of serve, join, doctor and train that go on from there, and cold_start.json, a plan
+    of exploration until train can decide. The first day's log has better numbers: run doctor on it.
 
     Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
 
     Example: pygrade doctor users.parquet items.parquet events.parquet --out runs/shop
 
-    Example: pygrade doctor --day0 --values click=1,order=20 --rates click=0.05 --out runs/first
+    Example: pygrade doctor --cold-start --values click=1,order=20 --rates click=0.05 --out runs/first
     """
 
-    ESSENTIAL: ClassVar = ("map", "values", "in_use", "out", "fix", "day0", "rates", "requests_a_day", "features")
+    ESSENTIAL: ClassVar = (
+        "map",
+        "values",
+        "production",
+        "out",
+        "fix",
+        "cold_start",
+        "rates",
+        "requests_a_day",
+        "features",
+    )
 
     files: tuple[Place, ...] = option(
         (),
         "files, directories of files, Delta or Iceberg tables (DIR@v12: a version), or a DuckDB database",
-        unless="day0",
+        unless="cold_start",
         positional=True,
     )
-    day0: bool = option(False, "no log yet: a policy to start with, and how to explore")
+    cold_start: bool = option(False, "no log yet: a policy to start with, and how to explore")
     query: str = option("", "SQL select on the DuckDB database, e.g. 'select * from feed'; not given: its only table")
     map: tuple[str, ...] = option(
         (),
@@ -80,9 +90,9 @@ class DoctorOptions(Output, FirstLogConfig):
         "rising map is fitted), or given:TASK (of an event that presumes it), e.g. click=logit,order=given:click. "
         "Not given: probabilities, or amounts.",
     )
-    in_use: str = option(
+    production: str = option(
         "",
-        "The ranking in use, to be taken apart: weights and boosts by item columns, click=0.3,order=0.7,fresh=x1.5; "
+        "Production's ranking, to be audited: weights and boosts by item columns, click=0.3,order=0.7,fresh=x1.5; "
         "the column of its score; or logged, the order that the log shows.",
     )
     events: bool = option(
@@ -93,8 +103,8 @@ class DoctorOptions(Output, FirstLogConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_finite(self.values)
-        if not self.day0:
-            return refuse(self, [field.name for field in fields(FirstLogConfig)], "--day0")
+        if not self.cold_start:
+            return refuse(self, [field.name for field in fields(FirstLogConfig)], "--cold-start")
         if not any(self.values.values()):
             raise ValueError(f"values is {self.values}; want each task with its worth, e.g. click=1,order=20")
         for name, tasks in (("value_tasks", self.value_tasks), ("rates", self.rates)):
@@ -122,10 +132,11 @@ class EvaluateOptions(Output, Cluster, LogOptions):
 
     Example: pygrade evaluate runs/mine runs/other
 
-    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy --trade-offs --keep click=1.0 --most order
+    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy --trade-offs --keep click=1.0
+    --maximize order
     """
 
-    ESSENTIAL: ClassVar = ("runs", "k", "values", "report", "trade_offs", "keep", "most", "save")
+    ESSENTIAL: ClassVar = ("runs", "k", "values", "report", "trade_offs", "keep", "maximize", "save")
 
     runs: tuple[Path, ...] = option((), "directories of two runs, to be put side by side", positional=True)
     data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="runs")
@@ -136,14 +147,12 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
     trade_offs: bool = option(False, "show the trade-offs between tasks that the policy offers")
     tasks: tuple[str, ...] = option((), "tasks whose values vary; none: the four of most predicted value")
-    settings: tuple[str, ...] = option(
-        (), "values of tasks to compare with the policy's own: click=-3 click=-3,dwell=2"
-    )
+    compare: tuple[str, ...] = option((), "values of tasks to compare with the policy's own: click=-3 click=-3,dwell=2")
     keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
-    most: str = option("value", "the task to earn most events of, or value")
+    maximize: str = option("value", "the task to earn most events of, or value")
     scenario: str | None = option(None, "only requests of this scenario; the values found are its own")
     save: Place | None = option(None, "directory to write the policy to, with the values found as its own")
-    picture: Place | None = option(None, "SVG file of the front")
+    plot: Place | None = option(None, "SVG file of the Pareto front")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ class PageEffects(Options):
     """
 
     strength: float = option(0.0, "0: no item's outcome depends on the others; 0.5 is moderate, 1.5 strong", ge=0)
-    same_category: float = option(-0.6, "below 0: alike items satiate")
+    same_category: float = option(-0.6, "below 0: similar items satiate")
     likeness: float = option(-0.4, "times the cosine of the items' taste and need, if positive")
     complement: float = option(0.0, "of an item whose category goes with that of the one above; positive: it helps")
     hidden_taste: float = option(

@@ -57,9 +57,9 @@ class PipelineConfig(Unproven):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train.history.on and self.policy_requests:
+        if self.train.history.enabled and self.policy_requests:
             raise ValueError(
-                f"policy_requests is {self.policy_requests}, and train.history.on counts all that was shown; want 0"
+                f"policy_requests is {self.policy_requests}, and train.history.enabled counts all shown rows; want 0"
             )
         shares = self.train_share + self.stop_share + self.calibrate_share + self.policy_share
         if shares >= 1.0:
@@ -106,8 +106,8 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     FLAGS: ClassVar = {
         "train": (
             *("policy.transform", "policy.slope", "policy.trade_offs", "policy.evidence_prior", "reward.page_size"),
-            *("static.iterations", "grade", "stage1.steps", "stage2.steps", "trust.folds", "correction.on"),
-            *("history.on", "guardrails.limits", "device", "checkpoint_every", "tensorboard"),
+            *("static.iterations", "grade", "stage1.steps", "stage2.steps", "cross_fit.folds", "correction.enabled"),
+            *("history.enabled", "guardrails.limits", "device", "checkpoint_every", "tensorboard"),
         )
     }
 

@@ -32,9 +32,9 @@ class ServiceConfig(Options):
 class TestConfig(JoinConfig):
     """A test that `serve --test` runs: the table [serve.test] of its --config, with the options of `join`."""
 
-    every: float = option(3600.0, "seconds between readings", ge=0.1)
+    every_seconds: float = option(3600.0, "seconds between readings", ge=0.1)
     share: float = option(0.5, "of the users who get the new ranking", gt=0, lt=1)
-    control: str = option("over", "ranking of the others; over: what the verdict compared with")
+    control: str = option("control", "ranking of the others; control: that of the verdict")
     holdout: float = option(0.05, "of the users who stay on the control after the decision", gt=0, lt=1)
     planned_requests: int = option(10_000, "where the intervals are narrowest; choose it in advance", ge=1)
 
@@ -81,7 +81,7 @@ class ServeOptions(Output, Unproven):
     log: Literal["all", "errors", "none"] | None = option(None, "JSON lines of requests; not given: all")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
     test: bool = option(False, "test the run's new ranking on half of the users, and decide at /test")
-    every: float | None = option(None, "seconds between readings of --test; none: 3600")
+    every_seconds: float | None = option(None, "seconds between readings of --test; none: 3600")
     print_config: bool = option(False, "print pygraded's options as JSON and end")
 
 

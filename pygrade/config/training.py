@@ -1,4 +1,4 @@
-"""Options of training: reward, static weights, both stages, trust, correction, online learning."""
+"""Options of training: reward, static weights, both stages, cross-fitting, correction, online learning."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
@@ -117,8 +117,8 @@ class Stage2Config(Options):
 
 
 @dataclass(frozen=True)
-class TrustConfig(Options):
-    """Cross-fitting: whether the policy is better than the strongest simple baseline, and how far to trust it."""
+class CrossFitConfig(Options):
+    """Cross-fitting: whether the policy is better than the strongest simple baseline, and the share to serve."""
 
     folds: int = option(4, "parts of the users; 0: off, and nothing says that the policy beats a baseline", ge=0)
     shares: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "λ tried; 1: the policy alone", gt=0, le=1)
@@ -136,16 +136,16 @@ class CorrectionConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("policy",)  # not on the command line
 
-    on: bool = option(True, "learn a correction, and let the gate decide whether it is served")
-    maps: bool = option(True, "let each prediction bend first, where the log shows that it has to")
-    items: bool = option(True, "item effects, where their own held-out likelihood supports them")
-    pages: bool = option(
-        True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"
+    enabled: bool = option(True, "learn a correction, and let the gate decide whether it is served")
+    calibration: bool = option(True, "let each prediction bend first, where the log shows that it has to")
+    item_effects: bool = option(True, "item effects, where their own held-out likelihood supports them")
+    page_terms: bool = option(
+        True, "page terms: what stands above an item, by category and embedding, where the gate lets them pass"
     )
     trees: bool = option(
         False, "trees on top of it (LightGBM), where whole pages are better by them, held out and on later requests"
     )
-    policy: bool = option(True, "GRADE learns from corrected predictions where they are licensed")
+    policy: bool = option(True, "GRADE learns from corrected predictions where they are accepted")
     prior: str = option("", "directory of a policy of another market, whose correction is a start")
 
 
@@ -155,7 +155,9 @@ class HistoryConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("shown_seconds",)  # not on the command line
 
-    on: bool = option(False, "make these columns, and let their own held-out likelihood decide whether they are read")
+    enabled: bool = option(
+        False, "make these columns, and let their own held-out likelihood decide whether they are read"
+    )
     shown_seconds: float = option(60.0, "after which an exposure counts", gt=0)
     feedback_seconds: float = option(3600.0, "after which its feedback counts; what comes later never does", gt=0)
     half_life_seconds: float = option(86_400.0, "of what an item earned lately", ge=1)
@@ -178,19 +180,20 @@ class TrainConfig(Options):
     policy: PolicyConfig = option(PolicyConfig(), "the network, and what its weights mean")
     reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
     static: CemConfig = option(CemConfig(), "search for the static weights the policy starts from")
-    grade: Literal["on", "off"] = option(
-        "on",
-        "Learn personal weights in both stages, and judge them. off: simple rankings and the correction are judged "
+    grade: bool = option(
+        True,
+        "Learn personal weights in both stages, and judge them. Without, simple rankings and the correction are judged "
         "alone, and the network stays at its start, near the best static weights.",
     )
     stage1: Stage1Config = option(Stage1Config(), "LambdaLoss on logged pages")
     stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
-    trust: TrustConfig = option(TrustConfig(), "cross-fitting, which decides what is served")
+    cross_fit: CrossFitConfig = option(CrossFitConfig(), "cross-fitting, which decides what is served")
     correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
     history: HistoryConfig = option(HistoryConfig(), "inputs that the log holds of itself")
     guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")
-    in_use: dict[str, float] = option(
-        {}, "Weights of the ranking in use, Σ weight · prediction, e.g. click=0.3,order=0.7; none: what the log tells."
+    production: dict[str, float] = option(
+        {},
+        "Weights of production's ranking, Σ weight · prediction, e.g. click=0.3,order=0.7; none: what the log tells.",
     )
     seed: int = option(0, "of the network, the batches and the draws", ge=0)
     device: str = option("cpu", "cpu or cuda")
@@ -262,14 +265,14 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     and judge it on the latest requests.
 
     The directory gets policy/ (what to serve: the new ranking, as far as the log supports it), stage1/ and stage2/ (not
-    mixed, none with --grade off), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
+    mixed, none with --no-grade), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
     training continues from its last checkpoint if the data and the options are the same.
 
     Example: pygrade train --data logs:runs/demo/logs --out runs/mine
     """
 
     ESSENTIAL: ClassVar = (
-        *("values", "value_tasks", "prior", "in_use", "holdout", "resume", "seed", "device", "threads"),
+        *("values", "value_tasks", "prior", "production", "holdout", "resume", "seed", "device", "threads"),
         *("track", "cluster"),
     )
 

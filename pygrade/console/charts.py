@@ -100,8 +100,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def front_picture(record: Mapping[str, Any]) -> str:
-    """An SVG file with a chart per pair of tasks of `Front.to_dict`: events over production of one and the other."""
+def plot_front(record: Mapping[str, Any]) -> str:
+    """An SVG file with a chart per pair of tasks of `ParetoFront.to_dict`: events of both over production."""
 
     def lift(point: Mapping[str, Any], kind: str, task: str) -> float:
         lift_of_task = point[kind][task]

@@ -35,7 +35,7 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
     policies = policies_of(policy, run.directory)
     own = GRADE if GRADE in policies else ALONE
     arms = describe_arms(logs, policies, simple_baselines(late, policy, policy.mixture), (baseline, served))
-    over = _in_use([arm["name"] for arm in arms], baseline, served)
+    control = _in_use([arm["name"] for arm in arms], baseline, served)
     presets = {arm["name"]: arm["weights"] for arm in arms if arm["weights"] is not None}
     presets[f"mean of {own}"] = served_weights(policies[own], logs).mean(0)
     presets["equal"] = np.full(len(policy.tasks), 1 / len(policy.tasks), np.float32)
@@ -49,8 +49,8 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         "start": served if served in presets else f"mean of {own}",
         "evaluation": {name: evaluation[name] for name in ("num_requests", "num_users", "lifts", "cannot_differ")},
         "baseline": baseline,
-        "over": over,
-        "over_note": _FAVORED if over == LOGGED_ORDER and run.propensity.source == "none" else "",
+        "control": control,
+        "control_note": _FAVORED if control == LOGGED_ORDER and run.propensity.source == "none" else "",
         "arms": [arm | {"policy": files.of(arm["policy"])} for arm in arms],
         "presets": presets,
         "floor": policy.spec.concentration_floor,

@@ -14,12 +14,12 @@ from pygrade.console.html import Lead, Section, facts
 from pygrade.console.page import write_page
 from pygrade.console.run_files import JudgedRun, find_run
 from pygrade.console.sections import (
+    cross_fit_section,
     off_policy_section,
     options_section,
     prediction_section,
     replay_section,
     run_section,
-    trust_section,
     verdict_lead,
 )
 from pygrade.console.training import FILE, training_sections
@@ -63,7 +63,7 @@ def pipeline_report(run: Path, summary: Json, judged: JudgedRun) -> tuple[Lead, 
     return lead, [
         replay_section(replay),
         off_policy_section(stages["evaluate"]["off_policy"], stages["evaluate"]["off_policy_note"]),
-        *trust_section(stages["policy"].get("trust")),
+        *cross_fit_section(stages["policy"].get("cross_fit")),
         model_section(stages["logs"]["predictions"], stages["mtl"], replay),
         prerank_section(stages["prerank"]),
         *training_sections(run / f"policy-{stages['policy']['key']}"),
@@ -98,8 +98,8 @@ def _history(stages: Json) -> list[str]:
         return []
     if "reason" in record:
         return [f"none: {record['reason']}"]
-    read = "history" in ((stages["policy"].get("trust") or {}).get("license") or {}).get("name", "")
-    return [f"{'read' if read else 'not licensed'}; made from {record['before']['requests']:,} earlier requests on"]
+    read = "history" in ((stages["policy"].get("cross_fit") or {}).get("proof") or {}).get("name", "")
+    return [f"{'read' if read else 'not accepted'}; made from {record['before']['requests']:,} earlier requests on"]
 
 
 def _leaks(check: Json | None) -> list[Section]:

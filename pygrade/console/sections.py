@@ -44,8 +44,8 @@ def verdict_lead(
         for metric, name in named.items()
     ]
     verdict = verdict or replay["verdict"]
-    if (lift := verdict.get("lift")) and verdict.get("over"):
-        name = f"all requests, cross-fitted: value over {plain_name(verdict['over'])}"
+    if (lift := verdict.get("lift")) and verdict.get("control"):
+        name = f"all requests, cross-fitted: value over {plain_name(verdict['control'])}"
         cards.insert(0, card(name, lift, reach_of([lift])))
     sentences = _sentences(verdict, later["text"])
     return Lead(text, **sentences, warnings=[*warnings, *replay["warnings"]], facts=shown, cards=cards)
@@ -86,31 +86,30 @@ def off_policy_section(estimates: Json, absent: str) -> Section:
     return Section("Off-policy estimate", text, [shown] if shown.rows else [], warnings)
 
 
-def trust_section(trust: Json | None) -> list[Section]:
+def cross_fit_section(record: Json | None) -> list[Section]:
     """Results of cross-fitting: mixtures and baselines against the strongest baseline."""
-    lifts, tried = tables.trust_table(trust), tables.tried_table(trust)
+    lifts, tried = tables.cross_fit_table(record), tables.tried_table(record)
     text = "Standard errors of held-out likelihood over what is served without it, plain, weighted by value, and of "
     text += "the value given the page; the same on later requests. The first that passes is served."
     corrections = [Section("Corrections that were tried", text, [tried])] if tried.rows else []
-    if not trust or not lifts.rows:
+    if not record or not lifts.rows:
         return corrections
     text = (
         f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
-        f"({trust['folds']} folds, {trust['users']:,} users; slot propensities: {trust['propensity']}). Lifts of the "
-        f"debiased value over {trust['baseline']}; bounds are two-sided at 95 % and hold for all rows at once. A "
-        f"mixture adds the standardized scores of its parts. Served: {trust['served']}."
+        f"({record['folds']} folds, {record['users']:,} users; slot propensities: {record['propensity']}). Lifts of "
+        f"the debiased value over {record['baseline']}; bounds are two-sided at 95 % and hold for all rows at once. A "
+        f"mixture adds the standardized scores of its parts. Served: {record['served']}."
     )
     return [Section("Cross-fitted value of the logged pages", text, [lifts]), *corrections]
 
 
-def brief_section(trust: Json | None) -> list[Section]:
+def brief_section(record: Json | None) -> list[Section]:
     """Lifts of the new ranking, of what the shop has and of simple rankings, on users who trained nothing."""
-    lifts = tables.trust_table(trust, brief=True)
-    if not trust or not lifts.rows:
+    lifts = tables.cross_fit_table(record, brief=True)
+    if not record or not lifts.rows:
         return []
-    text = (
-        f"Lift of the value over {plain_name(trust['baseline'])}, cross-fitted by user; bounds at 95 % for all at once."
-    )
+    base = plain_name(record["baseline"])
+    text = f"Lift of the value over {base}, cross-fitted by user; bounds at 95 % for all at once."
     return [Section("What the logged pages would have earned", text, [lifts])]
 
 

@@ -85,17 +85,17 @@ def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
     return Table(["estimate", "value", "effective sample"], rows), warnings
 
 
-def trust_table(trust: Json | None, brief: bool = False) -> Table:
+def cross_fit_table(record: Json | None, brief: bool = False) -> Table:
     """Cross-fitted lifts of mixtures and baselines, the best first; without rows if there was no cross-fitting.
 
     brief: of mixtures that alone which the verdict is on; of a verdict on a simple ranking, the best.
     """
-    lifts: dict[str, Any] = {} if not trust else trust["mixtures"] | trust["baselines"]
-    if trust and trust.get("lift"):  # of the verdict, which the last requests make, too
-        lifts[trust["served"]] = trust["lift"]
+    lifts: dict[str, Any] = {} if not record else record["mixtures"] | record["baselines"]
+    if record and record.get("lift"):  # of the verdict, which the last requests make, too
+        lifts[record["served"]] = record["lift"]
     best = sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0))
-    served = trust["served"] if trust else ""
-    new = trust.get("judged", served) if trust else ""
+    served = record["served"] if record else ""
+    new = record.get("judged", served) if record else ""
     if brief and is_simple(new):
         new = next((name for name, _ in best if not is_simple(name)), new)
     shown = {arm_name(name, new): lift for name, lift in best if not brief or is_simple(name) or name == new}
@@ -104,15 +104,15 @@ def trust_table(trust: Json | None, brief: bool = False) -> Table:
     return Table(["ranking", "lift", "interval"], rows, arm_name(new if brief else served, new))
 
 
-def tried_table(trust: Json | None) -> Table:
-    """The corrections that were tried until one was licensed, what held-out feedback shows, and what refused them."""
+def tried_table(record: Json | None) -> Table:
+    """The corrections that were tried until one was accepted, what held-out feedback shows, and what refused them."""
     rows: Rows = [
         [
             figures["name"],
             *(number_text(figures["gain"][name], 1) for name in ("z", "z_value", "z_page", "later", "later_page")),
-            figures["failure"] or "licensed",
+            figures["failure"] or "accepted",
         ]
-        for figures in (trust or {}).get("tried", ())
+        for figures in (record or {}).get("tried", ())
     ]
     return Table(["correction", "z", "by value", "of the order", "later", "order later", ""], rows)
 

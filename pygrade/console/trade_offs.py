@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pygrade.evaluation.front import RankingEvaluator
+from pygrade.evaluation.pareto_front import RankingEvaluator
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.baselines import production_scores

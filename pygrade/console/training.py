@@ -22,11 +22,11 @@ from pygrade.console.marks import interval_mark, reach_of
 from pygrade.console.page import write_page
 from pygrade.console.run_files import JudgedRun
 from pygrade.console.sections import (
+    cross_fit_section,
     options_section,
     prediction_section,
     replay_section,
     run_section,
-    trust_section,
     verdict_lead,
 )
 from pygrade.console.tables import METRIC_LABELS
@@ -77,9 +77,9 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
     """The verdict, and the sections of what is in a run directory, of which ``judged`` has the replay."""
     summary, test = _json(run / "summary.json"), _json(run / "abtest.json")
     trained = _json(run / "training" / "train.json") or _json(run / "train.json")
-    replay, trust = None if judged is None else judged.evaluation, trained.get("trust")
+    replay, cross_fit = None if judged is None else judged.evaluation, trained.get("cross_fit")
     version = "" if judged is None else judged.policy.version
-    verdict = (replay or {}).get("verdict") or summary.get("verdict") or trust
+    verdict = (replay or {}).get("verdict") or summary.get("verdict") or cross_fit
     lead = verdict_lead(verdict, replay, trained.get("warnings", ()), version)
     if test:
         lead = replace(lead, cards=_test_cards(test, highlight))
@@ -89,7 +89,7 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
         *(_decision_section(decision) if decision else []),
         *(_ab_sections(test, highlight) if test else []),
         *([replay_section(replay), prediction_section(replay)] if replay else []),
-        *trust_section(trust),
+        *cross_fit_section(cross_fit),
         *training_sections(run),
         *weight_sections(run),
         *_page_sections(_json(run / "pages.json")),
@@ -124,12 +124,12 @@ def _decision_section(test: Json) -> list[Section]:
         chart = Chart(f"Lift over {name}", "lift, %", {"lift": (sizes, value)}, (low, high), {}, ends, "requests read")
         drawn = _charts([chart])
     rows: list[list[str | Html]] = [
-        [rung, *(bounds_text(metrics["value"][kind]) for kind in ("fixed", "anytime"))]
+        [estimator, *(bounds_text(metrics["value"][kind]) for kind in ("fixed", "anytime"))]
         for arm in test["readings"].get("arms", {}).values()
-        for rung, metrics in arm["readings"].items()
+        for estimator, metrics in arm["readings"].items()
         if "value" in metrics
     ]
-    shown = Table(["reading", "lift, one look", "at any time"], rows, looks[-1]["rung"] if looks else "")
+    shown = Table(["estimator", "lift, one look", "at any time"], rows, looks[-1]["estimator"] if looks else "")
     return [Section("The decision of a simulated test", text, [shown] if rows else [], more=drawn)]
 
 

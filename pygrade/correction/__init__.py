@@ -1,1 +1,1 @@
-"""The correction: predictions moved by what a log shows of them, and the gate that licenses it."""
+"""The correction: predictions moved by what a log shows of them, and the gate that accepts it."""

@@ -101,7 +101,7 @@ class Fitted:
     shares: "_Shares"  # of the first candidate
 
     @property
-    def licensed(self) -> Candidate | None:
+    def accepted(self) -> Candidate | None:
         """The first candidate whose gain passes."""
         return next((candidate for candidate in self.candidates if candidate.gain.passes), None)
 
@@ -196,7 +196,7 @@ def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, pr
     fit = _CorrectionFit(facts, select_item_columns(logs, facts.theta, facts.parents))
     plain = fit.view(None)
     forms, best = dict[str, float](), (0.0, "")
-    for form in FORMS if config.maps else ():
+    for form in FORMS if config.calibration else ():
         form_gain = facts.whole.gain(facts.mapped_shares(form), plain.alone.held_out)
         forms[form] = zscore(form_gain, facts.cluster)
         if forms[form] > 2.0:
@@ -208,14 +208,14 @@ def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, pr
     if prior is not None:
         tried += [fit.corrected(chosen, base, prior, share) for share in (True, False)]
         tried.sort(key=lambda trial: -float(fit.gain_of(trial).mean()))
-    if config.items and (with_effects := fit.with_effects(chosen, tried[0])) is not None:
+    if config.item_effects and (with_effects := fit.with_effects(chosen, tried[0])) is not None:
         tried.insert(0, with_effects)
     if chosen is not plain:
         linear = fit.better(fit.view("linear").alone, plain.alone)
         tried.append(fit.mapped(chosen, fit.better(linear, raw)))
     tried.append(fit.calibrated(plain, raw))
     fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, facts.cases, tried[0].new)
-    if logs.items and prior is None and fitted.licensed is None:  # item columns may be what does not last
+    if logs.items and prior is None and fitted.accepted is None:  # item columns may be what does not last
         bare = _fit_candidates(facts, replace(logs, items=(), item_features=None), config, None)
         fitted = replace(fitted, candidates=(*fitted.candidates, *bare.candidates))
     return fitted

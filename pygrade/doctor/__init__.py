@@ -1,7 +1,7 @@
-"""The sheet of a log, before anything is trained on it: `log_sheet`, and its HTML page."""
+"""The profile of a log, before anything is trained on it: `profile_log`, and its HTML page."""
 
-from pygrade.doctor.page import sheet_page
-from pygrade.doctor.ranking_in_use import Autopsy, autopsy
-from pygrade.doctor.sheet import log_sheet
+from pygrade.doctor.page import profile_page
+from pygrade.doctor.profile import profile_log
+from pygrade.doctor.ranking_audit import RankingAudit, audit_ranking
 
-__all__ = ["Autopsy", "autopsy", "log_sheet", "sheet_page"]
+__all__ = ["RankingAudit", "audit_ranking", "profile_log", "profile_page"]

@@ -1,4 +1,4 @@
-"""The sheet as one small HTML page."""
+"""The profile as one small HTML page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,12 @@ from pygrade.console.page import page
 from pygrade.doctor.words import last_lines, record_sections
 
 
-def sheet_page(record: Mapping[str, Any], title: str) -> str:
-    """The page of ``{"sheet": log_sheet(…), "contract": rows, "changed": […], "warned": […],
-    "autopsy": …}``; all but the sheet may be left out.
+def profile_page(record: Mapping[str, Any], title: str) -> str:
+    """The page of ``{"profile": profile_log(…), "contract": rows, "changed": […], "warned": […],
+    "audit": …}``; all but the profile may be left out.
     """
-    sheet = record["sheet"]
-    loud = [*record.get("warned", []), *sheet["sentences"]]
-    can, *rest = record.get("summary") or last_lines(sheet, "pygrade train --help")
+    profile = record["profile"]
+    loud = [*record.get("warned", []), *profile["sentences"]]
+    can, *rest = record.get("summary") or last_lines(profile, "pygrade train --help")
     lead = Lead("", can, beside=rest, warnings=loud)
     return page(title, lead, record_sections(record), scripted=False)

@@ -1,4 +1,4 @@
-"""The sheet in words and table cells, which the terminal and the page share."""
+"""The profile in words and table cells, which the terminal and the page share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from pygrade._util.html_table import Table
 from pygrade.console.charts import Chart, draw
 from pygrade.console.html import Section
-from pygrade.doctor.autopsy_words import autopsy_section
+from pygrade.doctor.audit_words import audit_section
 from pygrade.doctor.tasks import fits
 from pygrade.metrics.texts import lift_text, rate_text, value_text
 from pygrade.training.log_findings import rate_sentence
 
-Sheet = Mapping[str, Any]
+Profile = Mapping[str, Any]
 Rows = Sequence[tuple[str, ...]]
 
 
@@ -31,24 +31,24 @@ _FINE = 0.01  # lift in value that the users of a log find in a test
 _KEEPS = ("training", "verdict", "")  # of findings
 
 
-def support_sentences(sheet: Sheet) -> list[str]:
+def support_sentences(profile: Profile) -> list[str]:
     """Sentences on the uses that the log supports, the least difference that it shows, and the worth of an event."""
-    entries = {text: sheet["estimates"][name] for name, text in _SUPPORTS.items()}
+    entries = {text: profile["estimates"][name] for name, text in _SUPPORTS.items()}
     can = [text for text, support in entries.items() if support["possible"]]
     sentences = [f"With this log you can {', '.join(can)}."] if can else []
     sentences += [
         f"You can not {text}: {support['why']}." for text, support in entries.items() if not support["possible"]
     ]
-    sentences += [f"{half[0].upper()}{half[1:]}."] if (half := half_sentence(sheet)) else []
-    rate = rate_sentence(sheet["worth"])
-    told = not rate or any(rate in sentence for sentence in sheet["sentences"])
+    sentences += [f"{half[0].upper()}{half[1:]}."] if (half := half_sentence(profile)) else []
+    rate = rate_sentence(profile["worth"])
+    told = not rate or any(rate in sentence for sentence in profile["sentences"])
     return sentences if told else [*sentences, f"{rate[0].upper()}{rate[1:]}."]
 
 
-def last_lines(sheet: Sheet, command: str) -> list[str]:
+def last_lines(profile: Profile, command: str) -> list[str]:
     """Three lines: can one train, what limits it, the next command."""
-    kinds = {keeps: [f"{kind}: {text}" for kind, text, use in sheet["findings"] if use == keeps] for keeps in _KEEPS}
-    slots, few = sheet["propensity"], sheet["size"]["requests"] < FEW
+    kinds = {keeps: [f"{kind}: {text}" for kind, text, use in profile["findings"] if use == keeps] for keeps in _KEEPS}
+    slots, few = profile["propensity"], profile["size"]["requests"] < FEW
     unseen = f"nothing shows how often each slot is looked at, so no order that is new can be judged; {slots['needed']}"
     can = "yes"
     if kinds["training"]:
@@ -58,9 +58,9 @@ def last_lines(sheet: Sheet, command: str) -> list[str]:
     limits = [
         *kinds["verdict"],
         *([unseen] if slots["source"] == "none" else []),
-        *([few_sentence(sheet["size"]["requests"])] if few else []),
+        *([few_sentence(profile["size"]["requests"])] if few else []),
         *kinds[""],
-        half_sentence(sheet),
+        half_sentence(profile),
         "nothing that the log shows",
     ]
     limit = next(filter(None, limits)).rstrip(".")
@@ -71,25 +71,25 @@ def few_sentence(requests: int) -> str:
     return f"{requests:,} requests: below {FEW:,} a policy learns little beyond the predictions"
 
 
-def half_sentence(sheet: Sheet) -> str:
+def half_sentence(profile: Profile) -> str:
     """The least difference that the log shows; empty if it is unknown."""
-    lift = sheet["expected_value_over_order"]
+    lift = profile["expected_value_over_order"]
     if lift["high"] is None or lift["low"] is None:
         return ""
     half = f"{50 * (lift['high'] - lift['low']):.2g} %"
     return f"a ranking must be worth about {half} more or less than another for this log to show it"
 
 
-def size_sentence(sheet: Sheet) -> str:
-    size = sheet["size"]
+def size_sentence(profile: Profile) -> str:
+    size = profile["size"]
     days = "" if size["days"] is None else f" on {size['days']:,} days"
     lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
     where = "unknown slots" if size["slots"] is None else f"{size['slots']} slots"
     return f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {where}."
 
 
-def exploration_sentence(sheet: Sheet) -> str:
-    explored, slots = sheet["exploration"], sheet["propensity"]
+def exploration_sentence(profile: Profile) -> str:
+    explored, slots = profile["exploration"], profile["propensity"]
     shares = [f"{100 * explored['shares'][kind]:.3g} % {kind}" for kind in ("shuffle", "dirichlet")]
     told = ", ".join(shares) if explored["logged"] else "no exploration column"
     return (
@@ -97,8 +97,8 @@ def exploration_sentence(sheet: Sheet) -> str:
     )
 
 
-def user_sentence(sheet: Sheet) -> str:
-    users = sheet["users"]
+def user_sentence(profile: Profile) -> str:
+    users = profile["users"]
     quantiles = ", ".join(f"{name}: {count:g}" for name, count in users["requests_per_user"].items())
     return (
         f"Requests per user by quantile: {quantiles}, largest {users['largest']:,}; "
@@ -109,10 +109,10 @@ def user_sentence(sheet: Sheet) -> str:
 
 
 def record_sections(record: Mapping[str, Any]) -> list[Section]:
-    """The sections of a table's columns, if the record of `sheet_page` has them, and of its sheet."""
-    in_use = [autopsy_section(record["autopsy"])] if "autopsy" in record else []
+    """The sections of a table's columns, if the record of `profile_page` has them, and of its profile."""
+    audit = [audit_section(record["audit"])] if "audit" in record else []
     if not record.get("contract"):
-        return [*in_use, *sheet_sections(record["sheet"])]
+        return [*audit, *profile_sections(record["profile"])]
     rows = [(name, column, what) for name, _, what, column in record["contract"]]
     left = sum(name == "left out" for name, *_ in rows)
     read = sum(column not in ("none", "missing") for _, column, _ in rows) - left
@@ -124,54 +124,54 @@ def record_sections(record: Mapping[str, Any]) -> list[Section]:
         line=f"{read} columns are read, {left} left out.{f' Guessed: {guessed}.' if guessed else ''}",
         light=_light(False, bool(guessed or record.get("warned"))),
     )
-    return [columns, *in_use, *sheet_sections(record["sheet"])]
+    return [columns, *audit, *profile_sections(record["profile"])]
 
 
-def sheet_sections(sheet: Sheet) -> list[Section]:
-    """The figures of a sheet, each with a light and a line on what they come to, for its page and for the terminal."""
-    estimates = [(name, "yes" if e["possible"] else "no", e["why"]) for name, e in sheet["estimates"].items()]
+def profile_sections(profile: Profile) -> list[Section]:
+    """The figures of a profile, each with a light and a line on what they come to, for page and terminal."""
+    estimates = [(name, "yes" if e["possible"] else "no", e["why"]) for name, e in profile["estimates"].items()]
     judgment = ("judgment", "possible", "what it says, or why not")
     task = ("task", "events", "rate or mean", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
     worth = ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost")
     plan = ("metric", "per request", "users for 1 %", "with CUPED", "the log's users find")
-    facts, faults, value = sheet["tasks"].values(), sheet["prediction_faults"], sheet["plan"]["value"]
+    facts, faults, value = profile["tasks"].values(), profile["prediction_faults"], profile["plan"]["value"]
     turned = any(fact["constant"] or (fact["auc"]["high"] or 1.0) < 0.5 for fact in facts)
     examined = all(fact["examined_ratio"] is None or fits(fact["examined_ratio"]) for fact in facts)
     fit = "the events" if examined else "the events of a row as shown, its slot's propensity included"
     right = f"Each fits {fit}, and orders items better than chance."
-    known, least = sheet["propensity"]["source"] != "none", value["detectable_lift"]
+    known, least = profile["propensity"]["source"] != "none", value["detectable_lift"]
     found = "The log has too few users, or too few days, to plan a test."
     if least is not None:
         found = f"A test of the log's users, as long as the log, finds a lift of {100 * least:.2g} % in value."
-    replay, by_slot = (sheet["estimates"][name]["possible"] for name in ("replay", "value by position"))
-    few = sheet["size"]["requests"] < FEW
+    replay, by_slot = (profile["estimates"][name]["possible"] for name in ("replay", "value by position"))
+    few = profile["size"]["requests"] < FEW
     return [
         Section(
             "What this log can tell",
-            " ".join(support_sentences(sheet)),
+            " ".join(support_sentences(profile)),
             [Table(judgment, estimates, texts=3)],
-            line=size_sentence(sheet),
+            line=size_sentence(profile),
             light=_light(not replay, few or not by_slot),
         ),
         Section(
             "Predictions beside feedback",
             TASK_TEXT,
-            [Table((*task, "over the order"), task_rows(sheet))],
-            more=draw(calibration_chart(sheet)),
+            [Table((*task, "over the order"), task_rows(profile))],
+            more=draw(calibration_chart(profile)),
             line=" ".join(f"{fault[0].upper()}{fault[1:]}." for fault in faults) or right,
             light=_light(turned, bool(faults)),
         ),
         Section(
             "What exploration would buy",
-            worth_text(sheet),
-            [Table(worth, worth_rows(sheet))],
-            line=exploration_sentence(sheet),
+            worth_text(profile),
+            [Table(worth, worth_rows(profile))],
+            line=exploration_sentence(profile),
             light=_light(False, not known),
         ),
         Section(
             "A/B test for 1 %",
-            user_sentence(sheet),
-            [Table(plan, plan_rows(sheet))],
+            user_sentence(profile),
+            [Table(plan, plan_rows(profile))],
             line=found,
             light=_light(least is None, least is not None and least > _FINE),
         ),
@@ -182,10 +182,10 @@ def _light(red: bool, yellow: bool) -> str:
     return "red" if red else "yellow" if yellow else "green"
 
 
-def calibration_chart(sheet: Sheet) -> Chart:
+def calibration_chart(profile: Profile) -> Chart:
     """Events of the shown rows in groups by prediction, in multiples of the mean prediction (examined, if known)."""
     lines = {}
-    for task, fact in sheet["tasks"].items():
+    for task, fact in profile["tasks"].items():
         if fact["rate"] > 0 and fact["mean_prediction"] > 0:
             expected = fact["rate"] * (fact["examined_ratio"] or fact["ratio"])["value"]  # events
             groups = fact["groups"]
@@ -202,7 +202,7 @@ def calibration_chart(sheet: Sheet) -> Chart:
     )
 
 
-def task_rows(sheet: Sheet) -> Rows:
+def task_rows(profile: Profile) -> Rows:
     """A row for each task, and one for the order by expected value."""
     rows = [
         (
@@ -217,12 +217,12 @@ def task_rows(sheet: Sheet) -> Rows:
             value_text(fact["page_auc"]),
             lift_text(fact["over_order"], 1),
         )
-        for task, fact in sheet["tasks"].items()
+        for task, fact in profile["tasks"].items()
     ]
-    return [*rows, ("expected value", *[""] * 8, lift_text(sheet["expected_value_over_order"], 1))]
+    return [*rows, ("expected value", *[""] * 8, lift_text(profile["expected_value_over_order"], 1))]
 
 
-def plan_rows(sheet: Sheet) -> Rows:
+def plan_rows(profile: Profile) -> Rows:
     """A row for each metric of an A/B test."""
 
     def or_unknown(value: float | None, form: str) -> str:
@@ -236,18 +236,18 @@ def plan_rows(sheet: Sheet) -> Rows:
             or_unknown(metric["cuped_users"], "{:,}"),
             or_unknown(metric["detectable_lift"], "{:.2%}").replace("%", " %"),
         )
-        for name, metric in sheet["plan"].items()
+        for name, metric in profile["plan"].items()
     ]
 
 
-def worth_text(sheet: Sheet) -> str:
-    worth = sheet["exploration_worth"]
+def worth_text(profile: Profile) -> str:
+    worth = profile["exploration_worth"]
     exponent = "an assumed exponent" if worth["assumed"] else "the estimated exponent"
     shuffled = (
         f"± of the slots' exponent (now {exponent} of {worth['exponent']:.2f}), and ± of the lift of an order by "
         "expected value, estimated from all pages."
     )
-    if sheet["size"]["slots"] is None:
+    if profile["size"]["slots"] is None:
         shuffled = "of no use until the slots are logged."
     return (
         f"By share of the requests, for a log of this size. Shuffled pages: {shuffled} Drawn weights: ± of the value "
@@ -255,12 +255,12 @@ def worth_text(sheet: Sheet) -> str:
     )
 
 
-def worth_rows(sheet: Sheet) -> Rows:
+def worth_rows(profile: Profile) -> Rows:
     """A row for each share of explored requests."""
     rows = []
-    for row in sheet["exploration_worth"]["rows"]:
+    for row in profile["exploration_worth"]["rows"]:
         shuffled = ("n/a",) * 3
-        if sheet["size"]["slots"] is not None:
+        if profile["size"]["slots"] is not None:
             lift = _wide(row["lift"], 100.0, " %")
             shuffled = (_wide(row["exponent"], 1.0, ""), lift, _percent(row["shuffled_cost"]))
         drawn = (_wide(row["value"], 100.0, " %"), _percent(row["drawn_cost"]))

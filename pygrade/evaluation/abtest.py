@@ -408,8 +408,8 @@ class _Quotient:
     def skews(self) -> tuple[float, float]:
         """Skewness of the t statistic, if users of both arms are alike, and by each arm's own."""
         arm, control = len(self.own), len(self.shared)
-        alike = self.skew * (control - arm) / math.sqrt(control * arm * (control + arm))
-        return alike, float(self.own @ self.own**2 - self.shared @ self.shared**2) / self.error**3
+        even = self.skew * (control - arm) / math.sqrt(control * arm * (control + arm))
+        return even, float(self.own @ self.own**2 - self.shared @ self.shared**2) / self.error**3
 
     @property
     def undecidable(self) -> str | None:

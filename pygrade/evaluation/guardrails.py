@@ -1,8 +1,8 @@
 """Guardrails: the smallest change of a policy that keeps limits, by a lower confidence bound.
 
 A limit is on a sum over the page's slots: Σ_r D(r) · g of the items at the ranks r, with g the debiased events of a
-task (`front`), over production's, or how far an item belongs to a group, over Σ_r D(r). Each has a price: the log of a
-factor on the task's value, or a boost in standard deviations of the request's scores. What is best under limits on
+task (`pareto_front`) over production's, or how far an item belongs to a group, over Σ_r D(r). Each has a price: the log
+of a factor on the task's value, or a boost in standard deviations of the request's scores. What is best under limits on
 such sums is best without them at some prices (Lagrange), and the higher a price, the larger its sum: so each price is
 the smallest that keeps its limit given the other prices, found by bisection, in turn until none moves. A price of 0
 leaves the policy as it is.
@@ -23,7 +23,7 @@ import numpy as np
 
 from pygrade._typing import Array, Floats
 from pygrade.config.guardrails import Limit
-from pygrade.evaluation.front import REACH, VALUE, RankingEvaluator
+from pygrade.evaluation.pareto_front import REACH, VALUE, RankingEvaluator
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval

@@ -80,7 +80,7 @@ def plan_readings(
     power: float = 0.8,
     sampled: float = 1.0,
 ) -> dict[str, dict[str, Any]]:
-    """rung → `plan_test` of a test of two arms that finds a lift in value, with its ``requests``.
+    """estimator → `plan_test` of a test of two arms that finds a lift in value, with its ``requests``.
 
     control, new [M]: slots on the two arms' pages, -1: not on the page; exposure: e(slot), None: a power law; sampled:
     share of the traffic that the log is. The logged page stands for the arms' pages: what it earns in the slots that
@@ -98,16 +98,16 @@ def plan_readings(
         amounts |= _amounts(logs, np.stack([control, new], 1), value, exposure)
     mean = float(amounts[WHOLE].mean())
     plans = {}
-    for rung, per_request in amounts.items():
+    for estimator, per_request in amounts.items():
         plan = plan_of_requests(logs, per_request - per_request.mean() + mean, lift, power=power, sampled=sampled)
         users = plan["users"]
         requests = None if users is None else math.ceil(users * logs.num_requests / (int(logs.user_number.max()) + 1))
-        plans[rung] = plan | {"requests": requests}
+        plans[estimator] = plan | {"requests": requests}
     return plans
 
 
 def _amounts(logs: Logs, pages: Array, value: Floats, exposure: ArrayLike | None) -> dict[str, Floats]:
-    """rung → [R] an amount that varies as the reading's does in a test of two arms of equal shares."""
+    """estimator → [R] an amount that varies as the reading's does in a test of two arms of equal shares."""
     size = int(max(pages.max(), logs.position.max(), 0)) + 1
     curve = np.arange(1.0, size + 1) ** -_POWER_LAW if exposure is None else np.asarray(exposure, np.float64)
     count, request, shown = logs.num_requests, logs.row_request, logs.shown
@@ -125,13 +125,13 @@ def _amounts(logs: Logs, pages: Array, value: Floats, exposure: ArrayLike | None
     masks = {PREDICTED: shown, BELOW: shown & (logs.position >= first), DIFFER: np.zeros(len(value), bool)}
     masks[DIFFER][shown] = differ[place]
     amounts = {}
-    for rung, mask in masks.items():
+    for estimator, mask in masks.items():
         earned, expected = (
             np.bincount(request, np.where(mask, x, 0.0), count).astype(np.float64) for x in (value, predicted)
         )
         level = expected + expected.mean() / 10
         columns = np.stack([expected, np.log(level) if level.min() > 0 else np.zeros(count)], 1)
-        amounts[rung] = earned - _explained(columns, earned, logs.user_number)
+        amounts[estimator] = earned - _explained(columns, earned, logs.user_number)
     half: Ints = logs.user_number % 2  # half of the users see either arm
     psi = np.bincount(request[shown], value[shown] * by_slot[half[request[shown]], *place], count)
     means = np.bincount(half, psi, 2) / np.maximum(np.bincount(half, minlength=2), 1)

@@ -40,7 +40,7 @@ from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
 
 VALUE = "value"
-WHOLE, PREDICTED, BELOW, DIFFER, ITEMS = RUNGS = (
+WHOLE, PREDICTED, BELOW, DIFFER, ITEMS = ESTIMATORS = (
     "whole pages",
     "whole pages, predictions",
     "below the first difference",
@@ -65,8 +65,10 @@ class Reading:
 class ArmReading:
     """An arm against the control."""
 
-    readings: dict[str, dict[str, Reading]]  # rung → metric
-    disagreement: dict[str, float]  # rung → z of its value against `PREDICTED`; of item weights also against DIFFER
+    readings: dict[str, dict[str, Reading]]  # estimator → metric
+    disagreement: dict[
+        str, float
+    ]  # estimator → z of its value against `PREDICTED`; of item weights also against DIFFER
     pages_differ: float  # share of the requests
 
 
@@ -96,7 +98,7 @@ def read_pages(
     earlier: Logs | None = None,
     planned_requests: float = PLANNED_UNITS,
 ) -> TestReadings:
-    """All rungs of a log with ``arm``, ``arms`` and ``slots``; without ``arm_shares`` arms had equal shares.
+    """All estimators of a log with ``arm``, ``arms`` and ``slots``; without ``arm_shares`` arms had equal shares.
 
     control: an arm, None: the first; exposure: e(slot) [K], positive, None: harvested from items that arms show in
     different slots; earlier: pages of before the test, for CUPED; planned_requests: where the anytime-valid intervals
@@ -113,25 +115,29 @@ def read_pages(
     predicted = {VALUE: test.logs.value_of(test.logs.predictions)} | {
         task: test.logs.predictions[:, t].astype(np.float64) for t, task in enumerate(logs.tasks)
     }
-    found: dict[str, dict[str, dict[str, Estimate]]] = {name: {rung: {} for rung in RUNGS[1:]} for name in names[1:]}
+    found: dict[str, dict[str, dict[str, Estimate]]] = {
+        name: {estimator: {} for estimator in ESTIMATORS[1:]} for name in names[1:]
+    }
     hat = test.served_exposure(exposures)
     for label, row in metrics.items():
         base = test.mean_of(test.sums(row), 0)
         if not base.value > 0:
             continue
         for a, name in enumerate(names[1:], 1):
-            rungs = test.differences(a, row, predicted[label], exposures, hat)
-            for rung, gain in rungs.items():
+            estimators = test.differences(a, row, predicted[label], exposures, hat)
+            for estimator, gain in estimators.items():
                 lift = gain.value / base.value
-                found[name][rung][label] = Estimate(lift, (gain.influence - lift * base.influence) / base.value)
-    readings: dict[str, dict[str, dict[str, Reading]]] = {name: {rung: {} for rung in RUNGS} for name in names[1:]}
+                found[name][estimator][label] = Estimate(lift, (gain.influence - lift * base.influence) / base.value)
+    readings: dict[str, dict[str, dict[str, Reading]]] = {
+        name: {estimator: {} for estimator in ESTIMATORS} for name in names[1:]
+    }
     for label in metrics:
-        for rung in RUNGS[1:]:
-            have = [name for name in names[1:] if label in found[name][rung]]
-            lifts = [found[name][rung][label] for name in have]
+        for estimator in ESTIMATORS[1:]:
+            have = [name for name in names[1:] if label in found[name][estimator]]
+            lifts = [found[name][estimator][label] for name in have]
             fixed = intervals.simultaneous(lifts, test.user) if lifts else []
             for name, interval in zip(have, fixed, strict=True):
-                readings[name][rung][label] = Reading(interval, test.anytime(interval, planned_requests))
+                readings[name][estimator][label] = Reading(interval, test.anytime(interval, planned_requests))
     for name, by_metric in test.whole_pages(metrics, earlier, planned_requests).items():
         readings[name][WHOLE] = {
             label: Reading(lift.corrected, lift.anytime or lift.corrected) for label, lift in by_metric.items()
@@ -139,8 +145,8 @@ def read_pages(
     arms = {}
     for a, name in enumerate(names[1:], 1):
         disagreement = {}
-        for rung in (BELOW, DIFFER, ITEMS):
-            disagreement[rung] = test.disagreement(found[name], rung, PREDICTED)
+        for estimator in (BELOW, DIFFER, ITEMS):
+            disagreement[estimator] = test.disagreement(found[name], estimator, PREDICTED)
         disagreement[ITEMS] = max(disagreement[ITEMS], test.disagreement(found[name], ITEMS, DIFFER), key=abs)
         pages_differ = float(np.mean(np.bincount(test.request, test.differ(a), len(test.arm)) > 0))
         arms[name] = ArmReading(readings[name], disagreement, pages_differ)
@@ -354,7 +360,7 @@ class PageTest(NamedTuple):
         at_most = first[self.request]
         lower = self.logs.position >= at_most
         estimates = {}
-        for rung, rows, on_page in (
+        for estimator, rows, on_page in (
             (PREDICTED, np.ones(len(row), bool), pair >= 0),
             (BELOW, lower, pair >= at_most[:, None]),
             (DIFFER, differ, (pair >= 0) & differ[:, None]),
@@ -370,7 +376,7 @@ class PageTest(NamedTuple):
                 scaled = (column - column.mean()) / (spread or 1.0)
                 variates += [self.mean_of(scaled, arm).value + self._influence(scaled, arm) for arm in (0, a)]
             new, old = (self.mean_of(self.sums(np.where(rows, row, 0.0)), arm) for arm in (a, 0))
-            estimates[rung] = self._less(new.value - old.value, new.influence - old.influence, variates)
+            estimates[estimator] = self._less(new.value - old.value, new.influence - old.influence, variates)
         weights = np.divide(exposures[:, a] - exposures[:, 0], hat, out=np.zeros(len(hat)), where=hat > 0)
         psi = self.sums(np.where(self.logs.shown, weights * row, 0.0))
         served = [(self.arm == b) - self.shares[:, b] for b in range(len(self.names) - 1)]
@@ -400,11 +406,11 @@ class PageTest(NamedTuple):
             fixed.value, fixed.standard_error, len(self.arm), planned_units=planned_requests, confidence=confidence
         )
 
-    def disagreement(self, found: dict[str, dict[str, Estimate]], rung: str, fewer: str) -> float:
-        """z of the difference in value between two rungs; 0 where neither has any."""
-        if VALUE not in found[rung]:
+    def disagreement(self, found: dict[str, dict[str, Estimate]], estimator: str, fewer: str) -> float:
+        """z of the difference in value between two estimators; 0 where neither has any."""
+        if VALUE not in found[estimator]:
             return 0.0
-        one, other = found[rung][VALUE], found[fewer][VALUE]
+        one, other = found[estimator][VALUE], found[fewer][VALUE]
         gap = intervals.interval(one.value - other.value, one.influence - other.influence, self.user)
         return gap.value / gap.standard_error if gap.standard_error else 0.0
 

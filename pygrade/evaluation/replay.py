@@ -290,7 +290,7 @@ def judged_by(record: Mapping[str, Any]) -> str:
     """The worth of events and the counting of slots as text, of `Evaluation.to_dict` with the ``propensity_source``."""
     curve, source = record["propensity"], record["propensity_source"]
     if curve is None:
-        slots = f"every slot counts alike, so labels keep their position bias, and ranks count as in DCG ({source})"
+        slots = f"every slot counts equally, so labels keep their position bias, and ranks count as in DCG ({source})"
     else:
         slots = "slot propensities " + ", ".join(f"{q:.2g}" for q in curve[:_SHOWN_SLOTS])
         slots += f"{', …' if len(curve) > _SHOWN_SLOTS else ''} ({source})"

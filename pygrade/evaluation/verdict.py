@@ -34,7 +34,7 @@ from pygrade.policy.mixture import Mixture
 # chance, here in one log of noise in two hundred each. Bounds that are shown have 95 %.
 SURE = 0.99
 _WIDER = 1.3  # they are this much wider
-_ALIKE = 5e-4  # lift, with its bounds, below which nothing was re-ordered
+_NO_CHANGE = 5e-4  # lift, with its bounds, below which nothing was re-ordered
 _SMALL_LIFT = 0.005  # lift that more requests should find if the estimate is smaller
 _DAY = 86_400_000  # ms
 _SIZE = 1.959964 / 2.801585  # half width of a 95 % interval, in lifts that are found with 80 % power
@@ -53,11 +53,11 @@ class VerdictText:
     sentence: str  # for those who decide
     detail: str  # for engineers: which ranking over which, and how it was judged
     reasons: tuple[str, ...]  # what moved it, three lines at most
-    lift: Interval | None  # of what is judged over the baseline, two-sided 95 %; None: not known
+    lift: Interval | None  # of what is judged over the control, two-sided 95 %; None: not known
     weeks: (
         float | None
     )  # of the log's traffic that a test of whether it is better takes; None: unknown, nothing to test
-    over: str = ""  # the ranking that the lift is over
+    control: str = ""  # the ranking that the lift is over
     unproven: str = ""  # why what is served is not shown to be as good as production; "": it is
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class VerdictText:
 
     def html(self, lifts: Sequence[tuple[str, Estimate]]) -> str:
         """The sentence, a picture of lifts by name, and the reasons."""
-        picture = draw_lifts(lifts, f"lift over {plain_name(self.over)}, % (95 % interval)")
+        picture = draw_lifts(lifts, f"lift over {plain_name(self.control)}, % (95 % interval)")
         reasons = map(escape, filter(None, (self.detail, *self.reasons)))
         return "<br>".join([f"<b>{escape(self.sentence)}</b>", *filter(None, [picture]), *reasons])
 
@@ -77,12 +77,12 @@ class VerdictText:
 def write_verdict(
     verdict: str,
     served: str,
-    baseline: str,
+    control: str,
     lift: Interval | None,
     logs: Logs,
     *,
     beside: tuple[str, Interval] | None = None,
-    license: str = "",
+    proof: str = "",
     claim: str = "its predictions are better",
     reasons: Sequence[str] = (),
     why: str = "",
@@ -95,32 +95,32 @@ def write_verdict(
 ) -> VerdictText:
     """Put a verdict into words.
 
-    served: the ranking that is judged, by its exact name; what the artifact ranks by if it is better. The baseline
-    itself if nothing else is judged. lift: of it over the baseline, two-sided 95 %; beside: another baseline, and the
-    lift over that. license: what proves that ``claim`` holds, such as "likelihood z 7.1, by value 5.2"; the sentence
+    served: the ranking that is judged, by its exact name; what the artifact ranks by if it is better. The control
+    itself if nothing else is judged. lift: of it over the control, two-sided 95 %; beside: another ranking, and the
+    lift over that. proof: what proves that ``claim`` holds, such as "likelihood z 7.1, by value 5.2"; the sentence
     makes the claim if the lift alone does not prove it. why: how it was judged, such as "4-fold cross-fitted by user";
     of *undecidable* and *untested*, the reason. contrary: what contradicts it, so that nothing is decided, such as "the
     last 30 % of the requests earn -2.1 % (-3.0 to -1.2)". pages: what whole pages show of what is served, for
     engineers; unproven: of `VerdictText`, as `cost_of` says it. requests: of the whole log, if ``logs`` is a sample.
-    slots, exposure: [M] on the baseline's and the new ranking's pages, and e(slot), see `plan_readings`: the test is
+    slots, exposure: [M] on the control's and the new ranking's pages, and e(slot), see `plan_readings`: the test is
     read by items; None: by whole pages.
     """
     plan = _test_plan(lift, logs, requests, slots, exposure) if verdict == "better" else None
     weeks = None if plan is None or plan.whether["days"] is None else plan.whether["days"] / 7
     if verdict == "better" and is_simple(served):
         assert lift is not None
-        text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(baseline)}."
+        text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(control)}."
     elif verdict == "better":
-        gained = _gain(lift, baseline, beside, claim if license else "")
+        gained = _gain(lift, control, beside, claim if proof else "")
         text = f"Test the new ranking: {gained}." + ("" if plan is None else f" {plan.text(logs, requests)}")
-    elif verdict == "undecided" and served == baseline:  # nothing else was judged
-        text = f"Keep what you have: the log shows nothing that is better than {plain_name(baseline)}."
+    elif verdict == "undecided" and served == control:  # nothing else was judged
+        text = f"Keep what you have: the log shows nothing that is better than {plain_name(control)}."
     elif verdict == "undecided":
-        all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} over {plain_name(baseline)}, but "
-        text = f"Keep what you have. {f'{all_in_all}{contrary}.' if contrary else _need(lift, baseline, logs)}"
+        all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} over {plain_name(control)}, but "
+        text = f"Keep what you have. {f'{all_in_all}{contrary}.' if contrary else _need(lift, control, logs)}"
     elif verdict == "worse":
         size = "" if lift is None else f" ({span_text(lift, None)} %)"
-        text = f"Keep what you have: the new ranking is worse than {plain_name(baseline)}{size}."
+        text = f"Keep what you have: the new ranking is worse than {plain_name(control)}{size}."
     elif verdict == "undecidable":
         text = f"Not decidable: {_closed(why or 'the log is too small')}"
     elif verdict == "untested":
@@ -128,12 +128,12 @@ def write_verdict(
     else:
         raise ValueError(f"verdict is {verdict!r}; want better, undecided, worse, undecidable or untested")
     if verdict in ("better", "undecided", "worse") and not logs.slots_known:
-        text += " That holds if each shown item is looked at alike: the log has no slots."
+        text += " That holds if each shown item is looked at equally: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""
-    detail = _detail(verdict, served, baseline, lift, license, why, pages, plan)
+    detail = _detail(verdict, served, control, lift, proof, why, pages, plan)
     is_finite = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
     shown = lift if is_finite else None
-    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, baseline, unproven)
+    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, control, unproven)
 
 
 def verdict_of(mixture: Mixture | None) -> VerdictText:
@@ -146,7 +146,7 @@ def verdict_of(mixture: Mixture | None) -> VerdictText:
         value, low, high = mixture.lift
         lift = Interval(value, math.nan, low, high)  # the policy keeps the bounds alone
     words = mixture.sentence, mixture.detail, tuple(mixture.reasons)
-    return VerdictText(mixture.verdict, *words, lift, mixture.weeks, judged_over(mixture), mixture.unproven)
+    return VerdictText(mixture.verdict, *words, lift, mixture.weeks, control_of(mixture), mixture.unproven)
 
 
 def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
@@ -156,11 +156,11 @@ def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
     return vars(verdict) | {"reasons": list(verdict.reasons), "lift": lift}
 
 
-def judged_over(mixture: Mixture | None) -> str:
+def control_of(mixture: Mixture | None) -> str:
     """The ranking that the policy's verdict is over, which later requests compare it with, too."""
     if mixture is None or mixture.baseline.corrected:
-        return (mixture and mixture.over) or EXPECTED_VALUE
-    return mixture.over or mixture.baseline.name
+        return (mixture and mixture.control) or EXPECTED_VALUE
+    return mixture.control or mixture.baseline.name
 
 
 def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict[str, float]:
@@ -232,11 +232,11 @@ def percent(lift: Interval) -> str:
     return bounds_text(lift, None)
 
 
-def _gain(lift: Interval | None, baseline: str, beside: tuple[str, Interval] | None, claim: str) -> str:
+def _gain(lift: Interval | None, control: str, beside: tuple[str, Interval] | None, claim: str) -> str:
     """The gain of the new ranking, and its evidence."""
     if lift is None or not math.isfinite(lift.value):
         return claim or "it is better"
-    text = f"it earns {percent(lift)} over {plain_name(baseline)}"
+    text = f"it earns {percent(lift)} over {plain_name(control)}"
     if beside is not None and not _is_zero(beside[1]) and percent(beside[1]) != percent(lift):
         text += f", {percent(beside[1])} over {plain_name(beside[0])}"
     unsure = not min(lift.low, lift.low if beside is None else beside[1].low) > 0
@@ -247,14 +247,14 @@ def _gain(lift: Interval | None, baseline: str, beside: tuple[str, Interval] | N
 
 def _is_zero(lift: Interval) -> bool:
     """Nothing was re-ordered: of page terms alone, which a replay does not see."""
-    return max(abs(lift.low), abs(lift.high)) < _ALIKE
+    return max(abs(lift.low), abs(lift.high)) < _NO_CHANGE
 
 
 class _TestPlan(NamedTuple):
     """Plans of `plan_test` for a test that finds a lift."""
 
     lift: float
-    rung: str  # that tells whether the new ranking is better
+    estimator: str  # that tells whether the new ranking is better
     whether: Mapping[str, Any]
     size: Mapping[str, Any] | None  # of slots that differ, whose lift has no bias; None: the same, or whole pages
 
@@ -263,7 +263,7 @@ class _TestPlan(NamedTuple):
         if self.hidden(self.whether):
             users = "" if requests not in (None, logs.num_requests) else f"{int(logs.user_number.max()) + 1:,} "
             loss = 100 * (self.whether["least_lift"] - self.lift)
-            few = f"your {users}users are too few for a test of {self.rung}"
+            few = f"your {users}users are too few for a test of {self.estimator}"
             return f"No A/B test can show that in this shop: {few}, which at best rules out a loss of {loss:.2g} %."
         span = days_of(logs) or 0
         if self.whether["days"] is None and span < 2:
@@ -271,7 +271,7 @@ class _TestPlan(NamedTuple):
         longest = MAX_EXTRAPOLATION * span
         text = f"An A/B test of {_span(self.whether['days'], longest)} shows which is better"
         size = f"the gain to ± {100 * _SIZE * self.lift:.1f} %"
-        if self.rung == WHOLE:
+        if self.estimator == WHOLE:
             return f"{text}."
         if self.size is None:
             return f"{text} and measures {size}; it takes that long because the items of a page may compete."
@@ -294,9 +294,9 @@ def _test_plan(
     if slots is not None and logs.slots_known and (logs.feedback > 0).any() and not _is_zero(lift):
         plans = plan_readings(logs, *slots, lift.value, exposure=exposure, sampled=sampled)
         compete = items_compete(logs).compete
-        rung = PREDICTED if compete else ITEMS
-        if plans[rung]["users"] is not None and plans[DIFFER]["users"] is not None:
-            return _TestPlan(lift.value, rung, plans[rung], None if compete else plans[DIFFER])
+        estimator = PREDICTED if compete else ITEMS
+        if plans[estimator]["users"] is not None and plans[DIFFER]["users"] is not None:
+            return _TestPlan(lift.value, estimator, plans[estimator], None if compete else plans[DIFFER])
     plan = plan_of_events(logs, logs.value_of(logs.feedback), lift.value, sampled=sampled)
     return None if plan["users"] is None else _TestPlan(lift.value, WHOLE, plan, None)  # all users are worth the same
 
@@ -313,9 +313,9 @@ def _span(days: int | None, longest: int) -> str:
     return f"{days / 7:.0f} weeks" if days >= 14 else "1 day" if days == 1 else f"{days} days"
 
 
-def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
+def _need(lift: Interval | None, control: str, logs: Logs) -> str:
     """The reason why nothing is decided, and the number of further requests that would decide."""
-    name = plain_name(baseline)
+    name = plain_name(control)
     if lift is None or not math.isfinite(lift.low):
         return f"The log can't compare the new ranking with {name}."
     if not lift.high > lift.low:
@@ -336,21 +336,21 @@ def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
 def _detail(
     verdict: str,
     served: str,
-    baseline: str,
+    control: str,
     lift: Interval | None,
-    license: str,
+    proof: str,
     why: str,
     pages: str,
     plan: "_TestPlan | None",
 ) -> str:
     if verdict in ("undecidable", "untested"):
         return f"{served} is served"
-    parts = [f"{served} over {baseline}" if served != baseline else f"{baseline} is served"]
+    parts = [f"{served} over {control}" if served != control else f"{control} is served"]
     parts[0] += f", {why}" if why else ""
     parts[0] += ", two-sided 95 %" if lift is not None else ""
-    parts += [text for text in (license, pages) if text]
+    parts += [text for text in (proof, pages) if text]
     if plan is not None:
-        parts += [f"A/B test of {count_text(plan.whether['users'] // 2)} users per arm, by {plan.rung}"]
+        parts += [f"A/B test of {count_text(plan.whether['users'] // 2)} users per arm, by {plan.estimator}"]
     return "; ".join(parts)
 
 

@@ -16,10 +16,10 @@ _ITEMS = "numbers or text of the candidate, such as its brand or margin"
 # What a table is that has events, feedback (y_) or predictions (p_) alone, and what to do with it.
 _HALVES = {
     "": "Events alone (who, what, when) do not tell what users saw and passed over: if a kind of them is the showing, "
-    "pygrade doctor FILES --events makes a schema of them for pygrade pipeline, and doctor --day0 starts without a log",
+    "pygrade doctor FILES --events makes a schema of them for pipeline; doctor --cold-start starts without a log",
     "y_": "Without predictions there is nothing to weigh: add those of your model, for every candidate, or have one "
     "trained by pygrade pipeline, whose schema pygrade doctor FILES --events makes",
-    "p_": "Predictions without feedback teach nothing yet: join what followed, or start with pygrade doctor --day0",
+    "p_": "Predictions without feedback teach nothing yet: join what followed, or start by pygrade doctor --cold-start",
 }
 
 

@@ -50,7 +50,7 @@ class History:
     def fit(cls, logs: Logs, config: HistoryConfig) -> "History":
         """Levels and priors of a log. ``ValueError`` if it can't have a history, see `why_not`."""
         if reason := why_not(logs):
-            raise ValueError(f"history.on is true, but {reason}")
+            raise ValueError(f"history.enabled is true, but {reason}")
         shown = logs.shown
         happened = logs.feedback[shown] > 0
         count = happened.sum(0)
@@ -305,5 +305,5 @@ def seen_before(logs: Logs) -> Iterator[str]:
     yield (
         f"{again.mean():.0%} of the rows were shown to this user before; they get {1 + lift.value:.2f} "
         f"({1 + lift.low:.2f} to {1 + lift.high:.2f}) times the {logs.tasks[root]} of the others, beside its "
-        "prediction: pygrade train --history.on reads it"
+        "prediction: pygrade train --history.enabled reads it"
     )

@@ -119,14 +119,14 @@ def _run_stages(
     logs = run("logs", lambda out: stage.make(out, *periods), options, sources)
 
     training, history = policy_options(config, features), None
-    if training.history.on:
+    if training.history.enabled:
         options = [training.history, training.sample_requests]
         make = partial(make_history, logs=logs.path, stage=stage, timeline=timeline, config=training)
         past = run("history", make, options, [*sources, logs])
         if "history" in past.record:
             logs, history = past, History.from_dict(past.record["history"])
         else:
-            training = replace(training, history=replace(training.history, on=False))
+            training = replace(training, history=replace(training.history, enabled=False))
     learn = partial(make_policy, logs=logs.path, config=training, on_step=on_step, workers=workers, history=history)
     policy = run("policy", learn, training, [logs], True)
     run("evaluate", lambda out: make_judgment(out, logs.path, policy.path, training.reward), None, [logs, policy])

@@ -84,9 +84,9 @@ class Mixture:
     challenger: Baseline | None = None  # in the place of the policy's network
     detail: str = ""  # the verdict for engineers, one line
     reasons: tuple[str, ...] = ()  # what moved it, at most three lines
-    lift: tuple[float, float, float] | None = None  # of what is judged, over `over`: value, low, high; .01 is 1 %
+    lift: tuple[float, float, float] | None = None  # of what is judged, over `control`: value, low, high; .01 is 1 %
     weeks: float | None = None  # of the log's own traffic that an A/B test takes
-    over: str = ""  # the ranking that lift and verdict are over; "": the baseline
+    control: str = ""  # the ranking that lift and verdict are over; "": the baseline
     unproven: str = ""  # why what is served is not shown to be as good as production, in words; "": it is
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset, LogSource
 from pygrade.logs.history import History, without_columns
 from pygrade.logs.prediction_scale import complete_scales
-from pygrade.runs.model import DATASET, TrainedRanker
+from pygrade.runs.result import DATASET, TrainingResult
 from pygrade.training.evaluate_policy import evaluate_policy, is_new
 from pygrade.training.evidence import clean, correct_log, drop_history, gather_evidence, reads_history, refuse_positives
 from pygrade.training.fit import OnStep, learn
@@ -52,7 +52,7 @@ def fit(
     workers: Workers = LOCAL,
     source: str = "a log",
     history: History | None = None,
-) -> TrainedRanker:
+) -> TrainingResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
     logs: `Logs`, or the path of a log, or several, in order. A log of more than ``config.sample_requests`` requests is
@@ -72,13 +72,13 @@ def fit(
     _check_device(config.device)
     if config.correction.trees:
         require("lightgbm", "trees")
-    in_use, options = check_guardrails(config, heldout), config
+    current_policy, options = check_guardrails(config, heldout), config
     directory, started = Path(out_dir), time.perf_counter()
     begin_phase("learning")
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
         dataset = dataset.valued(config.reward.task_values, config.reward.value_tasks)
-        if config.history.on and history is None:
+        if config.history.enabled and history is None:
             dataset, heldout, history = _add_history(dataset, heldout, config, directory / DATASET)
         dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET, history)
         sample = dataset.sample(config.sample_requests)
@@ -106,18 +106,18 @@ def fit(
         summary = summary_of(tensors, config, learned.run, static, policies, sampled.scenario)
         summary |= _facts(dataset, sampled, warnings) | {"seconds": time.perf_counter() - started}
         begin_phase("cross-fitting")
-        trust = cross_fit(evidence, fit_config, directory, resume, workers)
+        cross_fitted = cross_fit(evidence, fit_config, directory, resume, workers)
         policies = {name: policy.cpu().eval() for name, policy in policies.items()}
         *_, served = policies.values()
-        summary["trust"] = None
-        if trust is not None:
-            served = copy.deepcopy(policies[trust.policy])
-            served.mixture = trust.mixture(learned.baselines)
-            mix_folds(directory, trust, served.mixture)
-            summary["trust"] = trust.to_dict()
-            if trust.better_form is not None and trust.license is None:  # with a license the form hardly matters
-                summary["warnings"].append(f"FORM: {trust.better_form.sentence(config.policy.transform)}")
-        summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
+        summary["cross_fit"] = None
+        if cross_fitted is not None:
+            served = copy.deepcopy(policies[cross_fitted.policy])
+            served.mixture = cross_fitted.mixture(learned.baselines)
+            mix_folds(directory, cross_fitted, served.mixture)
+            summary["cross_fit"] = cross_fitted.to_dict()
+            if cross_fitted.better_form is not None and cross_fitted.proof is None:  # else it hardly matters
+                summary["warnings"].append(f"FORM: {cross_fitted.better_form.sentence(config.policy.transform)}")
+        summary["cross_fit_seconds"] = time.perf_counter() - started - summary["seconds"]
         for arm in FOLDERS.keys() - policies.keys():  # of an earlier training
             shutil.rmtree(directory / FOLDERS[arm], ignore_errors=True)
         stages = {FOLDERS[arm]: policy for arm, policy in policies.items() if arm in FOLDERS}
@@ -132,8 +132,8 @@ def fit(
     if heldout is not None:
         heldout = heldout.valued(config.reward.task_values, config.reward.value_tasks)
         if config.guardrails.limits:
-            served, summary = guard(served, summary, evidence.propensity, heldout, config, directory, in_use)
-    return TrainedRanker(
+            served, summary = guard(served, summary, evidence.propensity, heldout, config, directory, current_policy)
+    return TrainingResult(
         served,
         policies,
         static.cpu(),
@@ -158,7 +158,7 @@ def _add_history(
     return dataset, None if heldout is None else columns.add(heldout), history
 
 
-def judge(trained: TrainedRanker) -> TrainedRanker:
+def judge(trained: TrainingResult) -> TrainingResult:
     """The result with its evaluation on the held-out requests, if there are any; its figures go into the directory."""
     late, policy, reward = trained.heldout, trained.policy, trained.config.reward
     if late is None:

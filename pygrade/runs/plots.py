@@ -1,4 +1,4 @@
-"""Pictures of a `TrainedRanker` by matplotlib, of the extra ``plots``."""
+"""Pictures of a `TrainingResult` by matplotlib, of the extra ``plots``."""
 
 from collections.abc import Iterable
 from textwrap import fill
@@ -16,7 +16,7 @@ from pygrade.metrics.texts import bounds_text, known_numbers
 
 def plot_verdict(trained: Any, ax: Any = None) -> Any:
     """Lifts of the new ranking over what you have, with 95 % intervals."""
-    over, rows = trained.lifts
+    control, rows = trained.lifts
     lifts = {name: lift for name, lift in rows if known_numbers(lift)[0] is not None}
     if not lifts:
         raise ValueError(f"the training has no lift to plot: {trained.verdict}")
@@ -29,7 +29,7 @@ def plot_verdict(trained: Any, ax: Any = None) -> Any:
         ax.annotate(bounds_text(lift, None), (value, place), (0, 7), **said)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.margins(x=0.15)
-    ax.set_xlabel(f"lift of the value over {plain_name(over)}, % (95 % interval)")
+    ax.set_xlabel(f"lift of the value over {plain_name(control)}, % (95 % interval)")
     return ax
 
 

@@ -47,7 +47,9 @@ def complete(log: Log, whole: bool) -> Log:
     kept: Log = log.complete()
     if whole and kept.num_requests < log.num_requests:
         rest = f"{log.num_requests - kept.num_requests} of {log.num_requests} requests list the shown rows alone"
-        raise ValueError(f"history.on counts all that was shown, and {rest}; want all in full (exposure_share = 1)")
+        raise ValueError(
+            f"history.enabled counts all that was shown, and {rest}; want all in full (exposure_share = 1)"
+        )
     return kept
 
 

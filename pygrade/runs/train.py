@@ -24,7 +24,7 @@ from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts
 from pygrade.logs.table import is_table
 from pygrade.runs.fit import fit, judge
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.runs.source import open_source
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
 from pygrade.training.evidence import refuse_positives
@@ -43,14 +43,14 @@ def train(
     map: Columns | None = None,
     values: Mapping[str, float] | None = None,
     value_tasks: str | Sequence[str] = (),
-    in_use: Mapping[str, float] | None = None,
+    production: Mapping[str, float] | None = None,
     holdout: Any = 0.2,
     resume: bool = True,
     verbose: bool = True,
     on_step: OnStep | None = None,
     workers: Workers = LOCAL,
     **table: Any,
-) -> TrainedRanker:
+) -> TrainingResult:
     """Learn a ranker from logged requests, judge it, and say whether it is better than a simple baseline.
 
     It needs no ``if __name__ == "__main__":`` in a script: no process that it starts runs the script again.
@@ -63,11 +63,11 @@ def train(
         out_dir: directory of the run: ``policy/`` (what to serve), ``stage1/`` and ``stage2/`` (not mixed; none
             if GRADE is off), ``checkpoints/``, ``folds/``, ``metrics.jsonl``, ``train.json``, ``evaluation.json``. An
             interrupted run goes on there. None: a temporary one, which lasts as long as the result;
-            `TrainedRanker.save` copies it.
+            `TrainingResult.save` copies it.
         map: what the columns of a table are, see ``columns`` of `Logs.from_table`.
         values: task → what one event is worth; others: as the log says, else 1.
         value_tasks: task, or tasks, whose events are worth that times the item's price.
-        in_use: task → weight of the ranking that you have, Σ weight · prediction; None: what the log tells of it.
+        production: task → weight of the ranking that you have, Σ weight · prediction; None: what the log tells of it.
         holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log or a table that
             does, whose columns are those of ``logs``.
         resume: go on from checkpoints in ``out_dir``; False removes them.
@@ -83,7 +83,7 @@ def train(
     with show_progress(verbose, _PHASES, on_step):
         begin_phase("reading")
         config = TrainConfig() if config is None else config
-        config = config if in_use is None else replace(config, in_use=dict(in_use))
+        config = config if production is None else replace(config, production=dict(production))
         priced = (value_tasks,) if isinstance(value_tasks, str) else value_tasks
         _check_kinds(config, values, priced, holdout)
         _check_options(table)
@@ -91,7 +91,7 @@ def train(
             raise ValueError("values and config.reward both say what events are worth; want values alone")
         check_finite(values or {})
         refuse_in_training(config)
-        log, name = open_source(logs, map, values or {}, priced, config.history.on, **table)
+        log, name = open_source(logs, map, values or {}, priced, config.history.enabled, **table)
         if is_table(holdout):
             worth = dict(zip(log.tasks, log.task_values, strict=True))
             holdout = Logs.from_table(holdout, values=worth, value_tasks=log.value_tasks, like=log, where="holdout")

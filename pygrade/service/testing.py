@@ -51,7 +51,7 @@ def fill_table(run: Path, table: Mapping[str, Any], config: TestConfig) -> dict[
     filled: dict[str, Any] = {
         "exposures": "exposures",
         "feedback": "feedback",
-        "file_seconds": min(300.0, config.every),
+        "file_seconds": min(300.0, config.every_seconds),
     }
     filled |= dict(table) | {"test": True}
     control, new = {"name": "control", "ranking": config.control, "share": 1 - config.share}, {"name": "new"}
@@ -98,7 +98,8 @@ class TestReader:
                 self.step(time.time_ns() // 1_000_000)
             except OSError as error:  # a full disk: the next look tries again
                 logger.error("the reading was not written: %s", one_line(error))
-            self.ended.wait(self.config.every if self.record["arms"] else min(self.config.every, _UNREAD_SECONDS))
+            seconds = self.config.every_seconds
+            self.ended.wait(seconds if self.record["arms"] else min(seconds, _UNREAD_SECONDS))
 
     def step(self, now: int) -> None:
         """Joins what is new, reads all, and writes the reading; the earlier one with an alarm if that fails."""
@@ -118,7 +119,7 @@ class TestReader:
                 self.record = self.record | {"alarms": [f"The log can't be read: {one_line(error)}"]}
             else:
                 self.record = self.record | {"reason": f"Nothing can be read yet: {one_line(error)}.", "time": now}
-        self.record = self.record | {"every_seconds": self.config.every}
+        self.record = self.record | {"every_seconds": self.config.every_seconds}
         write_json(self.folder / READING, self.record)
 
     def _record(self, decided: DecidedTest, logs: Logs, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -141,10 +142,10 @@ class TestReader:
         yield "one purchase", str(gate)
         yield "e(slot)", test.exposure_source
         for name, arm in test.arms.items():
-            z = ", ".join(f"{rung} {value:+.1f}" for rung, value in arm.disagreement.items())
+            z = ", ".join(f"{estimator} {value:+.1f}" for estimator, value in arm.disagreement.items())
             yield (
                 name,
-                f"{100 * arm.pages_differ:.1f} % of its pages are others than {test.control}'s; z of readings: {z}",
+                f"{100 * arm.pages_differ:.1f} % of its pages are others than {test.control}'s; z of estimators: {z}",
             )
             for metric, lift in ({} if returns is None else returns.lifts.get(name, {})).items():
                 yield f"{name}, {metric} a user", f"{bounds_text(lift.corrected)} in the last four weeks"

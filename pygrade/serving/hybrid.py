@@ -77,11 +77,15 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
     network = mixture is None or (mixture.takes_network and mixture.trust == 1.0)
     rankings = () if mixture is None else mixture.ranked_by
     if mixture is not None and 0.0 < mixture.trust < 1.0:
-        raise ValueError("what is served mixes two rankings by z-scores; an engine adds up one: train --trust.shares 1")
+        raise ValueError(
+            "what is served mixes two rankings by z-scores; an engine adds up one: train --cross-fit.shares 1"
+        )
     if network:
         name, transform, priced, weights = "the policy", config.transform, config.value_tasks, policy.fallback_weights()
         if config.corrected or config.trade_offs:
-            raise ValueError("the policy reads corrected predictions or values; want --correction.no-on, no trade-offs")
+            raise ValueError(
+                "the policy reads corrected predictions or values; train --no-correction.enabled, no trade-offs"
+            )
         if not config.context_only:
             raise ValueError(
                 "the policy reads the candidates' predictions, which nobody has before the search; want "
@@ -92,7 +96,7 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
         (ranking,) = rankings
         name, transform, priced, own = ranking.name, ranking.transform, ranking.value_tasks, ranking.weights
         if ranking.corrected or ranking.calibration:
-            raise ValueError(f"{name!r} is served, of predictions that are mapped first; train --correction.no-on")
+            raise ValueError(f"{name!r} is served, of predictions that are mapped first; train --no-correction.enabled")
     if transform != "identity" or priced:
         how = f"transform {transform}{' and priced predictions' if priced else ''}"
         raise ValueError(

@@ -29,7 +29,7 @@ from pygrade.evaluation.verdict import plain_name, stored_verdict
 from pygrade.logs import read_logs
 from pygrade.policy.alone import rank_by
 from pygrade.runs.fit import fit
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
@@ -96,8 +96,8 @@ def _demo(config: DemoConfig, run: Path, resume: bool, on_verdict: Callable[[dic
     requests = world.requests(config.test_requests, config.seed, "test")
     test, arms, ranked = _test_arms(world, requests, result, config.seed)
     write_json(run / "abtest.json", test)
-    over = verdict["over"] if verdict["over"] in ranked else test.baseline
-    decision = run_test(world, requests, ranked[over], ranked[SERVED], name=plain_name(over), seed=config.seed)
+    control = verdict["control"] if verdict["control"] in ranked else test.baseline
+    decision = run_test(world, requests, ranked[control], ranked[SERVED], name=plain_name(control), seed=config.seed)
     write_json(run / "decision.json", decision)
     _record_weights(run, logs.tasks, result, requests)
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
@@ -111,7 +111,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool, on_verdict: Callable[[dic
         "test_requests": test.num_requests,
         "test_users": test.num_users,
         "policy_version": result.policy.version,
-        "trust": result.summary["trust"],
+        "cross_fit": result.summary["cross_fit"],
         "verdict": verdict,
         "decision": {name: getattr(decision, name) for name in ("sentence", "action", "requests", "true_lift")},
         "baseline": _baseline(result),
@@ -131,7 +131,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool, on_verdict: Callable[[dic
 
 
 def _test_arms(
-    world: Marketplace, requests: Requests, result: TrainedRanker, seed: int
+    world: Marketplace, requests: Requests, result: TrainingResult, seed: int
 ) -> tuple[AbTest, dict[str, Any], dict[str, Ints]]:
     """The A/B test against the strongest simple baseline, the lifts over it and over production, and each arm's pages
     [n, K].
@@ -150,7 +150,7 @@ def _test_arms(
     return test, _lifts(test, against_production), ranked
 
 
-def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainedRanker, requests: Requests) -> None:
+def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainingResult, requests: Requests) -> None:
     """The weights that the policy serves on the test requests."""
     inputs = result.policy.request_inputs(requests.context, requests.p_hat)
     with torch.no_grad():
@@ -190,14 +190,14 @@ def _fingerprint(config: DemoConfig) -> str:
     return hashlib.sha256(options.encode()).hexdigest()[:16]
 
 
-def _baseline(result: TrainedRanker) -> str:
+def _baseline(result: TrainingResult) -> str:
     """The strongest simple baseline that can rank new requests."""
-    trust = result.summary["trust"]
+    record = result.summary["cross_fit"]
     names = [baseline.name for baseline in result.baselines]
-    return str(trust["baseline"]) if trust is not None and trust["baseline"] in names else EXPECTED_VALUE
+    return str(record["baseline"]) if record is not None and record["baseline"] in names else EXPECTED_VALUE
 
 
-def _scores(result: TrainedRanker, requests: Requests) -> dict[str, NDArray[np.float32]]:
+def _scores(result: TrainingResult, requests: Requests) -> dict[str, NDArray[np.float32]]:
     """Scores [n, C] of the test requests' candidates, by arm."""
     policy, items = result.policy, result.policy.item_columns(requests.item_id)
     inputs = requests.context, requests.p_hat, None, requests.scenario

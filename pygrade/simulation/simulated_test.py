@@ -25,7 +25,7 @@ class Look(Record):
     """The reading that decides, of the requests so far."""
 
     requests: int
-    rung: str
+    estimator: str
     lift: Interval  # of the value, anytime-valid 95 %
 
 
@@ -69,7 +69,7 @@ def run_test(
     action, count = decided.choice.action, decided.test.requests
     sentence = f"{action} after {count:,} requests"
     if decided.test.arms[NEW].pages_differ and looks:
-        sentence += f": {bounds_text(looks[-1].lift, None)} over {name}, by {looks[-1].rung}"
+        sentence += f": {bounds_text(looks[-1].lift, None)} over {name}, by {looks[-1].estimator}"
     else:
         sentence += f": {decided.choice.reason}"
     return SimulatedTest(name, action, sentence.rstrip("."), count, lift, tuple(looks), decided.to_dict())
@@ -108,7 +108,7 @@ def _test_log(
 
 
 def _look(decided: DecidedTest) -> Iterator[Look]:
-    rung = decided.deciding[NEW]
-    reading = decided.test.arms[NEW].readings[rung].get(VALUE)
+    estimator = decided.deciding[NEW]
+    reading = decided.test.arms[NEW].readings[estimator].get(VALUE)
     if reading is not None:
-        yield Look(decided.test.requests, rung, reading.anytime)
+        yield Look(decided.test.requests, estimator, reading.anytime)

@@ -7,7 +7,7 @@ A log goes one way, whatever its size::
      │ evidence.clean               robots, heavy users, huge amounts
      ▼
     Dataset ──▶ sample              a uniform sample judges; all requests are learned from
-     │ evidence                     slot propensities, production, folds, the licensed correction
+     │ evidence                     slot propensities, production, folds, the accepted correction
      ▼
     fit.learn                       TrainingData → static weights → stage 1 → stage 2 → simple baselines
      ▼

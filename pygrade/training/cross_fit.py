@@ -6,16 +6,16 @@ order, Σ_r D(r) · v / max(q(slot), floor), as in the posterior of the composit
 
 *The baseline* is the strongest simple one: that with the highest lower bound of the lift over expected value, which is
 the baseline itself if no other is shown to be better. *The anchor* is chosen in the same way among what can be served,
-which includes the expected value of corrected predictions if the likelihood licenses them (`pygrade.training.license`):
-the license counts as a bound just above 0. What is offered is the anchor, or a mixture of it with the policy after
-stage 1 or stage 2 or with another of these rankings, at the share λ that has the highest lower bound of the lift over
-the anchor if that is above 0.
+which includes the expected value of corrected predictions if the likelihood proves them better
+(`pygrade.training.correction_proof`): that counts as a bound just above 0. What is offered is the anchor, or a mixture
+of it with the policy after stage 1 or stage 2 or with another of these rankings, at the share λ that has the highest
+lower bound of the lift over the anchor if that is above 0.
 
 Lifts are paired by request and clustered (`pygrade.logs.clusters`), their intervals are widened for the number of
 rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities; those that decide have
 the confidence `verdict.SURE`. The verdict is *better* if the lower bound of what is offered over the baseline is above
-0, or the likelihood licenses it, the later requests of the log do not show the contrary, and no estimate of it is below
-0, or by more than a standard error where the license proves its order, too. Else expected value or a better simple
+0, or the likelihood proves it, the later requests of the log do not show the contrary, and no estimate of it is below
+0, or by more than a standard error where that proves its order, too. Else expected value or a better simple
 ranking is served, or production's where that is known and they are not proven against it; if they are shown to be
 better than production, the verdict is *better*, too.
 
@@ -32,7 +32,7 @@ import numpy as np
 
 from pygrade._typing import Floats, Floats32, Ints
 from pygrade._util.serialization import to_builtins
-from pygrade.config.training import RewardConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, RewardConfig
 from pygrade.correction.fit import later_requests
 from pygrade.evaluation.arms import (
     ALONE,
@@ -49,15 +49,15 @@ from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
 from pygrade.policy.mixture import Baseline, Mixture, mix_scores
+from pygrade.training.correction_proof import CorrectionProof, TriedCorrection
 from pygrade.training.form import BetterForm, better_form
-from pygrade.training.license import License, TriedCorrection
 from pygrade.training.page_replay import PageReplay, logged_order
 from pygrade.training.production import MARGIN, PageLift, Production, page_lift
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
 _MISSED = "your model misses this, though no better order is proven: "
-_LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
+_ACCEPTED = 1e-9  # lower bound of a lift that the likelihood proves and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 
@@ -70,7 +70,7 @@ class FoldRankings(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trust:
+class CrossFitResult:
     """The result of cross-fitting. Lifts are relative; their intervals cover all at once (mixtures, baselines)."""
 
     verdict: VerdictText
@@ -86,10 +86,10 @@ class Trust:
     lift: Interval | None = None  # of what is served over the baseline
     mixtures: dict[str, Interval] = field(default_factory=dict)  # over the baseline
     baselines: dict[str, Interval] = field(default_factory=dict)  # over the baseline
-    production: str = ""  # the ranking that the verdict's lift is over
+    production: str = ""  # the control of the verdict
     pages: PageLift | None = None  # of what is served, over production
-    license: License | None = None  # of corrected predictions
-    tried: tuple[TriedCorrection, ...] = ()  # corrections, until one was licensed
+    proof: CorrectionProof | None = None  # of corrected predictions
+    tried: tuple[TriedCorrection, ...] = ()  # corrections, until one was accepted
     better_form: BetterForm | None = None  # in which static weights earn more than in the policy's
 
     @property
@@ -118,7 +118,7 @@ class Trust:
             reasons=verdict.reasons,
             lift=lift,
             weeks=verdict.weeks,
-            over=verdict.over,
+            control=verdict.control,
             unproven=verdict.unproven,
         )
 
@@ -148,7 +148,7 @@ def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
     return ""
 
 
-def fold_workers(config: TrustConfig, logs: Logs, workers: Workers) -> Workers:
+def fold_workers(config: CrossFitConfig, logs: Logs, workers: Workers) -> Workers:
     """Workers that train the folds: if no others are given, as many processes of this machine as are worth it."""
     if workers is not LOCAL:
         return workers
@@ -161,17 +161,17 @@ def choose_mixture(
     cluster: Ints,
     rankings: Sequence[FoldRankings],
     later: FoldRankings,
-    config: TrustConfig,
+    config: CrossFitConfig,
     reward: RewardConfig,
     propensity: SlotPropensity,
     production: Production,
-    license: License | None = None,
+    proof: CorrectionProof | None = None,
     reasons: Sequence[str] = (),
     requests: int | None = None,
-) -> Trust:
+) -> CrossFitResult:
     """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds and of later requests.
 
-    logs: with the values of events that count; fold, cluster [R]; license: of the corrected predictions, whose expected
+    logs: with the values of events that count; fold, cluster [R]; proof: of the corrected predictions, whose expected
     value is then one of the rankings' baselines; reasons: what the correction changes, or would, in words;
     requests: of the whole log, if ``logs`` is a sample.
     """
@@ -183,51 +183,52 @@ def choose_mixture(
     # The anchor was not chosen for its lift, so that its interval stands alone.
     over_anchor = comparison.lifts(anchor, arms, SURE)
     claims, over_production = (
-        [*comparison.lifts(name, arms[:1]), *comparison.lifts(name, arms)[1:]] for name in (baseline, comparison.over)
+        [*comparison.lifts(name, arms[:1]), *comparison.lifts(name, arms)[1:]]
+        for name in (baseline, comparison.control)
     )
     best = max(range(1, len(arms)), key=lambda index: _or_lowest(over_anchor[index].low), default=0)
     alone = max((index for index, arm in enumerate(arms) if arm.challenger in policies), default=0)  # the policy alone
     offered = best if over_anchor[best].low > 0 else 0
-    corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
+    corrected = proof is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
     served, contrary, new = None, "", False
     if corrected or (offered and comparison.lifts(baseline, arms, SURE)[offered].low > 0):
         served = comparison.standing(arms[offered], over_production[offered])
         contrary = comparison.contradiction(served.arm, baseline) or served.doubt
         claim = comparison.claim(served.arm, baseline, claims[offered])
         gains = min(claim.value, served.lift.value) > 0
-        if license is not None and served.proven:  # replays see no page terms, and noise where the order is proven
-            small = license.orders and served.lift.value > 0 and claim.value >= -claim.standard_error
-            gains |= bool(license.page_line) or small
+        if proof is not None and served.proven:  # replays see no page terms, and noise where the order is proven
+            small = proof.orders and served.lift.value > 0 and claim.value >= -claim.standard_error
+            gains |= bool(proof.page_line) or small
         new = gains and not contrary
     if served is None or not new:
         served = comparison.kept()
 
-    verdict, judged_name, over, lift = "better", served.arm.name, comparison.over, served.lift
+    verdict, judged_name, control, lift = "better", served.arm.name, comparison.control, served.lift
     if not (new or comparison.beats_production(served)):
         judged = offered if offered or corrected else best
         judged = alone if claims[alone].high < 0 and not contrary else judged
         judged_name, lift = arms[judged].name, over_production[judged]
         if claims[judged].high < 0 and not lift.high < 0:
-            over, lift = baseline, claims[judged]
+            control, lift = baseline, claims[judged]
         verdict = "worse" if lift.high < 0 else "undecided"
     text = write_verdict(
         verdict,
         judged_name,
-        over,
+        control,
         lift,
         logs,
-        beside=(baseline, claim) if new and baseline != over else None,
-        **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
+        beside=(baseline, claim) if new and baseline != control else None,
+        **({"proof": proof.text, "claim": proof.claim} if new and corrected and proof is not None else {}),
         reasons=reasons if new and corrected else [_MISSED * (line == reasons[0]) + line for line in reasons],
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
         contrary=contrary,
         pages="" if served.pages is None else served.pages.text,
         unproven="" if served.proven else cost_of("the new ranking" if new else served.arm.name, served.doubtful),
         requests=requests,
-        slots=comparison.slots(over, served.arm) if verdict == "better" else None,
+        slots=comparison.slots(control, served.arm) if verdict == "better" else None,
         exposure=None if propensity.source == "none" else propensity.curve(max(logs.num_slots, reward.page_size)),
     )
-    return Trust(
+    return CrossFitResult(
         verdict=text,
         baseline=baseline,
         served_baseline=served.arm.anchor,
@@ -238,9 +239,9 @@ def choose_mixture(
         lift=claim if new else None,
         mixtures={arm.name: lift for arm, lift in zip(arms, claims, strict=True)},
         baselines=comparison.over_baseline(),
-        production=comparison.over,
+        production=comparison.control,
         pages=served.pages,
-        license=license,
+        proof=proof,
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
@@ -304,7 +305,7 @@ class _BaselineComparison:
     ) -> None:
         """scores: name → scores [M]."""
         self.logs, self.cluster, self.propensity, self.scores = logs, cluster, propensity, scores
-        self.production, self.over, self.page_size = production, production.over, reward.page_size
+        self.production, self.control, self.page_size = production, production.control, reward.page_size
         self.share = winsorized(logs, cluster)
         self.pages = PageReplay(logs, reward, self.share)
         self.later, self.is_later = later.baselines | later.policies, later_requests(logs)
@@ -312,14 +313,14 @@ class _BaselineComparison:
         self.later_pages = PageReplay(self.later_logs, reward, self.share[self.is_later])
         self.alone = {name: self._arm(scores, name) for name in scores}
         self.judged = {name: arm.rank for name, arm in self.alone.items()}  # also those that nothing can serve
-        if self.over == PRODUCTION_SCORE:
-            self.judged[self.over] = self.pages.ranks(production.scores[logs.shown])
+        if self.control == PRODUCTION_SCORE:
+            self.judged[self.control] = self.pages.ranks(production.scores[logs.shown])
         self.worth = {name: self.pages.values(rank, propensity) for name, rank in self.judged.items()}  # [R] each
         if (ordered := logged_order(logs, self.pages, propensity)) is not None:
             self.worth[LOGGED_ORDER] = ordered
         self.lows = strongest(self.worth, EXPECTED_VALUE, cluster)
         if CORRECTED_EXPECTED_VALUE in self.lows:
-            self.lows[CORRECTED_EXPECTED_VALUE] = max(self.lows[CORRECTED_EXPECTED_VALUE], _LICENSED)
+            self.lows[CORRECTED_EXPECTED_VALUE] = max(self.lows[CORRECTED_EXPECTED_VALUE], _ACCEPTED)
         self.baseline = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE)
         self.anchor = self._highest(self.alone)
 
@@ -344,11 +345,11 @@ class _BaselineComparison:
         others = [name for name in self.scores if name not in (CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE)]
         return [self._highest(others) if self.anchor == CORRECTED_EXPECTED_VALUE else CORRECTED_EXPECTED_VALUE]
 
-    def lifts(self, over: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
+    def lifts(self, control: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
         """Lifts of the chosen arms over another, each with its widest interval over those of the propensities."""
         curves = []
         for curve in (self.propensity, *self.propensity.bounds()):
-            base = self._values(over, curve)
+            base = self._values(control, curve)
             lifts = [intervals.mean_lift(self.pages.values(arm.rank, curve), base) for arm in chosen]
             by_influence = confidence == SURE
             curves.append(intervals.simultaneous(lifts, self.cluster, confidence=confidence, by_influence=by_influence))
@@ -362,25 +363,27 @@ class _BaselineComparison:
         own = logged_order(self.logs, self.pages, curve) if name == LOGGED_ORDER else None
         return self.pages.values(self.judged[name], curve) if own is None else own
 
-    def slots(self, over: str, arm: _Arm) -> tuple[Ints, Ints] | None:
+    def slots(self, control: str, arm: _Arm) -> tuple[Ints, Ints] | None:
         """[M] of the candidates on the pages of another ranking and of an arm; None if nothing tells the other's."""
         new = ranks(arm.scores, self.logs.offsets)
-        if over == LOGGED_ORDER:
+        if control == LOGGED_ORDER:
             old = self.logs.position.astype(np.int64)
-        elif over == PRODUCTION_SCORE or over in self.scores:
-            old = ranks(self.production.scores if over == PRODUCTION_SCORE else self.scores[over], self.logs.offsets)
+        elif control == PRODUCTION_SCORE or control in self.scores:
+            old = ranks(
+                self.production.scores if control == PRODUCTION_SCORE else self.scores[control], self.logs.offsets
+            )
         else:
             return None
         return np.where(old < self.page_size, old, -1), np.where(new < self.page_size, new, -1)
 
-    def later_lift(self, arm: _Arm, over: str) -> Estimate:
+    def later_lift(self, arm: _Arm, control: str) -> Estimate:
         """The lift over a ranking on later requests, both learned from the earlier ones; influence [R] of all."""
         logs, pages = self.later_logs, self.later_pages
-        base = logged_order(logs, pages, self.propensity) if over == LOGGED_ORDER else None
+        base = logged_order(logs, pages, self.propensity) if control == LOGGED_ORDER else None
         if base is None:
             late_rows = self.is_later[self.logs.row_request]
-            served = over != PRODUCTION_SCORE
-            scores = _mix(self.later, logs, over) if served else self.production.scores[late_rows]
+            served = control != PRODUCTION_SCORE
+            scores = _mix(self.later, logs, control) if served else self.production.scores[late_rows]
             base = pages.values(pages.ranks(scores[logs.shown]), self.propensity)
         mixed = _mix(self.later, logs, arm.anchor, arm.challenger, arm.share)
         lift = intervals.mean_lift(pages.values(pages.ranks(mixed[logs.shown]), self.propensity), base)
@@ -388,12 +391,12 @@ class _BaselineComparison:
         influence[self.is_later] = lift.influence * (len(influence) / max(len(lift.influence), 1))
         return Estimate(lift.value, influence)
 
-    def claim(self, arm: _Arm, over: str, lift: Interval) -> Interval:
+    def claim(self, arm: _Arm, control: str, lift: Interval) -> Interval:
         """The mean of a cross-fitted lift and of that on later requests, as wide as the wider of both."""
-        later = self.later_lift(arm, over)
+        later = self.later_lift(arm, control)
         if not (math.isfinite(later.value) and math.isfinite(lift.value)):
             return lift
-        base = self._values(over, self.propensity)
+        base = self._values(control, self.propensity)
         own = intervals.mean_lift(self.pages.values(arm.rank, self.propensity), base)
         apart = intervals.interval(own.value - later.value, own.influence - later.influence, self.cluster)
         reach, value = apart.high - apart.value, (lift.value + later.value) / 2
@@ -406,20 +409,22 @@ class _BaselineComparison:
         lifts = [intervals.mean_lift(value, self.worth[self.baseline]) for value in others.values()]
         return dict(zip(others, intervals.simultaneous(lifts, self.cluster), strict=True))
 
-    def contradiction(self, arm: _Arm, over: str) -> str:
+    def contradiction(self, arm: _Arm, control: str) -> str:
         """A text if the later requests of the log contradict a lift over a ranking; empty if not."""
-        estimate = self.later_lift(arm, over)
+        estimate = self.later_lift(arm, control)
         later = intervals.interval(estimate.value, estimate.influence, self.cluster)
         if later.value < -later.standard_error:
             return f"on later requests what the earlier ones taught earns {percent(later)}"
         values = self.pages.values(arm.rank, self.propensity)
-        return contradicted(self.logs, values, self.worth[over], self.cluster)
+        return contradicted(self.logs, values, self.worth[control], self.cluster)
 
     def standing(self, arm: _Arm, lift: Interval | None = None) -> _ProductionComparison:
         """A ranking beside production; lift: over it, of one among several."""
         options = self.propensity, self.page_size, self.share
         pages = page_lift(self.logs, self.production, arm.scores, self.cluster, *options)
-        return _ProductionComparison(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
+        return _ProductionComparison(
+            arm, self.claim(arm, self.control, lift or self.lifts(self.control, [arm])[0]), pages
+        )
 
     def kept(self) -> _ProductionComparison:
         """The ranking to serve without anything new: expected value, or a simple ranking that is shown to be better; if
@@ -437,10 +442,10 @@ class _BaselineComparison:
 
     def beats_production(self, standing: _ProductionComparison) -> bool:
         """A simple ranking other than production's is shown to be better, later requests do not say the contrary."""
-        if standing.arm.name in (PRODUCTION, self.over) or not standing.proven:
+        if standing.arm.name in (PRODUCTION, self.control) or not standing.proven:
             return False
-        sure = self.lifts(self.over, [standing.arm], SURE)[0].low > 0
-        return sure and not self.contradiction(standing.arm, self.over)
+        sure = self.lifts(self.control, [standing.arm], SURE)[0].low > 0
+        return sure and not self.contradiction(standing.arm, self.control)
 
 
 def undecidable(
@@ -452,7 +457,7 @@ def undecidable(
     propensity: SlotPropensity,
     production: Production,
     page_size: int,
-) -> Trust:
+) -> CrossFitResult:
     """Nothing can be said, for this reason: expected value is served, or production's ranking if that alone is known to
     make the log's pages."""
     name, scores = EXPECTED_VALUE, logs.value_of(logs.predictions)
@@ -465,8 +470,8 @@ def undecidable(
     if propensity.reason:
         text = replace(text, detail=f"{text.detail}; {propensity.reason}")
     users = int(cluster.max(initial=-1)) + 1
-    trust = Trust(text, policy, folds, users, propensity.note, served_baseline=name)
-    return replace(trust, production=production.over, pages=pages)
+    result = CrossFitResult(text, policy, folds, users, propensity.note, served_baseline=name)
+    return replace(result, production=production.control, pages=pages)
 
 
 def label(challenger: str, share: float, baseline: str) -> str:

@@ -24,7 +24,7 @@ from pygrade.evaluation.arms import (
 from pygrade.evaluation.cautions import caution_of_logged_order, caution_of_predicted_value, cautions_of_predictions
 from pygrade.evaluation.policy_estimates import fitted, policy_scores, served_weights
 from pygrade.evaluation.replay import evaluate, metric_titles, paired_lift
-from pygrade.evaluation.verdict import is_simple, judged_over, percent, plain_name, stored_verdict
+from pygrade.evaluation.verdict import control_of, is_simple, percent, plain_name, stored_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
@@ -37,7 +37,7 @@ from pygrade.training.propensity import SlotPropensity
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
 PAGE_TERMS = (
     "these figures are of pages in the order of their scores, without page terms: a replay re-orders pages as if an "
-    "item's feedback did not depend on the items above it; what licenses page terms is their likelihood"
+    "item's feedback did not depend on the items above it; what proves page terms is their likelihood"
 )
 
 
@@ -84,7 +84,7 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
     if logs.production_score is not None:
         scores[PRODUCTION_SCORE] = logs.production_score
-    baseline = judged_over(mixture) if judged_over(mixture) in scores else EXPECTED_VALUE
+    baseline = control_of(mixture) if control_of(mixture) in scores else EXPECTED_VALUE
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
     return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
 

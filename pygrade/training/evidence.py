@@ -1,5 +1,5 @@
 """The stages before any policy: a log is cleaned; then come folds, slot propensities, production's ranking, and the
-correction that is licensed.
+correction that is accepted.
 """
 
 import logging
@@ -30,21 +30,21 @@ from pygrade.logs.history import History, without_columns
 from pygrade.logs.logs import check_amounts
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import numbers_of
-from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
-from pygrade.training.data import Corrected, estimate_propensity
-from pygrade.training.license import (
-    LicensedCorrection,
+from pygrade.training.correction_proof import (
+    AcceptedCorrection,
     TriedCorrection,
-    license_correction,
-    license_pages,
+    accept_correction,
+    accept_pages,
     misses_of,
     passing_permuted_control,
 )
+from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
+from pygrade.training.data import Corrected, estimate_propensity
 from pygrade.training.log_findings import headline, log_findings, positives_sentence
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.production import Production, find_production
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.trees import TREE_ARRAYS, license_trees
+from pygrade.training.trees import TREE_ARRAYS, accept_trees
 from pygrade.workers import Workers
 
 logger = logging.getLogger("pygrade")
@@ -81,7 +81,7 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
 def refuse_positives(log: Logs) -> None:
     """ValueError if the log has events alone, and not what was shown without one."""
     if sentence := positives_sentence(log):
-        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --day0 starts without one")
+        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --cold-start starts without one")
 
 
 class Evidence(NamedTuple):
@@ -95,17 +95,17 @@ class Evidence(NamedTuple):
     propensity: SlotPropensity
     production: Production
     reason: str = ""  # why nothing can be decided
-    licensed: LicensedCorrection | None = None
+    accepted: AcceptedCorrection | None = None
     tried: tuple[TriedCorrection, ...] = ()
     history: History | None = None  # whose columns the log has
-    misses: tuple[str, ...] = ()  # what the likelihood proves of the predictions where no correction is licensed
+    misses: tuple[str, ...] = ()  # what the likelihood proves of the predictions where no correction is accepted
 
 
 def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, history: History | None = None) -> Evidence:
-    """Licenses a correction by the sample's likelihood. The dataset has no requests that are left out, and the columns
+    """Accepts a correction by the sample's likelihood. The dataset has no requests that are left out, and the columns
     of the history.
     """
-    folds, logs, cluster = config.trust.folds, sample.read(), clusters_of(dataset.logs)
+    folds, logs, cluster = config.cross_fit.folds, sample.read(), clusters_of(dataset.logs)
     fold = fold_of_requests(cluster, folds, config.seed) if folds else np.zeros(dataset.num_requests, np.int64)
     drawn = dataset.draw(sample.num_requests)
     propensity = estimate_propensity(dataset, sample, config.reward)
@@ -114,14 +114,14 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
     evidence = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, production, history=history)
     reason = ""
     if not folds:
-        reason = "trust.folds is 0"
+        reason = "cross_fit.folds is 0"
     elif propensity.source == "none":
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif shortage := too_little(logs, *fold_and_cluster):
         reason = f"too little data: {shortage}"
     elif leaks := [leak.text for leak in find_leaks(without_columns(logs, history)) if leak.kind == "LEAK"]:
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
-    if reason or not config.correction.on:
+    if reason or not config.correction.enabled:
         return evidence._replace(reason=reason)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
 
@@ -131,36 +131,36 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
 
     fitted = fit_requests(logs, *fold_and_cluster)
     pages = PageReplay(logs, config.reward, winsorized(logs, evidence.cluster))
-    licensed, tried = license_correction(logs, fitted, *fold_and_cluster, pages, propensity)
-    if licensed and (control := passing_permuted_control(logs, *fold_and_cluster, fit_requests, config.seed)):
+    accepted, tried = accept_correction(logs, fitted, *fold_and_cluster, pages, propensity)
+    if accepted and (control := passing_permuted_control(logs, *fold_and_cluster, fit_requests, config.seed)):
         reason = (
             f"the same log with its feedback dealt to other pages supports a correction, too ({control.gain.text}), so "
             "that something else than what the columns tell makes it pass"
         )
         return evidence._replace(reason=reason, tried=tried)
-    if licensed and config.correction.trees:
-        licensed = add_trees(logs, licensed, *fold_and_cluster, pages, config, fit_requests, propensity)
-    if config.correction.pages:
+    if accepted and config.correction.trees:
+        accepted = add_trees(logs, accepted, *fold_and_cluster, pages, config, fit_requests, propensity)
+    if config.correction.page_terms:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
-        licensed = license_pages(logs, licensed, fitted.scaling, curve, *fold_and_cluster, size)
-    misses = () if licensed else misses_of(logs, fitted, *fold_and_cluster, fit_requests, config.seed, history)
-    return evidence._replace(licensed=licensed, tried=tried, misses=misses)
+        accepted = accept_pages(logs, accepted, fitted.scaling, curve, *fold_and_cluster, size)
+    misses = () if accepted else misses_of(logs, fitted, *fold_and_cluster, fit_requests, config.seed, history)
+    return evidence._replace(accepted=accepted, tried=tried, misses=misses)
 
 
 def add_trees(
     logs: Logs,
-    licensed: LicensedCorrection,
+    accepted: AcceptedCorrection,
     fold: Ints,
     cluster: Ints,
     pages: PageReplay,
     config: TrainConfig,
     fit: Callable[[Logs, Ints, Ints], Fitted],
     propensity: SlotPropensity,
-) -> LicensedCorrection:
-    """The licensed correction, with trees on top where whole pages are better by them."""
+) -> AcceptedCorrection:
+    """The accepted correction, with trees on top where whole pages are better by them."""
 
     def refit(some: Logs, some_fold: Ints, some_cluster: Ints) -> Candidate | None:
-        found, _ = license_correction(
+        found, _ = accept_correction(
             some,
             fit(some, some_fold, some_cluster),
             some_fold,
@@ -170,9 +170,9 @@ def add_trees(
         )
         return found and found.candidate
 
-    found = license_trees(logs, licensed.candidate, fold, cluster, propensity, config.reward, refit)
+    found = accept_trees(logs, accepted.candidate, fold, cluster, propensity, config.reward, refit)
     if found is None:
-        return licensed
+        return accepted
     candidate, _ = found
     corrected = correct_by_fold(candidate.folds, logs, fold)
     value, plain = (
@@ -180,16 +180,16 @@ def add_trees(
     )
     estimate = intervals.mean_lift(value, plain)
     replay = intervals.interval(estimate.value, estimate.influence, cluster)
-    return licensed._replace(
+    return accepted._replace(
         candidate=candidate,
         predictions=corrected,
-        license=replace(licensed.license, name=candidate.name, replay=replay),
+        proof=replace(accepted.proof, name=candidate.name, replay=replay),
     )
 
 
 def reads_history(evidence: Evidence) -> bool:
-    """True if the licensed correction reads columns of the log's history."""
-    return evidence.licensed is not None and evidence.licensed.candidate.reads_history
+    """True if the accepted correction reads columns of the log's history."""
+    return evidence.accepted is not None and evidence.accepted.candidate.reads_history
 
 
 def drop_history(evidence: Evidence, history: History, folder: Path) -> Evidence:
@@ -205,18 +205,18 @@ def drop_history(evidence: Evidence, history: History, folder: Path) -> Evidence
 
 
 def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Corrected | None:
-    """The licensed correction, fitted to all requests, which run as jobs of the workers; None: none is licensed."""
-    if evidence.licensed is None:
+    """The accepted correction, fitted to all requests, which run as jobs of the workers; None: none is accepted."""
+    if evidence.accepted is None:
         return None
-    candidate, dataset, sample = evidence.licensed.candidate, evidence.dataset, evidence.sample
+    candidate, dataset, sample = evidence.accepted.candidate, evidence.dataset, evidence.sample
     correction = candidate.correction
     if sample is not dataset and candidate.state is not None:
-        some = fold_workers(config.trust, sample.read(), workers)
+        some = fold_workers(config.cross_fit, sample.read(), workers)
         correction = continue_fit(candidate.state, dataset, evidence.propensity.examine, some).correction()
         if candidate.item_effects is not None:
             correction = correction.with_item_effects(candidate.item_effects)
     if candidate.correction.trees:
         correction = replace(correction, **{name: getattr(candidate.correction, name) for name in TREE_ARRAYS})
-    correction = replace(correction, page_terms=evidence.licensed.page_terms)
-    learns = config.correction.policy and config.grade != "off"
+    correction = replace(correction, page_terms=evidence.accepted.page_terms)
+    learns = config.correction.policy and config.grade
     return Corrected(correction, candidate.folds, evidence.fold if learns else None)

@@ -65,7 +65,7 @@ def learn(
         policy = FusionPolicy(spec, static.cpu(), config.seed)
         data.fit_normalization(policy, config.seed)
         policy.to(config.device)
-        if config.grade == "off":
+        if not config.grade:
             run.begin(policy, static)
             policies = {ALONE: policy}
         else:

@@ -22,11 +22,11 @@ from pygrade.policy import Baseline, FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.cross_fit import FoldRankings, Trust, choose_mixture, fold_workers, undecidable
+from pygrade.training.correction_proof import AcceptedCorrection, reasons_of
+from pygrade.training.cross_fit import CrossFitResult, FoldRankings, choose_mixture, fold_workers, undecidable
 from pygrade.training.data import Corrected
 from pygrade.training.evidence import Evidence
 from pygrade.training.fit import learn
-from pygrade.training.license import LicensedCorrection, reasons_of
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.training_record import TrainingRecord
 from pygrade.workers import Workers
@@ -50,17 +50,19 @@ class FoldJob(NamedTuple):
         return f"fold {self.directory.name}"
 
 
-def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: bool, workers: Workers) -> Trust | None:
+def cross_fit(
+    evidence: Evidence, config: TrainConfig, directory: Path, resume: bool, workers: Workers
+) -> CrossFitResult | None:
     """Fit without each fold, and judge; None if it is switched off."""
-    folds, logs, licensed = config.trust.folds, evidence.sample.read(), evidence.licensed
+    folds, logs, accepted = config.cross_fit.folds, evidence.sample.read(), evidence.accepted
     if not folds:
-        logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
+        logger.warning("cross_fit.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
     if evidence.reason:
         options = evidence.propensity, evidence.production, config.reward.page_size
-        name = GRADE if config.grade == "on" else ALONE
-        trust = undecidable(evidence.reason, name, folds, logs, evidence.cluster, *options)
-        return replace(trust, tried=evidence.tried)
+        name = GRADE if config.grade else ALONE
+        result = undecidable(evidence.reason, name, folds, logs, evidence.cluster, *options)
+        return replace(result, tried=evidence.tried)
     is_later, fold_config = later_requests(logs), replace(config, tensorboard=False)
 
     def job(learn: Dataset, judge: Logs, folder: Path, correction: Correction | None) -> FoldJob:
@@ -72,35 +74,35 @@ def cross_fit(evidence: Evidence, config: TrainConfig, directory: Path, resume: 
             evidence.dataset.without(evidence.fold == n),
             logs.select(evidence.sample_fold == n),
             _fold_directory(directory, n, folds),
-            None if licensed is None else licensed.of_fold(n),
+            None if accepted is None else accepted.of_fold(n),
         )
         for n in range(folds)
     ]
-    of_earlier = None if licensed is None else replace(licensed.candidate.later, page_terms=licensed.page_terms)
+    of_earlier = None if accepted is None else replace(accepted.candidate.later, page_terms=accepted.page_terms)
     earlier = evidence.sample.without(is_later)
     jobs.append(job(earlier, logs.select(is_later), directory / "folds" / "later", of_earlier))
-    *rankings, later = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
-    trust = choose_mixture(
-        logs if licensed is None else licensed.without_page_effects(logs),
+    *rankings, later = list(fold_workers(config.cross_fit, logs, workers).map(run_fold, jobs, "cross-fitting"))
+    result = choose_mixture(
+        logs if accepted is None else accepted.without_page_effects(logs),
         evidence.sample_fold,
         evidence.cluster,
         rankings,
         later,
-        config.trust,
+        config.cross_fit,
         config.reward,
         evidence.propensity,
         evidence.production,
-        license=None if licensed is None else licensed.license,
-        reasons=evidence.misses if licensed is None else _reasons(logs, licensed, evidence.history),
+        proof=None if accepted is None else accepted.proof,
+        reasons=evidence.misses if accepted is None else _reasons(logs, accepted, evidence.history),
         requests=evidence.dataset.num_requests,
     )
-    return replace(trust, tried=evidence.tried)
+    return replace(result, tried=evidence.tried)
 
 
-def _reasons(logs: Logs, licensed: LicensedCorrection, history: History | None) -> tuple[str, ...]:
+def _reasons(logs: Logs, accepted: AcceptedCorrection, history: History | None) -> tuple[str, ...]:
     """Sentences on the changes by the correction: its page terms first."""
-    line = licensed.license.page_line
-    return (*([line] if line else []), *reasons_of(logs, licensed.predictions, history))
+    line = accepted.proof.page_line
+    return (*([line] if line else []), *reasons_of(logs, accepted.predictions, history))
 
 
 def run_fold(job: FoldJob) -> FoldRankings:
@@ -133,13 +135,13 @@ def _fold_directory(directory: Path, number: int, folds: int) -> Path:
     return directory / "folds" / f"{number + 1}-of-{folds}"
 
 
-def mix_folds(directory: Path, trust: Trust, mixture: Mixture) -> None:
+def mix_folds(directory: Path, result: CrossFitResult, mixture: Mixture) -> None:
     """Writes to each fold's directory the policy that the other folds taught: its requests are fresh."""
     for old in (directory / "folds").glob("*/policy"):  # of an earlier training, maybe with another number of folds
         shutil.rmtree(old)
-    for number in range(trust.folds if trust.mixtures else 0):  # none were trained if nothing could be decided
-        folder = _fold_directory(directory, number, trust.folds)
-        source = folder / _folder_of(trust.policy)
+    for number in range(result.folds if result.mixtures else 0):  # none were trained if nothing could be decided
+        folder = _fold_directory(directory, number, result.folds)
+        source = folder / _folder_of(result.policy)
         policy = FusionPolicy.load(source)
         record = TrainingRecord.load(source, policy.version)
         policy.mixture = mixture

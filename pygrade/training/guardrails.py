@@ -10,7 +10,6 @@ from typing import Any
 from pygrade._util.serialization import write_json
 from pygrade.config.guardrails import GuardrailConfig, Limit
 from pygrade.config.training import RewardConfig, TrainConfig
-from pygrade.evaluation.front import RankingEvaluator, group_columns
 from pygrade.evaluation.guardrails import (
     LimitEvaluator,
     priced,
@@ -19,6 +18,7 @@ from pygrade.evaluation.guardrails import (
     without_guardrails,
     without_page_terms,
 )
+from pygrade.evaluation.pareto_front import RankingEvaluator, group_columns
 from pygrade.evaluation.policy_estimates import fitted
 from pygrade.logs import Logs
 from pygrade.metrics.texts import count_text
@@ -56,7 +56,7 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
         late.valued(config.reward.task_values, config.reward.value_tasks), guardrails, config.reward
     ):
         logger.warning(sentence)
-    return FusionPolicy.load(guardrails.in_use) if guardrails.in_use else None
+    return FusionPolicy.load(guardrails.current_policy) if guardrails.current_policy else None
 
 
 def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[str]:
@@ -87,17 +87,17 @@ def guard(
     late: Logs,
     config: TrainConfig,
     directory: Path,
-    in_use: FusionPolicy | None,
+    current_policy: FusionPolicy | None,
 ) -> tuple[FusionPolicy, dict[str, Any]]:
     """A policy that keeps the limits on later requests, and the summary of its training; it replaces the training's in
     the directory.
     """
-    kept = keep_limits(policy, late, config.guardrails, config.reward, propensity, in_use)
+    kept = keep_limits(policy, late, config.guardrails, config.reward, propensity, current_policy)
     guardrails, artifact = kept.guardrails, directory / "policy"
     assert guardrails is not None
     record = TrainingRecord.load(artifact, policy.version)
     if guardrails.kept:  # what the policy in use was trained on
-        record = TrainingRecord.load(config.guardrails.in_use, kept.version)
+        record = TrainingRecord.load(config.guardrails.current_policy, kept.version)
     kept.save(artifact, extra={"trained_on": summary["requests"], "seed": config.seed, "stage": "policy"})
     if record is not None:
         replace(record, policy_version=kept.version).save(artifact)
@@ -114,23 +114,23 @@ def keep_limits(
     config: GuardrailConfig,
     reward: RewardConfig,
     propensity: SlotPropensity | None = None,
-    in_use: FusionPolicy | None = None,
+    current_policy: FusionPolicy | None = None,
 ) -> FusionPolicy:
     """The policy with the smallest change that keeps the limits, and their state as its `guardrails`.
 
-    logs: requests that the policy was not trained on; propensity: of their slots, None: estimated. in_use: the policy
-    that stays where the limits cannot be met; None: the change that lacks least is made. Production's ranking is the
-    one that the policy in use or this one knows, else what the log tells.
+    logs: requests that the policy was not trained on; propensity: of their slots, None: estimated. current_policy: the
+    one that stays where the limits cannot be met; None: the change that lacks least is made. Production's ranking is
+    the one that the current policy or this one knows, else what the log tells.
     """
     propensity = slot_propensity(logs, reward) if propensity is None else propensity
-    production = _production(policy, logs, in_use)
+    production = _production(policy, logs, current_policy)
     measure = measure_limits(policy, logs, config, reward, propensity, production)
     tuned = priced(measure, solve_prices(measure), production)
     assert tuned.guardrails is not None
-    if not tuned.guardrails.hold and in_use is not None:
-        state = measured(in_use, logs, config, reward, propensity, production)
-        base = state.base if in_use.guardrails is None else in_use.guardrails.base
-        tuned = copy.deepcopy(in_use)
+    if not tuned.guardrails.hold and current_policy is not None:
+        state = measured(current_policy, logs, config, reward, propensity, production)
+        base = state.base if current_policy.guardrails is None else current_policy.guardrails.base
+        tuned = copy.deepcopy(current_policy)
         tuned.guardrails = replace(state, base=base, kept=True)
     assert tuned.guardrails is not None
     (logger.info if tuned.guardrails.hold and not tuned.guardrails.kept else logger.warning)(tuned.guardrails.sentence)
@@ -174,9 +174,9 @@ def measure_limits(
     return LimitEvaluator(judge, limits, config.confidence)
 
 
-def _production(policy: FusionPolicy, logs: Logs, in_use: FusionPolicy | None) -> Baseline | None:
+def _production(policy: FusionPolicy, logs: Logs, current_policy: FusionPolicy | None) -> Baseline | None:
     """Production's ranking, which is known once: later logs are of the policies that took its place."""
-    for source in (in_use, policy):
+    for source in (current_policy, policy):
         if source is not None and source.guardrails is not None:
             return source.guardrails.production
-    return known_production(logs, policy if in_use is None else in_use)
+    return known_production(logs, policy if current_policy is None else current_policy)

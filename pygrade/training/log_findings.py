@@ -82,9 +82,9 @@ def _no_log(logs: Logs) -> Iterator[Finding]:
         yield Finding(
             "NO SLOTS",
             "the log does not show where an item was shown, so that its feedback is not corrected for the slot, and "
-            "every figure takes each shown item as looked at alike; the order as listed is no ranking. Log the slots "
-            "(items that production put first look better than they are), or, if every item is looked at alike, train "
-            "with --reward.propensity 0.",
+            "every figure takes each shown item as looked at equally; the order as listed is no ranking. Log the slots "
+            "(items that production put first look better than they are), or, if every item is looked at equally, "
+            "train with --reward.propensity 0.",
         )
 
 

@@ -56,7 +56,7 @@ class Production(NamedTuple):
     """The ranking that made a log's pages."""
 
     scores: Floats32  # [M]: the higher the better; of the known ranking that is nearest
-    over: str = EXPECTED_VALUE  # name of what lifts are over
+    control: str = EXPECTED_VALUE  # name of what lifts are over
     baseline: Baseline | None = None  # weights in use, or that make the same pages; None: no simple ranking does
     servable: Floats32 | None = None  # [M] of the baseline
     caution: str = ""  # what a reader must know of the weights that are said to be in use
@@ -66,7 +66,7 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
     """The log's own score of production, weights in use, logged weights, or the weights of a simple ranking that makes
     the logged pages; else the nearest of these, with no baseline.
 
-    ``ValueError`` names a task of ``config.in_use`` that the log lacks.
+    ``ValueError`` names a task of ``config.production`` that the log lacks.
     """
     own = np.flatnonzero(own_pages(logs))
     pages = int(np.clip(_SEARCHED_ROWS * logs.num_requests // (_DEPTH * logs.num_rows), 30, _SEARCHED_PAGES))
@@ -75,8 +75,8 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
     ordered = logs.slots_known and bool(len(own))
     baseline = logged_baseline(logs, config.policy.transform)
     scores: Floats32 = logs.value_of(logs.predictions).astype(np.float32)
-    if config.in_use:
-        baseline = baseline_in_use(config.in_use, logs.tasks)
+    if config.production:
+        baseline = baseline_of(config.production, logs.tasks)
     if baseline is not None:
         scores = baseline_scores(baseline, logs, config.policy)
     elif ordered and (fitted := search_weights(chosen_logs, agreement(chosen_logs, scores[rows]), config.policy)):
@@ -86,18 +86,18 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
     rankings = {PRODUCTION_SCORE: logs.production_score, PRODUCTION: servable}
     same = {name: agreement(chosen_logs, values[rows]) for name, values in rankings.items() if values is not None}
     fallback = LOGGED_ORDER if ordered else EXPECTED_VALUE
-    over = next((name for name, share in same.items() if share >= _MAKES or not ordered), fallback)
-    if config.in_use and ordered and same[PRODUCTION] < _MAKES:
+    control = next((name for name, share in same.items() if share >= _MAKES or not ordered), fallback)
+    if config.production and ordered and same[PRODUCTION] < _MAKES:
         share = f"{100 * same[PRODUCTION]:.0f} %"
-        caution = f"IN USE: --in-use explains {share} of the shown items; lifts are over the log's own order."
+        caution = f"PRODUCTION: --production explains {share} of the shown items; lifts are over the log's own order."
     scores = scores if logs.production_score is None else logs.production_score
-    return Production(scores, over, baseline, servable, caution)
+    return Production(scores, control, baseline, servable, caution)
 
 
-def baseline_in_use(weights: Mapping[str, float], tasks: tuple[str, ...]) -> Baseline:
+def baseline_of(weights: Mapping[str, float], tasks: tuple[str, ...]) -> Baseline:
     """Σ_t w_t · p_t, the ranking in use; ``ValueError`` names a task that is not one of ``tasks``."""
     if unknown := [task for task in weights if task not in tasks]:
-        raise ValueError(f"in_use names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+        raise ValueError(f"production names task {unknown[0]!r}; want one of {', '.join(tasks)}")
     return Baseline(PRODUCTION, "identity", tuple(weights.get(task, 0.0) for task in tasks))
 
 
@@ -186,7 +186,7 @@ class PageLift:
         low, high = (100 * end for end in (self.lift.low, self.lift.high))
         return (
             f"whole pages over production {100 * self.lift.value:+.1f} % ({low:.1f} to {high:.1f}), "
-            f"{100 * self.shared:.0f} % of its items, production's knowledge z {self.z:.1f}"
+            f"{100 * self.shared:.0f} % of its items, production's unlogged information z {self.z:.1f}"
         )
 
 

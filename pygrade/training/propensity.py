@@ -12,10 +12,10 @@ One rule for training and judging, the first of these that works:
    β have a concave conditional likelihood, so Newton's method replaces the M-steps. The estimate with the smaller
    standard error is in force; if the other disagrees, the interval is widened to reach it. Two methods within 0.15 of
    0 are an answer: 0; an interval that begins at 0 is one, too, and what is judged has to hold at both of its ends.
-4. **none**: every slot counts alike.
+4. **none**: every slot counts equally.
 
 In a log without slots (`Logs.slots_known`) nothing can be estimated, and the exponent is 0 if it is given: each shown
-item is taken as looked at alike.
+item is taken as looked at equally.
 
 Rule 3 assumes that the predictions say all that production's order says about the items. Those of all tasks enter, not
 only of the one whose events are counted, because production ranks by all of them.
@@ -44,7 +44,7 @@ WIDEST = 0.3  # half width of a 95 % interval beyond which an estimate says noth
 TARGET = 0.1  # half width that `needed` aims at
 ASSUMED = 0.7  # exponent to plan with while none is known
 NO_SLOTS = "the log has no slots"
-NO_SLOTS_CURE = "log them, or state an exponent of 0 (--reward.propensity 0) if each shown item is looked at alike"
+NO_SLOTS_CURE = "log them, or state an exponent of 0 (--reward.propensity 0) if each shown item is looked at equally"
 NO_SLOTS_CHOSEN = "slots unknown: exponent 0 by choice, no estimate"
 _Z, _DISAGREE = 1.96, 2.58  # standard errors of an interval, and of a difference that is no accident (1 %)
 _MIN_EVENTS = 100  # of production's pages
@@ -94,7 +94,7 @@ class SlotPropensity:
     @property
     def note(self) -> str:
         """`origin`, and what follows if nothing is known."""
-        return f"none, every slot counts alike ({self.reason})" if self.source == "none" else self.origin
+        return f"none, every slot counts equally ({self.reason})" if self.source == "none" else self.origin
 
     def to_dict(self) -> dict[str, Any]:
         """The values for JSON, with the interval and the `note`."""

@@ -15,8 +15,8 @@ from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
+from pygrade.training.correction_proof import accept_correction
 from pygrade.training.cross_fit import fold_of_requests, too_little
-from pygrade.training.license import license_correction
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import slot_propensity
 
@@ -27,7 +27,7 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     """The policy's correction, learned anew; None if the log shows no better one.
 
     logs: in the order of the policy's tasks and features, with the values of events that count. A new correction has
-    the item columns, the chain and the page terms of the old one. It needs a license, as in training, and has to beat
+    the item columns, the chain and the page terms of the old one. It needs a proof, as in training, and has to beat
     the old one by 2 standard errors, by held-out likelihood and by the value given the page.
     """
     old = policy.correction
@@ -40,20 +40,20 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     if propensity.source == "none" or too_little(logs, fold, cluster) or not _shows(logs, old):
         return None
     theta = propensity.examine(logs)[logs.shown]
-    options = CorrectionConfig(maps=bool(old.form))
+    options = CorrectionConfig(calibration=bool(old.form))
     fitted = fit_correction(logs, theta, fold, cluster, options, prior=old, parents=old.parents)
     pages = PageReplay(logs, reward, winsorized(logs, cluster))
-    licensed, _ = license_correction(logs, fitted, fold, cluster, pages, propensity)
-    if licensed is None:
+    accepted, _ = accept_correction(logs, fitted, fold, cluster, pages, propensity)
+    if accepted is None:
         return None
-    predictions, served = licensed.predictions, correct(old, logs)
+    predictions, served = accepted.predictions, correct(old, logs)
     likelihood = JointLikelihood(logs, fitted.scaling.parents, theta, fitted.cases)
     new, before = (likelihood.shares(_given(corrected, old.parents, logs)) for corrected in (predictions, served))
     judge = PageValues(logs, theta)
     value = judge.gain(*(judge.rank(logs.value_of(corrected), True) for corrected in (predictions, served)))
     if min(zscore(likelihood.gain(new, before), cluster), zscore(value, cluster)) < _BETTER:
         return None
-    return replace(licensed.candidate.correction, page_terms=old.page_terms)
+    return replace(accepted.candidate.correction, page_terms=old.page_terms)
 
 
 def _shows(logs: Logs, old: Correction) -> bool:

@@ -30,8 +30,8 @@ _RUNTIME = (
     "checkpoint_every",
     "heldout_every",
     "tensorboard",
-    "trust",
-    "in_use",
+    "cross_fit",
+    "production",
     "guardrails",
     "sample_requests",
 )  # options that do not change what is learned

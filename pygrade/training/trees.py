@@ -1,4 +1,4 @@
-"""Trees on top of a licensed correction: they move all predictions of a candidate by one factor, so that its expected
+"""Trees on top of an accepted correction: they move all predictions of a candidate by one factor, so that its expected
 value, too, is multiplied by it.
 
 LambdaMART (LightGBM) on grades of debiased value starts at the logarithm of the cross-fitted corrected expected value.
@@ -95,7 +95,7 @@ def grow(
     return Grown(grown, shown.start + moves, shown.start)
 
 
-def license_trees(
+def accept_trees(
     logs: Logs,
     candidate: Candidate,
     fold: Ints,
@@ -107,7 +107,7 @@ def license_trees(
     """The candidate with trees, and their lift over it, if whole pages are better by them held out and on later
     requests, by what the earlier ones teach: both lower bounds above 0. None: they are not.
 
-    refit: the licensed candidate of a log with folds and clusters, None if it licenses none.
+    refit: the accepted candidate of a log with folds and clusters, None if it accepts none.
     """
     pages = PageReplay(logs, reward)
     grown = grow(logs, candidate, fold, pages, propensity, reward)

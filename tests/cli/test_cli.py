@@ -26,7 +26,7 @@ from tests.html_page import HtmlPage
 WORLD = shlex.split("--world.log-users 100 --world.test-users 60 --world.items 200")
 TINY = shlex.split(
     "--stage1.steps 4 --stage2.steps 6 --stage1.batch-size 16 --stage2.batch-size 16 --stage2.group-size 4 "
-    "--static.iterations 2 --trust.folds 2 --no-tensorboard --checkpoint-every 2"
+    "--static.iterations 2 --cross-fit.folds 2 --no-tensorboard --checkpoint-every 2"
 )
 
 
@@ -95,7 +95,7 @@ def test_train_judges_on_the_held_out_requests(capsys, workplace):
     assert record["evaluation"]["baseline"] == next(iter(record["evaluation"]["rankers"])) == "production"
     kept = FusionPolicy.load(workplace / "run" / "policy").mixture
     assert record["verdict"] == record["evaluation"]["verdict"]
-    assert kept.sentence == record["verdict"]["sentence"] == record["train"]["trust"]["sentence"]
+    assert kept.sentence == record["verdict"]["sentence"] == record["train"]["cross_fit"]["sentence"]
     assert record["evaluation"]["later"]["text"].startswith("later requests: ")
     report = (workplace / "run" / "report.html").read_text(encoding="utf-8")
     assert escape(kept.sentence) in report and escape(record["evaluation"]["later"]["text"]) in report
@@ -229,7 +229,7 @@ def test_a_test_is_read_and_planned_from_a_log_with_slots_or_scores(capsys, tmp_
     plan = result(capsys, "test", "plan", "--data", f"logs:{log}", "--effect", "0.05")["readings"]["new"]
     assert plan["item weights"]["requests"] < plan["whole pages"]["requests"]
     assert cli.main(["test", "plan", "--data", f"logs:{log}"]) == 0
-    assert "The same effect in value by each reading" in capsys.readouterr().out
+    assert "The same effect in value by each estimator" in capsys.readouterr().out
 
 
 def test_a_test_read_says_where_users_are_too_few_for_the_skew(capsys, tmp_path):

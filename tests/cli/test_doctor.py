@@ -93,30 +93,30 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
     files = [path.read_bytes() for path in sorted((first / "logs").iterdir())]
     assert files == [path.read_bytes() for path in sorted((second / "logs").iterdir())]
     record = json.loads((second / "doctor.json").read_text())
-    assert record["map"]["request"] == "session_id" and record["sheet"]["size"]["requests"] == 150
+    assert record["map"]["request"] == "session_id" and record["profile"]["size"]["requests"] == 150
     assert (second / "doctor.html").read_text().startswith("<!doctype html>")
 
 
 def test_the_ranking_in_use_is_taken_apart_by_weights_or_by_the_column_of_its_score(capsys, tmp_path):
     score = np.array(SHOP["pred_click"], float) + 20 * np.array(SHOP["pred_buy"], float)
     path = write(tmp_path / "shop.parquet", ordering=score)
-    code, text, _ = examined(capsys, path, "--in-use", "ordering", "--out", str(tmp_path / "first"))
+    code, text, _ = examined(capsys, path, "--production", "ordering", "--out", str(tmp_path / "first"))
     assert code == 0 and "formula: 1 click + 20 buy; weights fitted to the score, which explain 100 %" in text
     assert "The ranking in use" in (tmp_path / "first/doctor.html").read_text()
     first, again = tmp_path / "first/pygrade.toml", ("--json", "--out", str(tmp_path / "second"))
     assert cli.main(["doctor", "--config", str(first), *again]) == 0
-    assert json.loads(capsys.readouterr().out)["autopsy"]["heads"][1]["weight"] == pytest.approx(20)
-    code, text, _ = examined(capsys, path, "--in-use", "click=0.3,buy=7")
+    assert json.loads(capsys.readouterr().out)["audit"]["heads"][1]["weight"] == pytest.approx(20)
+    code, text, _ = examined(capsys, path, "--production", "click=0.3,buy=7")
     assert code == 0 and "formula: 0.3 click + 7 buy; weights as given" in text
-    code, _, err = examined(capsys, path, "--in-use", "click=much")
-    assert code == 2 and "in_use has 'click=much'; want TASK=WEIGHT, COLUMN=xMULTIPLIER" in err
+    code, _, err = examined(capsys, path, "--production", "click=much")
+    assert code == 2 and "production has 'click=much'; want TASK=WEIGHT, COLUMN=xMULTIPLIER" in err
 
 
 def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
     code, text, _ = examined(capsys, shop_file, "--json")
     assert code == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["shop.parquet"]
     assert set(json.loads(text)) == {
-        *("map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed", "summary")
+        *("map", "left_out", "changed", "warned", "contract", "values", "profile", "guessed", "summary")
     }
 
 
@@ -225,7 +225,7 @@ PREDICTIONS, FEEDBACK = ("pred_click", "pred_buy"), ("clicked", "bought")
     ("lacking", "said"),
     [
         (PREDICTIONS, "Without predictions there is nothing to weigh: .* by pygrade pipeline"),
-        (FEEDBACK, "Predictions without feedback teach nothing yet: .* or start with .* --day0"),
+        (FEEDBACK, "Predictions without feedback teach nothing yet: .* or start by .* --cold-start"),
         (
             (*PREDICTIONS, *FEEDBACK, "session_id", "rank", "price"),
             "Events alone .* passed over: .*doctor FILES --events",

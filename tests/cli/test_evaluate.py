@@ -110,7 +110,7 @@ def test_names_mean_the_same_as_in_the_training(trained, tmp_path):
 def test_events_are_worth_what_the_policy_was_trained_for(capsys, trained):
     record, printed = evaluated(capsys, trained[0], "--k", "5")
     assert record["task_values"] == {"click": 1.0, "buy": 5.0} and record["value_tasks"] == ["buy"]
-    assert "an event is worth: click 1, buy 5 × price; every slot counts alike" in printed.out
+    assert "an event is worth: click 1, buy 5 × price; every slot counts equally" in printed.out
     logs = noise(SEEDS[0]).split(0.8)[1].valued((1.0, 5.0), ("buy",))
     every, printed = evaluated(capsys, trained[0])
     pages = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
@@ -124,7 +124,7 @@ def test_events_are_worth_what_the_policy_was_trained_for(capsys, trained):
 
 def test_values_given_replace_those_of_the_log_task_by_task(capsys, trained, tmp_path):
     values = ["--values", "buy=20", "--value-tasks", "click"]
-    fast = ["--stage1.steps", "1", "--stage2.steps", "1", "--static.iterations", "1", "--trust.folds", "0"]
+    fast = ["--stage1.steps", "1", "--stage2.steps", "1", "--static.iterations", "1", "--cross-fit.folds", "0"]
     data = ["--data", f"logs:{trained[0] / 'logs'}", "--out", str(tmp_path / "run")]
     record = result(capsys, "train", *data, "--no-tensorboard", *fast, *values, "--quiet")
     for part in (record["train"], record["evaluation"]):

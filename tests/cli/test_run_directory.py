@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
 
 def training(path, out):
     place = ["--data", f"logs:{path / 'logs'}", "--out", str(path / out)]
-    return ["train", *place, "--quiet", *TINY, "--trust.folds", "0"]
+    return ["train", *place, "--quiet", *TINY, "--cross-fit.folds", "0"]
 
 
 def test_a_run_keeps_its_options_and_they_give_the_run_again(capsys, runs):

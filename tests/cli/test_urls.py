@@ -10,7 +10,7 @@ from pygrade.cli.option_list import options_of
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.runs import model
+from pygrade.runs import result as runs_result
 from pygrade.storage import Folder
 from tests.cli.test_cli import TINY, WORLD, result
 from tests.cli.test_doctor import SHOP, pa, parquet
@@ -49,7 +49,7 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
         assert remote == local and remote, command
 
     words = ["--data", f"logs:{s3}/logs", "--policy", f"{s3}/run/policy", "--quiet"]
-    kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--picture", f"{s3}/front.svg"]
+    kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--plot", f"{s3}/front.svg"]
     result(capsys, "evaluate", "--trade-offs", *words, *kept)
     assert FusionPolicy.load(f"{s3}/turned").config.values and Folder.at(s3).read("front.svg").startswith(
         b"<svg xmlns="
@@ -75,11 +75,11 @@ def test_an_exported_policy_goes_to_a_bucket(s3, capsys):
 def test_an_interrupted_training_resumes_and_shows_nothing_before(s3, capsys, tmp_path, monkeypatch):
     result(capsys, "simulate", "--out", str(tmp_path / "logs"), "--requests", "400", "--quiet", *WORLD)
     command = ["train", "--data", f"logs:{tmp_path}/logs", "--out", f"{s3}/run", "--quiet", *TINY]
-    real = model.write_report
-    monkeypatch.setattr(model, "write_report", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    real = runs_result.write_report
+    monkeypatch.setattr(runs_result, "write_report", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(command) == 130
     assert Folder.at(f"{s3}/run").names() == []
-    monkeypatch.setattr(model, "write_report", real)
+    monkeypatch.setattr(runs_result, "write_report", real)
     assert cli.main(command) == 0
     assert "report.html" in Folder.at(f"{s3}/run").names()
     capsys.readouterr()

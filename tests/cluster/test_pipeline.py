@@ -23,8 +23,8 @@ OPTIONS = shlex.split(
     """
     --min-events 2 --policy-requests 1000 --candidates 5
     --prerank.epochs 1 --prerank.width 8 --prerank.hidden 16 --mtl.epochs 1 --mtl.expert-hidden 16
-    --train.static.iterations 2 --train.trust.folds 2 --train.stage1.steps 16 --train.stage2.steps 16
-    --train.checkpoint-every 8 --train.no-tensorboard --allow-unproven --quiet
+    --train.static.iterations 2 --train.cross-fit.folds 2 --train.stage1.steps 16 --train.stage2.steps 16
+    --train.checkpoint-every 8 --no-train.tensorboard --allow-unproven --quiet
     """
 )
 

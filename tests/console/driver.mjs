@@ -25,7 +25,7 @@ const functions = {
       check: model.check(),
       pages: yours.pages,
       weights: yours.weights,
-      lifts: model.lifts(yours, sliders.mode, record.over),
+      lifts: model.lifts(yours, sliders.mode, record.control),
       zip: yours.files ? zipped(yours.files) : null,
       contributions: model.arms.map((arm) => model.contributions(arm, 0)),
     };

@@ -46,7 +46,7 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "served", "over"),
+    ("names", "served", "control"),
     [
         (("production", "expected value", "served"), "served", "expected value"),
         (("production", "expected value"), "expected value", "production"),
@@ -54,8 +54,8 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
         (("expected value",), "expected value", "expected value"),
     ],
 )
-def test_what_is_served_is_compared_with_what_is_in_use(names, served, over):
-    assert _in_use(names, "expected value", served) == over
+def test_what_is_served_is_compared_with_what_is_in_use(names, served, control):
+    assert _in_use(names, "expected value", served) == control
 
 
 def test_the_log_that_the_run_names_is_found(run, tmp_path):

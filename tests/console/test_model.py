@@ -68,7 +68,7 @@ def test_a_baseline_that_is_served_is_compared_with_production(tmp_path, monkeyp
     run = make_run(tmp_path, trust=0.0)
     found = find_run(run, f"logs:{tmp_path / 'logs'}", CONFIG)
     record = collect(found, CONFIG)
-    assert (record["served"], record["baseline"], record["over"]) == (*("expected value",) * 2, "production")
+    assert (record["served"], record["baseline"], record["control"]) == (*("expected value",) * 2, "production")
     (result,) = call(tmp_path, page(record, sliders(mode="served")))
     logs = shown_by(found, record)
     simple = simple_baselines(logs, found.policy, found.policy.mixture)
@@ -82,7 +82,7 @@ def test_a_baseline_that_is_served_is_compared_with_production(tmp_path, monkeyp
 def test_moved_weights_are_worth_what_python_says_and_are_served_once_saved(tmp_path, found, record, monkeypatch):
     (result,) = call(tmp_path, page(record, sliders()))
     logs = shown_by(found, record)
-    evaluation = replayed(found, logs, record["over"], monkeypatch)
+    evaluation = replayed(found, logs, record["control"], monkeypatch)
     assert result["lifts"]["requests"] == logs.num_requests == CONFIG.requests
     for metric in ("value", "ndcg"):
         assert_equal(result["lifts"][metric], evaluation.lifts["yours"][metric], logs)
@@ -110,7 +110,7 @@ def test_moved_multipliers_are_worth_what_python_says_and_are_served_once_saved(
     assert np.array_equal(result["pages"], ranked.indices.reshape(-1))
     values = np.tile(np.float32(u), (logs.num_requests, 1))
     scores = found.policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value)
-    evaluation = replayed(found, logs, record["over"], monkeypatch, yours=scores)
+    evaluation = replayed(found, logs, record["control"], monkeypatch, yours=scores)
     for metric in ("value", "ndcg"):
         assert_equal(result["lifts"][metric], evaluation.lifts["yours"][metric], logs)
     folder = unpacked(result["zip"], tmp_path / "saved")
@@ -152,7 +152,7 @@ def corrected_run(folder, mixture, **config):
 @pytest.mark.parametrize(
     ("mixture", "serves"),
     [
-        (Mixture(0.0, CORRECTED, "better", over="expected value"), "corrected expected value"),
+        (Mixture(0.0, CORRECTED, "better", control="expected value"), "corrected expected value"),
         (Mixture(0.4, EXPECTED, "better", challenger=CORRECTED), "0.4 corrected expected value + 0.6 expected value"),
         (Mixture(0.7, CORRECTED, "better"), "0.7 policy alone + 0.3 corrected expected value"),
     ],
@@ -161,7 +161,7 @@ def corrected_run(folder, mixture, **config):
 def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, mixture, serves, corrected):
     found, record = corrected_run(tmp_path, mixture, corrected=corrected)
     assert record["served"] == "served" and found.evaluation["later"]["serves"] == serves
-    assert record["baseline"] == found.evaluation["verdict"]["over"] == "expected value"
+    assert record["baseline"] == found.evaluation["verdict"]["control"] == "expected value"
     served, moved = call(tmp_path, page(record, sliders(mode="served")), page(record, sliders()))
     assert served["check"]["same"] == served["check"]["all"] > 0
     assert served["lifts"]["value"] == pytest.approx(

@@ -15,7 +15,7 @@ from pygrade.console.html import Lead, Section
 from pygrade.console.marks import interval_mark, reach_of
 from pygrade.console.page import page
 from pygrade.console.sections import options_section, prediction_section, replay_section, verdict_lead
-from pygrade.console.tables import trust_table
+from pygrade.console.tables import cross_fit_table
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE
 from pygrade.evaluation.replay import reinforcement_sentence
 from pygrade.evaluation.verdict import arm_name
@@ -106,7 +106,7 @@ def judged():
 
 def test_a_replay_says_what_is_served_against_the_logged_order(judged):
     *_, record = judged
-    assert record["logged_order"]["name"] == EXPECTED_VALUE  # a policy without trust is not served
+    assert record["logged_order"]["name"] == EXPECTED_VALUE  # a policy without record is not served
     assert record["logged_order"]["metric"] == "value" and record["logged_order"]["lift"]["low"] is not None
     assert record["warnings"] == []
 
@@ -114,12 +114,14 @@ def test_a_replay_says_what_is_served_against_the_logged_order(judged):
 def test_the_new_ranking_of_the_table_is_that_of_the_verdict():
     lifts = {EXPECTED_VALUE: 0.0, "0.4 stage 1 + 0.6 expected value": -0.00003, GRADE: -0.0088}
     bounds = {name: {"value": value, "low": value - 0.005, "high": value + 0.005} for name, value in lifts.items()}
-    trust = {"served": EXPECTED_VALUE, "judged": GRADE, "mixtures": bounds, "baselines": {}}
-    assert dict(row[:2] for row in trust_table(trust, brief=True).rows)["new ranking"].startswith("-0.88 % (-1.38 to ")
-    whole = trust_table(trust)
+    record = {"served": EXPECTED_VALUE, "judged": GRADE, "mixtures": bounds, "baselines": {}}
+    assert dict(row[:2] for row in cross_fit_table(record, brief=True).rows)["new ranking"].startswith(
+        "-0.88 % (-1.38 to "
+    )
+    whole = cross_fit_table(record)
     assert [row[0] for row in whole.rows][1:] == ["variant: 0.4 stage 1 + 0.6 expected value", "new ranking"]
     assert whole.strong == EXPECTED_VALUE
-    simple = trust_table(trust | {"judged": EXPECTED_VALUE}, brief=True)
+    simple = cross_fit_table(record | {"judged": EXPECTED_VALUE}, brief=True)
     assert [row[:2] for row in simple.rows][1] == ["new ranking", "-0.00 % (-0.50 to 0.50)"]
 
 

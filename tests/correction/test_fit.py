@@ -74,9 +74,9 @@ def looks(logs: Logs) -> np.ndarray:
     return CURVE[logs.position[logs.shown]]
 
 
-def test_a_planted_effect_of_the_context_is_found_and_licensed():
-    found = fitted(world(4000), maps=False)
-    chosen = found.licensed
+def test_a_planted_effect_of_the_context_is_found_and_accepted():
+    found = fitted(world(4000), calibration=False)
+    chosen = found.accepted
     assert chosen is not None and chosen.name == "correction"
     fresh = world(500, seed=1)
     moved = correct(chosen.correction, fresh)
@@ -88,16 +88,16 @@ def test_a_planted_effect_of_the_context_is_found_and_licensed():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_noise_and_accurate_predictions_are_not_licensed(seed):
+def test_noise_and_accurate_predictions_are_not_accepted(seed):
     for logs in (world(800, seed, noise=True), world(1500, seed, effect=0.0)):
-        assert fitted(logs).licensed is None
+        assert fitted(logs).accepted is None
 
 
 def test_bent_predictions_are_mapped_before_they_are_corrected():
     found = fitted(world(6000, effect=0.0, bend=1.5))
     assert max(found.forms.values()) > 2
     assert [entry.name for entry in found.candidates] == ["maps and correction", "maps", CALIBRATED]
-    assert found.licensed is found.candidates[1]
+    assert found.accepted is found.candidates[1]
     fresh = world(400, seed=3, effect=0.0, bend=1.5)
     straight = world(400, seed=3, effect=0.0)
     error = [
@@ -105,7 +105,7 @@ def test_bent_predictions_are_mapped_before_they_are_corrected():
         for p in (fresh.predictions, correct(found.candidates[1].correction, fresh))
     ]
     assert error[1] < 0.5 * error[0]
-    assert fitted(world(1500, effect=0.0, bend=1.5), maps=False).forms == {}
+    assert fitted(world(1500, effect=0.0, bend=1.5), calibration=False).forms == {}
 
 
 def test_a_related_market_helps_a_small_log():
@@ -153,10 +153,10 @@ def test_missing_features_get_indicators_and_keep_the_rest():
     logs = world(4000)
     context = logs.context.copy()
     context[np.random.default_rng(0).random(len(context)) < 0.3, 1] = np.nan
-    found = fitted(replace(logs, context=context)).licensed
+    found = fitted(replace(logs, context=context)).accepted
     assert found is not None
     assert found.correction.indicators == (1,)
-    whole = fitted(logs).licensed
+    whole = fitted(logs).accepted
     some = world(50, seed=9)
     blank = some.context.copy()
     blank[:, 1] = np.nan
@@ -171,7 +171,7 @@ def test_the_fit_reads_a_log_as_the_core_serves_it():
     context[::4, 1] = np.nan
     context[::9] = np.nan
     logs = replace(logs, context=context)
-    found = fitted(logs, maps=False, items=False).candidates[0].correction
+    found = fitted(logs, calibration=False, item_effects=False).candidates[0].correction
     scaling = InputScaling(*(getattr(found, name) for name in InputScaling.__dataclass_fields__))
     inputs = scaling.inputs(logs, logs.predictions)
     request = logs.row_request[logs.shown]
@@ -188,7 +188,7 @@ def test_item_columns_are_inputs():
     feedback = logs.feedback.copy()
     feedback[:, 1] = np.maximum(feedback[:, 1], boost)
     quality[::17] = np.nan
-    found = fitted(replace(logs, feedback=feedback, items=("quality",), item_features=quality[:, None])).licensed
+    found = fitted(replace(logs, feedback=feedback, items=("quality",), item_features=quality[:, None])).accepted
     assert found is not None and found.correction.items == ("quality",)
 
 
@@ -204,7 +204,7 @@ def test_of_many_item_columns_the_telling_ones_are_kept(monkeypatch):
     monkeypatch.setattr(fit, "MOST_COEFFICIENTS", 60)
     kept = select_item_columns(logs, theta)
     assert "a5" in kept.items and len(kept.items) == 3 and kept.item_features.shape == (logs.num_rows, 3)
-    found = fitted(logs, items=False).candidates[0].correction
+    found = fitted(logs, item_effects=False).candidates[0].correction
     assert found.items == kept.items and np.isfinite(correct(found, logs)).all()
 
 
@@ -309,7 +309,7 @@ def test_levels_of_items_are_found_and_added(monkeypatch):
     ratio = [m[:, 1] / m[:, 0] for m in (moved, plain)]
     shift = np.log(ratio[0] / (1 - ratio[0])) - np.log(ratio[1] / (1 - ratio[1]))
     np.testing.assert_allclose(shift, table[logs.item_id, 1], atol=2e-3)
-    assert [entry.name for entry in fitted(logs, items=False).candidates] == ["correction", CALIBRATED]
+    assert [entry.name for entry in fitted(logs, item_effects=False).candidates] == ["correction", CALIBRATED]
     # An item that the log does not know has no level.
     unknown = replace(logs, item_id=logs.item_id + 10**6)
     np.testing.assert_allclose(correct(first.correction, unknown), plain, rtol=1e-4)
@@ -357,9 +357,9 @@ def shop(requests: int, times: float, seed: int = 0, amount: float = 0.0) -> Log
     )
 
 
-def test_an_effect_on_one_root_against_another_is_licensed():
+def test_an_effect_on_one_root_against_another_is_accepted():
     logs = shop(4000, 4.0)
-    found = fitted(logs).licensed
+    found = fitted(logs).accepted
     assert found is not None and found.correction.parents == (-1, -1)
     value = np.array(logs.task_values)
     truth, plain, moved = (
@@ -371,7 +371,7 @@ def test_an_effect_on_one_root_against_another_is_licensed():
 
     base = earned(plain)
     assert earned(moved) - base > 0.7 * (earned(truth) - base) > 0
-    assert fitted(shop(4000, 1.0)).licensed is None
+    assert fitted(shop(4000, 1.0)).accepted is None
 
 
 def _truth(logs: Logs, times: float) -> np.ndarray:
@@ -381,7 +381,8 @@ def _truth(logs: Logs, times: float) -> np.ndarray:
 
 
 def test_the_gate_knows_no_unit():
-    gains = [fitted(shop(2500, 4.0, amount=unit), maps=False).candidates[0].gain for unit in (1.0, 1 / 3600, 60.0)]
+    logs = [shop(2500, 4.0, amount=unit) for unit in (1.0, 1 / 3600, 60.0)]
+    gains = [fitted(log, calibration=False).candidates[0].gain for log in logs]
     for other in gains[1:]:
         assert other.passes == gains[0].passes
         assert (other.z, other.z_value, other.z_page) == pytest.approx(
@@ -430,4 +431,4 @@ def test_items_are_judged_on_later_hours(lasts):
     feedback = logs.feedback.copy()
     feedback[:, 0] = np.maximum(feedback[:, 0], more)
     logs = replace(logs, feedback=feedback, item_id=item, user_id=np.arange(logs.num_requests))
-    assert fitted(logs, maps=False).candidates[0].name.endswith("item effects") == lasts
+    assert fitted(logs, calibration=False).candidates[0].name.endswith("item effects") == lasts

@@ -15,7 +15,7 @@ from tests.correction.test_fit import fitted, world
 from tests.corrections import random_correction
 
 TINY = "--policy.hidden 8 --reward.propensity 0.5 --static.iterations 2 --static.population 8 --static.elite 4"
-TINY += " --stage1.steps 2 --stage2.steps 2 --trust.folds 2 --trust.shares 0.5 --no-tensorboard --quiet"
+TINY += " --stage1.steps 2 --stage2.steps 2 --cross-fit.folds 2 --cross-fit.shares 0.5 --no-tensorboard --quiet"
 
 
 def policy_of(correction, tasks=("click", "order"), features=("taste", "noise", "other")):
@@ -74,5 +74,5 @@ def test_training_starts_from_a_prior(place, capsys, tmp_path):
     names = []
     for out, more in (("alone", ()), ("with", ("--prior", str(place / "related")))):
         assert cli.main([*words, "--out", str(tmp_path / out), *more]) == 0
-        names.append((json.loads(capsys.readouterr().out)["train"]["trust"]["license"] or {"name": ""})["name"])
+        names.append((json.loads(capsys.readouterr().out)["train"]["cross_fit"]["proof"] or {"name": ""})["name"])
     assert names == ["correction", "correction from the prior's"]

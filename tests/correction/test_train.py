@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
+from pygrade.config.training import CorrectionConfig, CrossFitConfig, OnlineConfig
 from pygrade.correction.fit import CALIBRATED
 from pygrade.correction.inputs import InputScaling
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, PRODUCTION
@@ -20,16 +20,16 @@ from pygrade.policy.page_terms import PageTerms
 from pygrade.runs.fit import fit
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
+from pygrade.training.correction_proof import accept_pages, deal_feedback, misses_of, page_line
 from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.evidence import correct_log, gather_evidence
-from pygrade.training.license import deal_feedback, license_pages, misses_of, page_line
 from pygrade.training.online import OnlineLearner
 from pygrade.workers import LOCAL
 from tests.correction.test_fit import fitted, world
 from tests.correction.test_pages import CURVE, log_of
 from tests.training.test_cross_fit import FAST as SHORT
 
-FAST = replace(SHORT, trust=TrustConfig(folds=2))
+FAST = replace(SHORT, cross_fit=CrossFitConfig(folds=2))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def trained(tmp_path_factory):
 
 def test_corrected_expected_value_is_served(trained):
     result, folder = trained
-    policy, record = result.policy, result.summary["trust"]
-    assert record["verdict"] == "better" and record["license"]["z"] > 2 and record["license"]["name"] == "correction"
+    policy, record = result.policy, result.summary["cross_fit"]
+    assert record["verdict"] == "better" and record["proof"]["z"] > 2 and record["proof"]["name"] == "correction"
     assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
     assert policy.config.corrected and policy.correction is not None
     assert "likelihood z" in policy.mixture.sentence + policy.mixture.detail
@@ -78,9 +78,9 @@ def test_the_ranker_serves_what_the_policy_scores(trained):
 
 
 def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
-    result = fit(world(2500, effect=1.0), replace(FAST, grade="off"), tmp_path)
-    record, policy = result.summary["trust"], result.policy
-    assert record["verdict"] == "better" and record["license"] == trained[0].summary["trust"]["license"]
+    result = fit(world(2500, effect=1.0), replace(FAST, grade=False), tmp_path)
+    record, policy = result.summary["cross_fit"], result.policy
+    assert record["verdict"] == "better" and record["proof"] == trained[0].summary["cross_fit"]["proof"]
     assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
     assert policy.correction == trained[0].policy.correction and not policy.config.corrected
     folds = [FusionPolicy.load(path) for path in tmp_path.glob("folds/*/policy")]
@@ -90,15 +90,15 @@ def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
 
 def test_without_a_correction_the_policy_learns_from_raw_predictions(tmp_path):
     logs = world(600)
-    result = fit(logs, replace(FAST, correction=CorrectionConfig(on=False)), tmp_path)
+    result = fit(logs, replace(FAST, correction=CorrectionConfig(enabled=False)), tmp_path)
     assert result.policy.correction is None and not result.policy.config.corrected
-    assert result.summary["trust"]["license"] is None
+    assert result.summary["cross_fit"]["proof"] is None
 
 
 def test_predictions_that_nothing_corrects_are_served_as_they_are(tmp_path):
     result = fit(world(1200, effect=0.0), FAST, tmp_path)
-    record = result.summary["trust"]
-    assert record["license"] is None and result.policy.correction is None
+    record = result.summary["cross_fit"]
+    assert record["proof"] is None and result.policy.correction is None
     assert record["served_baseline"] == EXPECTED_VALUE or record["verdict"] == "better"
 
 
@@ -117,7 +117,7 @@ def test_a_log_beyond_the_sample_is_corrected_by_all_of_it(tmp_path):
     logs = world(2500, effect=1.0)
     config = replace(FAST, sample_requests=2000)
     result = fit(logs, config, tmp_path)
-    assert result.summary["trust"]["verdict"] == "better" and result.policy.correction is not None
+    assert result.summary["cross_fit"]["verdict"] == "better" and result.policy.correction is not None
     whole = fit(logs, FAST, tmp_path / "whole").policy.correction
     some = world(200, seed=8)
     one, other = (c.apply(some.context, some.predictions, some.offsets) for c in (result.policy.correction, whole))
@@ -145,38 +145,38 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
 def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
     monkeypatch.setattr("pygrade.training.evidence.passing_permuted_control", lambda *_: None)  # passes in `trained`
     logs = log_of(1.5)
-    plain = replace(FAST, correction=CorrectionConfig(maps=False, items=False))
+    plain = replace(FAST, correction=CorrectionConfig(calibration=False, item_effects=False))
     dataset = Dataset(logs)
     evidence = gather_evidence(dataset, dataset, plain)
-    found = evidence.licensed
-    assert found is not None and found.license.pages.passes
-    assert found.license.page_line.startswith("whole pages: click 0.")
+    found = evidence.accepted
+    assert found is not None and found.proof.pages.passes
+    assert found.proof.page_line.startswith("whole pages: click 0.")
     served = correct_log(evidence, plain, LOCAL).correction
     assert served.page_terms == found.page_terms and served.page_terms.root == "click"
     assert served.page_terms.beam == 1  # nothing helps
-    off = replace(plain, correction=replace(plain.correction, pages=False))
+    off = replace(plain, correction=replace(plain.correction, page_terms=False))
     assert found.of_fold(1).page_terms == found.fold_terms[1] != found.page_terms
     assert not corrected_expected_value(logs, served).logarithm  # of which page terms move a part
     assert corrected_expected_value(logs, replace(served, page_terms=None)).logarithm
-    without = gather_evidence(dataset, dataset, off).licensed
-    assert without.page_terms is None and without.license.pages is None and without.license.page_line == ""
+    without = gather_evidence(dataset, dataset, off).accepted
+    assert without.page_terms is None and without.proof.pages is None and without.proof.page_line == ""
 
 
 def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeypatch):
-    monkeypatch.setattr("pygrade.training.evidence.license_correction", lambda *_: (None, ()))
+    monkeypatch.setattr("pygrade.training.evidence.accept_correction", lambda *_: (None, ()))
     logs = log_of(1.5)
-    result = fit(logs, replace(FAST, correction=CorrectionConfig(maps=False, items=False)), tmp_path)
-    correction, record = result.policy.correction, result.summary["trust"]
+    result = fit(logs, replace(FAST, correction=CorrectionConfig(calibration=False, item_effects=False)), tmp_path)
+    correction, record = result.policy.correction, result.summary["cross_fit"]
     assert correction is not None and correction.page_terms is not None and correction.parents[1] == 0
     np.testing.assert_allclose(
         correction.apply(logs.context, logs.predictions, logs.offsets)[:, 0], logs.predictions[:, 0], rtol=1e-5
     )
-    assert record["license"]["name"] == "as predicted" and record["served_baseline"] == CORRECTED_EXPECTED_VALUE
+    assert record["proof"]["name"] == "as predicted" and record["served_baseline"] == CORRECTED_EXPECTED_VALUE
     assert record["sentence"].startswith(
         "Test the new ranking: its whole pages are better; on re-ordered pages it earns "
     )
     assert (
-        record["over"] == PRODUCTION and "over expected value" not in record["sentence"]
+        record["control"] == PRODUCTION and "over expected value" not in record["sentence"]
     )  # no replay tells them apart
     assert record["detail"].split("; ")[1].startswith("likelihood z ")
     # the log's own order is not better because each item suffered from what stood above it there
@@ -191,7 +191,7 @@ def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeyp
     assert sum(len({*row}) for row in pages[0]) > sum(len({*row}) for row in pages[1])  # more categories on a page
     flat = log_of(0.0)
     fold, scaling = fold_of_requests(flat.user_number, 2, 0), InputScaling.of(flat, flat.predictions)
-    assert license_pages(flat, None, scaling, CURVE, fold, flat.user_number, 10) is None  # nothing is there
+    assert accept_pages(flat, None, scaling, CURVE, fold, flat.user_number, 10) is None  # nothing is there
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ def test_dealt_feedback_keeps_its_pages_and_supports_nothing():
     rows, after = (part.feedback[np.lexsort((part.position, part.row_request))] for part in (logs, dealt))
     pages = [sorted(map(bytes, part.reshape(-1, 20, 2)[:, -8:])) for part in (rows, after)]
     assert pages[0] == pages[1] and (np.sort(dealt.position) == np.sort(logs.position)).all()
-    assert fitted(logs, maps=False).licensed is not None
+    assert fitted(logs, calibration=False).accepted is not None
     # production's order is that of the predictions: dealt slot by slot, its feedback would still follow them
-    assert fitted(dealt).licensed is None
+    assert fitted(dealt).accepted is None
 
 
 @pytest.mark.parametrize("of_dealt", [False, True])
@@ -229,10 +229,10 @@ def test_misses_that_change_no_order_are_said_unless_dealt_feedback_proves_them_
     few = low & (np.random.default_rng(3).random(logs.num_rows) < 0.7)  # a page's orders, all of its items alike
     feedback = logs.feedback * np.stack([np.ones_like(few), ~few], 1)
     if of_dealt:
-        monkeypatch.setattr("pygrade.training.license.passing_permuted_control", lambda *_: "a candidate")
-    result = fit(replace(logs, feedback=feedback.astype(np.float32)), replace(FAST, grade="off"), tmp_path)
-    record = result.summary["trust"]
-    assert record["license"] is None and result.policy.correction is None
+        monkeypatch.setattr("pygrade.training.correction_proof.passing_permuted_control", lambda *_: "a candidate")
+    result = fit(replace(logs, feedback=feedback.astype(np.float32)), replace(FAST, grade=False), tmp_path)
+    record = result.summary["cross_fit"]
+    assert record["proof"] is None and result.policy.correction is None
     missed = "your model misses this, though no better order is proven: order: "
     said = any(line.startswith(missed) and "where taste is above" in line for line in record["reasons"])
     assert said is not of_dealt and bool(record["reasons"]) is not of_dealt

@@ -39,9 +39,9 @@ def _policy(config: PolicyConfig | None = None, logs: Logs | None = None) -> Fus
     return policy.eval()
 
 
-def _kept(*limits: str, policy: FusionPolicy | None = None, in_use: FusionPolicy | None = None) -> FusionPolicy:
+def _kept(*limits: str, policy: FusionPolicy | None = None, current_policy: FusionPolicy | None = None) -> FusionPolicy:
     config = GuardrailConfig(limits=limits, confidence=0.95)
-    return keep_limits(policy or _policy(), _logs(), config, _REWARD, in_use=in_use)
+    return keep_limits(policy or _policy(), _logs(), config, _REWARD, current_policy=current_policy)
 
 
 def test_limits_that_hold_change_nothing() -> None:
@@ -133,9 +133,9 @@ def test_a_new_training_starts_from_no_price() -> None:
 
 
 def test_without_a_price_the_policy_in_use_stays() -> None:
-    in_use = _kept("click >= 0.98")
-    stays = _kept("click >= 1.6", in_use=in_use)
-    assert stays.version == in_use.version and stays.guardrails is not None
+    current_policy = _kept("click >= 0.98")
+    stays = _kept("click >= 1.6", current_policy=current_policy)
+    assert stays.version == current_policy.version and stays.guardrails is not None
     assert stays.guardrails.kept and not stays.guardrails.hold and stays.guardrails.sentence.startswith("LIMITS: ")
     alone = _kept("click >= 1.6")
     assert alone.guardrails is not None and not alone.guardrails.hold and not alone.guardrails.kept

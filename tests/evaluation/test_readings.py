@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from pygrade.evaluation.abtest import SampleRatio, sequential_interval
-from pygrade.evaluation.decision import MARGIN, decide, deciding_rung
+from pygrade.evaluation.decision import MARGIN, decide, deciding_estimator
 from pygrade.evaluation.plan_readings import items_compete, plan_readings
 from pygrade.evaluation.readings import (
     BELOW,
     DIFFER,
+    ESTIMATORS,
     ITEMS,
     PREDICTED,
-    RUNGS,
     VALUE,
     WHOLE,
     PageTest,
@@ -61,10 +61,10 @@ def make_test(requests: int = 1500, seed: int = 0, arms: int = 2, lift: float = 
 
 
 def reference(logs: Logs, curve: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
-    """rung → gain of arm 1 in value a request and its influence [R], in loops, without any variate."""
+    """estimator → gain of arm 1 in value a request and its influence [R], in loops, without any variate."""
     e = [*curve.tolist(), 0.0]
     count = logs.num_requests
-    worth = {rung: np.zeros(count) for rung in (PREDICTED, BELOW, DIFFER, ITEMS)}
+    worth = {estimator: np.zeros(count) for estimator in (PREDICTED, BELOW, DIFFER, ITEMS)}
     for r in range(count):
         rows = range(logs.offsets[r], logs.offsets[r + 1])
         changed = [i for i in rows if logs.slots[i, 0] != logs.slots[i, 1]]
@@ -82,17 +82,17 @@ def reference(logs: Logs, curve: np.ndarray) -> dict[str, tuple[float, np.ndarra
             worth[ITEMS][r] += y * (b - a) / hat if hat else 0.0
     plain = np.ones(count, bool) if logs.exploration is None else logs.exploration == "none"
     result = {ITEMS: (worth[ITEMS].mean(), worth[ITEMS] - worth[ITEMS].mean())}
-    for rung in (PREDICTED, BELOW, DIFFER):
+    for estimator in (PREDICTED, BELOW, DIFFER):
         means, influence = [], np.zeros(count)
         for sign, a in ((-1, 0), (1, 1)):
             weight = (logs.arm == logs.arms[a]) * plain / logs.arm_shares[:, a]
-            means.append((weight * worth[rung]).sum() / weight.sum())
-            influence += sign * count * weight / weight.sum() * (worth[rung] - means[-1])
-        result[rung] = means[1] - means[0], influence
+            means.append((weight * worth[estimator]).sum() / weight.sum())
+            influence += sign * count * weight / weight.sum() * (worth[estimator] - means[-1])
+        result[estimator] = means[1] - means[0], influence
     return result
 
 
-def test_each_rung_is_the_loops_less_what_variates_of_mean_zero_explain(monkeypatch):
+def test_each_estimate_is_the_loops_less_what_variates_of_mean_zero_explain(monkeypatch):
     logs = make_test(400)
     logs = replace(logs, exploration=np.where(np.arange(400) % 7 == 0, "shuffle", "none"))
     wanted = reference(logs, CURVE)
@@ -101,9 +101,9 @@ def test_each_rung_is_the_loops_less_what_variates_of_mean_zero_explain(monkeypa
     exposures = np.append(CURVE, 0.0)[test.slots]
     value = logs.value_of(logs.feedback)
     found = test.differences(1, value, value, exposures, test.served_exposure(exposures))
-    for rung, (gain, influence) in wanted.items():
-        assert found[rung].value == pytest.approx(gain, abs=1e-12), rung
-        np.testing.assert_allclose(found[rung].influence, influence, atol=1e-9, err_msg=rung)
+    for estimator, (gain, influence) in wanted.items():
+        assert found[estimator].value == pytest.approx(gain, abs=1e-12), estimator
+        np.testing.assert_allclose(found[estimator].influence, influence, atol=1e-9, err_msg=estimator)
 
 
 class PlainEstimate:
@@ -128,8 +128,8 @@ def test_item_weights_by_hand():
 def test_equal_pages_read_exactly_zero_and_stop():
     test = read_pages(make_test(same=True))
     new = test.arms["new"]
-    for rung in (BELOW, DIFFER, ITEMS):
-        for reading in new.readings[rung].values():
+    for estimator in (BELOW, DIFFER, ITEMS):
+        for reading in new.readings[estimator].values():
             assert (reading.fixed.value, reading.fixed.standard_error, reading.anytime.high) == (0.0, 0.0, 0.0)
     assert new.pages_differ == 0 and new.readings[WHOLE][VALUE].fixed.standard_error > 0
     choice = decide(test, compete=False)
@@ -140,25 +140,25 @@ def test_the_order_of_requests_and_the_names_of_arms_change_nothing():
     logs, order = make_test(600), np.random.default_rng(1).permutation(600)
     one, other = read_pages(logs), read_pages(logs.select(order))
     swapped = read_pages(logs.with_arms(("new", "old")), "old")
-    for rung in RUNGS:
-        reading = one.arms["new"].readings[rung]
+    for estimator in ESTIMATORS:
+        reading = one.arms["new"].readings[estimator]
         assert set(reading) == {VALUE, "a", "b"}
         for metric in reading:
             for found in (other, swapped):
-                interval = found.arms["new"].readings[rung][metric].fixed
+                interval = found.arms["new"].readings[estimator][metric].fixed
                 assert interval.value == pytest.approx(reading[metric].fixed.value, abs=1e-9)
                 assert interval.standard_error == pytest.approx(reading[metric].fixed.standard_error, rel=1e-6)
 
 
-def test_rungs_agree_find_a_lift_and_need_ever_fewer_requests():
+def test_estimators_agree_find_a_lift_and_need_ever_fewer_requests():
     test = read_pages(make_test(6000, lift=1.0), planned_requests=5000)
-    errors = [test.arms["new"].readings[rung][VALUE].fixed.standard_error for rung in RUNGS]
+    errors = [test.arms["new"].readings[estimator][VALUE].fixed.standard_error for estimator in ESTIMATORS]
     assert errors[0] > errors[1] > errors[3] > 1.5 * errors[4]  # predictions, slots, items
     items = test.arms["new"].readings[ITEMS][VALUE]
     assert items.fixed.low > MARGIN and max(map(abs, test.arms["new"].disagreement.values())) < 3
     assert items.anytime == sequential_interval(items.fixed.value, items.fixed.standard_error, 6000, planned_units=5000)
     choice = decide(test, compete=False)
-    assert (choice.action, choice.arm, choice.rung) == ("ship", "new", ITEMS)
+    assert (choice.action, choice.arm, choice.estimator) == ("ship", "new", ITEMS)
     assert decide(read_pages(make_test(6000, lift=-1.0)), False).action == "stop"
 
 
@@ -210,11 +210,11 @@ def test_earlier_pages_narrow_whole_pages():
 def test_the_decision_falls_back_where_assumptions_fail():
     test = read_pages(make_test(6000, lift=1.0))
     new = test.arms["new"]
-    assert deciding_rung(new.disagreement, compete=True) == PREDICTED
+    assert deciding_estimator(new.disagreement, compete=True) == PREDICTED
     doubtful = replace(test, arms={"new": replace(new, disagreement=new.disagreement | {ITEMS: -3.2})})
     assert (
-        decide(doubtful, compete=False).rung in (DIFFER, "")
-        and deciding_rung({ITEMS: -3.2, DIFFER: 1.0}, False) == DIFFER
+        decide(doubtful, compete=False).estimator in (DIFFER, "")
+        and deciding_estimator({ITEMS: -3.2, DIFFER: 1.0}, False) == DIFFER
     )
     broken = replace(test, split=SampleRatio(20.0, 1e-5, True))
     assert decide(broken, False)[:2] == ("stop", "The split is broken (p = 1e-05): do not read the test.")
@@ -249,10 +249,10 @@ def test_a_plan_needs_the_requests_that_the_test_needs():
     before, test = make_test(8000, seed=5, same=True), make_test(8000, seed=6, lift=1.0)
     pages = make_test(8000, seed=5, lift=1.0).slots
     plans = plan_readings(before, pages[:, 0], pages[:, 1], 0.05, exposure=CURVE)
-    for rung in RUNGS:
-        error = read_pages(test, exposure=CURVE).arms["new"].readings[rung][VALUE].fixed.standard_error
+    for estimator in ESTIMATORS:
+        error = read_pages(test, exposure=CURVE).arms["new"].readings[estimator][VALUE].fixed.standard_error
         needed = (2.8016 * error / 0.05) ** 2 * 8000
-        assert plans[rung]["requests"] == pytest.approx(needed, rel=0.25), rung
+        assert plans[estimator]["requests"] == pytest.approx(needed, rel=0.25), estimator
     with pytest.raises(ValueError, match=r"new has shape \(3,\)"):
         plan_readings(before, pages[:, 0], pages[:3, 1], 0.05)
     with pytest.raises(ValueError, match="lift is 0; want"):

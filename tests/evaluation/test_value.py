@@ -9,7 +9,7 @@ import torch
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
 from pygrade.evaluation.browsing import browsing_factor
-from pygrade.evaluation.front import VALUE, RankingEvaluator
+from pygrade.evaluation.pareto_front import VALUE, RankingEvaluator
 from pygrade.evaluation.replay import ReplayMetrics, evaluate
 from pygrade.evaluation.value import curve_at, divisors, examined, gains_of, rank_discount
 from pygrade.logs import Logs

@@ -40,8 +40,8 @@ def log(requests: int = 4000, weeks: float = 4.0, users: int = 1000, lasting: bo
     return logs_of(predictions, position, feedback, user_id=np.arange(requests) % users, timestamp=times)
 
 
-def said(verdict: str, lift: Interval | None, logs: Logs | None = None, over: str = EXPECTED_VALUE, **options):
-    return write_verdict(verdict, NEW, over, lift, logs or log(), **options)
+def said(verdict: str, lift: Interval | None, logs: Logs | None = None, control: str = EXPECTED_VALUE, **options):
+    return write_verdict(verdict, NEW, control, lift, logs or log(), **options)
 
 
 def test_better_says_what_to_test_and_for_how_long():
@@ -116,33 +116,33 @@ def test_users_who_return_and_differ_for_good_are_not_counted_twice():
     assert half.weeks == pytest.approx(said("better", lift).weeks / 2, rel=0.2)
 
 
-def test_a_license_by_likelihood_is_said_in_words_only_where_the_lift_alone_proves_nothing():
-    license = "likelihood z 7.1, by value 5.2"
-    text = said("better", UNSURE, license=license, over=LOGGED_ORDER)
+def test_a_proof_by_likelihood_is_said_in_words_only_where_the_lift_alone_proves_nothing():
+    proof = "likelihood z 7.1, by value 5.2"
+    text = said("better", UNSURE, proof=proof, control=LOGGED_ORDER)
     assert text.sentence.startswith(
         "Test the new ranking: its predictions are better; "
         "on re-ordered pages it earns +0.8 % (-0.3 to 1.9) over your pages. "
     )
-    pages = {"license": license, "claim": "its whole pages are better"}
+    pages = {"proof": proof, "claim": "its whole pages are better"}
     same = said("better", Interval(0.0, 0.0, 0.0, 0.0), **pages)
     assert same.sentence == "Test the new ranking: its whole pages are better."
-    proved = said("better", GAIN, license=license)
+    proved = said("better", GAIN, proof=proof)
     assert "predictions" not in proved.sentence
     for found in (text, proved):
-        assert "likelihood" not in found.sentence and found.detail.count(license) == 1
-    assert said("better", None, license=license).weeks is None
+        assert "likelihood" not in found.sentence and found.detail.count(proof) == 1
+    assert said("better", None, proof=proof).weeks is None
 
 
 def test_a_second_lift_names_what_it_is_over_unless_it_is_the_first():
     over = (EXPECTED_VALUE, Interval(0.003, 0.001, 0.001, 0.005))
-    text = said("better", GAIN, over=LOGGED_ORDER, beside=over).sentence
+    text = said("better", GAIN, control=LOGGED_ORDER, beside=over).sentence
     assert "+0.8 % (0.1 to 1.5) over your pages, +0.3 % (0.1 to 0.5) over expected value. " in text
-    assert "expected value" not in said("better", GAIN, over=PRODUCTION, beside=(EXPECTED_VALUE, GAIN)).sentence
+    assert "expected value" not in said("better", GAIN, control=PRODUCTION, beside=(EXPECTED_VALUE, GAIN)).sentence
 
 
 def test_what_is_not_proven_says_what_it_may_cost_and_is_kept():
     cost = cost_of("expected value", LOSS)
-    found = said("undecided", UNSURE, over=PRODUCTION_SCORE, unproven=cost, pages="whole pages -2.6 %")
+    found = said("undecided", UNSURE, control=PRODUCTION_SCORE, unproven=cost, pages="whole pages -2.6 %")
     assert found.sentence.startswith("Keep what you have. The log can't tell the new ranking from your pages (-0.3 ")
     assert found.sentence.endswith(
         "The policy is not proven: expected value costs about 2.6 % (0.2 to 5.0) of what your pages earn."
@@ -162,7 +162,7 @@ def test_undecided_says_what_would_decide():
     days = said("undecided", UNSURE, log(weeks=0.85)).sentence
     assert "8,800 more requests (13 days) would" in days
     assert "8,800 more requests would" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log(weeks=0.0)).sentence
-    assert "best static weights (z-log)" in said("undecided", UNSURE, over=Z_LOG).sentence
+    assert "best static weights (z-log)" in said("undecided", UNSURE, control=Z_LOG).sentence
     ahead = said("undecided", GAIN).sentence
     assert ahead.startswith("Keep what you have. The new ranking is ahead of expected value (0.1 to 1.5 %), but of")
     for lift in (None, UNKNOWN):
@@ -177,7 +177,7 @@ def test_undecided_says_what_would_decide():
 def test_worse_and_undecidable_and_untested():
     worse = said("worse", LOSS)
     assert worse.sentence == "Keep what you have: the new ranking is worse than expected value (-5.0 to -0.2 %)."
-    other = said("worse", LOSS, over=LOGGED_ORDER).sentence
+    other = said("worse", LOSS, control=LOGGED_ORDER).sentence
     assert other.startswith("Keep what you have: the new ranking is worse than your pages (")
     reason = "12 users gave feedback of value; want 30"
     none = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, log(), why=reason)

@@ -42,7 +42,7 @@ def make_log(seed: int = 0, requests: int = 400, users: int = 12, items: int = 4
 
 
 def fit(logs: Logs, **options: float) -> History:
-    return History.fit(logs, HistoryConfig(on=True, **options))
+    return History.fit(logs, HistoryConfig(enabled=True, **options))
 
 
 @pytest.mark.parametrize("half_life", [600.0, 86_400.0, 20 * 86_400.0])

@@ -136,8 +136,8 @@ def test_planted_effects_are_found_by_the_correction(own):
     assert weight("like", "1", "item_tags=red") > 0.4 and abs(weight("cart", "1", "item_tags=red")) < 0.2
     assert weight("cart", "1", "item_brand=acme") > 0.4 and abs(weight("like", "1", "item_brand=acme")) < 0.2
     assert weight("order", "1", "item_cost") < -0.2 and weight("order", "user_plan=pro", "item_cost") > 0.1
-    license = read_json(own / "summary.json")["stages"]["policy"]["trust"]["license"]
-    assert license["replay"]["low"] > 0.05
+    proof = read_json(own / "summary.json")["stages"]["policy"]["cross_fit"]["proof"]
+    assert proof["replay"]["low"] > 0.05
 
 
 @pytest.mark.slow

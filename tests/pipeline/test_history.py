@@ -12,7 +12,7 @@ from pygrade import _core
 from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
 from pygrade.config.pipeline import CheckConfig
-from pygrade.config.training import HistoryConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, HistoryConfig
 from pygrade.logs import Logs, read_logs, write_logs
 from pygrade.logs.history import History
 from pygrade.pipeline.check import serve_check
@@ -32,8 +32,8 @@ HISTORY_COLUMNS = CFUNCTYPE(
     c_int, c_void_p, POINTER(c_int64), c_size_t, POINTER(c_float), c_size_t, POINTER(c_float), c_size_t
 )
 START, MINUTE, REQUESTS = 1_700_000_000_000, 60_000, 5_000
-HISTORY = HistoryConfig(on=True, feedback_seconds=120.0)
-TRAIN = replace(CONFIG.train, grade="off", history=HISTORY, trust=TrustConfig())
+HISTORY = HistoryConfig(enabled=True, feedback_seconds=120.0)
+TRAIN = replace(CONFIG.train, grade=False, history=HISTORY, cross_fit=CrossFitConfig())
 REMEMBER = replace(CONFIG, policy_requests=0, leak_checks=0, train=TRAIN)
 
 
@@ -63,10 +63,10 @@ def mine(tired, tmp_path):
     return copy(tired, tmp_path / "run")
 
 
-def test_history_is_licensed_and_begins_with_the_log(tired):
+def test_history_is_accepted_and_begins_with_the_log(tired):
     policy, record = FusionPolicy.load(tired / "artifact" / "policy"), read_json(tired / "summary.json")
     assert policy.history == History.from_dict(record["stages"]["history"]["history"])
-    assert record["stages"]["policy"]["trust"]["license"]["name"].endswith("history")
+    assert record["stages"]["policy"]["cross_fit"]["proof"]["name"].endswith("history")
     assert "read; made from 3,000 earlier requests on" in (tired / "report.html").read_text()
     whole, made = policy.history.columns().add(named_log()).shown_only(), stage(tired, "history")
     before = read_logs(made / "before")
@@ -91,7 +91,7 @@ def test_pages_are_the_same_offline_and_online_and_what_has_no_history_is_refuse
     policy, unseen = system.models.policy, system.models.unseen
     assert not system.rank(3, history=unseen).degraded
     refuses(ValueError, "history's columns", system.rank, 3, history=lambda items: unseen(items[1:]))
-    refuses(ValueError, "policy_requests is 100, and train.history.on", replace, REMEMBER, policy_requests=100)
+    refuses(ValueError, "policy_requests is 100, and train.history.enabled", replace, REMEMBER, policy_requests=100)
     refuses(ValueError, "reads history", export_policy, policy, mine / "page")
     for options, message in (({"history": "none"}, "no request to a pipeline brings"), ({}, "no store of it")):
         refuses(ValueError, message, _core.Service, str(mine), json.dumps(options | {"allow_unproven": True}))
@@ -159,15 +159,15 @@ def test_served_columns_are_those_of_the_log(mine, tmp_path):
     core.close()
 
 
-def test_without_a_license_the_policy_has_the_same_bytes(run, tmp_path, monkeypatch):
-    """As without history: where nothing licenses it, and where there is too little for it."""
+def test_without_a_proof_the_policy_has_the_same_bytes(run, tmp_path, monkeypatch):
+    """As without history: where nothing accepts it, and where there is too little for it."""
     made, log = [], f"logs:{run.parent / 'log'}"
     for name, history in (("off", HistoryConfig()), ("on", HISTORY), ("too little", HISTORY)):
         if name == "too little":
             monkeypatch.setattr("pygrade.logs.history.LEAST_EVENTS", 10_000)
         config = replace(CONFIG, policy_requests=0, train=replace(CONFIG.train, history=history))
         made.append(run_pipeline(log, copy(run, tmp_path / name), config))
-        assert (tmp_path / name / "report.html").read_text().count("not licensed; made from") == (name == "on")
+        assert (tmp_path / name / "report.html").read_text().count("not accepted; made from") == (name == "on")
     assert len({record["stages"]["policy"]["version"] for record in made}) == 1
     sentence = "HISTORY: the policy is trained without, as no task has 10000 events."
     assert ["history" in record["stages"] for record in made] == [False, True, True]

@@ -208,8 +208,8 @@ def test_a_log_without_predictions_and_a_missing_one_are_named(own, tmp_path):
 
 
 def test_the_command_line_takes_mtl_own(own, tmp_path, capsys):
-    given = ["--min-events", "2", "--prerank.epochs", "1", "--prerank.no-refit"]
-    given += ["--train.stage1.steps", "2", "--train.stage2.steps", "2", "--train.trust.folds", "0"]
+    given = ["--min-events", "2", "--prerank.epochs", "1", "--no-prerank.refit"]
+    given += ["--train.stage1.steps", "2", "--train.stage2.steps", "2", "--train.cross-fit.folds", "0"]
     command = ["pipeline", "--data", f"logs:{own.parent / 'log'}", "--mtl", "own", "--out", str(tmp_path / "run")]
     assert cli.main([*command, *given, "--quiet", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)

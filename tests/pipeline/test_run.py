@@ -53,7 +53,7 @@ def test_it_leaves_every_stage_an_artifact_and_a_report(run):
     titles = ("Prerank", "Multi-task model", "Held-out learning curve", "Replay of all rankings", "Time")
     for title in (*titles, "Pages side by side", "Options"):
         assert f">{title}<" in page
-    assert page.index(summary["stages"]["policy"]["trust"]["sentence"][:40]) < page.index('class="report"')
+    assert page.index(summary["stages"]["policy"]["cross_fit"]["sentence"][:40]) < page.index('class="report"')
     assert not [p.name for p in run.iterdir() if p.name.endswith((".work", ".new")) or "partial" in p.name]
 
 

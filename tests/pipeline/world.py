@@ -8,7 +8,7 @@ from devtools.synthetic_log import write_synthetic_log
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
-from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CemConfig, CrossFitConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.pipeline.run import run_pipeline
 
 CONFIG = PipelineConfig(
@@ -20,7 +20,7 @@ CONFIG = PipelineConfig(
     mtl=MtlConfig(epochs=1, expert_hidden=16, refit=False),
     train=TrainConfig(
         static=CemConfig(iterations=2),
-        trust=TrustConfig(folds=2),
+        cross_fit=CrossFitConfig(folds=2),
         stage1=Stage1Config(steps=8),
         stage2=Stage2Config(steps=8),
         checkpoint_every=4,

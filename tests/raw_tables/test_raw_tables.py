@@ -34,8 +34,8 @@ def examine(name, folder, *options):
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(errors):
         code = cli.main([*words, "--map", truth["map"]] if truth.get("map") and "--map" not in options else words)
     record = json.loads(text.getvalue()) if code == 0 else {}
-    headline = record.get("sheet", {}).get("headline", "")
-    answer = "\n".join([errors.getvalue(), headline, *record.get("sheet", {}).get("sentences", ())])
+    headline = record.get("profile", {}).get("headline", "")
+    answer = "\n".join([errors.getvalue(), headline, *record.get("profile", {}).get("sentences", ())])
     if code or "LEAK" in headline:  # of a log with a leak train gives no verdict
         said = "refusal" in truth and all(re.search(part, answer) for part in truth["refusal"])
         mistaken = any(re.search(part, answer) for part in truth.get("never", ()))
@@ -118,7 +118,7 @@ def test_a_training_on_a_raw_table_learns_what_is_planted_in_it(name, tmp_path):
     """85 % of what a ranking that knows the effect earns over expected value, on requests that trained nothing."""
     logs, *_ = read(name, tmp_path / "first", 1)
     later, rows, order = read(name, tmp_path / "later", 2)
-    page = train(logs, TrainConfig(grade="off"), tmp_path / "run").rank(later, k=64)
+    page = train(logs, TrainConfig(grade=False), tmp_path / "run").rank(later, k=64)
     place = np.full(later.num_rows, 64)
     kept = page.indices >= 0
     place[(later.offsets[:-1, None] + page.indices)[kept]] = np.nonzero(kept)[1]

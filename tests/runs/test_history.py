@@ -13,17 +13,17 @@ from pygrade.policy import FusionPolicy
 from pygrade.runs.train import train
 from pygrade.serving.export import export_policy
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.license import deal_feedback
+from pygrade.training.correction_proof import deal_feedback
 from tests.learning import logs_of
 from tests.runs.test_train import FAST
 
 MINUTE = 60_000
 CONFIG = replace(
     FAST,
-    grade="off",
+    grade=False,
     stage1=Stage1Config(),
     stage2=Stage2Config(),
-    history=HistoryConfig(on=True, feedback_seconds=120.0),
+    history=HistoryConfig(enabled=True, feedback_seconds=120.0),
 )
 
 
@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
 
 def test_what_was_seen_is_learned_and_kept(trained) -> None:
     policy = trained.policy
-    assert policy.history is not None and trained.summary["trust"]["license"]["name"].endswith("history")
+    assert policy.history is not None and trained.summary["cross_fit"]["proof"]["name"].endswith("history")
     assert "seen" in policy.correction.items and "user_shown" in policy.features
     again = FusionPolicy.load(trained.directory / "policy")
     assert again.history == policy.history and again.version == policy.version

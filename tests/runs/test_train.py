@@ -16,7 +16,7 @@ import pytest
 
 import pygrade
 from pygrade.config.policy import PolicyConfig
-from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CemConfig, CrossFitConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.console.run_files import find_run
 from pygrade.evaluation.arms import ALONE, FOLDERS
 from pygrade.logs import write_logs
@@ -31,7 +31,7 @@ FAST = TrainConfig(
     static=CemConfig(iterations=1, population=4, elite=2),
     stage1=Stage1Config(steps=4, batch_size=32),
     stage2=Stage2Config(steps=2, batch_size=32),
-    trust=TrustConfig(folds=2, processes=2),
+    cross_fit=CrossFitConfig(folds=2, processes=2),
     tensorboard=False,
 )
 
@@ -83,7 +83,7 @@ def test_a_table_becomes_a_ranker_with_a_verdict_and_a_page(trained, tmp_path):
 
 
 def test_without_grade_a_run_is_judged_and_shown(tmp_path):
-    off = replace(FAST, grade="off", stage1=Stage1Config(), stage2=Stage2Config())
+    off = replace(FAST, grade=False, stage1=Stage1Config(), stage2=Stage2Config())
     found = pygrade.train(table(), off, tmp_path / "run", map=MAP, scale=SCALE)
     assert next(iter(found.evaluation["weights"])) == ALONE and not FOLDERS.keys() & found.evaluation["lifts"].keys()
     assert "reinforcement" not in found.evaluation and found.rank(found.heldout, k=3).indices.shape == (40, 3)
@@ -224,7 +224,7 @@ from pygrade.training import cross_fit
 from tests.runs.test_train import FAST, tiny_logs
 cross_fit._POOL_REQUESTS = 1
 result = pygrade.train(tiny_logs(200), FAST)
-assert result.summary["trust"]["mixtures"], "no folds were trained"
+assert result.summary["cross_fit"]["mixtures"], "no folds were trained"
 print(result.policy.version)
 """
 

@@ -28,7 +28,7 @@ def policy_of(mixture):
     return policy
 
 
-SERVED = Mixture(0.0, BEST, "better", "Test the new ranking", baselines=(PLAIN, USED), over=PLAIN.name)
+SERVED = Mixture(0.0, BEST, "better", "Test the new ranking", baselines=(PLAIN, USED), control=PLAIN.name)
 
 
 @pytest.fixture

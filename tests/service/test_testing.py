@@ -37,7 +37,7 @@ def run(tmp_path):
     policy = FusionPolicy(PolicySpec(TASKS, ("hour",), PolicyConfig(hidden=(4,))))
     policy.correction = random_correction(3, tasks=TASKS, features=("hour",), items=("margin",), indicators=())
     own = Baseline("corrected", "identity", (1.0, 8.0), True, corrected=True)
-    policy.mixture = Mixture(0.0, own, "better", baselines=(EXPECTED,), over=EXPECTED_VALUE, weeks=1.0)
+    policy.mixture = Mixture(0.0, own, "better", baselines=(EXPECTED,), control=EXPECTED_VALUE, weeks=1.0)
     policy.save(tmp_path / "run" / "policy")
     return tmp_path / "run"
 
@@ -125,7 +125,7 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
             assert all(arms[body["user"]] == page["arm"] for body, page in zip(late, served, strict=True))
             pid = (run / "exposures" / "test" / SERVER).read_text()
             with (tmp_path / "again").open("w") as log:
-                again = subprocess.Popen(command_of(run, *options, "--every", "0.2"), stderr=log)
+                again = subprocess.Popen(command_of(run, *options, "--every-seconds", "0.2"), stderr=log)
             eventually(lambda: reading_at(server).get("requests", 0) >= 389)
             assert (run / "exposures" / "test" / SERVER).read_text() == pid
             body, page = *pages_of(1, first=400), rank(server, 1, first=400)[1][0]
@@ -155,7 +155,7 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
 @pytest.fixture
 def service(run):
     """Without HTTP, of a test."""
-    arms = [{"name": "control", "ranking": "over", "share": 0.05}, {"name": "new", "share": 0.95}]
+    arms = [{"name": "control", "ranking": "control", "share": 0.05}, {"name": "new", "share": 0.95}]
     return _core.Service(str(run), json.dumps({"test": True, "exposures": "exposures", "arms": arms}))
 
 
@@ -217,7 +217,7 @@ def test_a_reading_that_is_damaged_is_named_and_not_shown(run, service):
 def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
     table = fill_table(run, {}, ReadingOptions())
     reader = TestReader(run, table, ReadingOptions())
-    assert table["arms"][0] == {"name": "control", "ranking": "over", "share": 0.5}
+    assert table["arms"][0] == {"name": "control", "ranking": "control", "share": 0.5}
     reader.exposures.mkdir(exist_ok=True)
     reader.step(5)
     assert "yet: no page is complete; each waits 60 minutes" in reader.record["reason"] and reader.record["time"] == 5
@@ -231,7 +231,7 @@ def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--every", "60"), "every is 60.0; want it with --test alone"),
+        (("--every-seconds", "60"), "every_seconds is 60.0; want it with --test alone"),
         (("--test", "--online"), "online is true; want a directory whose policy stays"),
         (("--test", "--config", "f.toml"), "online is true; want a directory whose policy stays"),
         (("--test", "--config", "g.toml"), "g.toml: [serve.test] has max_amount; want max_amount in [serve] alone"),
@@ -272,5 +272,5 @@ def check_reading(run, server, capsys):
     assert "<td>50 %</td><td>expected value</td>" in page and "<td>corrected</td>" in page
     assert page_at(server, headers=TOKEN | {"Accept": "application/json"})[2] == page_at(server, "/test?format=json")[2]
     metrics = page_at(server, "/metrics")[2]
-    low = reading["arms"]["new"]["readings"][reading["rung"]]["value"]["anytime"]["low"]
+    low = reading["arms"]["new"]["readings"][reading["estimator"]]["value"]["anytime"]["low"]
     assert f'pygrade_test_lift{{arm="new",bound="low"}} {low}' in metrics and "pygrade_test_agreement 1" in metrics

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 import pygrade
-from pygrade import BlendedRanker, FusionRanker, Logs
+from pygrade import BlendedRanker, FusionEstimator, Logs
 from pygrade.logs import read_logs, write_logs
 from tests.refusals import refuses
 from tests.runs.test_train import FAST, MAP, SCALE, table
@@ -69,7 +69,7 @@ def test_an_artifact_keeps_columns_scales_and_levels(frame, model, tmp_path):
     assert read_logs(tmp_path / "logs").columns == logs.columns == model.policy.columns
     assert pygrade.train(tmp_path / "logs", FAST, verbose=False).policy.columns == logs.columns
     best = model.rank(logs.select(np.argsort(logs.request_id)), k=1).items[:, 0].tolist()
-    ranker = FusionRanker.load(model.save(tmp_path / "run"), k=3)
+    ranker = FusionEstimator.load(model.save(tmp_path / "run"), k=3)
     own = pyarrow.parquet.read_table(tmp_path / "logs")
     for rows in (frame, own, own.replace_schema_metadata()):  # with the table's columns, and with those of a log
         ranked = ranker.rank(rows, **NAMES)
@@ -81,7 +81,7 @@ def test_an_artifact_keeps_columns_scales_and_levels(frame, model, tmp_path):
 
 def test_a_saved_run_ranks_as_the_training_did(frame, model, tmp_path):
     wanted, run = model.rank(frame, k=5, **NAMES), model.save(tmp_path / "run")
-    for saved in (BlendedRanker.load(run), BlendedRanker.load(run / "policy"), FusionRanker.load(run)):
+    for saved in (BlendedRanker.load(run), BlendedRanker.load(run / "policy"), FusionEstimator.load(run)):
         assert saved.rank(frame, k=5, **NAMES)["place"].equals(wanted["place"])
         refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", saved.rank, frame, 5)
     refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", model.rank, frame, 5)

@@ -148,7 +148,7 @@ REFUSED = {
     "raw in opensearch": ("opensearch:raw", {}, "engine is 'opensearch:raw'"),
     "z-scores": ("vespa:min_max", {"transform": "zscore"}, "transform zscore; an engine adds up weight · term: train"),
     "predictions": ("vespa:min_max", {"context_only": False}, "nobody has before the search; want train --policy.con"),
-    "a mixture": ("vespa:min_max", {"mixture": Mixture(0.5, STATIC)}, "mixes two rankings.*train --trust.shares 1"),
+    "a mixture": ("vespa:min_max", {"mixture": Mixture(0.5, STATIC)}, "mixes two rankings.*train --cross-fit.shares 1"),
     "harm": (
         "vespa:min_max",
         {"mixture": Mixture(0.0, replace(STATIC, weights=(1.0, -1.0, 1.0)))},
@@ -157,7 +157,7 @@ REFUSED = {
     "a map": (
         "vespa:min_max",
         {"mixture": Mixture(0.0, replace(STATIC, calibration=(((0.0, 1.0), (0.0, 1.0)),) * 3))},
-        "'best static' is served, of predictions that are mapped first; train --correction.no-on",
+        "'best static' is served, of predictions that are mapped first; train --no-correction.enabled",
     ),
     "corrected": ("vespa:min_max", {"mixture": Mixture(0.0, replace(STATIC, corrected=True))}, "are mapped first"),
     "raw terms": (

@@ -8,7 +8,7 @@ import pytest
 from pygrade._util.serialization import to_builtins
 from pygrade.cli.commands import demo as command
 from pygrade.config.simulation import DemoConfig, DemoOptions, SimulateConfig
-from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CemConfig, CrossFitConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
@@ -24,7 +24,7 @@ CONFIG = DemoConfig(
         stage1=Stage1Config(steps=4, batch_size=16),
         stage2=Stage2Config(steps=6, batch_size=16, group_size=4),
         static=CemConfig(iterations=2, population=6, elite=2, subsample=200),
-        trust=TrustConfig(folds=2),
+        cross_fit=CrossFitConfig(folds=2),
         checkpoint_every=2,
         tensorboard=False,
     ),
@@ -40,7 +40,7 @@ def finished(tmp_path_factory):
 def test_the_demo_writes_its_files_and_lifts(finished):
     out, result = finished
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["verdict"]["sentence"] == summary["trust"]["sentence"] == result.summary["verdict"]["sentence"]
+    assert summary["verdict"]["sentence"] == summary["cross_fit"]["sentence"] == result.summary["verdict"]["sentence"]
     assert summary["seed"] == 0 and summary["wall_seconds"] > 0 and summary["test_requests"] == 150
     assert {EXPECTED_VALUE, STATIC, PRODUCTION, STAGE1, GRADE, SERVED} <= set(summary["arms"])
     for kind in ("expected", "sampled"):
@@ -70,7 +70,7 @@ def test_the_demo_ends_with_the_decision_and_how_to_open_its_report(finished, mo
 
 
 def test_without_grade_the_demo_has_no_arms_of_its_stages(tmp_path):
-    result = demo(replace(CONFIG, train=replace(CONFIG.train, grade="off")), tmp_path / "run")
+    result = demo(replace(CONFIG, train=replace(CONFIG.train, grade=False)), tmp_path / "run")
     assert not {STAGE1, GRADE} & result.summary["arms"].keys() and SERVED in result.summary["arms"]
     assert result.report.read_text(encoding="utf-8").startswith("<!doctype html>")
 

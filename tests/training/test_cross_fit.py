@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CemConfig, CrossFitConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.correction.fit import later_requests
 from pygrade.evaluation.arms import (
     ALONE,
@@ -22,8 +22,8 @@ from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.runs.fit import fit
 from pygrade.training import cross_fit, folds
+from pygrade.training.correction_proof import CorrectionProof
 from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
-from pygrade.training.license import License
 from pygrade.training.production import find_production
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.tracking import read_metrics
@@ -35,7 +35,7 @@ FAST = TrainConfig(
     static=CemConfig(iterations=2),
     stage1=Stage1Config(steps=6, batch_size=32),
     stage2=Stage2Config(steps=4, batch_size=32),
-    trust=TrustConfig(folds=3),
+    cross_fit=CrossFitConfig(folds=3),
     tensorboard=False,
 )
 
@@ -76,7 +76,7 @@ def rare() -> Logs:
     return replace(logs, feedback=logs.feedback * (np.arange(logs.num_rows) % 10 == 0)[:, None].astype(np.float32))
 
 
-def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, license=None, static=None, requests=None):
+def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, proof=None, static=None, requests=None):
     """The verdict on rankings by given scores [M] of all rows; policy: None without GRADE; static: by default as the
     baseline."""
     cluster = numbered(logs.user_id)
@@ -93,9 +93,9 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, licen
         simple |= {CORRECTED_EXPECTED_VALUE: scored["c"]} if "c" in scored else {}
         simple |= {PRODUCTION: scored["k"]} if "k" in scored else {}
         parts.append(FoldRankings(simple, {STAGE1: scored["b"], GRADE: scored["p"]} if "p" in scored else {}))
-    options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity, known
+    options = CrossFitConfig(folds=2), RewardConfig(page_size=6), propensity, known
     later = parts.pop()
-    return choose_mixture(logs, fold, cluster, parts, later, *options, license=license, requests=requests)
+    return choose_mixture(logs, fold, cluster, parts, later, *options, proof=proof, requests=requests)
 
 
 def test_folds_hold_whole_users_and_are_of_equal_size():
@@ -119,7 +119,7 @@ def test_the_verdict_follows_what_the_log_proves():
     sampled = judged(logs, noise, good, requests=15_000)  # of a log of ten times the traffic
     assert sampled.verdict.weeks == pytest.approx(better.verdict.weeks / 10, abs=0.4)
     simple = judged(logs, good, noise)
-    assert (simple.verdict.verdict, simple.served, simple.verdict.over) == ("better", EXPECTED_VALUE, LOGGED_ORDER)
+    assert (simple.verdict.verdict, simple.served, simple.verdict.control) == ("better", EXPECTED_VALUE, LOGGED_ORDER)
     assert simple.sentence.startswith("Rank by expected value: +") and simple.sentence.endswith("over your pages.")
     assert simple.mixtures[GRADE].high < 0 and set(simple.baselines) == {STATIC, LOGGED_ORDER}
     ordered = log(requests=1500, ordered=True)
@@ -141,21 +141,21 @@ def test_a_stronger_baseline_takes_the_place_of_expected_value():
     assert backwards.baseline in (EXPECTED_VALUE, LOGGED_ORDER)
 
 
-def test_corrected_predictions_need_a_license_and_give_it_to_the_verdict():
+def test_corrected_predictions_need_a_proof_and_give_it_to_the_verdict():
     logs = log(requests=1500)
     plain, good = production(logs), logs.predictions[:, 0]
     noise = np.random.default_rng(3).random(logs.num_rows)
-    license = License("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
+    proof = CorrectionProof("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
     small = plain + 0.03 * (0.15 * good + 0.85 * noise)  # better by less than the pages can show
-    found = judged(logs, plain, plain, corrected=small, license=license)
+    found = judged(logs, plain, plain, corrected=small, proof=proof)
     assert (found.verdict.verdict, found.served, found.trust) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
     assert "its predictions are better; on re-ordered pages it earns +" in found.sentence
     assert "likelihood z 5.0, by value 4.0" in found.verdict.detail and found.lift is not None and found.lift.low < 0
-    assert judged(logs, plain, plain, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
-    mixed = judged(logs, noise, good, corrected=small, license=license)
+    assert judged(logs, plain, plain, corrected=good, proof=proof).served == CORRECTED_EXPECTED_VALUE
+    mixed = judged(logs, noise, good, corrected=small, proof=proof)
     assert mixed.served_baseline == CORRECTED_EXPECTED_VALUE and mixed.challenger == GRADE and mixed.trust > 0.5
     # Where a simple ranking is proven to be better than expected value by more, it is the anchor.
-    static = judged(logs, noise, noise, corrected=small, license=license, static=good)
+    static = judged(logs, noise, noise, corrected=small, proof=proof, static=good)
     assert (static.baseline, static.served_baseline) == (STATIC, STATIC)
 
 
@@ -202,7 +202,7 @@ def test_noise_is_seldom_better():
 def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
     logs = log()
     result = fit(logs, FAST, tmp_path)
-    record = json.loads((tmp_path / "train.json").read_text())["trust"]
+    record = json.loads((tmp_path / "train.json").read_text())["cross_fit"]
     served = FusionPolicy.load(tmp_path / "policy")
     assert served.version == result.policy.version and served.mixture == result.policy.mixture
     assert served.mixture is not None and served.mixture.sentence == record["sentence"]
@@ -216,9 +216,9 @@ def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
 def test_without_grade_no_network_is_learned_or_judged(tmp_path):
     logs = log()
     assert (fit(logs, FAST, tmp_path).policies.keys(), (tmp_path / "stage2").is_dir()) == ({STAGE1, GRADE}, True)
-    result = fit(logs, replace(FAST, grade="off"), tmp_path, resume=False)
-    record = result.summary["trust"]
-    assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.trust.shares)
+    result = fit(logs, replace(FAST, grade=False), tmp_path, resume=False)
+    record = result.summary["cross_fit"]
+    assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.cross_fit.shares)
     assert not any(STAGE1 in name or GRADE in name for name in record["mixtures"])
     assert not [name for name in ("stage1", "stage2") if (tmp_path / name).exists() or name in result.summary]
     assert not read_metrics(tmp_path / "metrics.jsonl")
@@ -237,8 +237,8 @@ def test_the_verdict_without_grade_names_what_is_better_or_that_nothing_is():
     assert (found.verdict.verdict, found.served, found.policy) == ("undecided", EXPECTED_VALUE, ALONE)
     assert found.sentence.startswith("Keep what you have")
     assert judged(logs, noise, None, static=good).sentence.startswith("Rank by best static weights: +")
-    license = License("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
-    assert judged(logs, noise, None, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
+    proof = CorrectionProof("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
+    assert judged(logs, noise, None, corrected=good, proof=proof).served == CORRECTED_EXPECTED_VALUE
 
 
 def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, monkeypatch):
@@ -257,13 +257,15 @@ def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, mo
         fit(logs, FAST, tmp_path / "killed")
     monkeypatch.setattr(folds, "run_fold", run)
     again = fit(logs, FAST, tmp_path / "killed")
-    assert again.policy.version == straight.policy.version and again.summary["trust"] == straight.summary["trust"]
+    assert (
+        again.policy.version == straight.policy.version and again.summary["cross_fit"] == straight.summary["cross_fit"]
+    )
 
 
 def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
     fit(log(), FAST, tmp_path)
-    result = fit(log(), replace(FAST, trust=TrustConfig(folds=2)), tmp_path)
-    assert result.summary["trust"]["folds"] == 2
+    result = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=2)), tmp_path)
+    assert result.summary["cross_fit"]["folds"] == 2
     assert sorted(path.parent.name for path in tmp_path.glob("folds/*/policy")) == ["1-of-2", "2-of-2"]
 
 
@@ -283,7 +285,7 @@ def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
 )
 def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs, reward, reason):
     result = fit(logs, replace(FAST, reward=reward), tmp_path)
-    found = result.summary["trust"]
+    found = result.summary["cross_fit"]
     assert (found["verdict"], found["trust"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
     assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"].lower()
     scores = result.policy.scores(logs.context, logs.predictions, logs.offsets)
@@ -293,8 +295,8 @@ def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs,
 
 
 def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog):
-    result = fit(log(), replace(FAST, trust=TrustConfig(folds=0)), tmp_path)
-    assert result.policy.mixture is None and result.summary["trust"] is None
+    result = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=0)), tmp_path)
+    assert result.policy.mixture is None and result.summary["cross_fit"] is None
     assert result.policy.version == result.policies[GRADE].version
     assert "nothing says" in caplog.text
 
@@ -302,12 +304,12 @@ def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog
 @pytest.mark.slow
 def test_processes_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(cross_fit, "_POOL_REQUESTS", 1)
-    one = fit(log(), replace(FAST, trust=TrustConfig(folds=3, processes=1)), tmp_path / "one")
-    two = fit(log(), replace(FAST, trust=TrustConfig(folds=3, processes=2)), tmp_path / "two")
-    assert one.summary["trust"] == two.summary["trust"] and one.policy.version == two.policy.version
+    one = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=3, processes=1)), tmp_path / "one")
+    two = fit(log(), replace(FAST, cross_fit=CrossFitConfig(folds=3, processes=2)), tmp_path / "two")
+    assert one.summary["cross_fit"] == two.summary["cross_fit"] and one.policy.version == two.policy.version
 
 
 @pytest.mark.parametrize("options", [{"folds": 1}, {"shares": ()}])
 def test_one_fold_and_no_share_are_refused(options):
     with pytest.raises(ValueError, match="want 0, or 2 or more folds, and shares"):
-        TrustConfig(**options)
+        CrossFitConfig(**options)

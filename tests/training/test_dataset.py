@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pygrade.cli import main as cli
-from pygrade.config.training import CorrectionConfig, TrustConfig
+from pygrade.config.training import CorrectionConfig, CrossFitConfig
 from pygrade.logs import concatenate, read_logs, request_keys, write_logs
 from pygrade.logs.dataset import Dataset
 from pygrade.logs.log_parts import LogParts
@@ -25,7 +25,7 @@ from tests.refusals import refuses
 from tests.training.test_train import SMALL, Stop, folder_bytes, policy_bytes, stop_at
 from tests.workers.elsewhere import Elsewhere, wire
 
-LONG = replace(SMALL, sample_requests=150, trust=TrustConfig(folds=2, processes=1))
+LONG = replace(SMALL, sample_requests=150, cross_fit=CrossFitConfig(folds=2, processes=1))
 LOGS = tiny_logs(300, jagged=True)
 
 
@@ -44,7 +44,7 @@ def straight(small_chunks, tmp_path_factory) -> Path:
     write_logs(LOGS, folder / "logs")
     summary = fit(folder / "logs", LONG, folder / "run").summary
     assert summary["requests"] == 300 and summary["sample"]["requests"] == 150
-    assert summary["trust"]["mixtures"] and not (folder / "run" / "dataset").exists()
+    assert summary["cross_fit"]["mixtures"] and not (folder / "run" / "dataset").exists()
     return folder
 
 
@@ -64,7 +64,7 @@ def test_files_and_workers_change_nothing(straight, tmp_path):
 def test_steps_of_a_mapped_log_are_those_of_one_in_memory(tmp_path, engine):
     """The sample decides nothing about the steps where propensities are given and no page format is rewarded."""
     reward = replace(SMALL.reward, format_weight=0.0)
-    config = replace(SMALL, correction=CorrectionConfig(on=False), reward=reward, engine=engine)
+    config = replace(SMALL, correction=CorrectionConfig(enabled=False), reward=reward, engine=engine)
     fit(LOGS, config, tmp_path / "memory")
     fit(LOGS, replace(config, sample_requests=80), tmp_path / "mapped")
     (memory,), (mapped,) = ([*(tmp_path / name / "checkpoints").glob("stage2-000012")] for name in ("memory", "mapped"))
@@ -155,7 +155,7 @@ def test_a_request_in_two_files_is_refused(tmp_path):
 def test_the_command_maps_a_long_log(tmp_path, monkeypatch):
     """It never holds the log: read_logs is for one file at a time, and the later requests judge."""
     write_logs(LOGS, tmp_path / "logs", rows_per_file=300)
-    options = "--sample-requests 80 --trust.folds 2 --stage1.steps 4 --stage2.steps 4 --no-tensorboard --quiet"
+    options = "--sample-requests 80 --cross-fit.folds 2 --stage1.steps 4 --stage2.steps 4 --no-tensorboard --quiet"
     words = ["train", "--data", f"logs:{tmp_path / 'logs'}", "--out", str(tmp_path / "run"), *options.split()]
     monkeypatch.setattr("pygrade.cli.options.read_logs", None)
     assert cli.main([*words, "--reward.propensity", "0.5"]) == 0

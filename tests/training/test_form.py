@@ -63,5 +63,5 @@ def additive(requests: int = 1500):
 def test_training_says_so_if_another_form_does_better(tmp_path):
     result = fit(additive(), replace(FAST, policy=PolicyConfig(hidden=(8,))), tmp_path)
     said = [sentence for sentence in result.summary["warnings"] if sentence.startswith("FORM: ")]
-    found = result.summary["trust"]["better_form"]
+    found = result.summary["cross_fit"]["better_form"]
     assert said == [f"FORM: {BetterForm(found['transform'], intervals.Interval(**found['lift'])).sentence('zlog')}"]

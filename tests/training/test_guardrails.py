@@ -8,7 +8,7 @@ import pytest
 
 from pygrade.cli.main import main
 from pygrade.config.guardrails import GuardrailConfig
-from pygrade.config.training import OnlineConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, OnlineConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.logs import Logs, write_logs
 from pygrade.policy import FusionPolicy, Mixture, PolicySpec
 from pygrade.runs.train import train
@@ -20,7 +20,7 @@ from tests.learning import tiny_logs
 
 _REWARD = RewardConfig(propensity=0.5, page_size=5)
 _QUICK = TrainConfig(
-    reward=_REWARD, stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), trust=TrustConfig(folds=0)
+    reward=_REWARD, stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), cross_fit=CrossFitConfig(folds=0)
 )
 
 
@@ -56,11 +56,11 @@ def test_a_training_keeps_limits_and_says_so(tmp_path, capsys) -> None:
 
 
 def test_limits_that_nothing_keeps_leave_the_policy_in_use(tmp_path) -> None:
-    in_use = keep_limits(_policy(), _logs(), _limits("share new >= 0.3"), _REWARD)
-    in_use.save(tmp_path / "in_use")
-    config = replace(_QUICK, guardrails=_limits("share new >= 0.95", in_use=str(tmp_path / "in_use")))
+    current_policy = keep_limits(_policy(), _logs(), _limits("share new >= 0.3"), _REWARD)
+    current_policy.save(tmp_path / "current_policy")
+    config = replace(_QUICK, guardrails=_limits("share new >= 0.95", current_policy=str(tmp_path / "current_policy")))
     result = train(_logs(), config, tmp_path / "run")
-    assert result.policy.version == in_use.version == FusionPolicy.load(tmp_path / "run" / "policy").version
+    assert result.policy.version == current_policy.version == FusionPolicy.load(tmp_path / "run" / "policy").version
     assert any("no price keeps all limits" in sentence for sentence in result.warnings)
 
 
@@ -71,7 +71,7 @@ def test_limits_want_requests_that_train_nothing(tmp_path) -> None:
     with pytest.raises(ValueError, match="item column 'old'"):
         train(_logs(), replace(_QUICK, guardrails=_limits("share old >= 0.3")), tmp_path / "run")
     with pytest.raises(ValueError, match=r"want it with --guardrails\.limits alone"):
-        train(_logs(), replace(_QUICK, guardrails=GuardrailConfig(in_use="x")), tmp_path / "run")
+        train(_logs(), replace(_QUICK, guardrails=GuardrailConfig(current_policy="x")), tmp_path / "run")
 
 
 def _served(policy: FusionPolicy, start: int, count: int = 300) -> Logs:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pygrade
-from pygrade.config.training import RewardConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, RewardConfig
 from pygrade.console.arms import describe_arms
 from pygrade.console.trade_offs import judge_of
 from pygrade.evaluation.arms import LOGGED_ORDER
@@ -16,7 +16,7 @@ from pygrade.training.propensity import SlotPropensity, slot_propensity
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
 
-TRUSTED = replace(SMALL, trust=TrustConfig(folds=2))
+TRUSTED = replace(SMALL, cross_fit=CrossFitConfig(folds=2))
 
 
 def without_slots(requests: int = 200):
@@ -33,8 +33,8 @@ def test_nothing_is_decided_until_an_exponent_is_chosen(tmp_path):
     reward = replace(SMALL.reward, propensity=0.0)
     chosen = fit(without_slots(), replace(TRUSTED, reward=reward), tmp_path / "chosen")
     assert "slots unknown: exponent 0 by choice, no estimate" in chosen.policy.mixture.detail
-    assert "if each shown item is looked at alike: the log has no slots." in chosen.policy.mixture.sentence
-    assert LOGGED_ORDER not in chosen.summary["trust"]["baselines"], "a list's order may follow the feedback"
+    assert "if each shown item is looked at equally: the log has no slots." in chosen.policy.mixture.sentence
+    assert LOGGED_ORDER not in chosen.summary["cross_fit"]["baselines"], "a list's order may follow the feedback"
     assert chosen.summary["propensity"]["note"] == "slots unknown: exponent 0 by choice, no estimate"
     assert any(warning.startswith("NO SLOTS: ") for warning in chosen.summary["warnings"])
 

@@ -9,11 +9,11 @@ from pygrade.cli import main as cli
 from pygrade.config.training import (
     CemConfig,
     CorrectionConfig,
+    CrossFitConfig,
     RewardConfig,
     Stage1Config,
     Stage2Config,
     TrainConfig,
-    TrustConfig,
 )
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, PRODUCTION_SCORE
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -31,8 +31,8 @@ FAST = TrainConfig(
     static=CemConfig(iterations=2),
     stage1=Stage1Config(steps=6, batch_size=32),
     stage2=Stage2Config(steps=4, batch_size=32),
-    correction=CorrectionConfig(on=False),
-    trust=TrustConfig(folds=2, shares=(1.0,), processes=1),
+    correction=CorrectionConfig(enabled=False),
+    cross_fit=CrossFitConfig(folds=2, shares=(1.0,), processes=1),
     tensorboard=False,
 )
 HAND_TUNED = (1.0, 5.0)
@@ -65,20 +65,20 @@ def judged(logs, config: TrainConfig = FAST):
 
 def test_hand_tuned_weights_are_found_or_said(ordinary, knowing):
     found = find_production(ordinary.logs, FAST)
-    assert found.over == PRODUCTION and found.baseline is not None and found.baseline.transform == "identity"
+    assert found.control == PRODUCTION and found.baseline is not None and found.baseline.transform == "identity"
     np.testing.assert_allclose(found.baseline.weights, np.array(HAND_TUNED) / sum(HAND_TUNED), atol=0.02)
-    said = find_production(ordinary.logs, replace(FAST, in_use={"click": 1.0, "order": 5.0}))
+    said = find_production(ordinary.logs, replace(FAST, production={"click": 1.0, "order": 5.0}))
     assert (
         said.baseline is not None
         and said.baseline.weights == HAND_TUNED
-        and (said.over, said.caution) == (PRODUCTION, "")
+        and (said.control, said.caution) == (PRODUCTION, "")
     )
-    wrong = find_production(ordinary.logs, replace(FAST, in_use={"click": 1.0}))
-    assert wrong.over == LOGGED_ORDER and wrong.caution.startswith("IN USE: --in-use explains ")
+    wrong = find_production(ordinary.logs, replace(FAST, production={"click": 1.0}))
+    assert wrong.control == LOGGED_ORDER and wrong.caution.startswith("PRODUCTION: --production explains ")
     assert find_production(knowing.logs, FAST)[1:3] == (LOGGED_ORDER, None)
     assert find_production(scored(knowing), FAST)[1:3] == (PRODUCTION_SCORE, None)
-    with pytest.raises(ValueError, match="in_use names task 'buy'"):
-        find_production(ordinary.logs, replace(FAST, in_use={"buy": 1.0}))
+    with pytest.raises(ValueError, match="production names task 'buy'"):
+        find_production(ordinary.logs, replace(FAST, production={"buy": 1.0}))
 
 
 @pytest.mark.parametrize("transform", ["log", "zlog"])
@@ -115,7 +115,8 @@ def test_what_loses_against_production_is_marked_and_refused(tmp_path, capsys, k
     mixture, place = trained.policy.mixture, tmp_path / "run" / "policy"
     assert mixture is not None and "costs about" in mixture.unproven and mixture.unproven in mixture.sentence
     assert (
-        mixture.sentence.startswith("Keep what you have") and trained.summary["trust"]["unproven"] == mixture.unproven
+        mixture.sentence.startswith("Keep what you have")
+        and trained.summary["cross_fit"]["unproven"] == mixture.unproven
     )
     assert FusionPolicy.load(place).mixture == mixture
     with pytest.raises(ValueError, match="is not proven: expected value costs"):
@@ -129,7 +130,7 @@ def test_what_loses_against_production_is_marked_and_refused(tmp_path, capsys, k
 def test_weights_that_make_the_pages_are_served_where_nothing_is_proven_against_them(tmp_path):
     few = shop(requests=60, weights=HAND_TUNED)
     trained = fit(few.logs, FAST, tmp_path)
-    record = trained.summary["trust"]
+    record = trained.summary["cross_fit"]
     assert (record["verdict"], record["served_baseline"], record["unproven"]) == ("undecidable", PRODUCTION, "")
     scores = policy_scores(trained.policy, few.logs).reshape(60, -1)
     np.testing.assert_array_equal(np.argsort(-scores, 1)[:, :8], np.argsort(-few.scores, 1)[:, :8])
@@ -137,11 +138,11 @@ def test_weights_that_make_the_pages_are_served_where_nothing_is_proven_against_
 
 def test_the_first_number_is_over_production(tmp_path):
     world = shop(requests=2_500, weights=(1.0, 0.0))
-    options = replace(FAST, in_use={"click": 2.0}, reward=RewardConfig(propensity=EXPONENT))
+    options = replace(FAST, production={"click": 2.0}, reward=RewardConfig(propensity=EXPONENT))
     trained = fit(world.logs, options, tmp_path)
     mixture = trained.policy.mixture
     assert mixture is not None and mixture.sentence.startswith("Rank by expected value: +") and mixture.unproven == ""
-    assert mixture.sentence.endswith(" over your pages.") and (mixture.over, mixture.baseline.name) == (
+    assert mixture.sentence.endswith(" over your pages.") and (mixture.control, mixture.baseline.name) == (
         PRODUCTION,
         EXPECTED_VALUE,
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pygrade.config.policy import PolicyConfig
-from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CemConfig, CrossFitConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.evaluation.arms import STAGE1
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.runs.fit import fit
@@ -27,7 +27,7 @@ from pygrade.training.tracking import read_metrics
 from tests.learning import tiny_logs, true_value
 
 SMALL = TrainConfig(
-    trust=TrustConfig(folds=0),
+    cross_fit=CrossFitConfig(folds=0),
     policy=PolicyConfig(hidden=(8,), lower=0.02, upper=0.98),
     reward=RewardConfig(page_size=5, propensity=0.5, prior_weight=0.02),
     static=CemConfig(iterations=3, population=8, elite=4),
@@ -162,7 +162,7 @@ def test_killed_and_resumed_run_ends_with_the_same_policy(straight, killed, name
     assert read_metrics(path / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
     expected = json.loads((straight / "train.json").read_text())
     found = json.loads((path / "train.json").read_text())
-    unlike = {"seconds": 0, "trust_seconds": 0, "resumed_from": None}
+    unlike = {"seconds": 0, "cross_fit_seconds": 0, "resumed_from": None}
     assert {**found, **unlike} == {**expected, **unlike}
 
 

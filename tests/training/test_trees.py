@@ -40,7 +40,7 @@ def shop(requests: int = 3000, seed: int = 0, twist: float = 0.8):
 
 def gathered(logs, monkeypatch):
     monkeypatch.setattr(evidence, "estimate_propensity", lambda *_: GIVEN)
-    config = TrainConfig(reward=RewardConfig(propensity=0.5), correction=CorrectionConfig(trees=True, pages=False))
+    config = TrainConfig(reward=RewardConfig(propensity=0.5), correction=CorrectionConfig(trees=True, page_terms=False))
     dataset = Dataset(logs)
     return evidence.gather_evidence(dataset, dataset, config)
 
@@ -75,17 +75,17 @@ def test_thresholds_between_floats_keep_every_input_on_its_side():
 @pytest.mark.slow
 def test_what_no_sum_of_columns_tells_is_found_served_and_ranks(monkeypatch):
     logs, truth = shop()
-    licensed = gathered(logs, monkeypatch).licensed
-    assert licensed.license.name.endswith(", trees") and 0 < licensed.candidate.correction.trees <= MOST
+    accepted = gathered(logs, monkeypatch).accepted
+    assert accepted.proof.name.endswith(", trees") and 0 < accepted.candidate.correction.trees <= MOST
     later, truth = shop(800, seed=9)
-    plain = replace(licensed.candidate.correction, **packed_nothing())
+    plain = replace(accepted.candidate.correction, **packed_nothing())
     worth = []
-    for correction in (plain, licensed.candidate.correction):
+    for correction in (plain, accepted.candidate.correction):
         scores = correction.apply(later.context, later.predictions, later.offsets, later.item_features)[:, 0]
         best = np.argmax(scores.reshape(truth.shape), 1)
         worth.append(np.take_along_axis(1 / (1 + np.exp(-truth)), best[:, None], 1).mean())
     assert worth[1] > 1.15 * worth[0]
-    assert licensed.candidate.later.trees and all(fold.trees for fold in licensed.candidate.folds)
+    assert accepted.candidate.later.trees and all(fold.trees for fold in accepted.candidate.folds)
 
 
 def packed_nothing():
@@ -96,7 +96,7 @@ def packed_nothing():
 def test_where_a_line_tells_all_no_tree_is_served(monkeypatch):
     for seed in range(3):
         found = gathered(shop(seed=seed, twist=0.0)[0], monkeypatch)
-        assert found.licensed is not None and not found.licensed.candidate.correction.trees
+        assert found.accepted is not None and not found.accepted.candidate.correction.trees
 
 
 def test_without_lightgbm_nothing_begins(monkeypatch, tmp_path):

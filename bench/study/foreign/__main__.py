@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="0:3", help="A:B, without B; 0 to 19 are for development")
     parser.add_argument("--requests", type=int, default=5_000, help="of each log")
     parser.add_argument("--light", action="store_true", help="hardly any steps of GRADE")
-    parser.add_argument("--set", nargs="+", default=(), help="KEY=VALUE options of train, such as correction.on=false")
+    parser.add_argument(
+        "--set", nargs="+", default=(), help="KEY=VALUE options of train, such as correction.enabled=false"
+    )
     parser.add_argument("--out", type=Path, default=Path("foreign.jsonl"), help="of the lines")
     parser.add_argument("--report", type=Path, nargs="+", help="files of lines or sums: only print their tables")
     parser.add_argument("--sums", type=Path, nargs="+", help="files of lines: only print their sums, a JSON line each")

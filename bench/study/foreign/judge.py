@@ -17,7 +17,7 @@ from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.verdict import verdict_of
 from pygrade.runs.fit import fit
-from pygrade.runs.model import TrainedRanker
+from pygrade.runs.result import TrainingResult
 from pygrade.training.baselines import baseline_scores
 from ..settings import override, parse_changes
 from .market import Market
@@ -26,7 +26,7 @@ from .pages import Requests, World
 from .shops import EFFECTS, UNITS, Shop, Units
 
 LATER = 4_000  # requests that judge
-_ALONE = {"tensorboard": False, "checkpoint_every": 10_000, "trust.processes": 1}
+_ALONE = {"tensorboard": False, "checkpoint_every": 10_000, "cross_fit.processes": 1}
 _LIGHT = {"stage1.steps": 20, "stage2.steps": 10, "static.iterations": 5}
 FAMILIES: dict[str, Callable[[int], World]] = {
     **{f"roots-{effect}": partial(Shop, effect=effect) for effect in EFFECTS},
@@ -65,27 +65,27 @@ def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int
     return record | _said(result, world) | _true(ranker, result, new) | {"seconds": round(seconds, 1)}
 
 
-def _said(result: TrainedRanker, world: World) -> dict[str, Any]:
-    mixture, trust = result.policy.mixture, result.summary["trust"]
-    said, license = verdict_of(mixture), trust.get("license") or {}
+def _said(result: TrainingResult, world: World) -> dict[str, Any]:
+    mixture, record = result.policy.mixture, result.summary["cross_fit"]
+    said, proof = verdict_of(mixture), record.get("proof") or {}
     claim = None if said.lift is None else [said.lift.value, said.lift.low, said.lift.high]
     task, columns = world.cause or ("", ())
     return {
         "verdict": said.verdict,
         "sentence": said.sentence,
-        "served": trust["served"],
-        "over": said.over,
+        "served": record["served"],
+        "control": said.control,
         "claim": claim and [round(100 * bound, 3) for bound in claim],
         "marked": getattr(mixture, "unproven", None),
-        "z": license.get("z"),
-        "z_value": license.get("z_value"),
+        "z": proof.get("z"),
+        "z_value": proof.get("z_value"),
         "reasons": list(said.reasons),
         "named": any(line.startswith(task) and any(name in line for name in columns) for line in said.reasons),
         "warnings": [sentence[:160] for sentence in result.summary["warnings"]],
     }
 
 
-def _true(ranker: BlendedRanker, result: TrainedRanker, new: Requests) -> dict[str, Any]:
+def _true(ranker: BlendedRanker, result: TrainingResult, new: Requests) -> dict[str, Any]:
     """True lifts of what is served: of whole pages, and of re-ordered ones of production (`within`)."""
     shown, among = new.ranking(new.production), np.zeros(new.production.shape, bool)
     np.put_along_axis(among, shown, True, 1)
@@ -104,9 +104,9 @@ def _served(ranker: BlendedRanker, new: Requests, among: Bools | None = None) ->
     return new.earned(np.asarray(page.indices, np.int64))
 
 
-def _comparator(result: TrainedRanker, new: Requests, among: Bools | None) -> Ints | None:
+def _comparator(result: TrainingResult, new: Requests, among: Bools | None) -> Ints | None:
     """The page of the ranking that the verdict's lift is over; None: not one that later requests have."""
-    policy, name = result.policy, verdict_of(result.policy.mixture).over
+    policy, name = result.policy, verdict_of(result.policy.mixture).control
     if name == LOGGED_ORDER:
         return new.ranking(new.production, among)
     base = next((entry for entry in result.baselines if entry.name == name), None)

@@ -113,7 +113,7 @@ struct PYGRADE_API Mixture {
   std::string sentence = {};                // the verdict for people
   std::optional<Baseline> challenger = {};  // in the place of the policy's network
   std::vector<Baseline> baselines = {};     // the others that the training tried, see Policy::with_ranking
-  std::string over = {};                    // name of the one that the verdict is over; "": the baseline
+  std::string control = {};                 // name of the one that the verdict is over; "": the baseline
   std::string unproven = {};                // why the log does not prove that it may be served; "": it does
 };
 

@@ -142,8 +142,8 @@ class PYGRADE_API Policy {
   std::shared_ptr<const Policy> with_trust(double trust) const;
 
   // A ranking of the policy's training alone, without the policy's values, boosts and page terms: the baseline, the
-  // challenger or another of the mixture's baselines by name, or "over": the one that the verdict is over. "production
-  // score", and "production" where the training knew no weights of it: by Request::production_scores.
+  // challenger or another of the mixture's baselines by name, or "control": the one that the verdict is over.
+  // "production score", and "production" where the training knew no weights of it: by Request::production_scores.
   // std::invalid_argument names those that there are.
   std::shared_ptr<const Policy> with_ranking(std::string_view name) const;
 

@@ -66,7 +66,7 @@ class PYGRADE_API Service {
   // An error as `handle` answers it, for what a server refuses by itself. argument "": none.
   static Response error(int status, std::string_view argument, std::string_view message);
 
-  // Warnings for an operator, a sentence each: arms that may rank alike and do, policies that are not
+  // Warnings for an operator, a sentence each: arms that may rank identically and do, policies that are not
   // proved.
   std::vector<std::string> warnings() const;
 

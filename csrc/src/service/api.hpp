@@ -139,10 +139,10 @@ inline constexpr Field arm_fields[] = {
     {"values", numbers_by_name, "of the tasks, by name, where a request gives none"},
     {"trust", share, "of the policy in the scores; the policy's own if absent"},
     {"ranking", key_text,
-     "of the policy's training, alone: a baseline's name, such as expected value, or over: what the verdict compared "
-     "with; production: its weights, if the training knew them, else production_scores of the request, as always by "
+     "of the policy's training, alone: a baseline's name, such as expected value, or control: that of the "
+     "verdict; production: its weights, if the training knew them, else production_scores of the request, as always by "
      "production score"},
-    {"alike", boolean, "whether it may rank as another arm does; else that is refused", "false"},
+    {"allow_identical", boolean, "whether it may rank as another arm does; else that is refused", "false"},
     {"explore", share, "share of the arm's requests with drawn weights", "0"},
 };
 
@@ -152,7 +152,8 @@ inline constexpr Field shadow_fields[] = {
     {"values", numbers_by_name, "as an arm's"},
     {"trust", share, "as an arm's"},
     {"ranking", key_text, "as an arm's"},
-    {"alike", boolean, "whether it may rank as all arms do, or as another shadow; else that is refused", "false"},
+    {"allow_identical", boolean, "whether it may rank as all arms do, or as another shadow; else that is refused",
+     "false"},
 };
 
 // Options of the core; those of pygraded follow.

@@ -91,7 +91,7 @@ ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Fiel
     if (argument.key == "policy") arm.policy = run / read_text(reader, argument, max_path);
     if (argument.key == "trust") arm.trust = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "ranking") arm.ranking = read_text(reader, argument, max_name);
-    if (argument.key == "alike") arm.alike = read_boolean(reader, argument);
+    if (argument.key == "allow_identical") arm.allow_identical = read_boolean(reader, argument);
     if (argument.key == "share") arm.share = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "explore") arm.explore = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "values") arm.values = read_by_task(reader, argument);

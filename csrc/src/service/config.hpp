@@ -20,7 +20,7 @@ struct ArmConfig {
   std::vector<std::pair<std::string, double>> values = {};  // of the tasks, by name
   std::optional<double> trust = {};                         // nothing: the policy's
   std::string ranking = {};                                 // of the policy's training, alone; "": the policy's
-  bool alike = false;                                       // it may rank as another one
+  bool allow_identical = false;                             // it may rank as another one
   double explore = 0.0;                                     // share of the arm's requests
   bool operator==(const ArmConfig&) const = default;
 };

@@ -228,7 +228,7 @@ constexpr Field status_fields[] = {
     always("store_state", store_state, "null: a policy's run needs none"),
     always("ready", boolean, "as /readyz"),
     always("draining", boolean, ""),
-    always("warnings", texts, "what to look at, such as arms that may rank alike and do"),
+    always("warnings", texts, "what to look at, such as arms that may rank identically and do"),
     always("window_seconds", number, "length of what is called the last hour"),
     always("timestamp", integer, "milliseconds since 1970"),
     always("tasks", texts, ""),

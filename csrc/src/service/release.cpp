@@ -59,7 +59,7 @@ std::vector<float> by_task(const std::string& name, const std::vector<std::pair<
 
 Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, const char* kind) {
   const std::string name = std::string(kind) + " '" + config.name + "'";
-  Served served{.name = config.name, .policy = std::move(policy), .alike = config.alike};
+  Served served{.name = config.name, .policy = std::move(policy), .allow_identical = config.allow_identical};
   try {
     if (config.trust) served.policy = served.policy->with_trust(*config.trust);
     if (!config.ranking.empty()) served.policy = served.policy->with_ranking(config.ranking);
@@ -78,7 +78,7 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
 bool same(const Baseline* a, const Baseline* b) { return a == nullptr || b == nullptr ? a == b : a->scores_as(*b); }
 
 // True if the pages of any request without values of its own are the same.
-bool rank_alike(const Served& a, const Served& b) {
+bool rank_identically(const Served& a, const Served& b) {
   const auto equal = [](std::span<const float> p, std::span<const float> q) {
     return std::ranges::equal(p, q, [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); });
   };
@@ -139,7 +139,7 @@ std::optional<std::string_view> ItemNames::of(std::int64_t item) const {
   return text_.substr(begin, static_cast<std::size_t>(start_[place + 1]) - begin);
 }
 
-std::vector<std::string> Release::alike(bool allowed) const {
+std::vector<std::string> Release::identical_arms(bool allowed) const {
   std::vector<std::string> found;
   const auto add = [&](const char* kind, const Served& one, const std::string& others) {
     found.push_back(std::string(kind) + " '" + one.name + "' ranks as " + others + ": by " + joined(one.ranking) +
@@ -148,7 +148,7 @@ std::vector<std::string> Release::alike(bool allowed) const {
   const auto compare = [&](const std::vector<Served>& group, const char* kind) {
     for (std::size_t b = 0; b < group.size(); ++b)
       for (std::size_t a = 0; a < b; ++a)
-        if (rank_alike(group[a], group[b]) && (group[a].alike || group[b].alike) == allowed) {
+        if (rank_identically(group[a], group[b]) && (group[a].allow_identical || group[b].allow_identical) == allowed) {
           add(kind, group[b], std::string(kind) + " '" + group[a].name + "'");
           break;
         }
@@ -156,8 +156,8 @@ std::vector<std::string> Release::alike(bool allowed) const {
   compare(arms, "arm");
   compare(shadows, "shadow");
   for (const Served& shadow : shadows)
-    if (std::ranges::all_of(arms, [&](const Served& arm) { return rank_alike(arm, shadow); }) &&
-        shadow.alike == allowed)
+    if (std::ranges::all_of(arms, [&](const Served& arm) { return rank_identically(arm, shadow); }) &&
+        shadow.allow_identical == allowed)
       add("shadow", shadow, arms.size() == 1 ? "the only arm" : "all arms");
   return found;
 }
@@ -278,8 +278,9 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
       if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
         throw ArtifactError("arm '" + arm.name + "' has policy " + arm.policy->version() + ", which is not proven: " +
                             mixture->unproven + "; to serve it all the same set allow_unproven = true");
-  if (const auto found = release->alike(false); !found.empty())
-    throw std::invalid_argument(found[0] + "; want another ranking, trust, policy or values, or alike = true");
+  if (const auto found = release->identical_arms(false); !found.empty())
+    throw std::invalid_argument(found[0] +
+                                "; want another ranking, trust, policy or values, or allow_identical = true");
   release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
   for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));

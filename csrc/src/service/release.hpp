@@ -51,7 +51,7 @@ struct Served {
   std::vector<float> values = {};  // [T] of the tasks, NaN: the policy's; or none
   float trust = 1.0f;
   std::vector<std::string> ranking = {};  // names of what makes the scores, see ranked_by
-  bool alike = false;                     // it may rank as another one
+  bool allow_identical = false;           // it may rank as another one
   // Columns of history in the store, if the policy reads some, and the ranking that reads none, where they are not.
   std::shared_ptr<StoredHistory> history = {};
   std::shared_ptr<const Policy> plain = {};
@@ -80,9 +80,9 @@ struct Release {
   std::vector<std::shared_ptr<const StoredHistory>> histories;  // one for each layout that an arm or a shadow reads
   std::shared_ptr<HistoryStore> history_store;                  // null: none reads history, or callers send its columns
 
-  // Arms that rank alike, shadows that do, and shadows that rank as all arms: a sentence each, of those that may or may
-  // not do so.
-  std::vector<std::string> alike(bool allowed) const;
+  // Arms that rank identically, shadows that do, and shadows that rank as all arms: a sentence each, of those that may
+  // or may not do so.
+  std::vector<std::string> identical_arms(bool allowed) const;
 
   bool is_policy() const { return context.has_value(); }
   const Served& served(std::size_t place) const {  // as rankers

@@ -32,8 +32,8 @@ void add_reading(const Json& reading, Figures& figures) {
   figures.set("pygrade_test_requests", reading.finite_at("requests"));
   figures.set("pygrade_test_agreement", reading.finite_at("agreement"));
   for (std::size_t a = 0; a < arms.keys.size(); ++a) {
-    const std::string& rung = reading.object_at("deciding").string_at(arms.keys[a]);
-    const Json& metrics = arms.items[a].object_at("readings").object_at(rung);
+    const std::string& estimator = reading.object_at("deciding").string_at(arms.keys[a]);
+    const Json& metrics = arms.items[a].object_at("readings").object_at(estimator);
     if (metrics.find("value") == nullptr) continue;
     const Json& interval = metrics.object_at("value").object_at("anytime");
     for (const char* bound : {"value", "low", "high"})
@@ -199,7 +199,7 @@ bool Service::Impl::ready() const {
 
 std::vector<std::string> Service::Impl::warnings() const {
   const auto served = release();
-  std::vector<std::string> found = served->alike(true);
+  std::vector<std::string> found = served->identical_arms(true);
   for (const Served& arm : served->arms)
     if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
       found.push_back("arm '" + arm.name + "' has a policy that is not proven: " + mixture->unproven);

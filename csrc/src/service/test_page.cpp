@@ -90,7 +90,7 @@ struct Interval {  // NaN: unknown
 };
 
 // The readings of an arm in value, of which one decides, and that one's of the tasks.
-void write_readings(const std::string& arm, const Json& record, const std::string& rung, std::string& out) {
+void write_readings(const std::string& arm, const Json& record, const std::string& estimator, std::string& out) {
   const Json& readings = record.object_at("readings");
   double scale = INFINITY;
   for (const Json& metrics : readings.items)
@@ -98,7 +98,7 @@ void write_readings(const std::string& arm, const Json& record, const std::strin
   std::vector<TableRow> values, tasks;
   for (std::size_t r = 0; r < readings.keys.size(); ++r) {
     const Json& metrics = readings.items[r];
-    const bool decides = readings.keys[r] == rung;
+    const bool decides = readings.keys[r] == estimator;
     for (std::size_t m = 0; m < metrics.keys.size(); ++m) {
       const bool is_value = metrics.keys[m] == "value";
       if (!is_value && !decides) continue;
@@ -109,7 +109,7 @@ void write_readings(const std::string& arm, const Json& record, const std::strin
     }
   }
   const auto titled = [&](const char* what) { return Html(arm + what); };
-  write_table(out, titled(": lift in value by each reading"), {"reading", "at any time", "for one look"}, values);
+  write_table(out, titled(": lift in value by each estimator"), {"estimator", "at any time", "for one look"}, values);
   write_table(out, titled(": events of each task, by the reading that decides"),
               {"task", "at any time", "for one look"}, tasks);
 }
@@ -132,9 +132,9 @@ std::string reading_page(const Json& reading, const Release& release, const Serv
     paragraph(alarm, "This page is old: the log was last read " + plain_number(std::round(age)) +
                          " minutes ago. Is pygrade serve --test running?");
   for (const std::string& text : reading.strings_at("alarms")) paragraph(alarm, text);
-  const Json &arms = reading.object_at("arms"), &rungs = reading.object_at("deciding");
+  const Json &arms = reading.object_at("arms"), &estimators = reading.object_at("deciding");
   for (std::size_t a = 0; a < arms.keys.size(); ++a)
-    write_readings(arms.keys[a], arms.items[a], rungs.string_at(arms.keys[a]), out);
+    write_readings(arms.keys[a], arms.items[a], estimators.string_at(arms.keys[a]), out);
   std::vector<TableRow> rows;
   const Json& facts = reading.object_at("facts");
   for (const std::string& name : facts.keys) rows.push_back({{name, facts.string_at(name)}});

@@ -128,23 +128,23 @@ void Policy::put_history(std::span<const float> of_request, std::span<const floa
 
 std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const {
   std::vector<const Baseline*> known;
-  std::string over;
+  std::string control;
   if (mixture_) {
     known.push_back(&mixture_->baseline);
     if (mixture_->challenger) known.push_back(&*mixture_->challenger);
     for (const Baseline& other : mixture_->baselines) known.push_back(&other);
-    over = mixture_->over.empty() ? mixture_->baseline.name : mixture_->over;
+    control = mixture_->control.empty() ? mixture_->baseline.name : mixture_->control;
   }
-  const std::string_view wanted = name == "over" ? over : name;
+  const std::string_view wanted = name == "control" ? control : name;
   const auto found = std::ranges::find(known, wanted, &Baseline::name);
   const bool given = found == known.end() && (wanted == Baseline::production_score || wanted == "production");
   if (found == known.end() && !given) {
     require(mixture_.has_value(), "ranking is given, and the policy has no rankings: it was not compared with any");
     std::string message = "ranking is '" + std::string(name) + "'";
-    if (name == "over") message += " ('" + over + "', by which nothing can be served)";
+    if (name == "control") message += " ('" + control + "', by which nothing can be served)";
     std::set<std::string> names;
     for (const Baseline* entry : known) names.insert("'" + entry->name + "'");
-    message += "; want 'over'";
+    message += "; want 'control'";
     for (const std::string& other : names) message += ", " + other;
     throw std::invalid_argument(message);
   }

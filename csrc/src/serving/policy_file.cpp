@@ -375,7 +375,7 @@ class PolicyReader {
         } catch (const detail::JsonError&) {  // nothing served depends on it: one of an older format has no name here
           mixture.baselines.pop_back();
         }
-    if (found.find("over") != nullptr) mixture.over = found.string_at("over");
+    mixture.control = found.string_at("control");
     if (found.find("unproven") != nullptr) mixture.unproven = found.string_at("unproven");
   }
 

@@ -19,10 +19,10 @@ from pygrade.cli.run_directory import check_out, to_toml, to_words
 from pygrade.config.logs import DoctorOptions
 from pygrade.console.html import LIGHTS
 from pygrade.data.event_tables import schema_of
-from pygrade.doctor import log_sheet, sheet_page, words
-from pygrade.doctor.autopsy_words import autopsy_section
-from pygrade.doctor.formula_in_use import LOGGED, parse_in_use
-from pygrade.doctor.ranking_in_use import autopsy
+from pygrade.doctor import profile_log, profile_page, words
+from pygrade.doctor.audit_words import audit_section
+from pygrade.doctor.production_formula import LOGGED, parse_production
+from pygrade.doctor.ranking_audit import audit_ranking
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.column_map import parse_map
@@ -37,7 +37,7 @@ from pygrade.storage import Place, is_url, join_path, working_directory
 
 
 def run(options: DoctorOptions) -> dict[str, Any]:
-    if options.day0:
+    if options.cold_start:
         return start(options)
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
     several = options.events or (len(groups) > 1 and not _is_feedback_apart(groups, parse_map(options.map)))
@@ -64,8 +64,8 @@ def _may_be_several(files: Sequence[Place]) -> bool:
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     doing("reading the files")
-    in_use, boosts = parse_in_use(options.in_use)
-    column = in_use if isinstance(in_use, str) and in_use != LOGGED else ""
+    production, boosts = parse_production(options.production)
+    column = production if isinstance(production, str) and production != LOGGED else ""
     score = [f"production={column}"] if column and parse_map(options.map).get("production_score") != column else []
     table, where = read_pages(options.files, options.query, parse_map(options.map))
     doing(f"reading the columns of {where}")
@@ -87,14 +87,14 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     doing("what the log can tell")
-    record["sheet"] = log_sheet(logs)
-    if options.in_use:
+    record["profile"] = profile_log(logs)
+    if options.production:
         doing("taking the ranking in use apart")
-        ranking = logs.production_score if column else in_use
+        ranking = logs.production_score if column else production
         if ranking is None:
-            raise ValueError(f"in_use names {column!r}, which requests lack; want a score of every candidate")
-        record["autopsy"] = autopsy(logs, ranking, boosts).to_dict()
-    record["summary"] = words.last_lines(record["sheet"], _next_command(options, record["sheet"]))
+            raise ValueError(f"production names {column!r}, which requests lack; want a score of every candidate")
+        record["audit"] = audit_ranking(logs, ranking, boosts).to_dict()
+    record["summary"] = words.last_lines(record["profile"], _next_command(options, record["profile"]))
     if options.out is not None and out is not None:
         doing("writing the log")
         record |= _write(options, out, options.out, logs, record, where)
@@ -104,15 +104,15 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     return record
 
 
-def _next_command(options: DoctorOptions, sheet: dict[str, Any]) -> str:
+def _next_command(options: DoctorOptions, profile: dict[str, Any]) -> str:
     """The command to paste: train on the log, write it first, or start without one."""
     if options.out is None:
         return to_words(replace(options, out=Path("runs/log")), "doctor")
     run = f"{str(options.out).rstrip('/')}-run"
-    if sheet["trainable"]:
+    if profile["trainable"]:
         return shlex.join(["pygrade", "train", "--data", f"logs:{join_path(options.out, 'logs')}", "--out", run])
-    worth = {task: value or 1.0 for task, value in options.values.items()} or dict.fromkeys(sheet["tasks"], 1.0)
-    return to_words(DoctorOptions(day0=True, values=worth, out=Path(run)), "doctor")
+    worth = {task: value or 1.0 for task, value in options.values.items()} or dict.fromkeys(profile["tasks"], 1.0)
+    return to_words(DoctorOptions(cold_start=True, values=worth, out=Path(run)), "doctor")
 
 
 def _scales(entries: Sequence[str]) -> dict[str, str]:
@@ -130,7 +130,7 @@ def _write(
     write_logs(logs, out / "logs", check=False)
     write_text(out / "pygrade.toml", _toml(options, place, record))
     write_json(out / "doctor.json", record)
-    write_text(out / "doctor.html", sheet_page(record, f"pygrade doctor: {where}"))
+    write_text(out / "doctor.html", profile_page(record, f"pygrade doctor: {where}"))
     names = {"logs": "logs", "config": "pygrade.toml", "report": "doctor.html"}
     return {name: join_path(place, file) for name, file in names.items()}
 
@@ -155,13 +155,13 @@ def _print(record: dict[str, Any], where: str) -> None:
         terminal.text(note if note.startswith("fixed: ") else f"changed: {note}")
     if record["guessed"]:
         terminal.text(f"guessed: {', '.join(record['guessed'])}; --map says otherwise, skip=COLUMN leaves one out")
-    if "autopsy" in record:
+    if "audit" in record:
         terminal.text("")
-        terminal.sections([autopsy_section(record["autopsy"])])
+        terminal.sections([audit_section(record["audit"])])
     terminal.text("")
     for section in words.record_sections(record)[1:]:
         terminal.text(f"{section.title}: {LIGHTS[section.light]}. {section.line}")
-    for sentence in [*record["warned"], *record["sheet"]["sentences"]]:
+    for sentence in [*record["warned"], *record["profile"]["sentences"]]:
         terminal.text(f"! {sentence}")
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    figures: {record['report']}")

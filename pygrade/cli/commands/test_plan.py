@@ -14,24 +14,27 @@ def run(options: TestPlanOptions) -> dict[str, Any]:
     logs = load_log(options)
     metrics, count, days = plan_of_log(logs, options.effect, options.power, options.arms)
     pages = [] if logs.slots is None else [*logs.slots.T]
-    rungs = {
+    estimators = {
         arm: plan_readings(logs, pages[0], slots, options.effect, power=options.power)
         for arm, slots in zip(logs.arms[1:], pages[1:], strict=True)
     }
-    gate = items_compete(logs) if rungs else None
+    gate = items_compete(logs) if estimators else None
     if not options.json:
         _print(metrics, options, count, days)
-    if rungs and not options.json:
+    if estimators and not options.json:
         rows = [
-            [a, rung, *(str(p[key] or "n/a") for key in ("requests", "days"))]
-            for a, r in rungs.items()
-            for rung, p in r.items()
+            [a, estimator, *(str(p[key] or "n/a") for key in ("requests", "days"))]
+            for a, r in estimators.items()
+            for estimator, p in r.items()
         ]
         terminal.table(
-            "The same effect in value by each reading", ["arm", "reading", "requests", "days"], rows, caption=str(gate)
+            "The same effect in value by each estimator",
+            ["arm", "estimator", "requests", "days"],
+            rows,
+            caption=str(gate),
         )
     settings = {"effect": options.effect, "power": options.power, "arms": options.arms}
-    return {**settings, "num_users": count, "num_days": days, "metrics": metrics, "readings": rungs}
+    return {**settings, "num_users": count, "num_days": days, "metrics": metrics, "readings": estimators}
 
 
 def _print(metrics: dict[str, dict[str, Any]], options: TestPlanOptions, count: int, days: int | None) -> None:

@@ -76,7 +76,7 @@ def run(options: TestReadOptions) -> dict[str, Any]:
 
 
 def _read_log(options: TestReadOptions, place: Place) -> dict[str, Any]:
-    """All rungs of a log, the gate and the decision."""
+    """All estimators of a log, the gate and the decision."""
     logs = read_logs(place)
     logs = _ranked(logs, options.scores) if options.scores else logs
     earlier = None if options.training is None else read_logs(options.training)
@@ -91,14 +91,14 @@ def _print_log(decided: DecidedTest) -> None:
     test, gate, choice, returns = decided
     alarm = "" if returns is None else returns.alarm
     rows = [
-        [name, rung, metric, *(bounds_text(interval) for interval in (reading.fixed, reading.anytime))]
+        [name, estimator, metric, *(bounds_text(interval) for interval in (reading.fixed, reading.anytime))]
         for name, arm in test.arms.items()
-        for rung, metrics in arm.readings.items()
+        for estimator, metrics in arm.readings.items()
         for metric, reading in metrics.items()
     ]
-    head = ["arm", "reading", "", "lift", "at any time"]
+    head = ["arm", "estimator", "", "lift", "at any time"]
     z = "; ".join(
-        f"{name}: " + ", ".join(f"{rung} {value:+.1f}" for rung, value in arm.disagreement.items())
+        f"{name}: " + ", ".join(f"{estimator} {value:+.1f}" for estimator, value in arm.disagreement.items())
         for name, arm in test.arms.items()
     )
     left = "".join(f"; {count:,} requests {reason} left out" for reason, count in test.left_out.items())

@@ -38,7 +38,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     directory = log_directory(options)
     check_out(options.out, "train", directory)
     tracked = None if options.track is None else MlflowRun(options.track)
-    logs = open_log(options, config.history.on)
+    logs = open_log(options, config.history.enabled)
     if config.correction.prior:
         load_prior(config.correction.prior, logs.tasks)
     early, late = split_holdout(logs, options.holdout, config.sample_requests)
@@ -54,7 +54,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
         report_run(tracked, "train", options, out, out / "policy", version, out / "metrics.jsonl")
     if not options.json:
         summary, evaluation = record["train"], record.get("evaluation")
-        terminal.sections(brief_section(summary["trust"]))
+        terminal.sections(brief_section(summary["cross_fit"]))
         if "guardrails" in summary:
             terminal.sections([guardrail_section(summary["guardrails"])])
         print_verdict(record["verdict"], evaluation and evaluation["later"], record["warnings"])

@@ -131,8 +131,8 @@ function armsTable({ arms, online }) {
     Object.entries(byTask).map(([task, read]) => ({ arm, task, ...read, lift: read.anytime ?? read.corrected })),
   );
   const bar = ({ arm, task, lift }) => {
-    const alike = lifts.filter((other) => (other.task === "value") === (task === "value"));
-    return lift ? intervalBar(lift, reachOf(alike.map((other) => other.lift)), `${arm} ${task}`) : h("span");
+    const same = lifts.filter((other) => (other.task === "value") === (task === "value"));
+    return lift ? intervalBar(lift, reachOf(same.map((other) => other.lift)), `${arm} ${task}`) : h("span");
   };
   const rows = arms.map((arm) => {
     const own = lifts.find((lift) => lift.arm === arm.name && lift.task === "value");

@@ -33,7 +33,7 @@ async function start() {
   const update = (sliders) => {
     const yours = model.yours(sliders);
     pages.setYours(yours);
-    panel.showWorth(yours, model.record.over);
+    panel.showWorth(yours, model.record.control);
     document.documentElement.dataset.updates = String(++updates);
   };
   // Once the browser has time, as the last move wants it.

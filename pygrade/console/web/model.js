@@ -88,12 +88,12 @@ export class Model {
   }
 
   // Lifts of an arm over another one: {requests, users, events[T]} and `METRICS`; null: they cannot differ.
-  lifts(arm, mode, over) {
-    const [fresh, base] = [this.#metrics(arm), this.#metrics(this.arm(over))];
+  lifts(arm, mode, control) {
+    const [fresh, base] = [this.#metrics(arm), this.#metrics(this.arm(control))];
     const { evaluation, judged, baseline } = this.record;
     const reasons = evaluation.cannot_differ;
     // Of the served ranking the same intervals as everywhere: those that cover all rankings at once.
-    const published = mode === "served" && over === baseline && evaluation.lifts[this.served.name];
+    const published = mode === "served" && control === baseline && evaluation.lifts[this.served.name];
     const lift = (metric) => (published ? published[metric] : meanLift(fresh[metric], base[metric], judged.users));
     return {
       requests: published ? evaluation.num_requests : this.requests,

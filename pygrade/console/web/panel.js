@@ -139,17 +139,17 @@ export class Panel {
   }
 
   // What an arm of the sliders is worth over another ranking, here and beside what the requests found.
-  showWorth(arm, over) {
+  showWorth(arm, control) {
     const { model } = this;
     const { record, k, tasks } = model;
     const { mode } = this.sliders;
-    const lifts = model.lifts(arm, mode, over);
+    const lifts = model.lifts(arm, mode, control);
     this.arm = arm;
     const whose = mode === "served" ? "as served" : "your sliders";
     const number = (lift) => h("b.number", lift ? percent(lift.value) : "n/a");
     const metrics = Object.entries(METRICS).map(([name, { label }]) => [`${label}@${k}`, lifts[name]]);
     const reach = reachOf(metrics.map(([, lift]) => lift));
-    show(this.mark, `${whose} `, h("span", `over ${over}`));
+    show(this.mark, `${whose} `, h("span", `over ${control}`));
     const whole = metrics.map(([name, lift]) => {
       const text = lift ? range(lift) : "cannot differ on these pages";
       return h("div.lift", h("span", name), number(lift), intervalBar(lift, reach, name), h("small", text));
@@ -165,20 +165,20 @@ export class Panel {
     const basis = [
       `Replay of ${count(lifts.requests)} ${known[record.in_sample]} of ${count(lifts.users)} users, two-sided 95 %,`,
       `paired. ${share(changed, 0)} of the first ${k} are not on the page of ${model.arms[0].name}.`,
-      record.over_note,
+      record.control_note,
     ];
     this.basis.textContent = basis.join(" ").trim();
     const [title, lift] = metrics.find((entry) => entry[1]) ?? metrics[0];
-    if (mode === "served" && over === record.baseline) byId("your-card")?.remove();
-    else this.#showCard(lift, `${whose}: ${title} over ${over}`, over); // of what is served there is a card already
+    if (mode === "served" && control === record.baseline) byId("your-card")?.remove();
+    else this.#showCard(lift, `${whose}: ${title} over ${control}`, control); // what is served has a card already
   }
 
   // It comes first where a baseline is served: the other cards are of what is not.
-  #showCard(lift, name, over) {
+  #showCard(lift, name, control) {
     const card = byId("your-card") ?? h("div.card.yours", { id: "your-card" });
     const mark = lift ? intervalBar(lift, reachOf([lift]), name) : note("cannot differ on these pages");
     show(card, h("small", name), h("b.number", lift ? liftText(lift) : "n/a"), mark);
-    if (over === this.model.record.baseline) byId("cards")?.append(card);
+    if (control === this.model.record.baseline) byId("cards")?.append(card);
     else byId("cards")?.prepend(card);
   }
 

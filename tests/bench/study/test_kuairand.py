@@ -10,7 +10,7 @@ import pytest
 
 from bench.study import kuairand
 from bench.study.foreign.nulls import Null
-from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.config.training import CrossFitConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.logs import Logs
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +62,7 @@ def test_every_arm_scores_the_lists(monkeypatch):
     rng = np.random.default_rng(0)
     base = Null(1).draw(1_000, 1)[0].logs
     logs = replace(base, timestamp=np.sort(rng.integers(0, 86_400_000, base.num_requests)), exploration=None)
-    quick = TrainConfig(stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), trust=TrustConfig(folds=2))
+    quick = TrainConfig(stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), cross_fit=CrossFitConfig(folds=2))
     once = kuairand.train_once
     monkeypatch.setattr(
         kuairand, "train_once", lambda logs, c: once(logs, replace(c, stage1=quick.stage1, stage2=quick.stage2))

@@ -44,7 +44,7 @@ def test_what_no_line_sees_is_found_on_top_and_would_be_served(plain):
 def test_trees_that_nothing_supports_are_the_ranking_that_they_start_from(plain, monkeypatch):
     monkeypatch.setattr(learners, "_ON_TOP", {"num_leaves": 7, "min_data_in_leaf": 10**6})
     top = OnTop(plain, GIVEN)
-    assert top.licensed is None and [top.top(form).trees for form in TOPS] == [0, 0, 0]
+    assert top.accepted is None and [top.top(form).trees for form in TOPS] == [0, 0, 0]
     expected = plain.value_of(plain.predictions)
     for form in TOPS:
         scores = top.top(form).scores(plain)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.study import page_tests
-from pygrade.evaluation.decision import MARGIN, deciding_rung
+from pygrade.evaluation.decision import MARGIN, deciding_estimator
 from pygrade.evaluation.plan_readings import items_compete
-from pygrade.evaluation.readings import DIFFER, ITEMS, PREDICTED, RUNGS
+from pygrade.evaluation.readings import DIFFER, ESTIMATORS, ITEMS, PREDICTED
 
 
 def test_where_visits_buy_one_thing_what_earns_nothing_reads_better_by_slots_and_whole_pages_decide():
@@ -22,7 +22,7 @@ def test_where_visits_buy_one_thing_what_earns_nothing_reads_better_by_slots_and
         pool = page_tests.make_pool(world, 2_000, 1)
         page = page_tests.rank(np.log(pool.guess))
         gate = items_compete(page_tests.log_of(pool, [page, page], np.zeros(2_000, int), rng))
-        assert gate.compete == compete and deciding_rung({ITEMS: 0.0, DIFFER: 0.0}, gate.compete) == (
+        assert gate.compete == compete and deciding_estimator({ITEMS: 0.0, DIFFER: 0.0}, gate.compete) == (
             PREDICTED if compete else ITEMS
         )
 
@@ -33,6 +33,6 @@ def test_the_guide_has_the_figures_of_the_study():
     guide = (root / "docs/guides/ab-tests.md").read_text(encoding="utf-8")
     table = "".join(re.findall(r"^\| (?:whole|below|slots|item) .*\| ([\d,; ]+) \|$", guide, re.M)).replace(";", "")
     said = [int(text.replace(",", "")) for text in re.findall(r"\d+,\d+", table.replace("000", "000 "))]
-    assert said == [round(number, -3) for number in needed] and len(said) == len(RUNGS)
+    assert said == [round(number, -3) for number in needed] and len(said) == len(ESTIMATORS)
     named = {w: int(n) for w, n in re.findall(r"gate, (\w+): competes (\d+) of 40", results)}
     assert named == {"prices": 1, "effects": 1, "returning": 0, "buy4": 40, "buy23": 40, "buy68": 40}

@@ -125,13 +125,13 @@ def test_a_history_goes_on_in_the_later_requests_unless_it_is_frozen(clocks, tri
         trial.remember()
 
 
-def test_what_is_not_licensed_is_not_corrected_and_orders_alone_count_where_they_judge(tiny, trial, monkeypatch):
+def test_what_is_not_accepted_is_not_corrected_and_orders_alone_count_where_they_judge(tiny, trial, monkeypatch):
     sparse = Trial(tiny, tiny.regimes["sparse"], 0, 0)
     assert float(sparse.data.gains[..., 1].max()) <= 60.0 and sparse.values.tolist() == [0, 0, 60, 0, 0, 0]
     found, expected = trial.on_top, trial.requests.p_hat @ trial.values
-    monkeypatch.setattr(found, "licensed", None)
+    monkeypatch.setattr(found, "accepted", None)
     assert np.array_equal(run_arm(trial, "corrected", {}).scores, expected)
-    monkeypatch.setattr(found, "licensed", found.fitted.candidates[0])
+    monkeypatch.setattr(found, "accepted", found.fitted.candidates[0])
     corrected = run_arm(trial, "corrected", {})
     assert corrected.figures["licensed"] == 1.0 and not np.allclose(corrected.scores, expected)
 

@@ -1,4 +1,4 @@
-"""`TrainedRanker`: the result of a training."""
+"""`TrainingResult`: the result of a training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNSAVED = ("checkpoints", DATASET)
 
 
 @dataclass(frozen=True, repr=False)
-class TrainedRanker:
+class TrainingResult:
     """Result of a training: a ranker, the verdict on it, and the page that shows both."""
 
     policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
@@ -74,13 +74,15 @@ class TrainedRanker:
     def lifts(self) -> tuple[str, list[tuple[str, Estimate]]]:
         """The ranking that the verdict is over, and lifts over it by name: cross-fitted, of later requests, and of
         simple rankings if they were compared with the same."""
-        verdict, trust, later = self.verdict, self.summary["trust"], (self.evaluation or {}).get("later")
+        verdict, cross_fit, later = self.verdict, self.summary["cross_fit"], (self.evaluation or {}).get("later")
         rows: list[tuple[str, Estimate]] = [] if verdict.lift is None else [(NEW, verdict.lift)]
-        if later is not None and later["baseline"] == verdict.over and later["metric"] == "value":
+        if later is not None and later["baseline"] == verdict.control and later["metric"] == "value":
             rows.append((f"{NEW}, later requests", later["lift"]))
-        if trust is not None and trust["baseline"] == verdict.over:
-            rows += [(plain_name(name), lift) for name, lift in trust["baselines"].items() if name != verdict.over]
-        return verdict.over, rows
+        if cross_fit is not None and cross_fit["baseline"] == verdict.control:
+            rows += [
+                (plain_name(name), lift) for name, lift in cross_fit["baselines"].items() if name != verdict.control
+            ]
+        return verdict.control, rows
 
     def plot_verdict(self, ax: Any = None) -> Any:
         """`plots.plot_verdict` on the matplotlib Axes given, or new ones, which are returned."""
@@ -129,7 +131,7 @@ class TrainedRanker:
         ]
 
     def __repr__(self) -> str:
-        return f"<TrainedRanker {self.policy.version[:12]}: {self.verdict}>"
+        return f"<TrainingResult {self.policy.version[:12]}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
         """The verdict with a picture of `lifts`, for notebooks."""

@@ -1,11 +1,11 @@
-"""The license: whether corrected predictions may be served, by held-out likelihood, guarded by replay.
+"""The proof of a correction: whether corrected predictions may be served, by held-out likelihood, guarded by replay.
 
 The likelihood (`pygrade.correction.gate`) proves better predictions; the replay of the logged pages in the order of
 their expected value must not be more than one standard error below that of the predictions as they are. Claims with a
 size stay with the replay.
 
 Page terms have a gate and a guard of their own (`pygrade.correction.pages`) and stand on the predictions as they are
-where no correction is licensed.
+where no correction is accepted.
 """
 
 import logging
@@ -53,7 +53,7 @@ _AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
 
 
 @dataclass(frozen=True)
-class License:
+class CorrectionProof:
     """The evidence by which corrected predictions may be served."""
 
     name: str  # "correction", "maps and correction" or "maps"; `AS_PREDICTED`: for the page terms alone
@@ -82,12 +82,12 @@ class License:
         return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"
 
 
-class LicensedCorrection(NamedTuple):
-    """A correction of the predictions that the likelihood licenses."""
+class AcceptedCorrection(NamedTuple):
+    """A correction of the predictions that the likelihood accepts."""
 
     candidate: Candidate
     predictions: Floats32  # [M, T] of the log, cross-fitted
-    license: License
+    proof: CorrectionProof
     page_terms: PageTerms | None = None  # that are served with it
     fold_terms: tuple[PageTerms, ...] = ()  # of the log without each fold
     page_moves: Floats | None = None  # [S] what stood above each shown item added to its log odds; None: no page terms
@@ -122,9 +122,9 @@ class TriedCorrection:
     failure: str  # the rule that it breaks, in words; "": none
 
 
-def license_correction(
+def accept_correction(
     logs: Logs, fitted: Fitted, fold: Ints, cluster: Ints, pages: PageReplay, propensity: SlotPropensity
-) -> tuple[LicensedCorrection | None, tuple[TriedCorrection, ...]]:
+) -> tuple[AcceptedCorrection | None, tuple[TriedCorrection, ...]]:
     """The first candidate that passes, None: none passes; and all that were tried until then."""
     shown = logs.shown
     plain = pages.values(pages.ranks(logs.value_of(logs.predictions)[shown]), propensity)
@@ -140,8 +140,8 @@ def license_correction(
                 failure = f"on re-ordered pages it earns {bounds_text(lift)}"
         tried.append(TriedCorrection(candidate.name, gain, lift, failure))
         if lift is not None and not failure:
-            license = License(candidate.name, gain.z, gain.z_value, gain.z_page, lift)
-            return LicensedCorrection(candidate, corrected, license), tuple(tried)
+            proof = CorrectionProof(candidate.name, gain.z, gain.z_value, gain.z_page, lift)
+            return AcceptedCorrection(candidate, corrected, proof), tuple(tried)
     return None, tuple(tried)
 
 
@@ -181,46 +181,46 @@ def deal_feedback(logs: Logs, seed: int) -> Logs:
     return replace(logs, feedback=feedback, position=position)
 
 
-def license_pages(
+def accept_pages(
     logs: Logs,
-    licensed: LicensedCorrection | None,
+    accepted: AcceptedCorrection | None,
     scaling: InputScaling,
     curve: Floats,
     fold: Ints,
     cluster: Ints,
     page_size: int,
-) -> LicensedCorrection | None:
-    """Add page terms to a licensed correction if gate and randomized check accept them, and record their results.
-    licensed None: no correction is, and page terms stand on the predictions as they are.
+) -> AcceptedCorrection | None:
+    """Add page terms to an accepted correction if gate and randomized check accept them, and record their results.
+    accepted None: no correction is, and page terms stand on the predictions as they are.
 
     No replay guards them: it re-orders pages as if an item's feedback did not depend on the items above it.
     """
     if lacks := missing_shuffles(logs):
         logger.info(lacks)
     if lacks or can_fit(logs):
-        return licensed
-    base = licensed or _as_predicted(logs, scaling, int(fold.max()) + 1)
+        return accepted
+    base = accepted or _as_predicted(logs, scaling, int(fold.max()) + 1)
     parents = base.candidate.correction.parents
     fitted = fit_pages(logs, base.predictions, parents, curve, fold, cluster)
     if fitted is None:
-        return licensed
-    license = replace(base.license, pages=fitted.gain)
+        return accepted
+    proof = replace(base.proof, pages=fitted.gain)
     logger.info("page terms are %s: %s", "served" if fitted.gain.passes else "not served", fitted.gain.text)
     if not fitted.gain.passes:
-        return licensed and licensed._replace(license=license)
+        return accepted and accepted._replace(proof=proof)
     claim = choose_beam(fitted.terms, logs, base.predictions, parents, curve[:page_size])
     beam = BEAM if claim >= LEAST_CLAIM else 1
     terms, *folds = (replace(fit, beam=beam) for fit in (fitted.terms, *fitted.folds))
-    license = replace(license, page_line=page_line(terms))
-    return base._replace(license=license, page_terms=terms, fold_terms=tuple(folds), page_moves=fitted.moves)
+    proof = replace(proof, page_line=page_line(terms))
+    return base._replace(proof=proof, page_terms=terms, fold_terms=tuple(folds), page_moves=fitted.moves)
 
 
-def _as_predicted(logs: Logs, scaling: InputScaling, folds: int) -> LicensedCorrection:
+def _as_predicted(logs: Logs, scaling: InputScaling, folds: int) -> AcceptedCorrection:
     """A correction that changes nothing, with the chain that tells what of a value needs the root task."""
     plain = replace(Correction.identity(logs.tasks, logs.features), parents=scaling.parents, amounts=scaling.amounts)
     candidate = Candidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
-    license = License(AS_PREDICTED, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
-    return LicensedCorrection(candidate, correct(plain, logs), license)
+    proof = CorrectionProof(AS_PREDICTED, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
+    return AcceptedCorrection(candidate, correct(plain, logs), proof)
 
 
 def page_line(terms: PageTerms) -> str:

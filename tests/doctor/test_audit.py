@@ -1,4 +1,4 @@
-"""The autopsy of a ranking names what was planted in it, and nothing where nothing was."""
+"""The audit of a ranking names what was planted in it, and nothing where nothing was."""
 
 import json
 import time
@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from pygrade.doctor import autopsy
-from pygrade.doctor.autopsy_words import autopsy_lines, autopsy_section
+from pygrade.doctor import audit_ranking
+from pygrade.doctor.audit_words import audit_lines, audit_section
 from pygrade.doctor.segments import SegmentScan, segments_of
 from tests.learning import logs_of, slots_of
 
@@ -82,7 +82,7 @@ def test_planted_errors_are_named_with_their_factors():
 def test_ten_thousand_requests_and_a_score_column_tell_weights_boost_and_error_in_half_a_minute():
     logs = world(5, 10_000, REPLY, boost=1.5)
     start = time.process_time()
-    found = autopsy(logs, logs.production_score)
+    found = audit_ranking(logs, logs.production_score)
     assert time.process_time() - start < 30
     assert {head.name: head.weight for head in found.heads} == pytest.approx(WEIGHTS, rel=0.02, abs=0.02)
     assert found.fit is not None and found.fit > 0.999
@@ -94,24 +94,24 @@ def test_ten_thousand_requests_and_a_score_column_tell_weights_boost_and_error_i
 
 def test_a_boost_of_one_head_is_found_and_supported_where_the_head_is_off():
     logs = world(6, 3_000, REPLY)
-    found = autopsy(logs, logs.production_score + 15.0 * logs.predictions[:, 1] * (logs.category == "news"))
+    found = audit_ranking(logs, logs.production_score + 15.0 * logs.predictions[:, 1] * (logs.category == "news"))
     (boost,), record = found.boosts, found.to_dict()
     assert (boost.where, boost.head) == ("category is news", "reply")
     assert boost.multiplier == pytest.approx(4.0, rel=0.02) and boost.verdict == "the log supports it"
     few = logs.arranged(("like", "reply", "copy"), logs.features)
     weights = {task: WEIGHTS[task] for task in few.tasks}
-    assert autopsy(few, weights, {"category=news": 3.0}).boosts[0].verdict == "the log supports less"
-    section, heads = autopsy_section(record), {head["name"]: head for head in record["heads"]}
+    assert audit_ranking(few, weights, {"category=news": 3.0}).boosts[0].verdict == "the log supports less"
+    section, heads = audit_section(record), {head["name"]: head for head in record["heads"]}
     assert json.loads(json.dumps(record)) == record and set(heads["copy"]["more"]) == {*TASKS, "value"}
     assert all(heads[t]["more"][t]["value"] > heads[t]["less"][t]["value"] for t in ("like", "reply", "copy"))
     assert section.more.count("<svg") == 1 and section.more.count("<circle") == 15 + 1
     assert "boost of reply × 4 where category is news: the log supports it" in " ".join(section.notes)
     with pytest.raises(ValueError, match="boosts has old=2; want a number above 0, and one of category=cars, "):
-        autopsy(logs, WEIGHTS, {"old": 2.0})
+        audit_ranking(logs, WEIGHTS, {"old": 2.0})
 
 
 def test_the_logged_order_tells_weights_that_make_it():
-    found = autopsy(world(7, 1_000), "logged")
+    found = audit_ranking(world(7, 1_000), "logged")
     size = dict(zip(TASKS, np.array([head.weight for head in found.heads]) * RATES, strict=True))
     assert found.fit is not None and found.fit > 0.7
     assert max(size, key=lambda task: size[task]) in ("copy", "reply") and size["report"] < 0
@@ -120,12 +120,12 @@ def test_the_logged_order_tells_weights_that_make_it():
 def test_a_head_that_is_bought_twice_one_that_moves_nothing_and_a_log_without_slots():
     logs = world(8, 1_500)
     logs.predictions[:, TASKS.index("click")] = 2 * logs.predictions[:, TASKS.index("like")]
-    found = autopsy(replace(logs, slots_known=False), {"like": 1.0, "click": 1.0, "reply": 1.0, "report": 1e-6})
+    found = audit_ranking(replace(logs, slots_known=False), {"like": 1.0, "click": 1.0, "reply": 1.0, "report": 1e-6})
     assert {pair: r.value for pair, r in found.bought_twice.items()} == {"like and click": pytest.approx(1.0)}
     assert sum(head.share for head in found.heads) == pytest.approx(1.0)
     replaced = {head.name: head.replaced.value for head in found.heads}
     assert replaced["click"] > replaced["like"] > replaced["report"] == 0.0
-    assert "no page changes by more than .1 % of its items without report" in list(autopsy_lines(found.to_dict()))
+    assert "no page changes by more than .1 % of its items without report" in list(audit_lines(found.to_dict()))
     assert not any(head.more or head.less for head in found.heads)
     assert found.no_replay == "slot propensities are unknown: the log has no slots"
 
@@ -138,15 +138,15 @@ def test_scores_of_other_forms_and_what_is_no_ranking():
         (copy**3 * click, "log"),
         (copy * logs.value, "times price"),
     ):
-        found = autopsy(logs, score)
+        found = audit_ranking(logs, score)
         assert found.transform == form and found.fit == pytest.approx(1.0, abs=1e-3)
-    for in_use, message in (
-        ({"likes": 1.0}, "in_use names task 'likes'"),
-        ("score", "in_use is 'score'; want weights"),
-        (np.zeros(3), r"in_use has shape \(3,\); want \(4500,\)"),
+    for production, message in (
+        ({"likes": 1.0}, "production names task 'likes'"),
+        ("score", "production is 'score'; want weights"),
+        (np.zeros(3), r"production has shape \(3,\); want \(4500,\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            autopsy(logs, in_use)
+            audit_ranking(logs, production)
 
 
 @pytest.mark.parametrize(

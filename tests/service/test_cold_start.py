@@ -1,4 +1,4 @@
-"""No log yet: expected value is served with shuffled pages, and its log decides, with the options that --day0 wrote."""
+"""No log yet: expected value is served with shuffled pages, and its log decides, by the options of --cold-start."""
 
 import json
 import tomllib
@@ -11,7 +11,7 @@ import pytest
 from pygrade import _core
 from pygrade.cli.config_file import read_table
 from pygrade.cli.main import main
-from pygrade.config.training import TrustConfig
+from pygrade.config.training import CrossFitConfig
 from pygrade.doctor.first_log import DAYS, plan_first_log, plan_sentence
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy
@@ -57,7 +57,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     worth = dict(zip(TASKS, TASK_VALUES, strict=True))
     words = ["--values", ",".join(f"{task}={value}" for task, value in worth.items()), "--features", *FEATURES]
-    assert main(["doctor", "--day0", *words, "--k", str(SLOTS), "--shuffle", "0.3", "--out", "first"]) == 0
+    assert main(["doctor", "--cold-start", *words, "--k", str(SLOTS), "--shuffle", "0.3", "--out", "first"]) == 0
     said = capsys.readouterr().out
     assert (
         "Not tested: there is no log yet, and expected value is served." in said and "pygrade serve --run first" in said
@@ -89,11 +89,11 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     assert (slots[shuffled] != best[shuffled]).any()
     assert main(["doctor", "--config", str(config), "--json"]) == 0
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert record["sheet"]["estimates"]["value by position"]["possible"] and record["values"] == worth
+    assert record["profile"]["estimates"]["value by position"]["possible"] and record["values"] == worth
 
     follows = tomllib.loads(config.read_text())["train"]
     assert follows["data"] == "logs:served" and follows["values"] == worth
-    small = replace(SMALL, trust=TrustConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
+    small = replace(SMALL, cross_fit=CrossFitConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
     result = fit(logs.valued(tuple(worth.values())), small, tmp_path / "next")
     assert result.propensity.source in ("shuffled pages", "all pages")
     assert result.policy.mixture.verdict in ("better", "undecided", "worse")
@@ -101,7 +101,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
 
 def test_prices_and_values_of_the_policy(tmp_path):
     words = ["--values", "click=1,order=2", "--value-tasks", "order", "--out", str(tmp_path / "first"), "--json"]
-    assert main(["doctor", "--day0", *words]) == 0
+    assert main(["doctor", "--cold-start", *words]) == 0
     policy = FusionPolicy.load(tmp_path / "first" / "policy")
     predictions, offsets = np.float32([[0.5, 0.1], [0.1, 0.2]]), np.array([0, 2])
     prices = np.float32([1, 10])
@@ -140,5 +140,5 @@ def test_the_plan_is_that_of_the_estimate():
     ],
 )
 def test_bad_options_are_named_before_anything_is_written(tmp_path, capsys, words, said):
-    assert main(["doctor", "--day0", *words, "--out", str(tmp_path / "first")]) == 2
+    assert main(["doctor", "--cold-start", *words, "--out", str(tmp_path / "first")]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "first").exists()

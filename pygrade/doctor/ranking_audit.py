@@ -1,4 +1,4 @@
-"""Autopsy of the ranking in use, without training: what each head moves, which are bought twice, where they are off."""
+"""Audit of the ranking in use, without training: what each head moves, which are bought twice, where they are off."""
 
 import itertools
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from pygrade._typing import Array, Floats
 from pygrade._util.serialization import Record
 from pygrade.config.training import RewardConfig
-from pygrade.doctor.formula_in_use import Boost, FormulaInUse, formula_in_use, within
+from pygrade.doctor.production_formula import Boost, ProductionFormula, production_formula, within
 from pygrade.doctor.segments import HeadError, SegmentScan, segments_of
 from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.value import curve_at, gains_of, rank_discount
@@ -39,12 +39,12 @@ class HeadInUse(Record):
 
 
 @dataclass(frozen=True)
-class Autopsy(Record):
+class RankingAudit(Record):
     """The ranking in use, taken apart."""
 
     origin: str
     transform: str
-    fit: float | None  # see `FormulaInUse`
+    fit: float | None  # see `ProductionFormula`
     num_requests: int
     heads: tuple[HeadInUse, ...]
     bought_twice: dict[str, Interval]  # heads that mostly carry the same, or cancel each other → their correlation
@@ -53,16 +53,16 @@ class Autopsy(Record):
     no_replay: str  # why weights are not turned; "": they are
 
 
-def autopsy(
+def audit_ranking(
     logs: Logs,
-    in_use: Mapping[str, float] | str | Array,
+    production: Mapping[str, float] | str | Array,
     boosts: Mapping[str, float] | None = None,
     reward: RewardConfig | None = None,
-) -> Autopsy:
+) -> RankingAudit:
     """Take the ranking in use apart by what a log shows of it; of a long log, by evenly spaced requests.
 
     Args:
-        in_use: task → weight of Σ weight · prediction; scores [M] that it ranks the candidates by, whose formula is
+        production: task → weight of Σ weight · prediction; scores [M] that it ranks the candidates by, whose formula is
             then fitted; or ``"logged"``, the order that the log shows.
         boosts: 0/1 column, or ``category=NAME`` → multiplier of the score where it is so; with weights alone.
         reward: how slots' propensities are found.
@@ -74,9 +74,9 @@ def autopsy(
     if logs.num_rows > _ROWS:
         chosen = evenly_spaced(logs.num_requests, _ROWS * logs.num_requests // logs.num_rows)
         rows = np.isin(logs.row_request, chosen)
-        logs, in_use = logs.select(chosen), in_use[rows] if isinstance(in_use, np.ndarray) else in_use
+        logs, production = logs.select(chosen), production[rows] if isinstance(production, np.ndarray) else production
     reward, segments = reward or RewardConfig(), segments_of(logs)
-    formula, scan = formula_in_use(logs, in_use, boosts or {}, segments), SegmentScan(logs, segments)
+    formula, scan = production_formula(logs, production, boosts or {}, segments), SegmentScan(logs, segments)
     propensity = slot_propensity(logs, reward, warn=False)
     curve = propensity.known(logs.num_slots)
     moves = within(np.column_stack([formula.score, formula.parts]), logs.offsets)
@@ -87,10 +87,10 @@ def autopsy(
     heads = tuple(HeadInUse(*figure, *turned.get(figure[0], ({}, {}))) for figure in figures)
     found = heads, _correlations(logs, moves), scan.errors(), _judge_boosts(logs, formula, scan)
     why = f"slot propensities are unknown: {propensity.reason}" if curve is None else ""
-    return Autopsy(formula.origin, formula.transform, formula.fit, logs.num_requests, *found, why)
+    return RankingAudit(formula.origin, formula.transform, formula.fit, logs.num_requests, *found, why)
 
 
-def _replaced(logs: Logs, formula: FormulaInUse) -> list[Interval]:
+def _replaced(logs: Logs, formula: ProductionFormula) -> list[Interval]:
     """By head: share of the page that others replace without it.
 
     The page is as long as the request's own, at most half of its candidates.
@@ -133,7 +133,7 @@ def _correlations(logs: Logs, moves: Floats) -> dict[str, Interval]:
     return result
 
 
-def _turn(logs: Logs, formula: FormulaInUse, curve: Floats, k: int) -> dict[str, tuple[dict[str, Interval], ...]]:
+def _turn(logs: Logs, formula: ProductionFormula, curve: Floats, k: int) -> dict[str, tuple[dict[str, Interval], ...]]:
     """Head → lifts of every outcome with a weight 20 % larger, and smaller, by replay of the shown items: feedback over
     propensity, times the attention of its new rank.
     """
@@ -157,7 +157,7 @@ def _turn(logs: Logs, formula: FormulaInUse, curve: Floats, k: int) -> dict[str,
     }
 
 
-def _judge_boosts(logs: Logs, formula: FormulaInUse, scan: SegmentScan) -> tuple[Boost, ...]:
+def _judge_boosts(logs: Logs, formula: ProductionFormula, scan: SegmentScan) -> tuple[Boost, ...]:
     """Each boost beside the factor of its head, or of all heads with a weight above 0, where it applies."""
     shown, result = logs.shown, list[Boost]()
     for boost, rows in formula.boosts:

@@ -1,4 +1,4 @@
-"""The front of a policy: events counted as in training, and values that keep a level."""
+"""The Pareto front of a policy: events counted as in training, and values that keep a level."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
 from pygrade.console.trade_offs import judge_of
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, SERVED
-from pygrade.evaluation.front import AS_TRAINED, VALUE, RankingEvaluator, _slopes, front, solve
+from pygrade.evaluation.pareto_front import AS_TRAINED, VALUE, RankingEvaluator, _slopes, pareto_front, solve
 from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.reward_model import fit_events
 from pygrade.metrics import intervals
@@ -79,7 +79,7 @@ def test_events_are_estimated_by_position_and_model(policy, jagged):
 
 def test_a_front_goes_from_one_task_to_the_other(policy):
     logs = tiny_logs(300, seed=5)
-    result = front(judge(policy, logs), TASKS, logs.predictions @ np.array(VALUES))
+    result = pareto_front(judge(policy, logs), TASKS, logs.predictions @ np.array(VALUES))
     ((first, second, points),) = result.paths
     assert (first, second) == TASKS and len(points) == 7
     assert points[0].events["click"].value > points[-1].events["click"].value + 0.02
@@ -109,10 +109,10 @@ def test_values_keep_a_level_and_earn_most_of_the_other(policy):
     ("keep", "most", "named"),
     [
         ({"dwell": 1.0}, VALUE, "keep names 'dwell'; want one of click, order, value"),
-        ({"click": 1.0}, "dwell", "most names 'dwell'; want one of click, order, value"),
+        ({"click": 1.0}, "dwell", "maximize names 'dwell'; want one of click, order, value"),
         ({"click": 0.0}, VALUE, "keep is {'click': 0.0}; want a positive share"),
         ({}, VALUE, "keep is {}; want a positive share"),
-        ({"order": 1.0}, VALUE, "keep and most name 'order', of which the log has no event"),
+        ({"order": 1.0}, VALUE, "keep and maximize name 'order', of which the log has no event"),
     ],
 )
 def test_what_is_kept_and_earned_is_checked(policy, keep, most, named):
@@ -164,12 +164,12 @@ def test_an_expected_value_takes_values_without_trade_offs(plain):
     given = logs.predictions if plain else mixed.correct(logs.context, logs.predictions, logs.offsets, margin_of(logs))
     values = np.array([2.0, 0.5], np.float32)
     np.testing.assert_allclose(np.exp(judge(mixed, logs).scores(values)), given @ values, rtol=1e-4)
-    result = front(judge(mixed, logs), TASKS, logs.predictions @ np.array(VALUES))
+    result = pareto_front(judge(mixed, logs), TASKS, logs.predictions @ np.array(VALUES))
     assert list(result.marks) == [EXPECTED_VALUE, AS_TRAINED, SERVED]
     # Without values the network ranks, too; an expected value alone is served as trained.
     served = judge(mixed, logs).point(judge(mixed, logs).scores(None))
     assert result.marks[SERVED] == served and served.events != result.marks[AS_TRAINED].events
-    same = front(judge(alone, logs), TASKS, logs.predictions @ np.array(VALUES))
+    same = pareto_front(judge(alone, logs), TASKS, logs.predictions @ np.array(VALUES))
     assert list(same.marks) == [EXPECTED_VALUE, AS_TRAINED] and same.marks == {n: result.marks[n] for n in same.marks}
     assert (same.marks[EXPECTED_VALUE].events == same.marks[AS_TRAINED].events) == plain
     ((_, _, points),) = result.paths
@@ -200,7 +200,7 @@ def test_a_front_needs_a_policy_that_takes_multipliers_and_known_tasks(policy):
             judge(plain, logs)
     for tasks, named in ((("dwell",), "tasks names 'dwell'"), (("click", "click"), "want each task once")):
         with pytest.raises(ValueError, match=named):
-            front(judge(policy, logs), tasks, logs.predictions[:, 0])
+            pareto_front(judge(policy, logs), tasks, logs.predictions[:, 0])
 
 
 def foreign(seed, requests, slope, sigma=0.5, fresh=10_000):

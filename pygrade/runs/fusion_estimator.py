@@ -1,4 +1,4 @@
-"""`FusionRanker`: `train` in the form of a scikit-learn estimator."""
+"""`FusionEstimator`: `train` in the form of a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pygrade.config.training import TrainConfig
 from pygrade.evaluation.verdict import VerdictText, verdict_of
 from pygrade.logs.import_table import Columns
 from pygrade.policy import FusionPolicy
-from pygrade.runs.model import TrainedRanker, check_new
+from pygrade.runs.result import TrainingResult, check_new
 from pygrade.runs.train import train
 from pygrade.serving.ranker import BlendedRanker, Context
 from pygrade.serving.run_copy import policy_of
 
 
-class FusionRanker:
-    """A ranker with scikit-learn's interface: ``FusionRanker(k=10).fit(frame).rank(frame)``.
+class FusionEstimator:
+    """A ranker with scikit-learn's interface: ``FusionEstimator(k=10).fit(frame).rank(frame)``.
 
     Parameters (``get_params``, ``set_params``, ``sklearn.base.clone``) are those of `train`, and
 
         k: items of a page.
 
     A fitted one has ``policy_`` (`FusionPolicy`), ``verdict_`` (`VerdictText`), ``tasks_``, ``features_`` and
-    ``result_`` (`TrainedRanker`; None after unpickling or `load`). It can be pickled: the policy goes along, the run's
+    ``result_`` (`TrainingResult`; None after unpickling or `load`). It can be pickled: the policy goes along, the run's
     directory does not; `save` writes both. scikit-learn need not be installed. A log is no matrix of samples, so that
     ``cross_validate`` and pipelines of transformers do not apply: the training cross-fits and holds out by itself.
     """
@@ -42,7 +42,7 @@ class FusionRanker:
         values: Mapping[str, float] | None = None,
         value_tasks: str | Sequence[str] = (),
         scale: Mapping[str, str] | None = None,
-        in_use: Mapping[str, float] | None = None,
+        production: Mapping[str, float] | None = None,
         holdout: Any = 0.2,
         out_dir: str | Path | None = None,
         verbose: bool = True,
@@ -53,12 +53,12 @@ class FusionRanker:
         self.values = values
         self.value_tasks = value_tasks
         self.scale = scale
-        self.in_use = in_use
+        self.production = production
         self.holdout = holdout
         self.out_dir = out_dir
         self.verbose = verbose
 
-    def fit(self, X: Any, y: None = None) -> FusionRanker:
+    def fit(self, X: Any, y: None = None) -> FusionEstimator:
         """Learn from a log, a table or files, as `train` takes them; ``y`` is not used: feedback is part of a log."""
         if y is not None:
             raise ValueError("y is given; want None: feedback is part of the log")
@@ -70,8 +70,8 @@ class FusionRanker:
         self._take(result.policy, result)
         return self
 
-    def _take(self, policy: FusionPolicy, result: TrainedRanker | None) -> None:
-        self.result_: TrainedRanker | None = result
+    def _take(self, policy: FusionPolicy, result: TrainingResult | None) -> None:
+        self.result_: TrainingResult | None = result
         self.policy_: FusionPolicy = policy
         self.verdict_: VerdictText = verdict_of(policy.mixture)
         self.tasks_, self.features_ = policy.tasks, policy.features
@@ -95,15 +95,15 @@ class FusionRanker:
         return Path(directory)
 
     @classmethod
-    def load(cls, directory: str | Path, **params: Any) -> FusionRanker:
-        """The fitted ranker of a directory that `save`, `TrainedRanker.save` or ``pygrade train --out`` wrote."""
+    def load(cls, directory: str | Path, **params: Any) -> FusionEstimator:
+        """The fitted ranker of a directory that `save`, `TrainingResult.save` or ``pygrade train --out`` wrote."""
         ranker = cls(**params)
         ranker._take(FusionPolicy.load(policy_of(Path(directory))), None)
         return ranker
 
     def _check_fitted(self, method: str) -> None:
         if not self.__sklearn_is_fitted__():
-            raise _not_fitted(f"this FusionRanker is not fitted; want fit(log) before {method}")
+            raise _not_fitted(f"this FusionEstimator is not fitted; want fit(log) before {method}")
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -113,11 +113,11 @@ class FusionRanker:
         """The parameters by name. ``deep`` changes nothing: none of them is an estimator."""
         return {name: getattr(self, name) for name in self._names()}
 
-    def set_params(self, **params: Any) -> FusionRanker:
+    def set_params(self, **params: Any) -> FusionEstimator:
         """Other parameters; ValueError names one that does not exist."""
         for name, value in params.items():
             if name not in (known := self._names()):
-                raise ValueError(f"{name!r} is no parameter of FusionRanker; want one of {', '.join(known)}")
+                raise ValueError(f"{name!r} is no parameter of FusionEstimator; want one of {', '.join(known)}")
             setattr(self, name, value)
         return self
 
@@ -142,7 +142,7 @@ class FusionRanker:
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters
         changed = [f"{n}={v!r}" for n, v in self.get_params().items() if repr(v) != repr(defaults[n].default)]
-        return f"FusionRanker({', '.join(changed)})"
+        return f"FusionEstimator({', '.join(changed)})"
 
 
 def _not_fitted(text: str) -> Exception:

@@ -1,4 +1,4 @@
-"""The autopsy of the ranking in use in words, table cells and one picture."""
+"""The audit of the ranking in use in words, table cells and one picture."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +18,8 @@ _REACH = 8.0  # factor at the ends of the axis
 _SIDES = {"more": "+ 20 %", "less": "- 20 %"}
 
 
-def autopsy_section(record: Json) -> Section:
-    """Section on `Autopsy.to_dict`, for the page of the sheet and for the terminal."""
+def audit_section(record: Json) -> Section:
+    """Section on `RankingAudit.to_dict`, for the page of the profile and for the terminal."""
     heads = sorted(record["heads"], key=lambda head: -abs(head["share"]))
     rows = [
         (
@@ -46,12 +46,12 @@ def autopsy_section(record: Json) -> Section:
         for side, sign in _SIDES.items():
             lifts = [(h["name"], *(lift_text(h[side][name]) for name in outcomes)) for h in turned]
             more += folded(f"Every outcome, {sign}", table(Table(("weight", *outcomes), lifts)))
-    first, *notes = autopsy_lines(record)
+    first, *notes = audit_lines(record)
     light = "yellow" if errors else "green"
     return Section("The ranking in use", _TEXT, tables, notes, more, line=first, light=light)
 
 
-def autopsy_lines(record: Json) -> Iterator[str]:
+def audit_lines(record: Json) -> Iterator[str]:
     """Sentences, the most important first."""
     for e in record["errors"]:
         times = f"{e['head']} happens {_factor(e['factor'])} times as often, beside its prediction"

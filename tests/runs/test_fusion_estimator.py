@@ -1,4 +1,4 @@
-"""`FusionRanker` is what scikit-learn calls an estimator, without scikit-learn."""
+"""`FusionEstimator` is what scikit-learn calls an estimator, without scikit-learn."""
 
 import pickle
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pygrade
-from pygrade import FusionRanker
+from pygrade import FusionEstimator
 from tests.learning import tiny_logs
 from tests.refusals import refuses
 from tests.runs.test_train import FAST, MAP, SCALE, table
@@ -16,7 +16,7 @@ from tests.runs.test_train import FAST, MAP, SCALE, table
 
 @pytest.fixture(scope="module")
 def fitted():
-    return FusionRanker(k=3, config=FAST, map=MAP, values={"order": 2}, scale=SCALE).fit(table())
+    return FusionEstimator(k=3, config=FAST, map=MAP, values={"order": 2}, scale=SCALE).fit(table())
 
 
 def test_it_ranks_as_train_does(fitted):
@@ -33,34 +33,34 @@ def test_a_pickled_one_ranks_the_same_pages(fitted):
     predictions, context = np.random.default_rng(0).random((2, 9, 2), np.float32), np.ones((2, 1), np.float32)
     assert copy.rank(predictions, context).indices.tolist() == fitted.rank(predictions, context).indices.tolist()
     assert copy.result_ is None and copy.get_params() == fitted.get_params()
-    assert repr(pickle.loads(pickle.dumps(FusionRanker(k=4)))) == "FusionRanker(k=4)"
+    assert repr(pickle.loads(pickle.dumps(FusionEstimator(k=4)))) == "FusionEstimator(k=4)"
 
 
 def test_a_saved_one_ranks_the_same_frame(fitted, tmp_path):
     frame, names = table(20).to_pandas(), {"names": ("place", "score")}
     ranked = fitted.rank(frame, **names)
     assert ranked["place"].notna().sum() == 3 * 20
-    again = FusionRanker.load(fitted.save(tmp_path / "run"), k=3)
+    again = FusionEstimator.load(fitted.save(tmp_path / "run"), k=3)
     assert again.rank(frame, **names).equals(ranked) and again.result_ is None
-    bare = FusionRanker.load(again.save(tmp_path / "bare"))
+    bare = FusionEstimator.load(again.save(tmp_path / "bare"))
     assert bare.policy_.version == fitted.policy_.version and bare.k == 10
     refuses(FileExistsError, "bare, which exists", again.save, tmp_path / "bare")
-    refuses(ValueError, r"want fit\(log\) before save", FusionRanker().save, tmp_path / "none")
+    refuses(ValueError, r"want fit\(log\) before save", FusionEstimator().save, tmp_path / "none")
 
 
 def test_parameters():
-    ranker = FusionRanker(k=3)
+    ranker = FusionEstimator(k=3)
     assert ranker.set_params(k=5, holdout=0.3) is ranker and (ranker.k, ranker.holdout) == (5, 0.3)
-    assert repr(ranker) == "FusionRanker(k=5, holdout=0.3)"
-    refuses(ValueError, "'depth' is no parameter of FusionRanker", ranker.set_params, depth=3)
+    assert repr(ranker) == "FusionEstimator(k=5, holdout=0.3)"
+    refuses(ValueError, "'depth' is no parameter of FusionEstimator", ranker.set_params, depth=3)
 
 
 def test_what_it_refuses():
-    refuses(ValueError, "not fitted", lambda: FusionRanker().rank(np.zeros((1, 2, 2), np.float32)))
-    refuses(ValueError, "y is given", lambda: FusionRanker().fit(tiny_logs(50), [0, 1]))
+    refuses(ValueError, "not fitted", lambda: FusionEstimator().rank(np.zeros((1, 2, 2), np.float32)))
+    refuses(ValueError, "y is given", lambda: FusionEstimator().fit(tiny_logs(50), [0, 1]))
     for k in (0, 2.5):
         with pytest.raises(ValueError, match=rf"k is {k}; want a whole number from 1 on"):
-            FusionRanker(k=k).fit(tiny_logs(50))
+            FusionEstimator(k=k).fit(tiny_logs(50))
 
 
 def test_scikit_learn_takes_it_for_an_estimator(fitted):
@@ -74,7 +74,7 @@ def test_scikit_learn_takes_it_for_an_estimator(fitted):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it can't make up data for this one
-        results = checks.check_estimator(FusionRanker(), on_skip=None)
+        results = checks.check_estimator(FusionEstimator(), on_skip=None)
     assert [result["status"] for result in results] == ["passed"]
     for name in (
         "check_do_not_raise_errors_in_init_or_set_params",
@@ -87,7 +87,7 @@ def test_scikit_learn_takes_it_for_an_estimator(fitted):
         "check_set_params",
         "check_valid_tag_types",
     ):
-        getattr(checks, name)("FusionRanker", FusionRanker())
+        getattr(checks, name)("FusionEstimator", FusionEstimator())
     again = clone(fitted)
     assert again.get_params() == fitted.get_params()
     check_is_fitted(fitted)
@@ -103,7 +103,7 @@ def test_it_needs_no_scikit_learn(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     copy = pickle.loads(pickle.dumps(fitted.set_params(k=3)))
     assert copy.rank(np.zeros((1, 4, 2), np.float32)).indices.shape == (1, 3)
-    refuses(ValueError, "not fitted", lambda: FusionRanker().rank(np.zeros((1, 4, 2), np.float32)))
+    refuses(ValueError, "not fitted", lambda: FusionEstimator().rank(np.zeros((1, 4, 2), np.float32)))
 
 
 def test_dir_shows_public_names_alone():

@@ -1,4 +1,4 @@
-"""The sheet says what a log can tell, and every fault in a sentence."""
+"""The profile says what a log can tell, and every fault in a sentence."""
 
 import json
 import math
@@ -11,7 +11,7 @@ pytest.importorskip("pyarrow")
 
 from pygrade._util.serialization import to_builtins
 from pygrade.config.training import RewardConfig
-from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.doctor import profile_log, profile_page, words
 from pygrade.doctor.exploration import SHARES, effective_share
 from pygrade.doctor.tasks import fits
 from pygrade.logs import Logs, concatenate
@@ -26,14 +26,14 @@ def logs():
 
 
 @pytest.fixture(scope="module")
-def sheet(logs):
-    return log_sheet(logs)
+def profile(logs):
+    return profile_log(logs)
 
 
-def test_calibration_and_order_of_each_task(logs, sheet):
+def test_calibration_and_order_of_each_task(logs, profile):
     shown = logs.shown
     for t, task in enumerate(logs.tasks):
-        entry = sheet["tasks"][task]
+        entry = profile["tasks"][task]
         assert entry["events"] == logs.feedback[:, t].sum() and entry["rows"] == shown.sum()
         assert entry["ratio"]["value"] == pytest.approx(logs.predictions[shown, t].sum() / logs.feedback[:, t].sum())
         assert entry["ratio"]["low"] < entry["ratio"]["value"] < entry["ratio"]["high"]
@@ -43,20 +43,20 @@ def test_calibration_and_order_of_each_task(logs, sheet):
         assert 0.5 < entry["auc"]["low"] < entry["auc"]["high"] < 1 and 0 < entry["ece"] < 0.3
 
 
-def test_sizes_users_and_tests(logs, sheet):
-    size = sheet["size"]
+def test_sizes_users_and_tests(logs, profile):
+    size = profile["size"]
     assert (size["requests"], size["candidates"], size["shown"], size["slots"]) == (900, 9000, 900 * PAGE, PAGE)
     assert size["users"] == len(set(logs.user_id.tolist())) and size["unseen_share"] == 0.5
-    assert sheet["users"]["requests_per_user"]["50 %"] == np.median(np.unique(logs.user_id, return_counts=True)[1])
-    assert sheet["plan"]["click"]["users"] < sheet["plan"]["buy"]["users"]
+    assert profile["users"]["requests_per_user"]["50 %"] == np.median(np.unique(logs.user_id, return_counts=True)[1])
+    assert profile["plan"]["click"]["users"] < profile["plan"]["buy"]["users"]
 
 
-def test_which_estimates_are_possible_and_why_others_are_not(logs, sheet):
-    possible = {name: entry["possible"] for name, entry in sheet["estimates"].items()}
+def test_which_estimates_are_possible_and_why_others_are_not(logs, profile):
+    possible = {name: entry["possible"] for name, entry in profile["estimates"].items()}
     assert possible["replay"] and possible["A/B test planning"] and not possible["value by densities"]
     assert possible["value by position"] == (slot_propensity(logs, RewardConfig()).source != "none")
-    assert "w_<task> and a_<task>" in sheet["estimates"]["value by densities"]["why"]
-    assert "exploration and w_<task>" in sheet["estimates"]["cascade and whole page"]["why"]
+    assert "w_<task> and a_<task>" in profile["estimates"]["value by densities"]["why"]
+    assert "exploration and w_<task>" in profile["estimates"]["cascade and whole page"]["why"]
 
 
 def test_drawn_and_shuffled_pages_are_found(logs):
@@ -66,7 +66,7 @@ def test_drawn_and_shuffled_pages_are_found(logs):
     concentration = np.full_like(weights, math.nan)
     concentration[kind == "dirichlet"] = 5.0
     explored = replace(logs, weights=weights, concentration=concentration, exploration=kind)
-    found = log_sheet(explored)
+    found = profile_log(explored)
     assert found["exploration"] == {
         "logged": True,
         "shares": {"none": pytest.approx(1 / 3), "dirichlet": pytest.approx(1 / 3), "shuffle": pytest.approx(1 / 3)},
@@ -78,15 +78,15 @@ def test_drawn_and_shuffled_pages_are_found(logs):
     assert "300 requests with drawn weights" in found["estimates"]["value by densities"]["why"]
 
 
-def test_exploration_buys_narrower_intervals_at_a_higher_cost(logs, sheet):
-    rows = sheet["exploration_worth"]["rows"]
+def test_exploration_buys_narrower_intervals_at_a_higher_cost(logs, profile):
+    rows = profile["exploration_worth"]["rows"]
     assert [row["share"] for row in rows] == list(SHARES)
     for name, direction in (("exponent", -1), ("lift", -1), ("shuffled_cost", 1), ("value", -1)):
         known = [row[name] for row in rows if row[name] is not None]
         assert len(known) >= 2 and (np.diff(known) * direction > 0).all(), name
     ratio = rows[0]["exponent"] / rows[-1]["exponent"]
     assert ratio == pytest.approx(math.sqrt(SHARES[-1] / SHARES[0]))
-    more = log_sheet(Logs.from_table(shop(1800)))["exploration_worth"]["rows"]
+    more = profile_log(Logs.from_table(shop(1800)))["exploration_worth"]["rows"]
     assert more[-1]["lift"] < rows[-1]["lift"]
 
 
@@ -98,11 +98,11 @@ def test_cost_of_shuffled_pages_is_what_they_lose():
     logs = replace(
         logs, tasks=("click",), predictions=logs.predictions[:, :1], feedback=feedback[:, None], task_values=()
     )
-    worth = log_sheet(logs, RewardConfig(propensity=0.7))["exploration_worth"]
+    worth = profile_log(logs, RewardConfig(propensity=0.7))["exploration_worth"]
     assert worth["rows"][-1]["shuffled_cost"] == pytest.approx(0.0, abs=1e-6)  # all items are equally good
     best = np.where(logs.position == 0, 1.0, 0.0).astype(np.float32)
     logs = replace(logs, feedback=best[:, None])
-    worth = log_sheet(logs, RewardConfig(propensity=0.7))["exploration_worth"]
+    worth = profile_log(logs, RewardConfig(propensity=0.7))["exploration_worth"]
     assert worth["rows"][-1]["shuffled_cost"] == pytest.approx(SHARES[-1] * (1 - theta.mean()))
 
 
@@ -121,11 +121,11 @@ def test_effective_share_is_that_of_sampled_ratios():
     assert effective_share(np.ones(1)) == 0.0
 
 
-def test_nothing_in_the_sheet_is_lost_in_json_and_the_page(sheet):
-    again = json.loads(json.dumps(to_builtins(sheet), allow_nan=False))
-    assert words.task_rows(again) == words.task_rows(sheet) and words.worth_rows(again) == words.worth_rows(sheet)
+def test_nothing_in_the_profile_is_lost_in_json_and_the_page(profile):
+    again = json.loads(json.dumps(to_builtins(profile), allow_nan=False))
+    assert words.task_rows(again) == words.task_rows(profile) and words.worth_rows(again) == words.worth_rows(profile)
     contract = [("<task>", "yes", "what & why", "missing"), ("left out", "", "<i>", "a")]
-    page = sheet_page({"sheet": sheet, "contract": contract, "changed": ["a < b"], "warned": ["c > d"]}, "<shop>")
+    page = profile_page({"profile": profile, "contract": contract, "changed": ["a < b"], "warned": ["c > d"]}, "<shop>")
     assert "<i>" not in page and "<shop>" not in page and "&lt;shop&gt;" in page and "a &lt; b" in page
     assert "://" not in page
     for title in (
@@ -167,25 +167,25 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_each_fault_has_its_sentence(logs, sheet, name):
+def test_each_fault_has_its_sentence(logs, profile, name):
     changes, sentence = SENTENCES[name]
-    assert not any(sentence in line for line in sheet["sentences"])
-    found = [line for line in log_sheet(spoiled(logs, **changes))["sentences"] if sentence in line]
+    assert not any(sentence in line for line in profile["sentences"])
+    found = [line for line in profile_log(spoiled(logs, **changes))["sentences"] if sentence in line]
     assert len(found) == 1
 
 
-def test_a_wrong_level_is_neither_called_a_fit_nor_hidden_by_the_chart(logs, sheet):
-    def section(sheet):
-        return next(part for part in words.sheet_sections(sheet) if part.title == "Predictions beside feedback")
+def test_a_wrong_level_is_neither_called_a_fit_nor_hidden_by_the_chart(logs, profile):
+    def section(profile):
+        return next(part for part in words.profile_sections(profile) if part.title == "Predictions beside feedback")
 
-    def mean_height(sheet):
-        return np.mean(words.calibration_chart(sheet).lines["click"][1])
+    def mean_height(profile):
+        return np.mean(words.calibration_chart(profile).lines["click"][1])
 
-    half = log_sheet(spoiled(logs, predictions=column(0, lambda p: p / 2)))
+    half = profile_log(spoiled(logs, predictions=column(0, lambda p: p / 2)))
     assert "fits" not in section(half).line and section(half).light == "yellow"
-    assert mean_height(half) == pytest.approx(2 * mean_height(sheet))
-    ratio = sheet["tasks"]["click"]["ratio"]["value"]
-    shown = log_sheet(replace(logs, predictions=logs.predictions / np.float32(ratio)))  # slots and all
+    assert mean_height(half) == pytest.approx(2 * mean_height(profile))
+    ratio = profile["tasks"]["click"]["ratio"]["value"]
+    shown = profile_log(replace(logs, predictions=logs.predictions / np.float32(ratio)))  # slots and all
     assert fits(shown["tasks"]["click"]["ratio"]) and not fits(shown["tasks"]["click"]["examined_ratio"])
     assert not any("happens" in fault for fault in shown["prediction_faults"])
     assert "Each fits the events of a row as shown" in section(shown).line
@@ -198,8 +198,8 @@ def test_a_level_fits_unless_its_bounds_exclude_a_tenth(low, high, fit):
     assert fits({"value": 1.0, "low": low, "high": high}) is fit
 
 
-def test_copies_and_missing_features_are_counted(logs, sheet):
-    assert sheet["users"]["copied_share"] == 0.0 and sheet["missing"]["share"] == 0.0
+def test_copies_and_missing_features_are_counted(logs, profile):
+    assert profile["users"]["copied_share"] == 0.0 and profile["missing"]["share"] == 0.0
     again = replace(
         logs,
         request_id=np.array([f"again {r}" for r in logs.request_id]),
@@ -208,9 +208,9 @@ def test_copies_and_missing_features_are_counted(logs, sheet):
     some = again.select(np.arange(300))
     context = logs.context.copy()
     context[:225, -2], context[:300, -1] = np.nan, np.nan
-    found = log_sheet(concatenate([replace(logs, context=context), replace(some, context=context[:300])]))
+    found = profile_log(concatenate([replace(logs, context=context), replace(some, context=context[:300])]))
     assert found["users"]["copied_share"] == 0.25
-    assert found["users"]["effective"] < sheet["users"]["effective"] < found["size"]["users"]
+    assert found["users"]["effective"] < profile["users"]["effective"] < found["size"]["users"]
     assert found["missing"]["share"] == 0.5
     assert found["missing"]["features"]["buyer_score"] == 0.375
     assert "25 % repeat another user's. As evidence" in words.user_sentence(found)
@@ -218,25 +218,25 @@ def test_copies_and_missing_features_are_counted(logs, sheet):
 
 def test_columns_that_hold_the_feedback_come_first(logs):
     feedback = logs.feedback[:, 1]
-    leaking = log_sheet(replace(logs, predictions=np.stack([logs.predictions[:, 0], (feedback + 1) / 3], 1)))
+    leaking = profile_log(replace(logs, predictions=np.stack([logs.predictions[:, 0], (feedback + 1) / 3], 1)))
     assert leaking["sentences"][0].startswith("LEAK: the prediction of buy holds its feedback (AUC 1.000)")
 
 
 def test_faults_of_the_whole_log(logs):
     seen = Logs.from_table({k: [v for v, s in zip(c, TABLE["rank"], strict=True) if s] for k, c in TABLE.items()})
     bare = replace(seen, features=(), context=seen.context[:, :0], timestamp=None)
-    text = " ".join(log_sheet(bare)["sentences"])
+    text = " ".join(profile_log(bare)["sentences"])
     for sentence in ("every candidate was shown", "no feature of the request", "no timestamps", "900 requests: below"):
         assert sentence in text
     twins = replace(logs, predictions=logs.predictions[:, [0, 0]], feedback=logs.feedback[:, [0, 0]])
-    assert "buy and click have the same events and predictions" in " ".join(log_sheet(twins)["sentences"])
+    assert "buy and click have the same events and predictions" in " ".join(profile_log(twins)["sentences"])
 
 
 TABLE = shop(900)
 
 
-def test_a_log_without_any_event_has_a_sheet(logs):
-    empty = log_sheet(replace(logs, feedback=np.zeros_like(logs.feedback)))
+def test_a_log_without_any_event_has_a_profile(logs):
+    empty = profile_log(replace(logs, feedback=np.zeros_like(logs.feedback)))
     assert not empty["estimates"]["replay"]["possible"]
     assert [row["lift"] for row in empty["exploration_worth"]["rows"]] == [None] * len(SHARES)
     assert empty["sentences"][0].startswith("NO FEEDBACK") and not empty["trainable"]
@@ -244,18 +244,20 @@ def test_a_log_without_any_event_has_a_sheet(logs):
     assert "n/a" in str(words.task_rows(empty))
 
 
-def test_a_log_of_one_request_has_a_sheet(logs):
-    single = log_sheet(logs.select([0]))
+def test_a_log_of_one_request_has_a_profile(logs):
+    single = profile_log(logs.select([0]))
     assert not single["estimates"]["A/B test planning"]["possible"]
-    sheet_page({"sheet": single}, "one")
+    profile_page({"profile": single}, "one")
 
 
 def test_a_log_without_slots_says_so_and_has_no_figures_of_slots(logs):
-    sheet = log_sheet(replace(logs, slots_known=False))
+    profile = profile_log(replace(logs, slots_known=False))
     assert any(
-        sentence.startswith("NO SLOTS: ") and "--reward.propensity 0" in sentence for sentence in sheet["sentences"]
+        sentence.startswith("NO SLOTS: ") and "--reward.propensity 0" in sentence for sentence in profile["sentences"]
     )
-    assert "in unknown slots" in words.size_sentence(sheet) and not sheet["estimates"]["value by position"]["possible"]
-    assert {entry["over_order"]["value"] for entry in to_builtins(sheet)["tasks"].values()} == {None}
-    assert {row[1:4] for row in words.worth_rows(sheet)} == {("n/a", "n/a", "n/a")}
-    assert "of no use until the slots are logged" in sheet_page({"sheet": sheet}, "")
+    assert (
+        "in unknown slots" in words.size_sentence(profile) and not profile["estimates"]["value by position"]["possible"]
+    )
+    assert {entry["over_order"]["value"] for entry in to_builtins(profile)["tasks"].values()} == {None}
+    assert {row[1:4] for row in words.worth_rows(profile)} == {("n/a", "n/a", "n/a")}
+    assert "of no use until the slots are logged" in profile_page({"profile": profile}, "")

@@ -1,5 +1,5 @@
-"""The front of a policy: how many events of each task it earns as the tasks' values turn, and the values that keep
-some tasks' events and earn most of another.
+"""The Pareto front of a policy: how many events of each task it earns as the tasks' values turn, and the values that
+keep some tasks' events and earn most of another.
 
 A policy with trade-offs reads the values. Of another policy the expected value that it is mixed with ranks alone.
 Values that are named, which may make a task cost something, are judged in the same way, over the values as they are.
@@ -61,7 +61,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Front(Record):
+class ParetoFront(Record):
     """The trade-offs that a policy offers on a log."""
 
     num_requests: int
@@ -71,7 +71,7 @@ class Front(Record):
     marks: dict[str, Point]
     knobs: dict[str, Point]  # one task's value turned by 4
     paths: list[tuple[str, str, list[Point]]]  # a, b, and points from the most of a to the most of b, others as trained
-    settings: dict[str, Point]  # values that were named, each over the values as they are
+    compared: dict[str, Point]  # values that were named, each over the values as they are
 
 
 @dataclass(frozen=True)
@@ -299,11 +299,11 @@ def _lift(new: Array, old: Array) -> Array:
     return np.asarray(np.divide(new, old, out=np.full(len(old), np.nan), where=old != 0) - 1.0)
 
 
-def front(
-    judge: RankingEvaluator, tasks: Sequence[str], expected_value: Array, settings: Sequence[Mapping[str, float]] = ()
-) -> Front:
-    """The front of the policy between these tasks; expected_value [M]: scores; settings: values by task to judge beside
-    it.
+def pareto_front(
+    judge: RankingEvaluator, tasks: Sequence[str], expected_value: Array, compared: Sequence[Mapping[str, float]] = ()
+) -> ParetoFront:
+    """The Pareto front of the policy between these tasks; expected_value [M]: scores; compared: values by task to judge
+    beside it.
     """
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
@@ -327,14 +327,14 @@ def front(
     marks = {EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]}
     if judge.mixed:
         marks[SERVED] = judge.point(judge.scores(None))
-    return Front(
+    return ParetoFront(
         num_requests=judge.logs.num_requests,
         num_users=count_distinct(judge.logs.user_number),
         tasks=tuple(tasks),
         marks=marks,
         knobs={name: points[index] for name, index in knobs.items()},
         paths=[(a, b, [points[index] for index in places]) for a, b, places in paths],
-        settings={", ".join(f"{task} {v:g}" for task, v in each.items()): judge.named(each) for each in settings},
+        compared={", ".join(f"{task} {v:g}" for task, v in each.items()): judge.named(each) for each in compared},
     )
 
 
@@ -342,11 +342,11 @@ def solve(
     search: Sequence[RankingEvaluator],
     judge: RankingEvaluator,
     keep: Mapping[str, float],
-    most: str = VALUE,
+    maximize: str = VALUE,
     seed: int = 0,
 ) -> Solution:
     """The values that keep each task's events at ``keep[task]`` × production's or above and earn most events of
-    the task ``most`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.
+    the task ``maximize`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.
 
     Cross-entropy search over log u, values u times the policy's. A vector that lacks less of the levels is better than
     one that lacks more. Search on requests that the searched policies were not trained on, or levels are kept there
@@ -354,15 +354,15 @@ def solve(
     """
     names = judge.names
     _check_known("keep", keep, names)
-    _check_known("most", [most], names)
+    _check_known("maximize", [maximize], names)
     if not keep or not all(level > 0 and math.isfinite(level) for level in keep.values()):
         raise ValueError(f"keep is {dict(keep)}; want a positive share of production's events for at least one task")
-    kept, target = [names.index(task) for task in keep], names.index(most)
+    kept, target = [names.index(task) for task in keep], names.index(maximize)
     least = np.array(list(keep.values())) - 1.0
     totals = np.sum([block.totals(None) for block in search], 0)
     silent = [names[t] for t in (*kept, target) if not totals[t]]
     if silent:
-        raise ValueError(f"keep and most name {silent[0]!r}, of which the log has no event")
+        raise ValueError(f"keep and maximize name {silent[0]!r}, of which the log has no event")
     rng, reach = np.random.default_rng(seed), math.log(REACH)
     mean, spread = np.zeros(len(names) - 1), np.full(len(names) - 1, 0.8)
     tried: list[tuple[float, float, Array, Array]] = []  # lacking, minus what is earned, log u, lifts

@@ -1,4 +1,4 @@
-"""The sheet of a log: what it is, how good its predictions are, which estimates it supports, and what would help."""
+"""The profile of a log: what it is, how good its predictions are, which estimates it supports, and what would help."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ _QUANTILES = (0.1, 0.5, 0.9)
 _PROBE = 2_000  # requests on which the logged weights are checked against the logged pages
 
 
-def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
+def profile_log(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     """Plain numbers, strings and dicts for JSON.
 
     ``headline`` says whether to train; ``sentences`` are the faults, loudest first; ``estimates`` says of each kind of
     judgment whether the log supports it, and why not.
     """
     config = reward or RewardConfig()
-    propensity = slot_propensity(logs, config, warn=False)  # the sheet says it
+    propensity = slot_propensity(logs, config, warn=False)  # the profile says it
     curve = propensity.known(logs.num_slots)
     tasks = task_facts(logs, curve)
     worth = over_order(logs, logs.value_of(logs.predictions), logs.value_of(logs.feedback), curve).to_dict()

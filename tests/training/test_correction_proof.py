@@ -1,9 +1,9 @@
-"""What a licensed correction is said to change."""
+"""What an accepted correction is said to change."""
 
 import numpy as np
 
 from pygrade.logs.history import GROUPS, History, words_above
-from pygrade.training.license import reasons_of
+from pygrade.training.correction_proof import reasons_of
 from tests.learning import logs_of
 
 

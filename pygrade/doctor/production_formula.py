@@ -21,7 +21,7 @@ from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import logged_baseline
-from pygrade.training.production import TRANSFORMS, agreement, baseline_in_use, own_pages, search_weights
+from pygrade.training.production import TRANSFORMS, agreement, baseline_of, own_pages, search_weights
 
 LOGGED, PRICED = "logged", "times price"  # the order that the log shows; a transform of tasks that the price multiplies
 _ROWS, _PAGES = 60_000, 1_000  # by which a score is regressed, and pages by which an order is
@@ -41,7 +41,7 @@ class Boost(Record):
     verdict: str = ""  # the log's word on it
 
 
-class FormulaInUse(NamedTuple):
+class ProductionFormula(NamedTuple):
     """score = Σ_t parts_t, and what is left of it."""
 
     origin: str
@@ -53,10 +53,10 @@ class FormulaInUse(NamedTuple):
     boosts: tuple[tuple[Boost, Bools], ...]  # and the rows [M] where they apply
 
 
-def parse_in_use(text: str) -> tuple[dict[str, float] | str, dict[str, float]]:
+def parse_production(text: str) -> tuple[dict[str, float] | str, dict[str, float]]:
     """Weights, or the word, and boosts of ``click=0.3,order=0.7,fresh=x1.5``, of a column's name, or of `LOGGED`.
 
-    >>> parse_in_use("click=0.3,order=7,category=news=x1.5"), parse_in_use("rank_score")
+    >>> parse_production("click=0.3,order=7,category=news=x1.5"), parse_production("rank_score")
     (({'click': 0.3, 'order': 7.0}, {'category=news': 1.5}), ('rank_score', {}))
     """
     weights, boosts = dict[str, float](), dict[str, float]()
@@ -66,32 +66,32 @@ def parse_in_use(text: str) -> tuple[dict[str, float] | str, dict[str, float]]:
             (boosts if number.startswith("x") else weights)[name] = float(number.removeprefix("x"))
         except ValueError:
             wanted = f"TASK=WEIGHT, COLUMN=xMULTIPLIER, the column of a score, or {LOGGED}"
-            raise ValueError(f"in_use has {word!r}; want {wanted}") from None
+            raise ValueError(f"production has {word!r}; want {wanted}") from None
     return weights or text, boosts
 
 
-def formula_in_use(
-    logs: Logs, in_use: Mapping[str, float] | str | Array, boosts: Mapping[str, float], segments: Sequence[Segment]
-) -> FormulaInUse:
+def production_formula(
+    logs: Logs, production: Mapping[str, float] | str | Array, boosts: Mapping[str, float], segments: Sequence[Segment]
+) -> ProductionFormula:
     """The formula of weights by task, of scores [M], or of `LOGGED`; boosts: 0/1 column → multiplier of the score.
 
     ValueError names a task, column or shape that the log lacks.
     """
     origin, form, wanted = "weights as given", "identity", "want weights such as click=0.3,order=0.7, or a score"
-    if boosts and not isinstance(in_use, Mapping):
+    if boosts and not isinstance(production, Mapping):
         raise ValueError(f"boosts are {', '.join(boosts)}; want them with weights: in a score they are looked for")
-    if isinstance(in_use, Mapping):
-        weights = np.array(baseline_in_use(in_use, logs.tasks).weights)
-    elif not isinstance(in_use, str):
-        score = np.asarray(in_use, np.float64)
+    if isinstance(production, Mapping):
+        weights = np.array(baseline_of(production, logs.tasks).weights)
+    elif not isinstance(production, str):
+        score = np.asarray(production, np.float64)
         if score.shape != (logs.num_rows,) or not np.isfinite(score).all():
-            raise ValueError(f"in_use has shape {score.shape}; want {(logs.num_rows,)}, a finite score of each row")
+            raise ValueError(f"production has shape {score.shape}; want {(logs.num_rows,)}, a finite score of each row")
         return _of_score(logs, score, segments)
     else:
         own = np.flatnonzero(own_pages(logs))
-        if in_use != LOGGED or not logs.slots_known or not len(own):
-            lacks = ", and the log has no slots, or no page of production's" if in_use == LOGGED else ""
-            raise ValueError(f"in_use is {in_use!r}{lacks}; {wanted} of each row, or {LOGGED}")
+        if production != LOGGED or not logs.slots_known or not len(own):
+            lacks = ", and the log has no slots, or no page of production's" if production == LOGGED else ""
+            raise ValueError(f"production is {production!r}{lacks}; {wanted} of each row, or {LOGGED}")
         some = logs.select(own[evenly_spaced(len(own), _PAGES)])
         found = logged_baseline(logs, PolicyConfig().transform) or search_weights(some, 0.0, PolicyConfig())
         if found is None:
@@ -107,11 +107,11 @@ def formula_in_use(
         parts[part.rows] *= multiplier
         multiplied.append((Boost(part.name, "", multiplier), part.rows))
     score = parts.sum(1)
-    fit = agreement(logs, score) if in_use == LOGGED else None
-    return FormulaInUse(origin, form, weights, score, parts, fit, tuple(multiplied))
+    fit = agreement(logs, score) if production == LOGGED else None
+    return ProductionFormula(origin, form, weights, score, parts, fit, tuple(multiplied))
 
 
-def _of_score(logs: Logs, score: Floats, segments: Sequence[Segment]) -> FormulaInUse:
+def _of_score(logs: Logs, score: Floats, segments: Sequence[Segment]) -> ProductionFormula:
     """The formula nearest to scores [M]."""
     chosen = evenly_spaced(logs.num_requests, max(int(_ROWS * logs.num_requests / logs.num_rows), 30))
     some, rows = logs.select(chosen), np.isin(logs.row_request, chosen)
@@ -138,7 +138,7 @@ def _of_score(logs: Logs, score: Floats, segments: Sequence[Segment]) -> Formula
         multiplier = float(np.exp(step)) if logarithm and kind == _ADDS else 1 + step
         boosts.append((Boost(segments[g].name, logs.tasks[kind] if kind >= 0 else "", multiplier), high))
     origin = f"weights fitted to {what}the score"
-    return FormulaInUse(origin, form, weights, targets[what], parts, 1 - rest, tuple(boosts))
+    return ProductionFormula(origin, form, weights, targets[what], parts, 1 - rest, tuple(boosts))
 
 
 def _regress(
