@@ -259,7 +259,7 @@ class _TestPlan(NamedTuple):
     size: Mapping[str, Any] | None  # of slots that differ, whose lift has no bias; None: the same, or whole pages
 
     def text(self, logs: Logs, requests: int | None) -> str:
-        """What a test of which length shows, in a sentence."""
+        """A sentence on what a test of which length shows."""
         if self.hidden(self.whether):
             users = "" if requests not in (None, logs.num_requests) else f"{int(logs.user_number.max()) + 1:,} "
             loss = 100 * (self.whether["least_lift"] - self.lift)
