@@ -400,7 +400,7 @@ def tests_table(worlds: Mapping[str, Any]) -> str:
             half = 100 * (high - low).mean() / 2
             cells.append(f"± {half:.1f}, {held} of {len(true)}, {found.sum()} of {len(found)}")
         rows.append([name, *cells])
-    return markdown(["reading", *worlds], rows)
+    return markdown(["estimator", *worlds], rows)
 
 
 TABLES = {"rankers": rankers_table, "estimates": estimates_table, "tests": tests_table}
