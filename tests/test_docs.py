@@ -195,6 +195,8 @@ def test_the_life_of_a_request_has_the_figures_of_the_bench():
     shown = re.findall(r"^\| (\w+) \| .+ \| (\d+) µs \|$", text, re.M)
     assert len(shown) == 6 and {steps.get(step, step) for step, _ in shown} <= set(measured)
     assert all(abs(int(figure) - measured[steps.get(step, step)]) < 0.51 for step, figure in shown)
+    architecture = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"\| (\d+) µs", architecture) == [figure for _, figure in shown]
 
 
 def test_the_architecture_names_files_that_exist():

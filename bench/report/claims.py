@@ -186,14 +186,14 @@ class Figures:
     def worst(self, world: str) -> str:
         """The limits of the rows of a world."""
         rows = self._rows(world)
-        parts = [f"Worst of {rows[0][2]} worlds: {', '.join(row[8] for row in rows)}."]
+        parts = [f"The worst of {rows[0][2]} worlds: {', '.join(row[8] for row in rows)}."]
         if partly := [f"{row[9]} at {row[1]}" for row in rows if row[9].split(" of ") != [row[2]] * 2]:
-            parts.append(f"A correction was licensed in {', '.join(partly)}.")
+            parts.append(f"A correction was accepted in {', '.join(partly)}.")
         numbers = {row[1]: re.findall(r"[\d.]+", row[7] or row[6]) for row in rows}
         if zero := [size for size, (value, reach) in numbers.items() if 0 < float(value) <= float(reach)]:
-            parts.append(f"**The interval holds 0** at {', '.join(zero)}.")
+            parts.append(f"**The interval contains 0** at {', '.join(zero)}.")
         if gated := [row[1] for row in rows if not row[7]]:
-            parts.append(f"Behind the gate, without the rest of `train`, at {', '.join(gated)}.")
+            parts.append(f"Measured behind the gate, without the rest of `train`, at {', '.join(gated)}.")
         return " ".join(parts)
 
     def _findings(self, source: str) -> list[list[str]]:
@@ -219,7 +219,7 @@ class Figures:
     def small(self) -> str:
         rows = [row for row in self.sources[_WORLDS] if row["requests"] == 2_000]
         lift = lift_text(mean(rows, "lift"), scale=1.0)
-        return f"served in {total(rows, 'better')} of {total(rows, 'logs')} logs, earned {lift}"
+        return f"served in {total(rows, 'better')} of {total(rows, 'logs')} logs, and what was served earned {lift}"
 
     def above(self) -> str:
         rows = claimed(self.worlds)
@@ -263,7 +263,7 @@ class Figures:
     def slow(self) -> str:
         found = judged(self.sources)
         missed = [target.name for _, target, met in found if not met]
-        return f"{len(missed)} of {len(found)}, by both instruction sets: {'; '.join(dict.fromkeys(missed))}"
+        return f"{len(missed)} of {len(found)}, counting both instruction sets: {'; '.join(dict.fromkeys(missed))}"
 
     def page(self, step: str, path: str) -> str:
         rows = {isa: self.sources[f"page-{isa}.json"]["rows"] for isa in ("avx512", "avx2")}
