@@ -194,13 +194,7 @@ class MultiTaskModel:
         self, dense: Any, ids: Any, probabilities: Any, calibrated: bool = True, num_threads: int = 1
     ) -> None: ...
     def predict_request(
-        self,
-        request_dense: Any,
-        request_ids: Any,
-        dense: Any,
-        ids: Any,
-        probabilities: Any,
-        calibrated: bool = True,
+        self, request_dense: Any, request_ids: Any, dense: Any, ids: Any, probabilities: Any, calibrated: bool = True
     ) -> None: ...
 
 def read_predictions(scales: str, tasks: Sequence[str], predictions: Any, result: Any) -> None:

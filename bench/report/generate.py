@@ -155,10 +155,7 @@ def unexplained(summary: Summary, page: str) -> list[str]:
     return [name for name in dict.fromkeys(missed) if name not in named]
 
 
-BLOCKS: dict[str, Callable[[Summary], str]] = {
-    "bench": bench,
-    "targets": targets,
-}
+BLOCKS: dict[str, Callable[[Summary], str]] = {"bench": bench, "targets": targets}
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,10 +17,7 @@ from pygrade.config.option import Options, choices_of, default_of, hints_of
 COMMANDS = {  # the module of pygrade.config that has the options, and what the command is for
     "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
     "simulate": ("simulation", "write the log of a simulated marketplace, or A/B test policies in it"),
-    "doctor": (
-        "logs",
-        "your own table as a log, checked; a profile of what it supports; --cold-start: no log yet",
-    ),
+    "doctor": ("logs", "your own table as a log, checked; a profile of what it supports; --cold-start: no log yet"),
     "train": ("training", "train a policy on logged requests, with a verdict against the strongest simple baseline"),
     "evaluate": ("logs", "a policy on logged requests: replay, estimate, --trade-offs; or two runs side by side"),
     "rank": ("logs", "rank logged requests with a policy, or for a user with a pipeline; print pages and why"),

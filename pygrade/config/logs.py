@@ -56,15 +56,8 @@ class DoctorOptions(Output, FirstLogConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "map",
-        "values",
-        "production",
-        "out",
-        "fix",
-        "cold_start",
-        "rates",
-        "requests_a_day",
-        "features",
+        *("map", "values", "production", "out", "fix"),
+        *("cold_start", "rates", "requests_a_day", "features"),
     )
 
     files: tuple[Place, ...] = option(

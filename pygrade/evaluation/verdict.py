@@ -181,7 +181,12 @@ def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict
 def is_simple(name: str) -> bool:
     """True for a simple baseline, which ranks all requests by one formula."""
     simple = (EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, EQUAL, *_PRODUCTION)
-    return name in simple or name == STATIC or name.startswith(f"{STATIC}, ")
+    return name in simple or is_static(name)
+
+
+def is_static(name: str) -> bool:
+    """True for static weights, in any form."""
+    return name == STATIC or name.startswith(f"{STATIC}, ")
 
 
 def plain_name(name: str) -> str:
@@ -190,7 +195,7 @@ def plain_name(name: str) -> str:
     >>> plain_name("best static, z-log")
     'best static weights (z-log)'
     """
-    if name == STATIC or name.startswith(f"{STATIC}, "):
+    if is_static(name):
         form = name[len(STATIC) + 2 :]
         return f"{STATIC} weights ({form})" if form else f"{STATIC} weights"
     if name in _PRODUCTION:

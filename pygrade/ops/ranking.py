@@ -82,13 +82,7 @@ class RuleTensors(NamedTuple):
         return rules | {name: rules[name].double() for name in floats if rules[name] is not None}
 
 
-def _rank(
-    scores: Tensor,
-    weights: Tensor,
-    k: int,
-    transform: int,
-    *arguments: Any,
-) -> Page:
+def _rank(scores: Tensor, weights: Tensor, k: int, transform: int, *arguments: Any) -> Page:
     *given, beta, epsilon, slope, offsets, threads = arguments
     rules = RuleTensors(*given)
     options = FusionOptions(transform, beta, epsilon, slope, offsets, True, threads)

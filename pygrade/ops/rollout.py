@@ -8,14 +8,7 @@ from torch import Tensor
 from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
-from pygrade.ops.dirichlet import (
-    check_floor,
-    check_values,
-    checked_draw,
-    concentration_rows,
-    draw,
-    log_prob_op,
-)
+from pygrade.ops.dirichlet import check_floor, check_values, checked_draw, concentration_rows, draw, log_prob_op
 from pygrade.ops.fusion import TRANSFORMS, FusionOptions, checked_k
 from pygrade.ops.gain import check_lists, gain_op
 

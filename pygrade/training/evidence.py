@@ -181,9 +181,7 @@ def add_trees(
     estimate = intervals.mean_lift(value, plain)
     replay = intervals.interval(estimate.value, estimate.influence, cluster)
     return accepted._replace(
-        candidate=candidate,
-        predictions=corrected,
-        proof=replace(accepted.proof, name=candidate.name, replay=replay),
+        candidate=candidate, predictions=corrected, proof=replace(accepted.proof, name=candidate.name, replay=replay)
     )
 
 

@@ -7,8 +7,8 @@ from pygrade.cli.run_directory import check_out, write_options
 from pygrade.cli.verdict import print_verdict
 from pygrade.config.simulation import DemoConfig, DemoOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STATIC
-from pygrade.evaluation.verdict import NEW, arm_name
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED
+from pygrade.evaluation.verdict import NEW, arm_name, is_static
 from pygrade.simulation.demo import DemoResult, demo
 
 
@@ -27,8 +27,7 @@ def run(options: DemoOptions) -> dict[str, Any]:
 def _show(result: DemoResult) -> None:
     """The truth of some rankings, the simulated test, and ranked pages; the report has all rankings."""
     arms = {arm: outcome["expected"] for arm, outcome in result.summary["arms"].items()}
-    statics = [arm for arm in arms if arm == STATIC or arm.startswith(f"{STATIC}, ")]
-    best = max(statics, key=lambda arm: arms[arm]["value"]["value"], default=STATIC)
+    best = max(filter(is_static, arms), key=lambda arm: arms[arm]["value"]["value"], default=EXPECTED_VALUE)
     metrics = {metric: METRIC_LABELS[metric] for metric in ("value", "orders", "ctr")}
     lifts = {
         arm_name(arm, SERVED): {metric: arms[arm][metric]["lift_over_production"] for metric in metrics}
