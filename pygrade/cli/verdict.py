@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pygrade.cli import terminal
+from pygrade.evaluation.verdict import lines_of
 
 IN_SAMPLE = "in-sample, not evidence: "
 
@@ -14,9 +15,8 @@ def print_verdict(
     """The verdict of a training, what moved it, how it was found, what later requests show, whose figures are no
     verdict, and sentences that a reader must not miss, last, where they are seen.
     """
-    detail = verdict["detail"] and f"how it was judged: {verdict['detail']}"
-    lines = [*verdict["reasons"], detail, *([] if later is None else [later["text"]])]
-    for line in ("", verdict["sentence"], *(f"  {line}" for line in lines if line)):
+    lines = lines_of(verdict, "" if later is None else later["text"])
+    for line in ("", verdict["sentence"], *(f"  {line}" for line in lines)):
         terminal.text(line)
     for sentence in warnings:
         terminal.text(f"WARNING: {sentence}")

@@ -10,7 +10,7 @@ from pygrade.console import tables
 from pygrade.console.html import Json, Lead, Section, card, facts, folded
 from pygrade.console.marks import reach_of
 from pygrade.evaluation.replay import equal_metrics, judged_by, metric_titles, reinforcement_sentence
-from pygrade.evaluation.verdict import arm_name, plain_name
+from pygrade.evaluation.verdict import arm_name, lines_of, plain_name
 from pygrade.policy.guardrails import LimitState
 
 _WHOSE = {True: "in-sample", False: "later requests", None: "these requests"}
@@ -54,8 +54,7 @@ def verdict_lead(
 def _sentences(verdict: Json | None, later: str = "") -> dict[str, Any]:
     if not verdict:
         return {}
-    lines = (verdict.get("detail", ""), *verdict.get("reasons", ()), later)
-    return {"verdict": verdict["sentence"], "kind": verdict["verdict"], "beside": [line for line in lines if line]}
+    return {"verdict": verdict["sentence"], "kind": verdict["verdict"], "beside": lines_of(verdict, later)}
 
 
 def replay_section(replay: Json) -> Section:

@@ -70,8 +70,8 @@ class VerdictText:
     def html(self, lifts: Sequence[tuple[str, Estimate]]) -> str:
         """The sentence, a picture of lifts by name, and the reasons."""
         picture = draw_lifts(lifts, f"lift over {plain_name(self.control)}, % (95 % interval)")
-        reasons = map(escape, filter(None, (self.detail, *self.reasons)))
-        return "<br>".join([f"<b>{escape(self.sentence)}</b>", *filter(None, [picture]), *reasons])
+        lines = map(escape, lines_of(vars(self)))
+        return "<br>".join([f"<b>{escape(self.sentence)}</b>", *filter(None, [picture]), *lines])
 
 
 def write_verdict(
@@ -154,6 +154,15 @@ def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
     verdict = verdict_of(mixture)
     lift = None if verdict.lift is None else {name: getattr(verdict.lift, name) for name in ("value", "low", "high")}
     return vars(verdict) | {"reasons": list(verdict.reasons), "lift": lift}
+
+
+def lines_of(verdict: Mapping[str, Any], later: str = "") -> list[str]:
+    """The lines below a verdict's sentence: what moved it, how it was judged, and what later requests show.
+
+    verdict: of `stored_verdict`.
+    """
+    detail = verdict.get("detail") and f"how it was judged: {verdict['detail']}"
+    return [line for line in (*verdict.get("reasons", ()), detail, later) if line]
 
 
 def control_of(mixture: Mixture | None) -> str:
