@@ -140,7 +140,7 @@ def test_the_lead_has_the_verdict_then_the_warnings_then_the_lifts(judged):
     *_, record = judged
     verdict = {"sentence": "Test the <new> ranking.", "verdict": "better", "detail": "a over b", "reasons": ["c & d"]}
     lead = verdict_lead(verdict, record, ["WATCH & wait", "WATCH & wait"]).html()
-    words = ("Test the &lt;new&gt; ranking.", "c &amp; d", "how it was judged: a over b", "later requests: ", "WATCH &amp; wait")
+    words = ("Test the &lt;new&gt; ranking.", "c &amp; d", "judged: a over b", "later requests: ", "WATCH &amp; wait")
     places = [lead.index(part) for part in (*words, 'class="cards"')]
     assert places == sorted(places) and lead.count("WATCH") == 1 and 'class="badge better"' in lead
     assert verdict_lead(None, None, ()).html() == ""
