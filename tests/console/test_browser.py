@@ -57,7 +57,7 @@ def test_the_page_starts_and_ranks_as_the_core(page, found):
     assert page.locator("html").get_attribute("data-state") == "ready"
     assert "exactly as the C++ core does" in page.locator("#check").inner_text()
     later = found.evaluation["later"]["text"]
-    said = [VERDICT[0], VERDICT[1], DETAILS["detail"], *DETAILS["reasons"], later]
+    said = [*VERDICT, *DETAILS["reasons"], f"how it was judged: {DETAILS['detail']}", later]
     assert page.locator("#verdict").locator(".badge, p, small").all_text_contents() == said
     headings = page.locator("#pages h3").all_inner_texts()
     assert headings == ["production", "served", "your sliders", "expected value", "best static", "GRADE"]

@@ -98,7 +98,7 @@ def test_online_learning_runs_beside_the_server(own_run, tmp_path):
     path.write_text(
         '[serve]\nexposures = "exposures"\nfeedback = "feedback"\nfile_seconds = 1\n'
         '[[serve.arms]]\nname = "main"\nshare = 0.5\n'
-        '[[serve.arms]]\nname = "learned"\nshare = 0.5\npolicy = "online/policy"\nalike = true\n'
+        '[[serve.arms]]\nname = "learned"\nshare = 0.5\npolicy = "online/policy"\nallow_identical = true\n'
     )
     with serving(own_run, tmp_path / "log", "--config", path, "--online") as server:
         assert server.answer("/v1/rank", RANK | {"arm": "learned"})["arm"] == "learned"
