@@ -321,7 +321,7 @@ def badges(sources: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     met = [*(text.endswith("met") for text in (*study, *worlds)), *(ok for *_, ok in judged(sources))]
     value = next(entry for entry in sources[_REAL]["lists"] if entry["days"] == 3)["lifts"]["served by default"][0]
     found = {
-        "badge-nulls.svg": ("nulls called better", f"{total(nulls, 'better')} of {total(nulls, 'logs')}"),
+        "badge-nulls.svg": ("recommended with nothing to gain", f"{total(nulls, 'better')} of {total(nulls, 'logs')}"),
         "badge-real-log.svg": ("KuaiRand-Pure, 3-day lists", f"{value:+.2f} %"),
         "badge-speed.svg": ("slowest op against its best peer", f"{slowest(sources)[0]:.1f} ×"),
         "badge-missed.svg": ("targets missed", f"{met.count(False)} of {len(met)}"),

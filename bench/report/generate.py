@@ -21,13 +21,13 @@ BENCH = "docs/BENCH.md"
 PAGES = ("README.md", BENCH)
 ORDER = ("avx512", "avx2", "baseline")
 ISA_NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE2"}
-README_ROWS = (  # one of serving by itself, one with the policy, one of each of the three costs of training
-    "top-k, N 2k–10k, k 50–500",
-    "policy + rank, N 500, k 50",
-    "group top-k, B 64, G 32, N 1000, k 10",
-    "draws and their log p, any α",
-    "stage-2 step",
-)
+README_ROWS = {  # target → what it does, in README's words
+    "top-k, N 2k–10k, k 50–500": "a top-k of 50 to 500 from 2,000 to 10,000 scores",
+    "policy + rank, N 500, k 50": "weights of a request, and its page of 50 from 500 candidates",
+    "group top-k, B 64, G 32, N 1000, k 10": "64 requests × 32 draws of weights: pages of 10 from 1,000 candidates",
+    "draws and their log p, any α": "draws of weights, and their log probabilities",
+    "stage-2 step": "a training step of GRPO",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -83,10 +83,10 @@ def bench(summary: Summary) -> str:
     for target, figures in _judged(summary, first):
         if target.name in README_ROWS:
             spans = [span_of(summary[isa]["targets"].get(target.name), 1, " ×") for isa in summary]
-            rows.append([target.name, *times_of(figures), *spans])
+            rows.append([README_ROWS[target.name], *times_of(figures), *spans])
     return (
-        _table(["op, worst shape", *TIMES, *(f"faster, {ISA_NAMES[isa]}" for isa in summary)], rows)
-        + f"\nTimes: {ISA_NAMES[first]}, p50 with the Python call (policy + rank: the C++ library).\n"
+        _table(["operation, its worst shape", *TIMES, *(f"faster, {ISA_NAMES[isa]}" for isa in summary)], rows)
+        + f"\nTimes: {ISA_NAMES[first]}, median with the Python call; the page of 50: in the C++ library.\n"
         + _measured_on(summary)
         + f"All ops, shapes, bounds and missed targets: [{BENCH}]({BENCH}).\n"
     )
