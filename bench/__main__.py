@@ -158,13 +158,13 @@ def main(arguments: list[str]) -> int:
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
         if name not in NAMES:
-            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE, HISTORY, HTTP))} or all")
+            parser.error(f"suite {name!r} is unknown; expected {', '.join((*NAMES, PAGE, HISTORY, HTTP))} or all")
 
     machine.prepare(options.threads)
     table = suites()
     ops = {op: None for name in chosen for op, *_ in table[name]}
     if not any(options.only in op for op in ops):
-        parser.error(f"--only is {options.only!r}; want part of one of {', '.join(ops)}")
+        parser.error(f"--only is {options.only!r}; expected part of one of {', '.join(ops)}")
     limits, reports = core.limits() if options.threads == 1 else {}, []
     for name in chosen:
         plan = [entry for entry in table[name] if options.only in entry[0]]

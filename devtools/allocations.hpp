@@ -6,9 +6,7 @@
 #include <new>
 
 namespace {
-
 thread_local std::uint64_t allocations = 0;
-
 }  // namespace
 
 // Not inlined: GCC would warn of free() on what operator new returned.

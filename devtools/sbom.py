@@ -61,7 +61,7 @@ def check() -> None:
         found = {_digest(path) for path in Path(folder).iterdir()}
     hashes = static_hashes()
     if "Boost" not in hashes:
-        raise ValueError(f"pygraded has Boost {linked()['Boost']}; want that of {SOURCES.name}")
+        raise ValueError(f"pygraded has Boost {linked()['Boost']}; expected that of {SOURCES.name}")
     wrong = {name: made for name, made in hashes.items() if LIBRARIES[name][2] and made not in found}
     if wrong:
         raise ValueError(f"the bill states {wrong}; downloaded are {found}")

@@ -434,7 +434,7 @@ def launch_configuration(
     at a time: there are few programs, so that the time of one counts.
     """
     if k > MAX_K:
-        raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
+        raise ValueError(f"k is {k}; expected at most {MAX_K} on a GPU")
     width = int(triton.next_power_of_2(tasks))
     padded = max(32, int(triton.next_power_of_2(max(k, 1))))
     wanted = max(1, min(8, max(padded // 128, candidates // 4096)))
@@ -552,7 +552,7 @@ def fuse_scores(
 def buffer_for(options: dict[str, int], items: int, scores: Tensor) -> tuple[int, Tensor]:
     """The number of programs of a persistent ranking kernel, at most one per item, and their buffers."""
     if items >= 2**31:
-        raise ValueError(f"{items} groups of weight vectors; want fewer than 2^31 a call on a GPU")
+        raise ValueError(f"{items} groups of weight vectors; expected fewer than 2^31 a call on a GPU")
     programs = min(items, resident_programs(scores.device, options["num_warps"], options["maxnreg"]))
     capacity = options.get("CAPACITY", options["KP"])
     return programs, scores.new_empty((programs, options.get("LISTS", 1), capacity), dtype=torch.int64)

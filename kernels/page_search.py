@@ -474,7 +474,9 @@ def search_page(
         return
     most = value.shape[1] if offsets is None else 0
     if beam * (value.numel() + batch) >= 2**31:
-        raise ValueError(f"{value.numel()} candidates and a beam of {beam}; want fewer than 2^31 extensions on a GPU")
+        raise ValueError(
+            f"{value.numel()} candidates and a beam of {beam}; expected fewer than 2^31 extensions on a GPU"
+        )
     programs = min(batch, resident_programs(value.device, 4, 192))
     kept = programs * most if offsets is None else value.numel()  # candidates whose states are in memory at a time
 

@@ -63,5 +63,5 @@ def test_a_machine_without_packages_gets_a_hint(tmp_path):
     done = subprocess.run(
         [sys.executable, SCRIPT, "--corpus", tmp_path / "empty"], capture_output=True, text=True, timeout=100
     )
-    assert done.returncode == 1 and "want 300: run apt-get update, or --corpus FILE" in done.stderr
+    assert done.returncode == 1 and "expected 300: run apt-get update, or --corpus FILE" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -33,7 +33,6 @@ void naive_rank(const float* context, int features, const float* predictions, in
                 float* values, std::int32_t* indices);
 
 namespace {
-
 using Buffer = std::vector<float>;
 using Sizes = std::vector<std::int64_t>;
 using Work = std::function<void(std::size_t)>;  // works on input number i modulo the number of inputs
@@ -408,7 +407,6 @@ struct Operation {
   const char* sizes;
   std::function<void(double, const Sizes&)> run;
 };
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -446,7 +444,7 @@ int main(int argc, char** argv) {
       operation.run(seconds, sizes);
       return 0;
     }
-  std::fputs("want SECONDS OP SIZES…, with one number for each letter:\n", stderr);
+  std::fputs("expected SECONDS OP SIZES…, with one number for each letter:\n", stderr);
   for (const Operation& operation : operations) std::fprintf(stderr, "  %s %s\n", operation.name, operation.sizes);
   return 2;
 }

@@ -7,7 +7,6 @@
 #include <vector>
 
 namespace {
-
 constexpr int hidden = 64;
 
 std::vector<float> some(int size) {
@@ -34,7 +33,6 @@ void moments(const float* x, int rows, int columns, float* mean, float* std) {
     for (int c = 0; c < columns; ++c) std[c] += (x[i * columns + c] - mean[c]) * (x[i * columns + c] - mean[c]);
   for (int c = 0; c < columns; ++c) std[c] = std::sqrt(std[c] / static_cast<float>(rows)) + 1e-3f;
 }
-
 }  // namespace
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(PYGRADE_NATIVE)

@@ -85,7 +85,7 @@ def main() -> int:
     known = {step.name: step for step in steps(options.device, out)}
     for name in filter(None, options.steps.split(",")):
         if name not in known:
-            parser.error(f"steps names {name!r}; want some of {', '.join(known)}")
+            parser.error(f"steps names {name!r}; expected some of {', '.join(known)}")
     if options.device == "cuda":
         import torch
 

@@ -188,7 +188,7 @@ def main(arguments: list[str]) -> int:
     known = [op for op in OPS if options.dtype == "float32" or {"N", "T"} <= set(op.letters)]  # those that read scores
     ops = [op for op in known if op.name == options.only] or [op for op in known if options.only in op.name]
     if not ops:
-        parser.error(f"--only is {options.only!r}; want part of one of {', '.join(op.name for op in known)}")
+        parser.error(f"--only is {options.only!r}; expected part of one of {', '.join(op.name for op in known)}")
     small = device == "cpu" or options.quick
     if options.ncu is not None:
         further = ["--dtype", options.dtype, *["--quick"] * options.quick]

@@ -35,7 +35,9 @@ def stale(root: Path, commits: Iterable[tuple[str, str]], most: int = MOST_BEHIN
             continue
         behind = int(_git(root, "rev-list", "--count", "--no-merges", f"{state}..HEAD", "--", *SOURCES) or 0)
         if behind > most:
-            lines.append(f"{name}: commit {commit} is {behind} commits of the sources behind HEAD; want at most {most}")
+            lines.append(
+                f"{name}: commit {commit} is {behind} commits of the sources behind HEAD; expected at most {most}"
+            )
     return lines
 
 

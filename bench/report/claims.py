@@ -69,7 +69,7 @@ def page_text(sources: Mapping[str, Any], dates: Dates) -> str:
     lines = [re.match(r"(?:\{\?(.+?)\})?(.*)", line) for line in TEMPLATE.read_text(encoding="utf-8").splitlines()]
     text = _FIGURE.sub(written, "".join(f"{line[2]}\n" for line in lines if line and (line[1] or _STUDY) in sources))
     if bare := sorted(sources.keys() - figures.cited):
-        raise ValueError(f"{', '.join(bare)} stands behind no claim; want a row in {TEMPLATE.name}")
+        raise ValueError(f"{', '.join(bare)} stands behind no claim; expected a row in {TEMPLATE.name}")
     listed = "; ".join(f"{name} {' '.join(dates[name])} {digest(source)}" for name, source in sources.items())
     return f"{text}\n<!-- sources: {listed} -->\n"
 

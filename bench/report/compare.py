@@ -84,7 +84,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     before, after = results.read(options.before), results.read(options.after)
     if before.suite != after.suite:
-        parser.error(f"{options.before} is of suite {before.suite}, {options.after} of {after.suite}; want one suite")
+        parser.error(
+            f"{options.before} is of suite {before.suite}, {options.after} of {after.suite}; expected one suite"
+        )
     for fact in sorted(before.machine.keys() | after.machine.keys()):
         first, last = before.machine.get(fact, "absent"), after.machine.get(fact, "absent")
         if first != last:

@@ -268,7 +268,7 @@ def with_history(first: Exposures, second: Exposures, lists: Sequence[Logs]) -> 
 def main(out: Path, run: Path | None) -> None:
     place = os.environ.get("PYGRADE_DATA")
     if not place or not (Path(place) / "kuairand_pure" / LOG).is_file():
-        print("skipped: PYGRADE_DATA is unset or has no kuairand_pure/; want the directory that holds it")
+        print("skipped: PYGRADE_DATA is unset or has no kuairand_pure/; expected the directory that holds it")
         return
     torch.set_num_threads(1)
     with TemporaryDirectory() as directory:

@@ -43,9 +43,9 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
-            raise ValueError(f"jobs is {self.jobs}; want at least 1")
+            raise ValueError(f"jobs is {self.jobs}; expected at least 1")
         if any(seed < 0 for seed in self.world_seed):
-            raise ValueError(f"world_seed is {self.world_seed}; want numbers >= 0")
+            raise ValueError(f"world_seed is {self.world_seed}; expected numbers >= 0")
 
     @property
     def judging(self) -> bool:
@@ -112,7 +112,7 @@ def plan(settings: Settings, config: StudyConfig) -> list[Unit]:
     for label, names, known in (("arm", config.arms, settings.arms), ("regime", config.regimes, settings.regimes)):
         for name in names:
             if name not in known:
-                raise ValueError(f"{name!r} is not a {label} of the study; want one of {', '.join(known)}")
+                raise ValueError(f"{name!r} is not a {label} of the study; expected one of {', '.join(known)}")
     units: list[Unit] = []
     for name in config.regimes or (settings.regimes if config.full else (MAIN,)):
         regime = settings.regimes[name]

@@ -106,14 +106,14 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     for key, value in changes.items():
         name, _, rest = key.partition(".")
         if name not in known:
-            raise ValueError(f"{key!r} is not an option of {type(config).__name__}; want one of {', '.join(known)}")
+            raise ValueError(f"{key!r} is not an option of {type(config).__name__}; expected one of {', '.join(known)}")
         old = values.get(name, known[name])
         if rest:
             value = override(old, {rest: value})
         elif isinstance(old, tuple) and (not isinstance(value, list | tuple) or len(value) != len(old)):
-            raise ValueError(f"{key!r} is {value!r}; want {len(old)} values, as in {list(old)}")
+            raise ValueError(f"{key!r} is {value!r}; expected {len(old)} values, as in {list(old)}")
         elif type(old) in (int, float) and value is not None and type(value) not in (int, float):
-            raise ValueError(f"{key!r} is {value!r}; want a number")
+            raise ValueError(f"{key!r} is {value!r}; expected a number")
         values[name] = _tuples(value)
     return replace(config, **values)
 

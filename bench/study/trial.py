@@ -100,7 +100,7 @@ class Trial:
     def history(self) -> History:
         """The history of the log, in a world with a clock."""
         if not self.world.timeline:
-            raise ValueError(f"the world of {self.regime.name} has no clock; want dynamics.clock")
+            raise ValueError(f"the world of {self.regime.name} has no clock; expected dynamics.clock")
         return History.fit(self.logs, HistoryConfig(enabled=True))
 
     def remember(self, frozen: bool = False) -> tuple[Logs, Logs]:

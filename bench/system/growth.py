@@ -281,14 +281,14 @@ def doctor_faults(runs: list[dict[str, Any]]) -> list[str]:
     """The limits that the runs of doctor miss."""
     middle, largest = runs[-2:]
     growth = (largest["cpu_seconds"] / largest["rows"]) / (middle["cpu_seconds"] / middle["rows"])
-    faults = [f"{middle['seconds']} s; want at most {LIMIT_SECONDS}"] * (middle["seconds"] > LIMIT_SECONDS)
-    return faults + [f"{growth:.2f} times the time of a row; want at most {LIMIT_GROWTH}"] * (growth > LIMIT_GROWTH)
+    faults = [f"{middle['seconds']} s; expected at most {LIMIT_SECONDS}"] * (middle["seconds"] > LIMIT_SECONDS)
+    return faults + [f"{growth:.2f} times the time of a row; expected at most {LIMIT_GROWTH}"] * (growth > LIMIT_GROWTH)
 
 
 def logs_faults(runs: list[dict[str, Any]]) -> list[str]:
     """The limit that the runs of a pipeline miss."""
     ratio = runs[1]["stage_peak_mib"][UNTIL] / runs[0]["stage_peak_mib"][UNTIL]
-    return [f"{ratio:.3f} of the memory until {UNTIL}; want at most {LIMIT_MEMORY}"] * (ratio > LIMIT_MEMORY)
+    return [f"{ratio:.3f} of the memory until {UNTIL}; expected at most {LIMIT_MEMORY}"] * (ratio > LIMIT_MEMORY)
 
 
 # Subject → file of results, sizes, size of a quick run, measurement, limits.

@@ -15,7 +15,7 @@ using namespace pygrade;
 using Clock = std::chrono::steady_clock;
 
 int main(int argc, char** argv) {
-  if (argc != 4) return std::fprintf(stderr, "want DIRECTORY CANDIDATES CALLS\n"), 2;
+  if (argc != 4) return std::fprintf(stderr, "expected DIRECTORY CANDIDATES CALLS\n"), 2;
   const auto candidates = static_cast<std::size_t>(std::atoll(argv[2])),
              calls = static_cast<std::size_t>(std::atoll(argv[3]));
   constexpr std::int64_t users = 2'000, start = 1'700'000'000'000;

@@ -136,7 +136,7 @@ def timed(system: Pipeline, requests: list[Request], pages: list[list[int]], cal
         steps.append([[1e9 * seconds] * 2 for seconds in served.seconds.values()])
         if served.items.tolist() != wanted:
             sys.exit(
-                f"user {request['user_id']}: the pages are {served.items.tolist()} and {wanted}; want the same items"
+                f"user {request['user_id']}: pages are {served.items.tolist()} and {wanted}; expected the same items"
             )
     rows = [summary("page", "Python", whole)]
     return rows + [summary(name, "Python", [lap[i] for lap in steps]) for i, name in enumerate(STEPS)]

@@ -19,7 +19,6 @@
 #include "util/json.hpp"
 
 namespace {
-
 using namespace pygrade;
 
 using detail::Json;
@@ -164,7 +163,6 @@ int run(char** argv) {
   std::printf(" ],\n \"pages_per_second\": {\"1\": %.4g, \"2\": %.4g}}\n", one, two);
   return 0;
 }
-
 }  // namespace
 
 int main(int argc, char** argv) {

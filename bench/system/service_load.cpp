@@ -25,7 +25,6 @@
 #include <vector>
 
 namespace {
-
 using Clock = std::chrono::steady_clock;
 using Micros = std::vector<std::uint32_t>;
 
@@ -172,7 +171,6 @@ void run(char** words) {
   }
   std::printf("}}\n");
 }
-
 }  // namespace
 
 int main(int count, char** words) {

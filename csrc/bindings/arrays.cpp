@@ -6,11 +6,8 @@
 #include "torch.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 constexpr std::array<const char*, 7> dtype_names{"float32", "float16", "bfloat16", "float64", "int32", "int64", "bool"};
-
 }  // namespace
 
 const char* dtype_name(Dtype dtype) { return dtype_names[static_cast<std::size_t>(dtype)]; }
@@ -22,7 +19,6 @@ std::int64_t Array::size() const {
 }
 
 namespace {
-
 std::string prefix(const char* name) { return std::string(name) + " is "; }
 
 std::string shape_text(const std::int64_t* shape, int ndim) {
@@ -36,7 +32,7 @@ std::string shape_text(const std::int64_t* shape, int ndim) {
 
 [[noreturn]] void refuse_dtype(py::handle dtype, const char* name) {
   throw TypeMisfit(prefix(name) + py::cast<std::string>(py::str(dtype)) +
-                   "; want float32, float16, bfloat16, float64, int32, int64 or bool");
+                   "; expected float32, float16, bfloat16, float64, int32, int64 or bool");
 }
 
 // By kind, a letter of numpy's ('B' for brain floats), and bits.
@@ -63,7 +59,8 @@ Array from_numpy(const py::array& value, const char* name) {
   Array result;
   result.dtype = numpy_dtype(value, name);
   result.ndim = static_cast<int>(value.ndim());
-  if (result.ndim > 4) throw ValueMisfit(prefix(name) + std::to_string(result.ndim) + "-dimensional; want at most 4");
+  if (result.ndim > 4)
+    throw ValueMisfit(prefix(name) + std::to_string(result.ndim) + "-dimensional; expected at most 4");
   if (!(value.flags() & py::array::c_style)) throw ValueMisfit(prefix(name) + "not C-contiguous");
   for (int d = 0; d < result.ndim; ++d) result.shape[static_cast<std::size_t>(d)] = value.shape(d);
   result.data = const_cast<void*>(value.data());
@@ -130,7 +127,8 @@ Array from_torch(py::handle value, const char* name) {
   if (!value.attr("is_contiguous")().cast<bool>()) throw ValueMisfit(prefix(name) + "not C-contiguous");
   const py::tuple shape = value.attr("shape");
   result.ndim = static_cast<int>(shape.size());
-  if (result.ndim > 4) throw ValueMisfit(prefix(name) + std::to_string(result.ndim) + "-dimensional; want at most 4");
+  if (result.ndim > 4)
+    throw ValueMisfit(prefix(name) + std::to_string(result.ndim) + "-dimensional; expected at most 4");
   for (std::size_t d = 0; d < shape.size(); ++d) result.shape[d] = shape[d].cast<std::int64_t>();
   try {
     result.data = reinterpret_cast<void*>(value.attr("data_ptr")().cast<std::uintptr_t>());
@@ -139,7 +137,6 @@ Array from_torch(py::handle value, const char* name) {
   }
   return result;
 }
-
 }  // namespace
 
 std::string shape_text(const Array& value) { return shape_text(value.shape.data(), value.ndim); }
@@ -154,16 +151,17 @@ Array any_array(py::handle value, const char* name) {
   if (is_numpy(value)) return from_numpy(py::reinterpret_borrow<py::array>(value), name);
   if (py::hasattr(value, "data_ptr")) return from_torch(value, name);
   throw TypeMisfit(prefix(name) + py::cast<std::string>(py::str(py::type::handle_of(value).attr("__name__"))) +
-                   "; want a numpy array or a torch tensor");
+                   "; expected a numpy array or a torch tensor");
 }
 
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape) {
-  if (value.dtype != dtype) throw TypeMisfit(prefix(name) + dtype_name(value.dtype) + "; want " + dtype_name(dtype));
+  if (value.dtype != dtype)
+    throw TypeMisfit(prefix(name) + dtype_name(value.dtype) + "; expected " + dtype_name(dtype));
   bool same = value.ndim == shape.ndim;
   for (std::size_t d = 0; same && d < static_cast<std::size_t>(shape.ndim); ++d)
     same = shape.sizes[d] == any_size || shape.sizes[d] == value.shape[d];
   if (!same)
-    throw ValueMisfit(prefix(name) + "of shape " + shape_text(value.shape.data(), value.ndim) + "; want " +
+    throw ValueMisfit(prefix(name) + "of shape " + shape_text(value.shape.data(), value.ndim) + "; expected " +
                       shape_text(shape.sizes.data(), shape.ndim));
 }
 
@@ -174,7 +172,6 @@ Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape)
 }
 
 namespace {
-
 // The copy, with numpy's warnings of numbers that do not fit silenced.
 py::object convert(py::object given, const py::object& type) {
   const py::module_ numpy = py::module_::import("numpy");
@@ -191,10 +188,9 @@ py::object convert(py::object given, const py::object& type) {
   } restore{numpy.attr("seterr"), settings};
   py::object made = numpy.attr("ascontiguousarray")(given, type);
   if (made.attr("dtype").attr("kind").cast<char>() == 'i' && !numpy.attr("array_equal")(made, given).cast<bool>())
-    throw py::value_error("want integers of " + py::str(type).cast<std::string>());
+    throw py::value_error("expected integers of " + py::str(type).cast<std::string>());
   return made;
 }
-
 }  // namespace
 
 py::object cast_array(py::handle value, const char* name, Dtype dtype) {
@@ -205,7 +201,7 @@ py::object cast_array(py::handle value, const char* name, Dtype dtype) {
         find_dtype(array.dtype().kind(), static_cast<int>(8 * array.dtype().itemsize()), found) && found == dtype)
       return array;
   } else if (py::isinstance(value, py::module_::import("numpy.ma").attr("MaskedArray"))) {
-    throw ValueMisfit(prefix(name) + "a masked array; want a plain one");
+    throw ValueMisfit(prefix(name) + "a masked array; expected a plain one");
   }
   try {
     return convert(py::reinterpret_borrow<py::object>(value), py::dtype(dtype_name(dtype)));
@@ -215,5 +211,4 @@ py::object cast_array(py::handle value, const char* name, Dtype dtype) {
     throw ValueMisfit(std::string(name) + " holds another number; " + error.what());
   }
 }
-
 }  // namespace pygrade::inline v0_2::bindings

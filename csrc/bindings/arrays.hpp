@@ -15,7 +15,6 @@
 #include <type_traits>
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace py = pybind11;
 
 // An argument that is not what a binding reads as it is. A fast path leaves the call to the Python layer on these
@@ -118,5 +117,4 @@ std::span<T> optional_span(py::handle value, const char* name, const Shape& shap
 Array any_array(py::handle value, const char* name);
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
 std::string shape_text(const Array& value);
-
 }  // namespace pygrade::inline v0_2::bindings

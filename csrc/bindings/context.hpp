@@ -8,7 +8,6 @@
 #include "pygrade/features.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 // Texts and numbers of a request's context; the texts belong to Python.
 inline std::vector<ContextValue> context_of(const pybind11::dict& given) {
   std::vector<ContextValue> values;
@@ -22,5 +21,4 @@ inline std::vector<ContextValue> context_of(const pybind11::dict& given) {
   }
   return values;
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -8,9 +8,7 @@
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 std::vector<float> numbers(py::handle value, const char* name, const std::vector<std::int64_t>& sizes) {
   Shape shape(static_cast<int>(sizes.size()), {});
   std::ranges::copy(sizes, shape.sizes.begin());
@@ -27,7 +25,7 @@ std::unique_ptr<Correction> make(std::vector<std::string> items, std::vector<std
                                  py::handle tree_leaves) {
   const auto found = std::ranges::find(Correction::form_names, form);
   if (found == Correction::form_names.end())
-    throw py::value_error("form is '" + form + "'; want '', 'marginal' or 'conditional'");
+    throw py::value_error("form is '" + form + "'; expected '', 'marginal' or 'conditional'");
   Correction::Parts parts;
   parts.structure = {std::move(items),
                      std::move(parents),
@@ -89,7 +87,6 @@ void gram(py::handle z, py::handle u, py::handle h, py::handle offsets, py::hand
   const py::gil_scoped_release release;
   correction_gram(zs.span<const double>(), us.span<const double>(), hs, bounds, to, num_threads);
 }
-
 }  // namespace
 
 void bind_correction(py::module_& module) {
@@ -103,5 +100,4 @@ void bind_correction(py::module_& module) {
       .def("apply", &apply, "context"_a, "predictions"_a, "offsets"_a, "items"_a, "result"_a, "num_threads"_a = 1);
   module.def("correction_gram", &gram, "z"_a, "u"_a, "h"_a, "offsets"_a, "result"_a, "num_threads"_a = 1);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

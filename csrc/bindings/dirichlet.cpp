@@ -5,7 +5,6 @@
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 void bind_dirichlet(py::module_& module) {
   module.def(
       "float_function",
@@ -24,5 +23,4 @@ void bind_dirichlet(py::module_& module) {
       },
       "x"_a, "y"_a);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -13,9 +13,7 @@
 #include "torch.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 std::atomic<const Torch*> connected{nullptr};
 
 // A reference that is kept until the process ends.
@@ -70,7 +68,6 @@ bool core_is_chosen(const Torch& known) {
 bool no_modes(const Torch& known) {
   return PyLong_AsLong(result_of(known.dispatch_modes).ptr()) == 0 && result_of(known.transforms).ptr() == Py_False;
 }
-
 }  // namespace
 
 const Torch* torch() { return connected.load(std::memory_order_acquire); }
@@ -98,8 +95,8 @@ std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::
     throw TypeMisfit(std::string(name) + " is not an integer of 64 bits");
   }
   if (number < low || number > high)
-    throw ValueMisfit(std::string(name) + " is " + std::to_string(number) + "; want " + std::to_string(low) + " to " +
-                      std::to_string(high));
+    throw ValueMisfit(std::string(name) + " is " + std::to_string(number) + "; expected " + std::to_string(low) +
+                      " to " + std::to_string(high));
   return number;
 }
 
@@ -176,7 +173,6 @@ py::object new_array(py::handle like, Dtype dtype, const Shape& shape) {
 }
 
 namespace {
-
 // Memory of torch that several tensors share.
 struct Block {
   DlManaged* memory;
@@ -225,7 +221,6 @@ py::object part_of(const DlExchange& api, Block* block, float* data, const Shape
   if (api.managed_to_object(&part->managed, &object) != 0) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
 }
-
 }  // namespace
 
 void new_arrays(py::handle like, std::span<NewArray> wanted) {
@@ -250,7 +245,6 @@ void new_arrays(py::handle like, std::span<NewArray> wanted) {
 }
 
 namespace {
-
 Array output(py::handle value, const char* name, Dtype dtype, const Shape& shape) {
   const Array result = array(value, name, dtype, shape);
   const bool plain = is_numpy(value) ? py::reinterpret_borrow<py::array>(value).writeable()
@@ -258,7 +252,6 @@ Array output(py::handle value, const char* name, Dtype dtype, const Shape& shape
   if (!plain) throw ValueMisfit(std::string(name) + " is not plain memory to fill");
   return result;
 }
-
 }  // namespace
 
 Best::Best(py::handle out, py::handle like, const Shape& shape) : out_(out) {
@@ -287,5 +280,4 @@ py::object Best::tuple(py::handle type) const {
 }
 
 void bind_dispatch(py::module_& module) { module.def("connect_torch", &connect_torch, "torch"_a, "backend"_a); }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -13,7 +13,6 @@
 #include "arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 // True if the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
 // transforms, with the core as backend. The caller checks for gradients and for tracing by dynamo.
 bool may_run(py::handle scores, py::handle weights);
@@ -80,7 +79,7 @@ template <std::size_t count, py::object (*function)(const Arguments<count>&)>
 struct Entry<function> {
   static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) noexcept {
     if (size != static_cast<Py_ssize_t>(count)) {
-      PyErr_Format(PyExc_TypeError, "got %zd arguments; want %zu", size, count);
+      PyErr_Format(PyExc_TypeError, "got %zd arguments; expected %zu", size, count);
       return nullptr;
     }
     Arguments<count> arguments;
@@ -105,5 +104,4 @@ void def_positional(py::module_& module, const char* name, std::string names) {
   module.add_object(name, py::reinterpret_steal<py::object>(
                               PyCFunction_NewEx(&definition, nullptr, py::object(module.attr("__name__")).ptr())));
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -4,7 +4,6 @@
 #include <pybind11/pybind11.h>
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace py = pybind11;
 using namespace py::literals;  // "name"_a names an argument
 
@@ -28,5 +27,4 @@ void bind_store(py::module_& module);
 void bind_mtl(py::module_& module);
 void bind_pipeline(py::module_& module);
 void bind_service(py::module_& module);
-
 }  // namespace pygrade::inline v0_2::bindings

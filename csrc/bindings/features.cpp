@@ -13,9 +13,7 @@
 #include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 using Ids = std::span<const std::int64_t>;
 
 // Buffers that requests are done with, for later ones.
@@ -97,7 +95,6 @@ void normalize(const Features& features, py::handle request_dense, py::handle it
   features.normalize_rows(floats(item_dense, "item_dense"), floats(cross_dense, "cross_dense"),
                           floats(rows_out, "rows_out"));
 }
-
 }  // namespace
 
 void bind_features(py::module_& module) {
@@ -126,5 +123,4 @@ void bind_features(py::module_& module) {
       .def("read", &read, "user_id"_a, "item_ids"_a, "timestamp"_a, "scenario"_a, "context"_a)
       .def("update", &update, "user_id"_a, "item_id"_a, "event_time"_a, "scenario"_a, "outcomes"_a);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

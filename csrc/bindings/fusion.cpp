@@ -5,9 +5,7 @@
 #include "scores.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 // The functions take the arguments of the public ones.
 py::object transform_scores_of(const Arguments<8>& arguments) {
   const auto& [scores, transform, beta, epsilon, slope, offsets, layout, num_threads] = arguments;
@@ -69,7 +67,6 @@ py::object fuse_topk_fast_path(const Arguments<13>& arguments) {
   const py::handle scores = arguments[1], weights = arguments[2];
   return may_run(scores, weights) && !wants_gradient({scores, weights}) ? fuse_topk_of(arguments) : py::none();
 }
-
 }  // namespace
 
 void bind_fusion(py::module_& module) {
@@ -85,5 +82,4 @@ void bind_fusion(py::module_& module) {
       module, "fuse_topk_fast_path",
       "type, scores, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, out, num_threads");
 }
-
 }  // namespace pygrade::inline v0_2::bindings

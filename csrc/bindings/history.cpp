@@ -6,9 +6,7 @@
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 History make_history(std::vector<std::string> tasks, bool categories, std::int64_t shown_after,
                      std::int64_t feedback_after, std::int64_t half_life, std::vector<float> expected,
                      std::vector<float> user, std::vector<float> item, std::vector<float> category) {
@@ -37,7 +35,6 @@ void read_history(HistoryPass& pass, py::handle user, py::handle time, py::handl
   const py::gil_scoped_release release;
   pass.read(log, to, out);
 }
-
 }  // namespace
 
 void bind_history(py::module_& module) {
@@ -51,5 +48,4 @@ void bind_history(py::module_& module) {
       .def("read", &read_history, py::kw_only(), "user"_a, "time"_a, "request"_a, "offsets"_a, "item"_a, "category"_a,
            "slot"_a, "predictions"_a, "feedback"_a, "context"_a, "columns"_a);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

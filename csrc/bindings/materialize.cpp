@@ -13,9 +13,7 @@
 #include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 using Column = std::span<const std::int64_t>;
 using Matrix = py::array_t<std::int64_t>;
 
@@ -255,7 +253,6 @@ void check_feature(const std::string& json) {
     throw SchemaError(error.what());
   }
 }
-
 }  // namespace
 
 void bind_materialize(py::module_& module) {
@@ -282,5 +279,4 @@ void bind_materialize(py::module_& module) {
   module.def("read_schema", &read_schema, "json"_a);
   module.def("check_feature", &check_feature, "json"_a);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

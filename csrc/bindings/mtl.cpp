@@ -7,9 +7,7 @@
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 void predict(const MultiTaskModel& model, py::handle dense, py::handle ids, py::handle probabilities, bool calibrated,
              int num_threads) {
   const Array d = array(dense, "dense", Dtype::float32, {any_size, model.dense_columns().size()});
@@ -31,7 +29,6 @@ void predict_request(const MultiTaskModel& model, py::handle request_dense, py::
   const py::gil_scoped_release unlocked;
   model.predict_request(rd, ri, d.span<const float>(), i, p, calibrated);
 }
-
 }  // namespace
 
 void bind_mtl(py::module_& module) {
@@ -55,5 +52,4 @@ void bind_mtl(py::module_& module) {
       .def("predict_request", &predict_request, "request_dense"_a, "request_ids"_a, "dense"_a, "ids"_a,
            "probabilities"_a, "calibrated"_a = true);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -9,7 +9,6 @@
 #include "arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 template <class T>
 py::array_t<T> new_array_of(const Shape& shape) {
   return py::array_t<T>(std::vector<py::ssize_t>(shape.sizes.begin(), shape.sizes.begin() + shape.ndim));
@@ -26,5 +25,4 @@ template <std::ranges::contiguous_range Values>
 auto copy_to_array(const Values& values) {
   return copy_to_array(values, {std::ranges::size(values)});
 }
-
 }  // namespace pygrade::inline v0_2::bindings

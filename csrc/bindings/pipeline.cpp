@@ -13,9 +13,7 @@
 #include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 using Items = std::span<const std::int64_t>;
 
 // [rows, values / rows]
@@ -174,7 +172,6 @@ py::dict pipeline_counters(const Served& served) {
   add_counts(result, now, detail::pipeline_counts);
   return result;
 }
-
 }  // namespace
 
 void bind_pipeline(py::module_& module) {
@@ -205,5 +202,4 @@ void bind_pipeline(py::module_& module) {
            "user_data"_a = py::none())
       .def_property_readonly("counters", &pipeline_counters);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -9,9 +9,7 @@
 #include "serving/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 py::bytes to_bytes(const std::vector<std::byte>& content) {
   return {reinterpret_cast<const char*>(content.data()), content.size()};
 }
@@ -58,7 +56,6 @@ void read_predictions(const std::string& scales, const std::vector<std::string>&
     throw py::value_error(error.what());
   }
 }
-
 }  // namespace
 
 void bind_policy(py::module_& module) {
@@ -101,5 +98,4 @@ void bind_policy(py::module_& module) {
   module.def("read_predictions", &read_predictions, "scales"_a, "tasks"_a, "predictions"_a, "result"_a);
   module.def("piecewise_linear", &piecewise_linear, "values"_a, "x"_a, "y"_a, "result"_a);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

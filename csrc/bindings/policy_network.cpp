@@ -9,9 +9,7 @@
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 // The network and the Python objects whose memory it works in.
 class Network {
  public:
@@ -51,7 +49,7 @@ class Network {
   static std::vector<DenseLayer> layers_of(const py::list& parameters) {
     if (parameters.size() % 2 != 0)
       throw py::value_error("parameters are " + std::to_string(parameters.size()) +
-                            "; want weights and bias of each layer");
+                            "; expected weights and bias of each layer");
     std::vector<DenseLayer> layers;
     for (std::size_t i = 0; i < parameters.size(); i += 2) {
       const std::string weights = "parameters[" + std::to_string(i) + "]";
@@ -70,7 +68,6 @@ class Network {
   py::tuple owners_;
   PolicyNetwork network_;
 };
-
 }  // namespace
 
 void bind_policy_network(py::module_& module) {
@@ -88,5 +85,4 @@ void bind_policy_network(py::module_& module) {
       .def("adam", &Network::adam, "gradient"_a, "first"_a, "second"_a, "step"_a, "learning_rate"_a, "beta1"_a,
            "beta2"_a, "epsilon"_a, "weight_decay"_a, "scale"_a);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -6,9 +6,7 @@
 #include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 using Ids = std::span<const std::int64_t>;
 
 void user_vectors(const UserTower& tower, py::handle request_dense, py::handle request_ids, py::handle sequences,
@@ -55,7 +53,6 @@ py::dict layout(const ItemIndex& index) {
   result["vectors"] = copy_to_array(of.vectors, {of.item_ids.size() / 16, of.width, 16});
   return result;
 }
-
 }  // namespace
 
 void bind_prerank(py::module_& module) {
@@ -78,5 +75,4 @@ void bind_prerank(py::module_& module) {
       .def_property_readonly("tower", [](const Prerank& prerank) { return mutable_of(prerank.tower()); })
       .def_property_readonly("index", [](const Prerank& prerank) { return mutable_of(prerank.index()); });
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -10,11 +10,9 @@
 #include "stores/record.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 using detail::check_put, detail::check_queries, detail::check_ttl, detail::check_version;
 
 namespace {
-
 py::array_t<std::int64_t> array_of(std::span<const std::int64_t> keys) {
   return py::array_t<std::int64_t>(static_cast<py::ssize_t>(keys.size()), keys.data());
 }
@@ -63,7 +61,6 @@ auto guarded(const Call& call) {
     throw;
   }
 }
-
 }  // namespace
 
 PythonStore::PythonStore(const py::object& store, std::optional<std::string> version)
@@ -174,5 +171,4 @@ std::optional<std::string> PythonStore::current() {
     if (state == VersionState::current) return std::move(name);
   return {};
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -6,7 +6,6 @@
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace py = pybind11;
 
 // Calls an object with the interpreter's lock; the core computes without it. What Python raises is thrown: a StoreError
@@ -47,5 +46,4 @@ class PythonStore final : public Store {
   std::string url_;
   const std::optional<std::string> version_;
 };
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -19,9 +19,7 @@
 #include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 // The deleter of a policy in service: keeps the core's policy, the FusionPolicy that it was made from and its version.
 // The core lets go of them in any thread, with or without the GIL.
 struct Owners {
@@ -100,7 +98,7 @@ struct Rows {
     values = a.span<const T>();
     width = columns == 0 && rows > 0 ? values.size() / rows : columns;
     if (values.size() != rows * width)
-      throw py::value_error(std::string(name) + " has shape " + shape_text(a) + "; want " + std::to_string(rows) +
+      throw py::value_error(std::string(name) + " has shape " + shape_text(a) + "; expected " + std::to_string(rows) +
                             " × " + (columns == 0 ? std::string("any number of") : std::to_string(columns)) +
                             " values");
   }
@@ -212,7 +210,7 @@ struct Call {
   py::handle operator[](Place place) const { return given[place]; }
   bool flag(Place place) const {
     py::detail::make_caster<bool> flag;
-    if (!flag.load(given[place], false)) throw py::type_error(text_of(place) + " is no bool; want True or False");
+    if (!flag.load(given[place], false)) throw py::type_error(text_of(place) + " is no bool; expected True or False");
     return flag;
   }
   void set(PyObject* name, PyObject* value) {
@@ -409,7 +407,7 @@ py::dict rank(Server& server, const Call& call) {
 PyObject* rank_pages(PyObject*, PyObject* const* given, Py_ssize_t size, PyObject* keywords) noexcept {
   try {
     Call call;
-    if (size != 1) throw py::type_error("want the ranker, and all else by name");
+    if (size != 1) throw py::type_error("expected the ranker, and all else by name");
     for (Py_ssize_t i = 0; keywords != nullptr && i < PyTuple_GET_SIZE(keywords); ++i)
       call.set(PyTuple_GET_ITEM(keywords, i), given[1 + i]);
     return rank(py::cast<Server&>(py::handle(given[0])), call).release().ptr();
@@ -490,7 +488,7 @@ void mix_scores(py::handle base, py::handle other, double trust, py::handle offs
   const auto to = span_of<float>(result, "result", {bases.size()});
   check_offsets(bounds, static_cast<std::int64_t>(bases.size()));
   if (!(trust >= 0.0 && trust <= 1.0))
-    throw py::value_error("trust is " + std::to_string(trust) + "; want a number from 0 to 1");
+    throw py::value_error("trust is " + std::to_string(trust) + "; expected a number from 0 to 1");
   const auto batch = static_cast<std::int64_t>(bounds.size() - 1);
   const double mean = static_cast<double>(bases.size()) / static_cast<double>(std::max<std::int64_t>(batch, 1));
   const Mixture mixture{.trust = trust};
@@ -507,7 +505,6 @@ void mix_scores(py::handle base, py::handle other, double trust, py::handle offs
     }
   });
 }
-
 }  // namespace
 
 void bind_ranker(py::module_& module) {
@@ -548,5 +545,4 @@ void bind_ranker(py::module_& module) {
                                 METH_FASTCALL | METH_KEYWORDS, "rank_pages(ranker: object, **arguments) -> dict"};
   module.attr("rank_pages") = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, nullptr));
 }
-
 }  // namespace pygrade::inline v0_2::bindings

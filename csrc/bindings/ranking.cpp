@@ -10,9 +10,7 @@
 #include "scores.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 // Numbers [A] of the group columns: an array, or copied from a list into `storage`; nothing for None.
 template <class T>
 std::span<const T> columns_of(py::handle values, const char* name, std::vector<T>& storage) {
@@ -81,7 +79,6 @@ void check_page_rules(std::int64_t rows, const py::args& given) {
 #include "pygrade/request.def"
   detail::check_rules(rules, rows);
 }
-
 }  // namespace
 
 void bind_ranking(py::module_& module) {
@@ -90,5 +87,4 @@ void bind_ranking(py::module_& module) {
                                   "type, scores, weights, k, transform, mask, boost_mul, boost_add, groups, caps, "
                                   "cap_slots, decay, beta, epsilon, slope, offsets, layout, out, num_threads");
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -3,9 +3,7 @@
 #include <limits>
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool single) {
   ScoreType type = ScoreType::float32;
   if (s.dtype == Dtype::float16) {
@@ -13,11 +11,12 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
   } else if (s.dtype == Dtype::bfloat16) {
     type = ScoreType::bfloat16;
   } else if (s.dtype != Dtype::float32) {
-    throw TypeMisfit(std::string("scores is ") + dtype_name(s.dtype) + "; want float32, float16 or bfloat16");
+    throw TypeMisfit(std::string("scores is ") + dtype_name(s.dtype) + "; expected float32, float16 or bfloat16");
   }
   const int wanted = offsets.is_none() && !single ? 3 : 2;
   if (s.ndim != wanted)
-    throw ValueMisfit("scores has " + std::to_string(s.ndim) + " dimensions; want [B, N, T], or [M, T] with offsets");
+    throw ValueMisfit("scores has " + std::to_string(s.ndim) +
+                      " dimensions; expected [B, N, T], or [M, T] with offsets");
   const Layout layout = task_major ? Layout::task_major : Layout::item_major;
   const auto last = static_cast<std::size_t>(wanted - 1);
   const std::int64_t tasks = s.shape[task_major ? last - 1 : last];
@@ -25,7 +24,7 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
   if (single) return Scores::dense(s.data, type, 1, rows, tasks, layout);
   if (offsets.is_none()) return Scores::dense(s.data, type, s.shape[0], rows, tasks, layout);
   const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
-  if (bounds.empty()) throw ValueMisfit("offsets is empty; want [B + 1]");
+  if (bounds.empty()) throw ValueMisfit("offsets is empty; expected [B + 1]");
   return Scores::jagged(s.data, type, rows, tasks, bounds, layout);
 }
 
@@ -39,7 +38,6 @@ Transform transform_of(py::handle name) {
     if (is_text(name, transforms[code].name)) return static_cast<Transform>(code);
   throw ValueMisfit("transform is not a known name");
 }
-
 }  // namespace
 
 float not_negative(py::handle value, const char* name) {
@@ -75,5 +73,4 @@ FusionCall::FusionCall(const Array& given, py::handle transform, py::handle beta
     options.slope = span_of<const float>(slope, "slope", {scores.tasks}).data();
   }
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -8,7 +8,6 @@
 #include "dispatch.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 // An array with one value per candidate: [B, N], [N] of a single request, or jagged [M]; an empty span for None.
 template <class T>
 std::span<const T> optional_beside(py::handle value, const char* name, const Scores& scores, bool single = false) {
@@ -57,5 +56,4 @@ void run(const FusionCall& call, std::int64_t samples, py::handle num_threads, W
   if (!brief) release.emplace();
   work(threads);
 }
-
 }  // namespace pygrade::inline v0_2::bindings

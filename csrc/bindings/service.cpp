@@ -10,7 +10,6 @@
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace py = pybind11;
 
 void bind_service(py::module_& module) {
@@ -41,5 +40,4 @@ void bind_service(py::module_& module) {
       .def("refresh", &Service::refresh, py::call_guard<py::gil_scoped_release>())
       .def("drain", &Service::drain, py::call_guard<py::gil_scoped_release>());
 }
-
 }  // namespace pygrade::inline v0_2::bindings

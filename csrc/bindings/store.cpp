@@ -13,14 +13,13 @@
 #include "stores/record.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 using KeyArray = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
 
 std::string to_table(py::handle table) {
   if (!py::isinstance<py::str>(table))
-    throw py::type_error("table is a " + std::string(py::str(py::type::of(table).attr("__name__"))) + "; want a str");
+    throw py::type_error("table is a " + std::string(py::str(py::type::of(table).attr("__name__"))) +
+                         "; expected a str");
   return table.cast<std::string>();
 }
 
@@ -29,10 +28,10 @@ KeyArray to_keys(const py::object& given) {
   const py::array keys = py::array::ensure(given);
   if (!keys || keys.ndim() != 1)
     throw py::value_error("keys have shape " + (keys ? std::string(py::str(keys.attr("shape"))) : "that varies") +
-                          "; want [n]");
+                          "; expected [n]");
   const bool whole = keys.dtype().kind() == 'i' || (keys.dtype().kind() == 'u' && keys.itemsize() < 8);
   if (keys.size() > 0 && !whole)
-    throw py::type_error("keys are " + std::string(py::str(keys.dtype())) + "; want int64");
+    throw py::type_error("keys are " + std::string(py::str(keys.dtype())) + "; expected int64");
   return KeyArray::ensure(keys);
 }
 
@@ -47,7 +46,7 @@ std::vector<std::string_view> to_values(const py::list& values, const std::strin
     const py::handle value = values[i];
     if (!PyBytes_Check(value.ptr()))
       throw py::type_error(what + "[" + std::to_string(i) + "] is a " +
-                           std::string(py::str(py::type::of(value).attr("__name__"))) + "; want bytes");
+                           std::string(py::str(py::type::of(value).attr("__name__"))) + "; expected bytes");
     views.emplace_back(PyBytes_AS_STRING(value.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(value.ptr())));
   }
   return views;
@@ -60,7 +59,7 @@ struct Queries {
       const auto pair = request.cast<py::tuple>();
       if (pair.size() != 2)
         throw std::invalid_argument("a request has " + std::to_string(pair.size()) +
-                                    " parts; want a table and its keys");
+                                    " parts; expected a table and its keys");
       tables.push_back(to_table(pair[0]));
       keys.push_back(to_keys(pair[1]));
     }
@@ -111,7 +110,7 @@ void update_records(Store& store, const py::iterable& requests, const py::functi
         const py::gil_scoped_acquire locked;
         const auto updated = py::list(change(to_lists(wanted.queries, values)));
         if (updated.size() != wanted.queries.size())
-          throw std::invalid_argument("update returned " + std::to_string(updated.size()) + " lists; want " +
+          throw std::invalid_argument("update returned " + std::to_string(updated.size()) + " lists; expected " +
                                       std::to_string(wanted.queries.size()) + ", one per table");
         std::size_t at = 0;
         for (std::size_t t = 0; t < updated.size(); ++t) {
@@ -163,7 +162,6 @@ void add_error(py::module_& module, const char* name, const char* text, const ch
     }
   });
 }
-
 }  // namespace
 
 void bind_store(py::module_& module) {
@@ -218,5 +216,4 @@ void bind_store(py::module_& module) {
       "url"_a, "create"_a = false, "read_only"_a = false, "timeout"_a = 0.1, "max_bytes"_a = py::none(),
       "wait_for_server"_a = true, unlocked());
 }
-
 }  // namespace pygrade::inline v0_2::bindings

@@ -6,7 +6,6 @@
 #include <cstdint>
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace py = pybind11;
 
 // The part of DLPack's C exchange API (1.x, frozen) that reads and makes tensors: about 40 ns instead of 2 µs of
@@ -53,5 +52,4 @@ struct Torch {
 
 // Null until pygrade.ops.dispatch is imported, which connects torch.
 const Torch* torch();
-
 }  // namespace pygrade::inline v0_2::bindings

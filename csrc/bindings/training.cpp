@@ -8,9 +8,7 @@
 #include "pygrade/grpo.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-
 namespace {
-
 // A CPU checks values unless it is told not to.
 bool is_checked(py::handle validate) { return validate.is_none() || is_true(validate); }
 
@@ -143,7 +141,6 @@ py::object grpo_loss_fast_path(const Arguments<13>& arguments) {
                [&](int threads) { grpo_loss(inputs, d.shape, options, outputs, check, threads); });
   return py::make_tuple(loss.object, kl.object, entropy.object, fraction.object, ratio.object, gradient.object);
 }
-
 }  // namespace
 
 void bind_training(py::module_& module) {
@@ -163,5 +160,4 @@ void bind_training(py::module_& module) {
       "concentration, log_weights, old_log_prob, advantages, reference_concentration, clip, clip_high, "
       "kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp, validate, num_threads");
 }
-
 }  // namespace pygrade::inline v0_2::bindings

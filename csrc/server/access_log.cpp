@@ -6,9 +6,7 @@
 #include <chrono>
 
 namespace pygrade::inline v0_2::server {
-
 namespace {
-
 constexpr std::size_t most_bytes = std::size_t{8} << 20;
 constexpr auto gather_time = std::chrono::milliseconds(10);  // many lines a system call
 
@@ -20,7 +18,6 @@ void write_all(std::string_view text) {
     text.remove_prefix(static_cast<std::size_t>(count));
   }
 }
-
 }  // namespace
 
 AccessLog::~AccessLog() {
@@ -62,5 +59,4 @@ void AccessLog::run() {
     lock.lock();
   }
 }
-
 }  // namespace pygrade::inline v0_2::server

@@ -9,7 +9,6 @@
 #include <thread>
 
 namespace pygrade::inline v0_2::server {
-
 class AccessLog {
  public:
   AccessLog() : thread_([this] { run(); }) {}
@@ -30,5 +29,4 @@ class AccessLog {
   bool ended_ = false;
   std::thread thread_;
 };
-
 }  // namespace pygrade::inline v0_2::server

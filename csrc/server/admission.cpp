@@ -4,9 +4,7 @@
 #include <cmath>
 
 namespace pygrade::inline v0_2::server {
-
 namespace {
-
 constexpr double burst = 20e-3;  // seconds
 constexpr std::chrono::milliseconds relief{1000};
 constexpr double memory = 1.0 / 64.0;  // weight of the newest answer
@@ -18,7 +16,6 @@ constexpr std::uint32_t enough = 128, kept = 4096;
 double seconds_between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration<double>(end - begin).count();
 }
-
 }  // namespace
 
 void UsualTime::add(double seconds) {
@@ -84,5 +81,4 @@ void Admission::end(const Ticket& ticket, Clock::time_point begin, Clock::time_p
   learn(unit_, seconds / ticket.weight);
   if (ticket.found_free) usual_.add(seconds_between(ticket.time, end));
 }
-
 }  // namespace pygrade::inline v0_2::server

@@ -8,7 +8,6 @@
 #include <optional>
 
 namespace pygrade::inline v0_2::server {
-
 using Clock = std::chrono::steady_clock;
 
 // The 99th percentile of the last few thousand times, by a histogram whose counts fade.
@@ -68,5 +67,4 @@ class Admission {
   UsualTime usual_;
   Clock::time_point nonempty_since_{}, tight_until_{};  // the queue
 };
-
 }  // namespace pygrade::inline v0_2::server

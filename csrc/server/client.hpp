@@ -4,7 +4,6 @@
 #include <boost/asio/ip/address.hpp>
 
 namespace pygrade::inline v0_2::server {
-
 // An IPv4 address that is mapped into IPv6, as a socket of both has it, as IPv4.
 inline boost::asio::ip::address plain_address(const boost::asio::ip::address& address) {
   namespace ip = boost::asio::ip;
@@ -19,5 +18,4 @@ inline boost::asio::ip::address client_of(const boost::asio::ip::address& addres
   for (std::size_t i = 8; i < bytes.size(); ++i) bytes[i] = 0;
   return boost::asio::ip::address_v6(bytes);
 }
-
 }  // namespace pygrade::inline v0_2::server

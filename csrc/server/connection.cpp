@@ -11,9 +11,7 @@
 #include "service/json_writer.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 namespace {
-
 namespace http = beast::http;
 using detail::JsonWriter;
 
@@ -52,7 +50,6 @@ std::string utc_now() {
   std::snprintf(text + length, sizeof text - length, ".%03d+00:00", static_cast<int>(ms));
   return text;
 }
-
 }  // namespace
 
 bool Shared::full() const {
@@ -318,34 +315,35 @@ bool Connection::check() {
   asked_.traceparent = fields["traceparent"];
   if (asked_.request_id.size() > max_request_id || !printable(asked_.request_id)) {
     asked_.request_id = {};
-    return refuse(400, "x-request-id", "x-request-id is no printable text; want at most 256 characters of ASCII");
+    return refuse(400, "x-request-id", "x-request-id is no printable text; expected at most 256 characters of ASCII");
   }
 
   std::string_view authorization, host, framing, length, expect, encoding;
   if (!get_once(fields, http::field::authorization, authorization))
-    return refuse(400, "authorization", "the request has two headers Authorization; want one");
+    return refuse(400, "authorization", "the request has two headers Authorization; expected one");
   if (!asked_.trusted) asked_.trusted = shared_.tokens.accept(authorization, asked_.tenant);
   if (!asked_.probe && !asked_.trusted)
-    return refuse(401, "authorization", "want a header Authorization: Bearer TOKEN with a token of the service");
+    return refuse(401, "authorization", "expected a header Authorization: Bearer TOKEN with a token of the service");
   if (fields.version() != 11 && fields.version() != 10)
-    return refuse(505, "", "the request's version is not served here; want HTTP/1.1");
+    return refuse(505, "", "the request's version is not served here; expected HTTP/1.1");
   if (!get_once(fields, http::field::host, host) || (fields.version() == 11 && !fields.count(http::field::host)))
-    return refuse(400, "host", "the request has no header Host, or two; want one");
+    return refuse(400, "host", "the request has no header Host, or two; expected one");
   if (!get_once(fields, http::field::transfer_encoding, framing) ||
       (fields.count(http::field::transfer_encoding) && !beast::iequals(framing, "chunked")) ||
       (!framing.empty() && fields.version() == 10))
-    return refuse(400, "transfer-encoding", "transfer-encoding is unknown; want chunked, in HTTP/1.1, or none");
+    return refuse(400, "transfer-encoding", "transfer-encoding is unknown; expected chunked, in HTTP/1.1, or none");
   if (!get_once(fields, http::field::content_length, length) || length.find(',') != length.npos)
-    return refuse(400, "content-length", "the request has two lengths; want one header Content-Length");
+    return refuse(400, "content-length", "the request has two lengths; expected one header Content-Length");
   if (!get_once(fields, http::field::expect, expect) || (!expect.empty() && !beast::iequals(expect, "100-continue")))
-    return refuse(417, "expect", "expect is unknown; want 100-continue or none");
+    return refuse(417, "expect", "expect is unknown; expected 100-continue or none");
   if (!get_once(fields, http::field::content_encoding, encoding) ||
       (!encoding.empty() && !beast::iequals(encoding, "identity")))
-    return refuse(415, "content-encoding", "the body is encoded; want it plain");
+    return refuse(415, "content-encoding", "the body is encoded; expected it plain");
   if (!asked_.probe && no_room()) return refuse(503, "", "all connections are taken; ask again in a second");
   const auto most = static_cast<std::size_t>(asked_.probe ? 0 : shared_.settings.max_body_bytes);
   if (const auto bytes = parser_->content_length(); bytes && *bytes > most)
-    return refuse(413, "body", "body has " + std::to_string(*bytes) + " bytes; want at most " + std::to_string(most));
+    return refuse(413, "body",
+                  "body has " + std::to_string(*bytes) + " bytes; expected at most " + std::to_string(most));
   parser_->body_limit(most);
   request.method = asked_.method;
   request.path = asked_.target;
@@ -368,8 +366,9 @@ asio::awaitable<bool> Connection::read_body() {
       boost::system::error_code error;
       buffer_.consume(parser_->put(buffer_.data(), error));
       if (error == http::error::body_limit)
-        co_return refuse(413, "body",
-                         "body has too many bytes; want at most " + std::to_string(shared_.settings.max_body_bytes));
+        co_return refuse(
+            413, "body",
+            "body has too many bytes; expected at most " + std::to_string(shared_.settings.max_body_bytes));
       if (error && error != http::error::need_more)
         co_return refuse(400, "body", "the body's chunks are malformed: " + error.message());
       if (parser_->is_done()) co_return true;
@@ -482,5 +481,4 @@ void Connection::write_line(Clock::time_point arrival, std::string_view span) {
   line += '\n';
   shared_.log->write(line);
 }
-
 }  // namespace pygrade::inline v0_2::server

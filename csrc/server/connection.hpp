@@ -28,7 +28,6 @@
 #include "tokens.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 namespace asio = boost::asio;
 namespace beast = boost::beast;
 using asio::ip::tcp;
@@ -139,5 +138,4 @@ class Connection final : public Job {
   bool left_ = false;                     // is in its client's number no more
   asio::any_completion_handler<void()> done_;
 };
-
 }  // namespace pygrade::inline v0_2::server

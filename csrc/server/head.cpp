@@ -3,7 +3,6 @@
 #include <algorithm>
 
 namespace pygrade::inline v0_2::server {
-
 std::optional<Refusal> check_head(std::string_view head) {
   constexpr std::string_view no_http = "the request is no HTTP/1.1: ";
   const auto bad = [&](std::string_view what) { return Refusal{400, "", std::string(no_http) + std::string(what)}; };
@@ -21,7 +20,7 @@ std::optional<Refusal> check_head(std::string_view head) {
   if (lines > max_headers + 2)  // the first line and the blank one
     return Refusal{
         431, "headers",
-        "the request has " + std::to_string(lines - 2) + " headers; want at most " + std::to_string(max_headers)};
+        "the request has " + std::to_string(lines - 2) + " headers; expected at most " + std::to_string(max_headers)};
   return {};
 }
 
@@ -41,5 +40,4 @@ std::optional<Trace> trace_of(std::string_view traceparent) {
 bool printable(std::string_view text) {
   return std::ranges::all_of(text, [](char c) { return c > 0x20 && c < 0x7f; });
 }
-
 }  // namespace pygrade::inline v0_2::server

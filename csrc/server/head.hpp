@@ -8,7 +8,6 @@
 #include <string_view>
 
 namespace pygrade::inline v0_2::server {
-
 inline constexpr std::size_t max_head_bytes = std::size_t{64} << 10, max_headers = 100, max_request_id = 256;
 
 // An answer that the server gives without the service.
@@ -30,5 +29,4 @@ std::optional<Trace> trace_of(std::string_view traceparent);
 
 // True if a text can stand in a header: printable ASCII.
 bool printable(std::string_view text);
-
 }  // namespace pygrade::inline v0_2::server

@@ -21,9 +21,7 @@
 #include "connection.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 namespace {
-
 using namespace std::chrono_literals;
 
 constexpr int reserve_connections = 64;  // for probes, and for telling others that there is no room
@@ -45,11 +43,10 @@ void raise_file_limit(int wanted) {
   if (limit.rlim_cur >= needed) return;
   if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < needed)
     throw std::invalid_argument("connections needs " + std::to_string(needed) + " open files; this process may have " +
-                                std::to_string(limit.rlim_max) + ": want fewer connections, or a higher limit");
+                                std::to_string(limit.rlim_max) + ": expected fewer connections, or a higher limit");
   limit.rlim_cur = needed;
   setrlimit(RLIMIT_NOFILE, &limit);
 }
-
 }  // namespace
 
 struct HttpServer::Impl {
@@ -140,7 +137,7 @@ struct HttpServer::Impl {
       return acceptor.local_endpoint().port();
     } catch (const boost::system::system_error& error) {
       throw std::runtime_error(settings.host + ":" + std::to_string(settings.port) + " can't be bound (" +
-                               error.code().message() + "); want an address and a free port of this machine");
+                               error.code().message() + "); expected an address and a free port of this machine");
     }
   }
 
@@ -292,5 +289,4 @@ void HttpServer::reload_certificates() {
   asio::post(impl_->loop, [impl = impl_.get(), fresh = impl_->read_certificates()] { impl->certificates = fresh; });
 #endif
 }
-
 }  // namespace pygrade::inline v0_2::server

@@ -19,7 +19,6 @@
 #include "tokens.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 class HttpServer {
  public:
   // Reads the certificates. std::invalid_argument if they are none.
@@ -43,5 +42,4 @@ class HttpServer {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
 }  // namespace pygrade::inline v0_2::server

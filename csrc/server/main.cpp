@@ -28,7 +28,6 @@
 #include "settings.hpp"
 
 namespace {
-
 using namespace pygrade;
 using namespace pygrade::server;
 
@@ -105,7 +104,7 @@ int run(const Settings& settings) {
   if (!settings.loopback() && !tokens.required() && !settings.public_address)
     throw std::invalid_argument(
         "host is " + settings.host +
-        ", which others reach, and there is no token; want token_file, PYGRADE_TOKEN, or public = true");
+        ", which others reach, and there is no token; expected token_file, PYGRADE_TOKEN, or public = true");
   Service service(settings.run, settings.core);
   HttpServer server(service, settings, tokens);
   const int port = server.bind();
@@ -128,7 +127,6 @@ int run(const Settings& settings) {
   say("has ended");
   return 0;
 }
-
 }  // namespace
 
 int main(int argc, char** argv) {

@@ -4,9 +4,7 @@
 #include <charconv>
 
 namespace pygrade::inline v0_2::server {
-
 namespace {
-
 // Work of a request whose text is `body`, estimated, as each is admitted before it is parsed: 1 of itself, and 1 for
 // each 100 candidates, as it names them, which take about as long.
 double weigh(std::string_view body) {
@@ -31,7 +29,6 @@ double weigh(std::string_view body) {
   }
   return 1.0 + static_cast<double>(std::min(candidates, most)) / 100.0;
 }
-
 }  // namespace
 
 Pool::Pool(int threads, int max_requests, Answer answer)
@@ -100,5 +97,4 @@ Pool::Figures Pool::figures() const {
   const std::lock_guard lock(mutex_);
   return {admission_.running(), admission_.waiting(), admission_.limit(Clock::now()), admission_.shed()};
 }
-
 }  // namespace pygrade::inline v0_2::server

@@ -17,7 +17,6 @@
 #include "pygrade/service.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 // A request on its way through a pool.
 struct Job {
   ServiceRequest request;
@@ -67,5 +66,4 @@ class Pool {
   bool ended_ = false;
   std::vector<std::thread> workers_;
 };
-
 }  // namespace pygrade::inline v0_2::server

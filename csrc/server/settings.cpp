@@ -17,14 +17,12 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 namespace {
-
 namespace fs = std::filesystem;
 using detail::Json;
 
 [[noreturn]] void refuse(std::string_view name, const std::string& what, const std::string& wanted) {
-  throw std::invalid_argument(std::string(name) + " is " + what + "; want " + wanted);
+  throw std::invalid_argument(std::string(name) + " is " + what + "; expected " + wanted);
 }
 
 // True if a run or a tenant may have this name.
@@ -160,7 +158,8 @@ class Reader {
     if (const Option* option = find(name)) return option->set(settings_, text);
     if (name == "store" && text.find("://") != text.npos && text.find('@') != text.npos)
       throw std::invalid_argument(
-          "--store has a password, which the list of processes would show; want it in --config or in PYGRADE_STORE");
+          "--store has a password, which the list of processes would show; expected it in --config or in "
+          "PYGRADE_STORE");
     std::string json = detail::json_quote(text);
     try {
       Json::parse(text);
@@ -184,7 +183,7 @@ class Reader {
       text.assign(std::istreambuf_iterator<char>(std::cin), {});
     } else {
       std::ifstream file(path, std::ios::binary);
-      if (!file) throw std::invalid_argument("config " + path + " can't be read; want a file of JSON");
+      if (!file) throw std::invalid_argument("config " + path + " can't be read; expected a file of JSON");
       text.assign(std::istreambuf_iterator<char>(file), {});
     }
     Json content;
@@ -194,7 +193,7 @@ class Reader {
       throw std::invalid_argument("config " + path + " is no JSON: " + error.what());
     }
     if (content.type != Json::Type::object)
-      throw std::invalid_argument("config " + path + " is no object; want {\"option\": value, …}");
+      throw std::invalid_argument("config " + path + " is no object; expected {\"option\": value, …}");
     for (std::size_t i = 0; i < content.keys.size(); ++i) set(content.keys[i], content.items[i]);
   }
 
@@ -216,7 +215,6 @@ class Reader {
   Settings& settings_;
   std::map<std::string, std::string> core_;
 };
-
 }  // namespace
 
 std::string Settings::help() {
@@ -270,7 +268,7 @@ Settings Settings::parse(int argc, char** argv) {
   for (const auto& [name, value] : given) reader.set(name, value);
   for (const auto& [name, path] : runs) reader.add_run(name, path);
   if (settings.run.empty() && !reader.has_runs())
-    throw std::invalid_argument("run is missing; want --run with the directory of a run");
+    throw std::invalid_argument("run is missing; expected --run with the directory of a run");
   settings.core = reader.core();
   if (settings.tls_cert.has_value() != settings.tls_key.has_value())
     throw std::invalid_argument("tls_cert and tls_key go together; one of them is missing");
@@ -284,5 +282,4 @@ bool Settings::loopback() const {
   const auto address = boost::asio::ip::make_address(host, error);  // a name that begins with "127." is none
   return host == "localhost" || (!error && address.is_loopback());
 }
-
 }  // namespace pygrade::inline v0_2::server

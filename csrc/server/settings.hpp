@@ -10,7 +10,6 @@
 #include "tenants.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 struct Settings {
   // std::invalid_argument names the option.
   static Settings parse(int argc, char** argv);
@@ -35,5 +34,4 @@ struct Settings {
 
   bool loopback() const;  // true if `host` is reached from this machine alone
 };
-
 }  // namespace pygrade::inline v0_2::server

@@ -6,7 +6,6 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 std::optional<Tenants::Refusal> Tenants::enter(std::size_t place, std::optional<std::size_t> limit,
                                                Clock::time_point now) {
   Tenant& tenant = all_[place];
@@ -38,5 +37,4 @@ std::optional<Tenants::Refusal> Tenants::enter(std::size_t place, std::optional<
   tenant.room -= 1.0;
   return {};
 }
-
 }  // namespace pygrade::inline v0_2::server

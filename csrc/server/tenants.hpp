@@ -12,7 +12,6 @@
 #include "admission.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 struct TenantLimits {
   std::string name;
   double pages = 1.0;                // share of the pages in progress that the pool takes
@@ -49,5 +48,4 @@ class Tenants {
  private:
   std::deque<Tenant> all_;
 };
-
 }  // namespace pygrade::inline v0_2::server

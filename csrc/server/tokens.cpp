@@ -10,9 +10,7 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2::server {
-
 namespace {
-
 std::string digest(std::string_view token) { return detail::sha256_hex(std::as_bytes(std::span(token))); }
 
 std::string_view trimmed(std::string_view text) {
@@ -47,7 +45,6 @@ std::optional<std::string> decoded(std::string_view text) {
   }
   return bytes;
 }
-
 }  // namespace
 
 Tokens::Tokens(std::optional<std::filesystem::path> file, std::vector<std::string> tenants)
@@ -71,13 +68,13 @@ void Tokens::reload() {
       }
       if (!token.empty()) found.push_back({digest(token), tenant});
     }
-    if (found.empty()) throw std::invalid_argument(file_->string() + " holds no token; want a line for each");
+    if (found.empty()) throw std::invalid_argument(file_->string() + " holds no token; expected a line for each");
   }
   if (const char* token = std::getenv("PYGRADE_TOKEN"); token != nullptr && !trimmed(token).empty())
     found.push_back({digest(trimmed(token)), {}});
   if (const auto at = std::ranges::find(has_token, false); at != has_token.end()) {
     const std::string& name = tenants_[static_cast<std::size_t>(at - has_token.begin())];
-    throw std::invalid_argument("tenants names '" + name + "', who has no token; want a line " + name +
+    throw std::invalid_argument("tenants names '" + name + "', who has no token; expected a line " + name +
                                 "=TOKEN in token_file");
   }
   const std::lock_guard lock(mutex_);
@@ -112,5 +109,4 @@ bool Tokens::accept(std::string_view authorization, std::optional<std::size_t>& 
   if (fitting != nullptr) tenant = fitting->tenant;
   return fitting != nullptr;
 }
-
 }  // namespace pygrade::inline v0_2::server

@@ -9,7 +9,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::server {
-
 class Tokens {
  public:
   // A line of the file for each token; blank lines and those that begin with # are none. NAME=TOKEN is one of a tenant,
@@ -36,5 +35,4 @@ class Tokens {
   mutable std::mutex mutex_;  // guards known_
   std::vector<Known> known_;
 };
-
 }  // namespace pygrade::inline v0_2::server

@@ -10,25 +10,23 @@
 
 namespace pygrade::inline v0_2 {
 namespace {
-
 bool all_finite(std::span<const float> values) {
   bool finite = true;
   for (const float value : values) finite &= value - value == 0.0f;
   return finite;
 }
-
 }  // namespace
 
 void group_advantage(std::span<const float> rewards, std::span<const float> component_weights, std::int64_t batch,
                      std::int64_t samples, const AdvantageOptions& options, std::span<float> advantage, bool validate,
                      int num_threads) {
   const auto components = static_cast<std::int64_t>(component_weights.size());
-  if (batch < 0 || samples < 0) throw std::invalid_argument("batch or samples is negative; want at least 0");
+  if (batch < 0 || samples < 0) throw std::invalid_argument("batch or samples is negative; expected at least 0");
   detail::check_size(rewards.size(), batch * samples * components, "rewards");
   detail::check_size(advantage.size(), batch * samples, "advantage");
-  if (!(options.clip >= 0.0f)) throw std::invalid_argument("clip is negative or NaN; want a number ≥ 0");
+  if (!(options.clip >= 0.0f)) throw std::invalid_argument("clip is negative or NaN; expected a number ≥ 0");
   if (validate && !all_finite(component_weights))
-    throw std::invalid_argument("component_weights holds NaN or infinity; want numbers");
+    throw std::invalid_argument("component_weights holds NaN or infinity; expected numbers");
   if (batch * samples == 0) return;
 
   const std::int64_t blocks = (batch + detail::block_rows - 1) / detail::block_rows;
@@ -48,12 +46,12 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
     valid += states[i].count;
   }
   if (validate && valid != static_cast<double>(batch * samples) && !all_finite(rewards))
-    throw std::invalid_argument("rewards holds NaN or infinity; want numbers (validate=False leaves such samples out)");
+    throw std::invalid_argument(
+        "rewards holds NaN or infinity; expected numbers (validate=False leaves such samples out)");
   if (options.normalize != Normalize::batch) return;
 
   const double factor = square > 0.0 ? 1.0 / std::sqrt(square / valid) : 0.0;
   detail::parallel_for(blocks, num_threads, 4 * grain,
                        [&](std::int64_t begin, std::int64_t end) { kernels.scale(task, factor, begin, end); });
 }
-
 }  // namespace pygrade::inline v0_2

@@ -4,7 +4,6 @@
 #include "pygrade/advantage.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr int block_rows = 16;
 
 // The statistics of a block of rows, from which its advantages follow.
@@ -40,5 +39,4 @@ struct AdvantageKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(AdvantageKernels, advantage_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

@@ -11,22 +11,21 @@
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::check_size;
 
 constexpr std::int64_t max_samples = std::int64_t{1} << 24;  // 256 g + t is one counter word
 
 void check_tasks(std::int64_t tasks) {
   if (tasks < 1 || tasks > 64)
-    throw std::invalid_argument("concentration has " + std::to_string(tasks) + " tasks; want 1 to 64");
+    throw std::invalid_argument("concentration has " + std::to_string(tasks) + " tasks; expected 1 to 64");
 }
 
 void check_shape(const DirichletShape& shape) {
   check_tasks(shape.tasks);
   if (shape.batch < 0 || shape.samples < 0 || shape.samples > max_samples)
-    throw std::invalid_argument("the number of samples is " + std::to_string(shape.samples) + "; want 0 to 16777216");
+    throw std::invalid_argument("the number of samples is " + std::to_string(shape.samples) +
+                                "; expected 0 to 16777216");
 }
 
 template <class T>
@@ -35,7 +34,6 @@ T* pointer(std::span<T> out) {
 }
 
 const detail::DirichletKernels& kernels() { return PYGRADE_KERNELS(dirichlet_kernels); }
-
 }  // namespace
 
 void check_concentration(std::span<const float> values, std::int64_t tasks, const char* name) {
@@ -50,7 +48,7 @@ void check_concentration(std::span<const float> values, std::int64_t tasks, cons
     if (values[i] > 0.0f && values[i] <= std::numeric_limits<float>::max()) continue;
     std::ostringstream message;
     message << name << "[" << i / static_cast<std::size_t>(tasks) << ", " << i % static_cast<std::size_t>(tasks)
-            << "] is " << values[i] << "; want a finite number > 0";
+            << "] is " << values[i] << "; expected a finite number > 0";
     throw std::invalid_argument(message.str());
   }
 }
@@ -76,7 +74,6 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
 }
 
 namespace {
-
 // Log-probabilities, their gradient to the concentrations, or both: the kernel says which.
 void run_densities(decltype(detail::DirichletKernels::log_prob) kernel, std::span<const float> concentration,
                    std::span<const float> log_weights, std::span<const float> upstream, const char* upstream_name,
@@ -99,7 +96,6 @@ void run_densities(decltype(detail::DirichletKernels::log_prob) kernel, std::spa
   detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost),
                        [&](std::int64_t begin, std::int64_t end) { kernel(task, begin, end); });
 }
-
 }  // namespace
 
 void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
@@ -157,7 +153,7 @@ void dirichlet_kl(std::span<const float> concentration, std::span<const float> o
 
 void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, double weight_floor,
                        std::span<float> floored, int num_threads) {
-  if (tasks < 1) throw std::invalid_argument("log_weights has no tasks; want at least 1");
+  if (tasks < 1) throw std::invalid_argument("log_weights has no tasks; expected at least 1");
   check_size(floored.size(), static_cast<std::int64_t>(log_weights.size()), "floored");
   const std::int64_t rows = static_cast<std::int64_t>(log_weights.size()) / tasks;
   check_size(log_weights.size(), rows * tasks, "log_weights");
@@ -165,5 +161,4 @@ void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, d
   detail::parallel_for(rows, num_threads, detail::grain_of(0.8 * static_cast<double>(tasks)),
                        [&](std::int64_t begin, std::int64_t end) { kernels().floor(task, begin, end); });
 }
-
 }  // namespace pygrade::inline v0_2

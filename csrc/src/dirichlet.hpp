@@ -4,7 +4,6 @@
 #include "pygrade/dirichlet.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 struct DirichletSampleTask {
   const float* concentration;  // [B, T]
   std::int64_t samples;        // G
@@ -65,5 +64,4 @@ struct DirichletKernels {
 
 PYGRADE_DECLARE_KERNELS(SamplerKernels, sampler_kernels)
 PYGRADE_DECLARE_KERNELS(DirichletKernels, dirichlet_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

@@ -13,16 +13,15 @@
 namespace pygrade::inline v0_2 {
 namespace detail {
 namespace {
-
 void check_offsets(const Scores& scores) {
   const std::int64_t* offsets = scores.offsets;
   const auto at = [&](std::int64_t b) { return "offsets[" + std::to_string(b) + "] is " + std::to_string(offsets[b]); };
-  if (offsets[0] != 0) throw std::invalid_argument(at(0) + "; want 0");
+  if (offsets[0] != 0) throw std::invalid_argument(at(0) + "; expected 0");
   for (std::int64_t b = 0; b < scores.batch; ++b)
     if (offsets[b + 1] < offsets[b])
-      throw std::invalid_argument(at(b + 1) + ", below offsets[" + std::to_string(b) + "]; want ascending offsets");
+      throw std::invalid_argument(at(b + 1) + ", below offsets[" + std::to_string(b) + "]; expected ascending offsets");
   if (offsets[scores.batch] != scores.rows)
-    throw std::invalid_argument(at(scores.batch) + "; want the number of rows of scores, " +
+    throw std::invalid_argument(at(scores.batch) + "; expected the number of rows of scores, " +
                                 std::to_string(scores.rows));
 }
 
@@ -57,7 +56,7 @@ void check_no_negative(const Scores& scores, int num_threads) {
   const std::int64_t found = first.load();
   if (found < 0) return;
   throw std::invalid_argument("scores is negative at " + place_of(scores, found) +
-                              "; want scores ≥ 0 under this transform");
+                              "; expected scores ≥ 0 under this transform");
 }
 
 void check_slope(const float* slope, std::int64_t tasks) {
@@ -65,14 +64,13 @@ void check_slope(const float* slope, std::int64_t tasks) {
   for (std::int64_t t = 0; t < tasks; ++t)
     if (!(slope[t] >= 0.0f))
       throw std::invalid_argument("slope[" + std::to_string(t) + "] is " + std::to_string(slope[t]) +
-                                  "; want a number ≥ 0");
+                                  "; expected a number ≥ 0");
 }
-
 }  // namespace
 
 void check_shapes(const Scores& scores, const FusionOptions& options) {
   if (scores.tasks < 1 || scores.tasks > max_tasks)
-    throw std::invalid_argument("scores has " + std::to_string(scores.tasks) + " tasks; want 1 to " +
+    throw std::invalid_argument("scores has " + std::to_string(scores.tasks) + " tasks; expected 1 to " +
                                 std::to_string(max_tasks));
   if (scores.batch < 0 || scores.rows < 0) throw std::invalid_argument("scores has a negative size");
   if (scores.offsets != nullptr) check_offsets(scores);
@@ -86,7 +84,7 @@ void check_scores(const Scores& scores, const FusionOptions& options, int num_th
 }
 
 void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples) {
-  if (samples < 0) throw std::invalid_argument("samples is " + std::to_string(samples) + "; want at least 0");
+  if (samples < 0) throw std::invalid_argument("samples is " + std::to_string(samples) + "; expected at least 0");
   check_size(weights.size(), scores.batch * samples * scores.tasks, "weights");
 }
 
@@ -98,7 +96,6 @@ std::int64_t longest_request(const Scores& scores) {
 }
 
 namespace {
-
 void run(FusionTask task, int num_threads,
          void (*kernel)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch)) {
   task.stride = scratch_stride(longest_request(task.scores));
@@ -121,14 +118,12 @@ void fuse_by(decltype(FusionKernels::fuse) kernel, const Scores& scores, std::sp
   task.values = fused.data();
   run(task, num_threads, kernel);
 }
-
 }  // namespace
 
 void fuse_floats(const Scores& scores, std::span<const float> weights, const FusionOptions& options,
                  std::span<float> fused) {
   fuse_by(PYGRADE_KERNELS(fusion_kernels).fuse, scores, weights, 1, options, fused, 1);
 }
-
 }  // namespace detail
 
 std::optional<Transform> find_transform(std::string_view name) {
@@ -159,7 +154,7 @@ void fuse_scores(const Scores& scores, std::span<const float> weights, std::int6
 void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::int64_t k,
                const FusionOptions& options, std::span<const std::uint8_t> mask, std::span<float> values,
                std::span<std::int32_t> indices, int num_threads) {
-  if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; want at least 1");
+  if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; expected at least 1");
   detail::check_weights(scores, weights, samples);
   if (!mask.empty()) detail::check_size(mask.size(), scores.rows, "mask");
   detail::check_size(values.size(), scores.batch * samples * k, "values");
@@ -179,5 +174,4 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
   detail::check_scores(scores, options, num_threads);
   detail::run(task, num_threads, kernels.topk);
 }
-
 }  // namespace pygrade::inline v0_2

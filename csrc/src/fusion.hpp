@@ -4,7 +4,6 @@
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // The candidates of one request: rows [first, first + count) of the scores.
 struct Request {
   std::int64_t first;
@@ -84,5 +83,4 @@ PYGRADE_DECLARE_KERNELS(AnyFusionKernels, any_fusion_kernels)
 // `fuse_scores` of one weight vector and float32 scores: what calls it and no other op links no form for halves.
 void fuse_floats(const Scores& scores, std::span<const float> weights, const FusionOptions& options,
                  std::span<float> fused);
-
 }  // namespace pygrade::inline v0_2::detail

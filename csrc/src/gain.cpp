@@ -10,12 +10,11 @@
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
-
 void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::span<const float> gains,
                std::span<const float> discount, std::span<const std::uint8_t> masks, std::int64_t lists,
                std::span<const std::int32_t> component_list, std::int64_t components, const FusionOptions& options,
                std::span<float> gain, int num_threads) {
-  if (discount.empty()) throw std::invalid_argument("discount is empty; want one value a rank");
+  if (discount.empty()) throw std::invalid_argument("discount is empty; expected one value a rank");
   if (components < 0 || lists < 0) throw std::invalid_argument("components or lists is negative");
   detail::check_weights(scores, weights, samples);
   detail::check_size(gains.size(), scores.rows * components, "gains");
@@ -25,7 +24,7 @@ void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_
   for (std::size_t c = 0; c < component_list.size(); ++c)
     if (component_list[c] < -1 || component_list[c] >= lists)
       throw std::invalid_argument("component_list[" + std::to_string(c) + "] is " + std::to_string(component_list[c]) +
-                                  "; want -1 or a list below " + std::to_string(lists));
+                                  "; expected -1 or a list below " + std::to_string(lists));
   detail::check_scores(scores, options, num_threads);
 
   const auto k = static_cast<std::int64_t>(discount.size());
@@ -48,5 +47,4 @@ void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_
         kernels.topk_gain(share, begin, end, detail::Scratch(size).data());
       });
 }
-
 }  // namespace pygrade::inline v0_2

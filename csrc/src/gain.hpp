@@ -4,7 +4,6 @@
 #include "pygrade/gain.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::int64_t lists_at_once = 16;  // lists whose gains are summed together; a multiple of fused_rows
 
 struct GainTask {
@@ -32,5 +31,4 @@ struct GainKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(GainKernels, gain_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

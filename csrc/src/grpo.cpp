@@ -7,7 +7,6 @@
 #include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using detail::check_number;
 using detail::check_size;
 
@@ -16,8 +15,8 @@ void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const Grpo
   const std::int64_t rows = shape.batch * shape.tasks;
   const std::int64_t draws = shape.batch * shape.samples;
   if (shape.batch < 0 || shape.tasks < 1 || shape.tasks > 64)
-    throw std::invalid_argument("concentration has " + std::to_string(shape.tasks) + " tasks; want 1 to 64");
-  if (shape.samples < 1) throw std::invalid_argument("log_weights has no samples; want at least 1");
+    throw std::invalid_argument("concentration has " + std::to_string(shape.tasks) + " tasks; expected 1 to 64");
+  if (shape.samples < 1) throw std::invalid_argument("log_weights has no samples; expected at least 1");
   check_size(inputs.concentration.size(), rows, "concentration");
   check_size(inputs.log_weights.size(), draws * shape.tasks, "log_weights");
   check_size(inputs.old_log_prob.size(), draws, "old_log_prob");
@@ -58,5 +57,4 @@ void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const Grpo
   detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost),
                        [&](std::int64_t begin, std::int64_t end) { kernels.loss(task, begin, end); });
 }
-
 }  // namespace pygrade::inline v0_2

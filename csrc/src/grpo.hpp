@@ -4,7 +4,6 @@
 #include "pygrade/grpo.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 struct GrpoTask {
   const float* concentration;  // [B, T]
   const float* log_weights;    // [B, G, T]
@@ -28,5 +27,4 @@ struct GrpoKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(GrpoKernels, grpo_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

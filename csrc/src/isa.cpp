@@ -9,9 +9,7 @@
 #include <string>
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 #if defined(PYGRADE_X86_KERNELS)
 struct Processor {
   bool avx2 = false, avx512 = false;
@@ -32,7 +30,6 @@ Processor read_processor() noexcept {
   return {(saved & ymm) == ymm && (b & avx2) != 0, (saved & zmm) == zmm && (b & avx512) == avx512};
 }
 #endif
-
 }  // namespace
 
 bool isa_available(Isa isa) noexcept {
@@ -58,7 +55,6 @@ std::string_view isa_name(Isa isa) noexcept {
 }
 
 namespace {
-
 Isa choose() {
   constexpr Isa best_first[] = {Isa::avx512, Isa::avx2, Isa::baseline};
   const char* wanted = std::getenv("PYGRADE_ISA");
@@ -72,14 +68,12 @@ Isa choose() {
     throw std::invalid_argument("PYGRADE_ISA is '" + std::string(wanted) +
                                 "', which this build or processor does not have");
   }
-  throw std::invalid_argument("PYGRADE_ISA is '" + std::string(wanted) + "'; want baseline, avx2 or avx512");
+  throw std::invalid_argument("PYGRADE_ISA is '" + std::string(wanted) + "'; expected baseline, avx2 or avx512");
 }
-
 }  // namespace
 
 Isa active_isa() {
   static const Isa isa = choose();
   return isa;
 }
-
 }  // namespace pygrade::inline v0_2

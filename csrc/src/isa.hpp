@@ -42,7 +42,6 @@ namespace avx512 = avx2;  // a name that compiles; isa_available never lets it b
 #endif
 
 namespace pygrade::inline v0_2::detail {
-
 template <class Table>
 const Table& select_kernels(const Table& baseline, const Table& avx2, const Table& avx512) {
   switch (active_isa()) {
@@ -54,5 +53,4 @@ const Table& select_kernels(const Table& baseline, const Table& avx2, const Tabl
       return baseline;
   }
 }
-
 }  // namespace pygrade::inline v0_2::detail

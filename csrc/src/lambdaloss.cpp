@@ -12,7 +12,6 @@
 
 namespace pygrade::inline v0_2 {
 namespace {
-
 struct Row {
   const float* scores;
   const float* gains;
@@ -102,9 +101,8 @@ void check_numbers(std::span<const float> values, std::span<const std::uint8_t> 
     for (const float value : values) good &= value == value;
   else
     for (std::size_t i = 0; i < values.size(); ++i) good &= (values[i] == values[i]) | (mask[i] == 0);
-  if (!good) throw std::invalid_argument(std::string(name) + " holds NaN; want numbers wherever mask is True");
+  if (!good) throw std::invalid_argument(std::string(name) + " holds NaN; expected numbers wherever mask is True");
 }
-
 }  // namespace
 
 void lambda_loss(std::span<const float> scores, std::span<const float> gains, std::span<const std::uint8_t> mask,
@@ -145,5 +143,4 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
     if (workspace.index.capacity() > std::size_t{1} << 20) workspace = {};  // some 60 MiB
   });
 }
-
 }  // namespace pygrade::inline v0_2

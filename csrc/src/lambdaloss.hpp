@@ -4,7 +4,6 @@
 #include "pygrade/lambdaloss.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // The candidates of one request that can be in a pair: first those with the lowest gain, which make no pair with each
 // other, then the others; both by rank and padded with zeros to a multiple of 8.
 struct LambdaRow {
@@ -24,5 +23,4 @@ struct LambdaKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(LambdaKernels, lambda_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

@@ -6,7 +6,6 @@
 #include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Calls work(begin, end, first_sample, end_sample) on requests [begin, end), to process the samples in that range; the
 // calls together cover every list once. The cost of a list is its number of candidates plus one.
 template <class Work>
@@ -49,5 +48,4 @@ void parallel_for_lists(const Scores& scores, std::int64_t samples, int num_thre
   const std::int64_t per_thread = batch >= 4 * shares_per_thread * num_threads ? shares_per_thread : 1;
   parallel_for(total, num_threads, grain_of(candidate_cost(scores)), run, per_thread);
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -12,7 +12,6 @@
 
 namespace pygrade::inline v0_2 {
 namespace {
-
 template <class T>
 const T* or_null(std::span<const T> values) {
   return values.empty() ? nullptr : values.data();
@@ -26,7 +25,7 @@ void check_finite(std::span<const float> values, const char* name, float low, co
   for (std::size_t i = 0; wrong > 0 && i < values.size(); ++i)
     if (!(std::isfinite(values[i]) && values[i] >= low))
       throw std::invalid_argument(std::string(name) + " is " + std::to_string(values[i]) + " at " + std::to_string(i) +
-                                  "; want " + wanted);
+                                  "; expected " + wanted);
 }
 
 void check_indices(std::span<const std::int32_t> values, const char* name, std::int64_t end) {
@@ -36,28 +35,30 @@ void check_indices(std::span<const std::int32_t> values, const char* name, std::
   for (std::size_t i = 0; wrong > 0 && i < values.size(); ++i)
     if (values[i] < -1 || values[i] > last)
       throw std::invalid_argument(std::string(name) + " is " + std::to_string(values[i]) + " at " + std::to_string(i) +
-                                  "; want -1 or more, and below " + std::to_string(end));
+                                  "; expected -1 or more, and below " + std::to_string(end));
 }
 
 void check_search(const PageSearch& search) {
   const bool page_value = search.objective == PageObjective::page_value;
   if (search.k < 1 || search.k > INT32_MAX)
-    throw std::invalid_argument("k is " + std::to_string(search.k) + "; want at least 1 and at most 2^31 - 1");
+    throw std::invalid_argument("k is " + std::to_string(search.k) + "; expected at least 1 and at most 2^31 - 1");
   if (search.objective > PageObjective::log_det)
     throw std::invalid_argument("objective is " + std::to_string(static_cast<int>(search.objective)) +
-                                "; want page_value, mmr or log_det");
+                                "; expected page_value, mmr or log_det");
   if (search.beam < 1 || search.beam > (page_value ? detail::max_beam : 1))
-    throw std::invalid_argument("beam is " + std::to_string(search.beam) + "; want 1 to 64, and 1 but for page_value");
+    throw std::invalid_argument("beam is " + std::to_string(search.beam) +
+                                "; expected 1 to 64, and 1 but for page_value");
   for (const auto& [values, name] : {std::pair{search.attention, "attention"}, {search.examination, "examination"}}) {
     if (values.empty()) continue;
-    detail::require(page_value, "attention and examination are read for page_value alone; want none");
+    detail::require(page_value, "attention and examination are read for page_value alone; expected none");
     detail::check_size(values.size(), search.k, name);
     check_finite(values, name, 0.0f, "a finite number >= 0");
   }
   detail::check_number(search.trade_off >= 0.0f && search.trade_off <= 1.0f, "trade_off", search.trade_off, "0 to 1");
   detail::check_number(std::isfinite(search.cosine), "cosine", search.cosine, "a finite number");
   if (search.category_count < 0 || search.category_count > INT32_MAX)
-    throw std::invalid_argument("category_count is " + std::to_string(search.category_count) + "; want 0 to 2^31 - 1");
+    throw std::invalid_argument("category_count is " + std::to_string(search.category_count) +
+                                "; expected 0 to 2^31 - 1");
   detail::check_size(search.pairs.size(), search.category_count * search.category_count, "pairs");
   check_finite(search.pairs, "pairs", -INFINITY, "a finite number");
 }
@@ -74,19 +75,19 @@ void check_candidates(const PageCandidates& given, const PageSearch& search, std
   detail::check_size(given.value.size(), rows, "value");
   detail::check_size(given.root.size(), page_value ? rows : 0, "root");
   detail::require(given.categories.empty() == search.pairs.empty() || rows == 0,
-                  "categories and pairs go together; want both or none");
+                  "categories and pairs go together; expected both or none");
   if (!given.categories.empty()) detail::check_size(given.categories.size(), rows, "categories");
   check_indices(given.categories, "categories", search.category_count);
   if (given.embeddings.empty()) return;
   if (given.width < 1 || given.width > detail::max_embedding_width)
-    throw std::invalid_argument("embeddings has " + std::to_string(given.width) + " components; want 1 to 256");
+    throw std::invalid_argument("embeddings has " + std::to_string(given.width) + " components; expected 1 to 256");
   detail::check_size(given.embeddings.size(), rows * given.width, "embeddings");
   const auto find = PYGRADE_KERNELS(page_search_kernels).find_unscaled;
   const auto grain = detail::grain_of(0.05 * static_cast<double>(given.width));
   detail::parallel_for(rows, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
     if (const std::int64_t row = find(given.embeddings.data(), given.width, begin, end); row >= 0)
       throw std::invalid_argument("embeddings is not of length 1 at candidate " + std::to_string(row) +
-                                  "; want unit vectors, or 0 where there is none");
+                                  "; expected unit vectors, or 0 where there is none");
   });
 }
 
@@ -98,7 +99,6 @@ void check_pins(std::span<const std::int32_t> pins, const Scores& requests, std:
     check_indices(pins.subspan(static_cast<std::size_t>(b * k), static_cast<std::size_t>(k)), "pins",
                   detail::request_of(requests, b).count);
 }
-
 }  // namespace
 
 void detail::check_rules(const PageRules& rules, std::int64_t rows) {
@@ -109,15 +109,15 @@ void detail::check_rules(const PageRules& rules, std::int64_t rows) {
   if (!rules.boost_add.empty()) check_size(rules.boost_add.size(), rows, "boost_add");
   check_finite(rules.boost_add, "boost_add", -INFINITY, "a finite number");
   if (rows > 0 && rules.groups.empty() != (columns == 0))
-    throw std::invalid_argument(columns == 0 ? "groups is given alone; want caps or decay with it"
-                                             : "caps and decay go with groups; want groups with them");
+    throw std::invalid_argument(columns == 0 ? "groups is given alone; expected caps or decay with it"
+                                             : "caps and decay go with groups; expected groups with them");
   check_size(rules.groups.size(), rows * static_cast<std::int64_t>(columns), "groups");
   for (const auto& [size, name] : {std::pair{rules.caps.size(), "caps"}, {rules.decay.size(), "decay"}})
     if (size > 0) check_size(size, static_cast<std::int64_t>(columns), name);
   if (!rules.cap_slots.empty()) check_size(rules.cap_slots.size(), std::ssize(rules.caps), "cap_slots");
   const auto refuse = [](const char* name, std::size_t a, auto value, const char* wanted) {
     throw std::invalid_argument(std::string(name) + "[" + std::to_string(a) + "] is " + std::to_string(value) +
-                                "; want " + wanted);
+                                "; expected " + wanted);
   };
   for (std::size_t a = 0; a < rules.caps.size(); ++a)
     if (rules.caps[a] < -1) refuse("caps", a, rules.caps[a], "-1 (no cap) or more");
@@ -195,5 +195,4 @@ void search_page(const PageCandidates& candidates, const PageSearch& search, con
       requests.batch, num_threads, detail::grain_of(1.0 + cost),
       [&](std::int64_t begin, std::int64_t end) { kernels.search(task, begin, end, detail::Scratch(size).data()); });
 }
-
 }  // namespace pygrade::inline v0_2

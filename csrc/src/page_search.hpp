@@ -4,7 +4,6 @@
 #include "pygrade/page_search.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::int64_t max_beam = 64;
 inline constexpr std::int64_t max_embedding_width = 256;
 inline constexpr std::int64_t dot_lanes = 16;  // sums that a dot product keeps
@@ -73,5 +72,4 @@ RulesTask rules_of(const PageRules& rules);
 std::int64_t page_scratch(const PageSearchTask& task);
 
 PYGRADE_DECLARE_KERNELS(PageSearchKernels, page_search_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

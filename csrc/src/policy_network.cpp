@@ -13,7 +13,6 @@
 
 namespace pygrade::inline v0_2 {
 namespace {
-
 using detail::check_number;
 using detail::check_size;
 using detail::chunk_rows;
@@ -53,7 +52,6 @@ struct Packed {
   Memory memory;
   std::vector<PackedLayer> layers;
 };
-
 }  // namespace
 
 struct PolicyNetwork::Impl {
@@ -120,7 +118,7 @@ struct PolicyNetwork::Impl {
 
 PolicyNetwork::PolicyNetwork(std::vector<DenseLayer> layers, const PolicyNetworkOptions& options)
     : impl_(std::make_unique<Impl>()) {
-  if (layers.empty()) throw std::invalid_argument("layers is empty; want at least the head");
+  if (layers.empty()) throw std::invalid_argument("layers is empty; expected at least the head");
   std::int64_t inputs = layers.front().inputs;
   check_number(inputs >= 1, "inputs of layer 0", static_cast<double>(inputs), "at least 1");
   for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -128,7 +126,7 @@ PolicyNetwork::PolicyNetwork(std::vector<DenseLayer> layers, const PolicyNetwork
     const std::string name = "layer " + std::to_string(i);
     if (layer.inputs != inputs || layer.outputs < 1 || layer.outputs > std::int64_t{1} << 20)
       throw std::invalid_argument(name + " maps " + std::to_string(layer.inputs) + " inputs to " +
-                                  std::to_string(layer.outputs) + " outputs; want " + std::to_string(inputs) +
+                                  std::to_string(layer.outputs) + " outputs; expected " + std::to_string(inputs) +
                                   " inputs and 1 to 2^20 outputs");
     check_size(layer.weights.size(), layer.outputs * layer.inputs, "weights of " + name);
     check_size(layer.bias.size(), layer.outputs, "bias of " + name);
@@ -269,5 +267,4 @@ void PolicyNetwork::adam(std::span<const float> gradient, std::span<float> first
 }
 
 double clip_factor(double norm, double max_norm) { return std::min(1.0, max_norm / (norm + 1e-6)); }
-
 }  // namespace pygrade::inline v0_2

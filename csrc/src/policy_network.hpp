@@ -4,7 +4,6 @@
 #include "pygrade/policy_network.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::int64_t chunk_rows = 64;  // of a batch; part of the order of sums
 
 // Sizes are padded to a multiple of 16 floats, so that kernels know no partial vectors. Padding holds zeros.
@@ -72,5 +71,4 @@ struct PolicyNetworkKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(PolicyNetworkKernels, policy_network_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

@@ -11,13 +11,11 @@
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 void rank_by(const detail::RankingKernels& kernels, const Scores& scores, std::span<const float> weights,
              std::int64_t k, const FusionOptions& options, const PageRules& rules, std::span<float> values,
              std::span<std::int32_t> indices, int num_threads) {
-  if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; want at least 1");
+  if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; expected at least 1");
   detail::check_scores(scores, options, num_threads);
   detail::check_weights(scores, weights, 1);
   detail::check_size(values.size(), scores.batch * k, "values");
@@ -46,7 +44,6 @@ void rank_by(const detail::RankingKernels& kernels, const Scores& scores, std::s
                          kernels.rank(task, begin, end, scratch.data(), scratch.data() + size);
                        });
 }
-
 }  // namespace
 
 void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
@@ -59,5 +56,4 @@ void detail::rank_floats(const Scores& scores, std::span<const float> weights, s
                          std::span<std::int32_t> indices) {
   rank_by(PYGRADE_KERNELS(ranking_kernels), scores, weights, k, options, rules, values, indices, 1);
 }
-
 }  // namespace pygrade::inline v0_2

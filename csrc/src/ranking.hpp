@@ -5,7 +5,6 @@
 #include "pygrade/ranking.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 struct RankingTask {
   FusionTask fusion;                 // one weight vector per request; values and indices are the page's
   const float* boost_mul = nullptr;  // this and the next: [rows] or null
@@ -24,5 +23,4 @@ PYGRADE_DECLARE_KERNELS(RankingKernels, any_ranking_kernels)
 // `rank` of float32 scores, without the forms for halves.
 void rank_floats(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
                  const PageRules& rules, std::span<float> values, std::span<std::int32_t> indices);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -15,7 +15,6 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 // Correction in policy.json.
 struct ArtifactCorrection {
   std::vector<std::string> items = {"age", "stock"};
@@ -244,5 +243,4 @@ inline std::string mixture_json(const std::map<std::string, std::string>& change
 }
 
 inline std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
-
 }  // namespace pygrade::inline v0_2::tests

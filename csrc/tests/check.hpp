@@ -10,7 +10,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::tests {
-
 struct Test {
   const char* name;
   void (*run)();
@@ -76,7 +75,6 @@ void check_throws(const std::function<void()>& call, const std::string& part, co
   }
   report(false, file, line, std::string(expression) + " did not throw");
 }
-
 }  // namespace pygrade::inline v0_2::tests
 
 #define TEST(name)                                                               \

@@ -10,7 +10,6 @@
 #include "pygrade/correction.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 // Numbers that are the same everywhere.
 class Draws {
  public:
@@ -88,5 +87,4 @@ inline std::vector<float> draw_predictions(const Correction::Parts& parts, std::
   }
   return result;
 }
-
 }  // namespace pygrade::inline v0_2::tests

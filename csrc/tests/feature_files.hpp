@@ -12,7 +12,6 @@
 #include "pygrade/features.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 inline const std::string schema_text = R"json({
  "tasks": [
   "click",
@@ -115,5 +114,4 @@ inline std::shared_ptr<MemoryStore> make_store(const Features& features, const s
   items[9] = row_of({70, bits_of(std::numeric_limits<double>::quiet_NaN()), 400, 100, bits_of(1e12)});
   return store;
 }
-
 }  // namespace pygrade::inline v0_2::tests

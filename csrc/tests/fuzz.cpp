@@ -32,7 +32,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 class Random {  // splitmix64, after the bytes of libFuzzer if there are any
  public:
   explicit Random(std::uint64_t seed, std::string_view drawn = {}, bool raw = false)
@@ -740,7 +739,6 @@ Target targets[] = {
     {"json", &run_json},       {"safetensors", &run_safetensors},  {"policy", &run_policy},   {"mtl", &run_mtl},
     {"prerank", &run_prerank}, {"features", &run_features},        {"records", &run_records}, {"C ABI", &run_c_api},
     {"service", &run_service}, {"own models", &run_service_policy}};
-
 }  // namespace
 
 #ifdef PYGRADE_LIBFUZZER

@@ -8,7 +8,6 @@
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 class MemoryStore final : public Store {
  public:
   using Tables = std::map<std::string, std::unordered_map<std::int64_t, std::string>, std::less<>>;
@@ -60,5 +59,4 @@ class MemoryStore final : public Store {
   const std::string url_ = "memory:";
   std::vector<std::string_view> values_;
 };
-
 }  // namespace pygrade::inline v0_2::tests

@@ -8,7 +8,6 @@
 #include "pygrade/mtl.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 struct MtlArtifact {
   std::vector<std::string> tasks = {"click", "cart", "order"};
   std::vector<std::string> dense = {"age", "price", "ctr"};
@@ -118,5 +117,4 @@ struct MtlArtifact {
 inline std::shared_ptr<const MultiTaskModel> parse(const MtlArtifact& artifact) {
   return MultiTaskModel::parse(artifact.json(), bytes(artifact.safetensors()));
 }
-
 }  // namespace pygrade::inline v0_2::tests

@@ -11,7 +11,6 @@
 #include "prerank.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 inline constexpr std::int64_t artifact_items = 120;  // ids from 0 on; the last 14 are too rare for the vocabulary
 
 inline const std::string artifact_schema = R"json({
@@ -107,5 +106,4 @@ inline std::filesystem::path test_artifact(const std::string& name) {
   static const Written written;
   return written.folder / name;
 }
-
 }  // namespace pygrade::inline v0_2::tests

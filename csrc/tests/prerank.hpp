@@ -5,7 +5,6 @@
 #include "pygrade/prerank.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 struct PrerankFiles {
   int width = 6, hidden = 5, narrow = 2, length = 4;
   std::vector<std::int64_t> sizes = {3, 4};     // rows of each table of a field
@@ -125,5 +124,4 @@ inline std::string sealed_prerank(const std::string& text) {
   std::string sealed = text;
   return sealed.replace(at + key.size(), 64, Artifact::sha256(text.substr(0, at) + text.substr(end)));
 }
-
 }  // namespace pygrade::inline v0_2::tests

@@ -17,7 +17,6 @@
 #include "versioned_store.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 // A directory, removed at the end.
 struct RunFolder {
   RunFolder() {
@@ -127,5 +126,4 @@ inline void check_error(Service& service, const std::string& body, const std::st
                         const std::string& message, const char* path = "/v1/rank") {
   check_error(service.handle({"POST", path, body}), argument, message);
 }
-
 }  // namespace pygrade::inline v0_2::tests

@@ -7,7 +7,6 @@
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 inline constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 inline constexpr float missing_values[] = {nan_value, std::numeric_limits<float>::infinity(),
                                            -std::numeric_limits<float>::infinity()};
@@ -66,5 +65,4 @@ struct PageMemory {
   std::vector<std::int32_t> indices;
   std::vector<float> weights, concentration;
 };
-
 }  // namespace pygrade::inline v0_2::tests

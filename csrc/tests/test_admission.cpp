@@ -8,7 +8,6 @@
 #include "check.hpp"
 
 namespace {
-
 using pygrade::server::Admission;
 using pygrade::server::Clock;
 
@@ -133,5 +132,4 @@ TEST(what_waits_counts_by_its_weight) {
   CHECK(admitted(10.0) - 20 <= 1 && admitted(10.0) >= 20);
   CHECK_EQUAL(admitted(1000.0), 9);  // eight may wait in any case
 }
-
 }  // namespace

@@ -20,7 +20,6 @@ static_assert(sizeof(void*) != 8 ||
                offsetof(pygrade_request, items) == 160 && offsetof(pygrade_request, item_ids) == 200));
 
 namespace {
-
 pygrade_ranker* create(const Artifact& artifact = Artifact().draw(), const pygrade_ranker_options* options = nullptr) {
   const std::string json = artifact.json();
   const std::string tensors = artifact.safetensors();
@@ -60,7 +59,6 @@ void check_fails(pygrade_status status, pygrade_status expected, const std::stri
   CHECK(message.find(reason) != std::string::npos);
   if (message.find(reason) == std::string::npos) CHECK_EQUAL(message, reason);
 }
-
 }  // namespace
 
 TEST(a_page_equals_the_cpp_one) {
@@ -134,7 +132,7 @@ TEST(item_columns_that_do_not_fit_are_refused) {
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "items has 90 values");
   request.item_columns = 129;
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT,
-              "request.item_columns is 129; want 0 to 128");
+              "request.item_columns is 129; expected 0 to 128");
   pygrade_ranker_free(ranker);
 }
 
@@ -202,7 +200,7 @@ TEST(log_rows_equal_the_cpp_ones) {
   refused([](auto&, auto& i) { i.flags = 2; }, "ids.flags");
   refused([](auto&, auto& i) { i.request_id_size = SIZE_MAX; }, "ids.request_id_size");
   refused([](auto&, auto& i) { i.user_id = "", i.user_id_size = SIZE_MAX; }, "ids.user_id_size");
-  refused([](auto&, auto& i) { i.size = 8; }, "ids.size is 8; want its sizeof, at least 64");
+  refused([](auto&, auto& i) { i.size = 8; }, "ids.size is 8; expected its sizeof, at least 64");
   check_fails(pygrade_ranker_log_header(ranker, nullptr, 9, &length, nullptr, 0), PYGRADE_INVALID_ARGUMENT,
               "text or length");
   check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), 9, nullptr), PYGRADE_INVALID_ARGUMENT,
@@ -253,13 +251,13 @@ TEST(requests_that_do_not_fit_are_refused) {
     CHECK(memory.indices[0] == -7 && page.filled == 0 && page.policy_version[0] == '\0');
   };
   const std::int32_t number = 1;
-  refused([](auto& r, auto&) { r.size = 0; }, "request.size is 0; want its sizeof, at least 232, here 248");
-  refused([](auto& r, auto&) { r.tasks = 4; }, "request.tasks is 4; want 3");
-  refused([](auto& r, auto&) { r.features = 1; }, "request.features is 1; want 2");
+  refused([](auto& r, auto&) { r.size = 0; }, "request.size is 0; expected its sizeof, at least 232, here 248");
+  refused([](auto& r, auto&) { r.tasks = 4; }, "request.tasks is 4; expected 3");
+  refused([](auto& r, auto&) { r.features = 1; }, "request.features is 1; expected 2");
   refused([](auto& r, auto&) { r.candidates = SIZE_MAX; }, "request.candidates");
   refused([](auto& r, auto&) { r.predictions = nullptr; }, "request.predictions");
-  refused([](auto& r, auto&) { r.flags = 16; }, "request.flags is 16 with the unknown bits 16; want bits of 15");
-  refused([](auto& r, auto&) { r.reserved = 1; }, "request.reserved is 1; want 0");
+  refused([](auto& r, auto&) { r.flags = 16; }, "request.flags is 16 with the unknown bits 16; expected bits of 15");
+  refused([](auto& r, auto&) { r.reserved = 1; }, "request.reserved is 1; expected 0");
   refused([&](auto& r, auto&) { r.groups = &number; }, "group_columns");
   refused([&](auto& r, auto&) { r.groups = r.caps = &number, r.group_columns = 65; }, "group_columns");
   refused([](auto& r, auto&) { r.scenario = "x", r.scenario_size = SIZE_MAX; }, "scenario_size");
@@ -268,7 +266,7 @@ TEST(requests_that_do_not_fit_are_refused) {
     refused([&](auto& r, auto&) { r.boost_add = boosts.data(); }, "boost_add is");
     refused([&](auto& r, auto&) { r.boost_mul = boosts.data(); }, "boost_mul is");
   }
-  refused([](auto&, auto& p) { p.k = 0; }, "page.k is 0; want 1 to 2147483647");
+  refused([](auto&, auto& p) { p.k = 0; }, "page.k is 0; expected 1 to 2147483647");
   refused([](auto&, auto& p) { p.k = SIZE_MAX; }, "page.k");
   refused([](auto&, auto& p) { p.values = nullptr; }, "page.values");
   refused([](auto&, auto& p) { p.size = 8; }, "page.size is 8");
@@ -326,7 +324,7 @@ TEST(older_callers_lack_members_that_are_neither_read_nor_written) {
   char error[64];
   memory.counters.size = 7;
   CHECK_EQUAL(pygrade_ranker_counters(ranker, &memory.counters, error, sizeof error), PYGRADE_INVALID_ARGUMENT);
-  CHECK_EQUAL(std::string(error), "counters.size is 7; want its sizeof, at least 56, here 64");
+  CHECK_EQUAL(std::string(error), "counters.size is 7; expected its sizeof, at least 56, here 64");
   pygrade_ranker_free(ranker);
 }
 
@@ -426,7 +424,7 @@ TEST(a_failing_call_writes_its_text_into_the_buffer_that_it_was_given) {
   request.candidates = SIZE_MAX;
   CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), "request.candidates is 1");
   CHECK(std::string(pygrade_last_error())
-            .starts_with("request.candidates is 18446744073709551615; want 0 to 2147483647"));
+            .starts_with("request.candidates is 18446744073709551615; expected 0 to 2147483647"));
   request.error_size = 0;
   CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), std::string(24, 'x'));
   CHECK_EQUAL(given([&] { pygrade_ranker_swap(ranker, nullptr, text, sizeof text); }), "policy is NULL");
@@ -488,7 +486,7 @@ TEST(a_batch_is_each_request_alone) {
   refused([](auto& b, auto&) { b.pages = nullptr; }, "batch.requests or batch.pages");
   refused([](auto&, auto& r) { r[3].tasks = 4; }, "request 3: request.tasks");
   refused([](auto&, auto& r) { r[7].size = offsetof(pygrade_request, values); },
-          "request 7: request.size is 128; want 248");
+          "request 7: request.size is 128; expected 248");
   refused([&](auto&, auto& r) { r[19].predictions = negative.data(); }, "request 19: predictions is negative");
   refused([&](auto&, auto& r) { r[2].groups = groups, r[2].caps = caps, r[2].group_columns = 1; },
           "request 2: caps[0] is -2");
@@ -612,7 +610,7 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   check_fails(pygrade_policy_load(&source, &policy), PYGRADE_BAD_ARTIFACT, "policy.json: byte 1");
   CHECK(std::string(text).starts_with("policy/policy.json: byte 1"));
   source.directory = "no-such-directory";
-  check_fails(pygrade_policy_load(&source, &policy), PYGRADE_INVALID_ARGUMENT, "want one of them");
+  check_fails(pygrade_policy_load(&source, &policy), PYGRADE_INVALID_ARGUMENT, "expected one of them");
   source.json = nullptr;
   source.tensors = nullptr;
   check_fails(pygrade_policy_load(&source, &policy), PYGRADE_NOT_FOUND, "no-such-directory");

@@ -10,7 +10,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 using Form = Correction::Form;
 
@@ -43,7 +42,6 @@ Correction::Parts parts_of(Form form = Form::none) {
   Draws random(3);
   return draw_correction({3, 2, 1, 1, form}, random);
 }
-
 }  // namespace
 
 TEST(a_request_has_the_same_bits_alone_in_a_batch_in_place_and_with_any_threads) {

@@ -19,7 +19,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 struct Directory {
   Directory() {
     path = (std::filesystem::temp_directory_path() / "pygrade_exposures_XXXXXX").string();
@@ -71,7 +70,6 @@ struct Served {
   Request request;
   Page page;
 };
-
 }  // namespace
 
 TEST(a_queue_keeps_every_record_of_many_threads) {

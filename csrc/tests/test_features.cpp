@@ -15,7 +15,6 @@ using namespace pygrade::tests;
 using detail::null_code;
 
 namespace {
-
 constexpr std::int64_t day = 86'400'000, now = 1'700'000'000'000;
 constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
 
@@ -82,7 +81,6 @@ FeatureBuffer read(FeatureCenter& center, const FeatureRequest& wanted = request
   center.read(wanted, items, buffer);
   return buffer;
 }
-
 }  // namespace
 
 // ---- numbers
@@ -139,24 +137,24 @@ TEST(a_schema_that_contradicts_itself_is_refused) {
   refused("\"user_count\"", "\"hour_sin\"", "feature \"hour_sin\" is declared more than once");
   refused("\"hour_sin\"", "\"1h\"", "the name is no identifier");
   refused("\"kind\": \"dense\"", "\"kind\": \"wide\"",
-          "'features'[0]: 'kind' is \"wide\"; want one of dense, categorical");
-  refused("time:hour_sin", "time:hour", "source is \"time:hour\"; want one of time:hour_sin, time:hour_cos");
+          "'features'[0]: 'kind' is \"wide\"; expected one of dense, categorical");
+  refused("time:hour_sin", "time:hour", "source is \"time:hour\"; expected one of time:hour_sin, time:hour_cos");
   refused("\"y_form_order\"", "\"y_order\"", "it reads y_order; the tasks are click, form_order");
-  refused("\"y_form_order\"", "\"x\"", "want y_TASK");
+  refused("\"y_form_order\"", "\"x\"", "expected y_TASK");
   refused("\"y_form_order\"", "\"\"", "source is \"\"; a rate wants an outcome");
   refused("\"items.price\": \"float\",", "", "it reads items.price, which dtypes does not name");
   refused("\"items.price\": \"float\"", "\"items.price\": \"str\"", "items.price is str; it wants float or int");
   refused("[\"item_id\"]", "[\"user_id\"]", "entity is \"item\"; its key makes it user or context");
-  refused("[\"item_id\"]", "[\"video\"]", "key names \"video\"; want user_id, item_id");
-  refused("\"length\": 4", "\"length\": 0", "length is 0; want 1 or more");
+  refused("[\"item_id\"]", "[\"video\"]", "key names \"video\"; expected user_id, item_id");
+  refused("\"length\": 4", "\"length\": 0", "length is 0; expected 1 or more");
   refused("\"length\": 4", "\"length\": 4.5", "'length' is not a whole number");
   refused("\"length\": 4", "\"length\": 1e9", "'length' is not a whole number");
-  refused("\"window_hours\": 24.0", "\"window_hours\": -1", "window_hours, smoothing want 0 or more");
+  refused("\"window_hours\": 24.0", "\"window_hours\": -1", "window_hours, smoothing expected 0 or more");
   refused("\"window_hours\": 24.0", "\"window_hours\": 1e300", "is too long");
   refused("\"smoothing\"", "\"weight\"", "unknown key \"weight\"");
   refused("\"source\": \"price\"", "\"source\": \"time:weekend\"", "a time is a dense feature of the context");
   refused("\"source\": \"item_id\"", "\"source\": \"user_id\"", "entity is \"item\"; user_id is of another one");
-  refused("\"entity\": \"cross\"", "\"entity\": \"world\"", "'entity' is \"world\"; want one of user, context");
+  refused("\"entity\": \"cross\"", "\"entity\": \"world\"", "'entity' is \"world\"; expected one of user, context");
   refused("[\"user_id\"]", "[\"user_id\", \"item_id\"]", "entity is \"user\"; its key makes it cross");
   refused("\"source\": \"price\"", "\"source\": \"price\", \"key\": [\"item_id\"]",
           "it is dense; only counts, rates and recencies have a key");
@@ -176,7 +174,7 @@ TEST(fitted_values_that_do_not_fit_are_refused) {
   FittedFile file = fitted_file();
   file.hash = "0123456789abcdef";
   check_fitted_refused(
-      file, "folder/fitted.safetensors: it is of schema \"0123456789abcdef\"; want " + make_features()->hash());
+      file, "folder/fitted.safetensors: it is of schema \"0123456789abcdef\"; expected " + make_features()->hash());
   file = fitted_file();
   file.doubles.erase("std.item_dense");
   check_fitted_refused(file, "tensor \"std.item_dense\" is absent");
@@ -196,12 +194,12 @@ TEST(fitted_values_that_do_not_fit_are_refused) {
 TEST(arrays_of_other_sizes_are_refused) {
   const auto features = make_features();
   std::vector<float> items(8), crosses(3), rows(12), out(8), dense(16);
-  CHECK_THROWS(std::invalid_argument, "cross_dense has 3 numbers; want 4",
+  CHECK_THROWS(std::invalid_argument, "cross_dense has 3 numbers; expected 4",
                features->normalize_rows(items, crosses, rows));
   const std::vector<std::string> names = {"c_age", "level=3", "level=x", "price"};
   const FeatureInputs inputs(*features, names, true), of_items(*features, names, false);
   CHECK(inputs.known(2) && !inputs.known(3) && !of_items.known(1) && of_items.known(3));
-  CHECK_THROWS(std::invalid_argument, "ids has 3 numbers; want 6",
+  CHECK_THROWS(std::invalid_argument, "ids has 3 numbers; expected 6",
                inputs.take_all(dense, std::vector<std::int64_t>(3), out));
 }
 
@@ -220,7 +218,7 @@ TEST(feedback_that_does_not_fit_writes_nothing) {
   refused([](Events&, FeedbackEvents& c) { c.outcomes = c.outcomes.subspan(1); }, "feedback lacks y_click");
   refused([](Events&, FeedbackEvents& c) { c.scenario = {}; }, "feedback lacks scenario");
   refused([](Events&, FeedbackEvents& c) { c.item_id = c.item_id.subspan(1); }, "columns of different lengths");
-  refused([](Events& e, FeedbackEvents&) { e.click[2] = 0.5; }, "feedback y_click is 0.5; want 0 or 1");
+  refused([](Events& e, FeedbackEvents&) { e.click[2] = 0.5; }, "feedback y_click is 0.5; expected 0 or 1");
   refused([](Events& e, FeedbackEvents&) { e.click[2] = std::nan(""); }, "feedback y_click is null on a shown row");
   refused([](Events& e, FeedbackEvents&) { e.play[2] = INFINITY; }, "feedback m_play holds an infinite number");
   refused(
@@ -228,7 +226,7 @@ TEST(feedback_that_does_not_fit_writes_nothing) {
         e.outcomes[0].values = e.outcomes[0].values.subspan(1);
         c.outcomes = e.outcomes;
       },
-      "feedback y_click has 3 values; want 4");
+      "feedback y_click has 3 values; expected 4");
   CHECK_EQUAL(store->updates, 0);
   store->tables["user." + features->hash()][1] = "short";
   Events events(history);

@@ -16,7 +16,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 constexpr std::int64_t start = 1'700'000'000'000, second = 1'000;
 using Clock = std::chrono::steady_clock;
 
@@ -152,7 +151,6 @@ class FailingStore final : public Store {
     if (fails) throw StoreUnreachableError("test: the store is down");
   }
 };
-
 }  // namespace
 
 TEST(records_come_back_and_damaged_ones_are_refused) {

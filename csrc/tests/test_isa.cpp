@@ -7,11 +7,9 @@
 using namespace pygrade;
 
 namespace {
-
 struct Table {
   int level;
 };
-
 }  // namespace
 
 TEST(baseline_is_always_available) { CHECK(isa_available(Isa::baseline)); }
@@ -25,7 +23,7 @@ TEST(names_are_those_of_the_environment_variable) {
 // The only tests that may change the environment: they run in one thread, before the choice is final.
 TEST(an_unknown_choice_is_refused_and_does_not_stick) {
   setenv("PYGRADE_ISA", "sse9", 1);
-  CHECK_THROWS(std::invalid_argument, "PYGRADE_ISA is 'sse9'; want baseline, avx2 or avx512", active_isa());
+  CHECK_THROWS(std::invalid_argument, "PYGRADE_ISA is 'sse9'; expected baseline, avx2 or avx512", active_isa());
   setenv("PYGRADE_ISA", "baseline", 1);
   CHECK(active_isa() == Isa::baseline);
 }

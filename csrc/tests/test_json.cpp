@@ -12,7 +12,6 @@ using pygrade::detail::JsonError;
 using pygrade::detail::JsonReader;
 
 namespace {
-
 void check_refused(const std::string& text, const std::string& reason) {
   CHECK_THROWS(JsonError, reason, Json::parse(text));
 }
@@ -72,7 +71,6 @@ std::string draw_number(std::mt19937_64& random) {
     }
   }
 }
-
 }  // namespace
 
 TEST(every_kind_of_value_is_read) {
@@ -161,7 +159,7 @@ TEST(strings_are_utf8) {
   check_refused(R"("\x")", "unknown escape");
   check_refused("\"a\nb\"", "control character");
   check_refused("\"abc", "byte 0 (line 1, column 1): a string without an end");
-  check_refused("\xef\xbb\xbf{}", "want a value");
+  check_refused("\xef\xbb\xbf{}", "expected a value");
 }
 
 TEST(quoting_is_python_s) {
@@ -172,15 +170,15 @@ TEST(quoting_is_python_s) {
 
 TEST(structure_is_strict_and_places_are_told) {
   check_refused("", "byte 0 (line 1, column 1): the text ends");
-  check_refused("{\"a\": 1,\n \"b\" 2}", "byte 14 (line 2, column 6): want ':'");
-  check_refused("{\"a\": 1,}", "want a key");
-  check_refused("[1,]", "want a value");
-  check_refused("[1 2]", "want ',' or ']'");
-  check_refused("{\"a\": 1", "want ',' or '}'");
-  check_refused("{a: 1}", "want a key in quotes");
+  check_refused("{\"a\": 1,\n \"b\" 2}", "byte 14 (line 2, column 6): expected ':'");
+  check_refused("{\"a\": 1,}", "expected a key");
+  check_refused("[1,]", "expected a value");
+  check_refused("[1 2]", "expected ',' or ']'");
+  check_refused("{\"a\": 1", "expected ',' or '}'");
+  check_refused("{a: 1}", "expected a key in quotes");
   check_refused("[] []", "text after the end");
   check_refused("{\"a\": 1, \"b\": 2, \"\\u0061\": 3}", "byte 17 (line 1, column 18): a key occurs twice");
-  check_refused(std::string("[1\0]", 4), "want ',' or ']'");
+  check_refused(std::string("[1\0]", 4), "expected ',' or ']'");
 }
 
 TEST(limits_hold) {

@@ -14,7 +14,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 constexpr float missing = std::numeric_limits<float>::quiet_NaN();
 constexpr std::size_t num_rows = 130;
 
@@ -47,7 +46,6 @@ struct TemporaryFolder {
   std::filesystem::path path =
       std::filesystem::temp_directory_path() / ("pygrade_test_mtl_" + std::to_string(std::random_device{}()));
 };
-
 }  // namespace
 
 TEST(a_thread_allocates_once) {
@@ -75,13 +73,14 @@ TEST(wrong_sizes_are_named) {
   const auto all = [&](std::size_t dense, std::size_t ids, std::size_t out) {
     model->predict(rows.dense_of(0, dense), rows.ids_of(0, ids), std::span(result).first(out));
   };
-  CHECK_THROWS(std::invalid_argument, "probabilities has room for 4 values; want a multiple of 3", (all(1, 1, 4), 0));
-  CHECK_THROWS(std::invalid_argument, "dense has 3 values; want 2 rows of 3", (all(1, 2, 6), 0));
-  CHECK_THROWS(std::invalid_argument, "ids has 6 values; want 2 rows of 2", (all(2, 3, 6), 0));
+  CHECK_THROWS(std::invalid_argument, "probabilities has room for 4 values; expected a multiple of 3",
+               (all(1, 1, 4), 0));
+  CHECK_THROWS(std::invalid_argument, "dense has 3 values; expected 2 rows of 3", (all(1, 2, 6), 0));
+  CHECK_THROWS(std::invalid_argument, "ids has 6 values; expected 2 rows of 2", (all(2, 3, 6), 0));
   const std::size_t sizes[][4] = {{2, 1, 4, 2}, {1, 0, 4, 2}, {1, 1, 6, 2}, {1, 1, 4, 4}};
-  const char* const messages[] = {"request_dense has 2 values; want 1 rows of 1",
-                                  "request_ids has 0 values; want 1 rows", "dense has 6 values; want 2 rows of 2",
-                                  "ids has 4 values; want 2 rows of 1"};
+  const char* const messages[] = {"request_dense has 2 values; expected 1 rows of 1",
+                                  "request_ids has 0 values; expected 1 rows",
+                                  "dense has 6 values; expected 2 rows of 2", "ids has 4 values; expected 2 rows of 1"};
   const std::span dense(rows.dense);
   const std::span ids(rows.ids);
   for (std::size_t i = 0; i < std::size(sizes); ++i) {
@@ -129,7 +128,7 @@ TEST(what_does_not_fit_is_named) {
   refused("sha256", "\"0\"", "'sha256' is not 64 hexadecimal digits");
   refused("sha256", "\"" + std::string(64, '0') + "\"", "mtl/mtl.safetensors has sha256");
   refused("schema_hash", "\"x\"", "'schema_hash' is \"x\"; 'schema' gives");
-  refused("tasks", "[]", "'tasks' has 0 names; want 1 … 1024");
+  refused("tasks", "[]", "'tasks' has 0 names; expected 1 … 1024");
   refused("tasks", "[\"a\", \"a\"]", "'tasks' names \"a\" twice");
   refused("dense", "[\"a\", \"a\"]", "'dense' names \"a\" twice");
   refused("ids", "[1]", "'ids' holds something that is not a string");
@@ -137,7 +136,7 @@ TEST(what_does_not_fit_is_named) {
   refused("request_dense", "4", "'request_dense' is not an integer of 0 … 3");
   refused("request_ids", "0.5", "'request_ids' is not an integer of 0 … 2");
   refused("request_ids", "2", "'schema_hash' is");
-  refused("vocabulary", "[1]", "'vocabulary' has 1 sizes; want 2");
+  refused("vocabulary", "[1]", "'vocabulary' has 1 sizes; expected 2");
   refused("vocabulary", "[-1, 0]", "'vocabulary' holds something that is not an integer");
   refused("funnel", "1", "'funnel' is not a list");
   refused("funnel", "[[\"click\"]]", "'funnel' holds something that is no pair");
@@ -148,9 +147,9 @@ TEST(what_does_not_fit_is_named) {
   refused("vocabulary", "[5, 0]", "'vocabulary' holds a size of 0");
   refused("task_experts", "60000", "'task_experts' gives more than 65536 experts");
   refused("expert_hidden", "1e6", "'expert_hidden' is not an integer of 1 … 65536");
-  refused("expert_hidden", "7", "tensor \"experts.hidden.weight\" is [24, 7]; want [28, 7]");
+  refused("expert_hidden", "7", "tensor \"experts.hidden.weight\" is [24, 7]; expected [28, 7]");
   refused("tower_hidden", "4", "tensor \"tower_in.weight\"");
-  refused("embedding", "3", "tensor \"embedding.weight\" is [12, 2]; want [12, 3]");
+  refused("embedding", "3", "tensor \"embedding.weight\" is [12, 2]; expected [12, 3]");
   refused("calibration", "1", "'calibration' is not a list of 3 tasks");
   refused("calibration", "[[1, 1, 0]]", "'calibration' is not a list of 3 tasks");
   refused("calibration", "[[1, 1, 0], [1, 1, 0], [1, 1]]", "holds something that is not three finite numbers");

@@ -17,7 +17,6 @@
 using namespace pygrade;
 
 namespace {
-
 using Values = std::vector<float>;
 using Labels = std::vector<std::int32_t>;
 
@@ -67,7 +66,6 @@ struct Rows {
 
 const std::vector<Rows> all_rows = {{1, 1, {}},  {2, 0, {}},   {0, 5, {}},
                                     {3, 37, {}}, {1, 700, {}}, {4, 0, {0, 0, 65, 66, 400}}};
-
 }  // namespace
 
 TEST(scores_are_transformed_fused_and_ranked) {

@@ -12,7 +12,6 @@
 using pygrade::detail::parallel_for;
 
 namespace {
-
 // The sum of the rows that the shares of [0, count) visited: count · (count - 1) / 2 if each was visited once.
 std::int64_t sum_of_rows(std::int64_t count, int threads) {
   std::atomic<std::int64_t> sum = 0;
@@ -31,7 +30,6 @@ std::int64_t threads_of_this_process() {
   }
   return threads;
 }
-
 }  // namespace
 
 TEST(small_work_starts_no_thread) {  // must run first: other tests leave workers behind

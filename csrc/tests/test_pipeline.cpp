@@ -16,7 +16,6 @@
 #include "versioned_store.hpp"
 
 namespace {
-
 using namespace pygrade;
 using namespace pygrade::tests;
 namespace fs = std::filesystem;
@@ -670,7 +669,8 @@ TEST(the_c_abi_refuses_what_the_cpp_api_refuses) {
   CHECK(std::strstr(pygrade_last_error(), "nowhere") != nullptr);
   options.flags = 1u << 31;
   CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "nowhere", &options, &pipeline), PYGRADE_INVALID_ARGUMENT);
-  CHECK(std::strstr(error, "options.flags is 2147483648 with the unknown bits 2147483648; want bits of 31") != nullptr);
+  CHECK(std::strstr(error, "options.flags is 2147483648 with the unknown bits 2147483648; expected bits of 31") !=
+        nullptr);
   options.flags = 0;
   options.size = 3;
   CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "nowhere", &options, &pipeline), PYGRADE_INVALID_ARGUMENT);
@@ -683,5 +683,4 @@ TEST(the_c_abi_refuses_what_the_cpp_api_refuses) {
   pygrade_workspace_free(nullptr);
   CHECK(pipeline == nullptr);
 }
-
 }  // namespace

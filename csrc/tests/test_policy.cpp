@@ -10,7 +10,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 constexpr float missing = std::numeric_limits<float>::quiet_NaN();
 
 std::shared_ptr<const Policy> policy_of(Artifact artifact) { return parse(artifact.draw()); }
@@ -31,7 +30,6 @@ Evaluation evaluate(const Policy& policy, const std::vector<float>& context, con
   policy.evaluate(result.inputs, scenario, workspace, result.concentration, result.weights);
   return result;
 }
-
 }  // namespace
 
 TEST(values_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
@@ -46,7 +44,8 @@ TEST(values_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
   CHECK_EQUAL(values({}, "search"), (std::vector<float>{0.5f, 0.5f, 40}));
   CHECK_EQUAL(values({missing, 0, missing}, "search"), (std::vector<float>{0.5f, 0, 40}));
   CHECK_EQUAL(in_force.multipliers, (std::vector<float>{0.5f, 0, 2}));
-  CHECK_THROWS(std::invalid_argument, "values is -1.000000 for task cart; want a number >= 0", values({1, -1, 1}, {}));
+  CHECK_THROWS(std::invalid_argument, "values is -1.000000 for task cart; expected a number >= 0",
+               values({1, -1, 1}, {}));
   CHECK_THROWS(std::invalid_argument, "values is inf", values({1, 1, HUGE_VALF}, {}));
   CHECK_THROWS(std::invalid_argument, "values is 0 for every task", values({0, 0, 0}, {}));
   CHECK_THROWS(std::invalid_argument, "values must have one number", values({1, 1}, {}));
@@ -131,7 +130,7 @@ TEST(what_does_not_fit_is_named) {
   refused("format_version", "0.5", "of version 0.5");
   refused("schema_hash", "\"a\"", "'schema_hash' is \"a\"; 'schema' gives " + Artifact().draw().schema_hash());
   refused("tasks", "[]", "'tasks' has 0 names");
-  refused("hidden", "[8]", "\"head.weight\" is [3, 5]; want [3, 8]");
+  refused("hidden", "[8]", "\"head.weight\" is [3, 5]; expected [3, 8]");
   refused("hidden", "[0]", "'hidden' must be");
   refused("hidden", "[99999999]", "'hidden' must be");
   refused("transform", "\"cube\"", "'transform' is \"cube\"");
@@ -139,7 +138,7 @@ TEST(what_does_not_fit_is_named) {
   refused("total_concentration", "1e39", "'total_concentration' is not positive");
   refused("scenario_exploration", "{\"feed\": 0}", "'feed' is not positive");
   refused("context_only", "1", "'context_only' is not true or false");
-  refused("slope", "[1, 2]", "'slope' has 2 numbers; want one, or 3");
+  refused("slope", "[1, 2]", "'slope' has 2 numbers; expected one, or 3");
   refused("slope", "[1, 2, -1]", "'slope' holds something that is not a number");
   refused("slope", "1e39", "'slope' holds something that is not a number");
   refused("slope", "null", "'slope' holds something that is not a number");
@@ -159,7 +158,7 @@ TEST(what_does_not_fit_is_named) {
   refused("tensors_sha256", "\"0\"", "not 64 hexadecimal digits");
   refused("tensors_sha256", "\"" + std::string(64, '0') + "\"",
           "policy/policy-0000000000000000.safetensors has sha256");
-  refused("lower", "[0.1]", "'lower' has 1 numbers; want one, or 3");
+  refused("lower", "[0.1]", "'lower' has 1 numbers; expected one, or 3");
   refused("upper", "true", "'upper' holds something that is not a number");
   refused("minimum", "{\"buy\": 0.1}", "'minimum' names \"buy\", which is not a task");
   refused("frozen", "{\"buy\": 0.1}", "'frozen' names \"buy\", which is not a task");
@@ -175,7 +174,7 @@ TEST(what_does_not_fit_is_named) {
   baseline("name", "\"" + std::string(64, 'x') + "\"", "'name' is not of 1 to 63 bytes");
   baseline("transform", "\"cube\"", "'transform' is \"cube\"");
   baseline("transform", "\"log\"", "'logarithm' needs the identity");
-  baseline("weights", "[1, 1]", "'weights' has 2 numbers; want 3");
+  baseline("weights", "[1, 1]", "'weights' has 2 numbers; expected 3");
   baseline("weights", "[0, 0, 0]", "not all 0");
   baseline("weights", "[1, 1, 1e39]", "'weights' is no list of finite numbers");
   baseline("weights", "[1, -1, 1]", "'logarithm' needs");
@@ -260,13 +259,13 @@ TEST(a_wrong_correction_is_named) {
   const auto structure = [&](std::string ArtifactCorrection::* key, const char* value, const std::string& reason) {
     refused([&](Artifact& a) { (*a.correction).*key = value, a.draw(); }, reason);
   };
-  structure(&ArtifactCorrection::parents, "[-1, 0]", "'parents' has 2 numbers; want one for each task");
+  structure(&ArtifactCorrection::parents, "[-1, 0]", "'parents' has 2 numbers; expected one for each task");
   structure(&ArtifactCorrection::parents, "[-1, 3, -1]", "'correction' is wrong: the parent of task 1 is 3, no task");
   structure(&ArtifactCorrection::parents, "[1, 0, -1]",
             "'correction' is wrong: the parent of task 0 is 1, one of its own");
   structure(&ArtifactCorrection::parents, "[-1, 2, -1]", "'correction' is wrong: the parent of task 1 is 2, an amount");
   structure(&ArtifactCorrection::parents, "[-1, 0, 0]",
-            "the parent of task 2 is 0, but the task is an amount; want -1");
+            "the parent of task 2 is 0, but the task is an amount; expected -1");
   structure(&ArtifactCorrection::parents, "[-1, 0.5, -1]", "'parents' holds no place");
   structure(&ArtifactCorrection::parents, "[-2, 0, -1]", "'parents' holds no place");
   structure(&ArtifactCorrection::amounts, "[0, 0, 1]", "'amounts' holds something else than true and false");
@@ -275,7 +274,8 @@ TEST(a_wrong_correction_is_named) {
   structure(&ArtifactCorrection::indicators, "[1, 1]", "indicators must be rising places of features");
   structure(&ArtifactCorrection::form, "\"joint\"", "'form' is not");
   refused([](Artifact& a) { a.correction->items = {"age", "age"}, a.draw(); }, "'items' holds a name twice");
-  refused([](Artifact& a) { a.correction->indicator_count = 2, a.draw(); }, "\"correction.x_mean\" is [4]; want [3]");
+  refused([](Artifact& a) { a.correction->indicator_count = 2, a.draw(); },
+          "\"correction.x_mean\" is [4]; expected [3]");
   refused([](Artifact& a) { a.correction.reset(), a.draw(); }, "'corrected' is true, and there is no correction");
   refused([](Artifact& a) { a.correction.reset(), a.corrected = false, a.draw(); },
           "'corrected' is true, and there is no correction");

@@ -9,7 +9,6 @@
 using namespace pygrade;
 
 namespace {
-
 // A network of any widths with parameters from a fixed rule, and a batch for it.
 struct Case {
   std::vector<std::int64_t> widths;
@@ -64,7 +63,6 @@ std::uint64_t hash(std::span<const float> values, std::uint64_t state = 0xcbf29c
   for (const float value : values) state = (state ^ __builtin_bit_cast(std::uint32_t, value)) * 0x100000001b3u;
   return state;
 }
-
 }  // namespace
 
 TEST(unknown_inputs_are_the_mean_and_broken_ones_are_cut) {

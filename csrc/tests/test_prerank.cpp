@@ -15,7 +15,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 using Ids = std::vector<std::int64_t>;
 using Floats = std::vector<float>;
 constexpr float missing = std::numeric_limits<float>::quiet_NaN();
@@ -60,7 +59,6 @@ Ids found(const ItemIndex& index, std::span<const float> vector, std::size_t n, 
   items.resize(index.search(vector, seen, allowed, items));
   return items;
 }
-
 }  // namespace
 
 TEST(search_is_sorting_what_passes_the_filters) {
@@ -145,7 +143,7 @@ TEST(files_are_read_and_kept) {
     CHECK_EQUAL(again->layout().vectors.data() == layout.vectors.data(), owner != nullptr);
     CHECK_EQUAL(found(*again, vector, 18, {5}, Ids{5, 12, 62}), found(*loaded->index(), vector, 18, {5}, Ids{12, 62}));
   }
-  CHECK_THROWS(ArtifactMissing, "prerank.json does not exist or can't be read; want a directory",
+  CHECK_THROWS(ArtifactMissing, "prerank.json does not exist or can't be read; expected a directory",
                Prerank::load(folder));
 }
 
@@ -158,15 +156,15 @@ TEST(files_that_do_not_fit_are_named) {
            {"prerank.json: it is \"pygrade.Prerank\" of version 2; this", [](auto& f) { f.version = 2; }},
            {"prerank.json: it is \"x\"", [](auto& f) { f.replaced["format"] = "\"x\""; }},
            {"its index is of kind \"ivf\", of an older pygrade", [](auto& f) { f.replaced["index_kind"] = "\"ivf\""; }},
-           {"'width' is 1; want a whole number from 2", [](auto& f) { f.config["width"] = "1"; }},
-           {"'hidden' is 2e+06; want a whole number", [](auto& f) { f.config["hidden"] = "2e6"; }},
-           {"safetensors: item_table has 20 numbers; want 24", [](auto& f) { f.config["width"] = "7"; }},
+           {"'width' is 1; expected a whole number from 2", [](auto& f) { f.config["width"] = "1"; }},
+           {"'hidden' is 2e+06; expected a whole number", [](auto& f) { f.config["hidden"] = "2e6"; }},
+           {"safetensors: item_table has 20 numbers; expected 24", [](auto& f) { f.config["width"] = "7"; }},
            {"tensor \"towers.user_tower.0.bias\" is absent",
             [](auto& f) { f.tensors.erase("towers.user_tower.0.bias"); }},
-           {"request_fields.1.weight\" is [4, 2]; want [5, 2]", [](auto& f) { f.sizes[1] = 5; }},
-           {"item_ids has 2 after 9; want ascending ids",
+           {"request_fields.1.weight\" is [4, 2]; expected [5, 2]", [](auto& f) { f.sizes[1] = 5; }},
+           {"item_ids has 2 after 9; expected ascending ids",
             [](auto& f) { f.item_ids = {1, 9, 2}, f.vectors.resize(18); }},
-           {"item_ids holds -4; want ids >= 0", [](auto& f) { f.known[0] = -4; }},
+           {"item_ids holds -4; expected ids >= 0", [](auto& f) { f.known[0] = -4; }},
            {"output_bias is not finite at 2",
             [](auto& f) { f.tensors["towers.user_tower.3.bias"].values[2] = missing; }},
            {"vectors is not finite at 64", [](auto& f) { f.vectors[4] = missing; }},
@@ -190,26 +188,26 @@ TEST(arguments_are_checked_by_name) {
   const auto check = [](const char* message, const std::function<void()>& call) {
     CHECK_THROWS(std::invalid_argument, message, (call(), 0));
   };
-  check("request_dense has 2 numbers; want 3", [&] { prerank->user_vector(Floats(2), fields, sequence, vector); });
-  check("request_ids has 4 numbers; want 2", [&] { prerank->user_vector(Floats(3), sequence, sequence, vector); });
-  check("sequence has 2 numbers; want 4", [&] { prerank->user_vector(Floats(3), fields, fields, vector); });
-  check("vector has 5 numbers; want 6",
+  check("request_dense has 2 numbers; expected 3", [&] { prerank->user_vector(Floats(2), fields, sequence, vector); });
+  check("request_ids has 4 numbers; expected 2", [&] { prerank->user_vector(Floats(3), sequence, sequence, vector); });
+  check("sequence has 2 numbers; expected 4", [&] { prerank->user_vector(Floats(3), fields, fields, vector); });
+  check("vector has 5 numbers; expected 6",
         [&] { prerank->user_vector(Floats(3), fields, sequence, std::span(vector).first(5)); });
-  check("vector has 5 numbers; want 6", [&] { prerank->search(std::span(vector).first(5), {}, {}, items); });
+  check("vector has 5 numbers; expected 6", [&] { prerank->search(std::span(vector).first(5), {}, {}, items); });
   check("vector is not finite at 0", [&] { prerank->search(bad, {}, {}, items); });
-  check("scores has room for 2 numbers; want 3", [&] {
+  check("scores has room for 2 numbers; expected 3", [&] {
     Floats scores(2);
     prerank->search(vector, {}, {}, items, scores);
   });
-  check("width is 0; want at least 1", [&] { ItemIndex::make({}, {}, 0); });
-  check("vectors has 5 numbers; want 1 times 6", [&] { ItemIndex::make(Ids{1}, Floats(5), 6); });
-  check("index has vectors of width 5; want that of the tower, 6",
+  check("width is 0; expected at least 1", [&] { ItemIndex::make({}, {}, 0); });
+  check("vectors has 5 numbers; expected 1 times 6", [&] { ItemIndex::make(Ids{1}, Floats(5), 6); });
+  check("index has vectors of width 5; expected that of the tower, 6",
         [&] { Prerank::make(prerank->tower(), ItemIndex::make({}, {}, 5)); });
   ItemIndexLayout layout = prerank->index()->layout();
   layout.item_ids = layout.item_ids.first(17);
-  check("item_ids has 17 places for 17 ids; want whole blocks", [&] { ItemIndex::make(layout, prerank); });
+  check("item_ids has 17 places for 17 ids; expected whole blocks", [&] { ItemIndex::make(layout, prerank); });
   const Ids middle = {1, -1, 2, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
   layout.item_ids = middle;
-  check("item_ids has 16 places for 1 ids; want whole blocks", [&] { ItemIndex::make(layout, prerank); });
+  check("item_ids has 16 places for 1 ids; expected whole blocks", [&] { ItemIndex::make(layout, prerank); });
   check("tower or index is null", [&] { Prerank::make(nullptr, prerank->index()); });
 }

@@ -20,7 +20,6 @@ using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
-
 std::atomic<std::size_t> allocations{0}, live_bytes{0};
 
 // A thread that sets `pause_at` stops in that allocation, counted from there, until `resumed`.
@@ -59,7 +58,6 @@ bool child_succeeds(Work&& work) {
   waitpid(child, &status, 0);
   return status == 0;
 }
-
 }  // namespace
 
 void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
@@ -109,9 +107,7 @@ TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
 }
 
 namespace {
-
 const std::vector<float> asked_values = {nan_value, nan_value, 60.0f};
-
 }  // namespace
 
 TEST(scores_are_what_a_page_ranks_by) {
@@ -466,14 +462,12 @@ TEST(the_pages_of_a_lease_and_of_a_batch_are_of_one_version) {
 }
 
 namespace {
-
 // Percentages of clicks, logits of carts given a click, and an amount.
 constexpr const char* scales_json =
     R"({"click": {"kind": "percent", "amount": false, "given": null, "column": "ctr", "low": 1, "high": 40, "x": [],)"
     R"( "y": []}, "cart": {"kind": "logit", "amount": false, "given": "click", "column": "c", "low": -9, "high": 0,)"
     R"( "x": [], "y": []}, "order": {"kind": "probability", "amount": true, "given": null, "column": "spent",)"
     R"( "low": 0, "high": 80, "x": [], "y": []}})";
-
 }  // namespace
 
 TEST(predictions_on_scales_rank_and_are_logged_as_those_of_a_log) {
@@ -518,12 +512,13 @@ TEST(predictions_on_scales_rank_and_are_logged_as_those_of_a_log) {
   raw[3 * 7] = 120.0f;
   CHECK_THROWS(
       std::invalid_argument,
-      "predictions is 120 at candidate 7, task 'click'; want a percentage from 0 to 100: the policy was trained "
+      "predictions is 120 at candidate 7, task 'click'; expected a percentage from 0 to 100: the policy was trained "
       "on percentages (column 'ctr', 1 to 40)",
       ranker.rank(request, memory));
   raw[3 * 7] = 1.0f;
   raw[3 * 9 + 2] = -2.0f;
-  CHECK_THROWS(std::invalid_argument, "request 0: predictions is -2 at candidate 9, task 'order'; want an amount >= 0",
+  CHECK_THROWS(std::invalid_argument,
+               "request 0: predictions is -2 at candidate 9, task 'order'; expected an amount >= 0",
                ranker.rank(both, buffers, pages));
 }
 
@@ -668,7 +663,6 @@ TEST(policies_rank_the_recorded_page) {
 }
 
 namespace {
-
 const std::vector<float> event_values = {1.0f, 0.5f, 20.0f};  // of baseline_json
 
 Scores dense(std::span<const float> data, std::size_t columns) {
@@ -732,7 +726,6 @@ std::shared_ptr<const Policy> corrected_policy(const char* trust, bool challenge
   if (!challenger) artifact.mixture = mixture_json({}, trust);
   return parse(artifact.draw());
 }
-
 }  // namespace
 
 TEST(a_page_is_of_corrected_predictions_challengers_and_prices) {
@@ -787,7 +780,7 @@ TEST(item_columns_and_prices_that_do_not_fit_are_refused) {
     change(given);
     CHECK_THROWS(std::invalid_argument, reason, ranker.rank(given.request(), memory));
   };
-  refused([](Given& g) { g.items.pop_back(); }, "want 4 × 2");
+  refused([](Given& g) { g.items.pop_back(); }, "expected 4 × 2");
   refused([](Given& g) { g.prices.clear(); }, "item_values is missing; the policy or its baseline prices tasks");
   refused([](Given& g) { g.predictions[3] = -1.0f; }, "predictions is negative at candidate 1");
   refused([](Given& g) { g.values = {0, 0, 0}; }, "values is 0 for every task");

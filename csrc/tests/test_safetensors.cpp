@@ -11,7 +11,6 @@ using namespace pygrade::tests;
 using namespace pygrade::detail;
 
 namespace {
-
 std::string file(const std::string& header, std::size_t data) {
   return Artifact::frame(header) + std::string(data, '\1');
 }
@@ -24,7 +23,6 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
                   const std::string& offsets) {
   return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":[)" + shape + R"(],"data_offsets":[)" + offsets + "]}";
 }
-
 }  // namespace
 
 // The digests of texts of all lengths in pieces, hashed together, as Python's hashlib gives them.
@@ -52,7 +50,7 @@ TEST(tensors_come_back_by_name) {
   CHECK_EQUAL(tensors[0].name, "a");
   const std::int64_t shape[] = {2, 2};
   CHECK_EQUAL(float_tensor(tensors, "b", shape), (std::vector<float>{1, 2, 3, 4}));
-  CHECK_THROWS(SafetensorsError, "tensor \"a\" is [3]; want [2, 2]", float_tensor(tensors, "a", shape));
+  CHECK_THROWS(SafetensorsError, "tensor \"a\" is [3]; expected [2, 2]", float_tensor(tensors, "a", shape));
   CHECK_THROWS(SafetensorsError, "tensor \"c\" is absent", float_tensor(tensors, "c", shape));
 }
 
@@ -89,7 +87,7 @@ TEST(damage_is_named) {
   check_refused(file(" {}", 0), "it is not an object");
   check_refused(file("{", 0), "the header: byte 1");
   check_refused(file("{\"a\":1}", 0), "tensor \"a\": its entry");
-  check_refused(file("{" + entry("a", "F16", "2", "0,4") + "}", 4), "want F32, F64, I64, U8 or BOOL");
+  check_refused(file("{" + entry("a", "F16", "2", "0,4") + "}", 4), "expected F32, F64, I64, U8 or BOOL");
   check_refused(file("{" + entry("a", "F32", "2", "0,4") + "}", 4), "shape [2] wants 8");
   check_refused(file("{" + entry("a", "F32", "-1", "0,4") + "}", 4), "'shape' holds");
   check_refused(file("{" + entry("a", "F32", "4294967296,4294967296", "0,0") + "}", 0), "too large");
@@ -112,7 +110,7 @@ TEST(a_tensor_of_more_than_a_gigabyte_is_a_view_of_the_content) {
   CHECK(::truncate(path.c_str(), static_cast<::off_t>(start.size() - 1 + size)) == 0);
   {
     const OpenFile open(path);
-    CHECK_THROWS(pygrade::ArtifactError, "want ≤ 2^30", open.content());
+    CHECK_THROWS(pygrade::ArtifactError, "expected ≤ 2^30", open.content());
     const pygrade::FileContent content = open.large_content();
     CHECK(::truncate(path.c_str(), 0) == 0);  // the content stays
     CHECK_THROWS(pygrade::ArtifactError, "changed while it was read", open.large_content());

@@ -11,7 +11,6 @@
 #include "serving.hpp"
 
 namespace {
-
 using namespace pygrade;
 using namespace pygrade::tests;
 using detail::Json;
@@ -26,41 +25,42 @@ TEST(every_wrong_request_is_named) {
   const auto service = run.serve(R"({"max_k": 100, "max_candidates": 200, "max_events": 3})");
   check_error(*service, "{", "body", "no JSON");
   check_error(*service, "", "body", "no JSON");
-  check_error(*service, "[]", "body", "body is a list of 0; want a JSON object");
+  check_error(*service, "[]", "body", "body is a list of 0; expected a JSON object");
   check_error(*service, "{}", "user", "user is missing");
-  check_error(*service, R"({"user": "x"})", "user", "user is \"x\"; want a whole number");
-  check_error(*service, R"({"user": 1.5})", "user", "user is 1.5; want a whole number");
-  check_error(*service, R"({"user": 1e30})", "user", "want a whole number");
-  check_error(*service, R"({"user": 1, "k": 0})", "k", "k is 0; want a whole number from 1 to 100");
-  check_error(*service, R"({"user": 1, "k": 101})", "k", "k is 101; want a whole number from 1 to 100");
-  check_error(*service, R"({"user": 1, "k": "5"})", "k", "k is \"5\"; want a whole number");
+  check_error(*service, R"({"user": "x"})", "user", "user is \"x\"; expected a whole number");
+  check_error(*service, R"({"user": 1.5})", "user", "user is 1.5; expected a whole number");
+  check_error(*service, R"({"user": 1e30})", "user", "expected a whole number");
+  check_error(*service, R"({"user": 1, "k": 0})", "k", "k is 0; expected a whole number from 1 to 100");
+  check_error(*service, R"({"user": 1, "k": 101})", "k", "k is 101; expected a whole number from 1 to 100");
+  check_error(*service, R"({"user": 1, "k": "5"})", "k", "k is \"5\"; expected a whole number");
   check_error(*service, R"({"user": 1, "candidates": 201})", "candidates", "candidates is 201");
-  check_error(*service, R"({"user": 1, "items": 5})", "items", "items is 5; want a list of at most 200");
-  check_error(*service, R"({"user": 1, "items": [1, -2]})", "items[1]", "items[1] is -2; want a whole number from 0");
+  check_error(*service, R"({"user": 1, "items": 5})", "items", "items is 5; expected a list of at most 200");
+  check_error(*service, R"({"user": 1, "items": [1, -2]})", "items[1]",
+              "items[1] is -2; expected a whole number from 0");
   check_error(*service, R"({"user": 1, "items": [7, 7]})", "items", "items holds 7 more than once");
   check_error(*service, R"({"user": 1, "items": []})", "items", "no candidate is left");
   check_error(*service, R"({"user": 1, "eligible": [3], "seen": [3]})", "items", "no candidate is left");
-  check_error(*service, R"({"user": 1, "seen": {}})", "seen", "seen is an object; want a list");
+  check_error(*service, R"({"user": 1, "seen": {}})", "seen", "seen is an object; expected a list");
   check_error(*service, R"({"user": 1, "context": {"c_nope": 1}})", "context", "context names 'c_nope'");
   check_error(*service,
               R"({"user": 1, "context": {"c_nope": 1}, "items": [1, 2], "predictions": )"
               R"({"click": [0.1, 0.2], "like": [0.1, 0.2], "order": [0.1, 0.2]}})",
               "context", "context names 'c_nope'", "/v1/weights");
   check_error(*service, R"({"user": 1, "context": {"c_nope": [1]}})", "context.c_nope", "a number, a text or null");
-  check_error(*service, R"({"user": 1, "context": []})", "context", "context is a list of 0; want an object");
+  check_error(*service, R"({"user": 1, "context": []})", "context", "context is a list of 0; expected an object");
   check_error(*service, R"({"user": 1, "scenario": ""})", "scenario", "a text of 1 to 256 bytes");
   check_error(*service, R"({"user": 1, "timestamp": "now"})", "timestamp", "a whole number");
-  check_error(*service, R"({"user": 1, "explore": 1})", "explore", "explore is 1; want true or false");
+  check_error(*service, R"({"user": 1, "explore": 1})", "explore", "explore is 1; expected true or false");
   check_error(*service, R"({"user": 1, "values": {"clack": 1}})", "values",
-              "names the task 'clack'; want one of click");
+              "names the task 'clack'; expected one of click");
   check_error(*service, R"({"user": 1, "values": {"click": 1e31}})", "values.click", "values.click is 1e");
-  check_error(*service, R"({"user": 1, "deadline_ms": NaN})", "body", "no number of JSON; want null");
-  check_error(*service, R"({"user": 1, "arm": "b"})", "arm", "arm is \"b\"; want one of main");
+  check_error(*service, R"({"user": 1, "deadline_ms": NaN})", "body", "no number of JSON; expected null");
+  check_error(*service, R"({"user": 1, "arm": "b"})", "arm", "arm is \"b\"; expected one of main");
   check_error(*service, R"({"user": 1, "item_values": [1]})", "item_values", "without items");
   check_error(*service, R"({"user": 1, "items": [1], "item_values": [1, 2]})", "item_values", "one value for each");
   check_error(*service, R"({"user": 1, "user": 2})", "body", "a key occurs twice");
-  check_error(*service, R"({"events": 1})", "events", "events is 1; want a list of at most 3", "/v1/update");
-  check_error(*service, R"({"events": [1, 2, 3, 4]})", "events[0]", "want a JSON object", "/v1/update");
+  check_error(*service, R"({"events": 1})", "events", "events is 1; expected a list of at most 3", "/v1/update");
+  check_error(*service, R"({"events": [1, 2, 3, 4]})", "events[0]", "expected a JSON object", "/v1/update");
   check_error(*service, "{}", "events", "events is missing", "/v1/update");
   check_error(*service, R"({"events": [{"user": 1, "task": "click"}]})", "events[0].item", "is missing", "/v1/update");
   check_error(*service, R"({"events": [{"user": 1, "item": 1, "task": "clack"}]})", "events[0].task",
@@ -194,11 +194,11 @@ TEST(wrong_configurations_are_named) {
     CHECK_THROWS(std::invalid_argument, message, run.serve(config));
   };
   refuses("{", "config is no JSON");
-  refuses(R"({"port": 80})", "port is unknown; want some of store");
+  refuses(R"({"port": 80})", "port is unknown; expected some of store");
   refuses(R"({"max_k": 0})", "max_k is 0");
   refuses(R"({"arms": []})", "arms is empty");
-  refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.4}]})", "together; want 1");
-  refuses(R"({"arms": [{"name": "a b"}]})", "arms[0].name is \"a b\"; want letters");
+  refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.4}]})", "together; expected 1");
+  refuses(R"({"arms": [{"name": "a b"}]})", "arms[0].name is \"a b\"; expected letters");
   refuses(R"({"arms": [{"share": 1}]})", "arms[0].name is missing");
   refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "a", "share": 0.5}]})", "distinct names");
   refuses(R"({"arms": [{"name": "a", "explore": 0.5}]})", "max_explore is 0.1");
@@ -511,5 +511,4 @@ TEST(metrics_count_steps_weights_and_drift) {
   CHECK(status.object_at("latency").object_at("/v1/rank").finite_at("p99") > 0.0);
   CHECK(status.object_at("drift").finite_at("click") > 0.1);
 }
-
 }  // namespace

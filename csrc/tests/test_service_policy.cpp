@@ -18,14 +18,12 @@
 #include "util/safetensors.hpp"
 
 namespace {
-
 std::atomic<std::int64_t> held{0}, most{0};  // bytes
 
 [[gnu::noinline]] void release(void* memory) {
   held -= static_cast<std::int64_t>(malloc_usable_size(memory));
   std::free(memory);
 }
-
 }  // namespace
 
 void* operator new(std::size_t size) {
@@ -39,7 +37,6 @@ void operator delete(void* memory) noexcept { release(memory); }
 void operator delete(void* memory, std::size_t) noexcept { release(memory); }
 
 namespace {
-
 using namespace pygrade;
 using namespace pygrade::tests;
 using detail::Json;
@@ -96,7 +93,6 @@ std::string post_text(Service& service, const std::string& body) {
 
 constexpr const char* with_context =
     R"("user": "ann", "k": 10, "context": {"hour": 3.5, "intent": 2, "device": "web"}, "scenario": "search")";
-
 }  // namespace
 
 TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
@@ -187,21 +183,23 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
     refuses(R"({"user": 1, "rules": )" + given + ", " + lists + "}", argument, message);
   };
   refuses(R"({"user": 1})", "items", "items is missing");
-  refuses(R"({"user": 1, "items": [1]})", "predictions", "this run has no model: want a list for each of the tasks");
+  refuses(R"({"user": 1, "items": [1]})", "predictions",
+          "this run has no model: expected a list for each of the tasks");
   refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1]}})", "predictions", "lacks the task 'cart'");
   refuses(R"({"user": 1, "items": [1], "predictions": {"p_click": [1]}})", "predictions",
-          "lacks the task 'click'; want a list for each of click, cart, order; nothing reads predictions.p_click");
+          "lacks the task 'click'; expected a list for each of click, cart, order; nothing reads predictions.p_click");
   refuses(R"({"kunde": 1, "skus": [1]})", "user", "user is missing; nothing reads kunde, skus");
-  refuses(R"({"user": 1, "skus": [1]})", "items", "want the candidates of the page; nothing reads skus");
+  refuses(R"({"user": 1, "skus": [1]})", "items", "expected the candidates of the page; nothing reads skus");
   refuses(R"({"user": 1, "items": [1], "values": [3]})", "values", "prices of items are item_values");
   refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1], "cart": [1, 2], "order": [1]}})",
-          "predictions.cart", "a list of 2; want one value for each of the 1 items");
+          "predictions.cart", "a list of 2; expected one value for each of the 1 items");
   refuses(R"({"user": 1, "items": [1], "predictions": {"click": [-1], "cart": [1], "order": [1]}})", "predictions",
           "negative");
-  refuses(R"({"user": 1, "items": [1], "predictions": {"click": ["x"]}})", "predictions.click[0]", "want a number");
-  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1e300]}})", "predictions.click[0]", "want a number");
-  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [NaN]}})", "body", "want null where");
-  refuses(R"({"user": 1, "items": [1], "predictions": [1]})", "predictions", "a list of 1; want an object");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": ["x"]}})", "predictions.click[0]", "expected a number");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1e300]}})", "predictions.click[0]",
+          "expected a number");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [NaN]}})", "body", "expected null where");
+  refuses(R"({"user": 1, "items": [1], "predictions": [1]})", "predictions", "a list of 1; expected an object");
   refuses(R"({"items": [1], "predictions": {"click": [1], "cart": [1], "order": [1]}})", "user", "user is missing");
   refuses(R"({"user": 1, "items": [5, 6, 5], "predictions": {"click": [1, 1, 1], "cart": [1, 1, 1],)"
           R"( "order": [1, 1, 1]}})",
@@ -209,33 +207,36 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
   refuses(R"({"user": 1, "items": ["7", 7], "predictions": {"click": [1, 1], "cart": [1, 1], "order": [1, 1]}})",
           "items", "items holds '7' more than once");
   refuses(R"({"user": 1, "items": [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]})", "items",
-          "items is a list of 21; want a list of at most 20");
-  refuses(R"({"user": 1, "seen": [0,1,2,3,4,5]})", "seen", "seen is a list of 6; want a list of at most 5");
-  refuses(R"({"user": 1, "context": {"hour": "late"}, )" + lists + "}", "context.hour", "is a text; want a number");
-  refuses(R"({"user": 1, "context": {"device": 3}, )" + lists + "}", "context.device", "is a number; want a text");
-  refuses(R"({"user": 1, "context": {"hour": [3]}, )" + lists + "}", "context.hour", "want a number, a text or null");
+          "items is a list of 21; expected a list of at most 20");
+  refuses(R"({"user": 1, "seen": [0,1,2,3,4,5]})", "seen", "seen is a list of 6; expected a list of at most 5");
+  refuses(R"({"user": 1, "context": {"hour": "late"}, )" + lists + "}", "context.hour", "is a text; expected a number");
+  refuses(R"({"user": 1, "context": {"device": 3}, )" + lists + "}", "context.device", "is a number; expected a text");
+  refuses(R"({"user": 1, "context": {"hour": [3]}, )" + lists + "}", "context.hour",
+          "expected a number, a text or null");
   refuses(R"({"user": 1, "item_values": [1], )" + lists + "}", "item_values", "one value for each of the 3 items");
   rules(R"({"mask": [true]})", "rules.mask", "one value for each of the 3 items");
-  rules(R"({"mask": [1, 1, 1]})", "rules.mask[0]", "want true or false");
+  rules(R"({"mask": [1, 1, 1]})", "rules.mask[0]", "expected true or false");
   rules(R"({"mask": []})", "rules.mask", "one value for each of the 3 items");
-  rules(R"({"boost_mul": [1, 2, "x"]})", "rules.boost_mul[2]", "want a number");
-  rules(R"({"boost_mul": [1, 2, -1]})", "rules.boost_mul[2]", "is -1; want a number from 0");
+  rules(R"({"boost_mul": [1, 2, "x"]})", "rules.boost_mul[2]", "expected a number");
+  rules(R"({"boost_mul": [1, 2, -1]})", "rules.boost_mul[2]", "is -1; expected a number from 0");
   rules(R"({"boost_add": [1, 2, 3, 4]})", "rules.boost_add", "a list of 4");
   rules(R"({"demote": [1000, "nobody's"]})", "rules.demote", "names 'nobody's', which is none of items");
   rules(R"({"pins": [{"item": "nobody's", "position": 1}]})", "rules.pins", "names 'nobody's', which is none of items");
   rules(R"({"groups": {"seller": [1, 2]}})", "rules.groups.seller", "a list of 2");
-  rules(R"({"groups": {"seller": [1, 2, 2.5]}})", "rules.groups.seller[2]", "want a whole number");
+  rules(R"({"groups": {"seller": [1, 2, 2.5]}})", "rules.groups.seller[2]", "expected a whole number");
   rules(R"({"caps": {"seller": 1}})", "rules.caps", "names 'seller', which is none of rules.groups");
-  rules(R"({"caps": {"seller": -2}})", "rules.caps.seller", "want a whole number from -1");
+  rules(R"({"caps": {"seller": -2}})", "rules.caps.seller", "expected a whole number from -1");
   const std::string sellers = R"({"groups": {"seller": [1, 2, 2]}, )";
-  rules(sellers + R"("cap_slots": {"seller": 0}})", "rules.cap_slots", "rules.cap_slots[0] is 0; want -1");
-  rules(sellers + R"("decay": {"seller": 0}})", "rules.decay", "want a factor in (0, 1]");
+  rules(sellers + R"("cap_slots": {"seller": 0}})", "rules.cap_slots", "rules.cap_slots[0] is 0; expected -1");
+  rules(sellers + R"("decay": {"seller": 0}})", "rules.decay", "expected a factor in (0, 1]");
   rules(R"({"pins": [{"item": 1000}]})", "rules.pins[0].position", "is missing");
   rules(R"({"pins": [{"position": 1}]})", "rules.pins[0].item", "is missing");
   rules(R"({"pins": [{"item": 5, "position": 1}]})", "rules.pins", "names 5, which is none of items");
-  rules(R"({"pins": [{"item": 1000, "position": 10}]})", "rules.pins", "want positions from 0 to 9");
-  rules(R"({"pins": [{"item": 1000, "position": 1}, {"item": 1003, "position": 1}]})", "rules.pins", "want each once");
-  check_error(*run.serve(R"({"strict": true})"), R"({"user": 1, "kk": 3})", "kk", "kk is unknown; want some of user");
+  rules(R"({"pins": [{"item": 1000, "position": 10}]})", "rules.pins", "expected positions from 0 to 9");
+  rules(R"({"pins": [{"item": 1000, "position": 1}, {"item": 1003, "position": 1}]})", "rules.pins",
+        "expected each once");
+  check_error(*run.serve(R"({"strict": true})"), R"({"user": 1, "kk": 3})", "kk",
+              "kk is unknown; expected some of user");
   check_error(*run.serve(R"({"strict": true})"), R"({"user": 1, "context": {"age": 3}})", "context.age",
               "no column of the policy's context");
   CHECK_THROWS(ArtifactError, "holds neither artifact", Service(run.folder / "none", "{}"));
@@ -408,7 +409,7 @@ TEST(an_arm_serves_a_ranking_of_the_training) {
             .body.find(R"(arm="control",policy=")" + run.policy->version() +
                        R"(",trust="0.000000",ranking="expected value"})") != std::string::npos);
   CHECK(ask(*service, "/v1/rank", "control").find("values") == nullptr);
-  CHECK_THROWS(std::invalid_argument, "ranking is 'older'; want 'control', 'best', 'expected value', 'production'",
+  CHECK_THROWS(std::invalid_argument, "ranking is 'older'; expected 'control', 'best', 'expected value', 'production'",
                run.serve(R"({"arms": [{"name": "a", "ranking": "older"}]})"));
   CHECK_THROWS(std::invalid_argument, "arm 'a': ranking is given, and the policy has no rankings",
                PolicyRun(table_policy()).serve(R"({"arms": [{"name": "a", "ranking": "control"}]})"));
@@ -589,7 +590,6 @@ TEST(some_pages_are_shuffled_and_logged_so) {
 }
 
 namespace {
-
 // A safetensors file of tensors by name, each with dtype, shape and bytes.
 class Tensors {
  public:
@@ -624,7 +624,6 @@ std::string page_text(std::string text) {
   const auto at = text.find(",\"seconds\"");
   return text.substr(0, at);
 }
-
 }  // namespace
 
 TEST(tensors_give_the_page_of_the_same_json) {
@@ -718,18 +717,18 @@ TEST(wrong_tensors_are_named) {
   refuses("{\"user\": 1}", "body", "no safetensors file");
   refuses(Tensors().add("items", "I64", {2}, items).file("{"), "body", "no JSON");
   refuses(Tensors().add("items", "I64", {2}, items).file(user), "predictions", "predictions is missing");
-  refuses(Tensors().add("items", "F32", {6}, six).file(user), "items", "want I64");
-  refuses(Tensors().add("items", "I64", {1, 2}, items).file(user), "items", "want one dimension of at most 4");
+  refuses(Tensors().add("items", "F32", {6}, six).file(user), "items", "expected I64");
+  refuses(Tensors().add("items", "I64", {1, 2}, items).file(user), "items", "expected one dimension of at most 4");
   refuses(Tensors().add("items", "I64", {2}, std::vector<std::int64_t>{1, -1}).file(user), "items", "holds -1");
   const auto with = [&](const std::vector<std::int64_t>& shape, const std::vector<float>& values) {
     return Tensors().add("items", "I64", {2}, items).add("predictions", "F32", shape, values).file(user);
   };
   CHECK_EQUAL(post_tensors(*service, with({2, 3}, six)).status, 200);
-  refuses(with({6}, six), "predictions", "want [N, 3]");
-  refuses(with({3, 2}, six), "predictions", "the shape [3, 2]; want [N, 3]");
+  refuses(with({6}, six), "predictions", "expected [N, 3]");
+  refuses(with({3, 2}, six), "predictions", "the shape [3, 2]; expected [N, 3]");
   refuses(with({5, 3}, wide), "predictions", "N up to 4");
-  refuses(with({0, 3}, {}), "predictions.click", "a list of 0; want one value for each of the 2 items");
-  refuses(with({1, 3}, {1, 1, 1}), "predictions", "predictions has 1 rows; want one for each of the 2 items");
+  refuses(with({0, 3}, {}), "predictions.click", "a list of 0; expected one value for each of the 2 items");
+  refuses(with({1, 3}, {1, 1, 1}), "predictions", "predictions has 1 rows; expected one for each of the 2 items");
   refuses(with({2, 3}, {1, 1, 1, 1, 1, INFINITY}), "predictions", "holds inf");
   refuses(Tensors()
               .add("items", "I64", {2}, items)
@@ -737,7 +736,7 @@ TEST(wrong_tensors_are_named) {
               .file(user),
           "predictions", "lacks the task 'cart'");
   refuses(Tensors().add("items", "I64", {2}, items).add("mask", "F32", {2}, std::vector<float>{0.5f, 0.5f}).file(user),
-          "mask", "want U8 or BOOL");
+          "mask", "expected U8 or BOOL");
   // A name of a tensor in the metadata, too.
   const auto twice = [&](const char* metadata, const char* argument) {
     refuses(Tensors()
@@ -759,8 +758,8 @@ TEST(wrong_tensors_are_named) {
         .add(name, "F32", shape, six)
         .file(user);
   };
-  refuses(more("embeddings", {3, 2}), "embeddings", "a list of 3; want one value for each of the 2 items");
-  refuses(more("boost_add", {6}), "boost_add", "want one dimension of at most 4");
+  refuses(more("embeddings", {3, 2}), "embeddings", "a list of 3; expected one value for each of the 2 items");
+  refuses(more("boost_add", {6}), "boost_add", "expected one dimension of at most 4");
   check_error(post_tensors(*run.serve(R"({"strict": true})"), more("decay", {6})), "decay",
               "boost_mul, boost_add, item_values");
 }
@@ -781,7 +780,7 @@ TEST(a_batch_is_its_requests) {
   CHECK_EQUAL(pages.items[0].integers_at("items"), post(*service, "/v1/rank", first).integers_at("items"));
   CHECK_EQUAL(pages.items[2].integers_at("items"), post(*service, "/v1/rank", second).integers_at("items"));
   CHECK_EQUAL(text_at(pages.items[1].at("error"), "argument"), std::string("items"));
-  check_error(*service, R"({"requests": [1, 2, 3, 4]})", "requests", "a list of 4; want a list of at most 3");
+  check_error(*service, R"({"requests": [1, 2, 3, 4]})", "requests", "a list of 4; expected a list of at most 3");
   check_error(*service, R"({"requests": [], "user": 1})", "user", "stands beside requests");
   check_error(*service, R"({"user": 1, "requests": []})", "requests", "stands beside other keys");
   check_error(*service, R"({"requests": [{"user": 1}, {]})", "body", "no JSON");

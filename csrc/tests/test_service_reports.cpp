@@ -15,7 +15,6 @@
 #include "service_run.hpp"
 
 namespace {
-
 using namespace pygrade;
 using namespace pygrade::detail;
 using namespace pygrade::tests;
@@ -148,19 +147,19 @@ TEST(feedback_that_must_not_be_taken_is_refused_as_a_whole) {
   };
   const std::string seconds = now.substr(0, now.size() - 3), ahead = std::to_string(std::stoll(now) + 90'000'000);
   refused(R"("item": 7, "timestamp": )" + seconds, "timestamp",
-          "timestamp is " + seconds + "; want milliseconds since 1970");
+          "timestamp is " + seconds + "; expected milliseconds since 1970");
   refused(R"("item": 7, "timestamp": )" + seconds, "timestamp", "looks like seconds, which times 1000");
   refused(R"("item": 7, "timestamp": )" + now + "000", "timestamp", "looks like microseconds, which divided by 1000");
   check_error(*service, R"({"user": 3, "timestamp": )" + seconds + "}", "timestamp", "looks like seconds");
   refused(R"("item": 7, "timestamp": )" + ahead, "timestamp",
-          "want milliseconds since 1970, from the year 2000 to a day");
-  refused(R"("item": 7, "timestamp": -9007199254740992)", "timestamp", "want milliseconds");
-  refused(R"("item": 7, "amount": 51)", "amount", "amount is 51; want a number from 0 to max_amount, 50");
-  refused(R"("item": 7, "amount": -1)", "amount", "want a number from 0 to max_amount");
-  refused(R"("item": 4611686018427387904)", "item", "item is 4611686018427387904; want an item of the catalog");
+          "expected milliseconds since 1970, from the year 2000 to a day");
+  refused(R"("item": 7, "timestamp": -9007199254740992)", "timestamp", "expected milliseconds");
+  refused(R"("item": 7, "amount": 51)", "amount", "amount is 51; expected a number from 0 to max_amount, 50");
+  refused(R"("item": 7, "amount": -1)", "amount", "expected a number from 0 to max_amount");
+  refused(R"("item": 4611686018427387904)", "item", "item is 4611686018427387904; expected an item of the catalog");
   const ServiceRun named(R"(["item"])");
   check_error(*named.serve(), R"({"events": [{"user": 3, "item": "p7"}]})", "events[0].item",
-              R"(item is "p7"; want an item of the catalog)", "/v1/update");
+              R"(item is "p7"; expected an item of the catalog)", "/v1/update");
   CHECK_EQUAL(metric(*service, "pygrade_feature_updates_total"), 0.0);
   CHECK_EQUAL(metric(*service, "pygrade_feedback_logged_total"), 0.0);
   CHECK_EQUAL(metric(*service, R"(pygrade_feedback_events_total{arm="main",task="click"})"), 0.0);
@@ -214,5 +213,4 @@ TEST(a_service_starts_without_its_store_and_says_so) {
   late->refresh();
   CHECK_EQUAL(state(*late), std::string("reachable"));
 }
-
 }  // namespace

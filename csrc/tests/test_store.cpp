@@ -18,7 +18,6 @@
 using namespace pygrade;
 
 namespace {
-
 std::string hex(std::span<const std::uint8_t> bytes) {
   std::string text;
   for (const auto byte : bytes)
@@ -37,7 +36,6 @@ std::string_view unpacked(std::string_view record, std::uint64_t now = 0) {
   detail::unpack_records(records, now, "test");
   return records[0];
 }
-
 }  // namespace
 
 TEST(blake2b_gives_what_python_s_hashlib_gives) {
@@ -101,7 +99,7 @@ TEST(a_store_that_the_build_lacks_names_option_and_package) {
   CHECK_THROWS(StoreError,
                built("redis") ? "is not reachable" : "install libhiredis-dev and build with -DPYGRADE_REDIS=ON",
                open_store("redis://u:secret@127.0.0.1:1/0"));
-  CHECK_THROWS(std::invalid_argument, "want lmdb:DIR", open_store("memory:x"));
+  CHECK_THROWS(std::invalid_argument, "expected lmdb:DIR", open_store("memory:x"));
   CHECK_THROWS(std::invalid_argument, "or memory:", open_store("other:x"));
 }
 
@@ -136,7 +134,6 @@ TEST(records_that_are_remembered_are_those_that_were_added) {
 }
 
 namespace {
-
 struct Directory {
   Directory() {
     path = (std::filesystem::temp_directory_path() / "pygrade_store_XXXXXX").string();
@@ -147,7 +144,6 @@ struct Directory {
 
   std::string path;
 };
-
 }  // namespace
 
 TEST(readers_see_all_of_an_update_and_none_is_lost) {

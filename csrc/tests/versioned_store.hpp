@@ -9,7 +9,6 @@
 #include "memory_store.hpp"
 
 namespace pygrade::inline v0_2::tests {
-
 class VersionedStore final : public Store {
  public:
   explicit VersionedStore(std::string version = "first") : shared_(std::make_shared<Shared>()) {
@@ -87,5 +86,4 @@ class VersionedStore final : public Store {
   const std::string url_ = "memory:";
   std::string version_;
 };
-
 }  // namespace pygrade::inline v0_2::tests

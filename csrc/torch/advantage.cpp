@@ -5,9 +5,7 @@
 #include "tensors.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 Tensor group_advantage_of(const Tensor& rewards, const MaybeTensor& component_weights, std::int64_t normalize,
                           bool leave_one_out, double clip, bool validate, std::int64_t num_threads) {
   if (normalize < 0 || normalize > 3) refuse("normalize", normalize, "0 to 3: none, group, batch, component");
@@ -20,7 +18,6 @@ Tensor group_advantage_of(const Tensor& rewards, const MaybeTensor& component_we
                   memory_of(advantage), validate, thread_count(num_threads));
   return advantage;
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -30,5 +27,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("group_advantage", TORCH_BOX(&group_advantage_of)); }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -7,9 +7,7 @@
 #include "tensors.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 DirichletShape shape_of(const Input<float>& log_weights) {
   return {log_weights.size(0), log_weights.size(1), log_weights.size(2)};
 }
@@ -39,7 +37,8 @@ std::tuple<Tensor, Tensor, Tensor> dirichlet_sample_of(const Tensor& concentrati
 // Checks the output that an op fills in place.
 std::span<float> filled(const Tensor& output, const char* name, Sizes sizes) {
   checked(output, name, Dtype::float32, sizes);
-  if (!output.is_contiguous()) throw std::invalid_argument(std::string(name) + " is not contiguous; want plain memory");
+  if (!output.is_contiguous())
+    throw std::invalid_argument(std::string(name) + " is not contiguous; expected plain memory");
   return memory_of(output);
 }
 
@@ -114,7 +113,6 @@ Tensor floor_log_weights_of(const Tensor& log_weights, double weight_floor, std:
   floor_log_weights(logs.span(), logs.size(1), weight_floor, memory_of(floored), thread_count(num_threads));
   return floored;
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -152,5 +150,4 @@ STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) {
   m.impl("dirichlet_kl", TORCH_BOX(&dirichlet_kl_of));
   m.impl("floor_log_weights", TORCH_BOX(&floor_log_weights_of));
 }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -7,9 +7,7 @@
 #include "scores.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 // In the order of the scores in memory, as torch.empty_like.
 Tensor fresh_like(const Scores& s, std::span<const std::int64_t> sizes) {
   if (s.layout == Layout::item_major) return fresh(sizes, Dtype::float32, true);
@@ -55,7 +53,6 @@ std::tuple<Tensor, Tensor> fuse_topk_of(const Tensor& scores, const Tensor& weig
             memory_of<std::int32_t>(indices), thread_count(call, w.samples, num_threads));
   return {values, indices};
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -76,5 +73,4 @@ STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) {
   m.impl("fuse_scores", TORCH_BOX(&fuse_scores_of));
   m.impl("fuse_topk", TORCH_BOX(&fuse_topk_of));
 }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -3,9 +3,7 @@
 #include "scores.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 Tensor topk_gain_of(const Tensor& scores, const Tensor& weights, const Tensor& gains, const Tensor& discount,
                     const MaybeTensor& masks, const MaybeTensor& component_list, std::int64_t transform, double beta,
                     double epsilon, const MaybeTensor& slope, const MaybeTensor& offsets, bool,
@@ -27,7 +25,6 @@ Tensor topk_gain_of(const Tensor& scores, const Tensor& weights, const Tensor& g
             memory_of(gain), thread_count(num_threads));
   return gain;
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -38,5 +35,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("topk_gain", TORCH_BOX(&topk_gain_of)); }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -5,9 +5,7 @@
 #include "tensors.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_of(
     const Tensor& concentration, const Tensor& log_weights, const Tensor& old_log_prob, const Tensor& advantages,
     const Tensor& reference_concentration, double clip, double clip_high, double kl_coefficient,
@@ -28,7 +26,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_of(
             thread_count(num_threads));
   return {loss, kl, entropy, clip_fraction, ratio_max, gradient};
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -41,5 +38,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("grpo_loss", TORCH_BOX(&grpo_loss_of)); }
-
 }  // namespace pygrade::inline v0_2::torch_ops

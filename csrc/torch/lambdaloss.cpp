@@ -5,9 +5,7 @@
 #include "tensors.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 std::tuple<Tensor, Tensor> lambda_loss_of(const Tensor& scores, const Tensor& gains, const MaybeTensor& mask,
                                           const Tensor& discount, double temperature, bool validate,
                                           std::int64_t num_threads) {
@@ -21,7 +19,6 @@ std::tuple<Tensor, Tensor> lambda_loss_of(const Tensor& scores, const Tensor& ga
               memory_of(gradient), validate, thread_count(num_threads));
   return {loss, gradient};
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -31,5 +28,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("lambda_loss", TORCH_BOX(&lambda_loss_of)); }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -7,9 +7,7 @@
 #include "scores.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 void check_together(bool one, bool other, const char* names, const char* found) {
   if (one != other) throw std::invalid_argument(std::string(names) + " go together; got " + found + " alone");
 }
@@ -26,8 +24,9 @@ std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor
   const Input<std::int64_t> bounds(offsets, "offsets", {any('n')});
   const bool jagged = offsets.has_value();
   const auto sizes = sizes_of(value);
-  if (sizes.size() != (jagged ? 1 : 2)) throw std::invalid_argument("value is no [B, N]; want it, or [M] with offsets");
-  if (jagged && bounds.span().empty()) throw std::invalid_argument("offsets is empty; want [B + 1] numbers");
+  if (sizes.size() != (jagged ? 1 : 2))
+    throw std::invalid_argument("value is no [B, N]; expected it, or [M] with offsets");
+  if (jagged && bounds.span().empty()) throw std::invalid_argument("offsets is empty; expected [B + 1] numbers");
   if (objective < 0 || objective > 2) refuse("objective", objective, "0 (page_value), 1 (mmr) or 2 (log_det)");
   const Rows rows{jagged, jagged ? 1 : sizes[0], sizes[jagged ? 0 : 1]};
   const std::int64_t batch = jagged ? static_cast<std::int64_t>(bounds.span().size()) - 1 : sizes[0];
@@ -39,7 +38,7 @@ std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor
   const auto c = of_candidates<std::int32_t>(categories, "categories", rows);
   const auto e = of_candidates<float>(embeddings, "embeddings", rows, any('d'));
   const Input<float> p(pairs, "pairs", {any('C'), any('C')});
-  if (p && p.size(0) != p.size(1)) throw std::invalid_argument("pairs is not square; want [C, C]");
+  if (p && p.size(0) != p.size(1)) throw std::invalid_argument("pairs is not square; expected [C, C]");
   const Input<float> a(attention, "attention", {k}), q(examination, "examination", {k});
   const RulesInput rules(
 #define PYGRADE_RULE(type, name, size, width, json, text) name,
@@ -64,7 +63,6 @@ std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor
               batch == 1 && num_threads == 0 ? 1 : thread_count(num_threads));
   return {values, indices};
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -79,5 +77,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("search_page", TORCH_BOX(&search_page_of)); }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -5,9 +5,7 @@
 #include "scores.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 std::tuple<Tensor, Tensor> rank_of(const Tensor& scores, const Tensor& weights, std::int64_t k, std::int64_t transform,
 #define PYGRADE_RULE(type, name, rows, width, json, text) const MaybeTensor &name,
 #include "pygrade/request.def"
@@ -26,7 +24,6 @@ std::tuple<Tensor, Tensor> rank_of(const Tensor& scores, const Tensor& weights, 
        thread_count(call, 1, num_threads));
   return {values, indices};
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -39,5 +36,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("rank", TORCH_BOX(&rank_of)); }
-
 }  // namespace pygrade::inline v0_2::torch_ops

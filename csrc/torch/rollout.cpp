@@ -12,16 +12,15 @@
 #include "scores.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 // Lower bounds[0, T] are at most the upper ones[1, T].
 void check_bounds(std::span<const float> bounds) {
   const std::size_t tasks = bounds.size() / 2;
   for (std::size_t t = 0; t < tasks; ++t) {
     if (bounds[t] <= bounds[tasks + t]) continue;
     std::ostringstream message;
-    message << "weight_bounds[:, " << t << "] is " << bounds[t] << ", " << bounds[tasks + t] << "; want low <= high";
+    message << "weight_bounds[:, " << t << "] is " << bounds[t] << ", " << bounds[tasks + t]
+            << "; expected low <= high";
     throw std::invalid_argument(message.str());
   }
 }
@@ -91,7 +90,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rollout_of(const Tensor& concentratio
     rewards = with_penalty(memory_of(rewards), violation(weights, bounds), shape.batch, shape.samples, components);
   return {weights, log_weights, log_prob, rewards};
 }
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
@@ -103,5 +101,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("rollout", TORCH_BOX(&rollout_of)); }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -9,16 +9,14 @@
 #include "../src/fusion.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 ScoreType type_of(const Tensor& scores) {
   std::int32_t code = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(scores.get(), &code));
   if (code == aoti_torch_dtype_float32()) return ScoreType::float32;
   if (code == aoti_torch_dtype_float16()) return ScoreType::float16;
   if (code == aoti_torch_dtype_bfloat16()) return ScoreType::bfloat16;
-  throw std::invalid_argument("scores is of another dtype; want float32 or float16 or bfloat16");
+  throw std::invalid_argument("scores is of another dtype; expected float32 or float16 or bfloat16");
 }
 
 // True if the last two axes, swapped, are contiguous.
@@ -34,7 +32,7 @@ Tensor readable(const Tensor& scores, bool jagged) {
   const auto sizes = sizes_of(scores);
   if (sizes.size() != (jagged ? 2 : 3))
     throw std::invalid_argument("scores has " + std::to_string(sizes.size()) +
-                                " dimensions; want [B, N, T], or [M, T] with offsets");
+                                " dimensions; expected [B, N, T], or [M, T] with offsets");
   return scores.is_contiguous() || is_task_major(scores) ? scores : torch::stable::contiguous(scores);
 }
 
@@ -43,13 +41,13 @@ Scores view_of(const Tensor& held, const Input<std::int64_t>& offsets) {
   const Layout layout = held.is_contiguous() ? Layout::item_major : Layout::task_major;
   const void* data = held.const_data_ptr();
   if (!offsets) return Scores::dense(data, type_of(held), sizes[0], sizes[1], sizes[2], layout);
-  if (offsets.span().empty()) throw std::invalid_argument("offsets is empty; want [B + 1]");
+  if (offsets.span().empty()) throw std::invalid_argument("offsets is empty; expected [B + 1]");
   return Scores::jagged(data, type_of(held), sizes[0], sizes[1], offsets.span(), layout);
 }
 
 float not_negative(const char* name, double value) {
   if (!(value >= 0.0))
-    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; want a number ≥ 0");
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; expected a number ≥ 0");
   return static_cast<float>(value);
 }
 
@@ -58,7 +56,6 @@ Transform transform_of(std::int64_t code) {
     refuse("transform", code, "the place of a transform in the core's table");
   return static_cast<Transform>(code);
 }
-
 }  // namespace
 
 FusionInput::FusionInput(const Tensor& given, std::int64_t transform, double beta, double epsilon,
@@ -111,5 +108,4 @@ std::int64_t list_length(std::int64_t k) {
 int thread_count(const FusionInput& call, std::int64_t samples, std::int64_t num_threads) {
   return num_threads == 0 && detail::is_brief(call.scores, call.options, samples) ? 1 : thread_count(num_threads);
 }
-
 }  // namespace pygrade::inline v0_2::torch_ops

@@ -6,7 +6,6 @@
 #include "tensors.hpp"
 
 namespace pygrade::inline v0_2::torch_ops {
-
 // Scores and options of a call: scores[B, N, T], or [M, T] with offsets[B + 1], in either order in memory; `transform`
 // is the value of the C++ enum. Not copyable: scores and options point into what it holds.
 class FusionInput {
@@ -84,5 +83,4 @@ std::int64_t list_length(std::int64_t k);
 
 // The number of threads of a call: one for a few microseconds of work, unless the caller asks for more.
 int thread_count(const FusionInput& call, std::int64_t samples, std::int64_t num_threads);
-
 }  // namespace pygrade::inline v0_2::torch_ops

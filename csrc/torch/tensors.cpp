@@ -8,9 +8,7 @@
 #include <string>
 
 namespace pygrade::inline v0_2::torch_ops {
-
 namespace {
-
 std::int32_t code_of(Dtype dtype) {
   switch (dtype) {
     case Dtype::float32:
@@ -37,7 +35,6 @@ std::string text_of(std::span<const std::int64_t> sizes) {
   }
   return text + "]";
 }
-
 }  // namespace
 
 std::span<const std::int64_t> sizes_of(const Tensor& tensor) {
@@ -49,11 +46,11 @@ Tensor checked(const Tensor& given, const char* name, Dtype dtype, Sizes sizes) 
   std::int32_t code = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(given.get(), &code));
   if (code != code_of(dtype))
-    throw std::invalid_argument(std::string(name) + " is of another dtype; want " + name_of(dtype));
+    throw std::invalid_argument(std::string(name) + " is of another dtype; expected " + name_of(dtype));
   const auto found = sizes_of(given);
   const auto fits = [](std::int64_t is, std::int64_t wanted) { return wanted < 0 || is == wanted; };
   if (!std::equal(found.begin(), found.end(), sizes.begin(), sizes.end(), fits))
-    throw std::invalid_argument(std::string(name) + " is of shape " + text_of(found) + "; want " +
+    throw std::invalid_argument(std::string(name) + " is of shape " + text_of(found) + "; expected " +
                                 text_of({sizes.begin(), sizes.size()}));
   return given.is_contiguous() ? given : torch::stable::contiguous(given);
 }
@@ -83,7 +80,6 @@ int thread_count(std::int64_t num_threads) {
 }
 
 void refuse(const char* name, std::int64_t value, const char* wanted) {
-  throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; want " + wanted);
+  throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; expected " + wanted);
 }
-
 }  // namespace pygrade::inline v0_2::torch_ops

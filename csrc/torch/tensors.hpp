@@ -15,7 +15,6 @@
 #include <span>
 
 namespace pygrade::inline v0_2::torch_ops {
-
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 using Sizes = std::initializer_list<std::int64_t>;
@@ -74,7 +73,6 @@ std::span<T> memory_of(const Tensor& tensor) {
 // torch's number of threads for 0, else the number.
 int thread_count(std::int64_t num_threads);
 
-// Throws std::invalid_argument "name is value; want wanted".
+// Throws std::invalid_argument "name is value; expected wanted".
 [[noreturn]] void refuse(const char* name, std::int64_t value, const char* wanted);
-
 }  // namespace pygrade::inline v0_2::torch_ops

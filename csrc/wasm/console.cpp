@@ -20,7 +20,6 @@
 #define PYGRADE_EXPORT(name) extern "C" __attribute__((export_name(#name), visibility("default")))
 
 namespace {
-
 using namespace pygrade;
 
 char error_text[512];
@@ -83,7 +82,6 @@ Request request_of(const Batch& batch, const Policy& policy, std::size_t b, bool
   if (!scenario.empty() && !scenario[0].empty()) request.scenario = scenario[0];
   return request;
 }
-
 }  // namespace
 
 // The page has one thread, which never ends, and nothing here catches: an error ends the call, and `last_error` has it.
@@ -98,14 +96,12 @@ void __cxa_throw(void* thrown, void*, void (*)(void*)) {
 }
 
 namespace pygrade::inline v0_2::detail {
-
 int fork_count() { return 0; }
 
 void run_shares(std::int64_t shares, std::int64_t, void (*run)(const void* context, std::int64_t share),
                 const void* context) {
   for (std::int64_t share = 0; share < shares; ++share) run(context, share);
 }
-
 }  // namespace pygrade::inline v0_2::detail
 
 // No page of the console explores.

@@ -2,9 +2,7 @@
 #pragma once
 
 namespace std::this_thread {
-
 inline void yield() {}
 template <class Duration>
 void sleep_for(Duration) {}
-
 }  // namespace std::this_thread

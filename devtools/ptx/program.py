@@ -51,7 +51,7 @@ def parse(text: str) -> Program:
     """Parses the one kernel of a module. `Unsupported` names what is not known."""
     head = re.search(r"\.entry\s+(\w+)\s*\((.*?)\)(.*?)\n\{(.*?)\n\}", text, re.S)
     if head is None:
-        raise Unsupported("the text has no kernel; want one .entry")
+        raise Unsupported("the text has no kernel; expected one .entry")
     name, parameters, attributes, body = head.groups()
     threads = re.search(r"\.reqntid\s+(\d+)", attributes)
     files = re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"(?:\s+"([^"]*)")?', text, re.M)  # number, folder if any, name
@@ -121,7 +121,7 @@ class _Parser:
             self.branches.append((len(self.records), operands.pop()))
         if entry.operation == "wait":
             if operands not in (["0"], ["0", str(self.program.threads)]):
-                raise Unsupported("want barrier 0 of all threads")
+                raise Unsupported("expected barrier 0 of all threads")
             operands = []
         out = [self._register(name) for name in operands[: entry.outputs]]
         sources = [self._source(name) for name in operands[entry.outputs :]]

@@ -22,7 +22,6 @@
 #include <vector>
 
 namespace {
-
 using Clock = std::chrono::steady_clock;
 
 std::atomic<bool> reload_wanted{false};
@@ -251,7 +250,6 @@ int run(const Options& options) {
   report(all, *ranker, options.threads, seconds);
   return 0;
 }
-
 }  // namespace
 
 int main(int argc, char** argv) {

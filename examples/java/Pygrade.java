@@ -290,7 +290,7 @@ public final class Pygrade implements AutoCloseable {
   }
 
   private static void fits(String name, int size, int wanted) {
-    if (size != wanted) throw new IllegalArgumentException(name + " has " + size + " entries; want " + wanted);
+    if (size != wanted) throw new IllegalArgumentException(name + " has " + size + " entries; expected " + wanted);
   }
 
   private static void check(int status, MemorySegment error) {

@@ -35,7 +35,7 @@ def read_documents(file: str | None, most: int, seed: int = 0) -> list[dict[str,
             found[fields["Package"]] = fields
     if len(found) < 300:
         raise SystemExit(
-            f"{file or APT} has {len(found)} tagged packages, want 300: run apt-get update, or --corpus FILE"
+            f"{file or APT} has {len(found)} tagged packages, expected 300: run apt-get update, or --corpus FILE"
         )
     names = np.random.default_rng(seed).permutation(sorted(found))[:most]
     return [found[name] for name in sorted(names)]

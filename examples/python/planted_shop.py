@@ -73,7 +73,7 @@ class Shop:
 
     def __init__(self, seed: int = 0, effect: str = "factor") -> None:
         if effect not in EFFECTS:
-            raise ValueError(f"effect is {effect!r}; want one of {', '.join(EFFECTS)}")
+            raise ValueError(f"effect is {effect!r}; expected one of {', '.join(EFFECTS)}")
         self.seed, self.effect = seed, effect
         rng = np.random.default_rng([seed, 0])
         self.appeal, self.use, self.urge = rng.standard_normal((3, _ITEMS))

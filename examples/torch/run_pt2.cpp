@@ -21,7 +21,6 @@
 #include <vector>
 
 namespace {
-
 // float32 [rows, …, last]; the last size follows from the size of the file.
 at::Tensor read(const std::string& path, std::vector<std::int64_t> sizes) {
   std::ifstream file(path, std::ios::binary);
@@ -64,7 +63,6 @@ void run(const std::string& library, const std::string& model, std::int64_t requ
   std::ranges::sort(microseconds);
   std::cout << requests << " pages, " << microseconds[microseconds.size() / 2] << " µs each (median)\n";
 }
-
 }  // namespace
 
 int main(int argc, char** argv) {

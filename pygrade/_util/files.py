@@ -72,7 +72,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     is removed after an hour. ValueError if `path` holds the results of a command (`directory_lock`).
     """
     if owner := owner_of(path):
-        raise ValueError(f"{path} holds the results of pygrade {owner}; want another directory")
+        raise ValueError(f"{path} holds the results of pygrade {owner}; expected another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent, path.name)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
@@ -101,17 +101,17 @@ def directory_lock(out: Path, command: str) -> Iterator[None]:
     has the results of another command.
     """
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; want a directory")
+        raise ValueError(f"{out} is a file; expected a directory")
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out / _CLAIM, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ValueError(f"{out} is in use by another pygrade process; want another directory") from error
+            raise ValueError(f"{out} is in use by another pygrade process; expected another directory") from error
         owner = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
         if owner and owner != command:
-            raise ValueError(f"{out} holds the results of pygrade {owner}; want another directory for {command}")
+            raise ValueError(f"{out} holds the results of pygrade {owner}; expected another directory for {command}")
         if not owner:
             os.pwrite(descriptor, command.encode(), 0)
         _sweep(out, "*")

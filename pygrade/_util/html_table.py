@@ -56,7 +56,7 @@ def html_table(
     body = []
     for row in rows:
         if head and len(row) != len(head):
-            raise ValueError(f"a row has {len(row)} cells; want {len(head)}, one under each head")
+            raise ValueError(f"a row has {len(row)} cells; expected {len(head)}, one under each head")
         own = ' class="own"' if strong and row[0] == strong else ""
         cells = "".join(cell(place, entry, "td") for place, entry in enumerate(row))
         body.append(f"<tr{own}>{cells}</tr>")

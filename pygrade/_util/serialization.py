@@ -78,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is truncated or not JSON: {error}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path} holds a {type(record).__name__}; want a JSON object")
+        raise ValueError(f"{path} holds a {type(record).__name__}; expected a JSON object")
     return record
 
 
@@ -87,5 +87,7 @@ def read_safetensors(path: Path, sha256: str) -> dict[str, Tensor]:
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ValueError(f"{path} has sha256 {found[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
+        raise ValueError(
+            f"{path} has sha256 {found[:12]}; expected {sha256[:12]} (truncated, corrupt or of another save)"
+        )
     return safetensors.torch.load(content)

@@ -13,11 +13,11 @@ from pygrade.metrics.texts import value_text
 def compare(options: EvaluateOptions) -> dict[str, Any]:
     """Prints the options that differ, and the metrics of both."""
     if len(options.runs) != 2:
-        raise ValueError(f"runs names {len(options.runs)} directories; want two")
+        raise ValueError(f"runs names {len(options.runs)} directories; expected two")
     stored = [_stored(path) for path in options.runs]
     (left_command, left), (right_command, right) = stored
     if left_command != right_command:
-        raise ValueError(f"runs are of pygrade {left_command} and pygrade {right_command}; want two of one command")
+        raise ValueError(f"runs are of pygrade {left_command} and pygrade {right_command}; expected two of one command")
     changed = list(differences(left, right))
     metrics = [metrics_of(left_command, path) for path in options.runs]
     names = [name for name in metrics[0] if name in metrics[1]]
@@ -40,10 +40,10 @@ def compare(options: EvaluateOptions) -> dict[str, Any]:
 
 def _stored(path: Path) -> tuple[str, dict[str, Any]]:
     if not (path / RECORD).is_file():
-        raise ValueError(f"{path} has no {RECORD}; want the directory of a run of pygrade {' or '.join(KINDS)}")
+        raise ValueError(f"{path} has no {RECORD}; expected the directory of a run of pygrade {' or '.join(KINDS)}")
     command, table = stored_options(path / RECORD)
     if command not in KINDS:
-        raise ValueError(f"{path} is of pygrade {command}; want a run of {' or '.join(KINDS)}")
+        raise ValueError(f"{path} is of pygrade {command}; expected a run of {' or '.join(KINDS)}")
     return command, table
 
 

@@ -18,7 +18,7 @@ _ALONE = ("--help", "--version", "--cmake-dir", "--print-completion")
 def script(shell: str) -> str:
     """The text that a shell evaluates to complete; ``ValueError`` if the shell is unknown."""
     if shell not in SCRIPTS:
-        raise ValueError(f"print-completion is {shell!r}; want one of {', '.join(SCRIPTS)}")
+        raise ValueError(f"print-completion is {shell!r}; expected one of {', '.join(SCRIPTS)}")
     return SCRIPTS[shell]
 
 

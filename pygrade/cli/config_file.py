@@ -49,7 +49,7 @@ def read_options(path: Path, command: str) -> dict[str, Setting]:
     for key, table in read_tables(path).items():
         name = key.replace("_", "-")
         if name not in (DEFAULTS, *COMMANDS):
-            wanted = near(key, [*COMMANDS, DEFAULTS]) or f"want a command or {DEFAULTS}"
+            wanted = near(key, [*COMMANDS, DEFAULTS]) or f"expected a command or {DEFAULTS}"
             raise ValueError(f"config {path}: [{key}] is not a command; {wanted}")
         if name == DEFAULTS:  # those that this command has, if the others are of another one
             own, every = _names(command), set().union(*map(_names, COMMANDS))
@@ -93,7 +93,7 @@ def read_tables(path: Path) -> dict[str, Table]:
         raise ValueError(f"config {path}: {error}") from error
     for key, table in tables.items():
         if not isinstance(table, dict):
-            raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
+            raise ValueError(f"config {path}: {key} is {table!r}; expected a table [{key}]")
     return tables
 
 
@@ -149,7 +149,7 @@ def _value(value: Any, kind: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         kinds = [inner[0]] * len(value) if inner[1:] in ((), (Ellipsis,)) else list(inner)
         if len(kinds) != len(value):
-            raise ValueError(f"{where} has {len(value)} entries; want {len(kinds)}")
+            raise ValueError(f"{where} has {len(value)} entries; expected {len(kinds)}")
         pairs = enumerate(zip(value, kinds, strict=True))
         return tuple(_value(word, kind, f"{where}[{i}]") for i, (word, kind) in pairs)
     if is_mapping(kind) and isinstance(value, dict):
@@ -161,7 +161,7 @@ def _value(value: Any, kind: Any, where: str) -> Any:
     if type(value) in _SOURCES.get(kind, ()):
         with suppress(ValueError):
             return kind(value)
-    raise ValueError(f"{where} is {value!r}; want {_name(kind)}")
+    raise ValueError(f"{where} is {value!r}; expected {_name(kind)}")
 
 
 def _choice(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
@@ -176,7 +176,7 @@ def _choice(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
         with suppress(ValueError):
             return _value(value, kind, where)
     names = " or ".join(_name(kind) for kind in kinds if kind is not NoneType)
-    raise ValueError(f"{where} is {value!r}; want {names}")
+    raise ValueError(f"{where} is {value!r}; expected {names}")
 
 
 def _name(kind: Any) -> str:

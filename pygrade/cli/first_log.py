@@ -21,7 +21,7 @@ def start(options: DoctorOptions) -> dict[str, Any]:
     """Writes the policy and the options of what follows; returns them with the plan."""
     refuse(options, ("files", "query", "map", "scale", "events", "fix", "production"), "no --cold-start")
     if not isinstance(options.out, Path):
-        raise ValueError(f"out is {options.out}; want a directory of this machine, where the service will log, too")
+        raise ValueError(f"out is {options.out}; expected a directory of this machine, where the service will log, too")
     out = options.out
     check_out(out, OWNER)
     plan = plan_first_log(options.k, options.requests_a_day, options.rates, options.shuffle)

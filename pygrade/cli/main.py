@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return subprocess.call([sys.executable, "-m", "pygrade.bench", *args[1:]])
         if args[0] not in COMMANDS:
             return _fail(
-                f"{args[0]!r} is not a command; want one of {', '.join(map(spoken, COMMANDS))} (see pygrade --help)", 2
+                f"{args[0]!r} is not a command; expected one of {', '.join(map(spoken, COMMANDS))} (pygrade --help)",
+                2,
             )
         heed_interrupts()
         _run(args[0], args[1:])
@@ -116,7 +117,7 @@ def _check_file(place: Place) -> None:
     """FileNotFoundError if a table is not there, at a version of it or as it is; a URL is looked up when it is read."""
     text = str(place)
     if "://" not in text and not Path(text).exists() and not Path(re.sub(r"@v\d+$", "", text)).exists():
-        raise FileNotFoundError(f"{text} does not exist; want a file or a directory of files")
+        raise FileNotFoundError(f"{text} does not exist; expected a file or a directory of files")
 
 
 def _reproduce(arguments: list[str]) -> int:

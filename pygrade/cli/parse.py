@@ -53,7 +53,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
         elif flag in on and on[flag].hint is not bool:
             current = on[flag]
             if current.name == "config" and "config" in words_of:
-                raise ValueError("config is given twice; want one file")
+                raise ValueError("config is given twice; expected one file")
             words_of[current.name] = [value] if equals else []
         elif (flag in on or flag in off) and not equals:
             words_of[(on.get(flag) or off[flag]).name] = flag in on

@@ -18,7 +18,7 @@ def rank_user(options: RankOptions) -> dict[str, Any]:
     """Prints the page of a user, and where the time goes."""
     if options.run is None or options.user is None:
         alone = "run" if options.user is None else "user"
-        raise ValueError(f"{alone} is given alone; want --run and --user, a pipeline and for whom it ranks")
+        raise ValueError(f"{alone} is given alone; expected --run and --user, a pipeline and for whom it ranks")
     refuse(options, ("policy", "requests", "values", "value_tasks"), "no --run")
     folder = local_run(options.run)
     check_proven(policy_of(folder), options.allow_unproven)
@@ -27,7 +27,7 @@ def rank_user(options: RankOptions) -> dict[str, Any]:
         user = names.user_id(options.user)
         kinds, scenarios = system.models.schema.context, system.models.policy.scenarios
         if scenarios and options.scenario not in (None, *scenarios):
-            raise ValueError(f"scenario is {options.scenario!r}; want one of {', '.join(scenarios)}")
+            raise ValueError(f"scenario is {options.scenario!r}; expected one of {', '.join(scenarios)}")
         context = {name: _context(name, value, kinds.get(name)) for name, value in options.context.items()}
         request: dict[str, Any] = {
             "k": options.k,
@@ -78,4 +78,4 @@ def _context(name: str, value: str, kind: str | None) -> float | str:
     try:
         return float(value) if kind == "float" else value
     except ValueError as error:
-        raise ValueError(f"context gives {name} as {value!r}; want a number") from error
+        raise ValueError(f"context gives {name} as {value!r}; expected a number") from error

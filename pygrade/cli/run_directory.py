@@ -39,13 +39,13 @@ def check_out(out: Place, command: str, data: Place | None = None) -> None:
     else:
         out = Path(out)
         if out.exists() and not out.is_dir():
-            raise ValueError(f"out is {out}, a file; want a directory")
+            raise ValueError(f"out is {out}, a file; expected a directory")
         inside = data is not None and not is_url(data) and out.resolve().is_relative_to(Path(data).resolve())
     if inside:
-        raise ValueError(f"out is {out}, inside the data {data}; want a place of its own")
+        raise ValueError(f"out is {out}, inside the data {data}; expected a place of its own")
     owner = owner_of(out) if isinstance(out, Path) else Folder.at(out).owner()
     if owner not in ("", command):
-        raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; want another for {command}")
+        raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; expected another for {command}")
 
 
 def to_table(options: Any, folder: Path | None = None, prefix: str = "") -> Table:
@@ -128,7 +128,7 @@ def stored_options(path: Path) -> tuple[str, Table]:
     """The command and the options that `record_options` wrote."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     if len(tables) != 1 or not isinstance(next(iter(tables.values())), dict):
-        raise ValueError(f"{path} has {len(tables)} tables; want the one of the command that wrote it")
+        raise ValueError(f"{path} has {len(tables)} tables; expected the one of the command that wrote it")
     return next(iter(tables.items()))
 
 

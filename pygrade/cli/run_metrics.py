@@ -44,5 +44,5 @@ def _of_replay(record: Mapping[str, Any]) -> Metrics:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(f"{path} is not there; want a finished run (of train: with --holdout above 0)")
+        raise ValueError(f"{path} is not there; expected a finished run (of train: with --holdout above 0)")
     return read_json(path)

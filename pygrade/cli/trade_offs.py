@@ -43,7 +43,7 @@ def show(options: EvaluateOptions) -> dict[str, Any]:
 def _show(options: EvaluateOptions) -> dict[str, Any]:
     keep, compared = _levels(options.keep), [_values(word) for word in options.compare]
     if options.save is not None and not keep:
-        raise ValueError("save is for the values found; want --keep TASK=SHARE too")
+        raise ValueError("save is for the values found; expected --keep TASK=SHARE too")
     if not keep:
         refuse(options, ("maximize",), "--keep")
     policy = FusionPolicy.load(options.policy)
@@ -98,7 +98,7 @@ def _levels(words: tuple[str, ...]) -> dict[str, float]:
         except ValueError:
             equals = ""
         if not equals or not task:
-            raise ValueError(f"keep is {word!r}; want TASK=SHARE of production's events, e.g. click=1.0")
+            raise ValueError(f"keep is {word!r}; expected TASK=SHARE of production's events, e.g. click=1.0")
     return levels
 
 
@@ -111,7 +111,7 @@ def _values(setting: str) -> dict[str, float]:
             values[task] = float(number)
         except ValueError as error:
             raise ValueError(
-                f"compare is {setting!r}; want TASK=NUMBER or several with commas, e.g. click=-3"
+                f"compare is {setting!r}; expected TASK=NUMBER or several with commas, e.g. click=-3"
             ) from error
     return values
 
@@ -121,7 +121,7 @@ def _of_scenario(logs: Logs, scenario: str | None) -> Logs:
         return logs
     if logs.scenario is None or scenario not in logs.scenario:
         wanted = "a log with scenarios" if logs.scenario is None else "one of " + ", ".join(np.unique(logs.scenario))
-        raise ValueError(f"scenario is {scenario!r}; want {wanted}")
+        raise ValueError(f"scenario is {scenario!r}; expected {wanted}")
     return logs.select(np.flatnonzero(logs.scenario == scenario))
 
 

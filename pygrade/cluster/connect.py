@@ -52,7 +52,7 @@ def parse_address(text: str) -> ClusterAddress:
     if local is None and re.fullmatch(r"auto|(ray://)?([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", text):
         return ClusterAddress(None, text)
     raise ValueError(
-        f"cluster is {text!r}; want local, local:N with N processes from 1, auto (the cluster of this machine), "
+        f"cluster is {text!r}; expected local, local:N with N processes from 1, auto (the cluster of this machine), "
         "HOST:PORT of its head, or ray://HOST:PORT"
     )
 
@@ -75,7 +75,9 @@ def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None
         _quiet()
         _start(ray, cluster, object_store_mib) if cluster.processes is not None else _join(ray, cluster.address)
     elif cluster.address not in ("", _AUTO):
-        raise ClusterError(f"cluster is {text}; this process is connected to Ray already: want ray.shutdown() first")
+        raise ClusterError(
+            f"cluster is {text}; this process is connected to Ray already: expected ray.shutdown() first"
+        )
     try:
         from pygrade.cluster.nodes import check_nodes
         from pygrade.cluster.workers import RayWorkers
@@ -130,7 +132,7 @@ def _join(ray: Any, address: str) -> None:
             ray.init(address=address, **_SILENT)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
-        hint = "start one with: ray start --head" if address == _AUTO else f"want {_TOKEN}"
+        hint = "start one with: ray start --head" if address == _AUTO else f"expected {_TOKEN}"
         raise ClusterError(f"cluster {address} cannot be used: {one_line(error, 500)}; {hint}") from error
 
 
@@ -150,6 +152,6 @@ def _wait_for(address: str) -> None:
         if not subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS).returncode:
             return
     raise ClusterError(
-        f"cluster {address} does not answer as the head of a Ray cluster does within {ANSWER_SECONDS:.0f} s; want its "
-        f"port, which ray start --head prints (6379 by default), and {_TOKEN}"
+        f"cluster {address} does not answer as the head of a Ray cluster does within {ANSWER_SECONDS:.0f} s; expected "
+        f"its port, which ray start --head prints (6379 by default), and {_TOKEN}"
     )

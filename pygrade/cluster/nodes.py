@@ -31,7 +31,7 @@ def check_nodes(paths: Sequence[Place] = ()) -> None:
     if other:
         raise ClusterError(
             f"this process has pygrade {__version__} ({code_hash()[:12]}); {'; '.join(other)}; "
-            "want the same code on every node"
+            "expected the same code on every node"
         )
     for path, mark in zip(paths, wanted, strict=True):
         blind = {node: facts["unseen"][mark] for node, facts in answers if mark in facts["unseen"]}
@@ -40,7 +40,7 @@ def check_nodes(paths: Sequence[Place] = ()) -> None:
             wanted_path = "a path that all nodes share, or a URL such as s3://BUCKET/…"
             if Path(str(path)).absolute().is_relative_to(cache_root().absolute()):
                 wanted_path = "PYGRADE_CACHE, where runs at URLs are worked on, at a path that all nodes share"
-            raise ClusterError(f"{path} is not seen by {reasons}; want {wanted_path}")
+            raise ClusterError(f"{path} is not seen by {reasons}; expected {wanted_path}")
 
 
 def _version(facts: dict[str, Any]) -> str:

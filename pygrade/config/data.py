@@ -26,7 +26,7 @@ KUAIRAND_TASK_VALUES: Mapping[str, float] = {
 def _check_names(names: Iterable[str], what: str, allowed: Iterable[str]) -> None:
     for name in names:
         if name not in allowed:
-            raise ValueError(f"{what} {name!r}; want some of {', '.join(allowed)}")
+            raise ValueError(f"{what} {name!r}; expected some of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)

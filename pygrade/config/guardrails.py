@@ -8,8 +8,8 @@ from pygrade.config.option import Options, option
 
 _LIMIT = re.compile(r"(?:([^:<>=]+):\s*)?(share\s+)?([^\s<>=]+)\s*(>=|<=)\s*(\S+)")
 _WANTED = (
-    "want 'TASK >= SHARE' of production's events, such as 'click >= 0.98', or 'share COLUMN >= SHARE' of the slots, "
-    "such as 'share new >= 0.1', with <= or a scenario, 'search: click >= 0.98'"
+    "expected 'TASK >= SHARE' of production's events, such as 'click >= 0.98', or 'share COLUMN >= SHARE' of the "
+    "slots, such as 'share new >= 0.1', with <= or a scenario, 'search: click >= 0.98'"
 )
 
 
@@ -46,7 +46,7 @@ class Limit:
         share = match[2] is not None
         if not (0 < level < 1 if share else level > 0):
             wanted = "a share of the slots between 0 and 1" if share else "a share of production's events above 0"
-            raise ValueError(f"limits has {text!r}; want {wanted}")
+            raise ValueError(f"limits has {text!r}; expected {wanted}")
         return cls(match[3], level, match[4] == "<=", share, None if match[1] is None else match[1].strip())
 
 
@@ -68,7 +68,7 @@ class GuardrailConfig(Options):
         scopes = [(limit.scenario, limit.share, limit.name, limit.upper) for limit in limits]
         for scope, limit in zip(scopes, limits, strict=True):
             if scopes.count(scope) > 1:
-                raise ValueError(f"limits has {limit} beside another bound of the same; want each once")
+                raise ValueError(f"limits has {limit} beside another bound of the same; expected each once")
             other = [n for n in limits if scope[:3] == (n.scenario, n.share, n.name) and n.upper and not limit.upper]
             if other and other[0].level <= limit.level:
                 raise ValueError(f"limits has {limit} and {other[0]}, which nothing meets")

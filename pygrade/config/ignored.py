@@ -13,7 +13,7 @@ def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") ->
     for field in fields(options):
         value = getattr(options, field.name)
         if field.name in names and value != default_of(field):
-            raise ValueError(f"{prefix}{field.name} is {value}; want it with {wanted} alone")
+            raise ValueError(f"{prefix}{field.name} is {value}; expected it with {wanted} alone")
 
 
 def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:

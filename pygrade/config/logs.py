@@ -29,7 +29,7 @@ class FirstLogConfig(Options):
         super().__post_init__()
         for task, rate in self.rates.items():
             if not 0 < rate <= 1:
-                raise ValueError(f"rates has {task}={rate}; want events per shown item, above 0 and up to 1")
+                raise ValueError(f"rates has {task}={rate}; expected events per shown item, above 0 and up to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +99,10 @@ class DoctorOptions(Output, FirstLogConfig):
         if not self.cold_start:
             return refuse(self, [field.name for field in fields(FirstLogConfig)], "--cold-start")
         if not any(self.values.values()):
-            raise ValueError(f"values is {self.values}; want each task with its worth, e.g. click=1,order=20")
+            raise ValueError(f"values is {self.values}; expected each task with its worth, e.g. click=1,order=20")
         for name, tasks in (("value_tasks", self.value_tasks), ("rates", self.rates)):
             if unknown := [task for task in tasks if task not in self.values]:
-                raise ValueError(f"{name} names {unknown[0]!r}; want one of {', '.join(self.values)}")
+                raise ValueError(f"{name} names {unknown[0]!r}; expected one of {', '.join(self.values)}")
 
 
 @dataclass(frozen=True, kw_only=True)

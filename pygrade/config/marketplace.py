@@ -193,15 +193,15 @@ class MarketplaceConfig(Options):
         if not self.page_size <= self.candidates <= self.pool // 2 or self.pool > self.items:
             raise ValueError(
                 f"page_size {self.page_size}, candidates {self.candidates}, pool {self.pool}, items {self.items}; "
-                "want page_size ≤ candidates ≤ pool / 2 and pool ≤ items"
+                "expected page_size ≤ candidates ≤ pool / 2 and pool ≤ items"
             )
         if self.pages.strength and self.page_size > MOST_SLOTS:
             raise ValueError(
-                f"page_size is {self.page_size}, pages.strength {self.pages.strength}; want at most {MOST_SLOTS} slots "
-                "where items act on those below, or strength 0"
+                f"page_size is {self.page_size}, pages.strength {self.pages.strength}; expected at most {MOST_SLOTS} "
+                "slots where items act on those below, or strength 0"
             )
         if abs(sum(self.segment_shares) - 1) > 1e-6:
-            raise ValueError(f"segment_shares are {self.segment_shares}; want shares that sum to 1")
+            raise ValueError(f"segment_shares are {self.segment_shares}; expected shares that sum to 1")
 
     def effects_at(self, time: float) -> Effects:
         """Effects at a time from 0 to 1, interpolated between `effects` and `later`."""

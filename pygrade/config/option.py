@@ -100,12 +100,12 @@ class Options:
             if isinstance(value, list):
                 object.__setattr__(self, entry.name, value := tuple(value))
             if get_origin(hint) is Literal and value not in get_args(hint):
-                raise ValueError(f"{entry.name} is {value!r}; want one of {', '.join(map(str, get_args(hint)))}")
+                raise ValueError(f"{entry.name} is {value!r}; expected one of {', '.join(map(str, get_args(hint)))}")
             limits = entry.metadata.get("range")
             numbers = value if isinstance(value, tuple) else (value,)
             if limits and not all(limits.holds(x) for x in numbers if isinstance(x, int | float)):
                 kind = "" if str(limits).startswith("at least") else "numbers " if value is numbers else "a number "
-                raise ValueError(f"{entry.name} is {value}; want {kind}{limits}")
+                raise ValueError(f"{entry.name} is {value}; expected {kind}{limits}")
             whole = hint in (int, int | None, tuple[int, ...])
             if whole and any(x % 1 != 0 or abs(x) >= _MOST for x in numbers if isinstance(x, int | float)):
-                raise ValueError(f"{entry.name} is {value}; want a whole number below 2^63")
+                raise ValueError(f"{entry.name} is {value}; expected a whole number below 2^63")

@@ -59,16 +59,16 @@ class PipelineConfig(Unproven):
         super().__post_init__()
         if self.train.history.enabled and self.policy_requests:
             raise ValueError(
-                f"policy_requests is {self.policy_requests}, and train.history.enabled counts all shown rows; want 0"
+                f"policy_requests is {self.policy_requests}, but train.history.enabled needs all rows; expected 0"
             )
         shares = self.train_share + self.stop_share + self.calibrate_share + self.policy_share
         if shares >= 1.0:
-            raise ValueError(f"the shares sum to {shares:g}; want less than 1, the rest judges")
+            raise ValueError(f"the shares sum to {shares:g}; expected less than 1, the rest judges")
         if self.predictions == "own" and self.mtl != MtlConfig():
-            raise ValueError("mtl.… are options of a multi-task model, and predictions is 'own'; want one of them")
+            raise ValueError("mtl.… are options of a multi-task model, and predictions is 'own'; expected one of them")
         if self.predictions == "own" and self.candidates not in (0, _CANDIDATES):
             raise ValueError(
-                f"candidates is {self.candidates}, and predictions is 'own': nothing predicts them; want 0"
+                f"candidates is {self.candidates}, and predictions is 'own': nothing predicts them; expected 0"
             )
 
 

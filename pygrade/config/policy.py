@@ -73,12 +73,12 @@ class PolicyConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.hidden:
-            raise ValueError("hidden is (); want at least one width")
+            raise ValueError("hidden is (); expected at least one width")
         for scenario, factor in self.scenario_exploration.items():
             if not (factor > 0.0 and math.isfinite(factor)):
-                raise ValueError(f"scenario_exploration[{scenario!r}] is {factor}; want a number above 0")
+                raise ValueError(f"scenario_exploration[{scenario!r}] is {factor}; expected a number above 0")
         for name, table in {"boosts": self.boosts, **self.scenario_boosts}.items():
             if wrong := [column for column, boost in table.items() if not math.isfinite(boost)]:
-                raise ValueError(f"{name} is {table[wrong[0]]} for {wrong[0]!r}; want a finite number")
+                raise ValueError(f"{name} is {table[wrong[0]]} for {wrong[0]!r}; expected a finite number")
         if self.slope == ():
-            raise ValueError("slope is (); want one number or one per task")
+            raise ValueError("slope is (); expected one number or one per task")

@@ -11,7 +11,7 @@ def check_finite(values: Mapping[str, float]) -> None:
     """``ValueError`` names a value of events that is no number."""
     for task, value in values.items():
         if not math.isfinite(value):
-            raise ValueError(f"values has {task}={value}; want finite numbers, e.g. click=1,buy=20")
+            raise ValueError(f"values has {task}={value}; expected finite numbers, e.g. click=1,buy=20")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,14 +45,14 @@ class SimulateConfig(Options):
         super().__post_init__()
         if self.dirichlet_share + self.shuffle_share > 1:
             shares = f"dirichlet_share is {self.dirichlet_share}, shuffle_share {self.shuffle_share}"
-            raise ValueError(f"{shares}; want shares that sum to at most 1")
+            raise ValueError(f"{shares}; expected shares that sum to at most 1")
         if any(len(row) != len(TASKS) or min(row) <= 0 for row in self.concentrations):
-            raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
+            raise ValueError(f"concentrations are {self.concentrations}; expected {len(TASKS)} positive numbers each")
         if self.world.dynamics.on and self.days > self.world.dynamics.days:
             limit = f"at most {self.world.dynamics.days}, which world.dynamics.days says"
-            raise ValueError(f"days is {self.days}; want {limit}")
+            raise ValueError(f"days is {self.days}; expected {limit}")
         if self.item_noise == math.inf:
-            raise ValueError("item_noise is inf; want a standard deviation, or none")
+            raise ValueError("item_noise is inf; expected a standard deviation, or none")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _SMALL = 5_000  # requests, up to which the prior weighs as much as the feedback
 def check_engine(engine: str) -> None:
     """``ValueError`` if there is no such engine."""
     if engine not in get_args(Engine):
-        raise ValueError(f"engine is {engine!r}; want one of {', '.join(get_args(Engine))}")
+        raise ValueError(f"engine is {engine!r}; expected one of {', '.join(get_args(Engine))}")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class RewardConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.posterior_weight == 0.0 == self.prior_weight:
-            raise ValueError("posterior and prior are both off; want at least one of them")
+            raise ValueError("posterior and prior are both off; expected at least one of them")
         if isinstance(self.propensity, str) and self.propensity != "estimate":
-            raise ValueError(f"propensity is {self.propensity!r}; want 'estimate' or an exponent")
+            raise ValueError(f"propensity is {self.propensity!r}; expected 'estimate' or an exponent")
 
     def sized(self, requests: int) -> "RewardConfig":
         """A copy with the prior's weight for a log of so many requests."""
@@ -76,7 +76,7 @@ class CemConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.elite > self.population:
-            raise ValueError(f"elite is {self.elite}; want at most the population, {self.population}")
+            raise ValueError(f"elite is {self.elite}; expected at most the population, {self.population}")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class CrossFitConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.folds == 1 or not self.shares:
-            raise ValueError(f"folds is {self.folds}, shares {self.shares}; want 0, or 2 or more folds, and shares")
+            raise ValueError(f"folds is {self.folds}, shares {self.shares}; expected 0, or 2 or more folds, and shares")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class HistoryConfig(Options):
         super().__post_init__()
         if self.feedback_seconds < self.shown_seconds:
             raise ValueError(
-                f"history.feedback_seconds is {self.feedback_seconds}; want at least history.shown_seconds, "
+                f"history.feedback_seconds is {self.feedback_seconds}; expected at least history.shown_seconds, "
                 f"{self.shown_seconds}"
             )
 

@@ -29,7 +29,7 @@ def _lifted(value: Any, parts: list[bytes]) -> Any:
     """The value with its arrays moved to the parts."""
     if isinstance(value, np.ndarray):
         if value.dtype.name not in DTYPES:
-            raise TypeError(f"array has dtype {value.dtype}; want one of {', '.join(DTYPES)}")
+            raise TypeError(f"array has dtype {value.dtype}; expected one of {', '.join(DTYPES)}")
         content = np.ascontiguousarray(value).tobytes()
         start = sum(map(len, parts))
         parts.append(content + bytes(-len(content) % 8))

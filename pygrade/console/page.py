@@ -30,7 +30,7 @@ def write_page(
 ) -> None:
     """Write the page as a whole or not at all; ValueError if ``out`` is a directory."""
     if out.is_dir():
-        raise ValueError(f"out is {out}, a directory; want an HTML file")
+        raise ValueError(f"out is {out}, a directory; expected an HTML file")
     write_bytes(out, page(title, lead, sections, record).encode())
 
 

@@ -46,7 +46,9 @@ def download_run(place: Place) -> Path:
     """The directory of a run of `pygrade train`, `demo` or `pipeline`; of one at a URL a copy of what a page shows."""
     run = download_directory(place, "*")
     if not any(run.iterdir()) if is_url(place) else not run.is_dir():
-        raise FileNotFoundError(f"run is {place}, which is no directory; want one of pygrade train or pygrade pipeline")
+        raise FileNotFoundError(
+            f"run is {place}, which is no directory; expected one of pygrade train or pygrade pipeline"
+        )
     if not is_url(place):
         return run
     stages = stages_of(run)
@@ -100,7 +102,7 @@ def stages_of(run: Path) -> dict[str, Any] | None:
     path = run / "summary.json"
     stages = read_json(path).get("stages") if path.is_file() and not (run / "policy").is_dir() else None
     if stages is not None and not {"policy", "logs"} <= stages.keys():
-        raise ValueError(f"{path} has no stages policy and logs; want a finished pipeline")
+        raise ValueError(f"{path} has no stages policy and logs; expected a finished pipeline")
     return stages
 
 
@@ -113,7 +115,7 @@ def _log_of(run: Path, data: str | None) -> Place:
         scheme, _, place = (data or "").partition(":")
         data = f"{scheme}:{run / place}" if place and not is_url(place) else data
     if data is None:
-        raise ValueError(f"{run} does not say which log it was trained on; want --data logs:DIR")
+        raise ValueError(f"{run} does not say which log it was trained on; expected --data logs:DIR")
     return parse_spec(data, ["logs"])[1]
 
 

@@ -68,7 +68,9 @@ def write_report(
     sections += [options_section(*options)] if options else []
     sections += run_section(_json(Path(run_dir) / "summary.json"))
     if not sections and not lead.verdict:
-        raise ValueError(f"{run_dir} has no metrics.jsonl, abtest.json, weights.json or pages.json; want at least one")
+        raise ValueError(
+            f"{run_dir} has no metrics.jsonl, abtest.json, weights.json or pages.json; expected at least one"
+        )
     write_page(out, title, lead, sections, None if judged is None else collect(judged, ConsoleConfig()))
     return out
 

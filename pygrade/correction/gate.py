@@ -62,16 +62,16 @@ class Gain:
     def failure(self) -> str:
         """The first rule that it breaks, in words; "": it passes."""
         if not self.z >= self.needed:
-            return f"its likelihood is z {self.z:.1f}, want {self.needed:.1f}"
+            return f"its likelihood is z {self.z:.1f}, expected {self.needed:.1f}"
         if not max(self.z_value, -math.inf if math.isnan(self.z_page) else self.z_page) >= BY_VALUE:
             order = "" if math.isnan(self.z_page) else f", and of its order {self.z_page:.1f}"
-            return f"its likelihood by value is z {self.z_value:.1f}, want {BY_VALUE:g}{order}"
+            return f"its likelihood by value is z {self.z_value:.1f}, expected {BY_VALUE:g}{order}"
         if self.z_page < self.support:
-            return f"its order is worth z {self.z_page:.1f}, want {self.support:g}"
+            return f"its order is worth z {self.z_page:.1f}, expected {self.support:g}"
         if self.later_page < LATER:
-            return f"on later requests its order is worth z {self.later_page:.1f}, want {LATER:g}"
+            return f"on later requests its order is worth z {self.later_page:.1f}, expected {LATER:g}"
         if self.items and self.later < LATER_ITEMS:
-            return f"of items it learned what does not last: z {self.later:.1f} later, want {LATER_ITEMS:g}"
+            return f"of items it learned what does not last: z {self.later:.1f} later, expected {LATER_ITEMS:g}"
         return ""
 
     @property

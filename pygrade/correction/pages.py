@@ -107,8 +107,8 @@ def missing_shuffles(logs: Logs) -> str:
     wanted = share or _ONE_IN_FIFTY
     more = (FEWEST_EVENTS - events) / (wanted * int((logs.feedback[logs.shown, root] > 0).sum()) / logs.num_requests)
     return (
-        f"{events:,} events of {logs.tasks[root]} on shuffled pages, want {FEWEST_EVENTS}: effects of an item on those "
-        "below it cannot be told from what production knows, so that no page terms are served; "
+        f"{events:,} events of {logs.tasks[root]} on shuffled pages, expected {FEWEST_EVENTS}: effects of an item on "
+        "those below it cannot be told from what production knows, so that no page terms are served; "
         f"about {count_text(more)} more requests with {100 * wanted:.2g} % of the pages shuffled have them"
     )
 
@@ -147,7 +147,7 @@ def fit_pages(
     one fold. ValueError if the log cannot have page terms, see `can_fit`.
     """
     if reason := can_fit(logs):
-        raise ValueError(f"no page terms: {reason}; want a log with slots and items' categories or embeddings")
+        raise ValueError(f"no page terms: {reason}; expected a log with slots and items' categories or embeddings")
     scaling = InputScaling.of(_without_items(logs), corrected, parents)
     root = root_of(logs, scaling.parents, scaling.amounts)
     if root < 0:

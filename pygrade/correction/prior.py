@@ -13,10 +13,10 @@ def load_prior(place: Place, tasks: tuple[str, ...]) -> Correction:
     try:
         correction = FusionPolicy.load(place).correction
     except (FileNotFoundError, ArtifactError) as error:
-        raise ValueError(f"correction.prior is {place}; want the directory of a saved policy: {error}") from error
+        raise ValueError(f"correction.prior is {place}; expected the directory of a saved policy: {error}") from error
     if correction is None:
-        raise ValueError(f"correction.prior is {place}, a policy without a correction; want one with it")
+        raise ValueError(f"correction.prior is {place}, a policy without a correction; expected one with it")
     if not set(correction.tasks) & set(tasks):
         named = ", ".join(correction.tasks)
-        raise ValueError(f"correction.prior is {place}, which has tasks {named}; want one of {', '.join(tasks)}")
+        raise ValueError(f"correction.prior is {place}, which has tasks {named}; expected one of {', '.join(tasks)}")
     return correction

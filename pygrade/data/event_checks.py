@@ -37,7 +37,7 @@ def check_events(frame: "pl.DataFrame") -> None:
         if bad.any():
             row = int(np.argmax(bad))
             number, value = frame["request_id"][row], str(frame[column][row])[:100]
-            raise BadEvent(f"column {column!r}, request {number}: {value}; want {want}", number)
+            raise BadEvent(f"column {column!r}, request {number}: {value}; expected {want}", number)
 
     for column in IDS:
         refuse(frame[column].is_null().to_numpy(), column, "a whole number")

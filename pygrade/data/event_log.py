@@ -70,30 +70,38 @@ class EventSource:
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks are {self.tasks}; want at least one, each once")
+            raise ValueError(f"tasks are {self.tasks}; expected at least one, each once")
         if len(self.task_values) != len(self.tasks):
-            raise ValueError(f"task_values has {len(self.task_values)} entries; want one per task, {len(self.tasks)}")
+            raise ValueError(
+                f"task_values has {len(self.task_values)} entries; expected one per task, {len(self.tasks)}"
+            )
         if not all(math.isfinite(value) for value in self.task_values):
-            raise ValueError(f"task_values is {self.task_values}; want finite numbers")
+            raise ValueError(f"task_values is {self.task_values}; expected finite numbers")
         for chain in self.funnel:
             unknown = [task for task in chain if task not in self.tasks]
             if unknown or len(chain) < 2:
-                raise ValueError(f"funnel has the chain {chain}; want two or more of the tasks {', '.join(self.tasks)}")
+                raise ValueError(
+                    f"funnel has the chain {chain}; expected two or more of the tasks {', '.join(self.tasks)}"
+                )
         if unknown := [task for task in self.predictions if task not in self.tasks]:
-            raise ValueError(f"predictions names {unknown[0]!r}; want some of the tasks {', '.join(self.tasks)}")
+            raise ValueError(f"predictions names {unknown[0]!r}; expected some of the tasks {', '.join(self.tasks)}")
         for table in ("users", "items", "context"):
             for column, kind in getattr(self, table).items():
                 if kind not in KINDS:
-                    raise ValueError(f"{table} says {column!r} is {kind!r}; want one of {', '.join(KINDS)}")
+                    raise ValueError(f"{table} says {column!r} is {kind!r}; expected one of {', '.join(KINDS)}")
         if vectors := [column for column, kind in self.context.items() if kind == "embedding"]:
-            raise ValueError(f"context says {vectors[0]!r} is 'embedding'; want it of users or items")
+            raise ValueError(f"context says {vectors[0]!r} is 'embedding'; expected it of users or items")
         if self.price is not None and self.items.get(self.price) != "dense":
             dense = ", ".join(column for column, kind in self.items.items() if kind == "dense")
-            raise ValueError(f"price is {self.price!r}; want an item attribute of the kind dense: {dense or 'none'}")
+            raise ValueError(
+                f"price is {self.price!r}; expected an item attribute of the kind dense: {dense or 'none'}"
+            )
         if self.value_tasks and (self.price is None or not {*self.value_tasks} <= {*self.tasks}):
-            raise ValueError(f"value_tasks is {self.value_tasks}; want some of {', '.join(self.tasks)}, and a price")
+            raise ValueError(
+                f"value_tasks is {self.value_tasks}; expected some of {', '.join(self.tasks)}, and a price"
+            )
         if self.category is not None and self.category not in self.items:
-            raise ValueError(f"category is {self.category!r}; want an item attribute: {', '.join(self.items)}")
+            raise ValueError(f"category is {self.category!r}; expected an item attribute: {', '.join(self.items)}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ class EventLog:
         path = Path(path)
         file = path / "source.json"
         if not file.is_file():
-            raise FileNotFoundError(f"{path} holds no source.json; want a log of events that import_events wrote")
+            raise FileNotFoundError(f"{path} holds no source.json; expected a log of events that import_events wrote")
         try:
             source = json.loads(file.read_text(encoding="utf-8"))
             version, parts = source["format_version"], source["parts"]
@@ -225,7 +233,7 @@ class EventLog:
 
     def _places(self, rows: int, stop: int | None) -> Iterator[ChunkPlace]:
         if rows < 1:
-            raise ValueError(f"rows is {rows}; want at least 1")
+            raise ValueError(f"rows is {rows}; expected at least 1")
         held: list[tuple[int, int, int, int, int, int]] = []
         for piece in self._placed_pieces(rows, 2**63 - 1 if stop is None else stop):
             if held and sum(p[3] - p[2] for p in held) + piece[3] - piece[2] > rows:

@@ -206,7 +206,7 @@ def read_schema(path: Path, where: Place | None = None) -> EventSchema:
     tables = {name: _tables(content.pop(name, []), name, problems) for name in ("events", "users", "items")}
     top = _checked(content, "", "", problems)
     if not tables["events"] and not problems:
-        problems.append("there is no [[events]]: want at least one table of events")
+        problems.append("there is no [[events]]: expected at least one table of events")
     if problems:
         raise _refusal(path, problems)
     schema = EventSchema(
@@ -231,7 +231,7 @@ def _refusal(path: Path, problems: Sequence[str]) -> ValueError:
 def _tables(value: Any, name: str, problems: list[str]) -> list[dict[str, Any]]:
     listed = [value] if isinstance(value, dict) else value
     if not isinstance(listed, list) or not all(isinstance(table, dict) for table in listed):
-        problems.append(f"{name} is {value!r}; want [[{name}]]")
+        problems.append(f"{name} is {value!r}; expected [[{name}]]")
         return []
     header = "[[{}]]" if len(listed) == 1 else "[[{}]] {}"
     return [_checked(dict(t), name, header.format(name, n), problems) for n, t in enumerate(listed, 1)]
@@ -243,7 +243,7 @@ def _checked(table: dict[str, Any], name: str, where: str, problems: list[str]) 
     for key in table:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; want some of {', '.join(keys)}"
+            hint = f"; did you mean {near[0]!r}?" if near else f"; expected some of {', '.join(keys)}"
             problems.append(f"{at}has an unknown key {key!r}{hint}")
     result = {}
     for key, spec in keys.items():
@@ -255,7 +255,7 @@ def _checked(table: dict[str, Any], name: str, where: str, problems: list[str]) 
         try:
             result[key] = _READERS[spec.kind](table[key])
         except ValueError as error:
-            problems.append(f"{at}{key} is {table[key]!r}; want {error}: {spec.text}")
+            problems.append(f"{at}{key} is {table[key]!r}; expected {error}: {spec.text}")
     return result
 
 
@@ -330,15 +330,17 @@ def _contradictions(schema: EventSchema) -> list[str]:
     """Contradictions between keys, in sentences."""
     problems = []
     if schema.requests not in REQUESTS:
-        problems.append(f"requests is {schema.requests!r}; want one of {', '.join(REQUESTS)}")
+        problems.append(f"requests is {schema.requests!r}; expected one of {', '.join(REQUESTS)}")
     if schema.max_rows < 1 or schema.gap_minutes < 0 or schema.window_hours <= 0:
-        problems.append("want max_rows from 1, gap_minutes from 0 and window_hours above 0 on")
+        problems.append("expected max_rows from 1, gap_minutes from 0 and window_hours above 0 on")
     names = [*schema.tasks, *schema.measures, *(a.name for t in (*schema.users, *schema.items) for a in t.attributes)]
     names += [a.name for table in schema.events for a in (*table.context, *table.item_attributes)]
-    problems += [f"{name!r} is no name; want letters, digits and _" for name in names if not re.fullmatch(r"\w+", name)]
+    problems += [
+        f"{name!r} is no name; expected letters, digits and _" for name in names if not re.fullmatch(r"\w+", name)
+    ]
     kinds = {name: kind for name, kind in schema.context.items() if kind not in CONTEXT_KINDS}
     problems += [
-        f"{name!r} is context (of an event, or of users with a time), and {kind}; want {', '.join(CONTEXT_KINDS)}"
+        f"{name!r} is context (of an event, or of users with a time), and {kind}; expected {', '.join(CONTEXT_KINDS)}"
         for name, kind in kinds.items()
     ]
     for number, table in enumerate(schema.events, 1):
@@ -351,7 +353,7 @@ def _contradictions(schema: EventSchema) -> list[str]:
             "them apart, such as ratings"
         )
     if unknown := sorted(set(schema.values) - set(schema.tasks)):
-        problems.append(f"values names {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}")
+        problems.append(f"values names {unknown[0]!r}; expected some of the tasks {', '.join(schema.tasks)}")
     if not kinds:
         try:
             schema.source()
@@ -391,14 +393,14 @@ def column_uses(table: EventTable | AttributeTable) -> Iterator[tuple[str, str]]
 def _contradictions_of(table: EventTable, requests: str) -> list[str]:
     problems = []
     if table.form not in FORMS:
-        return [f"form is {table.form!r}; want one of {', '.join(FORMS)}"]
+        return [f"form is {table.form!r}; expected one of {', '.join(FORMS)}"]
     if table.form == "wide":
         if table.kind:
-            problems.append('is wide and has a kind; want form = "long", or no kind')
+            problems.append('is wide and has a kind; expected form = "long", or no kind')
         if len(table.exposure) != 1:
             problems.append(f'lacks exposure: "{EVERY}" if each row was shown, or the column that is 1 where it was')
         if several := [task for task, names in table.tasks.items() if len(names) != 1]:
-            problems.append(f"tasks has {several[0]!r} with several columns; want one column or condition")
+            problems.append(f"tasks has {several[0]!r} with several columns; expected one column or condition")
     elif not table.kind:
         kinds = [table.exposure, *table.tasks.values()]
         if any(kind not in ((), (EVERY,)) for kind in kinds) or not any(kinds):
@@ -406,9 +408,9 @@ def _contradictions_of(table: EventTable, requests: str) -> list[str]:
                 f'lacks kind, the column that says what happened; without one want exposure or one task = "{EVERY}"'
             )
     elif EVERY in table.exposure or any(EVERY in kinds for kinds in table.tasks.values()):
-        problems.append(f'has the kind {table.kind!r} and "{EVERY}"; want kinds')
+        problems.append(f'has the kind {table.kind!r} and "{EVERY}"; expected kinds')
     if several := [name for name, columns in table.measures.items() if len(columns) != 1]:
-        problems.append(f"measures has {several[0]!r} with several columns; want one")
+        problems.append(f"measures has {several[0]!r} with several columns; expected one")
     if table.has_exposures and requests == "column" and not table.request:
         problems.append('lacks request, the column of its requests; or set requests = "session"')
     return problems

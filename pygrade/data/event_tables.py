@@ -43,7 +43,7 @@ def streamed_files(place: Place) -> list[Path]:
         return []
     path = download(place) if is_url(place) else Path(place)
     if not path.exists():
-        raise FileNotFoundError(f"{place} does not exist; want a file or a directory of files")
+        raise FileNotFoundError(f"{place} does not exist; expected a file or a directory of files")
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     if not all(file.is_file() and file.suffix.lower() in (*PARQUET, *CSV) for file in inside):
         return []
@@ -205,7 +205,7 @@ class Batch:
                 row = int((~texts.str.contains(WHOLE)).arg_max() or 0)
                 raise ValueError(
                     f"{self.table.where}: {column!r} ({kind}) is {keys[row]!r} in row {self.table.row_name(row)}, and "
-                    f"a number elsewhere; want numbers, or text in every file"
+                    f"a number elsewhere; expected numbers, or text in every file"
                 )
             return series_of(texts.cast(polars.Int64))
         whole = keys.dtype.kind == "i"
@@ -287,7 +287,9 @@ class Batch:
         is_list = isinstance(series.dtype, polars.List | polars.Array)
         if attribute.kind == "embedding":
             if not is_list:
-                raise ValueError(f"{self.table.where}: {attribute.column!r} is no list of numbers; want an embedding")
+                raise ValueError(
+                    f"{self.table.where}: {attribute.column!r} is no list of numbers; expected an embedding"
+                )
             return series_of(series.cast(polars.List(polars.Float32))).alias(attribute.name)
         if attribute.kind == "list" or attribute.first:
             series = series.cast(polars.List(polars.String)) if is_list else _split(series, values.unknown)
@@ -295,7 +297,7 @@ class Batch:
             words = where(words.list.len().fill_null(0).to_numpy() > 0, words)
             return series_of(words.list.first() if attribute.first else words).alias(attribute.name)
         if is_list:
-            raise ValueError(f"{self.table.where}: {attribute.column!r} has lists; want kind list, or first = true")
+            raise ValueError(f"{self.table.where}: {attribute.column!r} has lists; expected kind list, or first = true")
         return self.text(attribute.column, values).alias(attribute.name)
 
 

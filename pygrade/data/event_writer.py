@@ -49,7 +49,7 @@ class EventWriter:
 
     def __init__(self, directory: Path, rows: int = 500_000) -> None:
         if rows < 1:
-            raise ValueError(f"rows is {rows}; want at least 1")
+            raise ValueError(f"rows is {rows}; expected at least 1")
         self.directory, self.rows, self.scratch = directory, rows, directory / "scratch"
         self._spills: dict[str, Spill] = {}
 
@@ -109,7 +109,7 @@ class EventWriter:
         """Sorts and writes everything. ``arrange`` gets frames of whole requests and may set their positions."""
         events = self.spill("events")
         if not events.count:
-            raise ValueError("the source holds no events; want at least one")
+            raise ValueError("the source holds no events; expected at least one")
         _check_columns(list(events.schema), source)
         totals = _Totals(source)
         try:
@@ -201,8 +201,8 @@ def with_embeddings(frame: "pl.DataFrame", key: str, origin: str, widths: dict[s
         wanted = widths.setdefault(name, int(sizes.drop_nulls()[0]))
         holes = ~column.list.eval(polars.element().is_finite().fill_null(False)).list.all()
         for bad, what in (
-            ((sizes != wanted).fill_null(False), f"{{}} numbers; want {wanted}, as in the first row"),
-            (holes.fill_null(False), "a number that is missing or infinite; want finite ones, or no list"),
+            ((sizes != wanted).fill_null(False), f"{{}} numbers; expected {wanted}, as in the first row"),
+            (holes.fill_null(False), "a number that is missing or infinite; expected finite ones, or no list"),
         ):
             if bad.any():
                 row = int(bad.arg_max() or 0)
@@ -223,7 +223,7 @@ def _check_times(events: Spill) -> None:
     """Raises BadEvent if a request has several times, which would set its rows apart."""
     several = "select request_id, max(timestamp) from {table} group by 1 having min(timestamp) < max(timestamp)"
     for request, time in events.rows_of(f"{several} order by 1 limit 1"):
-        text = f"column 'timestamp', request {request}: {time}; want one time for all rows of a request"
+        text = f"column 'timestamp', request {request}: {time}; expected one time for all rows of a request"
         raise BadEvent(text, request)
 
 

@@ -83,10 +83,10 @@ def parse_spec(spec: str, accepted: Sequence[str] | None = None) -> tuple[str, P
         raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in importable and scheme not in accepted else ""
         there = not path and place_exists(place_of(spec))
         table = f"; logs:{spec} if it is a log, else `pygrade doctor {spec} --out DIR` makes one of a table"
-        raise ValueError(f"data is {spec!r}; want one of {wanted}{raw}{table if there else ''}")
+        raise ValueError(f"data is {spec!r}; expected one of {wanted}{raw}{table if there else ''}")
     place = place_of(path)
     if not place_exists(place):
-        raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {wanted}")
+        raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; expected one of {wanted}")
     return scheme, place
 
 
@@ -107,10 +107,10 @@ def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int =
     scheme, place = parse_spec(spec)
     if config is not None and not isinstance(config, CONFIGS.get(scheme, ())):
         wanted = f"a {CONFIGS[scheme].__name__}" if scheme in CONFIGS else "None"
-        raise TypeError(f"config is a {type(config).__name__}; want {wanted} for {scheme}:")
+        raise TypeError(f"config is a {type(config).__name__}; expected {wanted} for {scheme}:")
     out = Path(out)
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
-        raise ValueError(f"{out} exists and is no log of events; want a path that is free")
+        raise ValueError(f"{out} exists and is no log of events; expected a path that is free")
     with atomic_directory(out) as directory:
         source = place if scheme == "events" else download(place)  # whose tables may be anywhere
         importer_of(scheme)(source, EventWriter(directory, rows), config)

@@ -33,7 +33,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     files = parts_of(directory)
     of_item = _item_columns(files)
     if unknown := sorted({*(config.attributes or ())} - {*of_item}):
-        raise ValueError(f"attributes names {unknown[0]!r}; want item columns: {', '.join(of_item) or 'none'}")
+        raise ValueError(f"attributes names {unknown[0]!r}; expected item columns: {', '.join(of_item) or 'none'}")
     if config.attributes is not None:
         of_item = {name: name in config.attributes for name in of_item}
     if of_rows := [name for name, is_attribute in of_item.items() if not is_attribute]:
@@ -72,7 +72,7 @@ def _item_columns(files: Sequence[Path]) -> dict[str, bool]:
 def _source(logs: Logs, directory: Path, predicted: Sequence[str], config: LogsEventConfig) -> EventSource:
     for task in config.task_values or ():
         if task not in logs.tasks:
-            raise ValueError(f"task_values names {task!r}; want some of the log's tasks, {', '.join(logs.tasks)}")
+            raise ValueError(f"task_values names {task!r}; expected some of the log's tasks, {', '.join(logs.tasks)}")
     values = dict(zip(logs.tasks, logs.task_values, strict=True)) | dict(config.task_values or {})
     price = None if logs.value is None else "price" if "price" not in identifiers(logs.items).values() else "price_"
     return EventSource(

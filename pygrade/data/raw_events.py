@@ -45,7 +45,7 @@ def import_raw_events(place: Place, writer: EventWriter, config: RawEventsConfig
     schema, stated = open_schema(place), (config or RawEventsConfig()).task_values or {}
     if unknown := sorted(set(stated) - set(schema.tasks)):
         raise ValueError(
-            f"task_values names {unknown[0]!r}; want some of the schema's tasks, {', '.join(schema.tasks)}"
+            f"task_values names {unknown[0]!r}; expected some of the schema's tasks, {', '.join(schema.tasks)}"
         )
     import_schema(replace(schema, values={**schema.values, **stated}), writer)
 
@@ -73,7 +73,9 @@ class _Import:
         undated = [table for table in schema.users if not table.time]
         users, items = self._read_tables("user", undated), self._read_tables("item", schema.items)
         if self.first_slot == _NO_SLOT and any(table.slot for table in schema.events):
-            raise ValueError("no exposure has a slot; want slots of what was shown, or no key slot: the order in time")
+            raise ValueError(
+                "no exposure has a slot; expected slots of what was shown, or no key slot: the order in time"
+            )
         self._make_events(dated)
         for entity, tables in (("user", users), ("item", [*items, *carried])):
             if tables:
@@ -168,7 +170,7 @@ class _Import:
             row = int(np.argmax(bad))
             raise ValueError(
                 f"{batch.table.where}: {table.slot!r} (slot) is {numbers[row]:g} in row {batch.table.row_name(row)}; "
-                "want a whole number, or nothing where the item was not shown"
+                "expected a whole number, or nothing where the item was not shown"
             )
         self.first_slot = int(min(self.first_slot, numbers[shown].min(initial=_NO_SLOT)))
         slots = polars.Series(np.where(shown, numbers, 0).astype(np.int32))
@@ -289,7 +291,7 @@ def _flags(
             row = int(np.argmax(bad))
             raise ValueError(
                 f"{batch.table.where}: {column!r} (feedback {task!r}) is {numbers[row]:g} in row "
-                f"{batch.table.row_name(row)}; want {want}"
+                f"{batch.table.row_name(row)}; expected {want}"
             )
     flags: NDArray[np.bool_] = numbers > 0
     return flags

@@ -88,7 +88,7 @@ def refuse_row(path: Path, first: int, column: str, values: "pl.Series", bad: ND
         value = values.slice(row, 1).to_list()[0]
         where = f"line {first + row + 2}" if path.suffix in _TEXT else f"row {first + row}"
         shown = repr(value) if isinstance(value, str) and value else "empty" if value == "" else value
-        raise ValueError(f"{path}: {where}, column {column!r} is {shown}; want {want}")
+        raise ValueError(f"{path}: {where}, column {column!r} is {shown}; expected {want}")
 
 
 def _text(path: Path) -> TextTable:
@@ -117,7 +117,7 @@ def _cast(path: Path, first: int, name: str, values: "pl.Series", kind: str) -> 
     is_list, own = isinstance(values.dtype, polars.List), getattr(values.dtype, "inner", values.dtype)
     right = is_list == plain.endswith("s") and ((own.is_temporal() == (type_name == "Datetime")) or own == polars.Null)
     if not right or (own == polars.String) > (type_name == "String" or path.suffix in _TEXT):
-        raise TypeError(f"{path}: column {name!r} has type {values.dtype}; want {wanted}")
+        raise TypeError(f"{path}: column {name!r} has type {values.dtype}; expected {wanted}")
     plain_values = values
     if path.suffix in _TEXT and kind != "text":  # of text, nothing is missing
         plain_values = (values if plain == "text" else values.str.strip_chars()).replace("", None)

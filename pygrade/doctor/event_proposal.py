@@ -148,7 +148,7 @@ def propose_schema(
     events = [proposal for proposal in proposals if proposal.entity == "events"]
     if not events:
         raise ValueError(
-            "no table has users and items, so none is of events; want one with a user, an item and a time in each row: "
+            "no table has users and items, so none is of events; expected one with user, item and time in each row: "
             "--map user=COLUMN,item=COLUMN"
         )
     notes, unknown = list[str](), list[str]()
@@ -156,7 +156,7 @@ def propose_schema(
     top: dict[str, Any] = {"name": "events", "requests": _requests(events, notes)}
     tasks = list(dict.fromkeys(task for proposal in events for task in proposal.keys.get("tasks", {})))
     if missing := [task for task in (*values, *value_tasks) if task not in tasks]:
-        raise ValueError(f"values or value_tasks name {missing[0]!r}; want some of the tasks {', '.join(tasks)}")
+        raise ValueError(f"values or value_tasks name {missing[0]!r}; expected some of the tasks {', '.join(tasks)}")
     top["values"] = {task: float(values.get(task, -1.0 if is_harm(task) else 1.0)) for task in tasks}
     harm = [task for task in tasks if is_harm(task) and task not in values]
     notes += [f"{task!r} is harm, by its name: worth -1 (key values)" for task in harm]
@@ -279,7 +279,7 @@ def _events(table: Sampled, user: str, item: str, stated_roles: Mapping[str, str
     elif times and (len(times) == 1 or normal(times[0]) in map(normal, ROLES["timestamp"].names)):
         proposal.take("time", times[0], "times")
     else:
-        raise ValueError(f"{table.where} has no column known for the time; want one: --map time=COLUMN")
+        raise ValueError(f"{table.where} has no column known for the time; expected one: --map time=COLUMN")
     for key, role in (("request", "request_id"), ("slot", "position"), ("scenario", "scenario"), ("price", "value")):
         if stated_roles.get(role) in table.names:
             proposal.take(key, stated_roles[role], "given")

@@ -66,7 +66,7 @@ def parse_production(text: str) -> tuple[dict[str, float] | str, dict[str, float
             (boosts if number.startswith("x") else weights)[name] = float(number.removeprefix("x"))
         except ValueError:
             wanted = f"TASK=WEIGHT, COLUMN=xMULTIPLIER, the column of a score, or {LOGGED}"
-            raise ValueError(f"production has {word!r}; want {wanted}") from None
+            raise ValueError(f"production has {word!r}; expected {wanted}") from None
     return weights or text, boosts
 
 
@@ -77,15 +77,17 @@ def production_formula(
 
     ValueError names a task, column or shape that the log lacks.
     """
-    origin, form, wanted = "weights as given", "identity", "want weights such as click=0.3,order=0.7, or a score"
+    origin, form, wanted = "weights as given", "identity", "expected weights such as click=0.3,order=0.7, or a score"
     if boosts and not isinstance(production, Mapping):
-        raise ValueError(f"boosts are {', '.join(boosts)}; want them with weights: in a score they are looked for")
+        raise ValueError(f"boosts are {', '.join(boosts)}; expected them with weights: in a score they are looked for")
     if isinstance(production, Mapping):
         weights = np.array(baseline_of(production, logs.tasks).weights)
     elif not isinstance(production, str):
         score = np.asarray(production, np.float64)
         if score.shape != (logs.num_rows,) or not np.isfinite(score).all():
-            raise ValueError(f"production has shape {score.shape}; want {(logs.num_rows,)}, a finite score of each row")
+            raise ValueError(
+                f"production has shape {score.shape}; expected {(logs.num_rows,)}, a finite score of each row"
+            )
         return _of_score(logs, score, segments)
     else:
         own = np.flatnonzero(own_pages(logs))
@@ -103,7 +105,7 @@ def production_formula(
         part = next((segment for segment in segments if segment.name in names), None)
         if part is None or not 0 < multiplier < np.inf:
             listed = ", ".join(segment.name.removesuffix(" is 1").replace(" is ", "=") for segment in segments)
-            raise ValueError(f"boosts has {column}={multiplier:g}; want a number above 0, and one of {listed}")
+            raise ValueError(f"boosts has {column}={multiplier:g}; expected a number above 0, and one of {listed}")
         parts[part.rows] *= multiplier
         multiplied.append((Boost(part.name, "", multiplier), part.rows))
     score = parts.sum(1)

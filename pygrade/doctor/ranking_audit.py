@@ -70,7 +70,7 @@ def audit_ranking(
     ValueError names a task, a column or a shape that the log lacks, and a log without feedback.
     """
     if not logs.feedback[logs.shown].any():
-        raise ValueError("the log has no feedback on shown rows; want some, to compare the ranking in use with")
+        raise ValueError("the log has no feedback on shown rows; expected some, to compare the ranking in use with")
     if logs.num_rows > _ROWS:
         chosen = evenly_spaced(logs.num_requests, _ROWS * logs.num_requests // logs.num_rows)
         rows = np.isin(logs.row_request, chosen)

@@ -66,9 +66,9 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float] | None = None) -
     observed = np.asarray(counts, np.float64)
     plan = np.ones(len(observed)) if shares is None else np.asarray(shares, np.float64)
     if observed.ndim != 1 or len(observed) < 2 or not bool((observed >= 0).all()) or observed.sum() == 0:
-        raise ValueError(f"counts are {observed.tolist()}; want at least 2 arms, numbers ≥ 0, not all 0")
+        raise ValueError(f"counts are {observed.tolist()}; expected at least 2 arms, numbers ≥ 0, not all 0")
     if plan.shape != observed.shape or not bool((plan > 0).all()):
-        raise ValueError(f"shares are {plan.tolist()}; want {len(observed)} positive numbers, one per arm")
+        raise ValueError(f"shares are {plan.tolist()}; expected {len(observed)} positive numbers, one per arm")
     expected = observed.sum() * plan / plan.sum()
     statistic = float((np.square(observed - expected) / expected).sum())
     p_value = chi_square_tail(statistic, len(observed) - 1)
@@ -330,9 +330,9 @@ def read_test(
     sizes = np.bincount(arm, minlength=len(names))
     if len(names) < 2 or sizes.min() < 2:
         counts = ", ".join(f"{name!r} with {size} users" for name, size in zip(names, sizes, strict=True))
-        raise ValueError(f"arms are {counts}; want at least 2 arms with at least 2 users each")
+        raise ValueError(f"arms are {counts}; expected at least 2 arms with at least 2 users each")
     if not metrics:
-        raise ValueError("metrics is empty; want at least one")
+        raise ValueError("metrics is empty; expected at least one")
     rows = [np.flatnonzero(arm == a) for a in range(len(names))]
     lifts = [
         _lift(label, metric, rows[0], rows[a], (names[0], names[a]))
@@ -420,7 +420,7 @@ class _Quotient:
         wanted = float(f"{users * excess:.1e}")
         return (
             f"{users:,} users of the smaller arm, skewness {abs(self.skew):.0f} by user; "
-            f"want {wanted:,.0f} or more, or arms of one size"
+            f"expected {wanted:,.0f} or more, or arms of one size"
         )
 
     def interval(self, reach: float) -> Interval:
@@ -449,7 +449,9 @@ def _lift(
                 f"metric {label!r} of arm {name!r} has values that are not finite, or a denominator below 0"
             )
         if bottom.sum() == 0 or (name == names[0] and top.sum() <= 0):
-            raise ValueError(f"metric {label!r} is {top.sum():g} / {bottom.sum():g} in arm {name!r}; want it above 0")
+            raise ValueError(
+                f"metric {label!r} is {top.sum():g} / {bottom.sum():g} in arm {name!r}; expected it above 0"
+            )
         ratios.append(float(top.sum() / bottom.sum()))
         influences.append(linearized(top, bottom))
     z = np.concatenate(influences)

@@ -88,7 +88,7 @@ def one_user(logs: Logs, cluster: Array, least: float) -> str:
         who = "one user has" if len(np.unique(logs.user_id[largest])) < 2 else "users who share copies of requests have"
         share = sizes.max() / max(int(chosen.sum()), 1)
         most = f"{who} {100 * share:.0f} % of the {what}, which" if share**2 > 0.5 / max(number, 1) else f"the {what}"
-        return f"{most} count as {number:.3g} users; want {least:g}"
+        return f"{most} count as {number:.3g} users; expected {least:g}"
     return ""
 
 

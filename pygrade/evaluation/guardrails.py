@@ -261,7 +261,7 @@ def _rows_of(limit: Limit | PriceVariable, logs: Logs) -> Array:
     rows = np.zeros(logs.num_requests, bool) if logs.scenario is None else logs.scenario.astype(str) == limit.scenario
     if not rows.any():
         scenarios = "a log with scenarios" if logs.scenario is None else ", ".join(np.unique(logs.scenario.astype(str)))
-        raise ValueError(f"limits name scenario {limit.scenario!r}; want one of {scenarios}")
+        raise ValueError(f"limits name scenario {limit.scenario!r}; expected one of {scenarios}")
     return np.asarray(rows)
 
 
@@ -272,14 +272,14 @@ def _check_limits(judge: RankingEvaluator, limits: Sequence[Limit]) -> None:
         if limit.share:
             continue
         if limit.name not in judge.names or limit.name == VALUE:
-            raise ValueError(f"limits name task {limit.name!r}; want one of {', '.join(judge.logs.tasks)}")
+            raise ValueError(f"limits name task {limit.name!r}; expected one of {', '.join(judge.logs.tasks)}")
         t = judge.names.index(limit.name)
         if policy.task_values is None:
             raise ValueError(
-                f"limits name task {limit.name!r}, and the policy takes no values of tasks; want one with "
+                f"limits name task {limit.name!r}, and the policy takes no values of tasks; expected one with "
                 "--policy.trade-offs, or one that serves an expected value"
             )
         if policy.task_values[t] == 0:
-            raise ValueError(f"limits name task {limit.name!r}, whose events are worth 0; want a value for it")
+            raise ValueError(f"limits name task {limit.name!r}, whose events are worth 0; expected a value for it")
         if not judge.totals(None)[t] > 0:
             raise ValueError(f"limits name task {limit.name!r}, of which production earns nothing in the log")

@@ -231,7 +231,7 @@ _OF_THIS_LOG = (
     "was computed from the {task} of this very log ({how}): take it from before the log begins, or as it was known at "
     "each page"
 )
-_TIME = "is a time {how}, which only grows: want the hour, the weekday, or an age"
+_TIME = "is a time {how}, which only grows: expected the hour, the weekday, or an age"
 _Check = Callable[[_Evidence, Floats, int], str]
 _CHECKS: tuple[tuple[str, _Kind, _Check, str], ...] = (  # of each group the surest first
     ("prediction", "LEAK", lambda e, x, t: leaks.leak_strength(x, e.feedback[:, t]), _AFTERWARDS),

@@ -104,9 +104,9 @@ def log_ratio(
         wanted = (len(portions), arrays[0].shape[-1]) if mixed else arrays[0].shape
         if array.ndim != 2 or array.shape != wanted:
             like = f"[C, T] = {wanted}, with the shares" if mixed else f"[R, T], like target's {wanted}"
-            raise ValueError(f"{name} has shape {array.shape}; want {like}")
+            raise ValueError(f"{name} has shape {array.shape}; expected {like}")
     if not bool((portions > 0).all()) or abs(portions.sum() - 1) > 1e-6:
-        raise ValueError(f"shares are {portions.tolist()}; want positive numbers that sum to 1")
+        raise ValueError(f"shares are {portions.tolist()}; expected positive numbers that sum to 1")
     goal, source, weights = arrays
     unknown = np.asarray(np.isnan(weights).any(1))
     if shares is None:
@@ -119,7 +119,7 @@ def log_ratio(
     if weight_floor > 0:
         weights = np.maximum(weights, np.float32(-1e30))
     elif not bool(np.isfinite(weights).all()):
-        raise ValueError("log_weights holds an infinity; want finite numbers, or weight_floor > 0")
+        raise ValueError("log_weights holds an infinity; expected finite numbers, or weight_floor > 0")
     at = torch.from_numpy(weights)[:, None]
 
     def log_density(concentration: Array) -> Floats:
@@ -191,14 +191,14 @@ def estimate(
     policies = [policy] if baseline is None else [policy, baseline]
     values = np.asarray(rewards, np.float64)
     if method not in ESTIMATORS:
-        raise ValueError(f"method is {method!r}; want one of {', '.join(ESTIMATORS)}")
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(ESTIMATORS)}")
     logs = [
         log_ratio(*p, weight_floor=weight_floor) if isinstance(p, tuple) else np.asarray(p, np.float64)
         for p in policies
     ]
     for array in logs:
         if values.ndim != 1 or array.shape != values.shape:
-            raise ValueError(f"rewards have shape {values.shape} and log-ratios {array.shape}; want [R] and [R]")
+            raise ValueError(f"rewards have shape {values.shape} and log-ratios {array.shape}; expected [R] and [R]")
         if bool((array == np.inf).any()):
             raise ValueError("policy holds an infinite log-ratio: a logged density is 0 at its own draw")
     keep = ~np.isnan(np.sum(logs, axis=0))
@@ -261,7 +261,7 @@ def clusters_of(users: Array | None, keep: Bools) -> Array:
     if users is None:
         return np.arange(int(keep.sum()))
     if np.shape(users) != keep.shape:
-        raise ValueError(f"users have shape {np.shape(users)}; want one per request, {keep.shape}")
+        raise ValueError(f"users have shape {np.shape(users)}; expected one per request, {keep.shape}")
     return numbered(np.asarray(users)[keep])
 
 
@@ -271,7 +271,7 @@ def _outcomes(
     """Expected reward at the logged weights and under the target, [n] each."""
     features = np.empty((len(keep), 0)) if context is None else np.asarray(context, np.float64)
     if features.ndim != 2 or len(features) != len(keep):
-        raise ValueError(f"context has shape {features.shape}; want [R, F] with R = {len(keep)}")
+        raise ValueError(f"context has shape {features.shape}; expected [R, F] with R = {len(keep)}")
     logged = target = features[keep]
     if isinstance(policy, tuple):  # linear in the weights, so that the mean under the target is exact
         concentration = np.asarray(policy[0], np.float64)[keep]

@@ -107,7 +107,7 @@ class RankingEvaluator:
         alone = None if mixture is None else mixture.expected_value
         if not trade_offs and alone is None and not groups:
             raise ValueError(
-                "policy has no trade_offs and ranks by no expected value; want one trained with them "
+                "policy has no trade_offs and ranks by no expected value; expected one trained with them "
                 "(--policy.trade-offs), or one that serves an expected value or a mixture with it"
             )
         self.policy, self.logs = policy, logs
@@ -197,7 +197,7 @@ class RankingEvaluator:
     @cached_property
     def _base_otherwise(self) -> list[Array]:
         if self._production is None:
-            raise ValueError("production is None; want its scores, over which points are lifts")
+            raise ValueError("production is None; expected its scores, over which points are lifts")
         return self._otherwise(self._production)
 
     def values_of(self, scores: Array) -> Array:
@@ -229,7 +229,7 @@ class RankingEvaluator:
     def named(self, values: Mapping[str, float]) -> Point:
         """The point of values by task: lifts over the values as they are."""
         if not values:
-            raise ValueError("values is empty; want a value of at least one task")
+            raise ValueError("values is empty; expected a value of at least one task")
         return replace(self.point(self.scores(values), over=self.scores(self.worth)), values=dict(values))
 
     def point(self, scores: Array, values: Sequence[float] | None = None, over: Array | None = None) -> Point:
@@ -263,13 +263,13 @@ def group_columns(logs: Logs, groups: Sequence[str]) -> Array:
     """[M, G]: item columns from 0 to 1, how far an item belongs to a group; unknown: 0. ValueError names another."""
     if unknown := [name for name in groups if name not in logs.items]:
         listed = ", ".join(logs.items) or "none: the log has no item columns"
-        raise ValueError(f"limits name item column {unknown[0]!r}; want one of {listed}")
+        raise ValueError(f"limits name item column {unknown[0]!r}; expected one of {listed}")
     columns = np.nan_to_num(logs.item_columns[:, [logs.items.index(name) for name in groups]])
     for g, name in enumerate(groups):
         if not bool(((columns[:, g] >= 0) & (columns[:, g] <= 1)).all()):
             raise ValueError(
                 f"limits name item column {name!r}, which goes from {columns[:, g].min():g} to "
-                f"{columns[:, g].max():g}; want 0 to 1, how far an item belongs to the group"
+                f"{columns[:, g].max():g}; expected 0 to 1, how far an item belongs to the group"
             )
     return columns
 
@@ -308,7 +308,7 @@ def pareto_front(
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
     if len(set(tasks)) != len(tasks):
-        raise ValueError(f"tasks is {', '.join(tasks)}; want each task once")
+        raise ValueError(f"tasks is {', '.join(tasks)}; expected each task once")
 
     vectors: list[list[float]] = []
 
@@ -356,7 +356,9 @@ def solve(
     _check_known("keep", keep, names)
     _check_known("maximize", [maximize], names)
     if not keep or not all(level > 0 and math.isfinite(level) for level in keep.values()):
-        raise ValueError(f"keep is {dict(keep)}; want a positive share of production's events for at least one task")
+        raise ValueError(
+            f"keep is {dict(keep)}; expected a positive share of production's events for at least one task"
+        )
     kept, target = [names.index(task) for task in keep], names.index(maximize)
     least = np.array(list(keep.values())) - 1.0
     totals = np.sum([block.totals(None) for block in search], 0)
@@ -386,4 +388,4 @@ def solve(
 def _check_known(option: str, named: Sequence[str] | Mapping[str, float], names: Sequence[str]) -> None:
     for name in named:
         if name not in names:
-            raise ValueError(f"{option} names {name!r}; want one of {', '.join(names)}")
+            raise ValueError(f"{option} names {name!r}; expected one of {', '.join(names)}")

@@ -49,12 +49,12 @@ def items_compete(logs: Logs, task: str | None = None) -> Competition:
     with value and events. Bounds: observed pairs as a Poisson number of pages.
     """
     if task is not None and task not in logs.tasks:
-        raise ValueError(f"task is {task!r}; want one of {', '.join(logs.tasks)}")
+        raise ValueError(f"task is {task!r}; expected one of {', '.join(logs.tasks)}")
     shown = np.flatnonzero(logs.shown)
     happened = logs.feedback[shown] > 0
     worth = [t for t, value in enumerate(logs.task_values) if value > 0 and happened[:, t].any()]
     if task is None and not worth:
-        raise ValueError("the log has no events of a task with value; want some")
+        raise ValueError("the log has no events of a task with value; expected some")
     t = worth[-1] if task is None else logs.tasks.index(task)
     events, predicted = happened[:, t], logs.predictions[shown, t].astype(np.float64)
     slot = logs.position[shown] if logs.slots_known else np.zeros(len(shown), int)
@@ -89,9 +89,9 @@ def plan_readings(
     rows = logs.num_rows
     for name, slots in (("control", control), ("new", new)):
         if slots.shape != (rows,) or slots.dtype.kind != "i":
-            raise ValueError(f"{name} has shape {slots.shape}, {slots.dtype}; want the slot of each of {rows} rows")
+            raise ValueError(f"{name} has shape {slots.shape}, {slots.dtype}; expected the slot of each of {rows} rows")
     if not lift > 0:
-        raise ValueError(f"lift is {lift}; want a number above 0")
+        raise ValueError(f"lift is {lift}; expected a number above 0")
     value = logs.value_of(logs.feedback)
     amounts = {WHOLE: np.add.reduceat(value, logs.offsets[:-1])}
     if logs.slots_known:

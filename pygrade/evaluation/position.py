@@ -36,7 +36,7 @@ def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: Arra
     mean, discount = np.asarray(predicted, np.float64), np.asarray(logged_discount, np.float64)
     expected = float((mean * discount).sum())
     if not expected > 0:
-        raise ValueError(f"predicted sums to {expected} over the shown rows; want a positive number")
+        raise ValueError(f"predicted sums to {expected} over the shown rows; expected a positive number")
     return mean * (float(np.asarray(rewards, np.float64).sum()) / expected)
 
 

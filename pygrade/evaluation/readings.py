@@ -204,7 +204,7 @@ def read_returns(logs: Logs, control: str | None = None, gains: Sequence[str] = 
     """
     names = _arms_of(logs, control)
     if logs.timestamp is None or logs.arm is None:
-        raise ValueError("the log has no timestamp; want one, as returns are counted by week")
+        raise ValueError("the log has no timestamp; expected one, as returns are counted by week")
     kept = np.isin(logs.arm.astype(str), names)
     if logs.arm_shares is not None and (known := ~np.isnan(logs.arm_shares).any(1)).any():
         newest = logs.arm_shares[known][logs.timestamp[known].argmax()]
@@ -254,9 +254,9 @@ def _arms_of(logs: Logs, control: str | None) -> list[str]:
     """The arms, the control first."""
     if logs.arm is None or logs.slots is None or len(logs.arms) < 2:
         arms = ", ".join(logs.arms) or "none"
-        raise ValueError(f"the log has slots of arms: {arms}; want arm, and slot_<arm> of at least 2 arms")
+        raise ValueError(f"the log has slots of arms: {arms}; expected arm, and slot_<arm> of at least 2 arms")
     if control is not None and control not in logs.arms:
-        raise ValueError(f"control is {control!r}; want one of {', '.join(logs.arms)}")
+        raise ValueError(f"control is {control!r}; expected one of {', '.join(logs.arms)}")
     first = logs.arms[0] if control is None else control
     return [first, *(name for name in logs.arms if name != first)]
 
@@ -291,13 +291,13 @@ class PageTest(NamedTuple):
         reason = np.select(list(reasons.values()), list(reasons), "")
         kept = np.flatnonzero(reason == "")
         if not len(kept):
-            raise ValueError(f"no request can be read: {dict(Counter(reason.tolist()))}; want some of every arm")
+            raise ValueError(f"no request can be read: {dict(Counter(reason.tolist()))}; expected some of every arm")
         logs = logs.select(kept)
         assert logs.slots is not None
         shares = shares[kept] / shares[kept].sum(1, keepdims=True)
         counts = np.bincount(arm[kept], minlength=len(names))
         if counts.min() < 2:
-            raise ValueError(f"arm {names[int(counts.argmin())]!r} has {counts.min()} requests; want at least 2")
+            raise ValueError(f"arm {names[int(counts.argmin())]!r} has {counts.min()} requests; expected at least 2")
         left_out = Counter(text for text in reason.tolist() if text)
         plain, slots = how[kept] == "none", logs.slots.astype(np.int64)
         return cls(names, logs, arm[kept], logs.user_number, shares, plain, logs.row_request, slots, left_out)
@@ -307,7 +307,7 @@ class PageTest(NamedTuple):
         if given is not None:
             curve = np.asarray(given, np.float64)
             if curve.ndim != 1 or len(curve) < size or not bool((np.isfinite(curve) & (curve > 0)).all()):
-                raise ValueError(f"exposure is {curve.tolist()}; want {size} positive numbers, one for each slot")
+                raise ValueError(f"exposure is {curve.tolist()}; expected {size} positive numbers, one for each slot")
             return curve[:size], "given"
         shown = self.logs.shown & self.plain[self.request]
         own = self.slots[np.arange(len(self.slots)), self.arm[self.request]]
@@ -473,7 +473,7 @@ def _is_readable(metric: UserMetric, arm: Ints, arms: int) -> bool:
 def _history(logs: Logs, earlier: Logs) -> dict[str, tuple[Floats, Floats]]:
     """metric → sums and requests [U] of the test's users in earlier pages."""
     if earlier.tasks != logs.tasks:
-        raise ValueError(f"earlier has tasks {', '.join(earlier.tasks)}; want {', '.join(logs.tasks)}, as the test")
+        raise ValueError(f"earlier has tasks {', '.join(earlier.tasks)}; expected {', '.join(logs.tasks)}, as the test")
     number = dict(zip(logs.user_id.tolist(), logs.user_number.tolist(), strict=True))
     user = np.array([number.get(name, -1) for name in earlier.user_id.tolist()])
     kept, users = user >= 0, int(logs.user_number.max()) + 1

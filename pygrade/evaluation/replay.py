@@ -192,16 +192,16 @@ def evaluate(
     NDCG and value all cover at once, with 95 % confidence.
     """
     if not isinstance(logs, Logs):
-        raise TypeError(f"logs is a {type(logs).__name__}; want Logs, such as Logs.from_table(frame, like=model)")
+        raise TypeError(f"logs is a {type(logs).__name__}; expected Logs, such as Logs.from_table(frame, like=model)")
     scored = {} if scores is None else scores
     names = [*rankers, *(name for name in scored if name not in rankers)]
     if not names:
-        raise ValueError("rankers is empty; want at least one")
+        raise ValueError("rankers is empty; expected at least one")
     reference = names[0] if baseline is None else baseline
     if reference not in names:
-        raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(names)}")
+        raise ValueError(f"baseline is {baseline!r}; expected one of {', '.join(names)}")
     if k < 1:
-        raise ValueError(f"k is {k}; want at least 1")
+        raise ValueError(f"k is {k}; expected at least 1")
     if not logs.shown.any():
         raise ValueError("logs has no shown row: every position is null")
     metrics, users = ReplayMetrics(logs, k, propensity, propensity_floor), clusters_of(logs)
@@ -253,7 +253,7 @@ def paired_lift(
 def _checked_scores(name: str, scores: ArrayLike, rows: int) -> Array:
     array = np.asarray(scores)
     if array.shape != (rows,):
-        raise ValueError(f"scores of {name!r} have shape {array.shape}; want {(rows,)}")
+        raise ValueError(f"scores of {name!r} have shape {array.shape}; expected {(rows,)}")
     return array
 
 
@@ -327,11 +327,11 @@ def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) 
     """weights[T] or [R, T] as a contiguous [R, T]; a wrong shape or a value that is not finite is named."""
     array = np.asarray(weights, np.float32)
     if array.shape not in ((tasks,), (requests, tasks)):
-        raise ValueError(f"weights of {name!r} have shape {array.shape}; want ({tasks},) or ({requests}, {tasks})")
+        raise ValueError(f"weights of {name!r} have shape {array.shape}; expected ({tasks},) or ({requests}, {tasks})")
     if not np.isfinite(array).all():
         rows = array.reshape(-1, tasks)
         row = int(np.argmax(~np.isfinite(rows).all(1)))
-        raise ValueError(f"weights of {name!r}, row {row}: {rows[row].tolist()}; want finite values")
+        raise ValueError(f"weights of {name!r}, row {row}: {rows[row].tolist()}; expected finite values")
     return np.array(np.broadcast_to(array, (requests, tasks)))  # a copy: torch wants writable memory
 
 

@@ -34,13 +34,13 @@ def load_test(arms: Mapping[str, Path], metrics: Sequence[str] = (), before: Pat
     columns = [c for c in header[first] if c != USER and not c.startswith(BEFORE)]
     parsed = dict(map(_parsed, metrics or columns))
     if len(parsed) < len(metrics or columns):
-        raise ValueError(f"metrics are {', '.join(metrics)}; want distinct names")
+        raise ValueError(f"metrics are {', '.join(metrics)}; expected distinct names")
     if not parsed:
-        raise ValueError(f"{arms[first]}: no column beside {USER}; want at least one metric")
+        raise ValueError(f"{arms[first]}: no column beside {USER}; expected at least one metric")
     needed = list(dict.fromkeys(column for pair in parsed.values() for column in pair if column))
     earlier = _earlier(arms, header, needed)
     if before is not None and earlier:
-        raise ValueError(f"before is {before}, and the arms have {BEFORE}{earlier[0]}; want one of them")
+        raise ValueError(f"before is {before}, and the arms have {BEFORE}{earlier[0]}; expected one of them")
     kinds = dict.fromkeys(needed, "float") | dict.fromkeys((BEFORE + column for column in earlier), "float?")
     read = {name: read_table(path, kinds) for name, path in arms.items()}
     users = np.concatenate([table[USER] for table in read.values()])
@@ -58,7 +58,7 @@ def _parsed(metric: str) -> tuple[str, tuple[str, str]]:
     name, _, formula = metric.rpartition("=")
     top, slash, bottom = formula.partition("/")
     if not top or bool(slash) != bool(bottom) or (name and not slash):
-        raise ValueError(f"metrics has {metric!r}; want COLUMN or NAME=COLUMN/COLUMN")
+        raise ValueError(f"metrics has {metric!r}; expected COLUMN or NAME=COLUMN/COLUMN")
     return name or formula, (top, bottom)
 
 
@@ -77,7 +77,7 @@ def _earlier(arms: Mapping[str, Path], header: Mapping[str, list[str]], needed: 
 def header_of(path: Path) -> list[str]:
     """The columns of a table of users."""
     if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path}: want a table of users, .csv or .parquet")
+        raise ValueError(f"{path}: expected a table of users, .csv or .parquet")
     return tables.column_names(path)
 
 
@@ -97,14 +97,14 @@ def _refuse_repeated(users: Array, places: Sequence[str]) -> None:
     for user, table in zip(users, places, strict=True):
         if user in seen:
             where = f"twice in {table}" if seen[user] == table else f"in {seen[user]} and in {table}"
-            raise ValueError(f"user {user!r} is {where}; want a row per user, each in one arm")
+            raise ValueError(f"user {user!r} is {where}; expected a row per user, each in one arm")
         seen[user] = table
 
 
 def _history(path: Path, users: Array, columns: Sequence[str]) -> dict[str, Array]:
     """The earlier values of the users, NaN for those who are not in the table."""
     if not columns:
-        raise ValueError(f"{path}: no column of the metrics; want those of the arms' tables")
+        raise ValueError(f"{path}: no column of the metrics; expected those of the arms' tables")
     table = read_table(path, dict.fromkeys(columns, "float"))
     _refuse_repeated(table[USER], [str(path)] * len(table[USER]))
     row = {user: at for at, user in enumerate(table[USER])}
@@ -119,7 +119,7 @@ def _metric(name: str, top: str, bottom: str, values: Mapping[str, Array]) -> Us
     if not have:
         return UserMetric(values[top], denominator)
     if bottom and len(have) == 1:
-        raise ValueError(f"metric {name!r} has earlier values of {have[0]!r} alone; want {top!r} and {bottom!r}")
+        raise ValueError(f"metric {name!r} has earlier values of {have[0]!r} alone; expected {top!r} and {bottom!r}")
     earlier = values[BEFORE + top]
     exposure = values[BEFORE + bottom] if bottom else ones
     complete = ~np.isnan(earlier) & ~np.isnan(exposure)

@@ -54,5 +54,5 @@ def curve_at(slots: Array, propensity: ArrayLike | None) -> Floats:
     """q of slots; -1 counts as the first."""
     table = np.asarray([1.0] if propensity is None else propensity, np.float64)
     if table.ndim != 1 or not len(table) or not bool((table > 0).all()):
-        raise ValueError(f"propensity is {table.tolist()}; want positive numbers, one per slot")
+        raise ValueError(f"propensity is {table.tolist()}; expected positive numbers, one per slot")
     return np.asarray(table[np.clip(slots, 0, len(table) - 1)])

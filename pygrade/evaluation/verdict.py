@@ -126,7 +126,7 @@ def write_verdict(
     elif verdict == "untested":
         text = f"Not tested: {_closed(why or 'nothing shows whether the new ranking is better')}"
     else:
-        raise ValueError(f"verdict is {verdict!r}; want better, undecided, worse, undecidable or untested")
+        raise ValueError(f"verdict is {verdict!r}; expected better, undecided, worse, undecidable or untested")
     if verdict in ("better", "undecided", "worse") and not logs.slots_known:
         text += " That holds if each shown item is looked at equally: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""

@@ -29,7 +29,7 @@ class Attributes:
         ids: Ints = frame[f"{entity}_id"].to_numpy()
         twice = ids[1:][np.diff(ids) == 0]
         if len(twice):
-            raise ValueError(f"{entity}s: {entity}_id {twice[0]} is in more than one row; want one")
+            raise ValueError(f"{entity}s: {entity}_id {twice[0]} is in more than one row; expected one")
         parts = []
         for column, kind, length in columns:
             values = frame[column]

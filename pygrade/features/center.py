@@ -54,7 +54,7 @@ class FeatureCenter:
         Raises `SchemaError` if ``fitted`` is of another schema.
         """
         if fitted.schema.hash != schema.hash:
-            raise SchemaError(f"fitted is of schema {fitted.schema.hash}; want {schema.hash}")
+            raise SchemaError(f"fitted is of schema {fitted.schema.hash}; expected {schema.hash}")
         self.schema, self.fitted, self.store, self.ttl = schema, fitted, store, ttl
         self.core = _core.FeatureCenter(fitted.core, store.core, ttl, cache, version)
 
@@ -75,7 +75,7 @@ class FeatureCenter:
         schema, `StoreError`; the old version then stays current.
         """
         if state.schema.hash != self.schema.hash:
-            raise SchemaError(f"the state is of schema {state.schema.hash}; want {self.schema.hash}")
+            raise SchemaError(f"the state is of schema {state.schema.hash}; expected {self.schema.hash}")
         attributes = {"user": users, "item": items}
         for entity, frame in attributes.items():
             self.schema.validate_columns(f"{entity}s", None if frame is None else dict(frame.schema))
@@ -154,7 +154,7 @@ def with_whole_ids(frame: Any) -> Any:
         frame = frame.with_columns(frame[name].cast(int, strict=False))
         if frame[name].null_count():
             row = int(frame[name].is_null().arg_max())
-            raise SchemaError(f"feedback {name} is null or beyond int64 in row {row}; want a whole number")
+            raise SchemaError(f"feedback {name} is null or beyond int64 in row {row}; expected a whole number")
     return frame
 
 
@@ -164,9 +164,9 @@ def check_request(
     """The context as the core takes it, and checks it. ValueError if a number is no int64 or the scenario no text."""
     for name, number in (("user_id", user_id), ("timestamp", timestamp), ("request_id", request_id)):
         if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
-            raise ValueError(f"{name} is {number!r}; want an int64")
+            raise ValueError(f"{name} is {number!r}; expected an int64")
     if not isinstance(scenario, str | None):
-        raise ValueError(f"scenario is {scenario!r}; want a str, or None")
+        raise ValueError(f"scenario is {scenario!r}; expected a str, or None")
     return {name: value if isinstance(value, str | None) else float(value) for name, value in context.items()}
 
 
@@ -174,5 +174,5 @@ def _item_ids(item_ids: Any) -> Ints:
     items = np.ascontiguousarray(item_ids)
     items = items.astype(np.int64) if items.shape == (0,) else items
     if items.ndim != 1 or items.dtype.kind not in "iu" or items.dtype == np.uint64:
-        raise ValueError(f"item_ids is {items.dtype} of shape {items.shape}; want int64 [n]")
+        raise ValueError(f"item_ids is {items.dtype} of shape {items.shape}; expected int64 [n]")
     return items.astype(np.int64)

@@ -84,7 +84,7 @@ def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str], fram
             continue
         name, kind = f"{entity}_{column.removeprefix(f'{entity}_')}", kinds.get(column, "")
         if kind in _TYPES and dtype not in _TYPES[kind]:
-            raise SchemaError(f"{path} is of the kind {kind!r}, and {frame[column].dtype}; want {_TYPES[kind][-1]}")
+            raise SchemaError(f"{path} is of the kind {kind!r}, and {frame[column].dtype}; expected {_TYPES[kind][-1]}")
         if dtype == "other" or frame[column].null_count() == len(frame):
             what = f"it is {frame[column].dtype}" if dtype == "other" else "it has no value"
             logger.warning("features: %s is left out: %s", path, what)

@@ -101,7 +101,7 @@ def _check_order(frame: Any, request: Ints, first: Ints) -> None:
     if early.any():
         raise SchemaError(f"events: event_time of request {request[np.argmax(early)]} is before its timestamp")
     if len(np.unique(request[first])) != len(first):
-        raise SchemaError("events: the rows of a request are apart; want them one after another")
+        raise SchemaError("events: the rows of a request are apart; expected them one after another")
 
 
 def scenario_codes(frame: Any) -> Ints:

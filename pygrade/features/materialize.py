@@ -134,7 +134,7 @@ class FeatureSet:
         parts: numbers of the only parts to read.
         """
         if requests < 1:
-            raise ValueError(f"requests is {requests}; want 1 or more")
+            raise ValueError(f"requests is {requests}; expected 1 or more")
         low = -(2**63) if start is None else start
         high = 2**63 - 1 if stop is None else stop
         numbers = self.parts_between(start, stop)

@@ -71,7 +71,9 @@ class FeatureSchema:
         if feature.kind in (*HISTORY, "sequence") or feature.source in (*TIMES, "user_id", "item_id", "scenario"):
             return None
         if feature.source.startswith("time:"):
-            raise SchemaError(f"feature {feature.name!r}: source is {feature.source!r}; want one of {', '.join(TIMES)}")
+            raise SchemaError(
+                f"feature {feature.name!r}: source is {feature.source!r}; expected one of {', '.join(TIMES)}"
+            )
         return {"user": "users.", "item": "items.", "context": "events."}[feature.entity] + feature.source
 
     @classmethod
@@ -218,7 +220,7 @@ class FeatureSchema:
             present = kind_of(columns[column])
             fits = columns[column].is_integer() if kind == "int" else present == kind
             if not fits and not (kind == "number" and present in ("int", "float")):
-                raise SchemaError(f"feedback {column} is {columns[column]}; want {kind} (type drift)")
+                raise SchemaError(f"feedback {column} is {columns[column]}; expected {kind} (type drift)")
 
     # ---- JSON
 
@@ -258,7 +260,7 @@ class FeatureSchema:
     def load(cls, path: Path) -> "FeatureSchema":
         """Reads the JSON; `SchemaError` naming the file if it is no schema, FileNotFoundError if it is missing."""
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; want the JSON of a feature schema")
+            raise FileNotFoundError(f"{path} is missing; expected the JSON of a feature schema")
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (SchemaError, UnicodeDecodeError) as error:
@@ -273,7 +275,7 @@ def read_tensors(path: Path, schema_hash: str | None = None) -> dict[str, NDArra
         with safetensors.safe_open(path, "numpy") as file:
             stated = (file.metadata() or {}).get("schema")
             if schema_hash is not None and stated != schema_hash:
-                raise SchemaError(f"{path} is of schema {stated}; want {schema_hash}")
+                raise SchemaError(f"{path} is of schema {stated}; expected {schema_hash}")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise SchemaError(f"{path} is truncated or corrupt: {error}") from error

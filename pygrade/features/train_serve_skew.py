@@ -29,7 +29,7 @@ class Skew:
         """ValueError if the batches are not the same requests with the same items."""
         for name in ("user_id", "timestamp", "offsets", "item_id"):
             if not np.array_equal(getattr(offline, name), getattr(online, name)):
-                raise ValueError(f"online has another {name} than offline; want the same requests and items")
+                raise ValueError(f"online has another {name} than offline; expected the same requests and items")
         names = {**offline.names, "sequences": ("sequences",) * offline.sequences.shape[1]}
         for group, columns in names.items():
             before, after = getattr(offline, group), getattr(online, group)

@@ -127,7 +127,7 @@ def vectors_of(column: Any, length: int, table: str, ids: Any) -> NDArray[np.flo
     if (sizes != length).any():
         row = int(np.flatnonzero(present)[np.argmax(sizes != length)])
         size = len(lists[row])
-        raise SchemaError(f"{table}: {column.name!r} of {ids.name} {ids[row]} has {size} numbers; want {length}")
+        raise SchemaError(f"{table}: {column.name!r} of {ids.name} {ids[row]} has {size} numbers; expected {length}")
     vectors = np.full((len(lists), length), np.nan, np.float32)
     if present.any():
         vectors[present] = lists.drop_nulls().explode().to_numpy().reshape(-1, length)

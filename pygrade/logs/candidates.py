@@ -91,7 +91,7 @@ def _check_scored(logs: Logs, columns: Sequence[str]) -> None:
     counts = zip(columns, gaps.sum(0), strict=True)
     text = ", ".join(f"{column!r} has no value in {count:,} of {len(gaps):,} rows" for column, count in counts if count)
     if unscored.all():
-        raise ValueError(f"{_WHERE}'s predictions order nothing: {text}; want each task's in some row of a request")
+        raise ValueError(f"{_WHERE}'s predictions order nothing: {text}; expected each task's in some row of a request")
     where = f"{unscored.sum():,} of {len(unscored):,} requests have no candidate with all predictions"
     logger.warning("%s and keep the frame's order: %s", where, text)
 

@@ -101,5 +101,7 @@ def _number(value: Any, name: str, row: int) -> float:
     try:
         number = parse_number(value) if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"rows[{row}][{name!r}] is {value!r}; want a number, or None where it is missing") from None
+        raise ValueError(
+            f"rows[{row}][{name!r}] is {value!r}; expected a number, or None where it is missing"
+        ) from None
     return number if math.isfinite(number) else math.nan

@@ -94,7 +94,7 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
                 key, equals, value = _split(assignment)
                 if not (equals and key.strip() and value.strip(" ,")):
                     raise ValueError(
-                        f"columns has {assignment!r}; want ROLE=COLUMN, e.g. request=session_id,click=clicked"
+                        f"columns has {assignment!r}; expected ROLE=COLUMN, e.g. request=session_id,click=clicked"
                     )
                 pairs.append((key.strip(), value.strip(" ,")))
     result: dict[str, str] = {}
@@ -107,7 +107,7 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
                 )
             role = f"y_{role}"
         if role in result:
-            raise ValueError(f"columns names {key!r} twice; want it once")
+            raise ValueError(f"columns names {key!r} twice; expected it once")
         result[role] = value
     return result
 
@@ -194,7 +194,7 @@ def _take_stated(table: Table, stated_roles: Mapping[str, str], result: ColumnMa
 def _take_none(table: Table, role: str, result: ColumnMap) -> None:
     """A role that no column has: none of slots, each request's own user, or just none."""
     if role in ("request_id", "item_id"):
-        raise ValueError(f"{table.where}: {short_name(role)}=none; want the column of it, which every log needs")
+        raise ValueError(f"{table.where}: {short_name(role)}=none; expected the column of it, which every log needs")
     result.no_slots = result.no_slots or role == "position"
     if role == "position":
         result.take(role, NONE, "given")

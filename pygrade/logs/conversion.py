@@ -63,10 +63,12 @@ def ids(table: Table, column: str, role: str) -> Array:
     if kind == "number":
         values = table.numbers(column)
         if not bool((values == np.round(values)).all() and np.abs(values).max() < 2**53):
-            raise ValueError(f"{table.where}: {column!r} ({role}) holds fractions; want ids, integers or text")
+            raise ValueError(f"{table.where}: {column!r} ({role}) holds fractions; expected ids, integers or text")
         return values.astype(np.int64)
     if kind not in ("text", "other"):
-        raise ValueError(f"{table.where}: {column!r} ({role}) has type {table.type_of(column)}; want integers or text")
+        raise ValueError(
+            f"{table.where}: {column!r} ({role}) has type {table.type_of(column)}; expected integers or text"
+        )
     return table.texts(column)
 
 
@@ -116,7 +118,7 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
         hidden = slot == 0
         notes.changed.append(f"{label}: 0 stands in several rows of a request: {hidden.sum():,} rows not shown")
     if hidden.all():
-        raise ValueError(f"{table.where}: {label} shows no row; want the slots of the candidates that were shown")
+        raise ValueError(f"{table.where}: {label} shows no row; expected the slots of the candidates that were shown")
     if slot[~hidden].min() == 1:
         slot = slot - 1
         notes.changed.append(f"{label}: counted from 1, now from 0")
@@ -144,7 +146,7 @@ def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> Bools:
     if flag := mapping.roles.get("shown"):
         shown = np.asarray(table.numbers(flag) > 0)
         if not shown.any():
-            raise ValueError(f"{table.where}: {flag!r} (shown) shows no row; want 1 in the rows that were shown")
+            raise ValueError(f"{table.where}: {flag!r} (shown) shows no row; expected 1 in the rows that were shown")
         return shown
     columns = [column for role, column in mapping.roles.items() if role.startswith("y_")]
     feedback = np.array([table.numbers(column) for column in columns]).reshape(-1, len(table))
@@ -269,7 +271,7 @@ def _times_of_numbers(table: Table, column: str, notes: ImportNotes) -> tuple[ND
     if timed.any() and not fits[unit].any():
         low, high = np.nanmin(values), np.nanmax(values)
         wanted = "dates, or seconds, milli-, micro- or nanoseconds since 1970"
-        raise ValueError(f"{table.where}: {column!r} (time) goes from {low:g} to {high:g}; want {wanted}")
+        raise ValueError(f"{table.where}: {column!r} (time) goes from {low:g} to {high:g}; expected {wanted}")
     refuse(table, f"{column!r} (time)", timed & ~fits[unit], values, f"{unit} since 1970, as in most rows")
     if unit == "milliseconds" and table.kind(column) == "integer":
         return _integers(table.column(column)), timed
@@ -285,7 +287,7 @@ def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
         flag = of_request(table, column, table.numbers(column))
         empty = np.isnan(flag)
         if not set(flag[~empty]) <= {0.0, 1.0}:
-            raise ValueError(f"{table.where}: {label} is no flag; want 0 and 1, or words")
+            raise ValueError(f"{table.where}: {label} is no flag; expected 0 and 1, or words")
         more = f" (it is empty in {empty.sum():,})" if empty.any() else ""
         shuffled = f"{int((flag == 1).sum()):,} requests were shuffled, the others not explored{more}"
         notes.changed.append(f"{label}: {shuffled}")

@@ -195,7 +195,7 @@ def _join(path: Path, written: Sequence[Array]) -> Array:
     """The column of the parts: mapped from its file, or of their texts."""
     kinds = {str(part.dtype) for part in written}
     if len(kinds) > 1:
-        raise ValueError(f"parts differ in {path.name}: {' and '.join(sorted(kinds))}; want one type")
+        raise ValueError(f"parts differ in {path.name}: {' and '.join(sorted(kinds))}; expected one type")
     if written[0].dtype == object:
         return np.concatenate(written)
     return _Mapped(str(path), written[0].dtype, (sum(map(len, written)), *written[0].shape[1:])).open()

@@ -65,7 +65,9 @@ def join_tables(parts: Sequence[tuple[Places, Vectors]]) -> tuple[Places, Vector
         return np.concatenate([vector_index for vector_index, _ in parts]), parts[0][1]
     sizes = {vectors.shape[1] for _, vectors in parts}
     if len(sizes) > 1:
-        raise ValueError(f"parts have embeddings of {' and '.join(map(str, sorted(sizes)))} numbers; want one length")
+        raise ValueError(
+            f"parts have embeddings of {' and '.join(map(str, sorted(sizes)))} numbers; expected one length"
+        )
     starts = np.cumsum([0, *(len(vectors) for _, vectors in parts)])
     moved = [
         np.where(vector_index < 0, -1, vector_index + start)
@@ -100,7 +102,7 @@ def _refuse(bad: Any, rows: Array, fact: Any, size: int) -> None:
     if bad.any():
         at = int(np.argmax(bad))
         wanted = f"{size} finite numbers, as in the first row that has some, and at most {MOST_NUMBERS}, not all 0"
-        raise EmbeddingError(int(rows[at]), f"{fact(at)}; want {wanted}")
+        raise EmbeddingError(int(rows[at]), f"{fact(at)}; expected {wanted}")
 
 
 class EmbeddingError(ValueError):

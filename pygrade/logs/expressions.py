@@ -47,7 +47,7 @@ def where_true(arrow: Any, condition: str, where: str) -> np.ndarray[Any, np.dty
     """[M]: a condition over columns holds; ValueError if it is none."""
     values, _ = _evaluate(arrow, condition, where)
     if values.dtype != require("polars").Boolean:
-        raise ValueError(f"{where}: where={condition} is no condition; want one, such as where=clicked is not null")
+        raise ValueError(f"{where}: where={condition} is no condition; expected one, such as where=clicked is not null")
     return np.asarray(values.fill_null(False).to_numpy(), bool)
 
 

@@ -219,8 +219,8 @@ def _flags(
     lost = len(right) - len(pairs)
     if lost > _LOST * len(right):
         raise ValueError(
-            f"{where}: {lost:,} of {len(right):,} rows of {name!r} meet no row of {showing!r} by {'+'.join(key)}: want "
-            f"the ids that were shown (another key? --map request=COLUMN,item=COLUMN), or skip={name}"
+            f"{where}: {lost:,} of {len(right):,} rows of {name!r} meet no row of {showing!r} by {'+'.join(key)}: "
+            f"expected the ids that were shown (another key? --map request=COLUMN,item=COLUMN), or skip={name}"
         )
     said, counted = list[str](), pairs
     if len(clock) == 2:
@@ -284,7 +284,7 @@ def window_of(stated_roles: Mapping[str, str]) -> float:
     except ValueError:
         hours = 0.0
     if not hours > 0:
-        raise ValueError(f"window is {text!r}; want hours after its showing that an event counts, e.g. window=24")
+        raise ValueError(f"window is {text!r}; expected hours after its showing that an event counts, e.g. window=24")
     return hours
 
 

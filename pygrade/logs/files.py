@@ -43,7 +43,7 @@ def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000, *, check
     else. ``check``: `validate` first; False for a log that was just made by a reader.
     """
     if rows_per_file < 1:
-        raise ValueError(f"rows_per_file is {rows_per_file}; want at least 1")
+        raise ValueError(f"rows_per_file is {rows_per_file}; expected at least 1")
     if check:
         validate(logs)
     columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
@@ -57,7 +57,7 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
     """One log of several with the same tasks, features and values; optional columns that all have are kept, and the
     item columns and the arms of each, which are unknown in the others."""
     if not parts:
-        raise ValueError("parts is empty; want at least one log")
+        raise ValueError("parts is empty; expected at least one log")
     if any(part.items != parts[0].items for part in parts):
         every = tuple(dict.fromkeys(name for part in parts for name in part.items))
         parts = [part.with_items(every) for part in parts]
@@ -71,7 +71,7 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
                 raise ValueError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
         for name in ("request_id", "user_id", "item_id"):  # numpy would turn the integers into text
             if (getattr(part, name).dtype == np.int64) != (getattr(first, name).dtype == np.int64):
-                raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
+                raise ValueError(f"parts differ in {name}: integers and strings; expected one kind")
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
     changes["scales"] = {task: scale for part in parts for task, scale in part.scales.items()}  # the last one's

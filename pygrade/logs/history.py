@@ -127,12 +127,12 @@ class HistoryPass:
             logs = without_columns(logs, history)
         taken = {*logs.tasks, *logs.features, *logs.items}
         if clash := [name for name in (*history.features, *history.items) if name in taken]:
-            raise ValueError(f"the log has a column {clash[0]!r}, which is one of the history's; want another name")
+            raise ValueError(f"the log has a column {clash[0]!r}, which is one of the history's; expected another name")
         if reason := why_not(logs, ids=False):
             raise ValueError(f"the log has no history: {reason}")
         if others := [delay for delay in logs.feedback_delays if delay != history.feedback_after]:
             wanted = f"history.feedback_seconds = {others[0] / 1000:g}, or a log joined with {history.feedback_after}"
-            raise ValueError(f"the log was joined with feedback_delay_ms = {others[0]}; want {wanted}")
+            raise ValueError(f"the log was joined with feedback_delay_ms = {others[0]}; expected {wanted}")
         assert logs.timestamp is not None
         order = np.argsort(logs.timestamp, kind="stable")
         ordered = logs if bool((order[1:] > order[:-1]).all()) else logs.select(order)

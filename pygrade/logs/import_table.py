@@ -161,7 +161,7 @@ def _chosen_requests(
         code = _request_codes(table, mapping.roles["request_id"])
         keep = np.bincount(code + 1, keep)[code + 1] > 0
     if not keep.any():
-        raise ValueError(f"{where}: where={condition} holds for no row; want a condition that some rows fulfil")
+        raise ValueError(f"{where}: where={condition} holds for no row; expected a condition that some rows fulfil")
     said.append(f"where={condition}: {keep.sum():,} of {len(keep):,} rows are read, of the requests in which it holds")
     return arrow.filter(require("pyarrow").array(keep)), (np.arange(len(keep)) if numbers is None else numbers)[keep]
 
@@ -244,7 +244,7 @@ def check_priced(imported: ImportedTable, priced: Sequence[str]) -> None:
     reasons = [f"{name!r} is {why}" for name, why in imported.mapping.left_out.items() if why.startswith("no price: ")]
     if priced and "value" not in imported.fields and reasons:
         wanted = "a price that is known before the page is shown, named by value=COLUMN"
-        raise ValueError(f"value_tasks is {tuple(priced)}, and {reasons[0]}; want {wanted}")
+        raise ValueError(f"value_tasks is {tuple(priced)}, and {reasons[0]}; expected {wanted}")
 
 
 def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:

@@ -60,7 +60,7 @@ class LogParts:
         """
         places = [paths] if isinstance(paths, str | Path) else list(paths)
         if not places:
-            raise ValueError("paths is empty; want at least one Parquet file or directory")
+            raise ValueError("paths is empty; expected at least one Parquet file or directory")
         parts: list[LogFile] = []
         id_hashes: list[NDArray[np.uint64]] = []
         facts: parquet.Facts | None = None
@@ -118,7 +118,9 @@ class LogParts:
             kept.append(replace(part, chosen=part.chosen[whole]))
         result = replace(self, parts=tuple(part for part in kept if len(part.chosen)))
         if not result.num_requests:
-            raise ValueError("no request lists all of its candidates; want a log with a larger share of such requests")
+            raise ValueError(
+                "no request lists all of its candidates; expected a log with a larger share of such requests"
+            )
         if missing := self.num_requests - result.num_requests:
             message = "%d of %d requests list only a part of their candidates: left out"
             logger.warning(message, missing, self.num_requests)
@@ -145,7 +147,7 @@ class LogParts:
     def split(self, fraction: float) -> tuple["LogParts", "LogParts"]:
         """Earlier and later requests, as `Logs.split` cuts them; times take 8 bytes a request while it runs."""
         if not 0.0 <= fraction <= 1.0:
-            raise ValueError(f"fraction is {fraction}; want 0 to 1")
+            raise ValueError(f"fraction is {fraction}; expected 0 to 1")
         stamps = [self._timestamps(part) for part in self.parts]
         dated = [part for part in stamps if part is not None]
         whole = len(dated) == len(stamps)
@@ -204,5 +206,5 @@ def _check_distinct(parts: Sequence[LogFile], id_hashes: Sequence[NDArray[np.uin
     where = f"{one.name} twice" if one is other else f"{one.name} and in {other.name}"
     if one is not other and one.folder != other.folder:
         where += f" of {other.folder}"
-    wanted = "want the rows of a request next to each other, in one file"
+    wanted = "expected the rows of a request next to each other, in one file"
     raise ValueError(f"{one.folder}: a request is in {where}; {wanted}")

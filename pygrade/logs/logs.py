@@ -99,39 +99,41 @@ class Logs:
         labeled = (("tasks", self.tasks), ("features", self.features), ("items", self.items), ("arms", self.arms))
         for name, labels in labeled:
             if len(set(labels)) != len(labels):
-                raise ValueError(f"{name} are {labels}; want distinct names")
+                raise ValueError(f"{name} are {labels}; expected distinct names")
         if taken := [name for name in self.items if name in (*self.tasks, *self.features)]:
-            raise ValueError(f"items has {taken[0]!r}, which is the name of a task or feature; want another name")
+            raise ValueError(f"items has {taken[0]!r}, which is the name of a task or feature; expected another name")
         if (self.item_features is None) != (not self.items):
             shape = "None" if self.item_features is None else f"of shape {self.item_features.shape}"
-            raise ValueError(f"items are {self.items}, item_features is {shape}; want both or none of them")
+            raise ValueError(f"items are {self.items}, item_features is {shape}; expected both or none of them")
         if (self.slots is None) != (not self.arms):
-            raise ValueError(f"arms are {self.arms}; want slots of each arm, and slots of arms alone")
+            raise ValueError(f"arms are {self.arms}; expected slots of each arm, and slots of arms alone")
         if not self.tasks:
-            raise ValueError("tasks is empty; want at least one task")
+            raise ValueError("tasks is empty; expected at least one task")
         if (self.embedding is None) != (self.embeddings is None):
             have = "embeddings" if self.embedding is None else "embedding"
-            raise ValueError(f"the log has {have} alone; want embedding (of each row) and embeddings, or none of them")
+            raise ValueError(
+                f"the log has {have} alone; expected embedding (of each row) and embeddings, or none of them"
+            )
         if len(self.task_values) != len(self.tasks):
             raise ValueError(
-                f"task_values has {len(self.task_values)} entries; want {len(self.tasks)}: {', '.join(self.tasks)}"
+                f"task_values has {len(self.task_values)} entries; expected {len(self.tasks)}: {', '.join(self.tasks)}"
             )
         if not np.isfinite(self.task_values).all():
-            raise ValueError(f"task_values is {self.task_values}; want finite numbers")
+            raise ValueError(f"task_values is {self.task_values}; expected finite numbers")
         unknown = [task for task in self.value_tasks if task not in self.tasks]
         if unknown or (self.value_tasks and self.value is None):
             wanted = f"tasks of {', '.join(self.tasks)}, and a log with a value column"
-            raise ValueError(f"value_tasks is {self.value_tasks}; want {wanted}")
+            raise ValueError(f"value_tasks is {self.value_tasks}; expected {wanted}")
         requests, rows = len(self.offsets) - 1, int(self.offsets[-1]) if len(self.offsets) else -1
         if requests < 0:
-            raise ValueError("offsets is empty; want R + 1 entries")
+            raise ValueError("offsets is empty; expected R + 1 entries")
         _check("offsets", self.offsets, (requests + 1,), "int64")
         sizes = np.diff(self.offsets)
         if self.offsets[0] != 0:
-            raise ValueError(f"offsets start at {self.offsets[0]}; want 0")
+            raise ValueError(f"offsets start at {self.offsets[0]}; expected 0")
         if bool((sizes <= 0).any()):
             empty = int(np.argmax(sizes <= 0))
-            raise ValueError(f"offsets give request {empty} {sizes[empty]} rows; want at least one row a request")
+            raise ValueError(f"offsets give request {empty} {sizes[empty]} rows; expected at least one row a request")
         for name, column in COLUMNS.items():
             if not column.optional or getattr(self, name) is not None:
                 width = (len(getattr(self, column.labels)),) if column.labels else ()
@@ -141,7 +143,7 @@ class Logs:
             size = self.embeddings.shape[1] if np.ndim(self.embeddings) == 2 else 0
             if not 1 <= size <= MOST_NUMBERS:
                 raise ValueError(
-                    f"embeddings has shape {np.shape(self.embeddings)}; want (E, d) with d of 1 to {MOST_NUMBERS}"
+                    f"embeddings has shape {np.shape(self.embeddings)}; expected (E, d) with d of 1 to {MOST_NUMBERS}"
                 )
             _check("embeddings", self.embeddings, (len(self.embeddings), size), "float32")
 
@@ -271,7 +273,7 @@ class Logs:
         tasks = imported.fields["tasks"]
         for name, named_tasks in (("values", values or ()), ("value_tasks", value_tasks)):
             if unknown := [task for task in named_tasks if task not in tasks]:
-                raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+                raise ValueError(f"{name} names task {unknown[0]!r}; expected one of {', '.join(tasks)}")
         worth = {**worth_by_default(imported, values or {}), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
         check_priced(imported, priced)
@@ -413,7 +415,9 @@ class Logs:
         if self.candidates is None or not self.incomplete:
             return self
         if self.incomplete == self.num_requests:
-            raise ValueError("no request lists all of its candidates; want a log with a larger share of such requests")
+            raise ValueError(
+                "no request lists all of its candidates; expected a log with a larger share of such requests"
+            )
         logger.warning(
             "%d of %d requests list only a part of their candidates: left out", self.incomplete, self.num_requests
         )
@@ -431,10 +435,10 @@ class Logs:
         of the log), or those before `time` (milliseconds) and the rest.
         """
         if (fraction is None) == (time is None):
-            raise ValueError(f"split got fraction={fraction} and time={time}; want exactly one of them")
+            raise ValueError(f"split got fraction={fraction} and time={time}; expected exactly one of them")
         if fraction is not None:
             if not 0.0 <= fraction <= 1.0:
-                raise ValueError(f"fraction is {fraction}; want 0 to 1")
+                raise ValueError(f"fraction is {fraction}; expected 0 to 1")
             stamps = self.timestamp
             order = np.arange(self.num_requests) if stamps is None else np.argsort(stamps, kind="stable")
             cut = round(fraction * self.num_requests)
@@ -471,14 +475,14 @@ def _span(column: NDArray[np.float32]) -> str:
 
 def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} is a {type(array).__name__}; want a numpy array")
+        raise TypeError(f"{name} is a {type(array).__name__}; expected a numpy array")
     if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; want {shape}")
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
     text = array.dtype.kind == "U" or (array.dtype == object and set(map(type, array.tolist())) <= {str})
     kinds = {"id": array.dtype == np.int64 or text, "str": text}
     if not kinds.get(kind, array.dtype == kind):
         wanted = {"id": "int64 or str", "str": "str"}.get(kind, kind)
-        raise TypeError(f"{name} has dtype {array.dtype}; want {wanted}")
+        raise TypeError(f"{name} has dtype {array.dtype}; expected {wanted}")
 
 
 def check_amounts(logs: Logs) -> None:
@@ -529,7 +533,7 @@ def _refusal(logs: Logs, where: str, row_name: logs_parquet.RowName) -> _Refuse:
         if bool(bad.any()):
             at = int(np.argmax(bad))
             row = int(logs.offsets[at]) if by_request else at
-            raise ValueError(f"{where}: column '{column}', row {row_name(row)}: {values[at]}; want {want}")
+            raise ValueError(f"{where}: column '{column}', row {row_name(row)}: {values[at]}; expected {want}")
 
     return refuse
 

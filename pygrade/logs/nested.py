@@ -72,7 +72,7 @@ def flag_events(arrow: Any, where: str, stated_roles: dict[str, str], notes: lis
             if not level:
                 has = " or ".join(f"{role[2:]}={column}" for column in columns.values())
                 raise ValueError(
-                    f"{where}: {name!r} lists events of several kinds, none of name {role[2:]!r}; want {has}"
+                    f"{where}: {name!r} lists events of several kinds, none of name {role[2:]!r}; expected {has}"
                 )
             stated_roles[role] = columns[level]
     return arrow
@@ -122,7 +122,7 @@ def _checked(text: str | None, name: str, row: int, where: str) -> Any:
     value = _value(text)
     if value is None:
         raise ValueError(
-            f"{where}: {name!r} is {shortened(text)!r} in row {row_of(where, row)}; want JSON, as in other rows"
+            f"{where}: {name!r} is {shortened(text)!r} in row {row_of(where, row)}; expected JSON, as in other rows"
         )
     return value
 
@@ -163,7 +163,7 @@ def _laid_out(
             place = row_of(where, row).removesuffix(f" of {where}")
             raise ValueError(
                 f"{where}: {first!r} and {name!r} have {sizes[first][row]} and {sizes[name][row]} entries in row "
-                f"{place}; want as many in each, or some of the {first!r}, or skip={name}"
+                f"{place}; expected as many in each, or some of the {first!r}, or skip={name}"
             )
         arrow = arrow.set_column(arrow.column_names.index(name), name, flags)
         what = "its place in the list" if name == slot else "a flag"

@@ -114,7 +114,7 @@ class ParquetParts:
             if own not in allowed and (own != "empty" or kind == "id"):
                 text = own == "text" and name[:2] in ("x_", "i_")
                 hint = " (pygrade doctor makes 0/1 columns of text)" if text else ""
-                raise TypeError(f"{file}: column '{name}' has type {dtype}; want {wanted}{hint}")
+                raise TypeError(f"{file}: column '{name}' has type {dtype}; expected {wanted}{hint}")
             try:
                 table = part.read(columns=[name])
             except (self.pa.ArrowException, OSError) as error:
@@ -138,14 +138,14 @@ class ParquetParts:
         try:
             return np.asarray(self.pc.fill_null(column.cast(target), missing).to_numpy(), dtype)
         except self.pa.ArrowException as error:
-            wanted = f"want {info.min} to {info.max}"
+            wanted = f"expected {info.min} to {info.max}"
             raise ValueError(f"{self.path}: column '{name}': {one_line(error)}; {wanted}") from error
 
     def ids(self, name: str) -> Array:
         column = self.column(name, "id")
         if column.null_count:
             row = int(np.argmax(np.asarray(column.is_null().to_numpy())))
-            raise self.fail(name, row, "null; want an id")
+            raise self.fail(name, row, "null; expected an id")
         if self.pa.types.is_integer(column.type):
             return np.asarray(column.cast(self.pa.int64()).to_numpy(), np.int64)
         return _strings(column)
@@ -215,7 +215,7 @@ class ParquetParts:
             if bool(changed.any()):
                 row = int(np.argmax(changed)) + 1
                 before = f"{values[row - 1]} in the row before"
-                raise self.fail(name, row, f"{values[row]}, but {before}; want one value a request")
+                raise self.fail(name, row, f"{values[row]}, but {before}; expected one value a request")
             return values[starts]
 
         for field, column in COLUMNS.items():
@@ -302,14 +302,14 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     """Writes checked columns (the fields of `Logs`) as parts of whole requests; replaces an earlier log at `path`."""
     parquet = require("pyarrow.parquet")
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file; want a directory, or a path that does not exist")
+        raise ValueError(f"{path} is a file; expected a directory, or a path that does not exist")
     if path.is_dir():
         refuse_strangers(str(path), [child.name for child in path.iterdir()])
     offsets = columns["offsets"]
     part_of_request = offsets[:-1] // rows_per_file
     cuts = np.flatnonzero(np.concatenate([[True], part_of_request[1:] != part_of_request[:-1]]))[: len(offsets) - 1]
     if len(offsets) == 1:
-        raise ValueError(f"{path}: the log has no requests; want at least one")
+        raise ValueError(f"{path}: the log has no requests; expected at least one")
     bounds = np.append(cuts, len(offsets) - 1)
     header = _header(columns) | {"parts": len(cuts)}
     with atomic_directory(path) as directory, ThreadPoolExecutor(2) as pool:  # two parts at a time
@@ -325,7 +325,7 @@ def refuse_strangers(place: str, names: Iterable[str]) -> None:
     """ValueError if a directory to be replaced by a log holds files that are not those of a log."""
     strangers = sorted(name for name in names if not name.endswith(".parquet") and name != _OPTIONS)
     if strangers:
-        raise ValueError(f"{place} holds {strangers[0]}, which is not part of a log; want a separate directory")
+        raise ValueError(f"{place} holds {strangers[0]}, which is not part of a log; expected a separate directory")
 
 
 def write_part(columns: dict[str, Any], file: Path) -> None:
@@ -377,7 +377,7 @@ def open_parquet(file: Path) -> Any:
 def parts_of(path: Path) -> list[Path]:
     """The Parquet file, or the parts in a directory in the order of their names."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; want a Parquet file or a directory of Parquet parts")
+        raise FileNotFoundError(f"{path} does not exist; expected a Parquet file or a directory of Parquet parts")
     refuse_loose(path)
     if path.is_file():
         return [path]

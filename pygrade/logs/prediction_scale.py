@@ -45,7 +45,7 @@ class PredictionScale:
         for kind in KINDS:
             if kind == name and (parent or text == kind):
                 return cls(kind, parent or None)
-        raise ValueError(f"{text!r}; want one of {', '.join(KINDS)}, or given:TASK")
+        raise ValueError(f"{text!r}; expected one of {', '.join(KINDS)}, or given:TASK")
 
 
 def to_records(scales: Mapping[str, PredictionScale]) -> dict[str, dict[str, Any]]:
@@ -76,13 +76,13 @@ def parse_scales(scale: Mapping[str, str | PredictionScale] | None, tasks: Seque
     result = {}
     for task, stated in (scale or {}).items():
         if task not in tasks:
-            raise ValueError(f"scale names task {task!r}; want one of {', '.join(tasks)}")
+            raise ValueError(f"scale names task {task!r}; expected one of {', '.join(tasks)}")
         try:
             result[task] = PredictionScale.parse(stated) if isinstance(stated, str) else stated
         except ValueError as error:
             raise ValueError(f"scale of {task!r} is {error}") from None
         if (parent := result[task].given) is not None and (parent not in tasks or parent == task):
-            raise ValueError(f"scale of {task!r} is given {parent!r}; want another one of {', '.join(tasks)}")
+            raise ValueError(f"scale of {task!r} is given {parent!r}; expected another one of {', '.join(tasks)}")
     return result
 
 

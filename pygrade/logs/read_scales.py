@@ -115,9 +115,9 @@ class ScaleReader:
                 return scale
             wanted = "predictions ≥ 0 of an amount" if raw.amount else "probabilities, as feedback is 0 or 1"
             raise ValueError(
-                f"{self._table.where}: {raw.label} goes from {low:.4g} to {high:.4g}; want {wanted}, or their scale: "
-                f"{raw.task}=percent, {raw.task}=logit, {raw.task}=log of logarithms, or {raw.task}=score if they have "
-                "no unit: a rising map is fitted"
+                f"{self._table.where}: {raw.label} goes from {low:.4g} to {high:.4g}; expected {wanted}, or their "
+                f"scale: {raw.task}=percent, {raw.task}=logit, {raw.task}=log of logarithms, or {raw.task}=score if "
+                "they have no unit: a rising map is fitted"
             )
         return PredictionScale()
 
@@ -133,7 +133,7 @@ class ScaleReader:
         if len(x) < 2:
             raise ValueError(
                 f"{self._table.where}: {raw.label} has no rising map: the events of {raw.task!r} do not rise with it; "
-                "want a score that is higher where there are more of them"
+                "expected a score that is higher where there are more of them"
             )
         return replace(scale, x=x, y=y)
 

@@ -53,7 +53,7 @@ def to_arrow(table: Any) -> Any:
     except pa.ArrowException as error:
         raise ValueError(f"the table does not become Arrow columns: {one_line(error)}") from error
     wanted = "a polars, pandas or Arrow table, a DuckDB relation (of con.sql), or a dict of columns"
-    raise TypeError(f"table is a {kind.removeprefix('builtins.')}; want {wanted}")
+    raise TypeError(f"table is a {kind.removeprefix('builtins.')}; expected {wanted}")
 
 
 def is_tables(table: Any) -> bool:
@@ -70,14 +70,14 @@ def _of_columns(columns: Mapping[str, Any]) -> Any:
     for name, values in columns.items():
         array = values if isinstance(values, list | tuple | pa.Array | pa.ChunkedArray) else np.asarray(values)
         if getattr(array, "ndim", 1) != 1:
-            raise ValueError(f"column {name!r} has shape {np.shape(array)}; want one value per row")
+            raise ValueError(f"column {name!r} has shape {np.shape(array)}; expected one value per row")
         try:
             arrays[name] = array if isinstance(array, pa.Array | pa.ChunkedArray) else pa.array(array)
         except pa.ArrowException as error:
             raise ValueError(f"column {name!r}: {one_line(error)}") from error
     if len({len(array) for array in arrays.values()}) > 1:
         sizes = {name: len(array) for name, array in arrays.items()}
-        raise ValueError(f"the table's columns have {sizes} rows; want as many in each")
+        raise ValueError(f"the table's columns have {sizes} rows; expected as many in each")
     return pa.table(arrays)
 
 
@@ -93,7 +93,7 @@ def _rows_of(table: Any) -> Any:
     if name == "datasets.Dataset":
         return table.with_format("arrow")[:]
     if name in ("datasets.DatasetDict", "datasets.IterableDatasetDict"):
-        raise TypeError(f"table is a {name} of {', '.join(map(repr, table))}; want one of them")
+        raise TypeError(f"table is a {name} of {', '.join(map(repr, table))}; expected one of them")
     if name.startswith("pyarrow.") and hasattr(table, "to_table"):  # a dataset or a scanner of one
         return table.to_table()
     return table
@@ -164,7 +164,7 @@ class Table:
         """The problem of some rows [M]: ``label`` names the column, ``fact`` what is wrong in the first of them."""
         more = f" ({bad.sum():,} such rows)" if bad.sum() > 1 else ""
         row = self.row_name(int(np.argmax(bad)))
-        return TableProblem(f"{self.where}: {label} {fact} in row {row}{more}; want {wanted}", self.rows[bad])
+        return TableProblem(f"{self.where}: {label} {fact} in row {row}{more}; expected {wanted}", self.rows[bad])
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:

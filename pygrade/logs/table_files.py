@@ -84,7 +84,7 @@ def _one_table(named_tables: Sequence[FileTable]) -> tuple[Any, str]:
 
 def _read_files(paths: Sequence[Place], query: str, stated_roles: Mapping[str, str]) -> list[FileTable]:
     if not (files := [table for path in paths for table in _tables(path, query, len(paths) == 1, stated_roles)]):
-        raise ValueError("files is empty; want at least one file")
+        raise ValueError("files is empty; expected at least one file")
     require("pyarrow").default_memory_pool().release_unused()  # of decompression
     return files
 
@@ -115,7 +115,7 @@ def joined(tables: Sequence[Any], files: Sequence[str], notes: list[str]) -> Any
             except pa.ArrowException:
                 raise ValueError(
                     f"{files[number]}: {name!r} has type {field.type}, and {schema.field(name).type} in "
-                    f"{files[held[0]]}; want one type in all files: save them with one, or leave a file out"
+                    f"{files[held[0]]}; expected one type in all files: save them with one, or leave a file out"
                 ) from None
     return pa.concat_tables(tables, promote_options="permissive")
 
@@ -164,21 +164,21 @@ def _tables(place: Place, query: str, alone: bool, stated_roles: Mapping[str, st
         table, version = read(base, version)
         named_tables = [FileTable(table, *2 * (f"{Path(base).name}@v{version}",))]
     elif version is not None:
-        raise ValueError(f"{base} is no Delta or Iceberg table; want one, as @v{version} is a version of it")
+        raise ValueError(f"{base} is no Delta or Iceberg table; expected one, as @v{version} is a version of it")
     else:
         path = download(place)
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; want a file or a directory of files")
+            raise FileNotFoundError(f"{path} does not exist; expected a file or a directory of files")
         table_formats.refuse_loose(path)
         if path.is_file() and table_formats.is_duckdb(path):
             if query and not alone:
-                raise ValueError(f"query is {query!r} on several files; want one DuckDB database")
+                raise ValueError(f"query is {query!r} on several files; expected one DuckDB database")
             table, name = table_formats.read_duckdb(path, query)
             return [FileTable(table, name, name)]
         own = path.name or str(path)
         named_tables = [FileTable(table, own, file) for table, file in _directory_or_file(path, stated_roles)]
     if query:
-        raise ValueError(f"query is {query!r}, and {place} is no DuckDB database; want one, such as shop.duckdb")
+        raise ValueError(f"query is {query!r}, and {place} is no DuckDB database; expected one, such as shop.duckdb")
     return named_tables
 
 
@@ -195,7 +195,7 @@ def _directory_or_file(path: Path, stated_roles: Mapping[str, str]) -> list[tupl
         raise ValueError(f"{path} holds no file of a kind that is read: {', '.join(suffixes)}")
     for folder in {parent for file in files for parent in file.relative_to(path).parents} - {Path()}:
         if kind := table_formats.format_of(path / folder):
-            raise ValueError(f"{path} holds the {kind} table {path / folder}; want its own path")
+            raise ValueError(f"{path} holds the {kind} table {path / folder}; expected its own path")
     empty = require("pyarrow").table({})
     tables = [_read(file, stated_roles) if len(files) == 1 or file.stat().st_size else empty for file in files]
     inner = [file.relative_to(path) for file in files]
@@ -250,4 +250,6 @@ def _read(path: Path, stated_roles: Mapping[str, str]) -> Any:
             raise
         raise ValueError(f"{path} is not a complete {kind} file: {one_line(error)}") from error
     suffixes = ", ".join((*PARQUET, *CSV, *JSON, *ARROW, *table_formats.DUCKDB))
-    raise ValueError(f"{path}: want a file ending in {suffixes}, or a directory of such, a Delta or an Iceberg table")
+    raise ValueError(
+        f"{path}: expected a file ending in {suffixes}, or a directory of such, a Delta or an Iceberg table"
+    )

@@ -66,7 +66,7 @@ def read_delta(place: Place, version: int | None = None) -> tuple[Any, int]:
         table = delta.DeltaTable(str(download(place)))
         if version is not None:
             if version > table.version():
-                raise ValueError(f"{place} has no version {version}; want one up to {table.version()}")
+                raise ValueError(f"{place} has no version {version}; expected one up to {table.version()}")
             table.load_as_version(version)
         return delta_rows(table), int(table.version())
 
@@ -102,7 +102,7 @@ def read_iceberg(place: Place, snapshot: int | None = None) -> tuple[Any, int]:
             raise ValueError("the table has no snapshot, so no rows")
         snapshots = [str(version.snapshot_id) for version in table.snapshots()]
         if snapshot is not None and str(snapshot) not in snapshots:
-            raise ValueError(f"{place} has no snapshot {snapshot}; want one of {', '.join(snapshots[-5:])}")
+            raise ValueError(f"{place} has no snapshot {snapshot}; expected one of {', '.join(snapshots[-5:])}")
         return table.scan(snapshot_id=snapshot).to_arrow(), snapshot or int(current.snapshot_id)
 
 
@@ -118,7 +118,7 @@ def _current_metadata(place: Place) -> str:
     latest = [name for name, number in numbers.items() if number == last]
     if len(latest) > 1:
         raise ValueError(
-            f"{place} has {' and '.join(latest)} of one number; want the path of the one that is committed"
+            f"{place} has {' and '.join(latest)} of one number; expected the path of the one that is committed"
         )
     return f"{folder}/{latest[0]}"
 
@@ -142,11 +142,13 @@ def read_duckdb(path: Path, query: str = "") -> tuple[Any, str]:
         names = [name if schema == "main" else f"{schema}.{name}" for schema, name in rows]
         if not query and len(names) != 1:
             has = f"the tables {', '.join(names)}" if names else "no table"
-            raise ValueError(f"{path} has {has}; want a query, e.g. --query 'select * from {(names or ['feed'])[0]}'")
+            raise ValueError(
+                f"{path} has {has}; expected a query, e.g. --query 'select * from {(names or ['feed'])[0]}'"
+            )
         what = "query" if query else f"table {names[0]}"
         relation = connection.sql(query or f"select * from {'.'.join(map(quoted, rows[0]))}")
         if relation is None:
-            raise ValueError(f"{path}: query is {query!r}, which has no rows; want a select")
+            raise ValueError(f"{path}: query is {query!r}, which has no rows; expected a select")
         return relation.to_arrow_table(), f"{path.name}, {what}"
 
 

@@ -52,12 +52,12 @@ class TextTable:
             start = stream.read(1 << 16)
         encoding = (stated_roles or {}).get(ENCODING, "utf-16" if start[:2] in _WIDE else "utf-8")
         if encoding not in _ENCODINGS:
-            raise ValueError(f"encoding is {encoding!r}; want one of {', '.join(_ENCODINGS)}")
+            raise ValueError(f"encoding is {encoding!r}; expected one of {', '.join(_ENCODINGS)}")
         head = next(iter(start.decode("utf-8-sig" if encoding == "utf-8" else encoding, "replace").splitlines()), "")
         delimiter = delimiter or max(_DELIMITERS, key=head.count)
         names = next(csv.reader([head], delimiter=delimiter), [])
         if not names:
-            raise ValueError(f"{path}: the file is empty; want a header line that names the columns")
+            raise ValueError(f"{path}: the file is empty; expected a header line that names the columns")
         if "\ufffd" in head:
             _refuse_bytes(path, _OR_SAY)
         if twice := {name for name, count in Counter(names).items() if count > 1}:
@@ -66,13 +66,13 @@ class TextTable:
             words = {word for column in (stated_roles or {}).values() for word in (column, *column.split("+"))}
             if not words >= {*places}:
                 raise ValueError(
-                    f"{path}, line 1: column {places[0].rpartition(':')[0]!r} is there more than once; want a name for "
-                    f"each, or {' and '.join(places)} by place, e.g. p_TASK={places[0]}"
+                    f"{path}, line 1: column {places[0].rpartition(':')[0]!r} is there more than once; expected a name "
+                    f"for each, or {' and '.join(places)} by place, e.g. p_TASK={places[0]}"
                 )
             names = [place if name in twice else name for place, name in zip(own, names, strict=True)]
         if all(re.fullmatch(r"[-+.\d]*", name) for name in names):
             line = shortened(", ".join(names))
-            raise ValueError(f"{path}, line 1: {line!r} are no names of columns; want a line of names")
+            raise ValueError(f"{path}, line 1: {line!r} are no names of columns; expected a line of names")
         return cls(path, names, delimiter, encoding, quotes)
 
     @property
@@ -147,7 +147,7 @@ class TextTable:
             text = "a quote is opened and not closed"
         if cut := re.search(r"columns: (\d+) found: (\d+)", text):
             why = "is a text with the delimiter not quoted?" if int(cut[2]) > int(cut[1]) else "is the file cut off?"
-            text = f"{cut[2]} columns, want {cut[1]} as in line 1 ({why})"
+            text = f"{cut[2]} columns, expected {cut[1]} as in line 1 ({why})"
         line = f": {shortened(match[2].strip())!r}" if match[2] else ""
         return ValueError(f"{self.path}, line {match[1]}: {text}{line}")
 
@@ -171,7 +171,7 @@ class TextTable:
                 lines = (number for number, line in _lines(self.path) if number >= first + row + 2 and start in line)
                 raise ValueError(
                     f"{self.path}, line {next(lines, first + row + 2)}: a quote is opened at {shortened(text)!r} and "
-                    f"closed {count:,} lines below, which would be one row; want quotes in a text doubled, or removed"
+                    f"closed {count:,} lines below, all as one row; expected quotes in a text doubled or removed"
                 )
 
 
@@ -243,7 +243,7 @@ def _refuse_object(path: Path) -> None:
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {shortened(line.decode())!r} is no JSON ({error})") from None
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: {shortened(line.decode())!r}; want an object with names")
+            raise ValueError(f"{path}, line {number}: {shortened(line.decode())!r}; expected an object with names")
         for name, value in record.items():
             kind = "number" if type(value) in (int, float) else type(value).__name__
             if value is not None and kinds.setdefault(name, kind) != kind:

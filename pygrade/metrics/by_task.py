@@ -36,12 +36,12 @@ def metrics_by_task(
 ) -> dict[str, TaskMetrics]:
     """Metrics of predictions[n, T] for labels[n, T] (0 or 1; NaN: not observed); GAUC needs users[n]."""
     if labels.ndim != 2 or labels.shape != predictions.shape:
-        raise ValueError(f"predictions has shape {predictions.shape}; want that of labels, {labels.shape}, [n, T]")
+        raise ValueError(f"predictions has shape {predictions.shape}; expected that of labels, {labels.shape}, [n, T]")
     if users is not None and users.shape != (len(labels),):
-        raise ValueError(f"users has shape {users.shape}; want {(len(labels),)}")
+        raise ValueError(f"users has shape {users.shape}; expected {(len(labels),)}")
     names = [f"task_{t}" for t in range(labels.shape[1])] if tasks is None else list(tasks)
     if len(names) != labels.shape[1]:
-        raise ValueError(f"tasks has {len(names)} names; want {labels.shape[1]}")
+        raise ValueError(f"tasks has {len(names)} names; expected {labels.shape[1]}")
     result = {}
     for t, name in enumerate(names):
         observed = ~np.isnan(labels[:, t])

@@ -210,9 +210,9 @@ def bootstrap(
     is the farther one of bootstrap-t and normal. An end is infinite where too few clusters carry information.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; want a number between 0 and 1")
+        raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1")
     if replicates < 100:
-        raise ValueError(f"replicates is {replicates}; want at least 100")
+        raise ValueError(f"replicates is {replicates}; expected at least 100")
     group = np.unique(cluster, return_inverse=True)[1]
     sums = np.stack([np.bincount(group, weights=column) for column in columns], 1)  # [U, 2m]
     users, width = sums.shape

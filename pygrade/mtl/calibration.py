@@ -39,7 +39,7 @@ def fit_calibration(histogram: LabelHistogram, tasks: Sequence[str]) -> Calibrat
         if not 0 < positives.sum() < rows.sum():
             raise ValueError(
                 f"task {task!r} has {positives.sum():.0f} positives in {rows.sum():.0f} rows of the calibration part; "
-                "want some of each"
+                "expected some of each"
             )
         used = rows > 0
         beta.append(_beta(CENTERS[used], rows[used], positives[used]))

@@ -48,18 +48,18 @@ def check(batch: Batch, columns: Columns, tasks: tuple[str, ...]) -> None:
     shapes = {"dense": dense.shape, "ids": ids.shape, "labels": labels.shape}
     for (name, shape), width in zip(shapes.items(), (len(columns.dense), len(columns.ids), len(tasks)), strict=True):
         if shape != (len(dense), width):
-            raise ValueError(f"{name} has shape {shape}; want [{len(dense)}, {width}]")
+            raise ValueError(f"{name} has shape {shape}; expected [{len(dense)}, {width}]")
     if time.shape != (len(dense),):
-        raise ValueError(f"time has shape {time.shape}; want {(len(dense),)}")
+        raise ValueError(f"time has shape {time.shape}; expected {(len(dense),)}")
     if ids.dtype.kind not in "iu":
-        raise TypeError(f"ids has dtype {ids.dtype}; want int64")
+        raise TypeError(f"ids has dtype {ids.dtype}; expected int64")
     if np.isinf(dense).any():
         row = int(np.argmax(np.isinf(dense).any(1)))
-        raise ValueError(f"dense is infinite in row {row}; want finite numbers, or NaN where unknown")
+        raise ValueError(f"dense is infinite in row {row}; expected finite numbers, or NaN where unknown")
     outside = (labels < 0) | (labels > 1)
     if outside.any():
         row, task = np.argwhere(outside)[0]
-        raise ValueError(f"labels of task {tasks[task]!r} is {labels[row, task]} in row {row}; want 0 to 1 or NaN")
+        raise ValueError(f"labels of task {tasks[task]!r} is {labels[row, task]} in row {row}; expected 0 to 1 or NaN")
 
 
 def stats_of_parts(
@@ -96,7 +96,7 @@ def stats_of_parts(
         if orphans[child] > _MAX_ORPHANS * sum(part.positives[child] for part in by_part.values()):
             raise ValueError(
                 f"funnel says {tasks[child]!r} follows {tasks[parent]!r}, but {orphans[child]} rows have the former "
-                "without the latter; want another funnel"
+                "without the latter; expected another funnel"
             )
     return by_part
 
@@ -106,5 +106,5 @@ def _check_classes(stats: ColumnStats, part: str, tasks: tuple[str, ...]) -> Non
         if not 0 < positives < observed:
             raise ValueError(
                 f"task {task!r} has {positives:.0f} positives of {observed} labels in the {part} part "
-                f"({stats.rows} rows); want some of each: move the part's bounds or leave the task out"
+                f"({stats.rows} rows); expected some of each: move the part's bounds or leave the task out"
             )

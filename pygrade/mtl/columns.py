@@ -22,32 +22,34 @@ class Columns:
             columns = getattr(self, name)
             repeated = sorted({column for column in columns if columns.count(column) > 1})
             if repeated:
-                raise ValueError(f"{name} names {repeated[0]!r} twice; want distinct columns")
+                raise ValueError(f"{name} names {repeated[0]!r} twice; expected distinct columns")
             count = getattr(self, f"request_{name}")
             if not 0 <= count <= len(columns):
-                raise ValueError(f"request_{name} is {count}; want a number from 0 to {len(columns)}, that of {name}")
+                raise ValueError(
+                    f"request_{name} is {count}; expected a number from 0 to {len(columns)}, that of {name}"
+                )
         if len(self.vocabulary) != len(self.ids) or min(self.vocabulary, default=1) < 1:
-            raise ValueError(f"vocabulary is {self.vocabulary}; want {len(self.ids)} sizes above 0, those of ids")
+            raise ValueError(f"vocabulary is {self.vocabulary}; expected {len(self.ids)} sizes above 0, those of ids")
 
 
 def parents_of(tasks: tuple[str, ...], funnel: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
     """Per task: index of the task it is conditional on, or -1. ValueError for unknown tasks, two parents, a cycle."""
     if not tasks or len(set(tasks)) < len(tasks):
-        raise ValueError(f"tasks is {tasks}; want distinct names")
+        raise ValueError(f"tasks is {tasks}; expected distinct names")
     parents = [-1] * len(tasks)
     for parent, child in funnel:
         for task in (parent, child):
             if task not in tasks:
-                raise ValueError(f"funnel names {task!r}; want some of {', '.join(tasks)}")
+                raise ValueError(f"funnel names {task!r}; expected some of {', '.join(tasks)}")
         if parents[tasks.index(child)] >= 0:
-            raise ValueError(f"funnel gives {child!r} two parents; want one")
+            raise ValueError(f"funnel gives {child!r} two parents; expected one")
         parents[tasks.index(child)] = tasks.index(parent)
     for start, name in enumerate(tasks):
         at = start
         for _ in tasks:
             at = parents[at] if at >= 0 else -1
         if at >= 0:
-            raise ValueError(f"funnel leads from {name!r} back to itself; want a forest")
+            raise ValueError(f"funnel leads from {name!r} back to itself; expected a forest")
     return tuple(parents)
 
 

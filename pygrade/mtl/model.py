@@ -73,11 +73,11 @@ def predict(model: MtlModel, dense: Floats32, ids: Ints, calibrated: bool = True
     """
     columns = model.columns
     if dense.ndim != 2 or dense.shape[1] != len(columns.dense):
-        raise ValueError(f"dense has shape {dense.shape}; want [n, {len(columns.dense)}]")
+        raise ValueError(f"dense has shape {dense.shape}; expected [n, {len(columns.dense)}]")
     if ids.shape != (len(dense), len(columns.ids)):
-        raise ValueError(f"ids has shape {ids.shape}; want {(len(dense), len(columns.ids))}")
+        raise ValueError(f"ids has shape {ids.shape}; expected {(len(dense), len(columns.ids))}")
     if ids.dtype.kind not in "iu":
-        raise TypeError(f"ids has dtype {ids.dtype}; want int64")
+        raise TypeError(f"ids has dtype {ids.dtype}; expected int64")
     result = np.empty((len(dense), len(model.tasks)), np.float32)
     model.core.predict(
         np.ascontiguousarray(dense, np.float32), np.ascontiguousarray(ids, np.int64), result, calibrated, num_threads
@@ -104,7 +104,7 @@ def load(directory: str | Path, schema_hash: str | None = None) -> MtlModel:
     core = _core.MultiTaskModel.load(folder)  # checks the record, the tensors and that they fit
     if schema_hash is not None and schema_hash != core.schema_hash:
         raise ValueError(
-            f"{folder / RECORD} has schema_hash {core.schema_hash}; want {schema_hash} (other inputs or tasks)"
+            f"{folder / RECORD} has schema_hash {core.schema_hash}; expected {schema_hash} (other inputs or tasks)"
         )
     record = read_json(folder / RECORD)
     try:

@@ -27,7 +27,7 @@ class Timeline:
         if not FIRST < self.train_end <= self.stop_end <= self.calibrate_end <= LAST:
             raise ValueError(
                 f"train_end is {self.train_end}, stop_end {self.stop_end}, calibrate_end {self.calibrate_end}; "
-                "want them in this order"
+                "expected them in this order"
             )
 
     @property
@@ -66,9 +66,9 @@ class TimeCounts:
         has no rows.
         """
         if len(shares) != 3 or min(shares) <= 0 or sum(shares) >= 1:
-            raise ValueError(f"shares is {tuple(shares)}; want three positive numbers with a sum below 1")
+            raise ValueError(f"shares is {tuple(shares)}; expected three positive numbers with a sum below 1")
         if not len(self.instants):
-            raise ValueError("batches gives no rows; want some")
+            raise ValueError("batches gives no rows; expected some")
         before = np.cumsum(self.counts) - self.counts
         wanted = [round(share * self.counts.sum()) for share in np.cumsum(shares)]
         at = np.searchsorted(before, wanted, side="right") - 1  # the latest with at most the share before it
@@ -77,7 +77,7 @@ class TimeCounts:
             if not self.counts[(self.instants >= start) & (self.instants < stop)].sum():
                 rows = self.counts.sum()
                 raise ValueError(
-                    f"the {name} part has no rows: {rows} rows of {len(self.instants)} instants; want more"
+                    f"the {name} part has no rows: {rows} rows of {len(self.instants)} instants; expected more"
                 )
         return timeline
 

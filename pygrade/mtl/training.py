@@ -203,4 +203,4 @@ def _histogram(
 
 def _check_finite(values: torch.Tensor, config: MtlConfig) -> None:
     if not torch.isfinite(values).all():
-        raise ValueError(f"training diverged; want a learning_rate below {config.learning_rate}")
+        raise ValueError(f"training diverged; expected a learning_rate below {config.learning_rate}")

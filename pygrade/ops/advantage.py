@@ -15,9 +15,9 @@ NORMALIZE = ("none", "group", "batch", "component")  # in the order of the C++ e
 def _check_values(rewards: Tensor, component_weights: Tensor | None, *_: object) -> None:
     """The checks of the C++ core, for the other backends."""
     if not bool(torch.isfinite(rewards).all()):
-        raise ValueError("rewards holds NaN or infinity; want numbers (validate=False leaves such samples out)")
+        raise ValueError("rewards holds NaN or infinity; expected numbers (validate=False leaves such samples out)")
     if component_weights is not None and not bool(torch.isfinite(component_weights).all()):
-        raise ValueError("component_weights holds NaN or infinity; want numbers")
+        raise ValueError("component_weights holds NaN or infinity; expected numbers")
 
 
 def _exact(rewards: Tensor, component_weights: Tensor | None, normalize: int, *options: Any) -> Tensor:

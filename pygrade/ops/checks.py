@@ -29,10 +29,10 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
         try:
             number = operator.index(value)
         except TypeError:
-            raise TypeError(f"{name} is {value!r}; want an integer") from None
+            raise TypeError(f"{name} is {value!r}; expected an integer") from None
     if not low <= number <= high:
         wanted = f"at least {_power(low)}" if number < low else f"at most {_power(high)}"
-        raise ValueError(f"{name} is {number}; want {wanted}")
+        raise ValueError(f"{name} is {number}; expected {wanted}")
     return number
 
 
@@ -41,7 +41,7 @@ def number(name: str, value: Any) -> float:
     if type(value) is float:
         return value
     if not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} is {value!r}; want a number")
+        raise TypeError(f"{name} is {value!r}; expected a number")
     return float(value)
 
 
@@ -49,7 +49,7 @@ def not_negative(name: str, value: Any) -> float:
     """``value`` as a float ≥ 0."""
     result = number(name, value)
     if not result >= 0.0:
-        raise ValueError(f"{name} is {value}; want a number ≥ 0")
+        raise ValueError(f"{name} is {value}; expected a number ≥ 0")
     return result
 
 
@@ -78,7 +78,7 @@ class Arguments:
         if result.dtype not in dtypes or (result.dtype == torch.float64 == dtypes[-1] != dtypes[0] and not of_torch):
             result = self._as_float32(name, result, dtypes, of_torch)
         if result.layout != torch.strided:
-            raise TypeError(f"{name} is a tensor of layout {result.layout}; want a dense one")
+            raise TypeError(f"{name} is a tensor of layout {result.layout}; expected a dense one")
         self._bind(name, result.shape, shape)
         return result.contiguous()
 
@@ -95,7 +95,7 @@ class Arguments:
             dtype = torch.float64
         result = self.read(name, value, dtype if isinstance(dtype, tuple) else (dtype,), shape)
         if result.device != self.tensor.device:
-            raise ValueError(f"{name} is on {result.device}; want {self.tensor.device}, where {self.name} is")
+            raise ValueError(f"{name} is on {result.device}; expected {self.tensor.device}, where {self.name} is")
         return result if grad else self.detached(name, result)
 
     def optional(self, name: str, value: TensorOrArray | None, dtype: torch.dtype, shape: Shape) -> Tensor | None:
@@ -107,14 +107,14 @@ class Arguments:
         if not value.requires_grad:
             return value
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            message = f"{name} requires a gradient, and {self.op} gives it none; want {name}.detach(){cure}"
+            message = f"{name} requires a gradient, and {self.op} gives it none; expected {name}.detach(){cure}"
             warnings.warn(message, stacklevel=4)
         return value.detach()
 
     def output(self, name: str, value: TensorOrArray, dtype: torch.dtype, shape: Shape) -> Tensor:
         """The caller's array as a tensor that shares its memory, on the device of the first argument."""
         if (own := value if isinstance(value, Tensor) else _from_numpy(name, value, (dtype,))).dtype != dtype:
-            raise TypeError(f"{name} is {_names([own.dtype])}; want {_names([dtype])}")
+            raise TypeError(f"{name} is {_names([own.dtype])}; expected {_names([dtype])}")
         result = self.other(name, value, dtype, shape, grad=True)
         if isinstance(value, np.ndarray):
             usable = value.flags.c_contiguous and value.flags.writeable
@@ -122,14 +122,14 @@ class Arguments:
             usable = value.is_contiguous() and not value.requires_grad
         if not usable:
             raise ValueError(
-                f"{name} is not contiguous, not writable or requires a gradient; want plain memory to fill"
+                f"{name} is not contiguous, not writable or requires a gradient; expected plain memory to fill"
             )
         return result
 
     def outputs(self, out: Any, shape: Shape) -> tuple[Tensor, Tensor]:
         """The caller's (values, indices) as tensors that share their memory."""
         if not isinstance(out, (tuple, list)) or len(out) != 2:
-            raise TypeError("out is not a pair; want (values, indices)")
+            raise TypeError("out is not a pair; expected (values, indices)")
         kinds = torch.float32, torch.int32
         values, indices = (self.output(f"out[{i}]", out[i], kind, shape) for i, kind in enumerate(kinds))
         return values, indices
@@ -141,7 +141,7 @@ class Arguments:
             fits = fits and size == (self.sizes.setdefault(want, size) if isinstance(want, str) else want)
         if not fits:
             bound = "" if list(shape) == wanted else f" = [{', '.join(map(str, wanted))}]"
-            raise ValueError(f"{name} is of shape {list(sizes)}; want [{', '.join(map(str, shape))}]{bound}")
+            raise ValueError(f"{name} is of shape {list(sizes)}; expected [{', '.join(map(str, shape))}]{bound}")
 
     def _as_float32(self, name: str, value: Tensor, dtypes: Sequence[torch.dtype], of_torch: bool) -> Tensor:
         if torch.float32 in dtypes and (value.dtype in HALVES or (value.dtype == torch.float64 and not of_torch)):
@@ -149,7 +149,7 @@ class Arguments:
         cure = f", as {self.name} is" if dtypes == (torch.float64,) else ""
         if value.is_floating_point() and dtypes[0].is_floating_point:
             cure += f", such as {name}.{'double' if cure else 'float'}()"
-        raise TypeError(f"{name} is {_names([value.dtype])}; want {_names(dtypes)}{cure}")
+        raise TypeError(f"{name} is {_names([value.dtype])}; expected {_names(dtypes)}{cure}")
 
 
 def any_rows(value: Any, last: str) -> Shape:
@@ -178,7 +178,7 @@ def must_validate(validate: bool | None, value: Tensor) -> bool:
 def choice(name: str, value: str, choices: Sequence[str]) -> None:
     """ValueError if ``value`` is not one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}; want one of {', '.join(choices)}")
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def thread_count(num_threads: int | None) -> int:
@@ -188,9 +188,9 @@ def thread_count(num_threads: int | None) -> int:
 
 def _from_numpy(name: str, value: Any, dtypes: Sequence[torch.dtype]) -> Tensor:
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} is {type(value).__name__}; want a torch tensor or a numpy array")
+        raise TypeError(f"{name} is {type(value).__name__}; expected a torch tensor or a numpy array")
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; want one without a mask, such as array.filled(0)")
+        raise TypeError(f"{name} is a masked array; expected one without a mask, such as array.filled(0)")
     if not (value.flags.writeable and value.flags.c_contiguous):
         value = value.copy()  # torch warns of read-only memory
     elif min(value.strides, default=0) < 0:  # of an axis with at most one element; torch takes no negative strides
@@ -198,7 +198,7 @@ def _from_numpy(name: str, value: Any, dtypes: Sequence[torch.dtype]) -> Tensor:
     try:
         return torch.from_numpy(value)
     except (TypeError, ValueError):  # an unknown dtype, or the other byte order
-        raise TypeError(f"{name} is a numpy array of {value.dtype}; want {_names(dtypes)}") from None
+        raise TypeError(f"{name} is a numpy array of {value.dtype}; expected {_names(dtypes)}") from None
 
 
 def _names(dtypes: Sequence[torch.dtype]) -> str:

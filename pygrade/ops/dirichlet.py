@@ -28,7 +28,7 @@ def check_values(name: str, values: Tensor) -> None:
     bad = ~((values > 0.0) & torch.isfinite(values))
     if bool(bad.any()):  # inside an op, so that compiled graphs check too
         row, task = bad.nonzero()[0].tolist()
-        raise ValueError(f"{name}[{row}, {task}] is {values[row, task].item():g}; want a finite number > 0")
+        raise ValueError(f"{name}[{row}, {task}] is {values[row, task].item():g}; expected a finite number > 0")
 
 
 def check_positive(**places: int) -> Callable[..., None]:
@@ -47,7 +47,7 @@ def concentration_rows(
     """``concentration`` [B, T], 1 ≤ T ≤ 64, the first argument."""
     result = given.first("concentration", concentration, dtypes, ("B", "T"))
     if not 1 <= result.shape[1] <= MAX_TASKS:
-        raise ValueError(f"concentration has {result.shape[1]} tasks; want 1 to {MAX_TASKS}")
+        raise ValueError(f"concentration has {result.shape[1]} tasks; expected 1 to {MAX_TASKS}")
     return result
 
 
@@ -55,7 +55,7 @@ def check_floor(weight_floor: float) -> float:
     """``weight_floor``, a number in [0, 1)."""
     floor = checks.number("weight_floor", weight_floor)
     if not 0.0 <= floor < 1.0:
-        raise ValueError(f"weight_floor is {weight_floor}; want a number in [0, 1)")
+        raise ValueError(f"weight_floor is {weight_floor}; expected a number in [0, 1)")
     return floor
 
 
@@ -110,7 +110,7 @@ def _draw_into(
 
 def _checked_out(given: checks.Arguments, out: Any) -> tuple[Tensor, Tensor, Tensor]:
     if not isinstance(out, (tuple, list)) or len(out) != 3:
-        raise TypeError("out is not a DirichletSample; want (weights, log_weights, log_prob)")
+        raise TypeError("out is not a DirichletSample; expected (weights, log_weights, log_prob)")
     shapes = ("B", "G", "T"), ("B", "G", "T"), ("B", "G")
     weights, log_weights, log_prob = (
         given.output(f"out[{i}]", part, torch.float32, shape)

@@ -30,7 +30,7 @@ _library = torch.library.Library("pygrade", "IMPL")  # type: ignore[no-untyped-c
 
 def _checked(name: str) -> str:
     if name not in BACKENDS:
-        raise ValueError(f"backend is {name!r}; want one of {', '.join(BACKENDS)}")
+        raise ValueError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
     return name
 
 
@@ -76,7 +76,7 @@ def is_reference(tensor: Tensor) -> bool:
     """The backend in Python that runs an op on ``tensor``: the reference, else Triton."""
     name = backend(tensor)
     if name == "cpu":
-        raise ValueError(f"backend is 'cpu', and the tensors are on {tensor.device}; want them in CPU memory")
+        raise ValueError(f"backend is 'cpu', and the tensors are on {tensor.device}; expected them in CPU memory")
     return name == "reference"
 
 
@@ -207,7 +207,7 @@ class Op:
             return self.registered(*arguments)
         except RuntimeError as error:
             # What the core refuses is a ValueError in torch 2.13, and like every C++ exception this in 2.15.
-            if type(error) is RuntimeError and "; want " in str(error):
+            if type(error) is RuntimeError and "; expected " in str(error):
                 raise ValueError(str(error)) from None
             raise
 
@@ -220,7 +220,7 @@ class Op:
         size, mapped = info.batch_size, {place for place, dim in enumerate(in_dims) if dim is not None}
         given = [value.movedim(in_dims[i], 0) if i in mapped else value for i, value in enumerate(arguments)]
         if not self.registered._schema.returns:
-            raise RuntimeError(f"{self.name} under torch.func.vmap writes into out; want no out")
+            raise RuntimeError(f"{self.name} under torch.func.vmap writes into out; expected no out")
         if mapped <= self._rows and all(value is None for value in given[self._offsets : self._offsets + 1]):
             folded = list(given)
             for place in self._rows & set(range(len(given))):
@@ -280,7 +280,7 @@ def _transformable(op: Op, save: Callable[..., None], backward: Implementation) 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Any:
             cure = "float64 tensors, or a gradient" if op._exact is not None else "no derivative of it"
-            raise NotImplementedError(f"{op.name} has no derivative of forward mode in float32; want {cure}")
+            raise NotImplementedError(f"{op.name} has no derivative of forward mode in float32; expected {cure}")
 
     Transformable.backward = staticmethod(backward)  # type: ignore[method-assign]
     apply: Implementation = Transformable.apply
@@ -350,7 +350,7 @@ class _Once(Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(f"{ctx.name} can be differentiated once in float32; want float64 tensors for more")
+        raise RuntimeError(f"{ctx.name} can be differentiated once in float32; expected float64 tensors for more")
 
 
 def first_order_only(

@@ -49,11 +49,11 @@ class FusionOptions(NamedTuple):
         if self.offsets is not None:
             bounds = self.offsets.tolist()
             if bounds[0] != 0 or bounds[-1] != scores.shape[0] or bounds != sorted(bounds):
-                raise ValueError(f"offsets is {bounds}; want it to ascend from 0 to {scores.shape[0]}")
+                raise ValueError(f"offsets is {bounds}; expected it to ascend from 0 to {scores.shape[0]}")
         if self.slope is not None and not bool((self.slope >= 0).all()):
-            raise ValueError(f"slope is {self.slope.tolist()}; want numbers ≥ 0")
+            raise ValueError(f"slope is {self.slope.tolist()}; expected numbers ≥ 0")
         if _core.transforms[self.name] and bool((scores < 0).any()):
-            raise ValueError(f"scores is negative somewhere; want scores ≥ 0 under {self.name}")
+            raise ValueError(f"scores is negative somewhere; expected scores ≥ 0 under {self.name}")
 
     def of_reference(self) -> dict[str, Any]:
         """The arguments as keywords of the reference."""
@@ -240,10 +240,10 @@ def checked_scores(
     if layout == "task-major":
         s = s.mT
     if not 1 <= s.shape[-1] <= MAX_TASKS:
-        raise ValueError(f"scores has {s.shape[-1]} tasks; want 1 to {MAX_TASKS}")
+        raise ValueError(f"scores has {s.shape[-1]} tasks; expected 1 to {MAX_TASKS}")
     o = given.optional("offsets", offsets, torch.int64, ("B + 1",))
     if o is not None and o.shape[0] < 1:
-        raise ValueError("offsets is empty; want [B + 1]")
+        raise ValueError("offsets is empty; expected [B + 1]")
     given.sizes["B"] = s.shape[0] if o is None else o.shape[0] - 1
     return s, o
 
@@ -449,7 +449,7 @@ def fuse_topk(
     if out is not None:
         if torch.is_grad_enabled() and (s.requires_grad or w.requires_grad):
             name = "scores" if s.requires_grad else "weights"
-            raise ValueError(f"{name} requires a gradient and out is given; want {name}.detach(), or no out")
+            raise ValueError(f"{name} requires a gradient and out is given; expected {name}.detach(), or no out")
         memory = given.outputs(out, ("B", "G", "k") if w.ndim == 3 else ("B", "k"))
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
     best = _topk_op(s, w, length, code, m, *constants, o, check, threads)

@@ -15,7 +15,7 @@ def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
     """A check of the C++ core, for the other backends: every component's list exists."""
     lists = 0 if masks is None else masks.shape[-2]
     if component_list is not None and bool(((component_list < -1) | (component_list >= lists)).any()):
-        raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
+        raise ValueError(f"component_list is {component_list.tolist()}; expected -1 or a list below {lists}")
 
 
 def _exact(scores: Tensor, weights: Tensor, gains: Tensor, discount: Tensor, *arguments: Any) -> Tensor:

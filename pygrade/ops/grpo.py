@@ -132,13 +132,13 @@ def grpo_loss(
     alpha = concentration_rows(given, concentration)
     logs = given.other("log_weights", log_weights, torch.float32, ("B", "G", "T"))
     if logs.shape[1] < 1:
-        raise ValueError("log_weights has no samples; want at least 1")
+        raise ValueError("log_weights has no samples; expected at least 1")
     old = given.other("old_log_prob", old_log_prob, torch.float32, ("B", "G"))
     gains = given.other("advantages", advantages, torch.float32, ("B", "G"))
     anchor = given.other("reference_concentration", reference_concentration, torch.float32, ("B", "T"))
     clamp = checks.number("log_ratio_clamp", log_ratio_clamp)
     if not 0.0 < clamp <= 80.0:
-        raise ValueError(f"log_ratio_clamp is {log_ratio_clamp}; want a number in (0, 80]")
+        raise ValueError(f"log_ratio_clamp is {log_ratio_clamp}; expected a number in (0, 80]")
     options = (
         checks.not_negative("clip", clip),
         checks.not_negative("clip_high", clip if clip_high is None else clip_high),

@@ -14,7 +14,7 @@ def _check_values(scores: Tensor, gains: Tensor, mask: Tensor | None, *_: object
     for name, value in (("scores", scores), ("gains", gains)):
         missing = torch.isnan(value) if mask is None else torch.isnan(value) & mask
         if bool(missing.any()):
-            raise ValueError(f"{name} holds NaN; want numbers wherever mask is True")
+            raise ValueError(f"{name} holds NaN; expected numbers wherever mask is True")
 
 
 def _exact(scores: Tensor, gains: Tensor, mask: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
@@ -95,6 +95,6 @@ def lambda_loss(
     table = given.other("discount", discount, torch.float32, ("K",))
     scale = checks.number("temperature", temperature)
     if not 0.0 < scale < float("inf"):
-        raise ValueError(f"temperature is {temperature}; want a positive number")
+        raise ValueError(f"temperature is {temperature}; expected a positive number")
     check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)
     return checks.match_type(_op(values, labels, keep, table, scale, check, threads)[0], scores)

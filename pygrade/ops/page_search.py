@@ -21,7 +21,7 @@ def _refuse(name: str, bad: Tensor, value: Tensor, wanted: str) -> None:
     if bool(bad.any()):
         at = int(bad.reshape(-1).nonzero()[0])
         number = value.reshape(-1)[at] if value.numel() == bad.numel() else torch.nan
-        raise ValueError(f"{name} is {number:g} at {at}; want {wanted}")
+        raise ValueError(f"{name} is {number:g} at {at}; expected {wanted}")
 
 
 def _check_values(
@@ -32,7 +32,7 @@ def _check_values(
     if offsets is not None:
         bounds = offsets.tolist()
         if bounds[0] != 0 or bounds[-1] != size or bounds != sorted(bounds):
-            raise ValueError(f"offsets is {bounds}; want it to ascend from 0 to {size}")
+            raise ValueError(f"offsets is {bounds}; expected it to ascend from 0 to {size}")
     for name in ("attention", "examination"):
         if (found := terms[name]) is not None:
             _refuse(name, ~(found.isfinite() & (found >= 0)), found, "a finite number >= 0")
@@ -47,7 +47,9 @@ def _check_values(
         bad = ~((square == 0) | ((square - 1).abs() <= 0.01))
         if bool(bad.any()):
             at = int(bad.reshape(-1).nonzero()[0])
-            message = f"embeddings is not of length 1 at candidate {at}; want unit vectors, or 0 where there is none"
+            message = (
+                f"embeddings is not of length 1 at candidate {at}; expected unit vectors, or 0 where there is none"
+            )
             raise ValueError(message)
     if pins is not None:
         count = rows["value"].shape[1] if offsets is None else offsets.diff()[:, None]
@@ -112,18 +114,18 @@ def _checked_objective(objective: str, beam: int, trade_off: float | None, own: 
     checks.choice("objective", objective, OBJECTIVES)
     if objective == "page_value":
         if trade_off is not None:
-            raise ValueError(f"trade_off is {trade_off}; want it for mmr and log_det alone")
+            raise ValueError(f"trade_off is {trade_off}; expected it for mmr and log_det alone")
         if own["root"] is None:
-            raise TypeError("root is NoneType; want a torch tensor or a numpy array")
+            raise TypeError("root is NoneType; expected a torch tensor or a numpy array")
         return 0, 0.5
     for name, found in own.items():
         if found is not None:
-            raise ValueError(f"{name} is given; want it for page_value alone")
+            raise ValueError(f"{name} is given; expected it for page_value alone")
     if beam != 1:
-        raise ValueError(f"beam is {beam}; want 1 for {objective}")
+        raise ValueError(f"beam is {beam}; expected 1 for {objective}")
     number = checks.number("trade_off", 0.5 if trade_off is None else trade_off)
     if not 0.0 <= number <= 1.0:
-        raise ValueError(f"trade_off is {trade_off}; want 0 to 1")
+        raise ValueError(f"trade_off is {trade_off}; expected 0 to 1")
     return OBJECTIVES.index(objective), number
 
 
@@ -142,10 +144,10 @@ def _checked_likeness(
     p = given.optional("pairs", pairs, torch.float32, ("C", "C"))
     e = given.optional("embeddings", embeddings, torch.float32, (*rows, "d"))
     if e is not None and not 1 <= e.shape[-1] <= MAX_WIDTH:
-        raise ValueError(f"embeddings has {e.shape[-1]} components; want 1 to {MAX_WIDTH}")
+        raise ValueError(f"embeddings has {e.shape[-1]} components; expected 1 to {MAX_WIDTH}")
     factor = checks.number("cosine", 0.0 if cosine is None else cosine)
     if not abs(factor) < float("inf"):
-        raise ValueError(f"cosine is {cosine}; want a finite number")
+        raise ValueError(f"cosine is {cosine}; expected a finite number")
     return c, p, e, factor
 
 
@@ -231,7 +233,7 @@ def search_page(
     v = arguments.detached("value", arguments.first("value", value, checks.FLOAT32, rows))
     o = arguments.optional("offsets", offsets, torch.int64, ("B + 1",))
     if o is not None and o.numel() == 0:
-        raise ValueError("offsets is of shape [0]; want at least one number")
+        raise ValueError("offsets is of shape [0]; expected at least one number")
     if o is not None:
         arguments.sizes["B"] = o.shape[0] - 1
     width = checks.integer("beam", beam, 1, MAX_BEAM)

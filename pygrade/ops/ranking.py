@@ -87,7 +87,7 @@ def _rank(scores: Tensor, weights: Tensor, k: int, transform: int, *arguments: A
     rules = RuleTensors(*given)
     options = FusionOptions(transform, beta, epsilon, slope, offsets, True, threads)
     if not scores.is_cpu:
-        raise ValueError(f"scores is on {scores.device}; want it in CPU memory, where pages are ranked")
+        raise ValueError(f"scores is on {scores.device}; expected it in CPU memory, where pages are ranked")
     options.check(scores)
     rules.check(scores.shape[:-1].numel())
     constants = options.of_reference()
@@ -195,7 +195,7 @@ def rank(
     arguments = checks.Arguments("rank", k=checked_k(k))
     s, o = checked_scores(arguments, scores[None] if single else scores, offsets, layout)
     if not s.is_cpu:
-        raise ValueError(f"scores is on {s.device}; want it in CPU memory, where pages are ranked")
+        raise ValueError(f"scores is on {s.device}; expected it in CPU memory, where pages are ranked")
     lead: tuple[str, ...] = () if single else ("B",)
     own = () if getattr(weights, "ndim", 2) == 1 else lead  # [T] are those of every request
     w = arguments.other("weights", weights, torch.float32, (*own, "T"))

@@ -54,7 +54,7 @@ def _check_bounds(bounds: Tensor) -> None:
     if bool(bad.any()):  # inside an op, so that compiled graphs check too
         task = int(bad.nonzero()[0])
         low, high = bounds[:, task].tolist()
-        raise ValueError(f"weight_bounds[:, {task}] is {low:g}, {high:g}; want low <= high")
+        raise ValueError(f"weight_bounds[:, {task}] is {low:g}, {high:g}; expected low <= high")
 
 
 def _rollout(

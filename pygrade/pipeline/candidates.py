@@ -69,7 +69,9 @@ class CandidateCopies(OtherChunks):
         self._files = tuple(zip(files, starts, strict=False))  # each with the place of its first request among all
         self.first_id = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
         if self.first_id - starts[-1] < -(2**63):
-            raise ValueError(f"request_id of the log goes down to {self.first_id}; want larger ones: copies go below")
+            raise ValueError(
+                f"request_id of the log goes down to {self.first_id}; expected larger ones: copies go below"
+            )
 
     def copy_id(self, request_number: Ints) -> Ints:
         """The ids of the copies of the requests with these numbers among those of all files."""

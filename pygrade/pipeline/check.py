@@ -107,7 +107,7 @@ def serve_check(run: str | Path, config: CheckConfig | None = None, store: str |
     """
     folder = Path(run)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} does not exist; want the directory of a finished pipeline")
+        raise FileNotFoundError(f"{folder} does not exist; expected the directory of a finished pipeline")
     with directory_lock(folder, "pipeline"):
         return _check(folder, config or CheckConfig(), store)
 
@@ -206,7 +206,7 @@ def _free_version(store: Store) -> str:
     """The version to fill, not that of an earlier check; ValueError for a store of anything else."""
     current = store.current()
     if current not in (None, *_VERSIONS):
-        raise ValueError(f"{store.url} serves version {current!r}; want an empty store for the check")
+        raise ValueError(f"{store.url} serves version {current!r}; expected an empty store for the check")
     version = _VERSIONS[current == _VERSIONS[0]]
     if store.versions().get(version) == "ready":
         store.drop(version)

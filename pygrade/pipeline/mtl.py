@@ -76,11 +76,11 @@ def choose_tasks(
         if not enough[task]:
             raise ValueError(
                 f"tasks names {task!r}, which has {fewest[names.index(task)]:.0f} events in one of train, stop, "
-                f"calibrate and what follows; want at least {config.min_events}"
+                f"calibrate and what follows; expected at least {config.min_events}"
             )
     if not any(enough[task] for task in names if predicted is None or task in predicted):
         which = "task" if predicted is None else "task with a column p_<task>"
-        raise ValueError(f"no {which} has {config.min_events} events in each part of the time; want more data")
+        raise ValueError(f"no {which} has {config.min_events} events in each part of the time; expected more data")
     can = {task for task, count in zip(names, learned, strict=True) if enough[task] or count >= FEWEST}
     tasks = config.tasks or tuple(task for task in names if task in (can if predicted is None else predicted))
     unvalued = tuple(task for task in tasks if not enough[task])
@@ -137,7 +137,7 @@ def fit_mtl(
 def own_tasks(features: FeatureSet, log: EventLog, timeline: Timeline, config: PipelineConfig) -> dict[str, Any]:
     """The tasks that the log predicts itself, in place of `fit_mtl`; ValueError if it predicts none."""
     if not log.predictions:
-        raise ValueError("predictions is 'own', and the data has no column p_<task>; want predictions, or 'mtl'")
+        raise ValueError("predictions is 'own', and the data has no column p_<task>; expected predictions, or 'mtl'")
     missing = [task for task in config.tasks or log.tasks if task not in log.predictions]
     if config.tasks and missing:
         raise ValueError(f"tasks names {missing[0]!r}, and the log has no column p_{missing[0]} (predictions is 'own')")
@@ -247,6 +247,6 @@ class OwnPredictions:
             if values.null_count():
                 row = joined.row(int(values.is_null().arg_max()), named=True)
                 raise ValueError(
-                    f"column {column!r}, request {row['request_id']}, item {row['item_id']}: null; want a prediction "
-                    "of every candidate, as predictions is 'own'"
+                    f"column {column!r}, request {row['request_id']}, item {row['item_id']}: null; expected a "
+                    "prediction of every candidate, as predictions is 'own'"
                 )

@@ -27,7 +27,7 @@ from pygrade.workers import Workers
 Array = NDArray[Any]
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]  # [n, T] of a batch's rows
 NO_COPY = -(2**63)  # no request has an id below it
-NO_REQUEST = "the period has no request with a shown row; want another split or more data"
+NO_REQUEST = "the period has no request with a shown row; expected another split or more data"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Wanted:
 def wanted_of(features: FeatureSet, period: Period, limit: int, workers: Workers, name: str) -> Wanted:
     """All requests of a period that have a shown row, or ``limit`` of them, if it is not 0."""
     if limit < 0:
-        raise ValueError(f"limit is {limit}; want 0 or more")
+        raise ValueError(f"limit is {limit}; expected 0 or more")
     if not limit:
         return Wanted(period)
     hashes = np.zeros(0, np.uint64)

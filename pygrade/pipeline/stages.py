@@ -210,7 +210,7 @@ def content_hash(
     the hashes.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; want a file or a directory")
+        raise FileNotFoundError(f"{path} does not exist; expected a file or a directory")
     try:
         remembered = read_json(memory)
     except (OSError, ValueError):

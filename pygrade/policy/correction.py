@@ -58,7 +58,9 @@ class ItemEffects:
         table = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, tasks)
         effects = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
         if len(effects.keys) != len(table) or (np.diff(effects.keys.astype(object)) <= 0).any():
-            raise ValueError(f"levels of the correction have {len(effects.keys)} keys; want {len(table)} rising ones")
+            raise ValueError(
+                f"levels of the correction have {len(effects.keys)} keys; expected {len(table)} rising ones"
+            )
         return effects
 
 
@@ -107,18 +109,18 @@ class Correction:
         for name in ("tasks", "features", "items"):
             names = tuple(map(str, getattr(self, name)))
             if len({*names}) != len(names):
-                raise ValueError(f"{name} of the correction are {names}; want distinct names")
+                raise ValueError(f"{name} of the correction are {names}; expected distinct names")
             object.__setattr__(self, name, names)
         for name, kind in (("parents", int), ("amounts", bool), ("indicators", int)):
             object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
         for name in ("parents", "amounts"):
             if len(getattr(self, name)) != len(self.tasks):
                 count = len(getattr(self, name))
-                raise ValueError(f"{name} of the correction has {count} entries; want {len(self.tasks)}")
+                raise ValueError(f"{name} of the correction has {count} entries; expected {len(self.tasks)}")
         for name, shape in self._shapes().items():
             array = np.array(getattr(self, name), np.float32, order="C")
             if array.shape != shape:
-                raise ValueError(f"{name} of the correction has shape {array.shape}; want {shape}")
+                raise ValueError(f"{name} of the correction has shape {array.shape}; expected {shape}")
             if name.startswith("map_") and not self.form:
                 array = np.full(shape, float(name == "map_std"), np.float32)
             array.flags.writeable = False
@@ -251,7 +253,9 @@ class Correction:
         if items is not None:
             width = items.shape[-1]
             if width not in (own, len(self.items)):
-                raise ValueError(f"items has {width} columns; want {len(self.items)}, or {own} without item effects")
+                raise ValueError(
+                    f"items has {width} columns; expected {len(self.items)}, or {own} without item effects"
+                )
             rows[:, :width] = items.reshape(-1, width)
         rows[:, own:] = np.where(np.isnan(rows[:, own:]), self.item_effects.of(keys), rows[:, own:])
         return rows
@@ -293,7 +297,7 @@ class Correction:
         count, bounds = len(self.tasks), np.ascontiguousarray(offsets, np.int64)
         rows = np.ascontiguousarray(predictions, np.float32)
         if rows.ndim != 2 or rows.shape[1] != count:
-            raise ValueError(f"predictions has shape {rows.shape}; want [M, {count}]")
+            raise ValueError(f"predictions has shape {rows.shape}; expected [M, {count}]")
         given = {
             "context": (context, (len(bounds) - 1, len(self.features))),
             "items": (items, (len(rows), len(self.items))),
@@ -302,7 +306,7 @@ class Correction:
         for name, (value, shape) in given.items():
             arrays[name] = None if value is None else np.ascontiguousarray(value, np.float32)
             if (found := arrays[name]) is not None and found.shape != shape:
-                raise ValueError(f"{name} has shape {found.shape}; want {shape}")
+                raise ValueError(f"{name} has shape {found.shape}; expected {shape}")
         return arrays
 
     def tree_columns(

@@ -48,19 +48,19 @@ class Baseline:
         knots = tuple((tuple(x), tuple(y)) for x, y in self.calibration)
         object.__setattr__(self, "calibration", knots)
         if not 1 <= len(self.name.encode()) < _NAME_BYTES:
-            raise ValueError(f"name is {self.name!r}; want 1 to {_NAME_BYTES - 1} bytes of UTF-8")
+            raise ValueError(f"name is {self.name!r}; expected 1 to {_NAME_BYTES - 1} bytes of UTF-8")
         if self.transform not in TRANSFORMS:
-            raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(TRANSFORMS)}")
+            raise ValueError(f"transform is {self.transform!r}; expected one of {', '.join(TRANSFORMS)}")
         if not self.weights or not all(map(math.isfinite, self.weights)) or not any(self.weights):
-            raise ValueError(f"weights is {self.weights}; want finite numbers, not all 0")
+            raise ValueError(f"weights is {self.weights}; expected finite numbers, not all 0")
         if self.logarithm and (min(self.weights) < 0 or self.transform != "identity"):
             raise ValueError(f"logarithm needs the identity and weights ≥ 0; got {self.transform}, {self.weights}")
         if knots and len(knots) != len(self.weights):
-            raise ValueError(f"calibration has {len(knots)} maps; want one for each of {len(self.weights)} tasks")
+            raise ValueError(f"calibration has {len(knots)} maps; expected one for each of {len(self.weights)} tasks")
         for x, y in knots:
             rising = len(x) == len(y) >= 2 and x[0] == 0 and bool((np.diff(np.array(x, np.float32)) > 0).all())
             if not rising or min(y) < 0 or bool((np.diff(y) < 0).any()) or not all(map(math.isfinite, (*x, *y))):
-                raise ValueError(f"calibration has knots {x}, {y}; want x from 0, rising, and y ≥ 0, not falling")
+                raise ValueError(f"calibration has knots {x}, {y}; expected x from 0, rising, and y ≥ 0, not falling")
 
     @property
     def expects(self) -> bool:
@@ -94,15 +94,15 @@ class Mixture:
             if isinstance(getattr(self, name), list):  # of JSON
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.reasons) > _REASONS:
-            raise ValueError(f"reasons has {len(self.reasons)} lines; want at most {_REASONS}")
+            raise ValueError(f"reasons has {len(self.reasons)} lines; expected at most {_REASONS}")
         if self.lift is not None and not (len(self.lift) == 3 and all(map(math.isfinite, self.lift))):
-            raise ValueError(f"lift is {self.lift}; want a value, a lower and an upper bound")
+            raise ValueError(f"lift is {self.lift}; expected a value, a lower and an upper bound")
         if self.weeks is not None and not 0 < self.weeks < math.inf:
-            raise ValueError(f"weeks is {self.weeks}; want a positive number, or None")
+            raise ValueError(f"weeks is {self.weeks}; expected a positive number, or None")
         if not 0.0 <= self.trust <= 1.0:
-            raise ValueError(f"trust is {self.trust}; want a number from 0 to 1")
+            raise ValueError(f"trust is {self.trust}; expected a number from 0 to 1")
         if self.verdict not in VERDICTS:
-            raise ValueError(f"verdict is {self.verdict!r}; want one of {', '.join(VERDICTS)}")
+            raise ValueError(f"verdict is {self.verdict!r}; expected one of {', '.join(VERDICTS)}")
 
     @property
     def ranked_by(self) -> tuple[Baseline, ...]:
@@ -167,21 +167,21 @@ def request_values(
         return np.tile(_row(values, tasks), (count, 1))
     if isinstance(values, (list, tuple)) and values and isinstance(values[0], Mapping):
         if len(values) != count:
-            raise ValueError(f"values has {len(values)} mappings; want one, or one for each of {count} requests")
+            raise ValueError(f"values has {len(values)} mappings; expected one, or one for each of {count} requests")
         return np.stack([_row(entry, tasks) for entry in values])
     try:
         table = np.array(values, np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"values is {values!r}; want a mapping of tasks to numbers, or an array") from error
+        raise ValueError(f"values is {values!r}; expected a mapping of tasks to numbers, or an array") from error
     if table.shape == (len(tasks),):
         table = np.tile(table, (count, 1))
     if table.shape != (count, len(tasks)):
-        raise ValueError(f"values has shape {table.shape}; want {(len(tasks),)} or {(count, len(tasks))}")
+        raise ValueError(f"values has shape {table.shape}; expected {(len(tasks),)} or {(count, len(tasks))}")
     return table
 
 
 def _row(values: Mapping[str, float], tasks: tuple[str, ...]) -> NDArray[np.float32]:
     unknown = [task for task in values if task not in tasks]
     if unknown:
-        raise ValueError(f"values names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+        raise ValueError(f"values names task {unknown[0]!r}; expected one of {', '.join(tasks)}")
     return np.array([values.get(task, np.nan) for task in tasks], np.float32)

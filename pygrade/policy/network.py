@@ -91,7 +91,7 @@ class FusionPolicy(nn.Module):
         else:
             start = torch.as_tensor(np.asarray(initial_weights), dtype=torch.float32)
             if start.shape != (count,) or not bool(((start >= 0) & start.isfinite()).all()) or float(start.sum()) <= 0:
-                raise ValueError(f"initial_weights is {start.tolist()}; want {count} weights >= 0, not all 0")
+                raise ValueError(f"initial_weights is {start.tolist()}; expected {count} weights >= 0, not all 0")
             start = start / start.sum()
         self.scenarios: tuple[str, ...] = ()
         self.register_buffer("input_mean", torch.zeros(size))
@@ -281,7 +281,7 @@ class FusionPolicy(nn.Module):
         given.name, given.tensor = "the policy", self.input_mean
         values = given.other("inputs", inputs, torch.float32, ("B", "D"), grad=True)
         if scenario is not None and len(scenario) != len(values):
-            raise ValueError(f"scenario has {len(scenario)} names; want B = {len(values)}, one for each request")
+            raise ValueError(f"scenario has {len(scenario)} names; expected B = {len(values)}, one for each request")
         return torch.where(values.isfinite(), values, torch.nan)
 
     def forward(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None = None) -> Tensor:
@@ -384,7 +384,9 @@ class FusionPolicy(nn.Module):
         computes, or reads history, without which only the core refuses to rank; where: not.
         """
         if self.history is not None:
-            raise ValueError(f"the policy reads history, and {where} could be ranked without; want one that reads none")
+            raise ValueError(
+                f"the policy reads history, and {where} could be ranked without; expected one that reads none"
+            )
         config = self.config
         if config.boosts or config.scenario_boosts or (self.spec.valued and not config.trade_offs):
             raise ValueError(f"the policy has values or boosts of its own (guardrails), which {where} does not compute")

@@ -46,21 +46,25 @@ class PageTerms:
         count = len(self.categories)
         if len({*self.categories}) != count or "" in self.categories or count > MAX_CATEGORIES:
             shown = ", ".join(self.categories[:8])
-            raise ValueError(f"categories are {count} names, {shown} …; want at most {MAX_CATEGORIES} distinct ones")
+            raise ValueError(
+                f"categories are {count} names, {shown} …; expected at most {MAX_CATEGORIES} distinct ones"
+            )
         first = self.attention
         if first.ndim != 1 or len(first) < 1 or not np.isfinite(first).all() or first.min() < 0 or first[0] != 1:
-            raise ValueError(f"attention is {first.tolist()}; want one number ≥ 0 for each slot, 1 of the first")
+            raise ValueError(f"attention is {first.tolist()}; expected one number ≥ 0 for each slot, 1 of the first")
         if self.pairs.shape != (count, count):
-            raise ValueError(f"pairs has shape {self.pairs.shape}; want {(count, count)}, one for each two categories")
+            raise ValueError(
+                f"pairs has shape {self.pairs.shape}; expected {(count, count)}, one for each two categories"
+            )
         for name, values in (("pairs", self.pairs), ("cosine", np.array(self.cosine))):
             if not (np.abs(values) <= MAX_COEFFICIENT).all():
                 wrong = values[~(np.abs(values) <= MAX_COEFFICIENT)][0]
-                raise ValueError(f"{name} holds {wrong}; want numbers from {-MAX_COEFFICIENT} to {MAX_COEFFICIENT}")
+                raise ValueError(f"{name} holds {wrong}; expected numbers from {-MAX_COEFFICIENT} to {MAX_COEFFICIENT}")
         if self.beam not in BEAMS:
-            raise ValueError(f"beam is {self.beam!r}; want one of {BEAMS}")
+            raise ValueError(f"beam is {self.beam!r}; expected one of {BEAMS}")
         if not 0 <= self.dimension <= MAX_DIMENSION or (self.cosine != 0) != (self.dimension > 0):
             raise ValueError(
-                f"dimension is {self.dimension} and cosine {self.cosine:g}; want the length of the embeddings, 1 to "
+                f"dimension is {self.dimension} and cosine {self.cosine:g}; expected the embeddings' length, 1 to "
                 f"{MAX_DIMENSION}, if likeness counts, and 0 of both if it does not"
             )
 
@@ -79,7 +83,9 @@ class PageTerms:
         """ValueError unless `root` is one of these tasks, without a parent and no amount."""
         roots = [t for t, parent, amount in zip(tasks, parents, amounts, strict=True) if parent < 0 and not amount]
         if self.root not in roots:
-            raise ValueError(f"root of the page terms is {self.root!r}; want a probability without a parent: {roots}")
+            raise ValueError(
+                f"root of the page terms is {self.root!r}; expected a probability without a parent: {roots}"
+            )
 
     def codes(self, names: NDArray[Any]) -> NDArray[np.int32]:
         """Places of categories by name, in the shape of ``names``; -1 of unknown ones."""

@@ -37,23 +37,27 @@ class PolicySpec:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         count, config = len(self.tasks), self.config
         if not 1 <= count <= MAX_TASKS:
-            raise ValueError(f"tasks has {count} names; want 1 to {MAX_TASKS}")
+            raise ValueError(f"tasks has {count} names; expected 1 to {MAX_TASKS}")
         if isinstance(config.slope, tuple) and len(config.slope) != count:
-            raise ValueError(f"slope has {len(config.slope)} numbers; want one, or {count}, one per task")
+            raise ValueError(f"slope has {len(config.slope)} numbers; expected one, or {count}, one per task")
         if config.evidence_prior and config.evidence_feature not in self.features:
-            raise ValueError(f"evidence_feature is {config.evidence_feature!r}; want one of {', '.join(self.features)}")
+            raise ValueError(
+                f"evidence_feature is {config.evidence_feature!r}; expected one of {', '.join(self.features)}"
+            )
         for name, known in (("value_tasks", self.tasks), ("indicators", self.features)):
             listed = getattr(config, name)
             if unknown := [entry for entry in listed if entry not in known]:
-                raise ValueError(f"{name} names {unknown[0]!r}; want one of {', '.join(known)}")
+                raise ValueError(f"{name} names {unknown[0]!r}; expected one of {', '.join(known)}")
             if len({*listed}) != len(listed):
-                raise ValueError(f"{name} is {', '.join(listed)}; want each name once")
+                raise ValueError(f"{name} is {', '.join(listed)}; expected each name once")
         if self.num_inputs == 0:
             raise ValueError("there are no features and context_only is on; the policy needs an input")
         _ = self.bounds  # checks them
         self._check_values()
         if len(config.task_values) not in (0, count):
-            raise ValueError(f"task_values has {len(config.task_values)} numbers; want {count}, one per task, or none")
+            raise ValueError(
+                f"task_values has {len(config.task_values)} numbers; expected {count}, one per task, or none"
+            )
 
     def _check_values(self) -> None:
         """ValueError for own values that the core refuses: before a training, not after it."""
@@ -65,9 +69,9 @@ class PolicySpec:
             counted = self.multipliers(own).numpy() if self.config.trade_offs else own
             wrong = ~np.isfinite(counted) | (counted < 0) & self.config.trade_offs
             for task, value in zip(np.array(self.tasks)[wrong[0]], own[wrong], strict=True):
-                raise ValueError(f"values is {value} for task {task}; want a finite number, as in the training")
+                raise ValueError(f"values is {value} for task {task}; expected a finite number, as in the training")
             if table and not counted.any():
-                raise ValueError("values is 0 for every task; want at least one that is not")
+                raise ValueError("values is 0 for every task; expected at least one that is not")
 
     @property
     def num_inputs(self) -> int:
@@ -90,17 +94,19 @@ class PolicySpec:
         low, high = (_per_task(name, getattr(config, name), count) for name in ("lower", "upper"))
         for task, value in config.minimum.items():
             if task not in self.tasks:
-                raise ValueError(f"minimum names task {task!r}; want one of {', '.join(self.tasks)}")
+                raise ValueError(f"minimum names task {task!r}; expected one of {', '.join(self.tasks)}")
             index = self.tasks.index(task)
             low[index] = max(low[index], value)
         for task, value in config.frozen.items():
             if task not in self.tasks:
-                raise ValueError(f"frozen names task {task!r}; want one of {', '.join(self.tasks)}")
+                raise ValueError(f"frozen names task {task!r}; expected one of {', '.join(self.tasks)}")
             low[self.tasks.index(task)] = high[self.tasks.index(task)] = value
         if not all(0.0 <= a <= b <= 1.0 for a, b in zip(low, high, strict=True)):
-            raise ValueError(f"weight bounds are lower {low}, upper {high}; want 0 <= lower <= upper <= 1")
+            raise ValueError(f"weight bounds are lower {low}, upper {high}; expected 0 <= lower <= upper <= 1")
         if not sum(low) <= 1.0 <= sum(high):
-            raise ValueError(f"weight bounds sum to {sum(low):g} (lower) and {sum(high):g} (upper); want 1 in between")
+            raise ValueError(
+                f"weight bounds sum to {sum(low):g} (lower) and {sum(high):g} (upper); expected 1 in between"
+            )
         return torch.tensor([low, high], dtype=torch.float32)
 
     @property
@@ -167,7 +173,7 @@ class PolicySpec:
         """
         context = np.asarray(context, np.float32)
         if context.ndim != 2 or context.shape[1] != len(self.features):
-            raise ValueError(f"context has shape {context.shape}; want [R, {len(self.features)}]")
+            raise ValueError(f"context has shape {context.shape}; expected [R, {len(self.features)}]")
         missing = ~np.isfinite(context)
         places = [self.features.index(name) for name in self.config.indicators]
         parts = [torch.from_numpy(np.where(missing, np.float32(np.nan), context))]
@@ -186,17 +192,19 @@ class PolicySpec:
         if offsets is None:
             if rows.ndim != 3 or rows.shape[0] != len(context) or rows.shape[1] == 0:
                 raise ValueError(
-                    f"predictions has shape {rows.shape}; want [{len(context)}, N >= 1, T] without offsets"
+                    f"predictions has shape {rows.shape}; expected [{len(context)}, N >= 1, T] without offsets"
                 )
             offsets = np.arange(len(context) + 1, dtype=np.int64) * rows.shape[1]
             rows = rows.reshape(-1, rows.shape[2])
         if rows.ndim != 2 or rows.shape[1] != len(self.tasks):
-            raise ValueError(f"predictions has {rows.shape[-1]} tasks; want {len(self.tasks)}: {', '.join(self.tasks)}")
+            raise ValueError(
+                f"predictions has {rows.shape[-1]} tasks; expected {len(self.tasks)}: {', '.join(self.tasks)}"
+            )
         sizes = np.diff(offsets)
         if len(sizes) != len(context) or (len(sizes) and (sizes.min() < 1 or offsets[-1] != len(rows))):
             raise ValueError(
-                f"offsets has {len(offsets)} entries up to {offsets[-1]}; want {len(context) + 1} up to {len(rows)}, "
-                "each request with at least one row"
+                f"offsets has {len(offsets)} entries up to {offsets[-1]}; expected {len(context) + 1} up to "
+                f"{len(rows)}, each request with at least one row"
             )
         if len(sizes) == 0:
             return torch.zeros(0, 2 * len(self.tasks))
@@ -209,5 +217,5 @@ class PolicySpec:
 def _per_task(name: str, value: float | tuple[float, ...], count: int) -> list[float]:
     values = list(value) if isinstance(value, tuple) else [value] * count
     if len(values) != count:
-        raise ValueError(f"{name} has {len(values)} bounds; want one number or {count}, one per task")
+        raise ValueError(f"{name} has {len(values)} bounds; expected one number or {count}, one per task")
     return values

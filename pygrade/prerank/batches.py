@@ -49,9 +49,9 @@ class Catalog:
         if self.item_id.ndim != 1 or (np.diff(self.item_id) <= 0).any():
             raise ValueError("item_id of a catalog must be [m], ascending and distinct")
         if self.dense.ndim != 2 or len(self.dense) != m:
-            raise ValueError(f"dense has shape {self.dense.shape}; want [{m}, Di]")
+            raise ValueError(f"dense has shape {self.dense.shape}; expected [{m}, Di]")
         if self.ids.ndim != 2 or len(self.ids) != m:
-            raise ValueError(f"ids has shape {self.ids.shape}; want [{m}, Fi]")
+            raise ValueError(f"ids has shape {self.ids.shape}; expected [{m}, Fi]")
 
     def __len__(self) -> int:
         return len(self.item_id)
@@ -75,7 +75,7 @@ class Catalog:
                 held = len(waiting[0])
         every = waiting if group is None else [part for rank in group.gather(waiting) for part in rank]
         if not every:
-            raise ValueError("batches is empty; want at least one batch")
+            raise ValueError("batches is empty; expected at least one batch")
         return cls._joined(every)
 
     @classmethod
@@ -115,7 +115,9 @@ class Pairs:
 def positive_weight(batch: Batch, task_weights: Floats) -> Floats:
     """The weight of each row as a positive, [n]: Σ_t task_weights[t] · feedback[t] if it was shown, else 0."""
     if batch.feedback.ndim != 2 or batch.feedback.shape[1] != len(task_weights):
-        raise ValueError(f"feedback has shape {batch.feedback.shape}; want [n, {len(task_weights)}], as task_weights")
+        raise ValueError(
+            f"feedback has shape {batch.feedback.shape}; expected [n, {len(task_weights)}], as task_weights"
+        )
     value = np.nan_to_num(batch.feedback, nan=0.0).astype(np.float32) @ task_weights
     return np.where(batch.position >= 0, value, np.float32(0)).astype(np.float32)
 

@@ -56,7 +56,7 @@ def evaluate(
         if count >= max_requests:
             break
     if not count:
-        raise ValueError("batches hold no positive; want later requests with some")
+        raise ValueError("batches hold no positive; expected later requests with some")
     towers, baseline, user = np.concatenate(by_towers), np.concatenate(by_popularity), np.concatenate(users)
     return Retrieval(
         n,

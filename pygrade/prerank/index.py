@@ -65,11 +65,11 @@ class ItemIndex:
         """
         query = np.ascontiguousarray(queries, np.float32)
         if query.ndim != 2 or query.shape[1] != self.width:
-            raise ValueError(f"queries has shape {query.shape}; want [R, {self.width}]")
+            raise ValueError(f"queries has shape {query.shape}; expected [R, {self.width}]")
         if not np.isfinite(query).all():
             raise ValueError(f"queries is not finite in row {int(np.argmin(np.isfinite(query).all(1)))}")
         if n < 1:
-            raise ValueError(f"n is {n}; want at least 1")
+            raise ValueError(f"n is {n}; expected at least 1")
         dropped = _seen(seen, len(query))
         allowed = None if eligible is None else np.ascontiguousarray(eligible, np.int64).reshape(-1)
         ids = np.empty((len(query), n), np.int64)
@@ -83,18 +83,18 @@ def _checked(item_id: ArrayLike, vectors: ArrayLike) -> tuple[Ids, Floats]:
     ids = np.asarray(item_id)
     rows = np.asarray(vectors, np.float32)
     if ids.ndim != 1 or (ids.dtype.kind not in "iu" and len(ids)):
-        raise ValueError(f"item_id is {ids.dtype} of shape {ids.shape}; want integers [m]")
+        raise ValueError(f"item_id is {ids.dtype} of shape {ids.shape}; expected integers [m]")
     if rows.ndim != 2 or len(rows) != len(ids) or rows.shape[1] < 1:
-        raise ValueError(f"vectors has shape {rows.shape}; want [{len(ids)}, D]")
+        raise ValueError(f"vectors has shape {rows.shape}; expected [{len(ids)}, D]")
     ids = ids.astype(np.int64)
     if (ids[1:] <= ids[:-1]).any():
         order = np.argsort(ids, kind="stable")
         ids, rows = ids[order], rows[order]
     if len(ids) and ids[0] < 0:
-        raise ValueError(f"item_id holds {ids[0]}; want ids >= 0")
+        raise ValueError(f"item_id holds {ids[0]}; expected ids >= 0")
     twice = np.flatnonzero(ids[1:] == ids[:-1])
     if len(twice):
-        raise ValueError(f"item_id holds {ids[twice[0]]} more than once; want distinct ids")
+        raise ValueError(f"item_id holds {ids[twice[0]]} more than once; expected distinct ids")
     if not np.isfinite(rows).all():
         raise ValueError(f"vectors of item {ids[np.argmin(np.isfinite(rows).all(1))]} are not finite")
     return ids, np.ascontiguousarray(rows)
@@ -105,5 +105,5 @@ def _seen(seen: ArrayLike | Sequence[ArrayLike] | None, queries: int) -> list[Id
         return [np.empty(0, np.int64)] * queries
     lists = [np.ascontiguousarray(row, np.int64).reshape(-1) for row in cast(Sequence[ArrayLike], seen)]
     if len(lists) != queries:
-        raise ValueError(f"seen has {len(lists)} rows; want one for each of {queries} queries")
+        raise ValueError(f"seen has {len(lists)} rows; expected one for each of {queries} queries")
     return lists

@@ -24,7 +24,7 @@ def recall(retrieved: Ids, relevant: Sequence[Ids]) -> NDArray[np.float64]:
     """
     if len(retrieved) != len(relevant):
         raise ValueError(
-            f"retrieved has {len(retrieved)} rows; want one for each of {len(relevant)} lists of relevant items"
+            f"retrieved has {len(retrieved)} rows; expected one for each of {len(relevant)} lists of relevant items"
         )
     length = retrieved.shape[1]
     return np.array(

@@ -38,7 +38,7 @@ class Prerank:
         """task_weights: those that the towers were trained with; schema_hash: of the feature schema, "" if none."""
         if index.width != towers.config.width:
             raise ValueError(
-                f"index has vectors of width {index.width}; want that of the towers, {towers.config.width}"
+                f"index has vectors of width {index.width}; expected that of the towers, {towers.config.width}"
             )
         self.towers, self.index, self.schema_hash = towers, index, schema_hash
         self.task_weights = tuple(float(weight) for weight in task_weights)
@@ -60,7 +60,7 @@ class Prerank:
         if self.schema_hash and isinstance(requests, FeatureBatch):
             schema_hash = requests.fitted.schema.hash
             if schema_hash != self.schema_hash:
-                raise SchemaError(f"requests are of schema {schema_hash!r}; want {self.schema_hash!r}")
+                raise SchemaError(f"requests are of schema {schema_hash!r}; expected {self.schema_hash!r}")
         self.towers.check_requests(requests)
         result = np.empty((len(requests.user_id), self.towers.config.width), np.float32)
         self.core.tower.user_vectors(

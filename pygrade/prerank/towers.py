@@ -27,7 +27,7 @@ from pygrade.workers.group import Group
 
 _INPUT_CLIP = 5.0
 _MOST_CATEGORIES = 1 << 20
-_NO_POSITIVE = "batches hold no positive; want shown rows whose weighted feedback is above 0"
+_NO_POSITIVE = "batches hold no positive; expected shown rows whose weighted feedback is above 0"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _Seen:
             if (size > _MOST_CATEGORIES).any():
                 column = int(np.argmax(size))
                 raise ValueError(
-                    f"{name} reaches {size[column] - 1} in column {column}; want vocabulary indices below "
+                    f"{name} reaches {size[column] - 1} in column {column}; expected vocabulary indices below "
                     f"{_MOST_CATEGORIES}"
                 )
 
@@ -225,7 +225,7 @@ def _tower(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequent
 
 def _shape(name: str, array: NDArray[np.generic], rows: int, width: int) -> None:
     if array.shape != (rows, width):
-        raise ValueError(f"{name} has shape {array.shape}; want {(rows, width)}, as the model was fitted")
+        raise ValueError(f"{name} has shape {array.shape}; expected {(rows, width)}, as the model was fitted")
 
 
 def _scaled(dense: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]) -> Tensor:

@@ -65,7 +65,7 @@ def fit(
     config, group = config or PrerankConfig(), group or Group()
     weights = np.asarray(task_weights, np.float32)
     if weights.ndim != 1 or not len(weights) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"task_weights is {task_weights}; want numbers >= 0, one for each task")
+        raise ValueError(f"task_weights is {task_weights}; expected numbers >= 0, one for each task")
     if validation is None:
         towers, losses, _, _ = _train(batches, weights, config, None, group, "prerank")
         return FittedTowers(towers, tuple(weights.tolist()), config.epochs, losses, ())
@@ -200,5 +200,5 @@ def _validate(
                 break
     hits, requests_of_all = group.sum(torch.tensor([total, count], dtype=torch.float64)).tolist()
     if not requests_of_all:
-        raise ValueError("validation batches hold no positive; want later requests with some")
+        raise ValueError("validation batches hold no positive; expected later requests with some")
     return float(hits / requests_of_all)

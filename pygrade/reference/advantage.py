@@ -58,7 +58,7 @@ def group_advantage(
         elif normalize == "none":
             advantage = deviation
         else:
-            raise ValueError(f"normalize is {normalize!r}; want 'batch', 'group', 'component' or 'none'")
+            raise ValueError(f"normalize is {normalize!r}; expected 'batch', 'group', 'component' or 'none'")
     assert isinstance(advantage, Tensor)
     if leave_one_out:
         advantage = advantage * (count / (count - 1).clamp_min(1))

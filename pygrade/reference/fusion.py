@@ -72,7 +72,7 @@ def transform_scores(
         ]
         return torch.cat(parts) if parts else scores.clone()
     if transform not in TRANSFORMS:
-        raise ValueError(f"transform is {transform!r}; want one of {', '.join(TRANSFORMS)}")
+        raise ValueError(f"transform is {transform!r}; expected one of {', '.join(TRANSFORMS)}")
     if scores.shape[1] == 0:
         return scores
     values = TRANSFORMS[transform].f(scores, beta, slope)

@@ -198,8 +198,8 @@ def _check_device(name: str) -> None:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device is {name!r}; want cpu or cuda") from error
+        raise ValueError(f"device is {name!r}; expected cpu or cuda") from error
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
         raise ValueError(
-            f"device is {name!r}; want cpu" + (" or cuda" if torch.cuda.is_available() else ", no GPU here")
+            f"device is {name!r}; expected cpu" + (" or cuda" if torch.cuda.is_available() else ", no GPU here")
         )

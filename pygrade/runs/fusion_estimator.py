@@ -61,10 +61,10 @@ class FusionEstimator:
     def fit(self, X: Any, y: None = None) -> FusionEstimator:
         """Learn from a log, a table or files, as `train` takes them; ``y`` is not used: feedback is part of a log."""
         if y is not None:
-            raise ValueError("y is given; want None: feedback is part of the log")
+            raise ValueError("y is given; expected None: feedback is part of the log")
         k: Any = self.k
         if not isinstance(k, Integral) or int(k) < 1:
-            raise ValueError(f"k is {k!r}; want a whole number from 1 on")
+            raise ValueError(f"k is {k!r}; expected a whole number from 1 on")
         options = {name: value for name, value in self.get_params().items() if name != "k"}
         result = train(X, options.pop("config"), options.pop("out_dir"), **options)
         self._take(result.policy, result)
@@ -103,7 +103,7 @@ class FusionEstimator:
 
     def _check_fitted(self, method: str) -> None:
         if not self.__sklearn_is_fitted__():
-            raise _not_fitted(f"this FusionEstimator is not fitted; want fit(log) before {method}")
+            raise _not_fitted(f"this FusionEstimator is not fitted; expected fit(log) before {method}")
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -117,7 +117,7 @@ class FusionEstimator:
         """Other parameters; ValueError names one that does not exist."""
         for name, value in params.items():
             if name not in (known := self._names()):
-                raise ValueError(f"{name!r} is no parameter of FusionEstimator; want one of {', '.join(known)}")
+                raise ValueError(f"{name!r} is no parameter of FusionEstimator; expected one of {', '.join(known)}")
             setattr(self, name, value)
         return self
 

@@ -36,7 +36,7 @@ def plot_verdict(trained: Any, ax: Any = None) -> Any:
 def plot_weights(trained: Any, ax: Any = None) -> Any:
     """Weights of the tasks over the later requests: median, quartiles, 5th to 95th percentile; and the static ones."""
     if not (path := trained.directory / FILE).exists():
-        raise ValueError("no later requests were judged, and their weights are plotted; want a holdout above 0")
+        raise ValueError("no later requests were judged, and their weights are plotted; expected a holdout above 0")
     record, mixture = read_json(path), trained.policy.mixture
     spread = {name: 100 * np.array(column) for name, column in record["spread"].items()}
     unused = "" if mixture is None or mixture.takes_network else "; what is served does not rank by them"

@@ -141,7 +141,7 @@ class TrainingResult:
 def check_new(directory: str | Path) -> Path:
     """The path of a directory to be written; ``FileExistsError`` if something is there."""
     if Path(directory).exists():
-        raise FileExistsError(f"directory is {directory}, which exists; want a new one")
+        raise FileExistsError(f"directory is {directory}, which exists; expected a new one")
     return Path(directory)
 
 

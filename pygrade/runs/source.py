@@ -29,10 +29,10 @@ def open_source(
     given = [*(["map"] if columns is not None else []), *table]
     if isinstance(source, Logs | LogParts):
         if given:
-            raise ValueError(f"{given[0]} is of tables, and logs is a log; want one or the other")
+            raise ValueError(f"{given[0]} is of tables, and logs is a log; expected one or the other")
         return with_values(complete(source, whole), values, value_tasks), "a log in memory"
     if isinstance(source, list | tuple) and not source:
-        raise ValueError("logs is an empty list; want paths of a log or of files")
+        raise ValueError("logs is an empty list; expected paths of a log or of files")
     places = _places(source)
     if places and not given and wrote_log(places):
         return with_values(complete(LogParts.open(places), whole), values, value_tasks), ", ".join(map(str, places))
@@ -48,7 +48,7 @@ def complete(log: Log, whole: bool) -> Log:
     if whole and kept.num_requests < log.num_requests:
         rest = f"{log.num_requests - kept.num_requests} of {log.num_requests} requests list the shown rows alone"
         raise ValueError(
-            f"history.enabled counts all that was shown, and {rest}; want all in full (exposure_share = 1)"
+            f"history.enabled counts all that was shown, and {rest}; expected all in full (exposure_share = 1)"
         )
     return kept
 
@@ -57,10 +57,10 @@ def with_values(log: Log, values: Mapping[str, float], value_tasks: Sequence[str
     """The log with other values of events; ``ValueError`` names a task that it lacks."""
     for option, names in (("values", values), ("value-tasks", value_tasks)):
         if unknown := [name for name in names if name not in log.tasks]:
-            raise ValueError(f"{option} names task {unknown[0]!r}; want one of {', '.join(log.tasks)}")
+            raise ValueError(f"{option} names task {unknown[0]!r}; expected one of {', '.join(log.tasks)}")
     worth = {**dict(zip(log.tasks, log.task_values, strict=True)), **values}
     if values and not any(worth.values()):
-        raise ValueError(f"values make every event worth 0 ({', '.join(log.tasks)}); want at least one other value")
+        raise ValueError(f"values make every event worth 0 ({', '.join(log.tasks)}); expected at least one other value")
     return log.valued(tuple(map(float, worth.values())), tuple(value_tasks))
 
 

@@ -88,7 +88,7 @@ def train(
         _check_kinds(config, values, priced, holdout)
         _check_options(table)
         if (values or priced) and (config.reward.task_values or config.reward.value_tasks):
-            raise ValueError("values and config.reward both say what events are worth; want values alone")
+            raise ValueError("values and config.reward both say what events are worth; expected values alone")
         check_finite(values or {})
         refuse_in_training(config)
         log, name = open_source(logs, map, values or {}, priced, config.history.enabled, **table)
@@ -119,7 +119,7 @@ def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> No
     )
     for name, value, kind, words in wanted:
         if not isinstance(value, kind) and not (name == "holdout" and is_table(value)):
-            raise TypeError(f"{name} is {value!r}; want {words}")
+            raise TypeError(f"{name} is {value!r}; expected {words}")
 
 
 def _check_options(table: Mapping[str, Any]) -> None:
@@ -129,7 +129,7 @@ def _check_options(table: Mapping[str, Any]) -> None:
     for name in table:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"want some of {', '.join(known)}"
+            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
             raise TypeError(f"train has no option {name!r}; {hint}")
 
 
@@ -149,10 +149,12 @@ def split_holdout(log: Logs | LogParts, holdout: float | Logs, limit: int) -> tu
 
 def _split(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts, Logs | None]:
     if not 0 <= holdout < 1:
-        raise ValueError(f"holdout is {holdout}; want a share of the requests, 0 to below 1")
+        raise ValueError(f"holdout is {holdout}; expected a share of the requests, 0 to below 1")
     early: Logs | LogParts
     early, later = log.split(1 - holdout) if holdout else (log, None)
     if not early.num_requests or (later is not None and not later.num_requests):
         few = f"the log has {log.num_requests} requests, and holdout {holdout} leaves nothing to "
-        raise ValueError(few + ("train on" if not early.num_requests else "judge on; want more requests, or holdout 0"))
+        raise ValueError(
+            few + ("train on" if not early.num_requests else "judge on; expected more requests, or holdout 0")
+        )
     return early, later.sample(HOLDOUT_REQUESTS) if isinstance(later, LogParts) else later

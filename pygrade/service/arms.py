@@ -129,7 +129,7 @@ class ArmReadings:
         if len(names) < 2:
             return "the service has one arm"
         few = [f"{name} has {count}" for name, count in zip(names, users, strict=True) if count < _MIN_USERS]
-        return f"want {_MIN_USERS} users of each arm; {', '.join(few)}" if few else None
+        return f"expected {_MIN_USERS} users of each arm; {', '.join(few)}" if few else None
 
     def save(self, folder: Path) -> None:
         """Writes everything into an empty directory."""
@@ -143,7 +143,7 @@ class ArmReadings:
         """Continues what was saved; ValueError if it was of other arms or tasks."""
         record = json.loads((folder / "arms.json").read_text(encoding="utf-8"))
         if record["arms"] != list(self.shares) or record["tasks"] != list(self.tasks):
-            raise ValueError(f"{folder} is of arms {', '.join(record['arms'])}; want {', '.join(self.shares)}")
+            raise ValueError(f"{folder} is of arms {', '.join(record['arms'])}; expected {', '.join(self.shares)}")
         self.counters.update(record["counters"])
         self._join.load(folder)
         with np.load(folder / "users.npz") as arrays:

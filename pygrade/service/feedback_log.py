@@ -14,7 +14,7 @@ SUFFIX = ".jsonl"
 def log_files(directory: Path, suffix: str, wanted: str) -> list[Path]:
     """The files of a log in the order of their names; FileNotFoundError if it is no directory."""
     if not directory.is_dir():
-        raise FileNotFoundError(f"{directory} is no directory; want {wanted}")
+        raise FileNotFoundError(f"{directory} is no directory; expected {wanted}")
     return sorted(file for file in directory.glob(f"*{suffix}") if not file.name.startswith((".", "_")))
 
 
@@ -53,7 +53,7 @@ def event_of(line: bytes, whole_items: bool, tasks: Collection[str] | None = Non
     """
     record: Any = json.loads(line)
     if not isinstance(record, dict):
-        raise ValueError(f"the line holds a {type(record).__name__}; want a JSON object")
+        raise ValueError(f"the line holds a {type(record).__name__}; expected a JSON object")
     request, task = record.get("request_id"), record.get("task")
     if task is None or (tasks is not None and isinstance(task, str) and task not in tasks):
         return "other"
@@ -67,5 +67,5 @@ def event_of(line: bytes, whole_items: bool, tasks: Collection[str] | None = Non
     if number in (None, ""):
         number = f"={item}/{task}/{time}/{amount}"
     if not isinstance(task, str) or item is None or not isinstance(time, int):
-        raise ValueError(f"the event has task {task!r}, item {item!r} and timestamp {time!r}; want each")
+        raise ValueError(f"the event has task {task!r}, item {item!r} and timestamp {time!r}; expected each")
     return Event(number, request, item, task, 1.0 if amount is None else amount, time)

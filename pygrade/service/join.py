@@ -72,7 +72,7 @@ def join_logs(
     files = [file for file in exposure_files(exposures) if _is_new(file, before["exposures"])]
     for file in feedback_files(feedback):
         if file.stat().st_size < before["feedback"].get(key_of(file), 0):
-            raise ValueError(f"{file} is shorter than what was read of it; want a log that only grows")
+            raise ValueError(f"{file} is shorter than what was read of it; expected a log that only grows")
     manifest = before | {"runs": before["runs"] + 1, "feedback": dict(before["feedback"])}
     manifest["removed"] = {file.name: file.stat().st_size for file in removal_files(exposures)}
     users = read_removals(exposures)
@@ -87,7 +87,7 @@ def join_logs(
         logger.info("nothing new to join")
         return _record(before)
     if not manifest["tasks"]:
-        raise ValueError(f"{exposures} has no complete file yet; want one with the pages that were served")
+        raise ValueError(f"{exposures} has no complete file yet; expected one with the pages that were served")
     manifest["until"] = limit
     with atomic_directory(out) as partial:
         _keep_parts(out, partial, users if manifest["removed"] != before["removed"] else {}, manifest)
@@ -103,9 +103,9 @@ def _look(file: Path, manifest: dict[str, Any]) -> None:
     schema = parquet.read_schema(file)
     tasks = [name[2:] for name in schema.names if name.startswith("p_")]
     if lacking := {"timestamp", "exploration", *(f"a_{task}" for task in tasks)} - set(schema.names):
-        raise ValueError(f"{file} lacks {', '.join(sorted(lacking))}; want exposures of a service")
+        raise ValueError(f"{file} lacks {', '.join(sorted(lacking))}; expected exposures of a service")
     if manifest["tasks"] and tasks != manifest["tasks"]:
-        raise ValueError(f"{file} has tasks {', '.join(tasks)}; want {', '.join(manifest['tasks'])}, as before")
+        raise ValueError(f"{file} has tasks {', '.join(tasks)}; expected {', '.join(manifest['tasks'])}, as before")
     times = parquet.read_table(file, columns=["timestamp"])["timestamp"]
     newest = require("pyarrow.compute").max(times).as_py() or 0
     manifest["tasks"], manifest["newest"] = tasks, max(manifest["newest"], newest)
@@ -172,7 +172,7 @@ def _hashes(ids: Array) -> NDArray[np.uint64]:
 
 def _is_new(file: Path, sizes: dict[str, int]) -> bool:
     if file.name in sizes and sizes[file.name] != file.stat().st_size:
-        raise ValueError(f"{file} has another size than when it was joined; want files that do not change")
+        raise ValueError(f"{file} has another size than when it was joined; expected files that do not change")
     return file.name not in sizes
 
 
@@ -191,14 +191,14 @@ def _manifest(out: Path, config: JoinConfig) -> dict[str, Any]:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return fresh
     if not file.is_file():
-        raise ValueError(f"{out} holds something else than a joined log; want a directory of its own")
+        raise ValueError(f"{out} holds something else than a joined log; expected a directory of its own")
     manifest = read_json(file)
     if manifest.get("format") != _FORMAT:
         raise ValueError(f"{file} is {manifest.get('format')!r}; this pygrade reads {_FORMAT}")
     for name, value in options.items():
         if manifest["options"][name] != value:
             text = f"{name} is {value}; {out} was joined with {manifest['options'][name]}"
-            raise ValueError(f"{text}: want the same, or another directory")
+            raise ValueError(f"{text}: expected the same, or another directory")
     return fresh | manifest
 
 

@@ -263,7 +263,7 @@ def log_folder(run: Path, table: Mapping[str, Any], name: str) -> Path:
     """The directory of exposures or feedback of ``[serve]``, relative to the run as in the core; ValueError if there is
     none."""
     if not table.get(name):
-        raise ValueError(f"{name} is not given; want the directory in which the service logs {name}")
+        raise ValueError(f"{name} is not given; expected the directory in which the service logs {name}")
     return run / str(table[name])
 
 

@@ -28,7 +28,7 @@ def program() -> Path:
     """The server of this installation; FileNotFoundError if it was built without one."""
     path = Path(_core.__file__).resolve().parent / "bin" / "pygraded"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; want pygrade built with its server (PYGRADE_BUILD_SERVER)")
+        raise FileNotFoundError(f"{path} does not exist; expected pygrade built with its server (PYGRADE_BUILD_SERVER)")
     return path
 
 
@@ -38,7 +38,7 @@ def to_config(options: Mapping[str, Any]) -> str:
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} is {value}; want text, a number, true or false, a list or a table") from error
+            raise ValueError(f"{name} is {value}; expected text, a number, true or false, a list or a table") from error
     return json.dumps(options)
 
 

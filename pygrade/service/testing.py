@@ -60,7 +60,7 @@ def fill_table(run: Path, table: Mapping[str, Any], config: TestConfig) -> dict[
     known = file.read_text(encoding="utf-8") if file.exists() else None
     salt = str(filled.setdefault("salt", known or f"test of {FusionPolicy.load(policy_of(run)).version}"))
     if known not in (None, salt):
-        raise ValueError(f"salt is {salt!r}; {file.parent} has a test by {known!r}: want that, or other exposures")
+        raise ValueError(f"salt is {salt!r}; {file.parent} has a test by {known!r}: expected that, or other exposures")
     return filled
 
 

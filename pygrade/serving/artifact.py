@@ -45,7 +45,7 @@ def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, reco
     Without a part mtl, the policy fuses predictions of the user's own model.
     """
     if set(parts) not in (set(PARTS), set(PARTS) - {"mtl"}):
-        raise ValueError(f"parts are {', '.join(sorted(parts))}; want {', '.join(PARTS)}, or these without mtl")
+        raise ValueError(f"parts are {', '.join(sorted(parts))}; expected {', '.join(PARTS)}, or these without mtl")
     record = {**record, **({} if "mtl" in parts else _OWN)}
     with atomic_directory(path) as partial:
         for name, folder in parts.items():
@@ -66,7 +66,7 @@ def open_artifact(path: Place) -> Artifact:
     file = folder / "manifest.json"
     while True:
         if not file.is_file():
-            raise FileNotFoundError(f"{file} does not exist; want an artifact that pygrade pipeline published")
+            raise FileNotFoundError(f"{file} does not exist; expected an artifact that pygrade pipeline published")
         manifest = file_hash(file)
         try:
             return _open(folder, file)

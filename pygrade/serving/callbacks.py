@@ -32,7 +32,7 @@ def predicted(predict: Predict, tasks: int, *inputs: Any) -> NDArray[np.float32]
     rows = Rows(*inputs)
     predictions = np.ascontiguousarray(predict(rows), np.float32)
     if predictions.shape != (len(rows.item_id), tasks):
-        raise ValueError(f"predict gave shape {predictions.shape}; want [n, T], {(len(rows.item_id), tasks)}")
+        raise ValueError(f"predict gave shape {predictions.shape}; expected [n, T], {(len(rows.item_id), tasks)}")
     return predictions
 
 
@@ -44,7 +44,7 @@ def prices_of(item_values: ItemValues, item_ids: NDArray[np.int64] | None) -> Ca
         def look_up(ids: NDArray[np.int64]) -> NDArray[np.float32]:
             missing = [item for item in ids.tolist() if item not in price_of]
             if missing:
-                raise ValueError(f"item_values has no price of item {missing[0]}; want one of every candidate")
+                raise ValueError(f"item_values has no price of item {missing[0]}; expected one of every candidate")
             return np.array([price_of[item] for item in ids.tolist()], np.float32)
 
         return look_up
@@ -52,7 +52,7 @@ def prices_of(item_values: ItemValues, item_ids: NDArray[np.int64] | None) -> Ca
         prices = np.ascontiguousarray(item_values, np.float32)
         if item_ids is None or prices.shape != item_ids.shape:
             wanted = "a mapping or a function" if item_ids is None else f"one for each of item_ids, {item_ids.shape}"
-            raise ValueError(f"item_values has shape {prices.shape}; want {wanted}")
+            raise ValueError(f"item_values has shape {prices.shape}; expected {wanted}")
         return lambda ids: prices
     ask = item_values
     return lambda ids: np.ascontiguousarray(ask(ids), np.float32)
@@ -61,10 +61,12 @@ def prices_of(item_values: ItemValues, item_ids: NDArray[np.int64] | None) -> Ca
 def checked_items(item_ids: ArrayLike) -> NDArray[np.int64]:
     ids = np.asarray(item_ids)
     if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
-        raise ValueError(f"item_ids has shape {ids.shape} and dtype {ids.dtype}; want integers [n]")
+        raise ValueError(f"item_ids has shape {ids.shape} and dtype {ids.dtype}; expected integers [n]")
     items: NDArray[np.int64] = ids.astype(np.int64).reshape(-1)
     values, counts = np.unique(items, return_counts=True)
     wrong = values[(counts > 1) | (values < 0)]
     if len(wrong):
-        raise ValueError(f"item_ids holds {wrong[0]} {items.tolist().count(wrong[0])} times; want ids ≥ 0, each once")
+        raise ValueError(
+            f"item_ids holds {wrong[0]} {items.tolist().count(wrong[0])} times; expected ids ≥ 0, each once"
+        )
     return items

@@ -68,7 +68,7 @@ class PolicyPage(nn.Module):
         """standard: by torch's own ops alone, for ONNX, in place of the core's."""
         super().__init__()
         if not 1 <= k <= MAX_LENGTH:
-            raise ValueError(f"k is {k}; want at least 1 and at most 2^31 - 1")
+            raise ValueError(f"k is {k}; expected at least 1 and at most 2^31 - 1")
         policy.refuse_elsewhere("an exported page")
         config = policy.config
         self.policy, self.k = policy.eval(), k
@@ -267,7 +267,7 @@ def _ensemble(correction: Correction) -> dict[str, Any]:
                 k for k, bits in enumerate(left) if bits and bits == [*range(begin, min(begin + len(bits), end - 1))]
             ]
             if not fits:
-                raise ValueError(f"tree_masks[{tree}] of the correction are {masks}; want those of a binary tree")
+                raise ValueError(f"tree_masks[{tree}] of the correction are {masks}; expected those of a binary tree")
             k = max(fits, key=lambda k: len(left[k]))
             nodes[-1] |= {"modes": "BRANCH_LEQ", "featureids": int(places[k]), "values": thresholds[k]}
             nodes[-1] |= {"truenodeids": len(ends), "falsenodeids": len(ends) + 1}
@@ -378,7 +378,7 @@ def _write(
 ) -> dict[str, Any]:
     wanted = ".onnx" if onnx else ".pt2"
     if out.suffix != wanted:
-        raise ValueError(f"out is {str(out)!r}; want a name that ends in {wanted}")
+        raise ValueError(f"out is {str(out)!r}; expected a name that ends in {wanted}")
     for package in ("onnx", "onnxscript") if onnx else ():
         require(package, "export")
     facts = record | {"inputs": [asdict(port) for port in inputs], "outputs": [asdict(port) for port in outputs]}

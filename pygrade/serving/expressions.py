@@ -93,10 +93,14 @@ def express(policy: FusionPolicy) -> Expression:
     nodes = list(walk(formula.score))
     for node in nodes:
         if node.kind == "fuse" and node.simple is None:
-            raise ValueError(f"transform of {node.name} is rank, which needs all candidates at once; want another one")
+            raise ValueError(
+                f"transform of {node.name} is rank, which needs all candidates at once; expected another one"
+            )
         if node.kind == "trees":
             count = node.fact.trees
-            raise ValueError(f"the correction has {count} trees, which no expression holds; want correction.trees off")
+            raise ValueError(
+                f"the correction has {count} trees, which no expression holds; expected correction.trees off"
+            )
     inputs = request_shifts(policy, None, None, None)
     if policy.config.trade_offs:
         inputs["values"] = policy.spec.own_values(policy.spec.task_values, [""], 1)[0].astype(np.float64)
@@ -158,7 +162,7 @@ class RecordedRequest:
 def recorded_requests(policy: FusionPolicy, logs: Logs, k: int) -> Iterator[RecordedRequest]:
     """Requests of a log, evenly spaced, with pages of k by their scores."""
     if logs.tasks != policy.tasks or logs.features != policy.features:
-        raise ValueError(f"the log has tasks {logs.tasks} and features {logs.features}; want the policy's")
+        raise ValueError(f"the log has tasks {logs.tasks} and features {logs.features}; expected the policy's")
     logs = replace(logs.select(evenly_spaced(logs.num_requests, _REQUESTS)), scenario=None)
     page = BlendedRanker(policy, seed=0).rank_log(logs, k, page_terms=False)
     items = item_inputs(policy, logs)

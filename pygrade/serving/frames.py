@@ -28,13 +28,17 @@ def read_once(frame: Any) -> Any:
 def read_frame(policy: FusionPolicy, frame: Any, names: Names) -> Candidates:
     """Read what a policy needs of a frame. ``ValueError``: columns that lack, or that a new one would replace."""
     if policy.history is not None:
-        raise ValueError("the policy reads what users saw before, which no frame of candidates holds; want a log of it")
+        raise ValueError(
+            "the policy reads what users saw before, which no frame of candidates holds; expected a log of it"
+        )
     columns = {f"p_{task}": scale.column for task, scale in policy.scales.items() if scale.column} | {**policy.columns}
     read = {part for column in columns.values() for part in (column, *column.split("+"))}
     own = read.intersection(getattr(frame, "column_names", getattr(frame, "columns", frame)))
     if taken := [name for name in names if name in own]:
         wish = tuple(f"new_{name}" if name in own else name for name in names)
-        raise ValueError(f"the frame has a column {taken[0]!r}, which the training read; want others, as names={wish}")
+        raise ValueError(
+            f"the frame has a column {taken[0]!r}, which the training read; expected others, as names={wish}"
+        )
     needed = ["value"] * bool(policy.config.value_tasks)
     if policy.correction is not None and policy.correction.item_effects is not None:
         needed += ["item_id"]

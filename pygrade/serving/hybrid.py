@@ -38,9 +38,9 @@ def normalize_hits(
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2 or len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(scores):
-        raise ValueError(f"scores has shape {scores.shape}, offsets end at {offsets[-1:]}; want [M, T] and 0 to M")
+        raise ValueError(f"scores has shape {scores.shape}, offsets end at {offsets[-1:]}; expected [M, T] and 0 to M")
     if terms not in ("min_max", "rrf") or rank_constant < 1:
-        raise ValueError(f"terms is {terms!r}, rank_constant {rank_constant}; want min_max or rrf, and at least 1")
+        raise ValueError(f"terms is {terms!r}, rank_constant {rank_constant}; expected min_max or rrf, and at least 1")
     result = np.zeros(scores.shape, np.float32)
     for start, stop in pairwise(offsets):
         for t in range(scores.shape[1]):
@@ -71,7 +71,7 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
     if terms not in TERMS.get(engine, ()):
         known = ", ".join(f"{name}:{term}" for name in TERMS for term in TERMS[name])
         cure = "; it has no minimum of a list, so train on rrf or raw" if form == "qdrant:min_max" else ""
-        raise ValueError(f"engine is {form!r}{cure}; want vespa, opensearch, or one of {known}")
+        raise ValueError(f"engine is {form!r}{cure}; expected vespa, opensearch, or one of {known}")
     policy.refuse_elsewhere("a hybrid query")
     mixture, config = policy.mixture, policy.config
     network = mixture is None or (mixture.takes_network and mixture.trust == 1.0)
@@ -88,7 +88,7 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
             )
         if not config.context_only:
             raise ValueError(
-                "the policy reads the candidates' predictions, which nobody has before the search; want "
+                "the policy reads the candidates' predictions, which nobody has before the search; expected "
                 "train --policy.context-only"
             )
         own = tuple(weights.tolist())
@@ -115,17 +115,17 @@ def _check_terms(policy: FusionPolicy, terms: str) -> int:
     for t, task in enumerate(policy.tasks):
         scale = policy.scales.get(task, PredictionScale(low=0.0, high=float("nan")))
         if scale.kind != "probability" or scale.given is not None:
-            raise ValueError(f"scale of {task!r} is {scale.kind}, which maps it; want terms as they are added up")
+            raise ValueError(f"scale of {task!r} is {scale.kind}, which maps it; expected terms as they are added up")
         if t == 0 and terms == "rrf" and scale.high > 0:
             constant = round(1 / scale.high) - 1
         high = {"min_max": 1.0, "rrf": 1 / (constant + 1), "raw": scale.high}[terms]
         if terms != "raw" and not (scale.low >= 0 and abs(scale.high - high) <= _NEAR * high):
             raise ValueError(
-                f"predictions of {task!r} went from {scale.low:.6g} to {scale.high:.6g}; want {terms} terms, up to "
+                f"predictions of {task!r} went from {scale.low:.6g} to {scale.high:.6g}; expected {terms} terms, up to "
                 f"{high:.6g}, as of normalize_hits"
             )
     if terms == "rrf" and not 1 <= constant <= 10_000:
-        raise ValueError(f"rrf terms of the training have the rank constant {constant}; want 1 to 10,000")
+        raise ValueError(f"rrf terms of the training have the rank constant {constant}; expected 1 to 10,000")
     return constant
 
 

@@ -29,7 +29,7 @@ class Names:
         """FileNotFoundError if the run has not published; ValueError if an older pygrade did."""
         path = Path(run) / STORE
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; want a run that has published")
+            raise FileNotFoundError(f"{path} does not exist; expected a run that has published")
         record = read_json(path)
         if "named" not in record:
             raise ValueError(f"{path} does not say whether users have names; run pygrade pipeline again")
@@ -40,7 +40,7 @@ class Names:
         if "user" in self.named:
             return stable_id(text)
         if not re.fullmatch(r"-?[0-9]{1,19}", text) or not -(2**63) <= int(text) < 2**63:
-            raise ValueError(f"user is {text!r}; want a whole number of 64 bits, as users are in this run's data")
+            raise ValueError(f"user is {text!r}; expected a whole number of 64 bits, as users are in this run's data")
         return int(text)
 
     def items(self, ids: NDArray[np.int64] | Sequence[int]) -> list[str | None]:

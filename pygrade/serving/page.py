@@ -384,7 +384,7 @@ class Page:
         """
         (batch, k), tasks = self.indices.shape, len(self.tasks)
         if feedback is not None and np.shape(feedback) != (batch, k, tasks):
-            raise ValueError(f"feedback has shape {np.shape(feedback)}; want {(batch, k, tasks)}")
+            raise ValueError(f"feedback has shape {np.shape(feedback)}; expected {(batch, k, tasks)}")
         offsets, predictions = self.offsets, self.rows.copy()
         request = np.repeat(np.arange(batch), np.diff(offsets))  # [M]
         filled = np.nonzero(self.indices >= 0)

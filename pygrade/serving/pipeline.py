@@ -119,7 +119,7 @@ def load_models(artifact: Artifact) -> Models:
         checks.append(("policy fuses tasks", policy.tasks, model.tasks))
     for name, stated, wanted in checks:
         if stated != wanted:
-            raise ArtifactError(f"{artifact.path}: {name} {_text(stated)}; want {_text(wanted)}")
+            raise ArtifactError(f"{artifact.path}: {name} {_text(stated)}; expected {_text(wanted)}")
     return Models(schema, fitted, prerank, model, policy)
 
 
@@ -135,7 +135,7 @@ class Pipeline:
         """version: of the artifact, which the store is read in; "": the store's current one, whatever it is. seed:
         starts the exploration, see `BlendedRanker`. predict: see `load`."""
         if models.mtl is not None and predict is not None:
-            raise ValueError("predict is given, and the artifact has a multi-task model; want one of them")
+            raise ValueError("predict is given, and the artifact has a multi-task model; expected one of them")
         self.models, self.store, self.version = models, store, version
         self.center = FeatureCenter(models.schema, models.fitted, store, version=version or None)
         start = None if seed is None else integer("seed", seed, 0, _MAX_SEED)
@@ -220,7 +220,7 @@ class Pipeline:
         store fails), and if no candidate is left.
         """
         if k < 1 or candidates < 1:
-            raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
+            raise ValueError(f"k is {k} and candidates is {candidates}; expected at least 1")
         policy = self.models.policy
         task_values = request_values(values, policy.tasks, 1)
         now = int(time.time() * 1000) if timestamp is None else timestamp
@@ -253,7 +253,7 @@ class Pipeline:
         values = np.ascontiguousarray(predictions, np.float32)
         wanted = (-1 if item_ids is None else len(item_ids), len(self.models.policy.tasks))
         if item_ids is None or values.shape != wanted:
-            raise ValueError(f"predictions has shape {values.shape}; want [n, T] of item_ids, {wanted}")
+            raise ValueError(f"predictions has shape {values.shape}; expected [n, T] of item_ids, {wanted}")
         return values
 
     def _eligible(self, eligible: Eligible) -> NDArray[np.int64]:
@@ -366,7 +366,7 @@ def store_address(run: Path, store: str | None) -> str:
         return store
     path = run / STORE
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; want a run that has published, or the store's address")
+        raise FileNotFoundError(f"{path} does not exist; expected a run that has published, or the store's address")
     return str(read_json(path)["store"]).replace("{run}", str(run))
 
 

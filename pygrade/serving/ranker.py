@@ -239,9 +239,9 @@ class BlendedRanker:
         if (table := is_table(given)) or isinstance(given, Logs):
             kind = "frame" if table else "log"
             if isinstance(context, int):
-                raise TypeError(f"{context} is given beside a {kind}; if it is k, want k={context}")
+                raise TypeError(f"{context} is given beside a {kind}; if it is k, expected k={context}")
             if context is not None:
-                raise ValueError(f"context is given beside a {kind}, which has its own; want None")
+                raise ValueError(f"context is given beside a {kind}, which has its own; expected None")
             return self.rank_frame(given, k, **more) if table else self.rank_log(given, size, **more)
         return self.rank(context, given, size, **more)
 
@@ -267,7 +267,7 @@ def _encoded(context: Any, features: Sequence[str]) -> Any:
         return context
     columns = {name.partition("=")[0] for name in features}
     if unknown := [name for row in rows for name in row if name not in columns]:
-        raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(columns)) or 'no feature'}")
+        raise ValueError(f"context has {unknown[0]!r}; expected values of {', '.join(sorted(columns)) or 'no feature'}")
     return encode(features, rows)
 
 
@@ -275,8 +275,8 @@ def _ids(name: str, values: ArrayLike | None, count: int) -> Array | None:
     if values is None:
         return None
     if isinstance(values, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array; want a plain one")
+        raise ValueError(f"{name} is a masked array; expected a plain one")
     ids = np.asarray(values).reshape(-1)
     if len(ids) != count:
-        raise ValueError(f"{name} has {len(ids)} entries; want {count}")
+        raise ValueError(f"{name} has {len(ids)} entries; expected {count}")
     return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str)

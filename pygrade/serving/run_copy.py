@@ -28,7 +28,9 @@ def local_run(run: Place, *patterns: str) -> Path:
     if served.read_manifest() is None:
         served = Folder.at(run) / POLICY
         if not served.has("policy.json"):
-            raise FileNotFoundError(f"{run} has no artifact and no policy; want what pygrade train or pipeline wrote")
+            raise FileNotFoundError(
+                f"{run} has no artifact and no policy; expected what pygrade train or pipeline wrote"
+            )
     path = download_directory(run, "*", "store/*", *patterns)
     replace_link(path / served.name, served.copy())
     return path
@@ -39,7 +41,7 @@ def policy_of(run: Path) -> Path:
     for path in (run / ARTIFACT / POLICY, run / POLICY, run):
         if (path / "policy.json").is_file():
             return path
-    raise FileNotFoundError(f"{run} has no artifact and no policy; want what pygrade train or pipeline wrote")
+    raise FileNotFoundError(f"{run} has no artifact and no policy; expected what pygrade train or pipeline wrote")
 
 
 def check_proven(policy: Place, allowed: bool) -> None:
@@ -49,7 +51,7 @@ def check_proven(policy: Place, allowed: bool) -> None:
         return
     text = f"the policy in {policy} is not proven: {mark}"
     if not allowed:
-        raise ValueError(f"{text}; want another one, or --allow-unproven")
+        raise ValueError(f"{text}; expected another one, or --allow-unproven")
     logger.warning(text)
 
 
@@ -57,7 +59,9 @@ def check_log_folders(options: Mapping[str, Any]) -> None:
     """ValueError for a URL where the service is to log: it writes files of a directory."""
     for name in ("exposures", "feedback"):
         if is_url(options.get(name)):
-            raise ValueError(f"{name} is {options[name]}; want a directory, from which complete files may be copied")
+            raise ValueError(
+                f"{name} is {options[name]}; expected a directory, from which complete files may be copied"
+            )
 
 
 @contextmanager
@@ -75,7 +79,9 @@ def following(run: Place, seconds: float, store: str | None = None) -> Iterator[
     if store is None and (folder / "store.json").is_file():
         store = str(read_json(folder / "store.json")["store"])
     if store is not None and "{run}" in store:
-        raise ValueError(f"store is {store} and the run is at {run}; want --store redis://HOST:PORT/DB, or lmdb:DIR")
+        raise ValueError(
+            f"store is {store} and the run is at {run}; expected --store redis://HOST:PORT/DB, or lmdb:DIR"
+        )
     ended, initial = threading.Event(), _version(run)
 
     def follow() -> None:

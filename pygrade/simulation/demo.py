@@ -68,7 +68,7 @@ def demo(
     """
     run = Path(out)
     if run.is_dir() and any(run.iterdir()) and not (run / _STATE).exists():
-        raise ValueError(f"{run} is not empty and not a demo's directory; want a new path")
+        raise ValueError(f"{run} is not empty and not a demo's directory; expected a new path")
     with directory_lock(run, "demo"):
         return _demo(config, run, resume, on_verdict)
 

@@ -52,13 +52,13 @@ class Timeline:
         """The times of n requests, in hours since the start; None without a clock. ``ValueError`` for others."""
         if not self:
             if hours is not None:
-                raise ValueError("hours are given; want None in a world without a clock (world.dynamics)")
+                raise ValueError("hours are given; expected None in a world without a clock (world.dynamics)")
             return None
         times: Floats | None = None if hours is None else np.asarray(hours, np.float64)
         good = times is not None and times.shape == (n,) and ((times >= 0) & (times < self.span)).all()
         if times is None or not good or (np.diff(times) < 0).any():
             shown = "None" if times is None else f"{times.shape} from {times.min()} to {times.max()}"
-            raise ValueError(f"hours are {shown}; want {n} that do not fall, from 0 to below {self.span}")
+            raise ValueError(f"hours are {shown}; expected {n} that do not fall, from 0 to below {self.span}")
         return times
 
     def items(self, places: Array, hours: Floats) -> NDArray[np.int32]:

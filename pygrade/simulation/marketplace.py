@@ -141,7 +141,7 @@ class Marketplace:
     def observe_items(self, noise: float) -> Float32:
         """[items, 5]: ITEM_ATTRIBUTES with normal errors of sd ``noise``, permanent per item, as logs may have them."""
         if not 0 <= noise < np.inf:
-            raise ValueError(f"noise is {noise}; want a standard deviation ≥ 0")
+            raise ValueError(f"noise is {noise}; expected a standard deviation ≥ 0")
         true = np.stack([getattr(self, name) for name in ITEM_ATTRIBUTES], 1)
         return np.asarray(true + np.float32(noise) * _normal(np.random.default_rng([self.seed, 11]), *true.shape))
 
@@ -155,11 +155,11 @@ class Marketplace:
         requests since the start, in a world with a clock; fatigue is up to those who know the pages (`simulate`).
         """
         if users not in self.users:
-            raise ValueError(f"users is {users!r}; want 'log' or 'test'")
+            raise ValueError(f"users is {users!r}; expected 'log' or 'test'")
         if n < 1:
-            raise ValueError(f"n is {n}; want at least 1")
+            raise ValueError(f"n is {n}; expected at least 1")
         if not 0 <= time <= 1:
-            raise ValueError(f"time is {time}; want 0 to 1")
+            raise ValueError(f"time is {time}; expected 0 to 1")
         effects, moments = self.config.effects_at(time), self.timeline.check(hours, n)
         stream = 2 if users == "log" else 3
         starts = range(0, n, _BLOCK)
@@ -372,14 +372,16 @@ def _blocks(n: int) -> Iterator[slice]:
 def _check_pages(requests: Requests, pages: Array) -> None:
     n, candidates = requests.leave.shape
     if pages.ndim != 2 or len(pages) != n or not 1 <= pages.shape[1] <= candidates:
-        raise ValueError(f"pages has shape {pages.shape}; want ({n}, K) with 1 ≤ K ≤ {candidates}")
+        raise ValueError(f"pages has shape {pages.shape}; expected ({n}, K) with 1 ≤ K ≤ {candidates}")
     if pages.dtype.kind not in "iu":
-        raise TypeError(f"pages has dtype {pages.dtype}; want candidate indices (integers)")
+        raise TypeError(f"pages has dtype {pages.dtype}; expected candidate indices (integers)")
     ordered = np.sort(pages, axis=1)
     bad = (ordered[:, 0] < 0) | (ordered[:, -1] >= candidates) | (ordered[:, 1:] == ordered[:, :-1]).any(1)
     if bool(bad.any()):
         row = int(np.argmax(bad))
-        raise ValueError(f"pages row {row} is {pages[row].tolist()}; want distinct indices from 0 to {candidates - 1}")
+        raise ValueError(
+            f"pages row {row} is {pages[row].tolist()}; expected distinct indices from 0 to {candidates - 1}"
+        )
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> Float32:

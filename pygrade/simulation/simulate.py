@@ -73,7 +73,7 @@ def simulate(config: SimulateConfig | None = None, world: Marketplace | None = N
     c = config or SimulateConfig()
     world = world or Marketplace(c.world, c.seed)
     if world.config != c.world or world.seed != c.seed:
-        raise ValueError(f"world has seed {world.seed}; want the config's seed {c.seed} and its constants")
+        raise ValueError(f"world has seed {world.seed}; expected the config's seed {c.seed} and its constants")
     n, tasks, slots, candidates = c.requests, len(TASKS), c.world.page_size, c.world.candidates
     seed = c.seed % (1 << 31)
     hours = _moments(n, c.days, seed) if world.timeline else None
@@ -203,7 +203,7 @@ def compare_pages(
     Intervals are 95 %, by the delta method, clustered by user.
     """
     if baseline not in pages:
-        raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(pages)}")
+        raise ValueError(f"baseline is {baseline!r}; expected one of {', '.join(pages)}")
     expected, sampled = {}, {}
     for name, page in pages.items():
         outcome = world.expected(requests, page)

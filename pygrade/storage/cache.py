@@ -57,7 +57,7 @@ def make_room(size: int) -> None:
         if _remove(entry):
             total -= used
     if (free := shutil.disk_usage(root).free) < size:
-        raise OSError(f"{root} has {free:,} bytes left; want {size:,} (PYGRADE_CACHE may name another disk)")
+        raise OSError(f"{root} has {free:,} bytes left; expected {size:,} (PYGRADE_CACHE may name another disk)")
 
 
 def _used(entry: Path) -> tuple[float, int]:

@@ -28,7 +28,7 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _REASONS = {  # in the text of an error → what it means
     "NO_SUCH_BUCKET|NoSuchBucket|bucket does not exist": "no such bucket",
     "ACCESS_DENIED|INVALID_|SIGNATURE_|UNRECOGNIZED_CLIENT|EXPIRED|HTTP status 40[13]|AccessDenied|Forbidden|Unauth": (
-        "the store refuses these credentials; want credentials in the environment that may read and write there"
+        "the store refuses these credentials; expected credentials in the environment that may read and write there"
     ),
     "NETWORK_CONNECTION|curlCode|SLOW_DOWN|UNAVAILABLE|TIMEOUT|[Cc]onnect": "the store can't be reached",
 }
@@ -130,12 +130,12 @@ def checked_url(url: str) -> str:
     host = rest.partition("/")[0]
     user, _, bucket = host.rpartition("@")
     if ":" in user or (user and scheme.lower().startswith("s3")):
-        raise ValueError(f"the URL {scheme}://…@{bucket} has credentials; want them in the environment")
+        raise ValueError(f"the URL {scheme}://…@{bucket} has credentials; expected them in the environment")
     if "?" in rest:
-        wanted = "want endpoint and credentials in the environment (AWS_ENDPOINT_URL …)"
+        wanted = "expected endpoint and credentials in the environment (AWS_ENDPOINT_URL …)"
         raise ValueError(f"the URL {scheme}://{rest.partition('?')[0]}?… has options; {wanted}")
     if not host and scheme.lower() != "file":
-        raise ValueError(f"{url} names no bucket; want {scheme}://BUCKET/PATH")
+        raise ValueError(f"{url} names no bucket; expected {scheme}://BUCKET/PATH")
     return f"{scheme.lower()}://{rest.rstrip('/')}"
 
 

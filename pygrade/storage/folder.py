@@ -63,7 +63,7 @@ class Folder:
         if isinstance(place, Folder):
             return place
         if isinstance(place, Path) and _LOST_SLASH.match(str(place)):
-            raise ValueError(f"{place} is a Path; want the URL as text, which keeps both slashes")
+            raise ValueError(f"{place} is a Path; expected the URL as text, which keeps both slashes")
         if not is_url(place):
             return Folder(str(place))
         url = checked_url(str(place))
@@ -92,7 +92,7 @@ class Folder:
         if self.is_local:
             return Folder(str(self.path.parent))
         if "/" not in self.place.partition("://")[2]:
-            raise ValueError(f"{self} has no parent; want a folder in a bucket")
+            raise ValueError(f"{self} has no parent; expected a folder in a bucket")
         return Folder(self.place.rpartition("/")[0])
 
     def __truediv__(self, name: str) -> "Folder":

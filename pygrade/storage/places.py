@@ -97,7 +97,7 @@ def prepare_directory(place: Place, command: str) -> Path:
     if folder.is_local:
         return folder.path
     if (owner := folder.owner()) not in ("", command):
-        raise ValueError(f"{folder} holds the results of pygrade {owner}; want another place for {command}")
+        raise ValueError(f"{folder} holds the results of pygrade {owner}; expected another place for {command}")
     if not owner:
         folder.put(CLAIM, command.encode())
     path = hold_entry(str(folder), "work") / folder.name

@@ -139,7 +139,7 @@ def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
     valued = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
     users = len(np.unique(cluster[valued]))
     if users < MIN_USERS:
-        return f"{users} users gave feedback of value; want {MIN_USERS}"
+        return f"{users} users gave feedback of value; expected {MIN_USERS}"
     if reason := one_user(logs, cluster, MIN_USERS):
         return reason
     for number in np.unique(fold):

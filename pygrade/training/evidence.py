@@ -56,7 +56,7 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
     """
     logs = dataset.read()
     if logs.incomplete:
-        explanation = "requests list only a part of their candidates; want logs.complete()"
+        explanation = "requests list only a part of their candidates; expected logs.complete()"
         raise ValueError(f"{logs.incomplete} of {logs.num_requests} {explanation}")
     check_amounts(logs)
     cluster = clusters_of(logs)

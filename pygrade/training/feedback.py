@@ -73,18 +73,20 @@ class FeedbackJoin:
     def serve(self, logs: Logs) -> None:
         """Add served pages; a page that is refused changes nothing."""
         if logs.timestamp is None or logs.exploration is None or logs.concentration is None:
-            raise ValueError("logs have no timestamp, exploration or concentration; want `Page.log_rows(timestamp=…)`")
+            raise ValueError(
+                "logs have no timestamp, exploration or concentration; expected `Page.log_rows(timestamp=…)`"
+            )
         if logs.tasks != self.tasks:
-            raise ValueError(f"logs have tasks {', '.join(logs.tasks)}; want {', '.join(self.tasks)}")
+            raise ValueError(f"logs have tasks {', '.join(logs.tasks)}; expected {', '.join(self.tasks)}")
         validate(logs, "the served pages")
         for name in _IDS if self.pages else ():
             now, before = getattr(logs, name).dtype.kind, getattr(self.pages[0], name).dtype.kind
             if (now in "iu") != (before in "iu"):
-                raise ValueError(f"{name} is {_kind(now)}, in earlier pages {_kind(before)}; want one kind of id")
+                raise ValueError(f"{name} is {_kind(now)}, in earlier pages {_kind(before)}; expected one kind of id")
         ids = [as_key("request_id", value) for value in logs.request_id]
         again = {key for key in ids if key in self._served or key in self.joined}
         if again:
-            raise ValueError(f"request_id repeats: {sorted(map(str, again))[:3]}; want each request once")
+            raise ValueError(f"request_id repeats: {sorted(map(str, again))[:3]}; expected each request once")
         self.pages.append(logs)
         for key in ids:
             self._served[key] = self._unknown.pop(key, {})
@@ -198,21 +200,23 @@ class FeedbackJoin:
             f"{name}_id": as_key(f"{name}_id", getattr(event, f"{name}_id")) for name in ("event", "request", "item")
         }
         if event.task not in self.tasks:
-            raise ValueError(f"task is {event.task!r} in event {event.event_id!r}; want one of {', '.join(self.tasks)}")
+            raise ValueError(
+                f"task is {event.task!r} in event {event.event_id!r}; expected one of {', '.join(self.tasks)}"
+            )
         amount = event.amount
         if isinstance(amount, bool | str | bytes) or not isinstance(amount, int | float | np.number):
-            raise TypeError(f"amount is {amount!r} in event {event.event_id!r}; want a number")
+            raise TypeError(f"amount is {amount!r} in event {event.event_id!r}; expected a number")
         if not (math.isfinite(amount) and 0 <= amount <= self.max_amount):
-            raise ValueError(f"amount is {amount} in event {event.event_id!r}; want 0 to {self.max_amount:g}")
+            raise ValueError(f"amount is {amount} in event {event.event_id!r}; expected 0 to {self.max_amount:g}")
         for name in ("request_id", "item_id") if self.pages else ():
             kind = getattr(self.pages[0], name).dtype.kind
             if isinstance(ids[name], int) != (kind in "iu"):
                 raise ValueError(
-                    f"{name} is {ids[name]!r} in event {event.event_id!r}; want {_kind(kind)}, as the pages"
+                    f"{name} is {ids[name]!r} in event {event.event_id!r}; expected {_kind(kind)}, as the pages"
                 )
         time = event.timestamp
         if time is not None and (isinstance(time, bool) or not isinstance(time, int | np.integer)):
-            raise TypeError(f"timestamp is {time!r} in event {event.event_id!r}; want ms since 1970, or None")
+            raise TypeError(f"timestamp is {time!r} in event {event.event_id!r}; expected ms since 1970, or None")
         return Event(**ids, task=event.task, amount=float(amount), timestamp=None if time is None else int(time))
 
 
@@ -229,7 +233,7 @@ def as_key(name: str, value: Any) -> Key:
     """An id as a plain integer or string; TypeError for anything else."""
     key = value.item() if isinstance(value, np.generic) else value
     if isinstance(key, bool) or not isinstance(key, int | str):
-        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; want an integer or a string")
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; expected an integer or a string")
     return key
 
 

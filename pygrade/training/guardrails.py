@@ -39,7 +39,7 @@ def check_limits(limits: tuple[Limit, ...], logs: Logs) -> None:
     group_columns(logs, [limit.name for limit in limits if limit.share])
     for limit in limits:
         if not limit.share and limit.name not in logs.tasks:
-            raise ValueError(f"limits name task {limit.name!r}; want one of {', '.join(logs.tasks)}")
+            raise ValueError(f"limits name task {limit.name!r}; expected one of {', '.join(logs.tasks)}")
         if limit.scenario is not None and (logs.scenario is None or limit.scenario not in logs.scenario):
             raise ValueError(f"limits name scenario {limit.scenario!r}, of which the log has no request")
 
@@ -50,7 +50,7 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
     if not guardrails.limits:
         return None
     if late is None:
-        raise ValueError("limits are measured on later requests that train nothing; want a holdout above 0")
+        raise ValueError("limits are measured on later requests that train nothing; expected a holdout above 0")
     check_limits(guardrails.parsed, late)
     for sentence in foresee(
         late.valued(config.reward.task_values, config.reward.value_tasks), guardrails, config.reward

@@ -35,9 +35,9 @@ class MlflowRun:
         self.uri, _, name = rest.partition("#")
         self.name = name or _NAME
         if scheme != "mlflow" or not self.uri:
-            raise ValueError(f"track is {address!r}; want mlflow:URI or mlflow:URI#NAME")
+            raise ValueError(f"track is {address!r}; expected mlflow:URI or mlflow:URI#NAME")
         if re.search(r"//[^/@]*:[^/@]*@", self.uri):
-            raise ValueError("track has a password, which the run would keep; want it in MLFLOW_TRACKING_PASSWORD")
+            raise ValueError("track has a password, which the run would keep; expected it in MLFLOW_TRACKING_PASSWORD")
         require("mlflow", "mlflow")
         with self._calls():
             from mlflow import MlflowClient

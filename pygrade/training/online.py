@@ -129,12 +129,14 @@ class OnlineLearner:
         self.reference = _frozen(policy if reference is None else reference)
         self.publish = publish
         if unknown := [task for task in self.config.single_tasks if task not in policy.tasks]:
-            raise ValueError(f"single_tasks has {unknown[0]!r}; want tasks of the policy, {', '.join(policy.tasks)}")
+            raise ValueError(
+                f"single_tasks has {unknown[0]!r}; expected tasks of the policy, {', '.join(policy.tasks)}"
+            )
         if self.config.correction and not policy.takes_corrected:
-            raise ValueError("correction is True; want a policy that takes corrected predictions")
+            raise ValueError("correction is True; expected a policy that takes corrected predictions")
         if self.config.correction and policy.correction is not None and policy.correction.trees:
             raise ValueError(
-                "correction is True; want a policy without trees on its correction, which can't be renewed"
+                "correction is True; expected a policy without trees on its correction, which can't be renewed"
             )
         limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
         self.limits = _limits_of(self.config, policy)  # that versions keep
@@ -158,7 +160,7 @@ class OnlineLearner:
     def serve(self, logs: Logs) -> None:
         """Add served pages, as `Page.log_rows` gives them with a timestamp; their feedback comes as events."""
         if logs.features != self.policy.features:
-            raise ValueError(f"logs have features {logs.features}; want the policy's, {self.policy.features}")
+            raise ValueError(f"logs have features {logs.features}; expected the policy's, {self.policy.features}")
         limit = np.where(self.join.single, 1.0, self.config.max_amount).astype(np.float32)
         capped = (logs.predictions > limit) & np.isfinite(logs.predictions)
         self.join.serve(replace(logs, predictions=np.where(capped, limit, logs.predictions)))
@@ -302,7 +304,9 @@ class OnlineLearner:
         window = window.valued(reward.task_values, reward.value_tasks)
         rows = np.flatnonzero(self._held_out(window))[-_JUDGES:]
         if not len(rows):
-            raise ValueError("no request of the window is held out to measure limits on; want holdout_fraction above 0")
+            raise ValueError(
+                "no request of the window is held out to measure limits on; expected holdout_fraction above 0"
+            )
         propensity = slot_propensity(window, reward, warn=False)
         return keep_limits(candidate, window.select(rows), self.limits, reward, propensity, self.served)
 
@@ -414,11 +418,11 @@ class OnlineLearner:
         path = folder / "state.json"
         record = read_json(path)
         if record.get("format") != _FORMAT:
-            raise ValueError(f"{path} is {record.get('format')!r}; want a {_FORMAT}")
+            raise ValueError(f"{path} is {record.get('format')!r}; expected a {_FORMAT}")
         if record.pop("record_sha256", None) != _digest(record):
             raise ValueError(f"{path} is damaged: its content does not have the sha256 that it states")
         if to_json(record["config"]) != to_json(asdict(config)):
-            raise ValueError(f"{folder} was saved under another config; want the same one")
+            raise ValueError(f"{folder} was saved under another config; expected the same one")
         for name, sha256 in record["sha256"].items():
             if file_hash(folder / name) != sha256:
                 raise ValueError(f"{folder / name} is damaged: it does not have the sha256 that state.json states")
@@ -467,7 +471,7 @@ def _limits_of(config: OnlineConfig, policy: FusionPolicy) -> GuardrailConfig | 
     for limit in guardrails.parsed:
         if limit.share and limit.name not in columns:
             unread = f"limits name item column {limit.name!r}, which the policy does not read"
-            raise ValueError(f"{unread}; want one trained with them")
+            raise ValueError(f"{unread}; expected one trained with them")
     return guardrails
 
 

@@ -138,7 +138,7 @@ def is_fused(policy: FusionPolicy, engine: Engine) -> bool:
 
 def _check_norm(norm: float, label: str) -> None:
     if not np.isfinite(norm):
-        raise FloatingPointError(f"{label}: gradient norm {norm}; want a finite one")
+        raise FloatingPointError(f"{label}: gradient norm {norm}; expected a finite one")
 
 
 def _entries(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Any]]:

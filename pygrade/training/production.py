@@ -97,7 +97,7 @@ def find_production(logs: Logs, config: TrainConfig) -> Production:
 def baseline_of(weights: Mapping[str, float], tasks: tuple[str, ...]) -> Baseline:
     """Σ_t w_t · p_t, the ranking in use; ``ValueError`` names a task that is not one of ``tasks``."""
     if unknown := [task for task in weights if task not in tasks]:
-        raise ValueError(f"production names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+        raise ValueError(f"production names task {unknown[0]!r}; expected one of {', '.join(tasks)}")
     return Baseline(PRODUCTION, "identity", tuple(weights.get(task, 0.0) for task in tasks))
 
 

@@ -184,7 +184,7 @@ def _without_slots(config: RewardConfig, warn: bool) -> SlotPropensity:
     if not isinstance(config.propensity, str):
         if config.propensity:
             raise ValueError(
-                f"propensity is {config.propensity:g}, and the log has no slots; want 0, or a log with slots"
+                f"propensity is {config.propensity:g}, and the log has no slots; expected 0, or a log with slots"
             )
         return SlotPropensity(0.0, "given", NO_SLOTS_CHOSEN)
     if warn:
@@ -202,7 +202,7 @@ def _from_shuffled(logs: Logs, slots: int) -> SlotPropensity:
     shuffled pages are missing or have fewer than 30 events.
     """
     if logs.exploration is None or not bool((logs.exploration == "shuffle").any()):
-        raise ValueError("logs have no request with exploration 'shuffle'; want some, or a propensity exponent")
+        raise ValueError("logs have no request with exploration 'shuffle'; expected some, or a propensity exponent")
     request = logs.row_request
     rows = (logs.exploration == "shuffle")[request] & logs.shown & (logs.position < slots)
     slot, event = logs.position[rows], (logs.feedback[rows] > 0).any(1)
@@ -212,7 +212,7 @@ def _from_shuffled(logs: Logs, slots: int) -> SlotPropensity:
     if events.sum() < 30 or seen.sum() < 2:
         raise ValueError(
             f"the shuffled pages have {int(events.sum())} events in {int(seen.sum())} slots; "
-            "want at least 30 in 2, or a propensity exponent"
+            "expected at least 30 in 2, or a propensity exponent"
         )
     rate = events[seen] / views[seen]
     slope = np.polyfit(np.log(np.flatnonzero(seen) + 1.0), np.log(rate), 1, w=np.sqrt(events[seen]))[0]
@@ -236,7 +236,7 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
     if events.sum() < _MIN_EVENTS or (events > 0).sum() < 3:
         raise ValueError(
             f"production's pages have {int(events.sum())} {logs.tasks[task]!r} events in {int((events > 0).sum())} "
-            f"slots; want at least {_MIN_EVENTS} in 3"
+            f"slots; expected at least {_MIN_EVENTS} in 3"
         )
     keep = (events > 0)[logs.position[rows]]
     rows, happened = rows[keep], happened[keep]

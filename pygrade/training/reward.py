@@ -111,7 +111,7 @@ class CompositeReward:
                 f"the policy wants {spec.tasks} and {spec.features}"
             )
         if logs.num_requests == 0:
-            raise ValueError("logs hold no request; want at least one")
+            raise ValueError("logs hold no request; expected at least one")
         config = self.config.sized(logs.num_requests)
         assert config.prior_weight is not None
         logs = logs.valued(config.task_values, config.value_tasks)

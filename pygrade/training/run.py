@@ -133,7 +133,7 @@ class Run:
                 changed = _changes(record.get("options", {}), self._options)
                 other = f"a run with other options: {changed}" if changed else "a run on other logs"
                 raise ValueError(
-                    f"{directory / 'checkpoints'} holds {other}; want the same, another directory, or resume=False "
+                    f"{directory / 'checkpoints'} holds {other}; expected the same, another directory, or resume=False "
                     "(--no-resume)"
                 )
             self._sums = record["sums"]

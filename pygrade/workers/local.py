@@ -22,7 +22,7 @@ class LocalWorkers:
 
     def __init__(self, processes: int = 1) -> None:
         if processes < 1:
-            raise ValueError(f"processes is {processes}; want 1 or more")
+            raise ValueError(f"processes is {processes}; expected 1 or more")
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
 
@@ -60,7 +60,7 @@ class LocalWorkers:
                 yield progress.add(job, result)
         except BrokenProcessPool as error:
             self._pool = None
-            text = f"{name}: a process was killed, at the latest by {job}; want more memory, or fewer processes"
+            text = f"{name}: a process was killed, at the latest by {job}; expected more memory, or fewer processes"
             raise RuntimeError(text) from error
         finally:
             for future in futures:

@@ -39,7 +39,7 @@ def train_here(loop: Callable[[Group, Job], Result], job: Job, ranks: int, direc
                 result: Result = pickle.loads((Path(scratch) / "result").read_bytes())
                 return result
         logger.warning("training: a rank was lost; %d more restarts", left)
-    raise RuntimeError(f"training lost a rank {RESTARTS + 1} times; want machines that have enough memory")
+    raise RuntimeError(f"training lost a rank {RESTARTS + 1} times; expected machines that have enough memory")
 
 
 def _run(loop: Any, job: Any, ranks: int, checkpoints: FileCheckpoints, scratch: Path) -> bool:

@@ -62,7 +62,7 @@ def missing(readme: str, page: str) -> list[str]:
 
 def test_every_figure_of_the_readme_has_a_row():
     readme, page = (ROOT / "README.md").read_text(encoding="utf-8"), TEXT.replace("*", "")
-    assert missing(readme, page) == [], "want a row of each in bench/report/claims.md"
+    assert missing(readme, page) == [], "expected a row of each in bench/report/claims.md"
     found = FIGURE.findall(readme.replace("*", ""))
     assert len(found) > 40 and {"+3.89 ± 0.13", "+3.63 (+3.12 to +4.14) %", "3.1–7.3 ×", "9.7 µs"} <= {*found}
     assert missing("It is **17.3 ×** as fast, in 9 of 10 shops `5 %`, +4.44 ± 0.10 | earns", page) == [

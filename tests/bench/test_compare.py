@@ -73,4 +73,4 @@ def test_the_command_compares_two_files_of_one_suite(tmp_path, capsys):
     assert "1.25 × faster" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         compare.main([paths[0], str(results.write(replace(report(), suite="training"), tmp_path))])
-    assert "want one suite" in capsys.readouterr().err
+    assert "expected one suite" in capsys.readouterr().err

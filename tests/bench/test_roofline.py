@@ -112,7 +112,10 @@ def test_main_times_what_it_can_and_names_what_is_missing(monkeypatch, tmp_path,
     assert report.skipped["rank"] == f"no_such_package is {command.ABSENT}"
     assert "skipped: rank" in shown and {*report.limits} == {*report.rows[0].shares} == {"memory", "L2", "fp32", "fp64"}
     assert min(report.limits.values()) > 1 and report.rows[0].shares["memory"] > 0
-    for option, message in (("--only", "--only is 'no such'; want part of"), ("--suite", "suite 'no such' is unknown")):
+    for option, message in (
+        ("--only", "--only is 'no such'; expected part of"),
+        ("--suite", "suite 'no such' is unknown"),
+    ):
         with pytest.raises(SystemExit):
             command.main([option, "no such"])
         assert message in capsys.readouterr().err

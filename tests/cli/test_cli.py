@@ -225,7 +225,9 @@ def test_a_test_is_read_and_planned_from_a_log_with_slots_or_scores(capsys, tmp_
     ]
     assert result(capsys, *words)["arms"] == record["arms"]
     assert cli.main([*words[:4], "old=i_x", "new=i_s_new"]) == 2
-    assert "scores has 'old=i_x'; want ARM=COLUMN of distinct arms, one of i_s_old, i_s_new" in capsys.readouterr().err
+    assert (
+        "scores has 'old=i_x'; expected ARM=COLUMN of distinct arms, one of i_s_old, i_s_new" in capsys.readouterr().err
+    )
     plan = result(capsys, "test", "plan", "--data", f"logs:{log}", "--effect", "0.05")["readings"]["new"]
     assert plan["item weights"]["requests"] < plan["whole pages"]["requests"]
     assert cli.main(["test", "plan", "--data", f"logs:{log}"]) == 0

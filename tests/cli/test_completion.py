@@ -102,7 +102,9 @@ class Terminal:
                 printed += os.read(self.descriptor, 65536)
             elif until in printed.decode(errors="replace"):
                 return
-        raise AssertionError(f"typed {text!r}, want {until!r}; the shell printed {printed.decode(errors='replace')!r}")
+        raise AssertionError(
+            f"typed {text!r}, expected {until!r}; the shell printed {printed.decode(errors='replace')!r}"
+        )
 
 
 def test_words_that_bash_splits_are_completed():

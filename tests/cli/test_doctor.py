@@ -50,7 +50,9 @@ print(code, "numpy" in sys.modules, "pygrade.cli.commands.doctor" in sys.modules
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout == "2 False False\n"
-    assert found.stderr == f"pygrade: {tmp_path / 'absent.csv'} does not exist; want a file or a directory of files\n"
+    assert (
+        found.stderr == f"pygrade: {tmp_path / 'absent.csv'} does not exist; expected a file or a directory of files\n"
+    )
 
 
 def test_train_on_a_table_that_is_no_log_yet_names_doctor(capsys, shop_file, tmp_path):
@@ -109,7 +111,7 @@ def test_the_ranking_in_use_is_taken_apart_by_weights_or_by_the_column_of_its_sc
     code, text, _ = examined(capsys, path, "--production", "click=0.3,buy=7")
     assert code == 0 and "formula: 0.3 click + 7 buy; weights as given" in text
     code, _, err = examined(capsys, path, "--production", "click=much")
-    assert code == 2 and "production has 'click=much'; want TASK=WEIGHT, COLUMN=xMULTIPLIER" in err
+    assert code == 2 and "production has 'click=much'; expected TASK=WEIGHT, COLUMN=xMULTIPLIER" in err
 
 
 def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
@@ -145,7 +147,7 @@ def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):
     code, _, err = examined(capsys, shop_file, "--out", str(tmp_path / "mine"))
     assert code == 2 and "notes.txt, which is not part of a log" in err
     code, _, err = examined(capsys, shop_file, "--out", str(shop_file))
-    assert code == 2 and "a file; want a directory" in err
+    assert code == 2 and "a file; expected a directory" in err
 
 
 def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
@@ -170,8 +172,8 @@ def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     ("words", "message"),
     [
         (["--map", "request=nothing"], "no column 'nothing'"),
-        (["--scale", "click"], "want TASK=SCALE"),
-        (["--values", "like=2"], "values names task 'like'; want one of click, buy"),
+        (["--scale", "click"], "expected TASK=SCALE"),
+        (["--values", "like=2"], "values names task 'like'; expected one of click, buy"),
         (["--value-tasks", "like"], "value_tasks names task 'like'"),
     ],
 )

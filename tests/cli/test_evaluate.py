@@ -137,8 +137,8 @@ def test_values_given_replace_those_of_the_log_task_by_task(capsys, trained, tmp
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--values", "like=1"], "values names task 'like'; want one of click, buy"),
-        (["--value-tasks", "like"], "value-tasks names task 'like'; want one of click, buy"),
+        (["--values", "like=1"], "values names task 'like'; expected one of click, buy"),
+        (["--value-tasks", "like"], "value-tasks names task 'like'; expected one of click, buy"),
         (["--values", "click=0,buy=0"], "every event worth 0 (click, buy)"),
     ],
 )

@@ -70,7 +70,7 @@ def test_compare_shows_options_and_metrics_of_both(capsys, runs):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["one"], "names 1 directories; want two"),
+        (["one"], "names 1 directories; expected two"),
         (["one", "logs"], "is of pygrade simulate"),
         (["one", "no"], "has no"),
     ],
@@ -91,7 +91,7 @@ def test_commands_refuse_the_directory_of_another_one(capsys, runs, tmp_path):
     for command in (["pipeline", *data], ["demo"], ["simulate"]):
         assert cli.main([*command, *out]) == 2
         error = capsys.readouterr().err
-        assert str(tmp_path / "run") in error and "want" in error, command
+        assert str(tmp_path / "run") in error and "expected" in error, command
     assert cli.main(["rank", *data, "--policy", str(runs / "one" / "policy"), "--log", out[1]]) == 2
     assert files_of(tmp_path / "run") == before
 
@@ -104,10 +104,10 @@ def test_a_file_or_the_data_is_no_place_for_results(capsys, runs, tmp_path):
             assert cli.main([command, "--data", data, "--out", str(out)]) == 2
             assert f"out is {out}" in capsys.readouterr().err
     assert cli.main(["demo", "--out", str(tmp_path / "file")]) == 2
-    assert "a file; want a directory" in capsys.readouterr().err
+    assert "a file; expected a directory" in capsys.readouterr().err
     policy = str(runs / "one" / "policy")
     assert cli.main(["export", "--policy", policy, "--out", str(runs / "one")]) == 2
-    assert "a directory; want a file" in capsys.readouterr().err
+    assert "a directory; expected a file" in capsys.readouterr().err
     assert files_of(runs / "logs") == before and (tmp_path / "file").read_text() == "mine"
 
 
@@ -137,7 +137,7 @@ def test_a_bad_address_costs_no_training(capsys, runs, tmp_path):
     for command in ("train", "pipeline"):
         arguments = [command, "--data", f"logs:{runs / 'logs'}", "--out", str(tmp_path / "x"), "--track", "wandb:x"]
         assert cli.main(arguments) == 2
-        assert "want mlflow:URI" in capsys.readouterr().err and not (tmp_path / "x").exists()
+        assert "expected mlflow:URI" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
 def test_stored_options_keep_no_password(tmp_path):

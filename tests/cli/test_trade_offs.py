@@ -106,7 +106,7 @@ def test_values_are_judged_over_the_values_as_they_are(capsys, shop):
     assert costly["events"]["click"]["low"] < costly["events"]["click"]["value"] < costly["events"]["click"]["high"]
     assert cli.main(arguments(shop, *options)) == 0
     assert "Values over the values as they are" in capsys.readouterr().out
-    for word, named in (("click", "want TASK=NUMBER"), ("clicks=1", "values names task 'clicks'")):
+    for word, named in (("click", "expected TASK=NUMBER"), ("clicks=1", "values names task 'clicks'")):
         assert cli.main(arguments(shop, "--compare", word)) == 2
         assert named in capsys.readouterr().err
 
@@ -129,9 +129,9 @@ def test_a_level_out_of_reach_and_requests_of_the_training(capsys, place):
     ("options", "policy", "named"),
     [
         ((), "plain/policy", "policy has no trade_offs and ranks by no expected value"),
-        (("--keep", "click"), "run/policy", "keep is 'click'; want TASK=SHARE"),
-        (("--save", "x"), "run/policy", "save is for the values found; want --keep"),
-        (("--scenario", "night"), "run/policy", "scenario is 'night'; want one of browse, buy"),
+        (("--keep", "click"), "run/policy", "keep is 'click'; expected TASK=SHARE"),
+        (("--save", "x"), "run/policy", "save is for the values found; expected --keep"),
+        (("--scenario", "night"), "run/policy", "scenario is 'night'; expected one of browse, buy"),
     ],
 )
 def test_errors_name_the_option(capsys, place, options, policy, named):

@@ -77,7 +77,7 @@ def test_nodes_with_another_pygrade_are_named(cluster, monkeypatch):
     nodes.check_nodes()
     monkeypatch.setattr(nodes, "code_hash", lambda: "0" * 64)
     with pytest.raises(
-        ClusterError, match=rf"pygrade .* \(0{{12}}\); node {socket.gethostname()} \(.*\) has .* want the same"
+        ClusterError, match=rf"pygrade .* \(0{{12}}\); node {socket.gethostname()} \(.*\) has .* expected the same"
     ):
         nodes.check_nodes()
 
@@ -89,7 +89,7 @@ def test_a_path_that_nodes_do_not_see_is_named(cluster, monkeypatch, tmp_path):
     nodes.check_nodes([tmp_path / "run" / "deep"])
     assert not list(tmp_path.iterdir())  # the mark is gone, and nothing is made
     monkeypatch.setattr(nodes.Path, "touch", lambda _: None)  # as if the file were on this machine alone
-    named = rf"run is not seen by node {socket.gethostname()} .*want a path that all nodes share"
+    named = rf"run is not seen by node {socket.gethostname()} .*expected a path that all nodes share"
     refuses(ClusterError, named, nodes.check_nodes, [tmp_path / "run"])
     monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path))
     refuses(ClusterError, "run is not seen by .*PYGRADE_CACHE", nodes.check_nodes, [tmp_path / "run"])

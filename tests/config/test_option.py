@@ -27,16 +27,16 @@ class Sizes(Options):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"k": 0}, "k is 0; want at least 1"),
-        ({"k": math.nan}, "k is nan; want at least 1"),
-        ({"k": 1e20}, r"k is 1e\+20; want a whole number below 2\^63"),
-        ({"k": 1.5}, r"k is 1.5; want a whole number below 2\^63"),
-        ({"share": 0.0}, "share is 0.0; want a number above 0 and up to 1"),
-        ({"share": 1.5}, "share is 1.5; want a number above 0 and up to 1"),
-        ({"dropout": 1.0}, "dropout is 1.0; want a number from 0 to below 1"),
-        ({"width": math.inf}, "width is inf; want a number above 0"),
-        ({"shares": (0.5, 2.0)}, r"shares is \(0.5, 2.0\); want numbers above 0 and up to 1"),
-        ({"kind": "tree"}, "kind is 'tree'; want one of flat, ivf"),
+        ({"k": 0}, "k is 0; expected at least 1"),
+        ({"k": math.nan}, "k is nan; expected at least 1"),
+        ({"k": 1e20}, r"k is 1e\+20; expected a whole number below 2\^63"),
+        ({"k": 1.5}, r"k is 1.5; expected a whole number below 2\^63"),
+        ({"share": 0.0}, "share is 0.0; expected a number above 0 and up to 1"),
+        ({"share": 1.5}, "share is 1.5; expected a number above 0 and up to 1"),
+        ({"dropout": 1.0}, "dropout is 1.0; expected a number from 0 to below 1"),
+        ({"width": math.inf}, "width is inf; expected a number above 0"),
+        ({"shares": (0.5, 2.0)}, r"shares is \(0.5, 2.0\); expected numbers above 0 and up to 1"),
+        ({"kind": "tree"}, "kind is 'tree'; expected one of flat, ivf"),
     ],
 )
 def test_what_is_out_of_range_is_named(given, message):

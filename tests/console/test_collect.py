@@ -63,7 +63,7 @@ def test_the_log_that_the_run_names_is_found(run, tmp_path):
     (run / "options.toml").write_text(f'[train]\ndata = "{data}"\n', encoding="utf-8")
     assert find_run(run).held_out.num_requests == 120
     (run / "options.toml").write_text("[demo]\nrequests = 3\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="want --data logs:DIR"):
+    with pytest.raises(ValueError, match="expected --data logs:DIR"):
         find_run(run)
     (run / "options.toml").unlink()
     (run / "logs").symlink_to(run.parent / "logs")
@@ -74,7 +74,7 @@ def test_the_log_that_the_run_names_is_found(run, tmp_path):
         write_logs(other, tmp_path / "other")
         find_run(run, f"logs:{tmp_path / 'other'}")
     (tmp_path / "summary.json").write_text(json.dumps({"stages": {"logs": {}}}), encoding="utf-8")
-    with pytest.raises(ValueError, match="want a finished pipeline"):
+    with pytest.raises(ValueError, match="expected a finished pipeline"):
         find_run(tmp_path)
 
 

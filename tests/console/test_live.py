@@ -135,7 +135,7 @@ def test_no_column_of_the_state_is_cut_off_and_axe_finds_nothing_serious(engine,
 
 def test_what_to_look_at_is_shown(engine, file):
     same = "arms 'a' and 'b' serve the same pages"
-    few = {"control": "main", "users": {"main": 3}, "lifts": {}, "reason": "want 100 users of each arm"}
+    few = {"control": "main", "users": {"main": 3}, "lifts": {}, "reason": "expected 100 users of each arm"}
     states = [
         status(),
         status(at=5000, store_state="unreachable", warnings=[same]),
@@ -153,7 +153,7 @@ def test_what_to_look_at_is_shown(engine, file):
         assert live.locator("p.bad").inner_text() == same
         poll(page)
         assert "lmdb" not in live.inner_text()
-        assert "No lifts: want 100 users of each arm." in live.inner_text()
+        assert "No lifts: expected 100 users of each arm." in live.inner_text()
         poll(page)
         page.locator("#live-online").click()
         assert "No online learner runs" in live.inner_text() and page.faults == []

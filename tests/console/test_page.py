@@ -80,4 +80,4 @@ def test_the_command_writes_the_file(run, capsys, tmp_path):
 def test_errors_name_the_argument(run, tmp_path):
     refuses(ValueError, r"out is .*, a directory", write_console, run, tmp_path, f"logs:{run.parent / 'logs'}")
     refuses(FileNotFoundError, r"run is .*nowhere", write_console, tmp_path / "nowhere", tmp_path / "page.html")
-    refuses(ValueError, "want --data logs:DIR", write_console, run, tmp_path / "page.html")
+    refuses(ValueError, "expected --data logs:DIR", write_console, run, tmp_path / "page.html")

@@ -181,7 +181,7 @@ def test_without_shuffled_pages_no_terms_are_served_and_doctor_says_why():
     assert "too few shuffled pages" in found.gain.text
     events = int((logs.feedback[logs.shown, 0] > 0).sum())
     said = missing_shuffles(logs)
-    assert said.startswith("0 events of click on shuffled pages, want 100")
+    assert said.startswith("0 events of click on shuffled pages, expected 100")
     assert f"about {count_text(100 / (0.02 * events / 2500))} more requests with 2 % of the" in said
     some = np.where(np.arange(2500) % 100 < 1, "shuffle", "none").astype(object)
     own = int((logs.feedback[:, 0] * (some[logs.row_request] == "shuffle")).sum())

@@ -40,10 +40,10 @@ def place(tmp_path_factory):
 
 
 WRONG = {
-    "nowhere": "want the directory of a saved policy: ",
-    "damaged": "want the directory of a saved policy: ",
-    "plain": "a policy without a correction; want one with it",
-    "other": "which has tasks watch, like; want one of click, order",
+    "nowhere": "expected the directory of a saved policy: ",
+    "damaged": "expected the directory of a saved policy: ",
+    "plain": "a policy without a correction; expected one with it",
+    "other": "which has tasks watch, like; expected one of click, order",
 }
 
 

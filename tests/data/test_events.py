@@ -107,17 +107,17 @@ def test_chunks_before_a_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("y_click", 2.0, "column 'y_click', request 7: 2.0; want 0 or 1"),
-        ("y_click", None, "column 'y_click', request 7: None; want 0 or 1 for a shown"),
-        ("position", None, "column 'm_play', request 7: .*; want null where position is null"),
-        ("position", -1, "column 'position', request 7: -1; want a slot from 0 on"),
-        ("event_time", 5, "column 'event_time', request 7: 5; want the request's time, or later"),
-        ("timestamp", 5, "column 'timestamp', request 7: .*; want one time for all rows"),
-        ("user_id", 99, "column 'user_id', request 7: .*; want one value in a request"),
-        ("c_hour", 99.0, "column 'c_hour', request 7: .*; want one value in a request"),
-        ("m_play", float("inf"), "column 'm_play', request 7: inf; want a finite number"),
-        ("item_id", None, "column 'item_id', request 7: None; want a whole number"),
-        ("item_id", -1, "column 'item_id', request 7: -1; want a number from 0 on"),
+        ("y_click", 2.0, "column 'y_click', request 7: 2.0; expected 0 or 1"),
+        ("y_click", None, "column 'y_click', request 7: None; expected 0 or 1 for a shown"),
+        ("position", None, "column 'm_play', request 7: .*; expected null where position is null"),
+        ("position", -1, "column 'position', request 7: -1; expected a slot from 0 on"),
+        ("event_time", 5, "column 'event_time', request 7: 5; expected the request's time, or later"),
+        ("timestamp", 5, "column 'timestamp', request 7: .*; expected one time for all rows"),
+        ("user_id", 99, "column 'user_id', request 7: .*; expected one value in a request"),
+        ("c_hour", 99.0, "column 'c_hour', request 7: .*; expected one value in a request"),
+        ("m_play", float("inf"), "column 'm_play', request 7: inf; expected a finite number"),
+        ("item_id", None, "column 'item_id', request 7: None; expected a whole number"),
+        ("item_id", -1, "column 'item_id', request 7: -1; expected a number from 0 on"),
     ],
 )
 def test_a_bad_row_is_named_by_column_and_request(tmp_path, column, value, message):
@@ -149,7 +149,7 @@ def test_columns_must_be_those_that_the_source_states(tmp_path):
     [
         ({"tasks": ()}, "tasks are"),
         ({"task_values": (1.0,)}, "one per task, 2"),
-        ({"task_values": (1.0, float("nan"))}, "task_values is .*nan.*; want finite numbers"),
+        ({"task_values": (1.0, float("nan"))}, "task_values is .*nan.*; expected finite numbers"),
         ({"funnel": (("click", "buy"),)}, "funnel has"),
         ({"users": {"age": "int"}}, "users says 'age' is 'int'"),
         ({"category": "brand"}, "category is 'brand'"),
@@ -187,9 +187,9 @@ def test_damaged_logs_are_named(tmp_path):
         (
             "movielens:x",
             ValueError,
-            "data is 'movielens:x'; want one of logs:DIR, events:SCHEMA.toml, ebnerd:DIR, kuairand:DIR",
+            "data is 'movielens:x'; expected one of logs:DIR, events:SCHEMA.toml, ebnerd:DIR, kuairand:DIR",
         ),
-        ("kuairand", ValueError, "want one of logs:DIR"),
+        ("kuairand", ValueError, "expected one of logs:DIR"),
         ("kuairand:no/such/place", FileNotFoundError, "no/such/place does not exist"),
     ],
 )
@@ -201,7 +201,9 @@ def test_unknown_data_is_refused(tmp_path, spec, error, message):
 def test_a_data_set_that_a_command_does_not_read_is_refused_with_the_command_that_does(tmp_path):
     assert parse_spec(f"logs:{tmp_path}", ["logs"]) == ("logs", tmp_path)
     refuses(ValueError, "`pygrade pipeline` reads kuairand:", parse_spec, f"kuairand:{tmp_path}", ["logs"])
-    with pytest.raises(ValueError, match=f"want one of logs:DIR; logs:{tmp_path} if it is a log, else `pygrade doctor"):
+    with pytest.raises(
+        ValueError, match=f"expected one of logs:DIR; logs:{tmp_path} if it is a log, else `pygrade doctor"
+    ):
         parse_spec(str(tmp_path), ["logs"])
 
 

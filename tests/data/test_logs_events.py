@@ -89,7 +89,7 @@ def test_item_columns_are_attributes_of_the_item(tmp_path):
     other = tmp_path / "other"
     assert import_events(f"logs:{tmp_path / 'logs'}", other).items().columns == ["item_id", "brand_a"]
     config = LogsEventConfig(attributes=("size",))
-    refuses(ValueError, "'size'; want item columns: age", import_events, f"logs:{tmp_path / 'logs'}", other, config)
+    refuses(ValueError, "'size'; expected item columns: age", import_events, f"logs:{tmp_path / 'logs'}", other, config)
     order = np.lexsort((rows, logs.timestamp[logs.row_request]))
     first = {
         int(item): float(values[row, 0]) for row, item in reversed(list(zip(order, logs.item_id[order], strict=True)))
@@ -130,8 +130,8 @@ def test_string_ids_become_numbers_with_names(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (pl.col("y_click") * 0.5 + 0.25, r"column 'y_click', request \d+: 0.\d+; want 0 or 1"),
-        (pl.col("scenario") + "x" * 1000, r"column 'scenario', request \d+: .*; want at most 1000 characters"),
+        (pl.col("y_click") * 0.5 + 0.25, r"column 'y_click', request \d+: 0.\d+; expected 0 or 1"),
+        (pl.col("scenario") + "x" * 1000, r"column 'scenario', request \d+: .*; expected at most 1000 characters"),
         (pl.col("position") + 1, r"part-00000.parquet: column 'position', row \d+"),  # as of every log that is read
     ],
 )

@@ -277,8 +277,8 @@ BAD = {
         r"\[\[events\]\] slot: ereignisse.parquet has no column 'Plaz'; did you mean 'Pla",
     ),
     "no exposure": ('exposure = "Einblendung"\n', "", "no table of events has exposures, so nobody knows what users"),
-    "a kind": ('"list"', '"words"', r"attributes is .*; want a kind of 'Schlagworte', one of dense, categorical"),
-    "a value": ("Kauf = 20.0", "Kauff = 20.0", "values names 'Kauff'; want some of the tasks Klick, Kauf"),
+    "a kind": ('"list"', '"words"', r"attributes is .*; expected a kind of 'Schlagworte', one of dense, categorical"),
+    "a value": ("Kauf = 20.0", "Kauff = 20.0", "values names 'Kauff'; expected some of the tasks Klick, Kauf"),
     "a file": ('"kunden.csv"', '"kundn.csv"', r"\[\[users\]\] files: .*kundn.csv does not exist"),
     "a request": (
         'request = "Sitzung"\n',
@@ -288,7 +288,7 @@ BAD = {
     "a price": (
         'category = "Farbe"',
         'price = "Farbe"',
-        "price is 'Farbe'; want an item attribute of the kind dense: Preis",
+        "price is 'Farbe'; expected an item attribute of the kind dense: Preis",
     ),
     "no toml": ("[[items]]", "[[items]", "not a TOML file"),
     "slots": ('"Platz"', '"Betrag"', r"no exposure has a slot"),
@@ -316,7 +316,7 @@ def test_all_problems_are_in_one_message(german):
 
 
 def test_amounts_are_no_flags(french):
-    with pytest.raises(ValueError, match=r'produits.parquet|want 0 and 1, or a condition: clic = "rang > 0"'):
+    with pytest.raises(ValueError, match=r'produits.parquet|expected 0 and 1, or a condition: clic = "rang > 0"'):
         imported(french, WIDE_SCHEMA.replace('"cliqué"', '"rang"'))
 
 

@@ -39,10 +39,10 @@ def test_text_that_is_quoted_as_it_should_be_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"x,n,o", ": line 3, column 'id' is 'x'; want a whole number"),
+        (b"x,n,o", ": line 3, column 'id' is 'x'; expected a whole number"),
         (
             b"99999999999999999999,n,o",
-            ": line 3, column 'id' is '99999999999999999999'; want a whole number of 64 bits",
+            ": line 3, column 'id' is '99999999999999999999'; expected a whole number of 64 bits",
         ),
         (b"7,\xff,o", ", line 3: byte 0xff .* is no UTF-8"),
         (b'7,o,"n\n', ".*line 3.*quote"),
@@ -57,10 +57,10 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,name,flag\n1,n,2\n", ": line 2, column 'flag' is '2'; want 0 or 1"),
+        ("id,name,flag\n1,n,2\n", ": line 2, column 'flag' is '2'; expected 0 or 1"),
         ("id,name,flag\n1,n,1\n,n,1\n", ": line 3, column 'id' is empty"),
-        ("id,name,flag\n1.5,n,1\n", ": line 2, column 'id' is '1.5'; want a whole number"),
-        ("id,name,flag\n1,n,1\n2,n\n", ", line 3: 2 columns, want 3"),
+        ("id,name,flag\n1.5,n,1\n", ": line 2, column 'id' is '1.5'; expected a whole number"),
+        ("id,name,flag\n1,n,1\n2,n\n", ", line 3: 2 columns, expected 3"),
         ("id,name,flg\n1,n,1\n", ": column 'flag' is missing; the file has id, name, flg"),
         ("id,name,id\n1,n,1\n", ", line 1: column 'id' is there more than once"),
         ("id,name,flag\n", ": the file has no rows"),

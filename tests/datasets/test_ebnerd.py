@@ -192,12 +192,17 @@ def test_old_clicks_are_events_on_request(bundle, tmp_path):
     ("column", "value", "error", "message"),
     [
         ("impression_time", None, ValueError, r"behaviors\.parquet: row 7, column 'impression_time' is None"),
-        ("article_ids_inview", None, ValueError, r"row 7, column 'article_ids_inview' is None; want a list"),
-        ("article_ids_inview", [1, None], ValueError, r"row 7, column 'article_ids_inview' is .*; want whole numbers"),
-        ("next_read_time", -1.0, ValueError, r"row 7, column 'next_read_time' is -1.0; want 0 or more"),
-        ("read_time", float("inf"), ValueError, r"row 7, column 'read_time' is inf; want a finite number"),
+        ("article_ids_inview", None, ValueError, r"row 7, column 'article_ids_inview' is None; expected a list"),
+        (
+            "article_ids_inview",
+            [1, None],
+            ValueError,
+            r"row 7, column 'article_ids_inview' is .*; expected whole numbers",
+        ),
+        ("next_read_time", -1.0, ValueError, r"row 7, column 'next_read_time' is -1.0; expected 0 or more"),
+        ("read_time", float("inf"), ValueError, r"row 7, column 'read_time' is inf; expected a finite number"),
         ("article_ids_clicked", ..., ValueError, r"column 'article_ids_clicked' is missing; the file has"),
-        ("impression_time", int, TypeError, r"column 'impression_time' has type Int64; want a date and time"),
+        ("impression_time", int, TypeError, r"column 'impression_time' has type Int64; expected a date and time"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(bundle, tmp_path, column, value, error, message):

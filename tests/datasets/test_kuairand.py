@@ -90,7 +90,7 @@ def test_the_excerpt_leaves_like_out_and_takes_durations_from_the_log(rows, tmp_
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("log_standard_4_08_to_4_21_pure.csv", ",1200,", ",x,,", "line 2: 20 columns, want"),
+        ("log_standard_4_08_to_4_21_pure.csv", ",1200,", ",x,,", "line 2: 20 columns, expected"),
         ("log_standard_4_08_to_4_21_pure.csv", ",1000,", ",x,", "play_time_ms"),
         ("video_features_basic_pure.csv", "2022-03-01", "2022-3-x", r"'upload_dt' .time. is '2022-3-x' in row 0"),
     ],

@@ -131,11 +131,11 @@ def test_a_video_stands_once_in_a_request(tmp_path):
     ("column", "value", "error", "message"),
     [
         ("request_timestamp", FIRST_DAY // 1000, ValueError, r"13\.feather: row 5, column 'request_timestamp' is 170"),
-        ("effective_view", 2, ValueError, r"13\.feather: row 5, column 'effective_view' is 2; want 0 or 1 for an"),
-        ("realshow", 2, ValueError, r"13\.feather: row 5, column 'realshow' is 2; want 0 or 1"),
-        ("playing_time", -1, ValueError, r"13\.feather: row 5, column 'playing_time' is -1.0; want 0 or more"),
-        ("video_id", None, ValueError, r"13\.feather: row 5, column 'video_id' is None; want a whole number"),
-        ("video_id", "x", TypeError, r"13\.feather: column 'video_id' has type String; want a whole number"),
+        ("effective_view", 2, ValueError, r"13\.feather: row 5, column 'effective_view' is 2; expected 0 or 1 for an"),
+        ("realshow", 2, ValueError, r"13\.feather: row 5, column 'realshow' is 2; expected 0 or 1"),
+        ("playing_time", -1, ValueError, r"13\.feather: row 5, column 'playing_time' is -1.0; expected 0 or more"),
+        ("video_id", None, ValueError, r"13\.feather: row 5, column 'video_id' is None; expected a whole number"),
+        ("video_id", "x", TypeError, r"13\.feather: column 'video_id' has type String; expected a whole number"),
         ("long_view", ..., ValueError, r"13\.feather: column 'long_view' is missing; the file has request_id, user_id"),
     ],
 )

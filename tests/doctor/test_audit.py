@@ -106,7 +106,7 @@ def test_a_boost_of_one_head_is_found_and_supported_where_the_head_is_off():
     assert all(heads[t]["more"][t]["value"] > heads[t]["less"][t]["value"] for t in ("like", "reply", "copy"))
     assert section.more.count("<svg") == 1 and section.more.count("<circle") == 15 + 1
     assert "boost of reply × 4 where category is news: the log supports it" in " ".join(section.notes)
-    with pytest.raises(ValueError, match="boosts has old=2; want a number above 0, and one of category=cars, "):
+    with pytest.raises(ValueError, match="boosts has old=2; expected a number above 0, and one of category=cars, "):
         audit_ranking(logs, WEIGHTS, {"old": 2.0})
 
 
@@ -142,8 +142,8 @@ def test_scores_of_other_forms_and_what_is_no_ranking():
         assert found.transform == form and found.fit == pytest.approx(1.0, abs=1e-3)
     for production, message in (
         ({"likes": 1.0}, "production names task 'likes'"),
-        ("score", "production is 'score'; want weights"),
-        (np.zeros(3), r"production has shape \(3,\); want \(4500,\)"),
+        ("score", "production is 'score'; expected weights"),
+        (np.zeros(3), r"production has shape \(3,\); expected \(4500,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             audit_ranking(logs, production)

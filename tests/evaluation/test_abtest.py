@@ -95,7 +95,7 @@ def test_sample_ratio_against_known_values():
     assert three.statistic == pytest.approx(1 + 0 + 1) and three.p_value == pytest.approx(math.exp(-1))
     even = abtest.sample_ratio([50, 50])
     assert (even.statistic, even.p_value, even.mismatch) == (0.0, 1.0, False)
-    for arguments, message in ((([5],), "want at least 2 arms"), (([5, 5], [1.0]), "want 2 positive numbers")):
+    for arguments, message in ((([5],), "expected at least 2 arms"), (([5, 5], [1.0]), "expected 2 positive numbers")):
         with pytest.raises(ValueError, match=message):
             abtest.sample_ratio(*arguments)
 
@@ -248,7 +248,9 @@ def test_too_few_users_for_the_skew_are_said_not_read():
     money = lifts["money"]
     for interval in (money.alone, money.corrected, money.anytime, money.unadjusted):
         assert (interval.low, interval.high) == (-math.inf, math.inf) and math.isfinite(interval.value)
-    found = re.match(r"200 users of the smaller arm, skewness (\d+) by user; want ([\d,]+) or more", money.undecidable)
+    found = re.match(
+        r"200 users of the smaller arm, skewness (\d+) by user; expected ([\d,]+) or more", money.undecidable
+    )
     skew, wanted = int(found[1]), int(found[2].replace(",", ""))
     assert 200 < wanted == pytest.approx(skew**2 * (7600 / 8000) ** 2 * 8000 / 7800, rel=0.06)
     assert lifts["orders"].undecidable is None and math.isfinite(lifts["orders"].corrected.high)
@@ -263,7 +265,7 @@ def test_too_few_users_for_the_skew_are_said_not_read():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arm": np.array([0, 0, 0, 1])}, "'new' with 1 users; want at least 2 arms"),
+        ({"arm": np.array([0, 0, 0, 1])}, "'new' with 1 users; expected at least 2 arms"),
         ({"numerator": np.array([1.0, np.nan, 1.0, 2.0])}, "metric 'v' of arm 'new' has values that are not finite"),
         ({"denominator": np.array([1.0, 1.0, -1.0, 1.0])}, "denominator below 0"),
         ({"denominator": np.array([1.0, 0.0, 1.0, 0.0])}, "metric 'v' is 4 / 0 in arm 'new'"),

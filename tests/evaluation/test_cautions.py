@@ -86,10 +86,10 @@ def test_one_user_with_most_requests_or_feedback_counts_as_one(logs):
     whale = replace(logs, user_id=most)
     for log, users, reason in (
         (whale, clusters(logs, 0.02), ""),
-        (whale, most, "one user has 90 % of the requests, which count as 1.23 users; want 30"),
-        (logs, most, "users who share copies of requests have 90 % of the requests, which count as 1.23 users; want"),
-        (logs, np.arange(400) % 12, "the requests count as 12 users; want 30"),
-        (replace(logs, feedback=0 * quiet), some, "the requests with feedback of value count as 0 users; want 30"),
+        (whale, most, "one user has 90 % of the requests, which count as 1.23 users; expected 30"),
+        (logs, most, "users who share copies of requests have 90 % of the requests, which count as 1.23 users; expected"),
+        (logs, np.arange(400) % 12, "the requests count as 12 users; expected 30"),
+        (replace(logs, feedback=0 * quiet), some, "the requests with feedback of value count as 0 users; expected 30"),
     ):
         assert one_user(log, users, 30).startswith(reason) and bool(one_user(log, users, 30)) == bool(reason)
     reason = one_user(replace(logs, feedback=quiet, user_id=some), some, 30)

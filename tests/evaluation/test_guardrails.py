@@ -203,12 +203,12 @@ def test_columns_that_boosts_read_leave_a_correction_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (["click"], "want 'TASK >= SHARE'"),
-        (["click > 0.9"], "want 'TASK >= SHARE'"),
-        (["click >= much"], "want 'TASK >= SHARE'"),
+        (["click"], "expected 'TASK >= SHARE'"),
+        (["click > 0.9"], "expected 'TASK >= SHARE'"),
+        (["click >= much"], "expected 'TASK >= SHARE'"),
         (["share new >= 1.2"], "between 0 and 1"),
         (["click >= 0"], "above 0"),
-        (["click >= 0.9", "click >= 0.95"], "want each once"),
+        (["click >= 0.9", "click >= 0.95"], "expected each once"),
         (["share new >= 0.3", "share new <= 0.2"], "which nothing meets"),
     ],
 )
@@ -220,8 +220,8 @@ def test_wrong_limits_are_named(limits: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
-        ("buy >= 0.9", "task 'buy'; want one of click"),
-        ("share fresh >= 0.1", "item column 'fresh'; want one of new, seller"),
+        ("buy >= 0.9", "task 'buy'; expected one of click"),
+        ("share fresh >= 0.1", "item column 'fresh'; expected one of new, seller"),
         ("home: click >= 0.9", "scenario 'home'"),
         ("like >= 0.9", "'like', whose events are worth 0"),
     ],

@@ -54,7 +54,7 @@ def test_log_ratio_is_that_of_the_densities_and_of_the_mean_of_components():
     np.testing.assert_allclose(ratio, np.log(density / (0.25 * 2 + 0.75 * density)), rtol=1e-5)
     assert ratio[0] < math.log(1 / 0.75) and math.isnan(ratio[2])
     for wrong, message in (
-        ([0.5, 0.6], "shares are .*; want positive numbers that sum to 1"),
+        ([0.5, 0.6], "shares are .*; expected positive numbers that sum to 1"),
         ([1.0], "with the shares"),
     ):
         refuses(ValueError, message, offpolicy.log_ratio, target, components, np.log(weights), wrong)
@@ -114,7 +114,7 @@ def test_poor_support_is_said():
 
 def test_what_cannot_be_estimated_names_the_argument():
     for arguments, options, message in (
-        ((REWARDS, np.log(RATIO)), {"method": "magic"}, "method is 'magic'; want one of ips, snips, clipped, dr"),
+        ((REWARDS, np.log(RATIO)), {"method": "magic"}, "method is 'magic'; expected one of ips, snips, clipped, dr"),
         ((REWARDS, np.log(RATIO)[:3]), {}, r"rewards have shape \(4,\) and log-ratios \(3,\)"),
         ((REWARDS, np.full(4, np.nan)), {}, "no request with a logged density"),
         ((REWARDS, np.array([0, 0, 0, np.inf])), {}, "infinite log-ratio"),

@@ -108,10 +108,10 @@ def test_values_keep_a_level_and_earn_most_of_the_other(policy):
 @pytest.mark.parametrize(
     ("keep", "most", "named"),
     [
-        ({"dwell": 1.0}, VALUE, "keep names 'dwell'; want one of click, order, value"),
-        ({"click": 1.0}, "dwell", "maximize names 'dwell'; want one of click, order, value"),
-        ({"click": 0.0}, VALUE, "keep is {'click': 0.0}; want a positive share"),
-        ({}, VALUE, "keep is {}; want a positive share"),
+        ({"dwell": 1.0}, VALUE, "keep names 'dwell'; expected one of click, order, value"),
+        ({"click": 1.0}, "dwell", "maximize names 'dwell'; expected one of click, order, value"),
+        ({"click": 0.0}, VALUE, "keep is {'click': 0.0}; expected a positive share"),
+        ({}, VALUE, "keep is {}; expected a positive share"),
         ({"order": 1.0}, VALUE, "keep and maximize name 'order', of which the log has no event"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_front_needs_a_policy_that_takes_multipliers_and_known_tasks(policy):
         plain.mixture = mixture
         with pytest.raises(ValueError, match="trade_offs"):
             judge(plain, logs)
-    for tasks, named in ((("dwell",), "tasks names 'dwell'"), (("click", "click"), "want each task once")):
+    for tasks, named in ((("dwell",), "tasks names 'dwell'"), (("click", "click"), "expected each task once")):
         with pytest.raises(ValueError, match=named):
             pareto_front(judge(policy, logs), tasks, logs.predictions[:, 0])
 

@@ -203,7 +203,7 @@ def test_earlier_pages_narrow_whole_pages():
     logs, before = replace(logs, feedback=feedback), replace(logs, feedback=feedback, request_id=np.arange(4000) + 9999)
     plain, cuped = (read_pages(logs, earlier=x).arms["new"].readings[WHOLE][VALUE].fixed for x in (None, before))
     assert cuped.standard_error < 0.8 * plain.standard_error
-    with pytest.raises(ValueError, match="earlier has tasks a; want a, b"):
+    with pytest.raises(ValueError, match="earlier has tasks a; expected a, b"):
         read_pages(logs, earlier=before.arranged(("a",), ()))
 
 
@@ -240,7 +240,7 @@ def test_the_gate_counts_pairs_of_events():
     assert 0.2 < one.low < one.lost <= one.high == 0.25
     free = items_compete(log(np.stack([half, np.arange(400) % 4 < 2], 1)))
     assert (free.observed, free.lost, free.compete) == (100.0, 0.0, False) and free.low < 0 < free.high
-    for task, message in (("x", "task is 'x'; want one of a"), (None, "no events of a task with value")):
+    for task, message in (("x", "task is 'x'; expected one of a"), (None, "no events of a task with value")):
         with pytest.raises(ValueError, match=message):
             items_compete(log(np.zeros((400, 2))), task)
 
@@ -255,7 +255,7 @@ def test_a_plan_needs_the_requests_that_the_test_needs():
         assert plans[estimator]["requests"] == pytest.approx(needed, rel=0.25), estimator
     with pytest.raises(ValueError, match=r"new has shape \(3,\)"):
         plan_readings(before, pages[:, 0], pages[:3, 1], 0.05)
-    with pytest.raises(ValueError, match="lift is 0; want"):
+    with pytest.raises(ValueError, match="lift is 0; expected"):
         plan_readings(before, pages[:, 0], pages[:, 1], 0)
 
 
@@ -307,15 +307,15 @@ def test_a_holdout_is_read_by_user_and_its_returns_from_its_begin_on():
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"arm": None}, {}, "want arm, and slot_<arm>"),
-        ({}, {"control": "x"}, "control is 'x'; want one of old, new"),
-        ({}, {"exposure": [1.0, 0.5]}, "exposure is .*; want 4 positive numbers"),
+        ({"arm": None}, {}, "expected arm, and slot_<arm>"),
+        ({}, {"control": "x"}, "control is 'x'; expected one of old, new"),
+        ({}, {"exposure": [1.0, 0.5]}, "exposure is .*; expected 4 positive numbers"),
         (
             {"arm_shares": np.full((300, 2), np.nan, np.float32)},
             {},
             "no request can be read: .*not ranked by every arm",
         ),
-        ({"arm": np.full(300, "new")}, {}, "arm 'old' has 0 requests; want at least 2"),
+        ({"arm": np.full(300, "new")}, {}, "arm 'old' has 0 requests; expected at least 2"),
     ],
 )
 def test_a_log_without_a_test_is_refused(change, options, message):

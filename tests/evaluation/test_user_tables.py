@@ -46,14 +46,14 @@ def test_earlier_values_come_from_columns_or_from_a_table(tmp_path):
         ({"new": "user_id,v,n c,1,2 b,1,2"}, [], "user 'b' is in arm 'old' and in arm 'new'"),
         ({"new": "user_id,v,n c,1,2 c,1,2"}, [], "user 'c' is twice in arm 'new'"),
         ({"new": "user_id,v,n"}, [], "new.csv: the file has no rows"),
-        ({"new": "user_id,v,n c,nan,2"}, [], "new.csv: line 2, column 'v' is 'nan'; want a finite number"),
-        ({"new": "user_id,v,n c,DE,2"}, [], "new.csv: line 2, column 'v' is 'DE'; want a finite number"),
+        ({"new": "user_id,v,n c,nan,2"}, [], "new.csv: line 2, column 'v' is 'nan'; expected a finite number"),
+        ({"new": "user_id,v,n c,DE,2"}, [], "new.csv: line 2, column 'v' is 'DE'; expected a finite number"),
         ({"new": "user_id,v,n ,1,2"}, [], "new.csv: column 'user_id' is empty in row 0"),
         ({"old": "user_id a", "new": "user_id b"}, [], "old.csv: no column beside user_id"),
         ({"new": "user_id,v,n,before_v c,1,2,3"}, [], "old.csv: column 'before_v' is missing, and other arms have it"),
         ({"old": "user_id,v,n,before_v a,1,2,3", "new": "user_id,v,n,before_v c,1,2,3"}, ["v/n"], "of 'v' alone"),
-        ({}, ["v", "v"], "metrics are v, v; want distinct names"),
-        ({}, ["r=v/"], "metrics has 'r=v/'; want COLUMN or NAME=COLUMN/COLUMN"),
+        ({}, ["v", "v"], "metrics are v, v; expected distinct names"),
+        ({}, ["r=v/"], "metrics has 'r=v/'; expected COLUMN or NAME=COLUMN/COLUMN"),
         ({}, ["r=v"], "metrics has 'r=v'"),
     ],
 )
@@ -66,4 +66,4 @@ def test_a_bad_table_of_earlier_values_is_named(tmp_path):
     arms = {name: tables[name] for name in ("old", "new")}
     for before, message in (("twice", r"user 'b' is twice in .*twice.csv"), ("other", "other.csv: no column of the")):
         refuses(ValueError, message, load_test, arms, before=tables[before])
-    refuses(ValueError, r"want a table of users, .csv or .parquet", load_test, arms | {"new": tmp_path / "new.txt"})
+    refuses(ValueError, r"expected a table of users, .csv or .parquet", load_test, arms | {"new": tmp_path / "new.txt"})

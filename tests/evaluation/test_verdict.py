@@ -179,7 +179,7 @@ def test_worse_and_undecidable_and_untested():
     assert worse.sentence == "Keep what you have: the new ranking is worse than expected value (-5.0 to -0.2 %)."
     other = said("worse", LOSS, control=LOGGED_ORDER).sentence
     assert other.startswith("Keep what you have: the new ranking is worse than your pages (")
-    reason = "12 users gave feedback of value; want 30"
+    reason = "12 users gave feedback of value; expected 30"
     none = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, log(), why=reason)
     assert (none.sentence, none.detail) == (f"Not decidable: {reason}.", "expected value is served")
     assert said("untested", None, why="folds is 0").sentence == "Not tested: folds is 0."

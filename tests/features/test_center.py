@@ -147,13 +147,21 @@ def test_a_skewed_feature_is_reported(log, features, center):
     ("arguments", "error", "message"),
     [
         ((1, [5], {"c_weather": "rain"}, 0), SchemaError, "'c_weather', which no feature reads; the schema knows c_"),
-        ((1, [5], {"c_battery": "old"}, 0), SchemaError, r"context 'c_battery' is 'old'; want a number \(type drift\)"),
-        ((1, [5], {"c_device": 3.0}, 0), SchemaError, r"context 'c_device' is a number; want a text \(type drift\)"),
+        (
+            (1, [5], {"c_battery": "old"}, 0),
+            SchemaError,
+            r"context 'c_battery' is 'old'; expected a number \(type drift\)",
+        ),
+        (
+            (1, [5], {"c_device": 3.0}, 0),
+            SchemaError,
+            r"context 'c_device' is a number; expected a text \(type drift\)",
+        ),
         ((1, [5.0], {}, 0), ValueError, "item_ids is float64"),
-        ((2.5, [5], {}, 0), ValueError, "user_id is 2.5; want an int64"),
-        ((2**63, [5], {}, 0), ValueError, "user_id is 9223372036854775808; want an int64"),
-        ((1, [5], {}, 1.5), ValueError, "timestamp is 1.5; want an int64"),
-        ((1, [5], {}, 0, 3), ValueError, "scenario is 3; want a str"),
+        ((2.5, [5], {}, 0), ValueError, "user_id is 2.5; expected an int64"),
+        ((2**63, [5], {}, 0), ValueError, "user_id is 9223372036854775808; expected an int64"),
+        ((1, [5], {}, 1.5), ValueError, "timestamp is 1.5; expected an int64"),
+        ((1, [5], {}, 0, 3), ValueError, "scenario is 3; expected a str"),
     ],
 )
 def test_a_request_is_checked(center, arguments, error, message):
@@ -166,10 +174,10 @@ def test_feedback_is_checked(log, center):
     second = pl.int_range(pl.len()) == 1
     cases = [
         (log.events.drop("y_click"), "feedback lacks y_click"),
-        (shown.with_columns(pl.col("y_order").cast(pl.String)), r"y_order is String; want number \(type drift\)"),
-        (shown.with_columns(pl.col("item_id").cast(pl.String)), "feedback item_id is String; want int"),
-        (shown.with_columns(pl.lit(True).alias("user_id")), "feedback user_id is Boolean; want int"),
-        (shown.with_columns(pl.lit(3.0).alias("y_click")), "feedback y_click is 3; want 0 or 1"),
+        (shown.with_columns(pl.col("y_order").cast(pl.String)), r"y_order is String; expected number \(type drift\)"),
+        (shown.with_columns(pl.col("item_id").cast(pl.String)), "feedback item_id is String; expected int"),
+        (shown.with_columns(pl.lit(True).alias("user_id")), "feedback user_id is Boolean; expected int"),
+        (shown.with_columns(pl.lit(3.0).alias("y_click")), "feedback y_click is 3; expected 0 or 1"),
     ]
     for column in ("user_id", "item_id", "event_time"):
         for value in (pl.lit(None, pl.Int64), pl.lit(2**63, pl.UInt64)):
@@ -192,7 +200,7 @@ def test_feedback_may_come_as_narrower_integers(log, features, center):
 
 def test_mixed_versions_are_refused(log, features, center):
     schema, fitted = other_schema(features)
-    with pytest.raises(SchemaError, match=f"fitted is of schema {features.schema.hash}; want {schema.hash}"):
+    with pytest.raises(SchemaError, match=f"fitted is of schema {features.schema.hash}; expected {schema.hash}"):
         FeatureCenter(schema, features.fitted, center.store)
     other = FeatureCenter(schema, fitted, center.store)
     assert other.read(1, [5], {}, 0).defaults

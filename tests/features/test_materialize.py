@@ -244,9 +244,11 @@ def test_a_wrong_declaration_is_named():
     """All rules are the core's, whose tests have them."""
     good = {"name": "ctr", "entity": "user", "kind": "rate", "source": "y_click", "key": ("user_id",)}
     assert Feature(**good).record == good
-    with pytest.raises(SchemaError, match=r"^feature \"ctr\": 'kind' is \"magic\"; want one of dense, categorical"):
+    with pytest.raises(SchemaError, match=r"^feature \"ctr\": 'kind' is \"magic\"; expected one of dense, categorical"):
         Feature(**good | {"kind": "magic"})
-    with pytest.raises(SchemaError, match=r"^feature \"ctr\": key names \"weather\"; want user_id, item_id, scenario"):
+    with pytest.raises(
+        SchemaError, match=r"^feature \"ctr\": key names \"weather\"; expected user_id, item_id, scenario"
+    ):
         Feature(**good | {"key": ("weather",)})
 
 
@@ -321,7 +323,7 @@ def test_damage_is_named(log, features, tmp_path):
         (lambda: other.save(path / "schema.json"), None, "the parts are of"),
         (no_fitted, None, "holds no fitted features: "),
         (lambda: (tmp_path / "other" / "state.safetensors").rename(path / "state.safetensors"),
-         FeatureSet.state, r"state.safetensors is of schema \w+; want"),
+         FeatureSet.state, r"state.safetensors is of schema \w+; expected"),
         (lambda: cut("part-00000.safetensors", -8),
          lambda opened: list(opened.batches()), "part-00000.safetensors is truncated or corrupt"),
     ):  # fmt: skip

@@ -105,7 +105,7 @@ def fusion() -> Iterator[Case]:
 
 
 def gains(batch: int, candidates: int, k: int) -> dict[str, Any]:
-    """What `topk_gain` and `rollout` want of the items: three components, two lists and all candidates."""
+    """What `topk_gain` and `rollout` expected of the items: three components, two lists and all candidates."""
     generator = torch.Generator().manual_seed(2)
     masks = torch.rand(batch, 2, candidates, generator=generator) < 0.4
     masks[0, 0] = False

@@ -216,7 +216,7 @@ def test_raw_values_of_requests():
     np.testing.assert_array_equal(encode(names, rows, unseen), np.array(expected, np.float32))
     assert unseen == {"plan": 1} and encode(names, []).shape == (0, 4) and encode((), rows).shape == (4, 0)
     for value in ("soon", [1], object()):
-        refuses(ValueError, r"rows\[1\]\['hour'\] is .*want a number", encode, names, [{}, {"hour": value}])
+        refuses(ValueError, r"rows\[1\]\['hour'\] is .*expected a number", encode, names, [{}, {"hour": value}])
 
 
 @pytest.mark.parametrize(

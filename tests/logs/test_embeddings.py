@@ -87,7 +87,7 @@ def test_vectors_of_an_item_may_change():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"embedding": [[0.6, 0.8], [1.0], None, None, None, None]}, r"row 1 .*1 numbers; want 2 finite numbers"),
+        ({"embedding": [[0.6, 0.8], [1.0], None, None, None, None]}, r"row 1 .*1 numbers; expected 2 finite numbers"),
         ({"embedding": [[0.6, 0.8], [0.0, 0.0], None, None, None, None]}, r"row 1 .*a vector that is 0"),
         ({"embedding": [[0.6, np.nan], [0.0, 1.0], None, None, None, None]}, r"row 0 .*not finite"),
         ({"embedding": [[0.5] * 257, None, None, None, None, None]}, r"row 0 .*257 numbers"),

@@ -77,7 +77,7 @@ def test_an_event_counts_once_and_in_its_window_alone():
     assert "2 more than 24 hours after it do not count (window=24)" in notes[1]
     logs, notes = changed({**tables, "clicks": {**CLICKS, "happened": at}}, "window=48")
     assert_same_rows(logs, WHOLE)
-    with pytest.raises(ValueError, match="window is 'soon'; want hours after its showing"):
+    with pytest.raises(ValueError, match="window is 'soon'; expected hours after its showing"):
         changed({**tables, "clicks": CLICKS}, "window=soon")
 
 

@@ -417,7 +417,7 @@ def test_one_run_shows_every_problem_with_its_row_and_a_fix_leaves_their_request
     rows = {"session_id": 29, "rank": 0, "hour": 1, "product_id": 47, "clicked": 0, "pred_click": 0}
     assert len(caught.value.problems) == len(rows)
     for (column, row), problem in zip(rows.items(), caught.value.problems, strict=True):
-        assert problem.startswith(repr(column)) and f" in row {row} of shop.csv; want " in problem
+        assert problem.startswith(repr(column)) and f" in row {row} of shop.csv; expected " in problem
     assert caught.value.__notes__ == ["--fix leaves out 5 of 201 requests (40 rows)"]
     logs, said = imported(several_faults(), fix=True)
     kept = [r for r in range(200) if r not in (0, 2, 3, 4)]  # row 29 may be of the request before or after
@@ -449,7 +449,7 @@ def test_an_almost_whole_id_stays_the_request_and_its_empty_rows_are_named(empty
     table["visit_uuid"] = [None if row in empty else name for row, name in enumerate(table["visit_uuid"])]
     more = f" \\({len(empty)} such rows\\)" if len(empty) > 1 else ""
     refuses(
-        ValueError, rf"'visit_uuid' \(request\) is empty in row 0 of the table{more}; want ids", import_table, table
+        ValueError, rf"'visit_uuid' \(request\) is empty in row 0 of the table{more}; expected ids", import_table, table
     )
     assert import_table(table, fix=True).mapping.roles == whole.mapping.roles
     table["visit_uuid"] = [None if row % 40 == 0 else name for row, name in enumerate(table["visit_uuid"])]  # no id
@@ -481,7 +481,7 @@ def test_one_message_holds_the_contract_beside_the_table():
     ("columns", "message"),
     [
         ("request=sesion_id", "no column 'sesion_id'; did you mean 'session_id'"),
-        ("request", "want ROLE=COLUMN"),
+        ("request", "expected ROLE=COLUMN"),
         ("requets=session_id", "'requets'; did you mean 'request'. A task of this name is y_requets=COLUMN"),
         ("request=session_id,request=at", "'request' twice"),
         ({"wish": "hour"}, "known for p_wish"),
@@ -543,7 +543,7 @@ def test_none_is_none_of_every_role():
     assert (logs.value, logs.timestamp, logs.scenario, logs.exploration) == (None, None, None, None)
     assert logs.tasks == ("click",) and "hour" not in logs.features
     assert logs.user_id.tolist() == logs.request_id.tolist()
-    refuses(ValueError, "item=none; want the column of it", import_table, SHOP, "item=none")
+    refuses(ValueError, "item=none; expected the column of it", import_table, SHOP, "item=none")
     assert Logs.from_table({**SHOP, "none": SHOP["price"]}, "value=none").value.tolist() == CLEAN.value.tolist()
 
 

@@ -193,7 +193,7 @@ def refuse_changed(folder, change, error, message):
 @pytest.mark.parametrize("name", BAD)
 def test_bad_values_are_named(tmp_path, name):
     change, column, row = BAD[name]
-    where = rf"column '{column}', row {chr(92) + 'd+' if row is None else row} of bad.parquet: .*want"
+    where = rf"column '{column}', row {chr(92) + 'd+' if row is None else row} of bad.parquet: .*expected"
     refuse_changed(tmp_path, change, ValueError, where)
 
 
@@ -208,7 +208,7 @@ def test_bad_values_are_named(tmp_path, name):
         (lambda c: c.update(y_wish=c["y_cart"]), ValueError, "no column p_wish"),
         (lambda c: [c.pop(n) for n in list(c) if n.startswith("p_")], ValueError, "no column p_<task>"),
         (lambda c: c.update(p_cart=[str(v) for v in c["p_cart"]]), TypeError, "'p_cart' has type string"),
-        (set_all("i_brand", "a"), TypeError, "'i_brand' has type string; want a number .pygrade doctor"),
+        (set_all("i_brand", "a"), TypeError, "'i_brand' has type string; expected a number .pygrade doctor"),
         (set_all("position", 0.5), TypeError, "'position' has type double"),
     ],
 )

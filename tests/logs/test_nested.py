@@ -140,5 +140,5 @@ def test_lists_of_events_are_a_flag_of_each_kind():
         logs, clean = Logs.from_imported(found), Logs.from_table(SHOP)
         logs = replace(logs, scales=clean.scales)
         assert_same_rows(logs.arranged(clean.tasks, clean.features, clean.items), clean)
-    with pytest.raises(ValueError, match="none of name 'buy'; want buy=events_click or buy=events_purchase"):
+    with pytest.raises(ValueError, match="none of name 'buy'; expected buy=events_click or buy=events_purchase"):
         import_table(table, "click=events,buy=events")

@@ -55,7 +55,9 @@ def test_a_scale_that_is_stated_is_read_and_another_one_asked_for():
         fields, _ = imported(table | {"p_order": values}, order=scale)
         np.testing.assert_allclose(fields["predictions"][:, 1], joint, rtol=1e-4)
         if values.min() < 0 or values.max() > 1.001:
-            with pytest.raises(ValueError, match=r"want probabilities, .*order=percent, order=logit, .*order=score"):
+            with pytest.raises(
+                ValueError, match=r"expected probabilities, .*order=percent, order=logit, .*order=score"
+            ):
                 import_table(table | {"p_order": values})
 
 
@@ -100,7 +102,7 @@ def test_amounts_have_scores_and_logarithms():
     fields, _ = imported(table | {"p_dwell": 10 * click - 4}, dwell="score")
     assert abs(np.log(fields["predictions"][:, 2].mean() / table["y_dwell"].mean())) < 0.2
     with pytest.raises(
-        ValueError, match=r"want predictions ≥ 0 of an amount, .*dwell=log of logarithms, or dwell=score"
+        ValueError, match=r"expected predictions ≥ 0 of an amount, .*dwell=log of logarithms, or dwell=score"
     ):
         import_table(table | {"p_dwell": 10 * click - 4})
 
@@ -118,9 +120,9 @@ def test_another_table_is_read_as_the_first():
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        ({"order": "given:cart"}, "given 'cart'; want another one of click, order"),
-        ({"order": "given:order"}, "given 'order'; want another"),
-        ({"order": "percent:"}, "'percent:'; want one of probability, .*score, or given:TASK"),
+        ({"order": "given:cart"}, "given 'cart'; expected another one of click, order"),
+        ({"order": "given:order"}, "given 'order'; expected another"),
+        ({"order": "percent:"}, "'percent:'; expected one of probability, .*score, or given:TASK"),
         ({"order": "given:click", "click": "given:order"}, "in a circle"),
     ],
 )
@@ -176,7 +178,7 @@ def test_a_name_and_the_values_say_a_scale():
         np.testing.assert_allclose(found.fields["predictions"][:, 0], joint, rtol=1e-4)
         assert f"order={kind} in --scale (by the name and the values of {name!r})" in found.notes.guessed
     for name, values in (("order_prob", 400 * joint), ("bm25", 100 * joint), ("order_logit", logit(joint) + 5)):
-        with pytest.raises(ValueError, match=r"want probabilities, .*order=percent"):
+        with pytest.raises(ValueError, match=r"expected probabilities, .*order=percent"):
             import_table(table | {name: values}, f"p_order={name}")
 
 

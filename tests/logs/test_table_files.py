@@ -83,14 +83,18 @@ CUT_LINES = gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-20]
     ("name", "content", "message"),
     [
         ("a.parquet", b"PAR1 cut", "a.parquet is not a complete .parquet file"),
-        ("a.csv", b"a,b\n1,2\n\n1\n", r"a.csv, line 4: 1 columns, want 2 as in line 1 \(is the file cut off\?\): '1'"),
+        (
+            "a.csv",
+            b"a,b\n1,2\n\n1\n",
+            r"a.csv, line 4: 1 columns, expected 2 as in line 1 \(is the file cut off\?\): '1'",
+        ),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", r"line 3: 3 columns, .*\(is a text with the delimiter not quoted\?\): '1,2,3'"),
         ("a.csv", b'a,b\n1,"x\n2,y\n', "a.csv, line 2: a quote is opened and not closed: '1,"),
         ("a.csv", b'a,b\n"x,1\n2,y\n', "a.csv, line 2: a quote is opened and not closed: "),
         (
             "a.csv",
             b'a,b,c\n0,u,1\n1,"v,2\n2,w,3\n3,x",4\n',
-            r"a.csv, line 3: a quote is opened at 'v,2.*' and closed 2 lines below, which would be one row",
+            r"a.csv, line 3: a quote is opened at 'v,2.*' and closed 2 lines below, all as one row",
         ),
         (
             "a.csv",
@@ -99,15 +103,15 @@ CUT_LINES = gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-20]
         ),
         ("a.csv", "a,prénom\n1,2\n".encode("latin-1"), r"a.csv, line 1: byte 0xe9 after 'a,pr' is no UTF-8; save .*"),
         ("a.csv", b"a,b,a\n1,2,3\n", "a.csv, line 1: column 'a' is there more than once"),
-        ("a.csv", b"1,2\n3,4\n", "a.csv, line 1: '1, 2' are no names of columns; want a line of names"),
+        ("a.csv", b"1,2\n3,4\n", "a.csv, line 1: '1, 2' are no names of columns; expected a line of names"),
         ("a.csv.gz", CUT_CSV, "a.csv.gz is not a complete .csv file: Trunc"),
         ("a.jsonl", b'{"a": 1}\n\n{"a":', r"a.jsonl, line 3: '\{\"a\":' is no JSON"),
         ("a.jsonl", b'{"a": 1}\n{"a": "x"}\n', "a.jsonl, line 2: 'a' is a str, and a number in lines before"),
-        ("a.jsonl", b'{"a": 1}\n[2]\n', "a.jsonl, line 2: '.2.'; want an object with names"),
+        ("a.jsonl", b'{"a": 1}\n[2]\n', "a.jsonl, line 2: '.2.'; expected an object with names"),
         ("a.jsonl", '{"a": "é"}\n'.encode("latin-1"), "a.jsonl, line 1: byte 0xe9 after .* is no UTF-8"),
         ("a.jsonl.gz", CUT_LINES, "a.jsonl.gz is not a complete .jsonl file: Trunc"),
         ("a.arrow", b"ARROW1 cut", "a.arrow is not a complete .arrow file"),
-        ("a.xlsx", b"x", "want a file ending in .parquet"),
+        ("a.xlsx", b"x", "expected a file ending in .parquet"),
         ("a.csv", b"", "is empty"),
     ],
 )
@@ -142,7 +146,7 @@ def test_of_several_files_rows_and_types_are_named_by_file(tmp_path):
     assert where.notes == ["c.csv: no rows, left out", "'item': integers in some files and text in others, now text"]
     assert [Table(table, where).row_name(row) for row in (1, 2)] == ["1 of a.csv", "0 of b.csv"]
     (tmp_path / "c.csv").write_text("item,at\n7,2026-03-02 10:00\n")
-    refuses(ValueError, "c.csv: 'at' has type string, and int64 in a.csv; want one type", read_table, [tmp_path])
+    refuses(ValueError, "c.csv: 'at' has type string, and int64 in a.csv; expected one type", read_table, [tmp_path])
 
 
 def test_times_of_other_units_in_each_file_are_one_column(tmp_path):
@@ -161,7 +165,7 @@ def test_a_map_says_the_encoding_and_which_of_two_columns_of_one_name(tmp_path):
     assert read_pages([path], stated_roles=roles)[0].to_pydict() == {"prénom": ["café"], "p:1": [1], "p:2": [2]}
     refuses(
         ValueError,
-        "want a name for each, or p:1 and p:2 by place, e.g. p_TASK=p:1",
+        "expected a name for each, or p:1 and p:2 by place, e.g. p_TASK=p:1",
         read_pages,
         [path],
         "",
@@ -169,5 +173,10 @@ def test_a_map_says_the_encoding_and_which_of_two_columns_of_one_name(tmp_path):
     )
     refuses(ValueError, "is no UTF-8; .*--map encoding=latin-1", read_pages, [path])
     refuses(
-        ValueError, "encoding is 'latin1'; want one of utf-8, latin-1", read_pages, [path], "", {"encoding": "latin1"}
+        ValueError,
+        "encoding is 'latin1'; expected one of utf-8, latin-1",
+        read_pages,
+        [path],
+        "",
+        {"encoding": "latin1"},
     )

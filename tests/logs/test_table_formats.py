@@ -96,8 +96,8 @@ def test_what_a_query_can_not_be(database, tmp_path):
     for paths, query, message in (
         ([database], "select * from fed", "shop.duckdb: Catalog Error: Table with name fed does not exist"),
         ([database], "delete from feed", "shop.duckdb: .*read-only"),
-        ([tmp_path / "a.parquet"], "select 1", "a.parquet is no DuckDB database; want one"),
-        ([database, tmp_path / "a.parquet"], "select 1", "on several files; want one DuckDB database"),
+        ([tmp_path / "a.parquet"], "select 1", "a.parquet is no DuckDB database; expected one"),
+        ([database, tmp_path / "a.parquet"], "select 1", "on several files; expected one DuckDB database"),
     ):
         refuses(ValueError, message, read_table, paths, query)
     (tmp_path / "cut.duckdb").write_bytes(b"cut")
@@ -181,7 +181,9 @@ def base85(data):
 def test_files_of_a_delta_table_are_not_read_alone(delta):
     for path in (next(delta.rglob("*.parquet")), next(delta.glob("day=*"))):
         refuses(ValueError, f"is in the Delta table {delta}, whose files alone are not its rows", read_table, [path])
-    refuses(ValueError, f"{delta.parent} holds the Delta table {delta}; want its own path", read_table, [delta.parent])
+    refuses(
+        ValueError, f"{delta.parent} holds the Delta table {delta}; expected its own path", read_table, [delta.parent]
+    )
     refuses(ValueError, "is a Delta table", read_logs, delta)
 
 
@@ -229,7 +231,7 @@ def test_an_iceberg_table_has_the_rows_that_its_own_reader_reads(tmp_path):
     assert read_table([own.metadata_location.removeprefix("file://")])[0].equals(table)
     first = own.snapshots()[0].snapshot_id
     assert numbers(read_table([f"{path}@v{first}"])[0]) == list(range(10))
-    refuses(ValueError, f"feed has no snapshot 12; want one of {first}, ", read_table, [f"{path}@v12"])
+    refuses(ValueError, f"feed has no snapshot 12; expected one of {first}, ", read_table, [f"{path}@v12"])
 
 
 def test_files_of_an_iceberg_table_are_not_read_alone(tmp_path):

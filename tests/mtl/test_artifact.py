@@ -84,7 +84,7 @@ def test_damage_is_named(saved, name, damage, message):
 
 def test_missing_files_and_other_schemas_are_named(saved, tmp_path):
     refuses(FileNotFoundError, "mtl.json", load, tmp_path / "nowhere")
-    refuses(ValueError, "want feedfeedfeedfeed", load, saved, "feedfeedfeedfeed")
+    refuses(ValueError, "expected feedfeedfeedfeed", load, saved, "feedfeedfeedfeed")
     (saved / "mtl.safetensors").unlink()
     refuses(FileNotFoundError, r"mtl.safetensors does not exist", load, saved)
 

@@ -68,9 +68,11 @@ def slopes(values):
 
 def test_mixed_dtypes_are_refused_by_name():
     given = tensors()
-    with pytest.raises(TypeError, match=r"^weights is float32; want float64, as scores is, such as weights.double\(\)"):
+    with pytest.raises(
+        TypeError, match=r"^weights is float32; expected float64, as scores is, such as weights.double\(\)"
+    ):
         pygrade.fuse_scores(given["scores"].double(), given["weights"])
-    with pytest.raises(TypeError, match=r"^log_weights is float64; want float32, such as log_weights.float\(\)"):
+    with pytest.raises(TypeError, match=r"^log_weights is float64; expected float32, such as log_weights.float\(\)"):
         pygrade.dirichlet_log_prob(given["alpha"], given["logs"].double())
 
 
@@ -99,7 +101,7 @@ def test_vmap_is_a_loop_of_calls(name, mapped):
 def test_vmap_into_given_memory_is_refused():
     alpha = tensors(4)["alpha"][:, None]
     out = torch.empty(4, 1, 5, 3), torch.empty(4, 1, 5, 3), torch.empty(4, 1, 5)
-    with pytest.raises(RuntimeError, match=r"under torch.func.vmap writes into out; want no out"):
+    with pytest.raises(RuntimeError, match=r"under torch.func.vmap writes into out; expected no out"):
         torch.func.vmap(lambda a, o: pygrade.dirichlet_sample(a, 5, 1, out=o))(alpha, out)
 
 
@@ -123,7 +125,7 @@ def test_forward_mode_is_exact_in_float64_and_refused_in_float32(name, of):
     assert_close(found, torch.autograd.functional.jvp(function, arguments[of], tangent)[1])
     if name == "format_penalty":  # plain torch
         return
-    single, refusal = tensors(), f"{name} has no derivative of forward mode in float32; want float64"
+    single, refusal = tensors(), f"{name} has no derivative of forward mode in float32; expected float64"
     function = one_input(OPS[name], of, single)
     with pytest.raises(NotImplementedError, match=refusal):
         torch.func.jvp(function, (single[of],), (tangent.float(),))
@@ -142,7 +144,7 @@ def test_a_gradient_that_is_lost_is_said(name, of, argument):
     arguments = tensors()
     leaf = arguments[of].clone().requires_grad_()
     with pytest.warns(
-        UserWarning, match=f"^{argument} requires a gradient, and {name} gives it none; want {argument}."
+        UserWarning, match=f"^{argument} requires a gradient, and {name} gives it none; expected {argument}."
     ):
         found = OPS[name](**arguments | {of: leaf})
     assert not any(part.requires_grad for part in parts(found))
@@ -154,6 +156,6 @@ def test_a_gradient_that_is_lost_is_said(name, of, argument):
 def test_a_page_into_given_memory_has_no_gradient():
     given = tensors()
     out, weights = pygrade.fuse_topk(given["scores"], given["weights"], 3), given["weights"].clone().requires_grad_()
-    with pytest.raises(ValueError, match=r"^weights requires a gradient and out is given; want weights.detach\(\)"):
+    with pytest.raises(ValueError, match=r"^weights requires a gradient and out is given; expected weights.detach\(\)"):
         pygrade.fuse_topk(given["scores"], weights, 3, out=out)
     assert not pygrade.fuse_topk(given["scores"], weights.detach(), 3, out=out).values.requires_grad

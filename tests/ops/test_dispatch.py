@@ -134,11 +134,11 @@ def test_gradients_by_the_fast_path_are_those_of_the_op(taken, name):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"clip": -1}, "clip is -1; want a number ≥ 0"),
-        ({"clip_high": "x"}, "clip_high is 'x'; want a number"),
-        ({"log_ratio_clamp": 100}, r"log_ratio_clamp is 100; want a number in \(0, 80\]"),
-        ({"weight_floor": 1}, r"weight_floor is 1; want a number in \[0, 1\)"),
-        ({"num_threads": 0}, "num_threads is 0; want at least 1"),
+        ({"clip": -1}, "clip is -1; expected a number ≥ 0"),
+        ({"clip_high": "x"}, "clip_high is 'x'; expected a number"),
+        ({"log_ratio_clamp": 100}, r"log_ratio_clamp is 100; expected a number in \(0, 80\]"),
+        ({"weight_floor": 1}, r"weight_floor is 1; expected a number in \[0, 1\)"),
+        ({"num_threads": 0}, "num_threads is 0; expected at least 1"),
     ],
 )
 def test_training_ops_word_errors_as_without_the_fast_path(taken, options, message):
@@ -147,7 +147,7 @@ def test_training_ops_word_errors_as_without_the_fast_path(taken, options, messa
     refuses((TypeError, ValueError), message, pygrade.grpo_loss, weights, scores, rows, rows, weights, **options)
     weights[1, 2] = -1
     refuses(
-        ValueError, r"concentration\[1, 2\] is -1; want a finite number > 0", TRAINING["grpo_loss"], scores, weights
+        ValueError, r"concentration\[1, 2\] is -1; expected a finite number > 0", TRAINING["grpo_loss"], scores, weights
     )
     assert not any(taken)
 
@@ -244,8 +244,8 @@ def test_out_that_does_not_fit_is_named_and_left_alone():
     read_only = np.full((3, 4), 7, np.float32)
     read_only.flags.writeable = False
     for out, message in [
-        ((good[0].double(), good[1]), r"out\[0\] is float64; want float32"),
-        ((good[0], good[1][:1]), r"out\[1\] is of shape \[1, 4\]; want \[B, k\] = \[3, 4\]"),
+        ((good[0].double(), good[1]), r"out\[0\] is float64; expected float32"),
+        ((good[0], good[1][:1]), r"out\[1\] is of shape \[1, 4\]; expected \[B, k\] = \[3, 4\]"),
         ((good[0].clone().requires_grad_(), good[1]), r"out\[0\] is not contiguous, not writable or requires"),
         ((read_only, good[1]), r"out\[0\] is not contiguous, not writable"),
         ((torch.zeros(4, 3).T, good[1]), r"out\[0\] is not contiguous"),
@@ -375,7 +375,7 @@ def test_differentiating_twice_is_an_error(name, backend):
     with use_backend(backend):
         value = GRADIENTS[name](argument, **tensors())
         (gradient,) = torch.autograd.grad(value.square().sum(), argument, create_graph=True)
-        refusal = f"{name} can be differentiated once in float32; want float64"
+        refusal = f"{name} can be differentiated once in float32; expected float64"
         refuses(RuntimeError, refusal, gradient.sum().backward)
         slope = torch.func.grad(lambda given: GRADIENTS[name](given, **tensors()).sum())
         refuses(RuntimeError, refusal, torch.func.jacrev(slope), argument.detach())
@@ -423,19 +423,19 @@ def test_the_ops_of_torch_take_defaults_and_codes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scores": torch.zeros(3, 30, 5, dtype=torch.float64)}, "scores is of another dtype; want float32 or"),
-        ({"scores": torch.zeros(30, 5)}, r"scores has 2 dimensions; want \[B, N, T\], or \[M, T\] with offsets"),
-        ({"weights": torch.zeros(3, 4)}, r"weights is of shape \[3, 4\]; want \[3, 5\]"),
-        ({"k": 0}, "k is 0; want at least 1"),
-        ({"transform": 6}, "transform is 6; want"),
-        ({"mask": torch.ones(3, 30)}, "mask is of another dtype; want bool"),
-        ({"beta": -1.0}, "beta is -1.0+; want a number ≥ 0"),
-        ({"slope": torch.ones(4)}, r"slope is of shape \[4\]; want \[5\]"),
+        ({"scores": torch.zeros(3, 30, 5, dtype=torch.float64)}, "scores is of another dtype; expected float32 or"),
+        ({"scores": torch.zeros(30, 5)}, r"scores has 2 dimensions; expected \[B, N, T\], or \[M, T\] with offsets"),
+        ({"weights": torch.zeros(3, 4)}, r"weights is of shape \[3, 4\]; expected \[3, 5\]"),
+        ({"k": 0}, "k is 0; expected at least 1"),
+        ({"transform": 6}, "transform is 6; expected"),
+        ({"mask": torch.ones(3, 30)}, "mask is of another dtype; expected bool"),
+        ({"beta": -1.0}, "beta is -1.0+; expected a number ≥ 0"),
+        ({"slope": torch.ones(4)}, r"slope is of shape \[4\]; expected \[5\]"),
         (
             {"offsets": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(90, 5)},
-            r"offsets is empty; want \[B \+",
+            r"offsets is empty; expected \[B \+",
         ),
-        ({"num_threads": -1}, "num_threads is -1; want at least 1"),
+        ({"num_threads": -1}, "num_threads is -1; expected at least 1"),
     ],
 )
 def test_the_ops_of_torch_check_what_the_core_relies_on(change, message):
@@ -451,7 +451,7 @@ def test_what_the_core_refuses_is_a_value_error_in_every_torch(monkeypatch):
         raise RuntimeError(text)
 
     monkeypatch.setattr(advantage._op, "registered", refuse)
-    for text, kind in (("rewards is 1; want 2", ValueError), ("out of memory", RuntimeError)):
+    for text, kind in (("rewards is 1; expected 2", ValueError), ("out of memory", RuntimeError)):
         with Watch(), pytest.raises(kind, match=text) as caught:  # past the fast path
             pygrade.group_advantage(torch.ones(1, 2, 1))
         assert type(caught.value) is kind

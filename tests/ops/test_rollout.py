@@ -160,7 +160,7 @@ def test_format_penalty_measures_the_violation():
 def test_a_low_above_its_high_is_refused(backend, low, high):
     given = problem()
     given["weight_bounds"][:, 1] = torch.tensor([low, high])
-    message = rf"weight_bounds\[:, 1\] is {low:g}, {high:g}; want low <= high"
+    message = rf"weight_bounds\[:, 1\] is {low:g}, {high:g}; expected low <= high"
     with dispatch.use_backend(backend), pytest.raises(ValueError, match=message):
         rollout(**given)
     refuses(ValueError, message, format_penalty, torch.rand(3, 4), given["weight_bounds"])

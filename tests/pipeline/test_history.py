@@ -91,7 +91,7 @@ def test_pages_are_the_same_offline_and_online_and_what_has_no_history_is_refuse
     policy, unseen = system.models.policy, system.models.unseen
     assert not system.rank(3, history=unseen).degraded
     refuses(ValueError, "history's columns", system.rank, 3, history=lambda items: unseen(items[1:]))
-    refuses(ValueError, "policy_requests is 100, and train.history.enabled", replace, REMEMBER, policy_requests=100)
+    refuses(ValueError, "policy_requests is 100, but train.history.enabled", replace, REMEMBER, policy_requests=100)
     refuses(ValueError, "reads history", export_policy, policy, mine / "page")
     for options, message in (({"history": "none"}, "no request to a pipeline brings"), ({}, "no store of it")):
         refuses(ValueError, message, _core.Service, str(mine), json.dumps(options | {"allow_unproven": True}))
@@ -176,5 +176,5 @@ def test_without_a_proof_the_policy_has_the_same_bytes(run, tmp_path, monkeypatc
 
 def test_feedback_of_another_delay_is_refused(tmp_path):
     write_logs(replace(named_log(), feedback_delays=(60_000,)), tmp_path / "log")
-    message = "joined with feedback_delay_ms = 60000; want history.feedback_seconds = 60"
+    message = "joined with feedback_delay_ms = 60000; expected history.feedback_seconds = 60"
     refuses(ValueError, message, run_pipeline, f"logs:{tmp_path / 'log'}", tmp_path / "run", REMEMBER)

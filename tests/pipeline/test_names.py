@@ -56,7 +56,7 @@ def test_users_without_names_are_numbers(run, tmp_path):
     names = Names.of(run)
     assert names.user_id("-3") == -3 and names.items([1, 2]) == [None, None]
     for text in ("alice", "--5", "²", "", "1_0", "9" * 19, "1" * 5000):
-        refuses(ValueError, "want a whole number", names.user_id, text)
+        refuses(ValueError, "expected a whole number", names.user_id, text)
     refuses(FileNotFoundError, "has published", Names.of, tmp_path)
     (tmp_path / "store.json").write_text('{"store": "memory:", "version": "1"}')
     refuses(ValueError, "run pygrade pipeline again", Names.of, tmp_path)

@@ -90,7 +90,7 @@ def test_predictions_of_a_request_make_the_page_that_predict_makes(own):
     late = system.rank(3, **asked, predictions=predictions, deadline=0.0)
     assert late.degraded == "deadline" and late.page.fallback[0] and len(late.items) == 5
     for wrong in ({"item_ids": None}, {"predictions": predictions[:7]}):
-        with pytest.raises(ValueError, match=r"predictions has shape .* want \[n, T\] of item_ids"):
+        with pytest.raises(ValueError, match=r"predictions has shape .* expected \[n, T\] of item_ids"):
             system.rank(3, **asked | {"predictions": predictions} | wrong)
     with pytest.raises(ValueError, match="item_features names 'distance'"):
         system.rank(3, **asked, predictions=predictions, item_features={"distance": np.ones(200)})
@@ -158,7 +158,7 @@ def test_a_model_beside_that_of_the_artifact_is_refused(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"predictions": "both"}, "predictions is 'both'; want one of mtl, own"),
+        ({"predictions": "both"}, "predictions is 'both'; expected one of mtl, own"),
         ({"predictions": "own", "mtl": MtlConfig(epochs=3)}, "mtl.… are options of a multi-task model"),
         ({"predictions": "own", "candidates": 7}, "candidates is 7, and predictions is 'own'"),
     ],

@@ -168,7 +168,7 @@ def test_commands_do_not_overwrite_each_others_results(run, tmp_path, capsys):
     mine, data = copy(run, tmp_path / "run"), f"logs:{stage(run, 'logs') / 'policy'}"
     before = times(mine)
     assert cli.main(["train", "--data", data, "--out", str(mine), "--quiet"]) == 2
-    assert "holds the results of pygrade pipeline; want another for train" in capsys.readouterr().err
+    assert "holds the results of pygrade pipeline; expected another for train" in capsys.readouterr().err
     assert times(mine) == before
     with directory_lock(tmp_path / "trained", "train"):
         pass
@@ -261,7 +261,7 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
         refuses(ValueError, re.escape(message), replace, CONFIG, **options)
     refuses(FileNotFoundError, "does not exist", run_pipeline, "logs:nowhere", tmp_path / "run")
     for spec in (f"what:{tmp_path}", "logs", "logs:"):
-        refuses(ValueError, f"data is '{spec}'; want one of", run_pipeline, spec, tmp_path / "run")
+        refuses(ValueError, f"data is '{spec}'; expected one of", run_pipeline, spec, tmp_path / "run")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing"):
         run_pipeline(data, tmp_path / "run", replace(CONFIG, schema=tmp_path / "nowhere.json"))
     assert not [p.name for p in (tmp_path / "run").iterdir() if p.name != ".pygrade"]  # nothing was read

@@ -75,7 +75,7 @@ def test_seen_items_and_candidates_of_ones_own(system):
     assert sorted(own.items.tolist()) == sorted(first.items.tolist())
     refuses(ValueError, "no candidate is left", system.rank, 3, item_ids=np.zeros(0, np.int64))
     for options in ({"k": 0}, {"candidates": 0}):
-        refuses(ValueError, "want at least 1", system.rank, 3, **options)
+        refuses(ValueError, "expected at least 1", system.rank, 3, **options)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
             assert serve_check(mine, config, server.url("check"))["equal_pages"] == 5
     finally:
         server.kill()
-    refuses(ValueError, "want an empty store", serve_check, mine, config, f"lmdb:{mine / 'store'}")
+    refuses(ValueError, "expected an empty store", serve_check, mine, config, f"lmdb:{mine / 'store'}")
     refuses(ValueError, "requests is 0", CheckConfig, requests=0)
 
 
@@ -276,7 +276,7 @@ def test_serve_check_looks_at_its_store_first(run, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "_offline", never)
     for address, message in (
         ("nowhere:1", "url is 'nowhere:1'"),
-        (f"lmdb:{mine / 'store'}", "want an empty store"),
+        (f"lmdb:{mine / 'store'}", "expected an empty store"),
         ("redis://127.0.0.1:1/0?prefix=a&timeout=0.5", "127.0.0.1"),
     ):
         refuses((ValueError, StoreError), message, serve_check, mine, store=address)

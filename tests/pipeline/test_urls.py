@@ -136,7 +136,7 @@ def test_a_directory_follows_the_run(s3, run, tmp_path):
     place, own = f"{s3}/runs/tiny", copy(run, tmp_path / "run")
     refuses(FileNotFoundError, "has no artifact and no policy", local_run, place)
     uploaded(own, place)
-    with pytest.raises(ValueError, match="want --store redis"), following(place, 0.05):
+    with pytest.raises(ValueError, match="expected --store redis"), following(place, 0.05):
         pass
     with following(place, 0.05, "lmdb:elsewhere") as folder:
         first = open_artifact(folder / "artifact")

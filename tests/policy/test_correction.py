@@ -105,9 +105,9 @@ def test_trees_read_the_same_inputs_beside_more_item_columns():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("tree_inputs", 33, r"the input of tree 1, node 2 is 33.*want the place of an input, below 26"),
+        ("tree_inputs", 33, r"the input of tree 1, node 2 is 33.*expected the place of an input, below 26"),
         ("tree_inputs", 0.5, "the input of tree 1, node 2 is 0.5"),
-        ("tree_masks", 0, "the mask of tree 1, node 2 is 0.*want a number from 1 to 255"),
+        ("tree_masks", 0, "the mask of tree 1, node 2 is 0.*expected a number from 1 to 255"),
         ("tree_masks", 256, "the mask of tree 1, node 2 is 256"),
         ("tree_thresholds", np.inf, "tree_thresholds holds NaN or infinity"),
     ],
@@ -202,12 +202,12 @@ def test_equal_corrections_are_equal_and_keep_their_arrays():
     [
         ({"tasks": (*TASKS[:4], "click")}, "tasks .* distinct"),
         ({"items": ("price", "price")}, "items .* distinct"),
-        ({"parents": (-1, 0)}, "parents .* 2 entries; want 5"),
+        ({"parents": (-1, 0)}, "parents .* 2 entries; expected 5"),
         ({"parents": (-1, 0, 5, 0, -1)}, "the correction is wrong: the parent of task 2 is 5, no task"),
         ({"amounts": (True,)}, "amounts .* 1 entries"),
         ({"form": "other"}, "form is 'other'"),
-        ({"median": np.zeros(2)}, r"median .* shape \(2,\); want \(3,\)"),
-        ({"weights": np.zeros((5, 13, 7))}, r"weights .* want \(5, 13, 8\)"),
+        ({"median": np.zeros(2)}, r"median .* shape \(2,\); expected \(3,\)"),
+        ({"weights": np.zeros((5, 13, 7))}, r"weights .* expected \(5, 13, 8\)"),
         ({"l_mean": np.full(7, np.nan)}, "l_mean holds NaN or infinity"),
     ],
     ids=str,
@@ -222,8 +222,8 @@ def test_wrong_fields_are_named(change, message):
     ("change", "message"),
     [
         ({"predictions": np.zeros((9, 4))}, "predictions has shape"),
-        ({"context": np.zeros((2, 2))}, r"context has shape \(2, 2\); want \(2, 3\)"),
-        ({"items": np.zeros((9, 1))}, r"items has shape \(9, 1\); want \(9, 2\)"),
+        ({"context": np.zeros((2, 2))}, r"context has shape \(2, 2\); expected \(2, 3\)"),
+        ({"items": np.zeros((9, 1))}, r"items has shape \(9, 1\); expected \(9, 2\)"),
         ({"offsets": np.array([0, 4, 8])}, "offsets"),
         ({"predictions": np.full((9, 5), np.nan)}, "predictions is nan"),
     ],

@@ -110,7 +110,7 @@ def test_the_version_covers_what_is_served_and_not_the_words():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reasons": ("a", "b", "c", "d")}, "reasons has 4 lines; want at most 3"),
+        ({"reasons": ("a", "b", "c", "d")}, "reasons has 4 lines; expected at most 3"),
         ({"lift": (0.1, 0.0)}, "lift is"),
         ({"lift": (0.1, math.nan, 0.2)}, "lift is"),
         ({"weeks": 0.0}, "weeks is 0.0"),
@@ -173,9 +173,9 @@ def test_prices_multiply_predictions_of_value_tasks(transform):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"value_tasks": ("share",)}, "value_tasks names 'share'; want one of click, buy"),
-        ({"value_tasks": ("buy", "buy")}, "value_tasks is buy, buy; want each name once"),
-        ({"indicators": ("y",)}, "indicators names 'y'; want one of x"),
+        ({"value_tasks": ("share",)}, "value_tasks names 'share'; expected one of click, buy"),
+        ({"value_tasks": ("buy", "buy")}, "value_tasks is buy, buy; expected each name once"),
+        ({"indicators": ("y",)}, "indicators names 'y'; expected one of x"),
         ({"indicators": ("x", "x")}, "indicators is x, x"),
     ],
 )

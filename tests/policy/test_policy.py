@@ -38,16 +38,16 @@ def test_inputs_that_do_not_fit_are_named() -> None:
     count = policy.num_inputs
     inputs = torch.randn(4, count, generator=torch.Generator().manual_seed(0))
     for wrong, message in [
-        (inputs[:, :2], rf"inputs is of shape \[4, 2\]; want \[B, D\] = \[B, {count}\]"),
-        (inputs[0], rf"inputs is of shape \[{count}\]; want \[B, D\] = \[B, {count}\]"),
-        (inputs.double(), "inputs is float64; want float32, such as inputs.float()"),
-        (inputs.to("meta"), "inputs is on meta; want cpu, where the policy is"),
-        (inputs.tolist(), "inputs is list; want a torch tensor or a numpy array"),
+        (inputs[:, :2], rf"inputs is of shape \[4, 2\]; expected \[B, D\] = \[B, {count}\]"),
+        (inputs[0], rf"inputs is of shape \[{count}\]; expected \[B, D\] = \[B, {count}\]"),
+        (inputs.double(), "inputs is float64; expected float32, such as inputs.float()"),
+        (inputs.to("meta"), "inputs is on meta; expected cpu, where the policy is"),
+        (inputs.tolist(), "inputs is list; expected a torch tensor or a numpy array"),
     ]:
         for call in (policy, policy.serve):
             with pytest.raises((TypeError, ValueError), match=f"^{message}"):
                 call(wrong)
-    with pytest.raises(ValueError, match="scenario has 2 names; want B = 4, one for each request"):
+    with pytest.raises(ValueError, match="scenario has 2 names; expected B = 4, one for each request"):
         policy(inputs, ["search", "feed"])
     unknown, infinite = inputs.clone(), inputs.clone()
     unknown[0, 0], infinite[0, 0] = torch.nan, torch.inf
@@ -192,9 +192,9 @@ def test_served_weights_always_comply() -> None:
         ({"transform": "cube"}, "cube"),
         ({"evidence_prior": -1.0}, "evidence_prior is -1.0"),
         ({"evidence_prior": float("inf")}, "evidence_prior is inf"),
-        ({"evidence_prior": 1.0}, "evidence_feature is ''; want one of hour, intent"),
+        ({"evidence_prior": 1.0}, "evidence_feature is ''; expected one of hour, intent"),
         ({"evidence_prior": 1.0, "evidence_feature": "age"}, "evidence_feature is 'age'"),
-        ({"evidence_scale": "root"}, "evidence_scale is 'root'; want one of count, log, log1p"),
+        ({"evidence_scale": "root"}, "evidence_scale is 'root'; expected one of count, log, log1p"),
         ({"slope": -1.0}, "slope is -1.0"),
         ({"slope": (1.0, float("inf"))}, "slope is"),
         ({"slope": (1.0, 2.0)}, "slope has 2 numbers"),

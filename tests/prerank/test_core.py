@@ -99,8 +99,8 @@ def test_arguments_are_checked_by_name():
     one, none = np.zeros((1, 3), np.float32), [np.empty(0, np.int64)]
     out = np.empty((1, 2), np.int64), np.empty((1, 2), np.float32)
     for call, message in (
-        (lambda: index.search(one[:, :2].copy(), none, None, *out), "vectors is .* want"),
-        (lambda: index.search(one, none * 2, None, *out), "vectors is .* want"),
+        (lambda: index.search(one[:, :2].copy(), none, None, *out), "vectors is .* expected"),
+        (lambda: index.search(one, none * 2, None, *out), "vectors is .* expected"),
         (lambda: index.search(one, none, None, out[0], out[1][:, :1].copy()), "scores is"),
     ):
         refuses(ValueError, message, call)

@@ -34,7 +34,7 @@ def test_a_feature_set_trains_and_queries_it(tmp_path):
     assert loaded.candidates(batch, 12, seen=batch.sequences).tobytes() == found.tobytes()
     with pytest.raises(SchemaError, match=features.schema.hash):
         Prerank.load(tmp_path / "prerank", "another")
-    with pytest.raises(SchemaError, match=f"requests are of schema '{features.schema.hash}'; want 'another'"):
+    with pytest.raises(SchemaError, match=f"requests are of schema '{features.schema.hash}'; expected 'another'"):
         Prerank.build(fitted, Catalog.from_batches(features.batches), "another").candidates(batch, 12)
 
 

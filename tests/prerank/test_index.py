@@ -70,14 +70,14 @@ def test_an_empty_index_answers_with_padding_and_an_infinite_score_stays_infinit
     ("call", "message"),
     [
         (lambda i: ItemIndex.build([1, 1], np.zeros((2, 3))), "item_id holds 1 more than once"),
-        (lambda i: ItemIndex.build([-2], np.zeros((1, 3))), "item_id holds -2; want ids >= 0"),
-        (lambda i: ItemIndex.build(["a"], np.zeros((1, 3))), "want integers"),
-        (lambda i: ItemIndex.build([1, 2], np.zeros((1, 3))), r"vectors has shape \(1, 3\); want \[2, D\]"),
+        (lambda i: ItemIndex.build([-2], np.zeros((1, 3))), "item_id holds -2; expected ids >= 0"),
+        (lambda i: ItemIndex.build(["a"], np.zeros((1, 3))), "expected integers"),
+        (lambda i: ItemIndex.build([1, 2], np.zeros((1, 3))), r"vectors has shape \(1, 3\); expected \[2, D\]"),
         (lambda i: ItemIndex.build([1, 7], np.array([[0, 0], [0, np.nan]])), "vectors of item 7 are not finite"),
-        (lambda i: i.search(np.zeros((1, 3)), 5), r"queries has shape \(1, 3\); want \[R, 4\]"),
+        (lambda i: i.search(np.zeros((1, 3)), 5), r"queries has shape \(1, 3\); expected \[R, 4\]"),
         (lambda i: i.search([[0, 0, 0, np.nan]], 5), "queries is not finite in row 0"),
-        (lambda i: i.search(np.zeros((1, 4)), 0), "n is 0; want at least 1"),
-        (lambda i: i.search(np.zeros((2, 4)), 5, [[1]]), "seen has 1 rows; want one for each of 2"),
+        (lambda i: i.search(np.zeros((1, 4)), 0), "n is 0; expected at least 1"),
+        (lambda i: i.search(np.zeros((2, 4)), 5, [[1]]), "seen has 1 rows; expected one for each of 2"),
     ],
 )
 def test_errors_name_the_argument(call, message):

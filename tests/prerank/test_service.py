@@ -63,7 +63,7 @@ def test_another_schema_is_refused(prerank, tmp_path):
     record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
     (folder / "prerank.json").write_bytes(to_json(record))
     refuses(ArtifactError, "does not fit", Prerank.load, folder)
-    refuses(FileNotFoundError, "want a directory that", Prerank.load, tmp_path / "nowhere")
+    refuses(FileNotFoundError, "expected a directory that", Prerank.load, tmp_path / "nowhere")
 
 
 def test_a_save_that_fails_leaves_the_old_one(prerank, fitted, catalog, requests, tmp_path, monkeypatch):

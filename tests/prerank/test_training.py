@@ -252,11 +252,15 @@ def bad(**changes):
 @pytest.mark.parametrize(
     ("changes", "weights", "message"),
     [
-        ({}, (1.0,), r"feedback has shape \(256, 2\); want \[n, 1\]"),
-        ({}, (1.0, -1.0), r"task_weights is \(1.0, -1.0\); want numbers >= 0"),
+        ({}, (1.0,), r"feedback has shape \(256, 2\); expected \[n, 1\]"),
+        ({}, (1.0, -1.0), r"task_weights is \(1.0, -1.0\); expected numbers >= 0"),
         ({"request_dense": lambda a: a * np.float32(np.inf)}, WEIGHTS, "request_dense is infinite in column 0"),
         ({"item_dense": lambda a: a + np.float32(np.inf)}, WEIGHTS, "item_dense is infinite in column 0"),
-        ({"item_ids": lambda a: a + (1 << 40)}, WEIGHTS, r"item_ids reaches .* in column 0; want vocabulary indices"),
+        (
+            {"item_ids": lambda a: a + (1 << 40)},
+            WEIGHTS,
+            r"item_ids reaches .* in column 0; expected vocabulary indices",
+        ),
     ],
 )
 def test_errors_name_the_argument(changes, weights, message):
@@ -268,7 +272,7 @@ def test_wrong_shapes_and_settings_are_named(learned):
     batch = next(world.batches(64, seed=8)())
     with pytest.raises(ValueError, match=r"sequences has shape \(64, 3\)"):
         vectors_of(fitted.towers, replace(batch, sequences=batch.sequences[:, :3]))
-    with pytest.raises(ValueError, match=r"item_dense has shape .* want \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"item_dense has shape .* expected \(2, 6\)"):
         fitted.towers.item_vectors(Catalog(np.arange(2), np.zeros((2, 5), np.float32), np.zeros((2, 1), np.int64)))
     with pytest.raises(ValueError, match="validation batches hold no positive"):
         fit(world.batches(100, 1), WEIGHTS, SMALL, lambda: iter(()))

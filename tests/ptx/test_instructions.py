@@ -279,4 +279,4 @@ def test_an_instruction_is_exact(key):
         for lane, got in enumerate(out.numpy().view(np.uint64).tolist()):
             given = [column[lane] for column in sources]
             want = expected(mnemonic, given)
-            assert got == want, f"{mnemonic} of {[hex(x) for x in given]} is {got:#x}; want {want:#x}"
+            assert got == want, f"{mnemonic} of {[hex(x) for x in given]} is {got:#x}; expected {want:#x}"

@@ -45,7 +45,7 @@ def test_a_saved_one_ranks_the_same_frame(fitted, tmp_path):
     bare = FusionEstimator.load(again.save(tmp_path / "bare"))
     assert bare.policy_.version == fitted.policy_.version and bare.k == 10
     refuses(FileExistsError, "bare, which exists", again.save, tmp_path / "bare")
-    refuses(ValueError, r"want fit\(log\) before save", FusionEstimator().save, tmp_path / "none")
+    refuses(ValueError, r"expected fit\(log\) before save", FusionEstimator().save, tmp_path / "none")
 
 
 def test_parameters():
@@ -59,7 +59,7 @@ def test_what_it_refuses():
     refuses(ValueError, "not fitted", lambda: FusionEstimator().rank(np.zeros((1, 2, 2), np.float32)))
     refuses(ValueError, "y is given", lambda: FusionEstimator().fit(tiny_logs(50), [0, 1]))
     for k in (0, 2.5):
-        with pytest.raises(ValueError, match=rf"k is {k}; want a whole number from 1 on"):
+        with pytest.raises(ValueError, match=rf"k is {k}; expected a whole number from 1 on"):
             FusionEstimator(k=k).fit(tiny_logs(50))
 
 

@@ -45,7 +45,7 @@ def test_the_weights(model, pyplot):
     assert ax.get_title(loc="left").startswith("Weights of the policy over 60 later requests")
     assert np.allclose(ax.lines[1].get_xdata(), 100 * model.static_weights.numpy())
     bare = pygrade.train(tiny_logs(200), FAST, holdout=0, verbose=False)
-    refuses(ValueError, "want a holdout above 0", bare.plot_weights)
+    refuses(ValueError, "expected a holdout above 0", bare.plot_weights)
 
 
 def test_a_missing_library_is_named(model, monkeypatch):

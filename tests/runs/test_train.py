@@ -188,7 +188,7 @@ def test_a_temporary_directory_lasts_as_long_as_the_result_and_can_be_kept(tmp_p
 
 
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
-    logs, out, no_task = tiny_logs(60), tmp_path / "run", "values names task 'buy'; want one of click, order"
+    logs, out, no_task = tiny_logs(60), tmp_path / "run", "values names task 'buy'; expected one of click, order"
     priced = replace(FAST, reward=replace(FAST.reward, task_values=(1.0, 3.0)))
     sloped = replace(FAST, policy=replace(FAST.policy, slope=3.0))
     wrong = [
@@ -196,21 +196,30 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
         (lambda: pygrade.train(logs, FAST, out, fix=True), "fix is of tables, and logs is a log"),
         (lambda: pygrade.train(table(), FAST, out, map=MAP, fx=True), "train has no option 'fx'; did you mean fix?"),
         (lambda: pygrade.train(table(), FAST, out, map=MAP, value={}), "no option 'value'; did you mean values?"),
-        (lambda: pygrade.train(table(), FAST, out, columns=MAP), "no option 'columns'; want some of config, out_dir"),
+        (
+            lambda: pygrade.train(table(), FAST, out, columns=MAP),
+            "no option 'columns'; expected some of config, out_dir",
+        ),
         (lambda: pygrade.train(logs, FAST, out, values={"buy": 2}), no_task),
         (lambda: pygrade.train(logs, FAST, out, values={"order": float("nan")}), "values has order=nan"),
         (lambda: pygrade.train(logs, priced, out, values={"order": 2}), "values and config.reward both"),
-        (lambda: pygrade.train(logs, FAST, out, holdout=1.0), "holdout is 1.0; want a share"),
+        (lambda: pygrade.train(logs, FAST, out, holdout=1.0), "holdout is 1.0; expected a share"),
         (lambda: pygrade.train(logs.select([0]), FAST, out, holdout=0.9), "nothing to train on"),
         (lambda: pygrade.train(replace(logs, feedback=0 * logs.feedback), FAST, out), "no shown row has feedback"),
         (lambda: pygrade.train(str(tmp_path / "absent.parquet"), FAST, out), "absent.parquet does not exist"),
         (lambda: pygrade.train([], FAST, out), "logs is an empty list"),
-        (lambda: pygrade.train(logs, sloped, out), "policy.slope is 3.0; want it with --policy.transform log1p alone"),
-        (lambda: pygrade.train(logs, "runs/x"), "config is 'runs/x'; want a TrainConfig; the directory is out_dir"),
-        (lambda: pygrade.train(logs, FAST, out, values=[1, 2]), r"values is \[1, 2\]; want task → number"),
-        (lambda: pygrade.train(logs, FAST, out, value_tasks=3), "value_tasks is 3; want a task, or a list of tasks"),
-        (lambda: pygrade.train(logs, FAST, out, holdout="0.2"), "holdout is '0.2'; want a share"),
-        (lambda: pygrade.train(3, FAST, out), "table is a int; want"),
+        (
+            lambda: pygrade.train(logs, sloped, out),
+            "policy.slope is 3.0; expected it with --policy.transform log1p alone",
+        ),
+        (lambda: pygrade.train(logs, "runs/x"), "config is 'runs/x'; expected a TrainConfig; the directory is out_dir"),
+        (lambda: pygrade.train(logs, FAST, out, values=[1, 2]), r"values is \[1, 2\]; expected task → number"),
+        (
+            lambda: pygrade.train(logs, FAST, out, value_tasks=3),
+            "value_tasks is 3; expected a task, or a list of tasks",
+        ),
+        (lambda: pygrade.train(logs, FAST, out, holdout="0.2"), "holdout is '0.2'; expected a share"),
+        (lambda: pygrade.train(3, FAST, out), "table is a int; expected"),
     ]
     for call, message in wrong:
         refuses((ValueError, TypeError, FileNotFoundError), message, call)

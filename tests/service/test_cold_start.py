@@ -133,9 +133,9 @@ def test_the_plan_is_that_of_the_estimate():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--values", "click=0"], "values is {'click': 0.0}; want each task with its worth"),
-        (["--values", "click=1", "--value-tasks", "order"], "value_tasks names 'order'; want one of click"),
-        (["--values", "click=1", "--rates", "click=5"], "rates has click=5.0; want events per shown item"),
+        (["--values", "click=0"], "values is {'click': 0.0}; expected each task with its worth"),
+        (["--values", "click=1", "--value-tasks", "order"], "value_tasks names 'order'; expected one of click"),
+        (["--values", "click=1", "--rates", "click=5"], "rates has click=5.0; expected events per shown item"),
         (["--values", "click=1", "--k", "1"], "k is 1"),
     ],
 )

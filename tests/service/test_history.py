@@ -213,7 +213,10 @@ def test_feedback_counts_by_its_time_or_differs_as_documented(run, tmp_path):
     assert longer.feedback.sum() == served.feedback.sum() + 1 and longer.feedback_delays == (4 * SECOND + 1,)
     for logs in (longer, concatenate([served.select([0]), longer.select([1, 2])])):
         refuses(
-            ValueError, "joined with feedback_delay_ms = 4001; want .* joined with 4000", HISTORY.columns().add, logs
+            ValueError,
+            "joined with feedback_delay_ms = 4001; expected .* joined with 4000",
+            HISTORY.columns().add,
+            logs,
         )
 
 
@@ -374,7 +377,7 @@ def test_a_user_is_removed_where_no_arm_reads_history(run):
     for options, status in (({}, 400), ({"exposures": "logs"}, 200)):
         service = _core.Service(str(run), json.dumps({"history": "none"} | options))
         found, answer = handle(service, "/v1/users/7", method="DELETE")
-        assert found == status and (status == 200 or "want exposures, or" in answer["error"]["message"])
+        assert found == status and (status == 200 or "expected exposures, or" in answer["error"]["message"])
     assert [*read_removals(run / "logs")] == ["7"]
 
 

@@ -181,7 +181,7 @@ def test_lifts_of_the_arms_hold_the_truth():
     arm = np.repeat(np.where(users % 2 == 0, "main", "new"), 3)
     logs = replace(logs, user_id=np.repeat(users, 3).astype(np.int64), arm=arm)
     readings.serve(logs)
-    assert readings.record(0)["reason"].startswith("want 100 users of each arm; main has 0")
+    assert readings.record(0)["reason"].startswith("expected 100 users of each arm; main has 0")
     records, amounts = events_of(logs)
     readings.feedback(event_of(json.dumps(record).encode(), True) for record in records)
     readings.update(NOW)

@@ -61,7 +61,7 @@ def wrong(answer):
 
 
 def test_requests_name_their_run(runs, tmp_path):
-    unknown = ("policy", "policy is 'app'; want one of web, or none")
+    unknown = ("policy", "policy is 'app'; expected one of web, or none")
     with serving(runs, tmp_path) as server:
         for path in ("/v1/rank", "/v1/weights", "/v1/explain"):
             for name, policy in (("shop", None), ("web", "web")):
@@ -85,7 +85,7 @@ def test_requests_name_their_run(runs, tmp_path):
     with Server(runs["shop"][0], tmp_path) as server:
         assert wrong(post(server, "/v1/rank", page_of("shop", "web"), 400)) == (
             "policy",
-            "policy is 'web'; want none: one run is served, which has no name",
+            "policy is 'web'; expected none: one run is served, which has no name",
         )
 
 
@@ -182,14 +182,14 @@ def test_runs_of_a_file_and_without_an_unnamed_one(runs, tmp_path):
             assert f"from 1 to {most}" in wrong(post(server, "/v1/rank", page_of(name, name, k=3), 400))[1]
         assert wrong(post(server, "/v1/rank", page_of("web"), 400)) == (
             "policy",
-            "policy is missing; want one of web, shop",
+            "policy is missing; expected one of web, shop",
         )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"a b": {"run": "x"}}, 'name in runs is "a b"; want letters, digits, _ and - alone'),
+        ({"a b": {"run": "x"}}, 'name in runs is "a b"; expected letters, digits, _ and - alone'),
         ({"web": {}}, "runs.web.run is missing"),
         ({"web": "x"}, "runs.web.run is missing"),
         ({"web": {"run": "x", "nothing": 1}}, "runs.web.nothing is unknown"),

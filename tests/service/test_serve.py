@@ -43,9 +43,9 @@ def test_what_is_wrong_before_the_server_starts_is_named(tmp_path, capsys):
     path = tmp_path / "pygrade.toml"
     for content, words, message in (
         ("[serve", (), "Expected ']' at the end"),
-        ("serve = 3", (), "serve is 3; want a table"),
-        ("[serve]\nseed = 2020-01-01", ("--print-config",), "seed is 2020-01-01; want text, a number"),
-        ('[serve]\nexposures = "s3://b/x"', (), "exposures is s3://b/x; want a directory"),
+        ("serve = 3", (), "serve is 3; expected a table"),
+        ("[serve]\nseed = 2020-01-01", ("--print-config",), "seed is 2020-01-01; expected text, a number"),
+        ('[serve]\nexposures = "s3://b/x"', (), "exposures is s3://b/x; expected a directory"),
         ("", (), "has no artifact and no policy"),
         ("", ("--store", SECRET), "store has a password"),
     ):
@@ -62,7 +62,7 @@ def test_its_options_are_those_of_the_server(run):
     wanted = {name.replace("-", "_") for name in re.findall(r"^  --([\w-]+) ", text, re.MULTILINE)}
     with pytest.raises(ValueError, match="unheard is unknown") as caught:
         _core.Service(str(run), '{"unheard": 1}')
-    wanted |= set(str(caught.value).split("want some of ")[1].split(", "))
+    wanted |= set(str(caught.value).split("expected some of ")[1].split(", "))
     own = {entry.name for entry in dataclasses.fields(ServeOptions)} - {
         entry.name for entry in dataclasses.fields(Output)
     }

@@ -269,7 +269,9 @@ def test_a_file_of_options_the_console_and_a_new_artifact(run, tmp_path):
     (tmp_path / "options.json").write_text(json.dumps(options))
     with Server(own, tmp_path, "--config", tmp_path / "options.json", "--refresh-seconds", "60") as server:
         assert server.ask("GET", "/console")[2] == b"<p>report</p>"
-        assert b"k is 4; want a whole number from 1 to 3" in server.ask("POST", "/v1/rank", b'{"user": 1, "k": 4}')[2]
+        assert (
+            b"k is 4; expected a whole number from 1 to 3" in server.ask("POST", "/v1/rank", b'{"user": 1, "k": 4}')[2]
+        )
         page = json.loads(server.ask("POST", "/v1/rank", b'{"user": 1}')[2])
         assert (page["arm"], page["trust"], len(page["items"])) == ("a", 1.0, 3)
         (own / "artifact").unlink()
@@ -294,13 +296,13 @@ def refuse(*options, config=None):
     ("options", "config", "message"),
     [
         ((), None, "run is missing"),
-        (("--port", "x"), None, "port is 'x'; want a number from 0 to 65535"),
+        (("--port", "x"), None, "port is 'x'; expected a number from 0 to 65535"),
         (("--port", "1", "--port", "2"), None, "--port is given twice"),
-        (("--log", "some"), None, "log is 'some'; want one of all|errors|none"),
-        (("--public", "yes"), None, "public is 'yes'; want true or false"),
+        (("--log", "some"), None, "log is 'some'; expected one of all|errors|none"),
+        (("--public", "yes"), None, "public is 'yes'; expected true or false"),
         (("--config", "-"), "{", "config - is no JSON"),
         (("--config", "-"), "[]", "config - is no object"),
-        (("--config", "-"), '{"connections": 0}', "connections is '0'; want a number from 1 to 65536"),
+        (("--config", "-"), '{"connections": 0}', "connections is '0'; expected a number from 1 to 65536"),
         (("--config", "-"), '{"threads": [1]}', "threads is no plain value"),
         (("--tls-cert", __file__), None, "tls_cert and tls_key go together"),
         (("--nothing", "1"), None, "nothing is unknown"),

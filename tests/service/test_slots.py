@@ -206,10 +206,10 @@ def test_arms_that_cannot_rank_are_logged_without_slots(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arms": [{"name": "only"}]}, "test is true, and arms has 1; want two or more"),
+        ({"arms": [{"name": "only"}]}, "test is true, and arms has 1; expected two or more"),
         ({"exposures": None}, "test is true without exposures"),
         ({"arms": [*ARMS[:1], {"name": "new", "share": 0.75}]}, "arm 'new' ranks as arm 'old'"),
-        ({"arm_by": "day"}, 'arm_by is "day"; want "request" or "user"'),
+        ({"arm_by": "day"}, 'arm_by is "day"; expected "request" or "user"'),
     ],
 )
 def test_a_test_needs_two_arms_and_a_log(run, options, message):

@@ -140,12 +140,12 @@ def test_a_noisy_tenant_moves_no_other(run, tmp_path):
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ("[]", "tenants is '[]'; want an object by the names of tokens"),
-        ('{"a b": {}}', "tenants.a b is no name; want letters, digits, _ and - alone"),
-        ('{"a": 3}', "tenants.a is 3; want an object of its limits"),
-        ('{"a": {"pages": 2}}', "tenants.a.pages is '2'; want a number from 0.001 to 1"),
-        ('{"a": {"rate": 2}}', "tenants.a.rate is unknown; want pages, requests_per_second or both"),
-        ('{"a": {}}', "tenants names 'a', who has no token; want a line a=TOKEN in token_file"),
+        ("[]", "tenants is '[]'; expected an object by the names of tokens"),
+        ('{"a b": {}}', "tenants.a b is no name; expected letters, digits, _ and - alone"),
+        ('{"a": 3}', "tenants.a is 3; expected an object of its limits"),
+        ('{"a": {"pages": 2}}', "tenants.a.pages is '2'; expected a number from 0.001 to 1"),
+        ('{"a": {"rate": 2}}', "tenants.a.rate is unknown; expected pages, requests_per_second or both"),
+        ('{"a": {}}', "tenants names 'a', who has no token; expected a line a=TOKEN in token_file"),
     ],
 )
 def test_wrong_limits_are_named(run, limits, message):

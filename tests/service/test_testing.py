@@ -199,7 +199,7 @@ def test_a_reading_that_is_damaged_is_named_and_not_shown(run, service):
     whole = file.read_text()
     for text, message in (
         (whole[: len(whole) // 2], "reading.json in exposures is damaged: byte"),
-        (whole.replace("test 1", "test 2"), "damaged: want format pygrade.test 1"),
+        (whole.replace("test 1", "test 2"), "damaged: expected format pygrade.test 1"),
         (whole.replace('"deciding"', '"undecided"'), "damaged: "),
     ):
         file.write_text(text)
@@ -231,13 +231,16 @@ def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--every-seconds", "60"), "every_seconds is 60.0; want it with --test alone"),
-        (("--test", "--online"), "online is true; want a directory whose policy stays"),
-        (("--test", "--config", "f.toml"), "online is true; want a directory whose policy stays"),
-        (("--test", "--config", "g.toml"), "g.toml: [serve.test] has max_amount; want max_amount in [serve] alone"),
-        (("--test", "--config", "c.toml"), "c.toml: [serve.test] has share; want no [[serve.arms]] with it"),
-        (("--test", "--config", "d.toml"), "d.toml: [serve.test] has shares; want some of feedback_delay_ms"),
-        (("--test", "--config", "e.toml"), "e.toml: [serve.test] holdout is 1.0; want a number above 0 and below 1"),
+        (("--every-seconds", "60"), "every_seconds is 60.0; expected it with --test alone"),
+        (("--test", "--online"), "online is true; expected a directory whose policy stays"),
+        (("--test", "--config", "f.toml"), "online is true; expected a directory whose policy stays"),
+        (("--test", "--config", "g.toml"), "g.toml: [serve.test] has max_amount; expected max_amount in [serve] alone"),
+        (("--test", "--config", "c.toml"), "c.toml: [serve.test] has share; expected no [[serve.arms]] with it"),
+        (("--test", "--config", "d.toml"), "d.toml: [serve.test] has shares; expected some of feedback_delay_ms"),
+        (
+            ("--test", "--config", "e.toml"),
+            "e.toml: [serve.test] holdout is 1.0; expected a number above 0 and below 1",
+        ),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(run, words, message, capsys, monkeypatch):

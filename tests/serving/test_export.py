@@ -354,10 +354,10 @@ def test_an_onnx_file_predicts(tmp_path, onnx_is_there):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "page.onnx"], "out is 'page.onnx'; want a name that ends in .pt2"),
-        (["--out", "page.pt2", "--onnx"], "out is 'page.pt2'; want a name that ends in .onnx"),
-        (["--out", "page.pt2", "--k", "0"], "k is 0; want at least 1"),
-        (["--out", "page.pt2", "--model", "."], "policy and model: want one of them"),
+        (["--out", "page.onnx"], "out is 'page.onnx'; expected a name that ends in .pt2"),
+        (["--out", "page.pt2", "--onnx"], "out is 'page.pt2'; expected a name that ends in .onnx"),
+        (["--out", "page.pt2", "--k", "0"], "k is 0; expected at least 1"),
+        (["--out", "page.pt2", "--model", "."], "policy and model: expected one of them"),
         (["--out", "page.onnx", "--onnx"], "onnx is not installed; run: pip install 'pygrade-ranking[export]'"),
     ],
 )

@@ -83,8 +83,8 @@ def test_a_saved_run_ranks_as_the_training_did(frame, model, tmp_path):
     wanted, run = model.rank(frame, k=5, **NAMES), model.save(tmp_path / "run")
     for saved in (BlendedRanker.load(run), BlendedRanker.load(run / "policy"), FusionEstimator.load(run)):
         assert saved.rank(frame, k=5, **NAMES)["place"].equals(wanted["place"])
-        refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", saved.rank, frame, 5)
-    refuses(TypeError, "5 is given beside a frame; if it is k, want k=5", model.rank, frame, 5)
+        refuses(TypeError, "5 is given beside a frame; if it is k, expected k=5", saved.rank, frame, 5)
+    refuses(TypeError, "5 is given beside a frame; if it is k, expected k=5", model.rank, frame, 5)
     loaded, logs = BlendedRanker.load(run), Logs.from_table(frame, like=model)
     assert loaded.rank(logs, k=3).items.tolist() == model.rank(logs, k=3).items.tolist()
     assert repr(loaded) == f"<BlendedRanker {model.policy.version[:12]}: {model.verdict}>"
@@ -115,9 +115,11 @@ def test_what_is_missing_or_wrong_is_named(frame, model):
         (logits, "predictions is -2 at candidate 0, task 'click'"),
     ):
         refuses(ValueError, message, model.rank, wrong, **NAMES)
-    refuses(ValueError, r"'rank', which the training read; want .* names=\('new_rank', 'score'\)", model.rank, frame)
+    refuses(
+        ValueError, r"'rank', which the training read; expected .* names=\('new_rank', 'score'\)", model.rank, frame
+    )
     refuses(ValueError, "context is given beside a frame", model.rank, frame, [[1.0]])
-    refuses(TypeError, "logs is a Table; want Logs", pygrade.evaluate, frame, {})
+    refuses(TypeError, "logs is a Table; expected Logs", pygrade.evaluate, frame, {})
 
 
 def test_requests_without_predictions_are_named(frame, model, caplog):

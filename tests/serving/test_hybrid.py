@@ -144,10 +144,18 @@ def test_weights_of_a_policy_are_those_of_unknown_queries_and_those_of_a_baselin
 
 REFUSED = {
     "qdrant has no minimum": ("qdrant:min_max", {}, "no minimum of a list, so train on rrf or raw"),
-    "no such engine": ("solr:rrf", {}, "engine is 'solr:rrf'; want vespa, opensearch, or one of opensearch:min_max"),
+    "no such engine": (
+        "solr:rrf",
+        {},
+        "engine is 'solr:rrf'; expected vespa, opensearch, or one of opensearch:min_max",
+    ),
     "raw in opensearch": ("opensearch:raw", {}, "engine is 'opensearch:raw'"),
     "z-scores": ("vespa:min_max", {"transform": "zscore"}, "transform zscore; an engine adds up weight · term: train"),
-    "predictions": ("vespa:min_max", {"context_only": False}, "nobody has before the search; want train --policy.con"),
+    "predictions": (
+        "vespa:min_max",
+        {"context_only": False},
+        "nobody has before the search; expected train --policy.con",
+    ),
     "a mixture": ("vespa:min_max", {"mixture": Mixture(0.5, STATIC)}, "mixes two rankings.*train --cross-fit.shares 1"),
     "harm": (
         "vespa:min_max",
@@ -163,9 +171,9 @@ REFUSED = {
     "raw terms": (
         "vespa:min_max",
         {"terms": "raw"},
-        r"'lexical' went from 0 to 31.25; want min_max terms, up to 1, as",
+        r"'lexical' went from 0 to 31.25; expected min_max terms, up to 1, as",
     ),
-    "min_max terms": ("vespa:rrf", {}, "have the rank constant 0; want 1 to 10,000"),
+    "min_max terms": ("vespa:rrf", {}, "have the rank constant 0; expected 1 to 10,000"),
 }
 
 
@@ -196,9 +204,9 @@ def test_terms_of_hits():
     ("arguments", "message"),
     [
         ((np.zeros(3), np.array([0, 3])), r"scores has shape \(3,\)"),
-        ((np.zeros((3, 2)), np.array([0, 2])), r"offsets end at \[2\]; want \[M, T\] and 0 to M"),
+        ((np.zeros((3, 2)), np.array([0, 2])), r"offsets end at \[2\]; expected \[M, T\] and 0 to M"),
         ((np.zeros((3, 2)), np.array([0, 3]), "z_score"), "terms is 'z_score'"),
-        ((np.zeros((3, 2)), np.array([0, 3]), "rrf", 0), "rank_constant 0; want min_max or rrf, and at least 1"),
+        ((np.zeros((3, 2)), np.array([0, 3]), "rrf", 0), "rank_constant 0; expected min_max or rrf, and at least 1"),
     ],
 )
 def test_wrong_hits_are_refused(arguments, message):
@@ -215,9 +223,9 @@ def test_command(tmp_path, capsys):
     assert json.loads((tmp_path / "out").read_text())["retriever"]["rrf"]["rank_constant"] == 60
     for options, message in (
         (["--engine", "qdrant:min_max"], "no minimum of a list"),
-        (["--engine", "qdrant:rrf", "--k", "5"], "k is 5; want it with another --engine alone"),
-        (["--engine", "vespa", "--onnx"], "engine is vespa; want it with --policy, without --onnx"),
-        (["--log", "a.parquet"], "want it with --engine vespa or opensearch alone"),
+        (["--engine", "qdrant:rrf", "--k", "5"], "k is 5; expected it with another --engine alone"),
+        (["--engine", "vespa", "--onnx"], "engine is vespa; expected it with --policy, without --onnx"),
+        (["--log", "a.parquet"], "expected it with --engine vespa or opensearch alone"),
     ):
         assert cli.main([*common, *options]) == 2
         assert message in capsys.readouterr().err

@@ -340,7 +340,7 @@ def test_pins_and_demotions_of_the_service_hold_on_a_searched_page(requests, tmp
         ({"embeddings": [[1.0]]}, "embeddings", "one value for each"),
         ({"embeddings": [[1.0], [1.0, 2.0]]}, "embeddings", "vectors of one length"),
         ({"embeddings": [[0.0] * 300]}, "embeddings", "at most 256"),
-        ({"embeddings": [[1.0, 2.0]] * 29}, "embeddings", "want 29 × 5"),
+        ({"embeddings": [[1.0, 2.0]] * 29}, "embeddings", "expected 29 × 5"),
         ({"embeddings": "much"}, "embeddings", "a list"),
         ({"page_terms": 0}, "page_terms", "true or false"),
         ({"category": ["shoes"]}, "category", "unknown"),

@@ -150,19 +150,23 @@ REFUSED = {
     "logits where probabilities were": (
         "probability",
         (-1.2, 0.1),
-        "-1.2 at candidate 2, task 'click'; want a probability",
+        "-1.2 at candidate 2, task 'click'; expected a probability",
     ),
     "percentages where probabilities were": (
         "probability",
         (0.3, 20.0),
-        "20 at candidate 2, task 'order'; want a prob",
+        "20 at candidate 2, task 'order'; expected a prob",
     ),
-    "more than 100 %": ("percent", (120.0, 1.0), "120 at candidate 2, task 'click'; want a percentage from 0 to 100"),
-    "a positive log": ("log", (0.1, 0.5), "0.5 at candidate 2, task 'order'; want a logarithm up to 0"),
+    "more than 100 %": (
+        "percent",
+        (120.0, 1.0),
+        "120 at candidate 2, task 'click'; expected a percentage from 0 to 100",
+    ),
+    "a positive log": ("log", (0.1, 0.5), "0.5 at candidate 2, task 'order'; expected a logarithm up to 0"),
     "a percentage as P(order | click)": (
         "given",
         (0.1, 3.0),
-        "3 at candidate 2, task 'order'; want a probability from 0",
+        "3 at candidate 2, task 'order'; expected a probability from 0",
     ),
 }
 

@@ -146,12 +146,12 @@ def test_sorting_by_what_earlier_requests_tell_beats_the_predictions(tired):
 def test_bad_times_are_named():
     clock, plain = Marketplace(config_of(clock=True).world, 1), Marketplace(SMALL, 1)
     for call, message in (
-        (lambda: clock.requests(2, 1), "hours are None; want 2 that do not fall, from 0 to below 672"),
+        (lambda: clock.requests(2, 1), "hours are None; expected 2 that do not fall, from 0 to below 672"),
         (lambda: clock.requests(2, 1, hours=np.array([5.0, 4.0])), r"hours are \(2,\) from 4.0 to 5.0"),
         (lambda: clock.requests(2, 1, hours=np.array([5.0, 672.0])), "to below 672"),
-        (lambda: clock.requests(3, 1, hours=np.array([5.0, 6.0])), "want 3"),
-        (lambda: plain.requests(1, 1, hours=np.zeros(1)), "want None in a world without a clock"),
-        (lambda: replace(config_of(clock=True), days=29), "days is 29; want at most 28"),
+        (lambda: clock.requests(3, 1, hours=np.array([5.0, 6.0])), "expected 3"),
+        (lambda: plain.requests(1, 1, hours=np.zeros(1)), "expected None in a world without a clock"),
+        (lambda: replace(config_of(clock=True), days=29), "days is 29; expected at most 28"),
         (lambda: Dynamics(fatigue=(-1.0, 0, 0, 0, 0, 0)), "fatigue"),
         (lambda: Dynamics(recovery=0.0), "recovery is 0.0"),
     ):

@@ -90,7 +90,7 @@ def test_draws_come_from_each_of_several_dirichlets(logs):
     first = (mixed.concentration[drawn] == rows[0]).all(1)
     assert (first | (mixed.concentration[drawn] == np.float32(rows[1])).all(1)).all() and abs(first.mean() - 0.5) < 0.12
     assert mixed.weights[drawn][~first, 0].mean() > 0.8 and mixed.weights[drawn][first, 0].mean() < 0.25
-    with pytest.raises(ValueError, match="want 6 positive numbers each"):
+    with pytest.raises(ValueError, match="expected 6 positive numbers each"):
         replace(CONFIG, concentrations=((1.0, 0.0, 1.0, 1.0, 1.0, 1.0),))
 
 
@@ -144,7 +144,7 @@ def test_bad_arguments_are_named(world):
         (lambda: rank_pages(requests.p_hat, EQUAL[:3], 5, name="a"), "weights of 'a' have shape"),
         (lambda: replace(CONFIG, shuffle_share=0.95), "shuffle_share"),
         (lambda: replace(CONFIG, requests=0), "requests is 0"),
-        (lambda: simulate_logs(replace(CONFIG, seed=5), world=world), "world has seed 4; want the config's seed 5"),
+        (lambda: simulate_logs(replace(CONFIG, seed=5), world=world), "world has seed 4; expected the config's seed 5"),
         *((lambda name=name, x=x: replace(CONFIG, **{name: x}), name) for name, x in REFUSED),
     ):
         with pytest.raises(ValueError, match=message):

@@ -273,9 +273,9 @@ def test_a_file_that_disappears_is_named(s3, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://KEY:SECRET@bucket/x", "has credentials; want them in the environment"),
+        ("s3://KEY:SECRET@bucket/x", "has credentials; expected them in the environment"),
         ("s3://KEY@bucket/x", "has credentials"),
-        ("s3://bucket/x?access_key=SECRET", r"s3://bucket/x\?… has options; want endpoint and credentials"),
+        ("s3://bucket/x?access_key=SECRET", r"s3://bucket/x\?… has options; expected endpoint and credentials"),
         ("s3://", "names no bucket"),
         ("what://bucket/x", r"nothing here reads what://"),
     ],

@@ -210,20 +210,20 @@ def test_what_is_served_is_not_begun_again_and_not_dropped(store):
 def test_wrong_arguments_are_named(store):
     x = [b"x"]
     for error, message, act in (
-        (TypeError, "keys are float64; want int64", lambda: store.get_many("user", np.zeros(2))),
-        (TypeError, "keys are uint64; want int64", lambda: store.get_many("user", np.zeros(2, np.uint64))),
+        (TypeError, "keys are float64; expected int64", lambda: store.get_many("user", np.zeros(2))),
+        (TypeError, "keys are uint64; expected int64", lambda: store.get_many("user", np.zeros(2, np.uint64))),
         (ValueError, r"keys have shape \(1, 2\)", lambda: store.put_many("user", np.zeros((1, 2), np.int64), x)),
-        (ValueError, "values has 1 entries; want 2, one per key", lambda: store.put_many("user", ids(1, 2), x)),
-        (TypeError, r"values\[1\] is a str; want bytes", lambda: store.put_many("user", ids(1, 2), [b"x", "y"])),
+        (ValueError, "values has 1 entries; expected 2, one per key", lambda: store.put_many("user", ids(1, 2), x)),
+        (TypeError, r"values\[1\] is a str; expected bytes", lambda: store.put_many("user", ids(1, 2), [b"x", "y"])),
         (ValueError, "keys of table 'user' hold 1 twice", lambda: store.update_many("user", ids(1, 2, 1), list)),
         (ValueError, "requests name table 'user' twice",
          lambda: store.update_tables([("user", ids(1)), ("user", ids(2))], list)),
-        (ValueError, "table is ''; want 1 to 100 printable characters", lambda: store.get_many("", ids(1))),
-        (TypeError, "table is a bytes; want a str", lambda: store.get_many(b"user", ids(1))),
+        (ValueError, "table is ''; expected 1 to 100 printable characters", lambda: store.get_many("", ids(1))),
+        (TypeError, "table is a bytes; expected a str", lambda: store.get_many(b"user", ids(1))),
         (TypeError, "version: str", lambda: store.switch(1)),
-        *((ValueError, "ttl is .*; want a positive number", lambda ttl=ttl: store.put_many("user", ids(1), x, ttl=ttl))
+        *((ValueError, "ttl is .*; expected a positive", lambda ttl=ttl: store.put_many("user", ids(1), x, ttl=ttl))
           for ttl in (0.0, -1.0, float("nan"), float("inf"))),
-        *((ValueError, "version is .*; want 1 to 100 letters", lambda name=name: store.begin(name))
+        *((ValueError, "version is .*; expected 1 to 100 letters", lambda name=name: store.begin(name))
           for name in ("", "a b", "a:b", "é", "x" * 101, "-x")),
     ):  # fmt: skip
         refuses(error, message, act)

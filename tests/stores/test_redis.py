@@ -341,26 +341,29 @@ def test_logins_databases_and_sockets(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        *((f"redis://h:1/0?timeout={t}", f"timeout='{t}'; want seconds") for t in ("0", "-1", "soon", "nan", "1e9")),
-        ("redis://h:1/0?prefiks=x", "url has the option 'prefiks'; want prefix, timeout"),
+        *(
+            (f"redis://h:1/0?timeout={t}", f"timeout='{t}'; expected seconds")
+            for t in ("0", "-1", "soon", "nan", "1e9")
+        ),
+        ("redis://h:1/0?prefiks=x", "url has the option 'prefiks'; expected prefix, timeout"),
         ("redis://h:1/0?verify=none", "url has the option 'verify'"),
-        ("rediss://h:1/0?verify=maybe", "url has verify='maybe'; want host or chain or none"),
+        ("rediss://h:1/0?verify=maybe", "url has verify='maybe'; expected host or chain or none"),
         ("rediss://h:1/0?ca=/nowhere", "url has ca='/nowhere', which cannot be read as PEM"),
         ("rediss://h:1/0?cert=x", "cert without key"),
         ("redis:host", "has no '://'"),
-        ("redis://h/abc", "url has the database 'abc'; want a whole number"),
+        ("redis://h/abc", "url has the database 'abc'; expected a whole number"),
         ("redis://h/-5", "url has the database '-5'"),
         ("unix:///a.sock?db=x", "url has the database 'x'"),
         ("unix://?db=1", "has no path"),
         ("redis://u:secret@h:99999/0", "a port that is no number from 1 to 65535"),
         ("redis://h:0x1/0", "url has a port that is no number"),
-        *((f"redis://u:p{sign}secret@h:1/0", "want it percent-encoded|no number from 1") for sign in "/?#"),
-        ("redis://host/0?x:secret@h=1", "want it percent-encoded"),
-        ("redi://u:secret@h", "url is 'redi://h'; want lmdb:DIR"),
-        (" redis://u:secret@h", "url is ' redis://h'; want lmdb:DIR"),
-        ("redi:u:secret@h", "url is 'redi:h'; want lmdb:DIR"),
-        ("redi?s://u:secret@h", "url is 'redi.s://h'; want lmdb:DIR"),
-        ("secret@h:1", "url is 'h:1'; want lmdb:DIR"),
+        *((f"redis://u:p{sign}secret@h:1/0", "expected it percent-encoded|no number from 1") for sign in "/?#"),
+        ("redis://host/0?x:secret@h=1", "expected it percent-encoded"),
+        ("redi://u:secret@h", "url is 'redi://h'; expected lmdb:DIR"),
+        (" redis://u:secret@h", "url is ' redis://h'; expected lmdb:DIR"),
+        ("redi:u:secret@h", "url is 'redi:h'; expected lmdb:DIR"),
+        ("redi?s://u:secret@h", "url is 'redi.s://h'; expected lmdb:DIR"),
+        ("secret@h:1", "url is 'h:1'; expected lmdb:DIR"),
     ],
 )
 def test_a_wrong_address_is_named_without_its_password(url, message):
@@ -464,7 +467,7 @@ def test_a_build_without_tls_says_what_to_install():
 
 
 def test_a_node_of_a_cluster_is_refused(tmp_path):
-    refused = pytest.raises(StoreError, match=r"CLUSTERDOWN .* want a server that is no part of a cluster")
+    refused = pytest.raises(StoreError, match=r"CLUSTERDOWN .* expected a server that is no part of a cluster")
     with RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server, refused:
         _core.open_store(server.url(), create=True)
 

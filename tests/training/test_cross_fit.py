@@ -311,5 +311,5 @@ def test_processes_change_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"folds": 1}, {"shares": ()}])
 def test_one_fold_and_no_share_are_refused(options):
-    with pytest.raises(ValueError, match="want 0, or 2 or more folds, and shares"):
+    with pytest.raises(ValueError, match="expected 0, or 2 or more folds, and shares"):
         CrossFitConfig(**options)

@@ -66,11 +66,11 @@ def test_limits_that_nothing_keeps_leave_the_policy_in_use(tmp_path) -> None:
 
 def test_limits_want_requests_that_train_nothing(tmp_path) -> None:
     config = replace(_QUICK, guardrails=_limits("share new >= 0.3"))
-    with pytest.raises(ValueError, match="want a holdout above 0"):
+    with pytest.raises(ValueError, match="expected a holdout above 0"):
         train(_logs(), config, tmp_path / "run", holdout=0.0)
     with pytest.raises(ValueError, match="item column 'old'"):
         train(_logs(), replace(_QUICK, guardrails=_limits("share old >= 0.3")), tmp_path / "run")
-    with pytest.raises(ValueError, match=r"want it with --guardrails\.limits alone"):
+    with pytest.raises(ValueError, match=r"expected it with --guardrails\.limits alone"):
         train(_logs(), replace(_QUICK, guardrails=GuardrailConfig(current_policy="x")), tmp_path / "run")
 
 

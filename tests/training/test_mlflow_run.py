@@ -77,8 +77,8 @@ def test_a_run_that_cannot_be_reported_is_marked(place):
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("sqlite:///x.db", "want mlflow:URI"),
-        ("mlflow:", "want mlflow:URI"),
+        ("sqlite:///x.db", "expected mlflow:URI"),
+        ("mlflow:", "expected mlflow:URI"),
         ("mlflow:https://me:secret@host", "MLFLOW_TRACKING_PASSWORD"),
         ("mlflow:nonsense://x", "track nonsense://x: "),
     ],

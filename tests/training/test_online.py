@@ -263,9 +263,9 @@ def bad_events(page_item: int) -> list[tuple[Event, str]]:
         *((good._replace(amount=amount), "amount") for amount in amounts),
         *((good._replace(event_id=key), "event_id") for key in (b"x", ("a", 1), ["x"], 1.5, None)),
         (good._replace(request_id=0.0), "request_id"),
-        (good._replace(request_id="0"), "request_id is '0'.*want an integer"),
-        (good._replace(item_id="3"), "item_id is '3'.*want an integer"),
-        (good._replace(task="sale"), "task is 'sale' in event 'x'; want one of click, order"),
+        (good._replace(request_id="0"), "request_id is '0'.*expected an integer"),
+        (good._replace(item_id="3"), "item_id is '3'.*expected an integer"),
+        (good._replace(task="sale"), "task is 'sale' in event 'x'; expected one of click, order"),
     ]
 
 
@@ -305,7 +305,7 @@ def test_pages_that_do_not_fit_are_refused():
     for changed, message in (
         ({"request_id": second.request_id.astype(str)}, "request_id is a string, in earlier pages an integer"),
         ({"item_id": second.item_id.astype(str)}, "item_id is a string"),
-        ({"tasks": ("click", "sale")}, "tasks click, sale; want click, order"),
+        ({"tasks": ("click", "sale")}, "tasks click, sale; expected click, order"),
         ({"features": ("x",), "context": second.context[:, :1]}, "features"),
         ({"predictions": infinite}, "p_order"),
         ({"timestamp": None}, "no timestamp"),

@@ -122,7 +122,7 @@ def test_shuffled_pages_are_in_force_and_a_disagreement_is_told(caplog) -> None:
     [
         ({"said": "nothing"}, "predictions do not tell"),
         ({"said": "slot"}, "predictions do not tell"),
-        ({"requests": 100}, "want at least 100 in 3"),
+        ({"requests": 100}, "expected at least 100 in 3"),
         ({"requests": 300}, "cannot be separated from the items"),
         ({"hidden": 1.0}, "cannot be separated .*harvested and exponent .*EM|cannot be separated .*EM and exponent"),
     ],
@@ -164,7 +164,7 @@ def test_as_many_shuffled_pages_as_needed_do_decide() -> None:
     assert 1.96 * fitted.standard_error == pytest.approx(0.1, rel=0.3)
 
 
-@pytest.mark.parametrize(("shuffled", "message"), [(0.0, "no request with exploration"), (1.0, "want at least 30")])
+@pytest.mark.parametrize(("shuffled", "message"), [(0.0, "no request with exploration"), (1.0, "expected at least 30")])
 def test_too_little_to_fit_is_no_propensity(shuffled: float, message: str, caplog) -> None:
     unknown = slot_propensity(tiny_logs(5, shuffled=shuffled), RewardConfig())
     assert (unknown.exponent, unknown.source, unknown.known(3)) == (0.0, "none", None)

@@ -164,7 +164,7 @@ def test_a_taste_that_turned_is_learned_anew_and_published(wrong, alone, tmp_pat
 def test_a_correction_with_trees_is_not_renewed(right):
     nodes = {"tree_inputs": np.zeros((1, 7)), "tree_thresholds": np.zeros((1, 7)), "tree_masks": np.full((1, 7), 255)}
     grown = replace(right, **nodes, tree_leaves=np.zeros((1, 8)))
-    with pytest.raises(ValueError, match="want a policy without trees on its correction"):
+    with pytest.raises(ValueError, match="expected a policy without trees on its correction"):
         OnlineLearner(policy_of(grown), RENEW)
 
 

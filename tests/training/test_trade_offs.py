@@ -104,7 +104,7 @@ def test_frozen_weights_are_served_exactly_and_the_others_learn():
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"dwell": 2.0}, "values names task 'dwell'; want one of click, order"),
+        ({"dwell": 2.0}, "values names task 'dwell'; expected one of click, order"),
         ({"click": -1.0}, "values is -1.0 for task click"),
         ({"click": 0.0, "order": 0.0}, "values is 0 for every task"),
     ],

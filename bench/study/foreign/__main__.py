@@ -33,7 +33,9 @@ def main() -> None:
         return
     families = [name for name in FAMILIES if any(name.startswith(word) for word in options.family)]
     if not families:
-        parser.error(f"family is {' '.join(options.family)!r}; want some of {', '.join(FAMILIES)}, or how they begin")
+        parser.error(
+            f"family is {' '.join(options.family)!r}; expected some of {', '.join(FAMILIES)}, or how they begin"
+        )
     first, last = map(int, options.seeds.split(":"))
     run(options.out, families, range(first, last), options.requests, options.light, options.set)
 

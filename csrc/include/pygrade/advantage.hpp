@@ -8,7 +8,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 enum class Normalize { none = 0, group = 1, batch = 2, component = 3 };
 
 struct AdvantageOptions {
@@ -23,5 +22,4 @@ struct AdvantageOptions {
 PYGRADE_API void group_advantage(std::span<const float> rewards, std::span<const float> component_weights,
                                  std::int64_t batch, std::int64_t samples, const AdvantageOptions& options,
                                  std::span<float> advantage, bool validate = false, int num_threads = 1);
-
 }  // namespace pygrade::inline v0_2

@@ -13,16 +13,13 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace detail {
-
 // A test in a tree of a correction, see Correction::Parts.
 struct TreeNode {
   std::int32_t input;  // place among a candidate's inputs, or behind them among the request's
   float threshold;
   std::int32_t mask;
 };
-
 }  // namespace detail
 
 // Immutable: any number of threads may use one at once. T tasks, F features, I item columns, K indicators of missing
@@ -121,5 +118,4 @@ class PYGRADE_API Correction {
 // threads. std::invalid_argument for sizes that do not fit.
 PYGRADE_API void correction_gram(std::span<const double> z, std::span<const double> u, std::span<const double> h,
                                  std::span<const std::int64_t> offsets, std::span<double> result, int num_threads);
-
 }  // namespace pygrade::inline v0_2

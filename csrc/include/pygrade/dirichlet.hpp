@@ -11,7 +11,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 struct DirichletShape {
   std::int64_t batch = 0;    // B
   std::int64_t samples = 0;  // G, at most 2^24
@@ -61,5 +60,4 @@ PYGRADE_API void dirichlet_kl(std::span<const float> concentration, std::span<co
 // log(max(w, weight_floor) / Σ max(w, weight_floor)) of rows of log-weights → floored, of the same size.
 PYGRADE_API void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, double weight_floor,
                                    std::span<float> floored, int num_threads = 1);
-
 }  // namespace pygrade::inline v0_2

@@ -34,7 +34,6 @@
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // An arm of a test, in which all arms rank each request.
 struct ExposureArm {
   std::string name;
@@ -106,5 +105,4 @@ class PYGRADE_API ExposureLog {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
 }  // namespace pygrade::inline v0_2

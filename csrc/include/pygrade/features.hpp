@@ -20,7 +20,6 @@
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // Data does not fit the schema. The message names the column and what is wanted.
 class PYGRADE_API SchemaError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
@@ -192,5 +191,4 @@ class PYGRADE_API FeatureCenter {
  private:
   std::unique_ptr<Impl> impl_;
 };
-
 }  // namespace pygrade::inline v0_2

@@ -10,7 +10,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // Immutable; copies share the bytes. What is read from it may keep it and point into it, unless it is borrowed.
 class PYGRADE_API FileContent {
  public:
@@ -36,5 +35,4 @@ class PYGRADE_API FileContent {
   std::span<const std::byte> bytes_;
   std::shared_ptr<Digest> digest_;
 };
-
 }  // namespace pygrade::inline v0_2

@@ -6,7 +6,6 @@
 #include <utility>
 
 namespace pygrade::inline v0_2 {
-
 template <class Signature>
 class FunctionRef;
 
@@ -45,5 +44,4 @@ class StoredFunctionRef<Result(Arguments...)> : public FunctionRef<Result(Argume
     requires(!std::is_base_of_v<StoredFunctionRef, std::remove_cvref_t<Callable>> && !std::is_reference_v<Callable>)
   StoredFunctionRef(Callable&&) = delete;
 };
-
 }  // namespace pygrade::inline v0_2

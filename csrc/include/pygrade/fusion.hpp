@@ -23,7 +23,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 enum class ScoreType { float32 = 0, float16 = 1, bfloat16 = 2 };  // widened exactly to float32
 
 enum class Transform { identity = 0, log = 1, zscore = 2, zlog = 3, rank = 4, log1p = 5 };
@@ -95,5 +94,4 @@ PYGRADE_API void fuse_scores(const Scores& scores, std::span<const float> weight
 PYGRADE_API void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::int64_t k,
                            const FusionOptions& options, std::span<const std::uint8_t> mask, std::span<float> values,
                            std::span<std::int32_t> indices, int num_threads = 1);
-
 }  // namespace pygrade::inline v0_2

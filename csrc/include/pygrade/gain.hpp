@@ -6,7 +6,6 @@
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // weights[B, G, T], gains[B, N, C] (jagged: [M, C]), discount[k] → gain[B, G, C]. masks[B, L, N] (jagged: [L, M]) holds
 // L candidate lists, nonzero for members; component_list[C] is the list that each component ranks, -1 for all
 // candidates, and is empty if all components rank all candidates. Products gains · discount are summed in one tree: KP
@@ -18,5 +17,4 @@ PYGRADE_API void topk_gain(const Scores& scores, std::span<const float> weights,
                            std::span<const std::uint8_t> masks, std::int64_t lists,
                            std::span<const std::int32_t> component_list, std::int64_t components,
                            const FusionOptions& options, std::span<float> gain, int num_threads = 1);
-
 }  // namespace pygrade::inline v0_2

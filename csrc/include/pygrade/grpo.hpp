@@ -8,7 +8,6 @@
 #include "pygrade/dirichlet.hpp"
 
 namespace pygrade::inline v0_2 {
-
 struct GrpoOptions {
   double clip = 0.2;                 // ratios below 1 - clip are clipped
   double clip_high = 0.2;            // ratios above 1 + clip_high are clipped
@@ -41,5 +40,4 @@ struct GrpoOutputs {
 // with `validate`, concentrations that are not finite and positive; without it such rows become NaN.
 PYGRADE_API void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const GrpoOptions& options,
                            const GrpoOutputs& outputs, bool validate = true, int num_threads = 1);
-
 }  // namespace pygrade::inline v0_2

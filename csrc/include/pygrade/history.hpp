@@ -24,7 +24,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // Immutable: any number of threads may use one at once. T tasks, C context and I item columns.
 class PYGRADE_API History {
  public:
@@ -171,5 +170,4 @@ class PYGRADE_API HistoryPass {
   struct Impl;
   Impl* impl_;
 };
-
 }  // namespace pygrade::inline v0_2

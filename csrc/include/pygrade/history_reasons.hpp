@@ -11,7 +11,6 @@
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // The factor on a task by the columns of history of one group, as they are over all of them 0.
 struct HistoryReason {
   History::Group group;
@@ -31,5 +30,4 @@ PYGRADE_API std::vector<std::vector<HistoryReason>> history_reasons(const Policy
 // they are; hours_since_seen and hours_since_first_shown; of the others events over predicted ones, shrunk.
 PYGRADE_API std::vector<std::pair<std::string, double>> history_facts(const Policy& policy,
                                                                       std::span<const float> items);
-
 }  // namespace pygrade::inline v0_2

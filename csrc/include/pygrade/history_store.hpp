@@ -22,7 +22,6 @@
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // The rule of a policy with the tables that hold its records, and the columns of items that this process remembers.
 // Tables are named by what fixes records: tasks, categories, half-life and delay of feedback. A policy that is trained
 // anew with these goes on with the records. Any number of threads may use one.
@@ -134,5 +133,4 @@ class PYGRADE_API HistoryStore {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
 }  // namespace pygrade::inline v0_2

@@ -6,7 +6,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 enum class Isa { baseline = 0, avx2 = 1, avx512 = 2 };  // avx2 = x86-64-v3, avx512 = x86-64-v4
 
 // True if this build contains the code and this processor can run it.
@@ -17,5 +16,4 @@ PYGRADE_API bool isa_available(Isa isa) noexcept;
 PYGRADE_API Isa active_isa();
 
 PYGRADE_API std::string_view isa_name(Isa isa) noexcept;
-
 }  // namespace pygrade::inline v0_2

@@ -15,7 +15,6 @@
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // Comparison of the policy with its baseline on the log; none: there is no mixture.
 enum class Verdict : std::uint8_t { none, better, undecided, worse, undecidable, untested };
 
@@ -116,5 +115,4 @@ struct PYGRADE_API Mixture {
   std::string control = {};                 // name of the one that the verdict is over; "": the baseline
   std::string unproven = {};                // why the log does not prove that it may be served; "": it does
 };
-
 }  // namespace pygrade::inline v0_2

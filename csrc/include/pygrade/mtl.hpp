@@ -17,7 +17,6 @@
 #include "pygrade/policy.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // Immutable: any number of threads may use one at once. Scratch memory belongs to the thread and is reused.
 class PYGRADE_API MultiTaskModel {
  public:
@@ -53,5 +52,4 @@ class PYGRADE_API MultiTaskModel {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
 }  // namespace pygrade::inline v0_2

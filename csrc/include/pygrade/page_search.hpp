@@ -21,7 +21,6 @@
 #include "pygrade/ranking.hpp"
 
 namespace pygrade::inline v0_2 {
-
 enum class PageObjective : std::uint8_t { page_value, mmr, log_det };
 
 // The candidates of a batch of requests. Rows: B · N, or M if jagged; an empty span: none.
@@ -64,5 +63,4 @@ struct PageSearch {
 PYGRADE_API void search_page(const PageCandidates& candidates, const PageSearch& search, const PageRules& rules,
                              std::span<const std::int32_t> pins, std::span<float> values,
                              std::span<std::int32_t> indices, int num_threads = 1);
-
 }  // namespace pygrade::inline v0_2

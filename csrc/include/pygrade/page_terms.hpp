@@ -11,7 +11,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // C categories, K slots.
 struct PYGRADE_API PageTerms {
   static constexpr std::size_t max_categories = 1024, max_dimension = 256;
@@ -35,5 +34,4 @@ struct PYGRADE_API PageTerms {
   std::size_t dimension = 0;            // of the embeddings; 0: none are read
   std::vector<std::int32_t> by_name;    // places of the categories in the order of their names
 };
-
 }  // namespace pygrade::inline v0_2

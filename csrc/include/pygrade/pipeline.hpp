@@ -31,7 +31,6 @@
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace detail {
 template <class Value, class Memory>
 class HotSwap;
@@ -272,5 +271,4 @@ class PYGRADE_API Pipeline::Lease {
  private:
   PageWorkspace::Impl* work_;
 };
-
 }  // namespace pygrade::inline v0_2

@@ -20,7 +20,6 @@
 #include "pygrade/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // A policy file is damaged, of another format version, or does not match the other file. The message names file and
 // fault.
 class PYGRADE_API ArtifactError : public std::runtime_error {
@@ -242,5 +241,4 @@ class PYGRADE_API Policy {
 // The weight vector closest to `weights` in KL divergence that sums to 1 and lies in the box lower[T] … upper[T], in
 // place: clip(λ w, lower, upper). Weights that already comply do not change.
 PYGRADE_API void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper);
-
 }  // namespace pygrade::inline v0_2

@@ -14,7 +14,6 @@
 #include "pygrade/api.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // A layer's parameters, as torch.nn.Linear keeps them. SiLU follows every layer but the last.
 struct DenseLayer {
   std::int64_t inputs;
@@ -81,5 +80,4 @@ class PYGRADE_API PolicyNetwork {
 
 // The factor that scales a gradient of this norm down to max_norm: min(1, max_norm / (norm + 1e-6)).
 PYGRADE_API double clip_factor(double norm, double max_norm);
-
 }  // namespace pygrade::inline v0_2

@@ -16,7 +16,6 @@
 #include "pygrade/mixture.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // Scale on which the column of one task was read.
 struct PredictionScale {
   enum class Kind : std::uint8_t { probability, percent, logit, log, score };
@@ -62,5 +61,4 @@ class PYGRADE_API PredictionScales {
   bool converts_ = false;
   std::string json_ = "{}";
 };
-
 }  // namespace pygrade::inline v0_2

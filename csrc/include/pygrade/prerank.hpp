@@ -16,7 +16,6 @@
 #include "pygrade/policy.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // Parameters of a user tower, as pygrade.prerank.TwoTower holds it. Only read while `UserTower::make` runs.
 struct UserTowerParameters {
   std::size_t width = 0;                                        // numbers in a vector
@@ -128,5 +127,4 @@ class PYGRADE_API Prerank {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
 }  // namespace pygrade::inline v0_2

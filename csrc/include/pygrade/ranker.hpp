@@ -25,7 +25,6 @@
 #include "pygrade/ranking.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace detail {
 template <class Value, class Memory>
 struct HotSlot;
@@ -229,5 +228,4 @@ struct LogIds {
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);
-
 }  // namespace pygrade::inline v0_2

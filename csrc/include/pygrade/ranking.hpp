@@ -9,7 +9,6 @@
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // The rules between fused scores and page, see request.def; an empty span disables its rule. Rows are those of the
 // scores: B · N, or M if jagged. Transforms still see every candidate; score · m is rounded before boost_add.
 struct PageRules {
@@ -27,5 +26,4 @@ struct PageRules {
 PYGRADE_API void rank(const Scores& scores, std::span<const float> weights, std::int64_t k,
                       const FusionOptions& options, const PageRules& rules, std::span<float> values,
                       std::span<std::int32_t> indices, int num_threads = 1);
-
 }  // namespace pygrade::inline v0_2

@@ -16,7 +16,6 @@
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // A request without its HTTP. All texts belong to the caller and live until `handle` returns.
 struct ServiceRequest {
   std::string_view method, path, body;
@@ -90,5 +89,4 @@ class PYGRADE_API Service {
   struct Runs;
   std::unique_ptr<Runs> runs_;
 };
-
 }  // namespace pygrade::inline v0_2

@@ -22,7 +22,6 @@
 #include "pygrade/function_ref.hpp"
 
 namespace pygrade::inline v0_2 {
-
 // The store failed: it is not there or no store, it is damaged or of another format, or it lacks the version. The
 // message names the store, without password, and the fault.
 class PYGRADE_API StoreError : public std::runtime_error {
@@ -144,5 +143,4 @@ PYGRADE_API std::span<const StoreKind> store_kinds();
 // perhaps not yet when the power fails. A damaged record is a StoreError, a file that was cut off too; a file
 // whose own structure is damaged otherwise may end the process, since LMDB trusts it.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
-
 }  // namespace pygrade::inline v0_2

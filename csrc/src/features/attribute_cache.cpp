@@ -3,11 +3,8 @@
 #include <algorithm>
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::size_t first_rows = 1 << 12;
-
 }  // namespace
 
 AttributeCache::AttributeCache(std::size_t user_width, std::size_t item_width, std::size_t limit)
@@ -35,5 +32,4 @@ std::shared_ptr<AttributeVersion> AttributeCache::make(std::string_view descript
   return std::shared_ptr<AttributeVersion>(
       new AttributeVersion{std::string(description), other, {user_width_, rows_}, {item_width_, rows_}});
 }
-
 }  // namespace pygrade::inline v0_2::detail

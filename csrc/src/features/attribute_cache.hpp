@@ -10,7 +10,6 @@
 #include "util/row_memory.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Version of the store, as its table "meta" describes it; "": none was seen yet.
 struct AttributeVersion {
   std::string description;
@@ -35,5 +34,4 @@ class AttributeCache {
   std::size_t rows_;  // that there are places for
   std::shared_ptr<AttributeVersion> version_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -6,9 +6,7 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 std::shared_ptr<const Features> given(std::shared_ptr<const Features> features, const std::shared_ptr<Store>& store) {
   if (features == nullptr) throw std::invalid_argument("features is null");
   if (store == nullptr) throw std::invalid_argument("store is null");
@@ -19,7 +17,6 @@ std::uint64_t next_id() {
   static std::atomic<std::uint64_t> last{0};
   return ++last;
 }
-
 }  // namespace
 
 std::int64_t detail::scenario_code(std::optional<std::string_view> scenario) {
@@ -41,7 +38,7 @@ FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::s
       apart(version ? std::make_unique<detail::AttributeCache>(plan.schema.user_width, plan.items.width(), limit)
                     : nullptr),
       writing(apart ? *apart : reading) {
-  if (ttl && !(*ttl > 0.0)) throw std::invalid_argument("ttl is not positive; want seconds, or nothing");
+  if (ttl && !(*ttl > 0.0)) throw std::invalid_argument("ttl is not positive; expected seconds, or nothing");
 }
 
 std::string FeatureCenter::Impl::version_name(std::string_view meta) const {
@@ -123,5 +120,4 @@ FeatureCounters FeatureCenter::counters() const {
 
 const std::shared_ptr<const Features>& FeatureCenter::features() const { return impl_->features; }
 const std::shared_ptr<Store>& FeatureCenter::store() const { return impl_->store; }
-
 }  // namespace pygrade::inline v0_2

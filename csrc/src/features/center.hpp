@@ -11,7 +11,6 @@
 #include "features/plan.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 
 struct FeatureCenter::Impl {
@@ -76,7 +75,6 @@ inline constexpr std::string_view meta_table = "meta";
 inline constexpr std::int64_t meta_key[] = {0};
 
 namespace detail {
-
 // The code of a scenario; null_code if there is none. Trailing zeros are cut off, as numpy does.
 std::int64_t scenario_code(std::optional<std::string_view> scenario);
 
@@ -85,7 +83,6 @@ struct KeySet {
   std::vector<std::int64_t> distinct;
   std::vector<std::uint32_t> place;  // [rows]
 };
-
 }  // namespace detail
 
 struct FeatureBuffer::Work {
@@ -121,5 +118,4 @@ struct FeatureBuffer::Work {
   std::vector<std::int64_t> steps;
   std::vector<float> block;
 };
-
 }  // namespace pygrade::inline v0_2

@@ -5,9 +5,7 @@
 #include <span>
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using Entity = Feature::Entity;
 using Kind = Feature::Kind;
 using Transform = Feature::Transform;
@@ -39,7 +37,7 @@ Enum one_of(const Json& record, std::string_view key, std::span<const std::strin
   const std::string& value = record.string_at(key);
   const auto found = std::ranges::find(names, value);
   if (found == names.end())
-    throw JsonError("'" + std::string(key) + "' is " + json_quote(value) + "; want one of " + joined(names));
+    throw JsonError("'" + std::string(key) + "' is " + json_quote(value) + "; expected one of " + joined(names));
   return static_cast<Enum>(found - names.begin());
 }
 
@@ -73,7 +71,8 @@ bool is_outcome(std::string_view source) {
 void check_outcome(const Feature& f) {
   const std::string stated = "source is " + json_quote(f.source) + "; ";
   if (f.kind == Kind::rate && f.source.empty()) refuse(f, stated + "a rate wants an outcome");
-  if (!f.source.empty() && !is_outcome(f.source)) refuse(f, stated + "want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''");
+  if (!f.source.empty() && !is_outcome(f.source))
+    refuse(f, stated + "expected y_TASK, m_MEASURE, log1p(m_MEASURE) or ''");
   if (f.kind != Kind::rate && is_measure(f.source)) refuse(f, stated + "a " + name_of(f.kind) + " wants y_TASK or ''");
 }
 
@@ -83,7 +82,7 @@ void check_key(const Feature& f) {
     const bool known = part == "user_id" || part == "item_id" || part == "scenario" || part.starts_with("user.") ||
                        part.starts_with("item.");
     if (!known)
-      refuse(f, "key names " + json_quote(part) + "; want user_id, item_id, scenario, user.NAME or item.NAME");
+      refuse(f, "key names " + json_quote(part) + "; expected user_id, item_id, scenario, user.NAME or item.NAME");
     (part.starts_with("item") ? of_item : of_request) = true;
   }
   const bool fits = of_item && of_request ? f.entity == Entity::cross
@@ -97,9 +96,9 @@ void check_key(const Feature& f) {
 
 // Sources that only some entities and kinds have.
 void check_source(const Feature& f) {
-  if (f.source.empty()) refuse(f, "source is ''; want the column it is made of");
+  if (f.source.empty()) refuse(f, "source is ''; expected the column it is made of");
   const bool named_time = std::ranges::find(times, f.source) != std::end(times);
-  if (f.is_time() && !named_time) refuse(f, "source is " + json_quote(f.source) + "; want one of " + joined(times));
+  if (f.is_time() && !named_time) refuse(f, "source is " + json_quote(f.source) + "; expected one of " + joined(times));
   if (f.is_time() && (f.kind != Kind::dense || !f.per_request())) refuse(f, "a time is a dense feature of the context");
   const bool of_request = f.source == "user_id" || f.source == "scenario";
   if (!of_request && f.source != "item_id") return;
@@ -122,11 +121,11 @@ void check(const Feature& f) {
   if (f.kind == Kind::sequence && f.entity != Entity::user) refuse_entity(f, "a sequence is of the user");
   const bool several = f.kind == Kind::sequence || f.kind == Kind::list || f.kind == Kind::vector;
   if ((f.length > 0) != several)
-    refuse(f,
-           "length is " + std::to_string(f.length) + "; want 1 or more for lists, vectors and sequences, 0 elsewhere");
+    refuse(f, "length is " + std::to_string(f.length) +
+                  "; expected 1 or more for lists, vectors and sequences, 0 elsewhere");
   if (f.size != 0 && (f.kind != Kind::vector || f.size <= f.length))
-    refuse(f,
-           "size is " + std::to_string(f.size) + "; want more than length for vectors that are projected, 0 elsewhere");
+    refuse(f, "size is " + std::to_string(f.size) +
+                  "; expected more than length for vectors that are projected, 0 elsewhere");
   if (f.transform == Transform::age && (f.kind != Kind::dense || f.is_time()))
     refuse(f, "transform 'age' is for dense features that are times");
   if (f.transform == Transform::log1p && f.kind != Kind::dense && f.kind != Kind::count)
@@ -136,7 +135,6 @@ void check(const Feature& f) {
   if (!(f.window_hours >= 0.0 && f.smoothing >= 0.0 && f.min_count >= 1 && f.max_size >= 1))
     refuse(f, "window_hours, smoothing want 0 or more; min_count, max_size 1 or more");
 }
-
 }  // namespace
 
 Feature read_feature(const Json& record) {
@@ -180,5 +178,4 @@ std::vector<Feature> read_features(const Json& record) {
   }
   return read;
 }
-
 }  // namespace pygrade::inline v0_2::detail

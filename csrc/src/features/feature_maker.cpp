@@ -5,7 +5,6 @@
 #include <cmath>
 
 namespace pygrade::inline v0_2::detail {
-
 FeatureMaker::FeatureMaker(const Plan& plan, FeatureBuffer& buffer, Items items)
     : plan_(plan), kernels_(PYGRADE_KERNELS(feature_kernels)), buffer_(buffer), work_(*buffer.work), items_(items) {}
 
@@ -111,5 +110,4 @@ void FeatureMaker::make_items(std::size_t t, const std::uint32_t* place) {
   const std::size_t width = table.cross ? plan_.cross_features.size() : plan_.item_features.size();
   make_table(t, work_.pointers.data(), work_.pointers.size(), out.data(), width, place, items_.size());
 }
-
 }  // namespace pygrade::inline v0_2::detail

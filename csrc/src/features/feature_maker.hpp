@@ -6,7 +6,6 @@
 #include "util/fpenv.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 class FeatureMaker {
  public:
   using Items = std::span<const std::int64_t>;
@@ -45,5 +44,4 @@ class FeatureMaker {
   void make_table(std::size_t table, const char* const* records, std::size_t count, float* out, std::size_t width,
                   const std::uint32_t* place, std::size_t rows);
 };
-
 }  // namespace pygrade::inline v0_2::detail

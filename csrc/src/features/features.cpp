@@ -11,9 +11,7 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 detail::Schema read_schema(std::string_view json, const std::string& path) {
   try {
     return detail::Schema::parse(json);
@@ -34,14 +32,12 @@ void normalize(std::span<const float> rows, std::size_t count, const detail::Nor
 
 void check_size(std::size_t size, std::size_t wanted, const char* name) {
   if (size != wanted)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " numbers; want " +
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " numbers; expected " +
                                 std::to_string(wanted));
 }
-
 }  // namespace
 
 namespace {
-
 // The code of a level by its text, as the column has it; nothing if it is no value of the column.
 std::optional<std::int64_t> code_of_level(const detail::Schema& schema, const detail::Feature& feature,
                                           std::string_view level) {
@@ -55,7 +51,6 @@ std::optional<std::int64_t> code_of_level(const detail::Schema& schema, const de
   if (error != std::errc() || end != level.data() + level.size()) return {};
   return code;
 }
-
 }  // namespace
 
 FeatureInputs::FeatureInputs(const Features& features, std::span<const std::string> names, bool of_requests) {
@@ -132,7 +127,7 @@ std::shared_ptr<const Features> Features::parse(std::string_view schema_json, st
 
 std::shared_ptr<const Features> Features::load(const std::string& directory) {
   const auto schema =
-      detail::OpenFile(std::filesystem::path(directory) / "schema.json", "; want the features of an artifact")
+      detail::OpenFile(std::filesystem::path(directory) / "schema.json", "; expected the features of an artifact")
           .content();
   const auto fitted =
       detail::OpenFile(std::filesystem::path(directory) / "fitted.safetensors", "; schema.json lies beside it")
@@ -172,5 +167,4 @@ void Features::normalize_rows(std::span<const float> item_dense, std::span<const
   normalize(item_dense, rows, item, out.data(), width);
   normalize(cross_dense, rows, cross, out.data() + items, width);
 }
-
 }  // namespace pygrade::inline v0_2

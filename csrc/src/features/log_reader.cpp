@@ -7,9 +7,7 @@
 #include "features/feature_maker.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::size_t events_ahead = 8;  // events whose records are on their way from memory
 
 std::span<const std::int64_t> row_of(const AttributeRows& known, std::int64_t id,
@@ -58,7 +56,6 @@ class Past {
   std::vector<std::vector<std::uint32_t>> places_;  // [tables][e]
   std::size_t next_ = 0;
 };
-
 }  // namespace
 
 // Where the requests and their rows find attributes and records.
@@ -166,7 +163,7 @@ void LogReader::prefetch(std::span<RecordTable* const> tables, const LogRequests
 void LogReader::read(std::span<RecordTable* const> tables, const std::int64_t* events, std::size_t count,
                      const LogRequests& requests, const LogFeatures& out) const {
   if (!std::ranges::is_sorted(requests.time))
-    throw std::invalid_argument("time of requests goes back; want it ascending");
+    throw std::invalid_argument("time of requests goes back; expected it ascending");
   Past past(tables, plan_.schema, events, count);
   FeatureBuffer buffer;
   FeatureBuffer::Work& work = *buffer.work;
@@ -212,5 +209,4 @@ void LogReader::read(std::span<RecordTable* const> tables, const std::int64_t* e
   }
   past.finish();
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,6 @@
 #include "features/record_table.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Attributes of users or items as a store holds them.
 struct AttributeRows {
   std::span<const std::int64_t> ids;   // ascending
@@ -76,5 +75,4 @@ class LogReader {
   Plan plan_;
   AttributeRows users_, items_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

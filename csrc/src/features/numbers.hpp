@@ -9,7 +9,6 @@
 #include "util/hash.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::int64_t null_code = std::numeric_limits<std::int64_t>::min();  // of a missing value
 
 // A text's code, the same in every process and on every machine.
@@ -32,5 +31,4 @@ class Mix {
 // a // b and a % b of Python, for b > 0.
 inline std::int64_t floor_divide(std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); }
 inline std::int64_t floor_modulo(std::int64_t a, std::int64_t b) { return a % b + (a % b < 0 ? b : 0); }
-
 }  // namespace pygrade::inline v0_2::detail

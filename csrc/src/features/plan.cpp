@@ -8,9 +8,7 @@
 #include "util/safetensors.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using Entity = Feature::Entity;
 using Kind = Feature::Kind;
 using Transform = Feature::Transform;
@@ -64,7 +62,6 @@ std::int64_t window_of(TablePlan& plan, const Table::Window& window) {
   plan.steps.push_back(window.step);
   return signed_size(plan.windows.size()) - 1;
 }
-
 }  // namespace
 
 std::int64_t Codes::of(const CodeSource& source) const {
@@ -141,7 +138,7 @@ void Plan::read_fitted(std::span<const std::byte> fitted) {
   TensorMetadata metadata;
   const auto tensors = read_safetensors(fitted, &metadata);
   if (const std::string stated(find_text(metadata, "schema")); stated != schema.hash)
-    throw SafetensorsError("it is of schema " + json_quote(stated) + "; want " + schema.hash);
+    throw SafetensorsError("it is of schema " + json_quote(stated) + "; expected " + schema.hash);
   request = normalization(tensors, "request_dense", request_features.size());
   item = normalization(tensors, "item_dense", item_features.size());
   cross = normalization(tensors, "cross_dense", cross_features.size());
@@ -305,5 +302,4 @@ void Plan::remember(std::int64_t item_id, std::span<const std::int64_t> stored, 
     out += sizeof value;
   }
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -11,7 +11,6 @@
 #include "pygrade/features.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline std::int64_t signed_size(std::size_t size) { return static_cast<std::int64_t>(size); }
 
 // Map from codes to ids.
@@ -148,14 +147,11 @@ float transformed(double number, Feature::Transform transform, std::int64_t time
 
 // Adds column `from` → `to` to runs, joining neighbors.
 void add_run(std::vector<ColumnRun>& runs, std::size_t from, std::size_t to);
-
 }  // namespace pygrade::inline v0_2::detail
 
 namespace pygrade::inline v0_2 {
-
 struct Features::Impl {
   detail::Plan plan;
   std::string fingerprint;
 };
-
 }  // namespace pygrade::inline v0_2

@@ -7,11 +7,8 @@
 #include "util/seed.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 std::string quoted(std::string_view name) { return "'" + std::string(name) + "'"; }
-
 }  // namespace
 
 Reader::Reader(FeatureCenter::Impl& center, FeatureBuffer& buffer, Items items, const Deadline& deadline)
@@ -31,9 +28,9 @@ void Reader::begin(const FeatureRequest& request) {
     const bool is_text = columns[column_of(value.name)].second == "str";
     if (value.text && !is_text)
       throw SchemaError("context " + quoted(value.name) + " is " + quoted(*value.text) +
-                        "; want a number (type drift)");
+                        "; expected a number (type drift)");
     if (is_text && !value.text && value.number == value.number)
-      throw SchemaError("context " + quoted(value.name) + " is a number; want a text (type drift)");
+      throw SchemaError("context " + quoted(value.name) + " is a number; expected a text (type drift)");
   }
   work_.center = center_.id;
   work_.user_id = request.user_id;
@@ -268,11 +265,9 @@ void Reader::find_distinct(KeySet& keys) {
     keys.place[row] = work_.slots[at] - 1;
   }
 }
-
 }  // namespace pygrade::inline v0_2::detail
 
 namespace pygrade::inline v0_2 {
-
 void FeatureCenter::read(const FeatureRequest& request, std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
                          std::optional<std::chrono::steady_clock::time_point> deadline) {
   detail::Reader reader(*impl_, buffer, item_ids, deadline);
@@ -291,5 +286,4 @@ void FeatureCenter::read_items(std::span<const std::int64_t> item_ids, FeatureBu
     throw std::invalid_argument("the buffer holds no user that this center has read");
   detail::Reader(*impl_, buffer, item_ids, deadline).run(!buffer.work->version.empty());
 }
-
 }  // namespace pygrade::inline v0_2

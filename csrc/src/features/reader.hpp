@@ -4,7 +4,6 @@
 #include "features/feature_maker.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // One call of the center for a request.
 class Reader : FeatureMaker {
  public:
@@ -36,5 +35,4 @@ class Reader : FeatureMaker {
   bool learned_user_ = false;  // now read, to be remembered; so are the candidates work_.learned
   std::shared_ptr<AttributeVersion> seen_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -10,9 +10,7 @@
 #include "features/numbers.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using Entry = std::pair<std::int64_t, std::int64_t>;  // time, item
 
 void add_to(std::int64_t& field, std::int64_t amount) { field = wrapping_add(field, amount); }
@@ -88,17 +86,17 @@ std::span<const double> outcome_column(const FeedbackEvents& events, std::string
                       (known.empty() ? "none" : known));
   }
   if (found->values.size() != count)
-    throw SchemaError(name + " has " + std::to_string(found->values.size()) + " values; want " + std::to_string(count));
+    throw SchemaError(name + " has " + std::to_string(found->values.size()) + " values; expected " +
+                      std::to_string(count));
   for (const double value : found->values)
-    if (std::isinf(value)) throw SchemaError(name + " holds an infinite number; want finite ones");
+    if (std::isinf(value)) throw SchemaError(name + " holds an infinite number; expected finite ones");
   if (!column.starts_with("y_")) return found->values;
   for (const double value : found->values)
-    if (std::isnan(value)) throw SchemaError(name + " is null on a shown row; want a number");
+    if (std::isnan(value)) throw SchemaError(name + " is null on a shown row; expected a number");
   for (const double value : found->values)
-    if (value != 0.0 && value != 1.0) throw SchemaError(name + " is " + short_text(value) + "; want 0 or 1");
+    if (value != 0.0 && value != 1.0) throw SchemaError(name + " is " + short_text(value) + "; expected 0 or 1");
   return found->values;
 }
-
 }  // namespace
 
 Outcomes outcomes_of(const Schema& schema, const FeedbackEvents& events) {
@@ -159,5 +157,4 @@ void merge_records(const Table& table, const std::int64_t* other, std::int64_t* 
     for (std::size_t i = 0; i < length; ++i) std::tie(times[i], items[i]) = entries[i];
   }
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,6 @@
 #include "pygrade/features.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Outcomes of events in the order of Schema::outcomes.
 struct Outcomes {
   std::vector<std::vector<std::int64_t>> values;  // [outcomes][e] fixed point
@@ -31,5 +30,4 @@ void add_event(const Table& table, const EventColumns& events, std::size_t event
 
 // Adds the events of another record of the same key.
 void merge_records(const Table& table, const std::int64_t* other, std::int64_t* record);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -5,12 +5,9 @@
 #include <stdexcept>
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::size_t batch = 32;          // keys whose slots are on their way from memory
 constexpr std::size_t records_ahead = 12;  // records on their way
-
 }  // namespace
 
 const KeyIndex::Slot& KeyIndex::probe(std::int64_t key) const {
@@ -22,7 +19,7 @@ const KeyIndex::Slot& KeyIndex::probe(std::int64_t key) const {
 void KeyIndex::reserve(std::size_t keys) {
   const std::size_t wanted = std::bit_ceil(std::max<std::size_t>(keys * 8 / 5 + 1, 64));
   if (wanted <= slots_.size()) return;
-  if (keys >= none) throw std::length_error("a table has 2^32 keys or more; want fewer in one shard");
+  if (keys >= none) throw std::length_error("a table has 2^32 keys or more; expected fewer in one shard");
   slots_.assign(wanted, {0, none});
   shift_ = 64 - std::countr_zero(wanted);
   for (std::uint32_t number = 0; number < keys_.size(); ++number)
@@ -109,5 +106,4 @@ std::vector<std::uint32_t> RecordTable::find(std::span<const std::int64_t> keys)
   index_.find(keys, rows.data());
   return rows;
 }
-
 }  // namespace pygrade::inline v0_2::detail

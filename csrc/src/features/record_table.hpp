@@ -10,7 +10,6 @@
 #include "features/record_layout.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Keys and their numbers 0, 1, … in the order in which they came.
 class KeyIndex {
  public:
@@ -81,5 +80,4 @@ class RecordTable {
   KeyIndex index_;
   std::vector<std::unique_ptr<std::int64_t[]>> blocks_;  // of block_rows records each: growth moves none
 };
-
 }  // namespace pygrade::inline v0_2::detail

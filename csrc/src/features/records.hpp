@@ -10,7 +10,6 @@
 #include "isa.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 constexpr std::int64_t never = -(std::int64_t{1} << 62);  // time of the last event if there was none
 constexpr std::int64_t window_slots = 8;                  // steps of a window
 constexpr double fixed_scale = 1048576.0;                 // sums are in units of 1 / fixed_scale
@@ -171,5 +170,4 @@ struct HistoryKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(HistoryKernels, history_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

@@ -11,9 +11,7 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using Names = std::vector<std::string>;
 using Entity = Feature::Entity;
 using Kind = Feature::Kind;
@@ -65,7 +63,6 @@ void check_type(const Feature& f, const std::map<std::string, std::string>& dtyp
   if (!contains(wanted, found->second))
     refuse(f, column + " is " + found->second + "; it wants " + joined(wanted, " or "));
 }
-
 }  // namespace
 
 std::string column_of(const Feature& f) {
@@ -284,5 +281,4 @@ Schema Schema::parse(std::string_view json) {
   schema.hash = sha256_hex(std::as_bytes(std::span(json))).substr(0, 16);
   return schema;
 }
-
 }  // namespace pygrade::inline v0_2::detail

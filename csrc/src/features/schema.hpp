@@ -10,7 +10,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 struct Feature {
   enum class Entity : std::uint8_t { user, context, item, cross };
   enum class Kind : std::uint8_t { dense, categorical, list, vector, sequence, count, rate, recency };
@@ -120,5 +119,4 @@ std::string table_name(const std::vector<std::string>& key);
 
 // The keys whose rates a rate is shrunk to, widest first.
 std::vector<std::vector<std::string>> parent_keys(const Feature& feature);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -6,9 +6,7 @@
 #include "util/fpenv.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::Plan;
 using Column = std::vector<std::int64_t>;
 
@@ -71,7 +69,7 @@ class Writer {
       throw SchemaError("feedback scenario has another length than user_id");
     if (count > 0 && events_.scenario.empty() && plan_.schema.counts_over("scenario"))
       throw SchemaError("feedback lacks scenario, which histories are kept over");
-    if (count >= std::size_t{1} << 32) throw SchemaError("feedback has 2^32 events or more; want fewer at once");
+    if (count >= std::size_t{1} << 32) throw SchemaError("feedback has 2^32 events or more; expected fewer at once");
   }
 
   void write(const detail::Outcomes& outcomes) {
@@ -173,9 +171,7 @@ class Writer {
   const FeedbackEvents& events_;
   const detail::FloatEnvironment environment_;
 };
-
 }  // namespace
 
 std::size_t FeatureCenter::update(const FeedbackEvents& events) { return Writer(*impl_, events).run(); }
-
 }  // namespace pygrade::inline v0_2

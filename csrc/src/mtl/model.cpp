@@ -9,9 +9,7 @@
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::MtlNetwork;
 
 constexpr double nanoseconds_per_weight = 0.012;  // of one row, on AVX-512
@@ -20,14 +18,14 @@ std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count)
 
 void check_size(const char* name, std::size_t size, std::size_t rows, std::int64_t columns) {
   if (size != rows * size_of(columns))
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " values; want " +
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " values; expected " +
                                 std::to_string(rows) + " rows of " + std::to_string(columns));
 }
 
 std::int64_t rows_of(std::span<float> probabilities, const MtlNetwork& network) {
   if (probabilities.size() % size_of(network.tasks) != 0)
     throw std::invalid_argument("probabilities has room for " + std::to_string(probabilities.size()) +
-                                " values; want a multiple of " + std::to_string(network.tasks) + " tasks");
+                                " values; expected a multiple of " + std::to_string(network.tasks) + " tasks");
   return static_cast<std::int64_t>(probabilities.size()) / network.tasks;
 }
 
@@ -52,7 +50,6 @@ struct SameRequest {
     return count == 0 || std::memcmp(values + a * columns, values + b * columns, size_of(count) * sizeof(T)) == 0;
   }
 };
-
 }  // namespace
 
 struct MultiTaskModel::Impl : detail::MtlModel {};
@@ -70,7 +67,7 @@ std::shared_ptr<const MultiTaskModel> MultiTaskModel::parse(std::string_view jso
 std::shared_ptr<const MultiTaskModel> MultiTaskModel::load(const std::string& directory) {
   for (;;) {
     const detail::OpenFile json(std::filesystem::path(directory) / "mtl.json",
-                                "; want a directory that pygrade.mtl.save wrote");
+                                "; expected a directory that pygrade.mtl.save wrote");
     try {
       const auto text = json.content();
       const detail::OpenFile tensors(std::filesystem::path(directory) / "mtl.safetensors",
@@ -156,5 +153,4 @@ void MultiTaskModel::predict_request(std::span<const float> request_dense, std::
                   .probabilities = probabilities.data() + first * network.tasks},
                  scratch.data());
 }
-
 }  // namespace pygrade::inline v0_2

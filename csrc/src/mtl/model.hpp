@@ -12,7 +12,6 @@
 #include "pygrade/file_content.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 struct MtlModel {
   std::vector<std::string> tasks, dense, ids;
   std::string features, schema_hash;
@@ -34,5 +33,4 @@ struct MtlModel {
 // Fills `model` from the content of mtl.json and mtl.safetensors; `name` is the directory in messages. ArtifactError
 // names file and fault.
 void read_mtl(std::string_view json, const FileContent& tensors, std::string_view name, MtlModel& model);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -6,7 +6,6 @@
 #include "isa.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::int64_t mtl_block = 48;  // rows that pass through the network together, at most
 inline constexpr std::int64_t mtl_lanes = 16;  // values of a block's columns are padded to a multiple of this
 inline constexpr std::int64_t mtl_tile = 8;    // outputs of a map whose weights lie side by side
@@ -86,5 +85,4 @@ struct MtlKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(MtlKernels, mtl_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

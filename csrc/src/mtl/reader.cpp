@@ -13,9 +13,7 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using Names = std::vector<std::string>;
 
 constexpr JsonLimits limits{.bytes = std::size_t{64} << 20, .values = std::size_t{1} << 21};
@@ -41,8 +39,8 @@ std::int64_t integer_at(const Json& table, std::string_view key, std::int64_t lo
 Names distinct_at(const Json& table, std::string_view key, std::int64_t low, std::int64_t high) {
   Names names = table.strings_at(key);
   if (names.size() < size_of(low) || names.size() > size_of(high))
-    wrong(key,
-          "has " + std::to_string(names.size()) + " names; want " + std::to_string(low) + " … " + std::to_string(high));
+    wrong(key, "has " + std::to_string(names.size()) + " names; expected " + std::to_string(low) + " … " +
+                   std::to_string(high));
   Names sorted = names;
   std::ranges::sort(sorted);
   if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
@@ -90,7 +88,8 @@ class Reader {
     network_.request_ids = integer_at(of, "request_ids", 0, network_.ids);
     vocabulary_ = of.integers_at("vocabulary");
     if (std::ssize(vocabulary_) != network_.ids)
-      wrong("vocabulary", "has " + std::to_string(vocabulary_.size()) + " sizes; want " + std::to_string(network_.ids));
+      wrong("vocabulary",
+            "has " + std::to_string(vocabulary_.size()) + " sizes; expected " + std::to_string(network_.ids));
     if (std::ranges::find(vocabulary_, 0) != vocabulary_.end()) wrong("vocabulary", "holds a size of 0");
     funnel(of.at("funnel"));
   }
@@ -353,7 +352,6 @@ class Reader {
   std::span<const TensorView> tensors_;
   std::size_t used_ = 0;
 };
-
 }  // namespace
 
 void read_mtl(std::string_view json, const FileContent& tensors, std::string_view name, MtlModel& model) {
@@ -365,7 +363,7 @@ void read_mtl(std::string_view json, const FileContent& tensors, std::string_vie
     throw ArtifactError(json_path + ": " + error.what());
   }
   if (const std::string& actual = tensors.sha256(); actual != reader.sha256())
-    throw ArtifactError(tensor_path + " has sha256 " + actual.substr(0, 12) + "; want " +
+    throw ArtifactError(tensor_path + " has sha256 " + actual.substr(0, 12) + "; expected " +
                         reader.sha256().substr(0, 12) + " (truncated, corrupt or of another save)");
   try {
     reader.read_tensors(tensors);
@@ -373,5 +371,4 @@ void read_mtl(std::string_view json, const FileContent& tensors, std::string_vie
     throw ArtifactError(tensor_path + ": " + error.what());
   }
 }
-
 }  // namespace pygrade::inline v0_2::detail

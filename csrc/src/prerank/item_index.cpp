@@ -11,9 +11,7 @@
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::item_block;
 using detail::select_rows;
 using detail::select_slack;
@@ -29,10 +27,10 @@ std::size_t size_of(std::int32_t place) { return static_cast<std::size_t>(place)
 void check_vector(Numbers vector, std::size_t width) { detail::check_numbers(vector, width, "vector"); }
 
 void check_rows(Ids item_ids, Numbers vectors, std::size_t width) {
-  if (width < 1) throw std::invalid_argument("width is 0; want at least 1");
+  if (width < 1) throw std::invalid_argument("width is 0; expected at least 1");
   detail::check_ascending(item_ids, "item_ids");
   if (vectors.size() / width != item_ids.size() || vectors.size() % width != 0)
-    throw std::invalid_argument("vectors has " + std::to_string(vectors.size()) + " numbers; want " +
+    throw std::invalid_argument("vectors has " + std::to_string(vectors.size()) + " numbers; expected " +
                                 std::to_string(item_ids.size()) + " times " + std::to_string(width));
   detail::check_numbers(vectors, vectors.size(), "vectors");
 }
@@ -49,25 +47,23 @@ struct Mask {
     word |= 1u << (slot % 32);
   }
 };
-
 }  // namespace
 
 namespace detail {
-
 void check_ascending(std::span<const std::int64_t> ids, const char* name) {
   if (ids.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(ids.size()) + " ids; want below 2^31");
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(ids.size()) + " ids; expected below 2^31");
   if (!ids.empty() && ids[0] < 0)
-    throw std::invalid_argument(std::string(name) + " holds " + std::to_string(ids[0]) + "; want ids >= 0");
+    throw std::invalid_argument(std::string(name) + " holds " + std::to_string(ids[0]) + "; expected ids >= 0");
   const auto fault = std::ranges::adjacent_find(ids, std::greater_equal());
   if (fault != ids.end())
     throw std::invalid_argument(std::string(name) + " has " + std::to_string(fault[1]) + " after " +
-                                std::to_string(fault[0]) + "; want ascending ids");
+                                std::to_string(fault[0]) + "; expected ascending ids");
 }
 
 void check_numbers(std::span<const float> values, std::size_t wanted, const char* name) {
   if (values.size() != wanted)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(values.size()) + " numbers; want " +
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(values.size()) + " numbers; expected " +
                                 std::to_string(wanted));
   constexpr std::size_t step = 1024;  // counted without an early end, so that the compiler can vectorize it
   for (std::size_t at = 0; at < values.size(); at += step) {
@@ -87,7 +83,6 @@ void fill_block(std::span<const float> vectors, std::size_t width, std::size_t f
     for (std::size_t i = 0; i < item_block; ++i)
       block[d * item_block + i] = first + i < rows ? vectors[(first + i) * width + d] : 0.0f;
 }
-
 }  // namespace detail
 
 // Slot s is place s % 16 of block s / 16.
@@ -204,12 +199,13 @@ std::shared_ptr<const ItemIndex> ItemIndex::make(Ids item_ids, Numbers vectors, 
 }
 
 std::shared_ptr<const ItemIndex> ItemIndex::make(const ItemIndexLayout& layout, std::shared_ptr<const void> owner) {
-  if (layout.width < 1) throw std::invalid_argument("width is 0; want at least 1");
+  if (layout.width < 1) throw std::invalid_argument("width is 0; expected at least 1");
   const auto end = std::ranges::find(layout.item_ids, -1);
   const auto items = static_cast<std::size_t>(end - layout.item_ids.begin()), slots = detail::whole_blocks(items);
   if (layout.item_ids.size() != slots || !std::all_of(end, layout.item_ids.end(), [](auto id) { return id == -1; }))
     throw std::invalid_argument("item_ids has " + std::to_string(layout.item_ids.size()) + " places for " +
-                                std::to_string(items) + " ids; want whole blocks, of which the last is filled with -1");
+                                std::to_string(items) +
+                                " ids; expected whole blocks, of which the last is filled with -1");
   detail::check_ascending(layout.item_ids.first(items), "item_ids");
   detail::check_numbers(layout.vectors, slots * layout.width, "vectors");
   std::shared_ptr<ItemIndex> made(new ItemIndex);
@@ -231,7 +227,7 @@ std::size_t ItemIndex::search(Numbers vector, Ids seen, std::optional<Ids> eligi
   const Impl& index = *impl_;
   check_vector(vector, index.width);
   if (!scores.empty() && scores.size() < items.size())
-    throw std::invalid_argument("scores has room for " + std::to_string(scores.size()) + " numbers; want " +
+    throw std::invalid_argument("scores has room for " + std::to_string(scores.size()) + " numbers; expected " +
                                 std::to_string(items.size()) + " or none");
   const detail::FloatEnvironment environment;
   return index.search(vector, seen, eligible ? &index.mask_of(*eligible) : nullptr, items, scores);
@@ -255,5 +251,4 @@ void ItemIndex::search_all(Numbers vectors, std::span<const Ids> seen, std::opti
     std::ranges::fill(values.subspan(found), -std::numeric_limits<float>::infinity());
   }
 }
-
 }  // namespace pygrade::inline v0_2

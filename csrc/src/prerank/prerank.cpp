@@ -12,7 +12,6 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
-
 struct Prerank::Impl {
   std::shared_ptr<const UserTower> tower;
   std::shared_ptr<const ItemIndex> index;
@@ -20,7 +19,6 @@ struct Prerank::Impl {
 };
 
 namespace {
-
 namespace fs = std::filesystem;
 using detail::Json;
 using detail::TensorView;
@@ -49,7 +47,7 @@ struct Record {
       schema_hash = json.string_at("schema_hash");
       if (const Json* kind = json.find("index_kind"); kind != nullptr && kind->string != "flat")
         throw detail::JsonError("its index is of kind " + detail::json_quote(kind->string) +
-                                ", of an older pygrade; want flat: run pygrade pipeline again");
+                                ", of an older pygrade; expected flat: run pygrade pipeline again");
       const Json& config = json.object_at("config");
       width = size_at(config, "width", 2);
       hidden = size_at(config, "hidden", 1);
@@ -65,7 +63,8 @@ struct Record {
     if (!(value >= static_cast<double>(low) && value <= static_cast<double>(max_width)) ||
         value != static_cast<double>(static_cast<std::int64_t>(value)))
       throw detail::JsonError("'" + std::string(key) + "' is " + detail::plain_number(value) +
-                              "; want a whole number from " + std::to_string(low) + " to " + std::to_string(max_width));
+                              "; expected a whole number from " + std::to_string(low) + " to " +
+                              std::to_string(max_width));
     return static_cast<std::size_t>(value);
   }
 
@@ -131,7 +130,6 @@ std::shared_ptr<const ItemIndex> read_index(const Record& record, std::span<cons
   const bool copied = item_ids.copied() || vectors.copied();
   return ItemIndex::make({record.width, item_ids, vectors}, copied ? nullptr : owner);
 }
-
 }  // namespace
 
 Prerank::Prerank() = default;
@@ -139,10 +137,10 @@ Prerank::~Prerank() = default;
 
 std::shared_ptr<const Prerank> Prerank::make(std::shared_ptr<const UserTower> tower,
                                              std::shared_ptr<const ItemIndex> index, std::string schema_hash) {
-  if (tower == nullptr || index == nullptr) throw std::invalid_argument("tower or index is null; want both");
+  if (tower == nullptr || index == nullptr) throw std::invalid_argument("tower or index is null; expected both");
   if (tower->width() != index->width())
     throw std::invalid_argument("index has vectors of width " + std::to_string(index->width()) +
-                                "; want that of the tower, " + std::to_string(tower->width()));
+                                "; expected that of the tower, " + std::to_string(tower->width()));
   std::shared_ptr<Prerank> made(new Prerank);
   made->impl_ = std::make_unique<Impl>(std::move(tower), std::move(index), std::move(schema_hash));
   return made;
@@ -154,7 +152,7 @@ std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, const FileC
   const Record record(json, folder + "prerank.json");
   const std::string path = folder + tensors_name;
   if (const std::string& actual = safetensors.sha256(); actual != record.tensors)
-    throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; want " + record.tensors.substr(0, 12) +
+    throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; expected " + record.tensors.substr(0, 12) +
                         " (truncated, corrupt or of another save)");
   try {
     const auto tensors = detail::read_safetensors(safetensors);
@@ -169,7 +167,8 @@ std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, const FileC
 
 std::shared_ptr<const Prerank> Prerank::load(const std::string& directory) {
   const auto json =
-      detail::OpenFile(fs::path(directory) / "prerank.json", "; want a directory that Prerank.save wrote").content();
+      detail::OpenFile(fs::path(directory) / "prerank.json", "; expected a directory that Prerank.save wrote")
+          .content();
   const detail::OpenFile tensors(fs::path(directory) / tensors_name, "; prerank.json beside it names it");
   return parse(detail::text_of(json), tensors.large_content(), directory);
 }
@@ -190,5 +189,4 @@ std::size_t Prerank::search(std::span<const float> vector, std::span<const std::
                             std::span<float> scores) const {
   return impl_->index->search(vector, seen, eligible, items, scores);
 }
-
 }  // namespace pygrade::inline v0_2

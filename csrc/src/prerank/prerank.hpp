@@ -10,7 +10,6 @@
 #include "util/id_table.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::size_t item_block = 16;    // items side by side: the widest vector
 inline constexpr std::size_t select_slack = 64;  // numbers past a row that the selection may read and write
 
@@ -56,5 +55,4 @@ void check_ascending(std::span<const std::int64_t> ids, const char* name);
 
 // std::invalid_argument unless there are `wanted` numbers, all of them finite.
 void check_numbers(std::span<const float> values, std::size_t wanted, const char* name);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -9,9 +9,7 @@
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 constexpr float input_clip = 5.0f;
 constexpr float min_norm = 1e-12f;  // as torch.nn.functional.normalize
 
@@ -34,10 +32,9 @@ struct Layer {
 
 void check(std::size_t size, std::size_t wanted, const char* name) {
   if (size != wanted)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " numbers; want " +
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " numbers; expected " +
                                 std::to_string(wanted));
 }
-
 }  // namespace
 
 struct UserTower::Impl {
@@ -91,9 +88,9 @@ UserTower::UserTower() = default;
 UserTower::~UserTower() = default;
 
 std::shared_ptr<const UserTower> UserTower::make(const UserTowerParameters& p) {
-  if (p.width < 2) throw std::invalid_argument("width is " + std::to_string(p.width) + "; want at least 2");
-  if (p.hidden < 1) throw std::invalid_argument("hidden is 0; want at least 1");
-  if (p.field_embedding < 1) throw std::invalid_argument("field_embedding is 0; want at least 1");
+  if (p.width < 2) throw std::invalid_argument("width is " + std::to_string(p.width) + "; expected at least 2");
+  if (p.hidden < 1) throw std::invalid_argument("hidden is 0; expected at least 1");
+  if (p.field_embedding < 1) throw std::invalid_argument("field_embedding is 0; expected at least 1");
   constexpr std::size_t most = std::size_t{1} << 24;  // so that no product overflows
   if (p.width > most || p.hidden > most || p.field_embedding > most || p.field_tables.size() > most)
     throw std::invalid_argument("width, hidden, field_embedding or field_tables is above 2^24");
@@ -103,7 +100,8 @@ std::shared_ptr<const UserTower> UserTower::make(const UserTowerParameters& p) {
   detail::check_numbers(p.request_std, p.request_mean.size(), "request_std");
   detail::check_numbers(p.request_mean, p.request_mean.size(), "request_mean");
   for (const auto table : p.field_tables) {
-    if (table.empty()) throw std::invalid_argument("a table of field_tables is empty; want a row for unknown values");
+    if (table.empty())
+      throw std::invalid_argument("a table of field_tables is empty; expected a row for unknown values");
     detail::check_numbers(table, table.size() / p.field_embedding * p.field_embedding, "a table of field_tables");
   }
   const std::size_t inputs = p.request_mean.size() + p.field_embedding * p.field_tables.size() + wide;
@@ -158,5 +156,4 @@ void UserTower::user_vector(std::span<const float> request_dense, std::span<cons
   for (std::size_t j = 0; j < tower.wide; ++j) vector[j] /= norm;
   vector[tower.wide] = 1.0f;
 }
-
 }  // namespace pygrade::inline v0_2

@@ -5,7 +5,6 @@
 #include <string_view>
 
 namespace pygrade::inline v0_2::detail::api {
-
 // Text of a field in request.def.
 consteval std::string_view text_of(std::string_view field) {
 #define PYGRADE_FIELD(type, name, rows, width, text) \
@@ -201,5 +200,4 @@ inline constexpr Field service_options[] = {
 inline constexpr Field run_fields[] = {
     {"run", text, "directory of the run", {}, true},
 };
-
 }  // namespace pygrade::inline v0_2::detail::api

@@ -5,7 +5,6 @@
 #include <map>
 
 namespace pygrade::inline v0_2::detail {
-
 Columns::Columns(std::span<const std::string> names) : names_(names.begin(), names.end()) {
   std::map<std::string, Column> found;
   const auto column = [&](const std::string& name) -> Column& {
@@ -38,5 +37,4 @@ const Columns::Column* Columns::find(std::string_view name) const {
   const auto found = std::ranges::lower_bound(columns_, name, {}, &Column::name);
   return found == columns_.end() || found->name != name ? nullptr : &*found;
 }
-
 }  // namespace pygrade::inline v0_2::detail

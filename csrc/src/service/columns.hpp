@@ -10,7 +10,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 class Columns {
  public:
   Columns() = default;
@@ -39,5 +38,4 @@ class Columns {
   std::vector<Column> columns_;  // by name
   std::vector<float> unknown_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -10,11 +10,9 @@
 #include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 double log_gamma(double x) {
   int sign;
   return ::lgamma_r(x, &sign);
@@ -83,7 +81,6 @@ Comparison compared(std::span<const std::int32_t> served, std::span<const std::i
   result.served_score = of_served / count;
   return result;
 }
-
 }  // namespace
 
 // Ranks the candidates of a page without exploration by the arm or shadow of a place in the release's rankers: with its
@@ -231,5 +228,4 @@ void Service::Impl::compare(const Ranked& ranked, Context& context, const Servic
     metrics.feedback_errors.add();
   }
 }
-
 }  // namespace pygrade::inline v0_2

@@ -13,9 +13,7 @@
 #include "util/blake2b.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 namespace fs = std::filesystem;
 
 constexpr double largest = 1e30;  // value of a task
@@ -110,7 +108,7 @@ std::vector<ArmConfig> read_arms(JsonReader& reader, const Argument& argument, c
     ArmConfig arm = read_arm(reader, element.text(), known, run);
     const std::string name = element.text() + ".name";
     if (std::ranges::find(arms, arm.name, &ArmConfig::name) != arms.end())
-      throw InputError(name, name + " is '" + arm.name + "', as another one; want distinct names");
+      throw InputError(name, name + " is '" + arm.name + "', as another one; expected distinct names");
     arms.push_back(std::move(arm));
   });
   return arms;
@@ -143,17 +141,17 @@ void fill_in(ServiceConfig& config, double explore) {
 }
 
 void check_shares(const ServiceConfig& config) {
-  if (config.arms.empty()) throw InputError("arms", "arms is empty; want at least one");
+  if (config.arms.empty()) throw InputError("arms", "arms is empty; expected at least one");
   double shares = 0.0, explored = config.shuffle;
   for (const ArmConfig& arm : config.arms) {
     shares += arm.share;
     explored += arm.share * arm.explore * (1.0 - config.shuffle);  // no page is explored in both ways
   }
   if (std::fabs(shares - 1.0) > slack)
-    throw InputError("arms", "arms have shares of " + std::to_string(shares) + " together; want 1");
+    throw InputError("arms", "arms have shares of " + std::to_string(shares) + " together; expected 1");
   if (explored > config.max_explore + slack)
     throw InputError("max_explore", "max_explore is " + std::to_string(config.max_explore) + "; the arms explore " +
-                                        std::to_string(explored) + " of all requests: want at most as many");
+                                        std::to_string(explored) + " of all requests: expected at most as many");
 }
 
 // Seconds or milliseconds in another unit.
@@ -174,7 +172,7 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
     auto& address = key == "store" ? config.store : config.history;
     if (reader.peek() == Json::Type::string) address = reader.string();
     if (!address || address->empty() || address->size() > max_path)
-      throw InputError(argument.text(), argument.text() + " is no address; want a text of 1 to 4096 bytes");
+      throw InputError(argument.text(), argument.text() + " is no address; expected a text of 1 to 4096 bytes");
     constexpr std::string_view lmdb = "lmdb:";
     if (key == "history" && address->starts_with(lmdb))
       address = std::string(lmdb) + (config.run / address->substr(lmdb.size())).lexically_normal().string();
@@ -212,16 +210,18 @@ void check(ServiceConfig& config, double explore) {
   fill_in(config, explore);
   check_shares(config);
   if (config.test && config.arms.size() < 2)
-    throw InputError("test", "test is true, and arms has " + std::to_string(config.arms.size()) + "; want two or more");
+    throw InputError("test",
+                     "test is true, and arms has " + std::to_string(config.arms.size()) + "; expected two or more");
   if (config.test && !config.exposures)
-    throw InputError("test", "test is true without exposures; want the directory in which the arms' slots are logged");
+    throw InputError("test",
+                     "test is true without exposures; expected the directory in which the arms' slots are logged");
 }
 
 // Refuses places in which another run writes.
 void check_places(const ServiceConfig& config, const ServiceConfig& other) {
   const auto check_place = [&](const char* option, const fs::path& own, const fs::path& others) {
     if (!own.empty() && own != "none" && own.lexically_normal() == others.lexically_normal())
-      throw InputError(option, std::string(option) + " is that of another run; want one of its own");
+      throw InputError(option, std::string(option) + " is that of another run; expected one of its own");
   };
   check_place("exposures", config.exposures.value_or(""), other.exposures.value_or(""));
   check_place("feedback", config.feedback.value_or(""), other.feedback.value_or(""));
@@ -234,7 +234,8 @@ ServiceConfig read_config(ServiceConfig config, double explore, std::string_view
   if (!config.name.empty()) {
     const Json tree = Json::parse(json);
     const Json* run = tree.type == Json::Type::object ? tree.find("run") : nullptr;
-    if (run == nullptr || run->string.empty()) throw InputError("run", "run is missing; want the directory of a run");
+    if (run == nullptr || run->string.empty())
+      throw InputError("run", "run is missing; expected the directory of a run");
     config.run = run->string;
   }
   std::string_view runs;
@@ -280,7 +281,6 @@ ServiceConfig read_config(ServiceConfig config, double explore, std::string_view
   }
   return config;
 }
-
 }  // namespace
 
 ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
@@ -314,5 +314,4 @@ std::size_t arm_of(const ServiceConfig& config, std::string_view id) {
   return place_among(std::span(shares).first(config.arms.size()),
                      stable_fraction(config.by_request ? config.salt + " arm" : config.salt, id));
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -11,7 +11,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 // A policy that is served or compared, and how.
 struct ArmConfig {
   std::string name = {};
@@ -69,5 +68,4 @@ std::uint64_t stable_bits(std::string_view salt, std::string_view text);
 
 // A number in 0 … 1 that depends on the texts alone.
 double stable_fraction(std::string_view salt, std::string_view text);
-
 }  // namespace pygrade::inline v0_2::detail

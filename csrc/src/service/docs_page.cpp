@@ -2,9 +2,7 @@
 #include "service/openapi.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr const char* head = R"(<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
@@ -89,7 +87,6 @@ main.append(element("section", {}, element("h2", { id: "metrics" }, "Series of /
 if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 </script></body></html>
 )js";
-
 }  // namespace
 
 std::string docs_page() {
@@ -101,5 +98,4 @@ std::string docs_page() {
       page += c;
   return page + tail;
 }
-
 }  // namespace pygrade::inline v0_2::detail

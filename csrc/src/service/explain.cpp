@@ -9,11 +9,9 @@
 #include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 constexpr std::size_t most_reasoned = 50;  // items; each costs as much as a ranking of the page
 
 std::vector<std::string> input_names(const Policy& policy) {
@@ -167,7 +165,6 @@ void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Con
   out.known_key("weights").object(tasks, context.other_weights);
   out.field("replaced", 1.0 - kept / static_cast<double>(std::max<std::size_t>(others.size(), 1))).end_object();
 }
-
 }  // namespace
 
 std::string Service::Impl::explain_body(const ServiceRequest& given, Context& context) {
@@ -213,5 +210,4 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   out.end_object();
   return out.take();
 }
-
 }  // namespace pygrade::inline v0_2

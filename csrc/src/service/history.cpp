@@ -7,11 +7,9 @@
 #include "service/impl.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 bool all_known(std::span<const float> values, std::span<const Policy::HistoryColumn> columns, std::size_t width) {
   for (std::size_t row = 0; row < values.size(); row += width)
     for (const auto& [place, column] : columns)
@@ -34,7 +32,6 @@ std::string decoded(std::string_view text) {
   }
   return out;
 }
-
 }  // namespace
 
 // Fills in the columns of history, in features[F] and columns[N, I], unless the caller gave all of them. False if the
@@ -103,13 +100,13 @@ Response Service::Impl::remove_user(std::string_view segment) {
   const auto end = std::from_chars(user.data(), user.data() + user.size(), id);
   const bool is_number = !user.empty() && end.ec == std::errc{} && end.ptr == user.data() + user.size();
   if (user.empty() || (!is_number && !naming.users.named))
-    throw InputError(
-        "user", "user is '" + user.substr(0, 100) + "'; want " + (naming.users.named ? "an id or a name" : "an id"));
+    throw InputError("user", "user is '" + user.substr(0, 100) + "'; expected " +
+                                 (naming.users.named ? "an id or a name" : "an id"));
   if (naming.users.named && !(is_number && user == std::to_string(id))) id = stable_id(user);
   if (removals == nullptr && served->history_store == nullptr)
     throw InputError("user",
                      "no page is logged and no arm reads history from a store: there is nothing to remove; "
-                     "want exposures, or an arm that reads history");
+                     "expected exposures, or an arm that reads history");
   if (removals != nullptr) try {
       JsonWriter line;
       line.begin_object().field("user", served->is_policy() ? user : std::to_string(id));  // as in the log of pages
@@ -121,5 +118,4 @@ Response Service::Impl::remove_user(std::string_view segment) {
   if (served->history_store != nullptr) served->history_store->remove_user(history_key(id));
   return {200, "application/json", R"({"removed":true})"};
 }
-
 }  // namespace pygrade::inline v0_2

@@ -25,9 +25,7 @@
 #include "util/pool.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace detail {
-
 constexpr std::string_view json_type = "application/json";
 constexpr std::string_view tensor_type = "application/safetensors";
 constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
@@ -96,7 +94,6 @@ struct Ranked {
 };
 
 enum class Exploration : std::uint8_t { none, drawn, shuffled };
-
 }  // namespace detail
 
 struct Service::Impl {
@@ -244,7 +241,6 @@ struct Service::Runs {
 };
 
 namespace detail {
-
 std::size_t arm_for(const ServiceConfig& config, const Release& release, const Context& context);
 // Values of the request, where it gives none the arm's.
 void set_values(const Served& arm, const RankInput& input, std::vector<float>& values);
@@ -265,7 +261,5 @@ void write_policy_share(const Policy& policy, const Request& request, const Page
 void write_unknown_keys(const UnknownKeys& unknown, JsonWriter& out);
 void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
 std::string_view unless_none(std::string_view name);  // "" in place of "none"
-
 }  // namespace detail
-
 }  // namespace pygrade::inline v0_2

@@ -9,9 +9,7 @@
 #include "pygrade/policy.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::size_t max_shown = 60;   // bytes of a value in a message
 constexpr std::size_t max_name = 1024;  // of a user or an item
 
@@ -27,7 +25,6 @@ std::string text_of(const Json& value) {
   const std::string text = json_text(value);
   return text.size() <= max_shown ? text : text.substr(0, max_shown) + "…";
 }
-
 }  // namespace
 
 std::string Argument::text() const {
@@ -49,11 +46,11 @@ void refuse(const Argument& argument, JsonReader& reader, const std::string& wan
   } else {
     found = text_of(reader.tree());
   }
-  throw InputError(name, name + " is " + found + "; want " + wanted);
+  throw InputError(name, name + " is " + found + "; expected " + wanted);
 }
 
 void refuse_unknown(const Argument& argument, const std::string& known) {
-  throw InputError(argument.text(), argument.text() + " is unknown; want some of " + known);
+  throw InputError(argument.text(), argument.text() + " is unknown; expected some of " + known);
 }
 
 void refuse_missing(const std::string& argument) { throw InputError(argument, argument + " is missing"); }
@@ -133,5 +130,4 @@ std::int64_t Ids::read(JsonReader& reader, const Argument& argument, bool negati
   reader.go_back(place);
   refuse(argument, reader, wanted);
 }
-
 }  // namespace pygrade::inline v0_2::detail

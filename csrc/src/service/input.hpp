@@ -16,7 +16,6 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // `argument`: the key that is wrong.
 class InputError : public std::invalid_argument {
  public:
@@ -98,7 +97,8 @@ std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t 
     ++size;
   }
   if (size > most)
-    throw InputError(argument.text(), argument.text() + " is a list of " + std::to_string(size) + "; want " + wanted());
+    throw InputError(argument.text(),
+                     argument.text() + " is a list of " + std::to_string(size) + "; expected " + wanted());
   return size;
 }
 
@@ -129,5 +129,4 @@ struct Ids {
   // `name`: the text that was read; no data of a number.
   std::int64_t read(JsonReader& reader, const Argument& argument, bool negative, std::string_view& name) const;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -12,9 +12,7 @@
 #include "util/files.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::uint64_t max_bytes = std::uint64_t{64} << 20;  // of a file
 
 std::string random_token() {
@@ -22,7 +20,6 @@ std::string random_token() {
   std::snprintf(text, sizeof text, "%08x", std::random_device{}());
   return text;
 }
-
 }  // namespace
 
 JsonLines::JsonLines(const std::filesystem::path& directory, std::string name, std::chrono::milliseconds file_time)
@@ -80,5 +77,4 @@ void JsonLines::finish() noexcept {
   ::close(descriptor_);
   descriptor_ = -1;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -13,7 +13,6 @@
 #include <string_view>
 
 namespace pygrade::inline v0_2::detail {
-
 class JsonLines {
  public:
   // Makes the directory. std::filesystem::filesystem_error if there can be none.
@@ -41,5 +40,4 @@ class JsonLines {
   std::uint64_t number_ = 0, bytes_ = 0;
   std::chrono::steady_clock::time_point start_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -5,7 +5,6 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 JsonWriter& JsonWriter::value(std::string_view text) {
   separate();
   const auto plain = [](char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; };
@@ -22,5 +21,4 @@ JsonWriter& JsonWriter::value(std::string_view text) {
   }
   return *this;
 }
-
 }  // namespace pygrade::inline v0_2::detail

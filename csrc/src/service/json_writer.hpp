@@ -14,7 +14,6 @@
 #include <variant>
 
 namespace pygrade::inline v0_2::detail {
-
 class JsonWriter {
  public:
   JsonWriter& begin_object() { return begin('{'); }
@@ -110,5 +109,4 @@ class JsonWriter {
   std::string out_;
   bool comma_ = false;
 };
-
 }  // namespace pygrade::inline v0_2::detail

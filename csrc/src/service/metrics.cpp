@@ -5,13 +5,10 @@
 #include <limits>
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using Clock = std::chrono::steady_clock;
 
 constexpr auto window_length = std::chrono::minutes(60), snapshot_step = std::chrono::minutes(5);
-
 }  // namespace
 
 Metrics::Metrics(const ServiceConfig& config) {
@@ -152,5 +149,4 @@ double quantile(std::span<const double> bins, double share) {
   }
   return duration_bounds.back();
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -17,7 +17,6 @@
 #include "service/registry.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 enum Endpoint : std::uint8_t {
   on_rank,
   on_update,
@@ -118,5 +117,4 @@ double quantile(std::span<const double> bins, double share);
 
 // A series; `first`: of its family.
 void write_gauge(const Gauge& gauge, bool first, std::string& out);
-
 }  // namespace pygrade::inline v0_2::detail

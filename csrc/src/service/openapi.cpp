@@ -8,9 +8,7 @@
 #include "service/registry.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using namespace api;
 
 constexpr std::string_view verdict = R"({"enum":["better","undecided","worse","undecidable","untested",null]})";
@@ -460,7 +458,6 @@ void write_operation(const Operation& operation, JsonWriter& out) {
   }
   out.end_object().end_object();
 }
-
 }  // namespace
 
 std::string openapi_document() {
@@ -491,5 +488,4 @@ std::string openapi_document() {
   out.end_object().end_object();
   return out.take();
 }
-
 }  // namespace pygrade::inline v0_2::detail

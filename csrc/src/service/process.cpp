@@ -10,9 +10,7 @@
 #include "service/registry.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 // When this process began, in seconds since 1970: the 22nd field of its record, in ticks since the machine started.
 double start_of_process() {
   std::ifstream process("/proc/self/stat"), machine("/proc/stat");
@@ -27,7 +25,6 @@ double start_of_process() {
   machine >> booted;
   return ticks == 0.0 || booted == 0.0 ? 0.0 : booted + ticks / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
-
 }  // namespace
 
 void add_process_figures(Figures& figures) {
@@ -51,5 +48,4 @@ void add_process_figures(Figures& figures) {
   static const double start = start_of_process();
   if (start > 0.0) figures.set("process_start_time_seconds", start);
 }
-
 }  // namespace pygrade::inline v0_2::detail

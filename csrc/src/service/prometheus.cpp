@@ -7,9 +7,7 @@
 #include "service/registry.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 // Families that are exported, in this order.
 constexpr Family family_list[] = {
     {"pygrade_info", "gauge", "Version of pygrade.", "version"},
@@ -145,7 +143,6 @@ void histogram(std::string_view family, const std::string& labels, std::span<con
   line(std::string(family) + "_sum" + labels, cells[duration_bins], out);
   line(std::string(family) + "_count" + labels, total, out);
 }
-
 }  // namespace
 
 std::span<const Family> all_families() { return family_list; }
@@ -186,5 +183,4 @@ void write_gauge(const Gauge& gauge, bool first, std::string& out) {
   }
   line(std::string(gauge.name) + gauge.labels, gauge.value, out);
 }
-
 }  // namespace pygrade::inline v0_2::detail

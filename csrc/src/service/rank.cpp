@@ -11,11 +11,9 @@
 #include "util/id_table.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 constexpr std::size_t drift_stride = 8;  // every such candidate's predictions are counted
 constexpr std::size_t max_request_id = 256;
 
@@ -71,7 +69,6 @@ void name_places(std::span<const std::int32_t> page, Context& context) {
         std::ranges::find(context.pins, candidate) == context.pins.end())
       context.demoted.push_back(candidate);
 }
-
 }  // namespace
 
 // Exploration to use: by drawn weights if asked for, else by a random order or drawn weights as the shares say, within
@@ -193,7 +190,7 @@ void Service::Impl::parse(const ServiceRequest& given, Context& context, const R
   const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7f; };
   if (given.request_id.size() > max_request_id || !std::ranges::all_of(given.request_id, is_plain))
     throw InputError("x-request-id", "the header X-Request-Id has " + std::to_string(given.request_id.size()) +
-                                         " bytes; want at most " + std::to_string(max_request_id) +
+                                         " bytes; expected at most " + std::to_string(max_request_id) +
                                          " printable ASCII characters");
   if (names_tensors(given.content_type))
     context.input.parse_tensors(given.body, config, naming, release, page);
@@ -212,11 +209,10 @@ std::size_t detail::arm_for(const ServiceConfig& config, const Release& release,
   if (config.by_request) return arm_of(config, context.request_id);
   if (input.user && release.is_policy() && input.user_name.data() != nullptr) return arm_of(config, input.user_name);
   if (input.user) return arm_of(config, *input.user);
-  throw InputError("user", "user is missing; there are several arms: want user or arm");
+  throw InputError("user", "user is missing; there are several arms: expected user or arm");
 }
 
 namespace {
-
 // `first`, and `second` where it has none.
 void complete(std::span<const float> first, std::span<const float> second, std::vector<float>& result) {
   const auto start = first.empty() ? second : first;
@@ -232,7 +228,6 @@ std::string_view user_text(const Release& release, Context& context) {
   if (release.is_policy() && input.user_name.data() != nullptr) return input.user_name;
   return context.user_text = std::to_string(*input.user);
 }
-
 }  // namespace
 
 void detail::set_values(const Served& arm, const RankInput& input, std::vector<float>& values) {
@@ -357,7 +352,6 @@ void detail::write_unknown_keys(const UnknownKeys& unknown, JsonWriter& out) {
 }
 
 namespace {
-
 // Writes how many candidates lack a prediction, by task.
 void write_missing(const Policy& policy, std::span<const float> predictions, JsonWriter& out) {
   const auto& tasks = policy.tasks();
@@ -368,7 +362,6 @@ void write_missing(const Policy& policy, std::span<const float> predictions, Jso
     if (counts[t] > 0) out.key(tasks[t]).value(counts[t]);
   out.end_object();
 }
-
 }  // namespace
 
 void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists) {
@@ -451,5 +444,4 @@ std::string Service::Impl::rank_tensors(const ServiceRequest& given, Context& co
   std::string out(reinterpret_cast<const char*>(&length), sizeof length);
   return out.append(text).append(data);
 }
-
 }  // namespace pygrade::inline v0_2

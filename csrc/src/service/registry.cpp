@@ -4,16 +4,13 @@
 #include <stdexcept>
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 std::size_t place_of(std::string_view family) {
   const auto families = all_families();
   const auto found = std::ranges::find(families, family, &Family::name);
   if (found == families.end()) throw std::logic_error("no family of metrics is named " + std::string(family));
   return static_cast<std::size_t>(found - families.begin());
 }
-
 }  // namespace
 
 std::string labels_of(std::initializer_list<Label> labels) {
@@ -104,5 +101,4 @@ std::map<Registry::Key, std::size_t> Registry::series() const {
 void Figures::set(std::string_view family, double value, std::initializer_list<Label> labels) {
   values_[{place_of(family), labels_of(labels)}] = value;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -21,7 +21,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 // Series of one name and meaning.
 struct Family {
   std::string_view name, type, help;  // type: counter, gauge or histogram
@@ -148,5 +147,4 @@ struct Series {
 
 // Prometheus text of all.
 void write_prometheus(std::span<const Series> parts, std::string& out);
-
 }  // namespace pygrade::inline v0_2::detail

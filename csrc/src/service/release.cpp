@@ -19,9 +19,7 @@
 #include "util/safetensors.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 namespace fs = std::filesystem;
 
 fs::path real_path(const fs::path& directory) {
@@ -116,7 +114,6 @@ const std::string* plain_ranking(const Policy& policy) {
   const auto best = std::ranges::find_if(rankings, &Baseline::expects);
   return best != rankings.end() ? &(*best)->name : rankings.empty() ? nullptr : &rankings.front()->name;
 }
-
 }  // namespace
 
 ItemNames::ItemNames(FileContent content) : content_(std::move(content)) {
@@ -280,7 +277,7 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
                             mixture->unproven + "; to serve it all the same set allow_unproven = true");
   if (const auto found = release->identical_arms(false); !found.empty())
     throw std::invalid_argument(found[0] +
-                                "; want another ranking, trust, policy or values, or allow_identical = true");
+                                "; expected another ranking, trust, policy or values, or allow_identical = true");
   release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
   for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));
@@ -327,5 +324,4 @@ Models Sources::load(const Models* before, bool artifact_changed, Metrics& metri
   models.attached = std::move(release);
   return models;
 }
-
 }  // namespace pygrade::inline v0_2::detail

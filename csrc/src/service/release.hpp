@@ -17,7 +17,6 @@
 #include "util/safetensors.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // The distribution of a task's predictions when the artifact was published.
 struct Reference {
   std::array<float, drift_bins - 1> bounds{};  // bin b holds bounds[b - 1] <= p < bounds[b]
@@ -125,5 +124,4 @@ class Sources {
   const ServiceConfig& config_;
   mutable std::shared_ptr<HistoryStore> history_store_;  // opened by the first release that needs one
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -13,9 +13,7 @@
 #include "util/safetensors.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::size_t max_text = 256, max_groups = 16, max_item_features = 256;
 constexpr std::string_view batch_key = "requests", policy_key = "policy";
 constexpr std::size_t any_size = std::numeric_limits<std::size_t>::max();
@@ -26,8 +24,8 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 std::size_t task_of(std::string_view name, std::string_view argument, const std::vector<std::string>& tasks) {
   const auto found = std::ranges::find(tasks, name);
   if (found == tasks.end())
-    throw InputError(
-        argument, std::string(argument) + " names the task '" + std::string(name) + "'; want one of " + joined(tasks));
+    throw InputError(argument, std::string(argument) + " names the task '" + std::string(name) + "'; expected one of " +
+                                   joined(tasks));
   return static_cast<std::size_t>(found - tasks.begin());
 }
 
@@ -101,7 +99,7 @@ void check_floats(const TensorView& tensor, std::span<const float> numbers, doub
   for (const float number : numbers) others |= !fits(number);
   if (others == 0) return;
   throw InputError(tensor.name, tensor.name + " holds " + std::to_string(*std::ranges::find_if_not(numbers, fits)) +
-                                    "; want numbers from " + (low == 0.0 ? "0" : "-1e30") + " to 1e30" +
+                                    "; expected numbers from " + (low == 0.0 ? "0" : "-1e30") + " to 1e30" +
                                     (missing ? ", or NaN" : ""));
 }
 
@@ -112,10 +110,10 @@ void copy_values(const TensorView& tensor, std::size_t limit, std::vector<T>& ou
                               : std::is_same_v<T, std::int64_t> ? TensorType::int64
                                                                 : TensorType::uint8;
   constexpr const char* name = type == TensorType::float32 ? "F32" : type == TensorType::int64 ? "I64" : "U8 or BOOL";
-  if (tensor.type != type) throw InputError(tensor.name, tensor.name + " is of another type; want " + name);
+  if (tensor.type != type) throw InputError(tensor.name, tensor.name + " is of another type; expected " + name);
   if (tensor.shape.size() != 1 || tensor.shape[0] > static_cast<std::int64_t>(limit))
     throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
-                                      "; want one dimension of at most " + std::to_string(limit));
+                                      "; expected one dimension of at most " + std::to_string(limit));
   out.resize(static_cast<std::size_t>(tensor.shape[0]));
   if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
 }
@@ -128,7 +126,8 @@ void copy_floats(const TensorView& tensor, std::size_t limit, double low, bool m
 void copy_ids(const TensorView& tensor, std::size_t limit, std::vector<std::int64_t>& out) {
   copy_values(tensor, limit, out);
   for (const std::int64_t id : out)
-    if (id < 0) throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; want ids from 0 on");
+    if (id < 0)
+      throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; expected ids from 0 on");
 }
 
 // An item as it was sent.
@@ -145,7 +144,6 @@ constexpr bool is_tensor(std::string_view json) {
 [[noreturn]] void refuse_item(const std::string& rule, std::int64_t item, std::string_view name) {
   throw InputError(rule, rule + " names " + item_text(item, name) + ", which is none of items");
 }
-
 }  // namespace
 
 std::string other_unit(std::int64_t timestamp) {
@@ -169,7 +167,8 @@ struct RankInput::Reading {
     for (const TensorView& tensor : tensors)
       if (tensor.name.size() == prefix.size() + key.size() && tensor.name.starts_with(prefix) &&
           tensor.name.ends_with(key))
-        throw InputError(tensor.name, tensor.name + " is a tensor and stands in the metadata, too; want one of both");
+        throw InputError(tensor.name,
+                         tensor.name + " is a tensor and stands in the metadata, too; expected one of both");
   }
   std::size_t max_rows() const { return static_cast<std::size_t>(config.max_candidates); }
   std::size_t max_ids() const { return static_cast<std::size_t>(config.max_ids); }
@@ -218,7 +217,7 @@ Envelope read_envelope(std::string_view body, const ServiceConfig& config, bool 
         read_list(reader, batch_key, static_cast<std::size_t>(config.max_batch),
                   [&](const Argument&) { requests.push_back(reader.skip()); });
         while (reader.next_key(key))
-          throw InputError(key, std::string(key) + " stands beside requests; want it in each of them");
+          throw InputError(key, std::string(key) + " stands beside requests; expected it in each of them");
         reader.end();
         return;
       }
@@ -237,7 +236,7 @@ Envelope read_envelope(std::string_view body, const ServiceConfig& config, bool 
 void refuse_run(const std::optional<std::string>& name, const ServiceConfig& config) {
   const bool has_other = !config.run.empty();  // the run without a name
   const std::string names = joined(config.runs, &ServiceConfig::name);
-  throw InputError(policy_key, (name ? "policy is '" + *name + "'" : "policy is missing") + "; want " +
+  throw InputError(policy_key, (name ? "policy is '" + *name + "'" : "policy is missing") + "; expected " +
                                    (names.empty() ? "none: one run is served, which has no name"
                                                   : "one of " + names + (has_other ? ", or none" : "")));
 }
@@ -280,7 +279,7 @@ void RankInput::read_request(Reading& reading) {
     read_value(reading, argument);
   };
   read_keys(reader_, "", api::rank_fields, read, [&](const Argument& argument) {
-    if (argument.key == batch_key) throw InputError(batch_key, "requests stands beside other keys; want it alone");
+    if (argument.key == batch_key) throw InputError(batch_key, "requests stands beside other keys; expected it alone");
     ignore(reader_, argument, api::rank_fields, config, unknown_keys);
   });
 }
@@ -307,7 +306,8 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
   if (key == "timestamp") {
     timestamp = read_integer(reader_, argument, -last_time, last_time);
     if (const std::string unit = other_unit(timestamp); !unit.empty())
-      throw InputError(key, "timestamp is " + std::to_string(timestamp) + "; want milliseconds since 1970: " + unit);
+      throw InputError(key,
+                       "timestamp is " + std::to_string(timestamp) + "; expected milliseconds since 1970: " + unit);
   }
   if (key == "explore") explore = read_boolean(reader_, argument);
   if (key == "deadline_ms")
@@ -366,7 +366,7 @@ void RankInput::read_vectors(const Reading& reading, const Argument& argument, F
     if (width == 0) out.assign(count * vector_.size(), nan);  // of those before, which were null
     if (vector_.empty() || (width > 0 && vector_.size() != width))
       throw InputError(argument.text(), element.text() + " has " + std::to_string(vector_.size()) +
-                                            " numbers; want vectors of one length, 1 to 256");
+                                            " numbers; expected vectors of one length, 1 to 256");
     width = vector_.size();
     out.insert(out.end(), vector_.begin(), vector_.end());
     ++count;
@@ -435,7 +435,7 @@ void RankInput::take_column(const Reading& reading, const TensorView& tensor, st
           tensor.shape[1] > static_cast<std::int64_t>(PageTerms::max_dimension) ||
           tensor.shape[0] > static_cast<std::int64_t>(rows))
         throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
-                                          "; want F32 of [N, 1 to 256] with N up to " + std::to_string(rows));
+                                          "; expected F32 of [N, 1 to 256] with N up to " + std::to_string(rows));
       out.resize(static_cast<std::size_t>(tensor.shape[0] * tensor.shape[1]));
       if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
       check_floats(tensor, out, -most, true);
@@ -460,7 +460,7 @@ void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
       throw InputError("context", "context is a tensor; a pipeline wants it by name in the metadata request");
     copy_floats(tensor, 1 << 20, -most, true, features);
     if (const std::size_t size = reading.release.context->size(); features.size() != size)
-      throw InputError("context", "context has " + std::to_string(features.size()) + " values; want " +
+      throw InputError("context", "context has " + std::to_string(features.size()) + " values; expected " +
                                       std::to_string(size) + ", one for each feature");
     has_context = true;
   } else {
@@ -505,7 +505,8 @@ void RankInput::take_named(const Reading& reading, const TensorView& tensor, std
     auto& members = next_group("groups", tensor_names_.emplace_back(name));
     for (const std::int64_t number : numbers) {
       if (number > std::numeric_limits<std::int32_t>::max())
-        throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers below 2^31");
+        throw InputError(tensor.name,
+                         tensor.name + " holds " + std::to_string(number) + "; expected numbers below 2^31");
       members.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
     }
     lengths_.push_back({{"rules.groups.", tensor_names_.back()}, members.size()});
@@ -516,13 +517,13 @@ void RankInput::take_named(const Reading& reading, const TensorView& tensor, std
 
 void RankInput::take_predictions(const Reading& reading, const TensorView& tensor,
                                  const std::vector<std::string>& order) {
-  if (tensor.type != TensorType::float32) throw InputError(tensor.name, "predictions is of another type; want F32");
+  if (tensor.type != TensorType::float32) throw InputError(tensor.name, "predictions is of another type; expected F32");
   const auto& tasks = reading.release.tasks;
   const auto width = static_cast<std::int64_t>(order.size());
   const bool by_rows = tensor.shape.size() == 2 && tensor.shape[1] == width;
   const auto count = static_cast<std::size_t>(by_rows ? tensor.shape[0] : 0);
   if (!by_rows || count > reading.max_rows())
-    throw InputError(tensor.name, "predictions has the shape " + shape_text(tensor.shape) + "; want [N, " +
+    throw InputError(tensor.name, "predictions has the shape " + shape_text(tensor.shape) + "; expected [N, " +
                                       std::to_string(width) + "] with N up to " + std::to_string(reading.max_rows()));
   begin_predictions(reading.release);
   if (order == tasks) {
@@ -587,9 +588,9 @@ void RankInput::read_context(Reading& reading) {
     }
     has_context = true;
     if (entry.text && column->levels.empty())
-      throw InputError(argument.text(), argument.text() + " is a text; want a number, or null where it is missing");
+      throw InputError(argument.text(), argument.text() + " is a text; expected a number, or null where it is missing");
     if (!entry.text && column->number < 0 && !std::isnan(entry.number))
-      throw InputError(argument.text(), argument.text() + " is a number; want a text, or null where it is missing");
+      throw InputError(argument.text(), argument.text() + " is a number; expected a text, or null where it is missing");
     if (entry.text) {
       if (const std::size_t level = column->level_of(*entry.text); level < column->levels.size())
         features[column->levels[level].second] = 1.0f;
@@ -634,7 +635,7 @@ void RankInput::read_predictions(Reading& reading) {
 std::vector<std::int32_t>& RankInput::next_group(std::string_view argument, std::string_view name) {
   if (num_groups_ == max_groups)
     throw InputError(argument, std::string(argument) + " has more than " + std::to_string(max_groups) +
-                                   " columns; want at most as many");
+                                   " columns; expected at most as many");
   if (num_groups_ == groups_.size()) groups_.emplace_back();
   auto& [given, numbers] = groups_[num_groups_++];
   given = name;
@@ -666,7 +667,7 @@ void RankInput::read_item_features(Reading& reading) {
     }
     if (++count > max_item_features)
       throw InputError("item_features", "item_features has more than " + std::to_string(max_item_features) +
-                                            " columns; want at most as many");
+                                            " columns; expected at most as many");
     if (column == nullptr || column->levels.empty()) {
       places_.emplace_back(key, num_columns_);
       read_floats(reader_, argument, reading.max_rows(), -3e38, 3e38, true, next_column());
@@ -753,7 +754,7 @@ void RankInput::read_pins(const Reading& reading, const Argument& list) {
     if (!position) refuse_missing(prefix + "position");
     for (const Pin& other : pins)
       if (other.item == *item || other.position == *position)
-        throw InputError("rules.pins", "rules.pins names an item or a position twice; want each once");
+        throw InputError("rules.pins", "rules.pins names an item or a position twice; expected each once");
     pins.push_back({*item, *position, name});
   });
 }
@@ -767,21 +768,22 @@ void RankInput::finish(const Reading& reading) {
     if (!lengths_.empty()) {
       const auto& [prefix, key, index] = lengths_.front().argument;
       const std::string name(prefix.empty() ? key : prefix.substr(0, prefix.find('.')));
-      throw InputError(name, name + " is given without items; want both");
+      throw InputError(name, name + " is given without items; expected both");
     }
-    if (release.is_policy()) throw InputError("items", "items is missing; want the candidates of the page" + unread);
+    if (release.is_policy())
+      throw InputError("items", "items is missing; expected the candidates of the page" + unread);
   }
   if (has_predictions)
     finish_predictions(reading);
   else if (page && release.needs_predictions)
     throw InputError("predictions",
-                     "predictions is missing; this run has no model: want a list for each of the tasks " +
+                     "predictions is missing; this run has no model: expected a list for each of the tasks " +
                          joined(release.tasks) + unread);
   if (!page) return;
   for (const auto& [argument, size] : lengths_)
     if (size != any_size && size != items.size())
       throw InputError(argument.text(), argument.text() + " is a list of " + std::to_string(size) +
-                                            "; want one value for each of the " + std::to_string(items.size()) +
+                                            "; expected one value for each of the " + std::to_string(items.size()) +
                                             " items");
   for (const auto& [name, place] : places_) item_features.push_back({name, columns_[place]});
   finish_rules();
@@ -789,7 +791,7 @@ void RankInput::finish(const Reading& reading) {
   if (const std::int64_t twice = IdTable(items).twice; twice >= 0) {
     const auto place = static_cast<std::size_t>(std::ranges::find(items, twice) - items.begin());
     throw InputError("items", "items holds " + item_text(twice, names.empty() ? std::string_view() : names[place]) +
-                                  " more than once; want distinct ids");
+                                  " more than once; expected distinct ids");
   }
 }
 
@@ -799,14 +801,14 @@ void RankInput::finish_predictions(const Reading& reading) {
   if (const auto lacking = std::ranges::find(given_, false); lacking != given_.end())
     throw InputError("predictions", "predictions lacks the task '" +
                                         tasks[static_cast<std::size_t>(lacking - given_.begin())] +
-                                        "'; want a list for each of " + joined(tasks) + not_read(unknown_keys));
+                                        "'; expected a list for each of " + joined(tasks) + not_read(unknown_keys));
   const bool is_whole = !predictions.empty();  // of one tensor
   const std::size_t count = reading.page ? items.size() : is_whole ? predictions.size() / width : by_task_[0].size();
   const std::string each = " for each of the " + std::to_string(count) + " items";
   if (is_whole) {
     if (predictions.size() != count * width)
       throw InputError("predictions",
-                       "predictions has " + std::to_string(predictions.size() / width) + " rows; want one" + each);
+                       "predictions has " + std::to_string(predictions.size() / width) + " rows; expected one" + each);
     return;
   }
   matrix_.resize(count * width);
@@ -814,7 +816,8 @@ void RankInput::finish_predictions(const Reading& reading) {
   for (std::size_t t = 0; t < width; ++t) {
     const std::string name = "predictions." + tasks[t];
     if (by_task_[t].size() != count)
-      throw InputError(name, name + " is a list of " + std::to_string(by_task_[t].size()) + "; want one value" + each);
+      throw InputError(name,
+                       name + " is a list of " + std::to_string(by_task_[t].size()) + "; expected one value" + each);
     for (std::size_t i = 0; i < count; ++i) matrix_[i * width + t] = by_task_[t][i];
   }
 }
@@ -845,7 +848,7 @@ void RankInput::finish_rules() {
   for (const Pin& pin : pins) {
     if (pin.position >= k)
       throw InputError("rules.pins", "rules.pins names the position " + std::to_string(pin.position) +
-                                         "; want positions from 0 to " + std::to_string(k - 1));
+                                         "; expected positions from 0 to " + std::to_string(k - 1));
     if (std::ranges::find(items, pin.item) == items.end()) refuse_item("rules.pins", pin.item, pin.name);
   }
   if (demoted.empty()) return;
@@ -927,5 +930,4 @@ void UpdateInput::read_event(const Argument& element, const ServiceConfig& confi
   if (!has_item) refuse_missing(prefix + "item");
   event.measures = measures.size() - event.first_measure;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -19,7 +19,6 @@
 #include "stores/record.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 struct Release;     // release.hpp
 struct TensorView;  // util/safetensors.hpp
 
@@ -196,5 +195,4 @@ struct UpdateInput {
 
   JsonReader reader_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -7,11 +7,9 @@
 #include "service/openapi.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
@@ -80,7 +78,6 @@ std::optional<std::string> run_in_query(std::string_view target) {
       return std::string(rest.substr(key.size(), rest.find('&') - key.size()));
   return {};
 }
-
 }  // namespace
 
 bool detail::names_tensors(std::string_view header) {
@@ -118,7 +115,7 @@ Service::Runs::Runs(const fs::path& run, std::string_view config_json, const std
     : config(ServiceConfig::parse(config_json, run)) {
   if (!run.empty()) all.emplace_back(config, store);
   for (const ServiceConfig& named : config.runs) all.emplace_back(named, nullptr);
-  if (all.empty()) throw std::invalid_argument("run is missing and runs is empty; want the directory of a run");
+  if (all.empty()) throw std::invalid_argument("run is missing and runs is empty; expected the directory of a run");
   std::exception_ptr failure;
   for (Run& each : all)  // what fails takes no other down
     if (const auto error = load(each); error && !failure) failure = error;
@@ -211,16 +208,16 @@ std::optional<std::string_view> Service::Runs::handle_next(const ServiceRequest&
   const auto answer = [&]() -> Response {
     if (route.endpoint == on_other)
       return error_response(404, "path",
-                            "path is '" + std::string(path.substr(0, 100)) + "'; want one of " +
+                            "path is '" + std::string(path.substr(0, 100)) + "'; expected one of " +
                                 joined(std::span(endpoint_names).first(on_other)));
     if (method != route.method && !(method == "HEAD" && route.method == "GET"))
       return error_response(405, "method",
                             "method is '" + std::string(method.substr(0, 20)) + "'; " + std::string(path) + " wants " +
                                 std::string(route.method));
     if (body.size() > config.max_body_bytes)
-      return error_response(
-          413, "body",
-          "body has " + std::to_string(body.size()) + " bytes; want at most " + std::to_string(config.max_body_bytes));
+      return error_response(413, "body",
+                            "body has " + std::to_string(body.size()) + " bytes; expected at most " +
+                                std::to_string(config.max_body_bytes));
     switch (route.endpoint) {
       case on_rank:
       case on_weights:
@@ -424,5 +421,4 @@ void Service::set_gauges(std::function<void(std::vector<Gauge>&)> read) {
   const std::lock_guard lock(runs_->asking);
   runs_->gauges = std::move(read);
 }
-
 }  // namespace pygrade::inline v0_2

@@ -8,11 +8,9 @@
 #include "util/files.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
@@ -23,7 +21,7 @@ constexpr std::size_t max_context = std::size_t{4} << 20;  // bytes that a conte
 Json store_record(const fs::path& run) {
   const fs::path path = run / "store.json";
   try {
-    Json record = Json::parse(text_of(OpenFile(path, "; want a run that has published").content()));
+    Json record = Json::parse(text_of(OpenFile(path, "; expected a run that has published").content()));
     if (record.type != Json::Type::object) throw JsonError("it is no object");
     record.string_at("store");
     return record;
@@ -51,7 +49,6 @@ std::shared_ptr<Store> store_of(const fs::path& run, const ServiceConfig& config
   if (const auto at = address.find(place); at != address.npos) address.replace(at, place.size(), run.string());
   return open_store(address, {.wait_for_server = false});  // the service starts without it
 }
-
 }  // namespace
 
 void ContextPool::release(std::unique_ptr<Context> context) noexcept {
@@ -244,5 +241,4 @@ void Service::Impl::drain() {
   if (feedback) feedback->finish();
   if (shadow_log) shadow_log->finish();
 }
-
 }  // namespace pygrade::inline v0_2

@@ -8,11 +8,9 @@
 #include "util/files.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 std::optional<Json> online_record(const std::filesystem::path& run) {
   try {
     Json record = Json::parse(text_of(OpenFile(run / "online" / "status.json").content()));
@@ -125,7 +123,6 @@ void write_scenario(const Metrics::Window& window, const std::vector<std::string
   out.begin_object().field("scenario", scenario.name).field("pages", pages);
   out.known_key("mean").object(tasks, means).known_key("sd").object(tasks, deviations).end_object();
 }
-
 }  // namespace
 
 // Collects what other parts of the service count, what follows from the last hour, and the state.
@@ -305,5 +302,4 @@ void Service::Impl::write_reloads(JsonWriter& out) {
   }
   out.end_list();
 }
-
 }  // namespace pygrade::inline v0_2

@@ -7,11 +7,9 @@
 #include "util/files.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 constexpr std::string_view reading_format = "pygrade.test 1";
 constexpr const char* test_head = R"(<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
@@ -115,7 +113,7 @@ void write_readings(const std::string& arm, const Json& record, const std::strin
 }
 
 std::string reading_page(const Json& reading, const Release& release, const ServiceConfig& config, std::int64_t now) {
-  if (reading.string_at("format") != reading_format) throw JsonError("want format " + std::string(reading_format));
+  if (reading.string_at("format") != reading_format) throw JsonError("expected format " + std::string(reading_format));
   std::string out = test_head;
   const auto paragraph = [&](std::string_view kind, const Html& text) {
     out.append("<p").append(kind).append(">").append(text.text).append("</p>\n");
@@ -150,7 +148,6 @@ std::string reading_page(const Json& reading, const Release& release, const Serv
   out.append("</p><pre>").append(Html(reading.string_at("toml")).text).append("</pre></main></body></html>\n");
   return out;
 }
-
 }  // namespace
 
 Json Service::Impl::test_reading() const {
@@ -159,7 +156,7 @@ Json Service::Impl::test_reading() const {
 }
 
 Response Service::Impl::test_answer(const ServiceRequest& request) const {
-  if (!config.test) return error_response(404, "test", "test is false; want pygrade serve --test");
+  if (!config.test) return error_response(404, "test", "test is false; expected pygrade serve --test");
   const bool wants_json = request.path.find("format=json") != std::string_view::npos ||
                           request.accept.find("application/json") != std::string_view::npos;
   try {
@@ -173,5 +170,4 @@ Response Service::Impl::test_answer(const ServiceRequest& request) const {
     return error_response(500, "test", "test/reading.json in exposures is damaged: " + std::string(error.what()));
   }
 }
-
 }  // namespace pygrade::inline v0_2

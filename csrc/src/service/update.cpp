@@ -7,11 +7,9 @@
 #include "service/impl.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 // The line of an event in the log.
 void write_event(const EventInput& event, std::span<const UpdateInput::Measure> measures, const Release& release,
                  std::string_view arm, std::int64_t received, JsonWriter& out) {
@@ -44,7 +42,7 @@ std::size_t check_events(const std::vector<EventInput>& events, const ServiceCon
     JsonWriter given;
     given.value(value);
     const std::string argument = "events[" + std::to_string(place) + "]." + key;
-    throw InputError(argument, argument + " is " + given.take() + "; want " + wanted);
+    throw InputError(argument, argument + " is " + given.take() + "; expected " + wanted);
   };
   for (std::size_t i = 0; i < events.size(); ++i) {
     const EventInput& event = events[i];
@@ -111,7 +109,6 @@ FeedbackEvents Rows::columns(const Release& release) {
   for (std::size_t o = 0; o < outcomes.size(); ++o) views.push_back({release.outcomes[o], outcomes[o]});
   return {user, item, time, scenario, views};
 }
-
 }  // namespace
 
 // The log comes first: it is what training reads, and an event in it is never lost, even if the store fails then.
@@ -176,5 +173,4 @@ Response Service::Impl::update(std::string_view body) {
   out.end_object();
   return {200, "application/json", out.take()};
 }
-
 }  // namespace pygrade::inline v0_2

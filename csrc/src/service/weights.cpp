@@ -7,11 +7,9 @@
 #include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 // One of the scores that add up: its share, and its weights at the tasks' values in force.
 void write_score(const Policy& policy, const Baseline& part, double share, const WeightChange& change,
                  JsonWriter& out) {
@@ -108,7 +106,6 @@ Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& conte
   context.concentration.resize(tasks);
   return ranker.rank(request, {{&score, 1}, {&index, 1}, context.weights, context.concentration});
 }
-
 }  // namespace
 
 std::string Service::Impl::weights_body(const ServiceRequest& given, Context& context) {
@@ -117,7 +114,7 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   parse(given, context, *served, false);
   metrics.unknown_keys.add(input.unknown_keys.count);
   if (input.explore.value_or(false))
-    throw InputError("explore", "explore is true; want a page for drawn weights: these are their mean");
+    throw InputError("explore", "explore is true; expected a page for drawn weights: these are their mean");
   const std::size_t arm = arm_for(config, *served, context);
   const Policy& policy = *served->arms[arm].policy;
   const auto& tasks = policy.tasks();
@@ -125,7 +122,7 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   if (!policy.context_only() && !input.has_predictions)
     throw InputError("predictions",
                      "predictions is missing; this policy reads mean and spread of the candidates' "
-                     "predictions: want a list for each task");
+                     "predictions: expected a list for each task");
   Request request;
   request.predictions = input.predictions;
   request.scenario = input.scenario;
@@ -147,10 +144,10 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   if (served->arms[arm].history != nullptr && ScoreSources(policy, request).read_history(policy))
     throw InputError("arm",
                      "arm '" + served->arms[arm].name +
-                         "' reads the history of users and items, which weights alone do not hold; want /v1/rank");
+                         "' reads the history of users and items, which weights alone do not hold; expected /v1/rank");
   if (policy.correction() && policy.correction()->parts().structure.trees > 0)
     throw InputError("arm", "arm '" + served->arms[arm].name +
-                                "' has trees on top of its correction, which weights do not hold; want /v1/rank");
+                                "' has trees on top of its correction, which weights do not hold; expected /v1/rank");
   const Page page = weigh(*served->rankers[arm], policy, request, context);
   Reading reading;
   request = as_logged(policy, request, reading);
@@ -176,5 +173,4 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   out.end_object();
   return out.take();
 }
-
 }  // namespace pygrade::inline v0_2

@@ -7,9 +7,7 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 namespace fs = std::filesystem;
 using detail::Json;
 
@@ -79,15 +77,15 @@ std::string joined(const std::vector<std::string>& names) {
 }
 
 void require_equal(const std::string& stated, const std::string& wanted, std::string_view what) {
-  if (stated != wanted) throw ArtifactError(std::string(what) + " " + stated + "; want " + wanted);
+  if (stated != wanted) throw ArtifactError(std::string(what) + " " + stated + "; expected " + wanted);
 }
-
 }  // namespace
 
 ArtifactFiles read_artifact(const std::string& directory) {
   const fs::path path = fs::path(directory) / manifest_name;
-  ArtifactFiles files{{std::string(manifest_name),
-                       detail::OpenFile(path, "; want an artifact that pygrade pipeline published").large_content()}};
+  ArtifactFiles files{
+      {std::string(manifest_name),
+       detail::OpenFile(path, "; expected an artifact that pygrade pipeline published").large_content()}};
   const Manifest manifest = parse_manifest(detail::text_of(files.front().second), path.string());
   for (const auto& [name, sha256] : manifest.files)
     files.emplace_back(name, detail::OpenFile(fs::path(directory) / name, "; manifest.json names it").large_content());
@@ -97,7 +95,7 @@ ArtifactFiles read_artifact(const std::string& directory) {
 Models Models::load(const std::string& directory) {
   for (int attempt = 1;; ++attempt) {
     const detail::OpenFile manifest(fs::path(directory) / manifest_name,
-                                    "; want an artifact that pygrade pipeline published");
+                                    "; expected an artifact that pygrade pipeline published");
     try {
       return parse(read_artifact(directory), directory);
     } catch (const ArtifactError&) {
@@ -149,11 +147,10 @@ void Models::check() const {
       throw ArtifactError("policy reads feature " + policy->features()[i] +
                           ", which the schema does not have: it has " + joined(features->request_features()));
   for (const auto& other : alternatives) {
-    if (other == nullptr) throw ArtifactError("alternatives holds null; want policies");
+    if (other == nullptr) throw ArtifactError("alternatives holds null; expected policies");
     const std::string name = "policy " + other->version();
     require_equal(joined(other->tasks()), joined(policy->tasks()), name + " fuses tasks");
     require_equal(joined(other->features()), joined(policy->features()), name + " reads features");
   }
 }
-
 }  // namespace pygrade::inline v0_2

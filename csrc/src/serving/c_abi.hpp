@@ -23,7 +23,6 @@ struct pygrade_policy {
 };
 
 namespace pygrade::inline v0_2::c_abi {
-
 constexpr std::size_t largest_struct = 4096;  // bytes, beyond which a size is none
 
 // The caller's memory for the text of an error; none if it is null or of size 0.
@@ -82,12 +81,12 @@ inline void require(bool good, const char* message) {
   if (!good) throw std::invalid_argument(message);
 }
 
-// Refuses a number that is not from `low` to `high`, by its name: "request.tasks is 4; want 3".
+// Refuses a number that is not from `low` to `high`, by its name: "request.tasks is 4; expected 3".
 template <class Number>
 void require_range(const char* name, Number value, std::type_identity_t<Number> low,
                    std::type_identity_t<Number> high) {
   if (value >= low && value <= high) return;  // not of NaN
-  std::string text = std::string(name) + " is " + std::to_string(value) + "; want " + std::to_string(low);
+  std::string text = std::string(name) + " is " + std::to_string(value) + "; expected " + std::to_string(low);
   if (low != high) text += " to " + std::to_string(high);
   throw std::invalid_argument(text);
 }
@@ -95,7 +94,7 @@ void require_range(const char* name, Number value, std::type_identity_t<Number> 
 inline void require_flags(const char* name, std::uint32_t flags, std::uint32_t known) {
   if ((flags & ~known) != 0)
     throw std::invalid_argument(std::string(name) + " is " + std::to_string(flags) + " with the unknown bits " +
-                                std::to_string(flags & ~known) + "; want bits of " + std::to_string(known));
+                                std::to_string(flags & ~known) + "; expected bits of " + std::to_string(known));
 }
 
 // The rules of `size`. A struct grows at its end alone. first_size is where the last member ends that
@@ -124,7 +123,7 @@ Struct read_struct(const Struct* given, const std::string& name) {
   if (given == nullptr) throw std::invalid_argument(name + " is NULL");
   const std::size_t size = given->size;
   if (size < first_size<Struct> || size > largest_struct)
-    throw std::invalid_argument(name + ".size is " + std::to_string(size) + "; want its sizeof, at least " +
+    throw std::invalid_argument(name + ".size is " + std::to_string(size) + "; expected its sizeof, at least " +
                                 std::to_string(first_size<Struct>) + ", here " + std::to_string(sizeof(Struct)));
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (std::size_t i = sizeof(Struct); i < size; ++i)
@@ -148,7 +147,7 @@ Struct* element(Struct* first, std::size_t index, const std::string& name) {
   using Byte = std::conditional_t<std::is_const_v<Struct>, const std::byte, std::byte>;
   const std::size_t size = first->size;
   if (size % alignof(Struct) != 0)
-    throw std::invalid_argument(name + ".size is " + std::to_string(size) + "; want a multiple of " +
+    throw std::invalid_argument(name + ".size is " + std::to_string(size) + "; expected a multiple of " +
                                 std::to_string(alignof(Struct)));
   auto* at = reinterpret_cast<Struct*>(reinterpret_cast<Byte*>(first) + index * size);
   require_range((name + ".size").c_str(), at->size, size, size);
@@ -192,5 +191,4 @@ inline void write_text(const std::string& text, char* to, std::size_t capacity, 
 using LogCall = FunctionRef<void(const Policy&, const Request&, const PageBuffer&, const Page&, const LogIds&)>;
 void with_page(const pygrade_ranker* ranker, const pygrade_request* request, const pygrade_page* page,
                const pygrade_log_ids* ids, LogCall log);
-
 }  // namespace pygrade::inline v0_2::c_abi

@@ -20,7 +20,6 @@ struct pygrade_ranker {
 };
 
 namespace {
-
 thread_local char last_error[512] = "";
 
 RankerOptions options_of(const pygrade_ranker_options* given) {
@@ -162,11 +161,9 @@ LogIds ids_of(const pygrade_log_ids& given, std::size_t candidates) {
 void make(std::shared_ptr<const Policy> policy, const RankerOptions& options, pygrade_ranker** ranker) {
   *ranker = new pygrade_ranker(std::move(policy), options);
 }
-
 }  // namespace
 
 namespace pygrade::inline v0_2::c_abi {
-
 void clear_error() noexcept { last_error[0] = '\0'; }
 
 pygrade_status fail(pygrade_status status, const char* message, ErrorBuffer error) noexcept {
@@ -186,7 +183,6 @@ void with_page(const pygrade_ranker* ranker, const pygrade_request* request, con
   log(*policy, asked, buffer_of(*ranker, given), page_of(*policy, given),
       ids_of(known, asked.predictions.size() / ranker->tasks.size()));
 }
-
 }  // namespace pygrade::inline v0_2::c_abi
 
 extern "C" {

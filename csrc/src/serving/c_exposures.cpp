@@ -20,7 +20,6 @@ PYGRADE_STRUCT(pygrade_log_counters, errors)
 }  // namespace pygrade::inline v0_2::c_abi
 
 namespace {
-
 ExposureOptions options_of(const pygrade_log_options* given) {
   ExposureOptions options;
   if (given == nullptr) return options;
@@ -41,7 +40,6 @@ ExposureOptions options_of(const pygrade_log_options* given) {
     options.arms.push_back({known.arms[a] == nullptr ? "" : known.arms[a], known.shares[a]});
   return options;
 }
-
 }  // namespace
 
 extern "C" {

@@ -25,7 +25,6 @@ PYGRADE_STRUCT(pygrade_history_event, timestamp)
 }  // namespace pygrade::inline v0_2::c_abi
 
 namespace {
-
 HistoryStoreOptions options_of(const pygrade_history_options* given) {
   HistoryStoreOptions options;
   if (given == nullptr) return options;
@@ -39,7 +38,6 @@ std::string_view text_of(const char* text, std::size_t size, const char* message
   require(text != nullptr && size > 0 && size <= longest_text, message);
   return {text, size};
 }
-
 }  // namespace
 
 extern "C" {

@@ -31,7 +31,6 @@ PYGRADE_STRUCT(pygrade_pipeline_counters, degraded_version)
 }  // namespace pygrade::inline v0_2::c_abi
 
 namespace {
-
 using Items = std::span<const std::int64_t>;
 constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
 
@@ -241,7 +240,6 @@ void write_page(const ServedPage& served, const PageWorkspace* workspace, pygrad
   page.predictions = workspace == nullptr ? nullptr : workspace->predictions().data();
   write_struct(page, to);
 }
-
 }  // namespace
 
 pygrade_status pygrade_pipeline_load(const char* artifact, const char* store, const pygrade_pipeline_options* options,
@@ -406,7 +404,7 @@ pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade
     std::vector<std::string_view> scenario;
     if (known.scenario != nullptr)
       for (const char* text : std::span(known.scenario, known.count)) {
-        require(text != nullptr, "a text of events.scenario is NULL; want \"\" for none");
+        require(text != nullptr, "a text of events.scenario is NULL; expected \"\" for none");
         scenario.emplace_back(text);
       }
     std::vector<FeedbackEvents::Outcome> outcomes;

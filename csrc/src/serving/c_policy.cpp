@@ -5,7 +5,6 @@ using namespace pygrade;
 using namespace pygrade::c_abi;
 
 namespace {
-
 size_t size_of(const pygrade_policy* policy, const std::vector<std::string>& (Policy::*names)() const) {
   return policy == nullptr ? 0 : ((*policy->policy).*names)().size();
 }
@@ -14,7 +13,6 @@ const char* name_of(const pygrade_policy* policy, const std::vector<std::string>
                     size_t index) {
   return index < size_of(policy, names) ? ((*policy->policy).*names)()[index].c_str() : nullptr;
 }
-
 }  // namespace
 
 extern "C" {
@@ -25,7 +23,7 @@ pygrade_status pygrade_policy_load(const pygrade_policy_source* source, pygrade_
     require(policy != nullptr, "policy is NULL");
     if (known.directory != nullptr) {
       require(known.json == nullptr && known.tensors == nullptr,
-              "source has a directory and the content of files; want one of them");
+              "source has a directory and the content of files; expected one of them");
       *policy = new pygrade_policy{Policy::load(known.directory)};
     } else {
       require(known.json != nullptr && known.tensors != nullptr, "source.json or source.tensors is NULL");

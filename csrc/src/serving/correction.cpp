@@ -12,9 +12,7 @@
 #include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::GramBlock;
 using detail::require;
 
@@ -22,7 +20,7 @@ constexpr float x_clip = 4.0f;
 
 void require_numbers(std::span<const float> values, std::size_t size, const char* name) {
   if (values.size() != size)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(values.size()) + " numbers; want " +
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(values.size()) + " numbers; expected " +
                                 std::to_string(size));
   if (!std::ranges::all_of(values, [](float v) { return std::isfinite(v); }))
     throw std::invalid_argument(std::string(name) + " holds NaN or infinity");
@@ -34,7 +32,7 @@ std::vector<float> inverses(std::span<const float> values, const char* name) {
   for (const float value : values) {
     result.push_back(1.0f / value);
     if (!(value > 0.0f && std::isfinite(result.back())))
-      throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; want a number above 0");
+      throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; expected a number above 0");
   }
   return result;
 }
@@ -87,9 +85,8 @@ void standardize(const Correction::Parts& parts, std::span<const float> context,
 [[noreturn]] void refuse_node(const char* what, float value, std::size_t place, const std::string& want) {
   const std::size_t nodes = Correction::tree_nodes;
   throw std::invalid_argument(std::string(what) + " of tree " + std::to_string(place / nodes) + ", node " +
-                              std::to_string(place % nodes) + " is " + std::to_string(value) + "; want " + want);
+                              std::to_string(place % nodes) + " is " + std::to_string(value) + "; expected " + want);
 }
-
 }  // namespace
 
 // Where the workspace has what a request gave.
@@ -105,23 +102,23 @@ void Correction::Structure::check(std::size_t features) const {
   require(tasks > 0 && amounts.size() == parents.size(), "parents and amounts must have one entry for each task");
   if (parents.size() + items.size() > max_variables)
     throw std::invalid_argument("there are " + std::to_string(parents.size()) + " tasks and " +
-                                std::to_string(items.size()) + " items; want at most 128 of both");
+                                std::to_string(items.size()) + " items; expected at most 128 of both");
   for (std::int64_t t = 0; t < tasks; ++t) {
     std::int64_t parent = parents[static_cast<std::size_t>(t)];
     const auto fail = [&, stated = parent](const char* what) {
       throw std::invalid_argument("the parent of task " + std::to_string(t) + " is " + std::to_string(stated) + ", " +
                                   what);
     };
-    if (parent < -1 || parent >= tasks) fail("no task; want the place of one, or -1");
-    if (parent >= 0 && amounts[static_cast<std::size_t>(parent)]) fail("an amount; want -1 or another task");
-    if (parent >= 0 && amounts[static_cast<std::size_t>(t)]) fail("but the task is an amount; want -1");
+    if (parent < -1 || parent >= tasks) fail("no task; expected the place of one, or -1");
+    if (parent >= 0 && amounts[static_cast<std::size_t>(parent)]) fail("an amount; expected -1 or another task");
+    if (parent >= 0 && amounts[static_cast<std::size_t>(t)]) fail("but the task is an amount; expected -1");
     for (std::int64_t steps = 0; parent >= 0; parent = parents[static_cast<std::size_t>(parent)]) {
       if (parent < -1 || parent >= tasks) break;  // told when it is the task's turn
-      if (++steps > tasks) fail("one of its own descendants; want no cycle");
+      if (++steps > tasks) fail("one of its own descendants; expected no cycle");
     }
   }
   if (trees < 0 || trees > max_trees)
-    throw std::invalid_argument("trees is " + std::to_string(trees) + "; want 0 to " + std::to_string(max_trees));
+    throw std::invalid_argument("trees is " + std::to_string(trees) + "; expected 0 to " + std::to_string(max_trees));
   for (std::size_t k = 0; k < indicators.size(); ++k)
     require(indicators[k] >= 0 && indicators[k] < static_cast<std::int64_t>(features) &&
                 (k == 0 || indicators[k - 1] < indicators[k]),
@@ -288,7 +285,7 @@ void Correction::apply(std::span<const float> context, std::span<const float> pr
   if (const std::size_t i = first_missing(predictions); i < predictions.size())
     throw std::invalid_argument("predictions is " + std::to_string(predictions[i]) + " in row " +
                                 std::to_string(i / tasks) + ", column " + std::to_string(i % tasks) +
-                                "; want finite numbers");
+                                "; expected finite numbers");
   const double mean = static_cast<double>(rows) / static_cast<double>(std::max<std::size_t>(1, requests));
   const std::int64_t grain = detail::grain_of(300.0 + 2.0 * mean * static_cast<double>(tasks));
   const auto work = [&](std::int64_t begin, std::int64_t end) {
@@ -365,5 +362,4 @@ void correction_gram(std::span<const double> z, std::span<const double> u, std::
           result[(a * width_u + i) * size + b * width_u + j] = from[pair_of(std::min(i, j), std::max(i, j), width_u)];
     }
 }
-
 }  // namespace pygrade::inline v0_2

@@ -6,7 +6,6 @@
 #include "pygrade/correction.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::int64_t correction_block = 32;  // candidates; those of a request are padded to whole blocks
 inline constexpr std::int64_t spilled_columns = 8;    // loading may overwrite seven columns after those of the tasks
 
@@ -61,5 +60,4 @@ struct GramKernels {
 
 PYGRADE_DECLARE_KERNELS(CorrectionKernels, correction_kernels)
 PYGRADE_DECLARE_KERNELS(GramKernels, gram_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

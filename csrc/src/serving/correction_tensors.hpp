@@ -6,7 +6,6 @@
 #include "pygrade/correction.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 struct CorrectionTensor {
   const char* name;
   std::vector<float> Correction::Parts::* values;
@@ -48,5 +47,4 @@ inline std::vector<std::int64_t> shape_of(const CorrectionTensor& tensor, const 
   if (tensor.values == &Parts::map_weights) return {t, knots + 2};
   return {t};
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,6 @@
 #include "pygrade/pipeline.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 template <class T>
 struct Count {
   const char* name;
@@ -65,5 +64,4 @@ template <class T, std::size_t N>
 void add_counts(T& sum, const T& more, const Count<T> (&counts)[N]) {
   for (const Count<T>& count : counts) sum.*count.member += more.*count.member;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,6 @@
 #include <stdexcept>
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::uint64_t max_draw_of_seed = 0xffffffff;
 
 // The first draw of a seed, by default from the system. std::invalid_argument for one that is not below 2^31.
@@ -26,5 +25,4 @@ inline std::uint64_t reserve_draws(std::atomic<std::uint64_t>& stream, std::uint
   } while (!stream.compare_exchange_weak(before, first + count, std::memory_order_relaxed));
   return first;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -18,11 +18,9 @@
 #include "util/hash.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 using Clock = std::chrono::steady_clock;
 
 constexpr auto poll_time = std::chrono::milliseconds(20);     // of the thread, while the queue is less than half full
@@ -54,23 +52,22 @@ void check_options(const ExposureOptions& options) {
     if (!good) throw std::invalid_argument(message);
   };
   require(options.share >= 0.0 && options.share <= 1.0,
-          "share is " + std::to_string(options.share) + "; want a number from 0 to 1");
+          "share is " + std::to_string(options.share) + "; expected a number from 0 to 1");
   require(!options.name.empty() && options.name.find_first_of("/.") != 0 && options.name.find('/') == options.name.npos,
-          "name is '" + options.name + "'; want the start of a file's name, without '/' and a dot in front");
+          "name is '" + options.name + "'; expected the start of a file's name, without '/' and a dot in front");
   require(options.queue_bytes >= 1 << 16,
-          "queue_bytes is " + std::to_string(options.queue_bytes) + "; want at least 65536");
+          "queue_bytes is " + std::to_string(options.queue_bytes) + "; expected at least 65536");
   require(options.group_rows > 0 && options.group_bytes > 0 && options.file_bytes > 0,
-          "group_rows, group_bytes or file_bytes is 0; want at least 1");
+          "group_rows, group_bytes or file_bytes is 0; expected at least 1");
   for (std::size_t a = 0; a < options.arms.size(); ++a) {
     const auto& [name, share] = options.arms[a];
     require(!name.empty() && std::ranges::count(options.arms, name, &ExposureArm::name) == 1,
-            "arms[" + std::to_string(a) + "] is '" + name + "'; want distinct names");
+            "arms[" + std::to_string(a) + "] is '" + name + "'; expected distinct names");
     require(share >= 0.0f && share <= 1.0f,
-            "the share of arm '" + name + "' is " + std::to_string(share) + "; want a number from 0 to 1");
+            "the share of arm '" + name + "' is " + std::to_string(share) + "; expected a number from 0 to 1");
   }
   require(options.file_time.count() > 0 && options.group_time.count() > 0, "file_time or group_time is not above 0");
 }
-
 }  // namespace
 
 struct ExposureLog::Impl {
@@ -220,7 +217,6 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
 }
 
 namespace {
-
 void check_page(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
                 const LogIds& ids, std::span<const ExposurePage> arms, std::size_t num_arms) {
   const auto require = [](bool good, const char* message) {
@@ -228,7 +224,7 @@ void check_page(const Policy& policy, const Request& request, const PageBuffer& 
   };
   const std::size_t tasks = policy.tasks().size(), columns = policy.items().size();
   const std::size_t candidates = request.predictions.size() / tasks, filled = static_cast<std::size_t>(page.filled);
-  require(!ids.request_id.empty(), "request_id is empty; want the id that feedback has");
+  require(!ids.request_id.empty(), "request_id is empty; expected the id that feedback has");
   require(buffer.weights.size() == tasks && buffer.concentration.size() == tasks,
           "the log needs the weights and the concentration of the page");
   const auto is_candidate = [&](std::int32_t index) {
@@ -316,7 +312,6 @@ ExposureHead head_of(const ExposureSchema& schema, const Request& request, const
   head.baseline = page.baseline_name;
   return head;
 }
-
 }  // namespace
 
 // Memory of the queue for a record; null if there was none in time, or nobody takes it.
@@ -465,5 +460,4 @@ std::string ExposureLog::last_error() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->error;
 }
-
 }  // namespace pygrade::inline v0_2

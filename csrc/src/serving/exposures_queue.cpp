@@ -3,7 +3,6 @@
 #include <cstring>
 
 namespace pygrade::inline v0_2::detail {
-
 RecordQueue::RecordQueue(std::size_t bytes)
     : capacity_((bytes + unit - 1) / unit * unit), memory_(std::make_unique<std::byte[]>(capacity_)) {}
 
@@ -49,5 +48,4 @@ void RecordQueue::pop() {
   start.state.store(0, std::memory_order_relaxed);
   tail_.store(tail + bytes, std::memory_order_release);
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,6 @@
 #include <span>
 
 namespace pygrade::inline v0_2::detail {
-
 class RecordQueue {
  public:
   explicit RecordQueue(std::size_t bytes);
@@ -45,5 +44,4 @@ class RecordQueue {
   alignas(64) std::atomic<std::uint64_t> head_{0};
   alignas(64) std::atomic<std::uint64_t> tail_{0};
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -13,7 +13,6 @@
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Schema that the columns depend on.
 struct ExposureSchema {
   // Columns of the policy that made a page and, in a test, of those of its arms.
@@ -70,5 +69,4 @@ struct ExposureRecord {
 
   static std::size_t bytes(const ExposureHead& head);
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -14,9 +14,7 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 template <class T>
 std::span<T> take(std::byte*& at, std::size_t count) {
   const std::span<T> part(reinterpret_cast<T*>(at), count);
@@ -40,13 +38,11 @@ std::string metadata_of(const ExposureSchema& schema) {
   return R"({"format_version": 1, "tasks": )" + list_of(schema.tasks) + R"(, "features": )" + list_of(schema.features) +
          R"(, "scales": )" + schema.scales + "}";
 }
-
 }  // namespace
 
 // --- records ---
 
 namespace {
-
 bool any_policy(const Policy& policy, std::span<const ExposurePage> arms, bool (Policy::*takes)() const) {
   const auto does = [&](const ExposurePage& arm) { return arm.policy != nullptr && (arm.policy->*takes)(); };
   return (policy.*takes)() || std::ranges::any_of(arms, does);
@@ -55,7 +51,6 @@ bool any_policy(const Policy& policy, std::span<const ExposurePage> arms, bool (
 std::span<const std::string> items_of_arm(const ExposurePage& arm) {
   return arm.policy == nullptr ? std::span<const std::string>() : arm.policy->own_items();
 }
-
 }  // namespace
 
 ExposureSchema::ExposureSchema(const Policy& policy, bool with_scores, std::span<const ExposurePage> pages)
@@ -323,5 +318,4 @@ void ExposureWriter::finish_file() {
   file_.reset();
   columns_.clear();
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -12,7 +12,6 @@
 #include "util/parquet.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 class ExposureWriter {
  public:
   struct Written {
@@ -56,5 +55,4 @@ class ExposureWriter {
   std::vector<float> column_;           // one of a block of rows
   std::vector<std::int32_t> position_;  // of rows, -1: not shown
 };
-
 }  // namespace pygrade::inline v0_2::detail

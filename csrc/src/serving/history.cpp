@@ -14,9 +14,7 @@
 #include "util/fpenv.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::fixed_scale;
 using detail::floor_divide;
 using detail::hour;
@@ -79,29 +77,29 @@ void add(History::Sums& to, const History::Sums& sums, std::int64_t factor, std:
     to[i] = saturating_add(to[i], product);
   }
 }
-
 }  // namespace
 
 History::History(Spec spec) : spec_(std::move(spec)) {
   const std::size_t tasks = num_tasks();
   const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
   if (tasks == 0 || tasks > max_tasks)
-    fail("tasks has " + std::to_string(tasks) + " names; want 1 to " + std::to_string(max_tasks));
+    fail("tasks has " + std::to_string(tasks) + " names; expected 1 to " + std::to_string(max_tasks));
   if (spec_.expected.size() != groups * tasks)
-    fail("expected has " + std::to_string(spec_.expected.size()) + " numbers; want " + std::to_string(groups) +
+    fail("expected has " + std::to_string(spec_.expected.size()) + " numbers; expected " + std::to_string(groups) +
          " for each task");
   const std::pair<const char*, const std::vector<float>&> numbers[] = {
       {"expected", spec_.expected}, {"user", spec_.user}, {"item", spec_.item}, {"category", spec_.category}};
   for (const auto& [name, values] : numbers) {
     if (&values != &spec_.expected && values.size() != tasks)
-      fail(std::string(name) + " has " + std::to_string(values.size()) + " numbers; want " + std::to_string(tasks));
+      fail(std::string(name) + " has " + std::to_string(values.size()) + " numbers; expected " + std::to_string(tasks));
     if (!std::ranges::all_of(values, [](float v) { return v > 0.0f && std::isfinite(v); }))
       fail(std::string(name) + " holds a number that is not positive");
   }
   if (spec_.shown_after < 1 || spec_.feedback_after < spec_.shown_after)
     fail("shown_after is " + std::to_string(spec_.shown_after) + " and feedback_after " +
-         std::to_string(spec_.feedback_after) + " ms; want 1 ≤ shown_after ≤ feedback_after");
-  if (spec_.half_life < steps_of_half) fail("half_life is " + std::to_string(spec_.half_life) + " ms; want 8 or more");
+         std::to_string(spec_.feedback_after) + " ms; expected 1 ≤ shown_after ≤ feedback_after");
+  if (spec_.half_life < steps_of_half)
+    fail("half_life is " + std::to_string(spec_.half_life) + " ms; expected 8 or more");
   for (std::size_t g = 0; g < groups; ++g) std::copy_n(spec_.expected.data() + g * tasks, tasks, expected_[g].data());
   std::ranges::copy(spec_.user, user_.data()), std::ranges::copy(spec_.category, category_.data());
   step_ = spec_.half_life / steps_of_half;
@@ -336,13 +334,13 @@ void HistoryPass::read(const HistoryLog& log, std::span<float> context, std::spa
        "offsets");
   fits(log.category.empty() || log.category.size() == rows, "category");
   require(!history.spec().categories || !log.category.empty() || rows == 0,
-          "category is missing; want that of each row");
+          "category is missing; expected that of each row");
   fits(log.slot.size() == rows && log.predictions.size() == rows * tasks && log.feedback.size() == rows * tasks,
        "slot, predictions or feedback");
   fits(context.size() == requests * history.context_columns().size() && columns.size() == rows * width, "a result");
   std::int64_t before = impl_->last;
   for (const std::int64_t time : log.time) {
-    require(time >= before, "time goes back; want requests in order of time");
+    require(time >= before, "time goes back; expected requests in order of time");
     before = time;
   }
   impl_->last = before;
@@ -377,5 +375,4 @@ void HistoryPass::read(const HistoryLog& log, std::span<float> context, std::spa
     }
   }
 }
-
 }  // namespace pygrade::inline v0_2

@@ -12,9 +12,7 @@
 #include "serving/score_sources.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using Group = History::Group;
 
 constexpr double least_change = 0.05;  // of a factor or ratio that is worth a word
@@ -87,7 +85,6 @@ double quantity(const Correction& correction, std::span<const float> row, std::s
   const auto own = static_cast<double>(row[task]);
   return parent < 0 ? own : own / (static_cast<double>(row[static_cast<std::size_t>(parent)]) - own);
 }
-
 }  // namespace
 
 std::vector<std::vector<HistoryReason>> history_reasons(const Policy& policy, const Request& given,
@@ -178,5 +175,4 @@ std::vector<std::pair<std::string, double>> history_facts(const Policy& policy, 
   }
   return facts;
 }
-
 }  // namespace pygrade::inline v0_2

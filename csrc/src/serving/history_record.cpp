@@ -8,9 +8,7 @@
 #include "pygrade/features.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 static_assert(std::endian::native == std::endian::little);
 
 constexpr char record_format = 1;
@@ -77,7 +75,6 @@ void put_sums(const History::Sums& sums, std::string& to) {
   put_whole(sums.empty() ? 0 : 1, to);
   for (const std::int64_t sum : sums) put_whole(sum, to);
 }
-
 }  // namespace
 
 void write_record(const History::User& user, std::size_t tasks, std::string& record) {
@@ -165,5 +162,4 @@ void read_record(std::string_view record, std::string_view table, std::size_t ta
   }
   reader.require(reader.rest().empty(), "it has bytes behind its end");
 }
-
 }  // namespace pygrade::inline v0_2::detail

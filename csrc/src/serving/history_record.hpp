@@ -13,12 +13,10 @@
 #include "pygrade/history.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 void write_record(const History::User& user, std::size_t tasks, std::string& record);
 void write_record(const History::Item& item, std::size_t tasks, std::string& record);
 
 // Null data: nothing was stored. DamagedRecordError that names the table for bytes that `write_record` did not write.
 void read_record(std::string_view record, std::string_view table, std::size_t tasks, History::User& user);
 void read_record(std::string_view record, std::string_view table, std::size_t tasks, History::Item& item);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -24,11 +24,9 @@
 #include "util/row_memory.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using namespace detail;
 
 namespace {
-
 using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view version_name = "history";  // of the store
@@ -92,7 +90,6 @@ struct Entry {
     return time;
   }
 };
-
 }  // namespace
 
 std::int64_t history_key(std::int64_t id) {
@@ -108,7 +105,7 @@ std::vector<History::Exposure> exposures_of(const History& history, const Policy
   const auto predictions = as_logged(policy, request, reading).predictions;
   const auto &names = policy.tasks(), &counted = history.spec().tasks;
   const std::size_t width = names.size(), candidates = predictions.size() / width;
-  require(ids.timestamp.has_value(), "timestamp is missing; want that of the page");
+  require(ids.timestamp.has_value(), "timestamp is missing; expected that of the page");
   require(ids.item_id.size() == candidates, "item_id must have one entry for each candidate");
   require(request.categories.empty() || request.categories.size() == candidates,
           "categories must have one name for each candidate, or none");
@@ -545,7 +542,7 @@ void HistoryStore::read(StoredHistory& stored, std::int64_t user, std::int64_t n
   StoredHistory::Impl& known = *stored.impl_;
   const History& history = known.history;
   if (!categories.empty() && categories.size() != items.size())
-    throw std::invalid_argument("categories has " + std::to_string(categories.size()) + " keys; want " +
+    throw std::invalid_argument("categories has " + std::to_string(categories.size()) + " keys; expected " +
                                 std::to_string(items.size()) + ", one for each of items");
   if (history.spec().categories && categories.empty() && !items.empty())
     throw std::invalid_argument("categories is missing; the history counts what a user did with them");
@@ -650,5 +647,4 @@ std::string HistoryStore::last_error() const {
 }
 
 const std::string& HistoryStore::url() const { return impl_->store->url(); }
-
 }  // namespace pygrade::inline v0_2

@@ -14,11 +14,8 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace detail {
-
 namespace {
-
 // The elements that a text of base64 holds.
 template <class T>
 std::vector<T> decode(std::string_view text, const char* name) {
@@ -44,7 +41,6 @@ std::vector<T> decode(std::string_view text, const char* name) {
   if (!result.empty()) std::memcpy(result.data(), bytes.data(), size);
   return result;
 }
-
 }  // namespace
 
 ItemLevels::ItemLevels(std::string_view keys, std::string_view values, std::size_t tasks)
@@ -53,7 +49,7 @@ ItemLevels::ItemLevels(std::string_view keys, std::string_view values, std::size
       std::ranges::adjacent_find(keys_, std::greater_equal()) != keys_.end() ||
       !std::ranges::all_of(values_, [](float v) { return std::isfinite(v); }))
     throw JsonError("'levels' has " + std::to_string(keys_.size()) + " keys and " + std::to_string(values_.size()) +
-                    " values; want rising keys with " + std::to_string(tasks) + " finite values each");
+                    " values; expected rising keys with " + std::to_string(tasks) + " finite values each");
   shift_ = 64 - std::max(1, static_cast<int>(std::bit_width(keys_.size())));
   starts_.assign((std::size_t{1} << (64 - shift_)) + 1, 0);
   for (const std::uint64_t key : keys_) ++starts_[bucket_of(key) + 1];
@@ -67,7 +63,6 @@ std::span<const float> ItemLevels::of(std::int64_t item) const {
     if (keys_[at] == key) return std::span(values_).subspan(at * tasks_, tasks_);
   return {};
 }
-
 }  // namespace detail
 
 std::int64_t stable_id(std::string_view name) {
@@ -115,5 +110,4 @@ std::span<const float> Policy::add_levels(std::span<const std::int64_t> item_ids
   fill_levels(item_ids, memory);
   return memory;
 }
-
 }  // namespace pygrade::inline v0_2

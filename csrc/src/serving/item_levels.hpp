@@ -7,7 +7,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 class ItemLevels {
  public:
   // Base64 of rising uint64 keys (splitmix64 of the ids, `stable_id` of those with names) and of float32 values [n,
@@ -26,5 +25,4 @@ class ItemLevels {
   std::vector<float> values_;          // [n, tasks]
   std::vector<std::uint32_t> starts_;  // of the keys by their highest bits: hashes are spread evenly
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,6 @@
 #include "serving/policy.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline bool any_missing(std::span<const float> predictions) {
   std::uint32_t count = 0;  // compilers vectorize a count, not an early exit
   for (const float prediction : predictions) count += is_missing(prediction) ? 1u : 0u;
@@ -31,5 +30,4 @@ inline float smallest(std::span<const float> predictions, std::size_t tasks, std
     if (!is_missing(predictions[i])) low = std::min(low, predictions[i]);
   return low == std::numeric_limits<float>::infinity() ? 0.0f : low;
 }
-
 }  // namespace pygrade::inline v0_2::detail

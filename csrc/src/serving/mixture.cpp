@@ -8,7 +8,6 @@
 #include "serving/policy.hpp"
 
 namespace pygrade::inline v0_2 {
-
 PiecewiseLinear::PiecewiseLinear(std::span<const float> at, std::span<const float> to) {
   if (at.size() < 2 || to.size() != at.size()) throw std::invalid_argument("x and y must have K >= 2 knots each");
   x.assign(at.begin(), at.end() - 1);
@@ -87,5 +86,4 @@ void Mixture::mix(std::span<const float> scores, std::span<float> result) const 
                                   Layout::task_major);
   detail::fuse_floats(pair, weights, {.transform = Transform::zscore, .epsilon = epsilon}, result);
 }
-
 }  // namespace pygrade::inline v0_2

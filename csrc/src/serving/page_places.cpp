@@ -10,9 +10,7 @@
 #include "pygrade/page_search.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 constexpr float least_term = 0.01f;  // that explains a place
 
 // Vectors of length 1, or 0 where one is not finite or 0; sums of 8 lanes, for the same bits everywhere.
@@ -146,7 +144,6 @@ void explain(const PageTerms& terms, const PageCandidates& candidates, const Pag
     if (found != memory.sorted.end()) effect.sorted_place = static_cast<std::int32_t>(found - memory.sorted.begin());
   }
 }
-
 }  // namespace
 
 void detail::place_candidates(const PageTerms* terms, const pygrade::Request& request, PageMemory& memory,
@@ -182,5 +179,4 @@ std::string describe(const PageEffect& effect, std::int32_t place, std::string_v
   }
   return text;
 }
-
 }  // namespace pygrade::inline v0_2

@@ -8,7 +8,6 @@
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Working memory, reused.
 struct PageMemory {
   std::vector<float> value, root;  // [N] of scores: the part without the root task, and with it; or all, none
@@ -23,5 +22,4 @@ inline bool has_places(const pygrade::Request& request) { return !request.pins.e
 // Fills the buffer with the page of the candidates whose scores are memory.value and, with terms, memory.root.
 void place_candidates(const PageTerms* terms, const pygrade::Request& request, PageMemory& memory,
                       const PageBuffer& buffer);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,6 @@
 #include "checks.hpp"
 
 namespace pygrade::inline v0_2 {
-
 using detail::require;
 
 void PageTerms::check(const std::vector<std::int64_t>& parents, const std::vector<bool>& amounts) const {
@@ -42,5 +41,4 @@ std::int32_t PageTerms::code(std::string_view category) const {
   const auto found = std::ranges::lower_bound(by_name, category, {}, name);
   return found == by_name.end() || name(*found) != category ? -1 : *found;
 }
-
 }  // namespace pygrade::inline v0_2

@@ -13,9 +13,7 @@
 #include "util/seed.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view evidence = "user_count";       // the feature that says how much is known of a user
@@ -62,7 +60,6 @@ void add_features(const FeatureInputs& inputs, const Policy& policy, const Featu
     all.push_back({names[i], column});
   }
 }
-
 }  // namespace
 
 struct PageWorkspace::Impl {
@@ -212,22 +209,20 @@ struct Pipeline::State {
 };
 
 namespace {
-
 // `slots`: a table of places + 1 by hash.
 void check_items(std::span<const std::int64_t> items, std::vector<std::uint32_t>& slots) {
   const std::size_t mask = std::bit_ceil(2 * items.size() + 1) - 1;
   slots.assign(mask + 1, 0);
   for (std::size_t i = 0; i < items.size(); ++i) {
-    if (items[i] < 0) throw std::invalid_argument("item_ids holds " + std::to_string(items[i]) + "; want ids >= 0");
+    if (items[i] < 0) throw std::invalid_argument("item_ids holds " + std::to_string(items[i]) + "; expected ids >= 0");
     std::size_t at = static_cast<std::size_t>(detail::seeded_hash(items[i])) & mask;
     for (; slots[at] != 0; at = (at + 1) & mask)
       if (items[slots[at] - 1] == items[i])
         throw std::invalid_argument("item_ids holds " + std::to_string(items[i]) +
-                                    " more than once; want distinct ids");
+                                    " more than once; expected distinct ids");
     slots[at] = static_cast<std::uint32_t>(i + 1);
   }
 }
-
 }  // namespace
 
 // True if features of the candidates are wanted: by a model, by the policy's correction, or for their prices.
@@ -250,14 +245,14 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
   const auto fits = [&](std::size_t size) { return size == 0 || size == tasks(); };
   if (!fits(buffer.weights.size()) || !fits(buffer.concentration.size()))
     throw std::invalid_argument("weights and concentration must have one place for each task, or none");
-  if (request.candidates < 1) throw std::invalid_argument("candidates is 0; want at least 1");
+  if (request.candidates < 1) throw std::invalid_argument("candidates is 0; expected at least 1");
   for (const auto& [name, place] : {std::pair("policy", request.policy), {"without_history", request.without_history}})
     if (place >= rankers.size())
       throw std::invalid_argument(std::string(name) + " is " + std::to_string(place) + "; the models have " +
                                   std::to_string(rankers.size()));
   if (!request.item_ids) {
     const auto refuse_rows = [](bool given, const char* name) {
-      if (given) throw std::invalid_argument(std::string(name) + " is given without item_ids; want both");
+      if (given) throw std::invalid_argument(std::string(name) + " is given without item_ids; expected both");
     };
     refuse_rows(request.predictions.has_value(), "predictions");
     refuse_rows(!request.item_features.empty(), "item_features");
@@ -270,12 +265,12 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
   }
   if (!request.predictions && !predicts())
     throw std::invalid_argument(
-        "predictions is missing: the artifact has no multi-task model (--mtl own), and options no predict; want "
+        "predictions is missing: the artifact has no multi-task model (--mtl own), and options no predict; expected "
         "predictions [n, T] of item_ids");
   if (request.predictions && request.predictions->size() != request.item_ids->size() * tasks())
-    throw std::invalid_argument("predictions has " + std::to_string(request.predictions->size()) + " values; want " +
-                                std::to_string(request.item_ids->size()) + " items × " + std::to_string(tasks()) +
-                                " tasks");
+    throw std::invalid_argument("predictions has " + std::to_string(request.predictions->size()) +
+                                " values; expected " + std::to_string(request.item_ids->size()) + " items × " +
+                                std::to_string(tasks()) + " tasks");
   if (request.predictions) policy(request.policy).scales().check(*request.predictions);
   const auto holds = [](const std::vector<std::string>& names, std::string_view name) {
     return std::ranges::find(names, name) != names.end();
@@ -285,7 +280,7 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
   for (const ItemColumn& column : request.item_features) {
     if (column.values.size() != request.item_ids->size())
       throw std::invalid_argument("item_features '" + std::string(column.name) + "' has " +
-                                  std::to_string(column.values.size()) + " values; want " +
+                                  std::to_string(column.values.size()) + " values; expected " +
                                   std::to_string(request.item_ids->size()) + ", one for each of item_ids");
     if (std::ranges::count(request.item_features, column.name, &ItemColumn::name) > 1)
       throw std::invalid_argument("item_features names '" + std::string(column.name) + "' twice");
@@ -648,7 +643,7 @@ void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const P
                     std::span<ServedPage> pages, std::span<PageWorkspace> workspaces) {
   if (buffers.size() != requests.size() || pages.size() != requests.size())
     throw std::invalid_argument("buffers and pages must have one entry for each request");
-  if (workspaces.empty()) throw std::invalid_argument("workspaces is empty; want one for each thread");
+  if (workspaces.empty()) throw std::invalid_argument("workspaces is empty; expected one for each thread");
   const auto count = static_cast<std::int64_t>(requests.size());
   const auto threads = static_cast<int>(std::min<std::size_t>(workspaces.size(), 1 << 10));
   std::vector<std::optional<std::uint64_t>> draws(requests.size());  // in the order of the requests
@@ -726,5 +721,4 @@ PipelineCounters Pipeline::counters() const {
   counters.reloads = totals_->reloads;
   return counters;
 }
-
 }  // namespace pygrade::inline v0_2

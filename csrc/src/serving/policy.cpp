@@ -11,9 +11,7 @@
 #include "util/fpenv.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::require;
 
 constexpr float input_clip = 5.0f;  // normalized inputs are clipped: one broken feature must not dominate
@@ -26,7 +24,6 @@ double clipped_sum(double scale, std::span<const double> weights, std::span<cons
     sum += std::clamp(scale * weights[t], static_cast<double>(lower[t]), static_cast<double>(upper[t]));
   return sum;
 }
-
 }  // namespace
 
 void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper) {
@@ -144,7 +141,7 @@ std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const 
     if (name == "control") message += " ('" + control + "', by which nothing can be served)";
     std::set<std::string> names;
     for (const Baseline* entry : known) names.insert("'" + entry->name + "'");
-    message += "; want 'control'";
+    message += "; expected 'control'";
     for (const std::string& other : names) message += ", " + other;
     throw std::invalid_argument(message);
   }
@@ -181,7 +178,7 @@ void Policy::find_values(std::span<const float> given, std::optional<std::string
   for (std::size_t s = 0; scenario && s < valued_scenarios_.size(); ++s)
     if (valued_scenarios_[s] == *scenario) row = s + 1;
   const auto refuse = [&](std::size_t t, const char* wanted) {
-    throw std::invalid_argument("values is " + std::to_string(values[t]) + " for task " + tasks_[t] + "; want " +
+    throw std::invalid_argument("values is " + std::to_string(values[t]) + " for task " + tasks_[t] + "; expected " +
                                 wanted);
   };
   for (std::size_t t = 0; t < tasks; ++t) {
@@ -196,7 +193,7 @@ void Policy::find_values(std::span<const float> given, std::optional<std::string
                                 : "a number <= 0, as the policy's network (trade_offs) has seen no other");
   }
   require(std::ranges::any_of(trade_offs_ ? multipliers : values, [](float value) { return value != 0.0f; }),
-          "values is 0 for every task; want at least one that is not");
+          "values is 0 for every task; expected at least one that is not");
 }
 
 void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions, Workspace& workspace,
@@ -289,5 +286,4 @@ void Policy::evaluate(std::span<const float> inputs, std::optional<std::string_v
   }
   project_weights(weights, lower_, upper_);
 }
-
 }  // namespace pygrade::inline v0_2

@@ -6,7 +6,6 @@
 #include "pygrade/policy.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::int64_t lane_padding = 16;  // layer widths are multiples of the widest vector
 
 // The segments of a PiecewiseLinear, one of each by segment.
@@ -37,5 +36,4 @@ struct PolicyKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(PolicyKernels, policy_kernels)
-
 }  // namespace pygrade::inline v0_2::detail

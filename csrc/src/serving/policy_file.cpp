@@ -14,9 +14,7 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 namespace fs = std::filesystem;
 using Bytes = std::vector<std::byte>;
 using detail::Json;
@@ -67,7 +65,7 @@ std::vector<double> per_task(const Json& config, std::string_view key, std::size
   const Json& stated = config.at(key);
   const bool each = stated.type == Json::Type::array;
   if (each && stated.items.size() != tasks)
-    wrong(key, "has " + std::to_string(stated.items.size()) + " numbers; want one, or " + std::to_string(tasks));
+    wrong(key, "has " + std::to_string(stated.items.size()) + " numbers; expected one, or " + std::to_string(tasks));
   std::vector<double> result;
   for (std::size_t t = 0; t < tasks; ++t) {
     const Json& value = each ? stated.items[t] : stated;
@@ -105,7 +103,7 @@ std::vector<float> floats(std::span<const double> numbers) { return {numbers.beg
 Transform transform_at(const Json& table) {
   const std::string& name = table.string_at("transform");
   if (const auto transform = find_transform(name)) return *transform;
-  wrong("transform", "is " + detail::json_quote(name) + "; want one of " + transform_list());
+  wrong("transform", "is " + detail::json_quote(name) + "; expected one of " + transform_list());
 }
 
 // The entry of `calibration` of one task, [x, y].
@@ -120,7 +118,6 @@ std::pair<std::vector<double>, std::vector<double>> knots_of(const Json& entry) 
   if (y[0] < 0.0 || !std::ranges::is_sorted(y)) wrong(key, "has y that fall or are negative");
   return {std::move(x), std::move(y)};
 }
-
 }  // namespace
 
 class PolicyReader {
@@ -156,7 +153,7 @@ class PolicyReader {
     p.features_ = schema.strings_at("features");
     p.scenarios_ = served.strings_at("scenarios");
     if (p.tasks_.empty() || p.tasks_.size() > Policy::max_tasks)
-      throw detail::JsonError("'tasks' has " + std::to_string(p.tasks_.size()) + " names; want 1 … 64");
+      throw detail::JsonError("'tasks' has " + std::to_string(p.tasks_.size()) + " names; expected 1 … 64");
     if (p.features_.size() > static_cast<std::size_t>(max_width)) throw detail::JsonError("'features' is too long");
     hidden_ = config.integers_at("hidden");
     if (hidden_.empty() || hidden_.size() > max_layers ||
@@ -238,7 +235,7 @@ class PolicyReader {
           std::make_shared<detail::ItemLevels>(levels->string_at("item_keys"), levels->string_at("values"), tasks);
     }
     if (s.parents.size() != tasks)
-      wrong("parents", "has " + std::to_string(s.parents.size()) + " numbers; want one for each task");
+      wrong("parents", "has " + std::to_string(s.parents.size()) + " numbers; expected one for each task");
     try {
       s.check(policy_->features_.size());
     } catch (const std::invalid_argument& error) {
@@ -392,7 +389,7 @@ class PolicyReader {
     const float smallest = weights.empty() ? 0.0f : std::ranges::min(baseline.weights);
     if (weights.size() != tasks || (smallest == 0.0f && std::ranges::max(baseline.weights) == 0.0f))
       wrong("weights",
-            "has " + std::to_string(weights.size()) + " numbers; want " + std::to_string(tasks) + ", not all 0");
+            "has " + std::to_string(weights.size()) + " numbers; expected " + std::to_string(tasks) + ", not all 0");
     if (baseline.logarithm && (smallest < 0.0f || baseline.transform != Transform::identity))
       wrong("logarithm", "needs the identity and weights that are not negative");
     baseline.corrected = record.boolean_at("corrected");
@@ -594,7 +591,6 @@ class PolicyReader {
 };
 
 namespace {
-
 // The file of the tensors, which the JSON names by its hash.
 struct TensorFile {
   TensorFile(const Json& record, const std::string& path) {
@@ -610,7 +606,7 @@ struct TensorFile {
 
   void check(std::span<const std::byte> content, const std::string& path) const {
     if (const std::string actual = detail::sha256_hex(content); actual != sha256)
-      throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; want " + sha256.substr(0, 12) +
+      throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; expected " + sha256.substr(0, 12) +
                           " (truncated, corrupt or of another save)");
   }
 
@@ -625,7 +621,6 @@ Bytes read_tensors(const fs::path& directory, const TensorFile& file) {
   file.check(content, path.string());
   return content;
 }
-
 }  // namespace
 
 std::shared_ptr<const Policy> Policy::parse(std::string_view json, std::span<const std::byte> safetensors,
@@ -642,7 +637,7 @@ std::shared_ptr<const Policy> Policy::parse(std::string_view json, std::span<con
 Policy::Files Policy::read(const std::string& directory) {
   const fs::path path = fs::path(directory) / "policy.json";
   for (;;) {
-    const OpenFile json(path, "; want a directory that FusionPolicy.save wrote");
+    const OpenFile json(path, "; expected a directory that FusionPolicy.save wrote");
     try {
       Files files{json.content(), {}};
       const Json record = read_record(text_of(files.json), path.string());
@@ -658,5 +653,4 @@ std::shared_ptr<const Policy> Policy::load(const std::string& directory) {
   const Files files = read(directory);
   return parse(text_of(files.json), files.tensors, directory);
 }
-
 }  // namespace pygrade::inline v0_2

@@ -10,9 +10,7 @@
 #include "serving/policy.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using Kind = PredictionScale::Kind;
 
 constexpr float most = std::numeric_limits<float>::max();
@@ -46,12 +44,11 @@ std::pair<std::string, std::string> words_of(const PredictionScale& scale) {
   };
   const auto [wanted, learned] = words_of(scale);
   std::string text = "predictions is " + number(static_cast<double>(value)) + " at candidate " + std::to_string(row) +
-                     ", task '" + tasks[task] + "'; want " + wanted + ": the policy was trained on " + learned;
+                     ", task '" + tasks[task] + "'; expected " + wanted + ": the policy was trained on " + learned;
   if (scale.given >= 0) text += " given '" + tasks[static_cast<std::size_t>(scale.given)] + "'";
   throw std::invalid_argument(text + " (column '" + scale.column + "', " + number(scale.low) + " to " +
                               number(scale.high) + ")");
 }
-
 }  // namespace
 
 PredictionScales::PredictionScales(std::vector<std::string> tasks, std::vector<std::optional<PredictionScale>> scales,
@@ -167,5 +164,4 @@ PredictionScales detail::parse_scales(const Json& table, const std::vector<std::
     throw JsonError(std::string("'scales' is wrong: ") + error.what());
   }
 }
-
 }  // namespace pygrade::inline v0_2

@@ -8,7 +8,6 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // The JSON of a policy: task → scale. JsonError names what is wrong.
 PredictionScales parse_scales(const Json& table, const std::vector<std::string>& tasks);
 
@@ -28,5 +27,4 @@ inline const pygrade::Request& as_logged(const Policy& policy, const pygrade::Re
   memory.request.as_logged = true;
   return memory.request;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -22,9 +22,7 @@
 #include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 using detail::any_missing;
 using detail::ScoreSources;
 
@@ -55,8 +53,9 @@ void check_history(const Policy& policy, const ScoreSources& sources, const Requ
     for (const auto& [place, column] : columns)
       for (std::size_t at = place; at < std::max(values.size(), width); at += width)
         if (values.empty() || !std::isfinite(values[at]))
-          throw std::invalid_argument(std::string(argument) + " lacks " + names[place] +
-                                      ", which is of the user's or item's history; want the columns of History::read");
+          throw std::invalid_argument(
+              std::string(argument) + " lacks " + names[place] +
+              ", which is of the user's or item's history; expected the columns of History::read");
   };
   check(request.context, policy.history_features(), policy.features().size(), policy.features(), "context");
   if (!request.predictions.empty() && sources.read_corrected(policy))
@@ -78,9 +77,8 @@ void check_signs(const Policy& policy, const Request& request, detail::Found fou
   for (std::size_t i = 0; i < request.predictions.size(); ++i)
     if (request.predictions[i] < 0.0f && !any_missing(request.predictions.subspan(i / tasks * tasks, tasks)))
       throw std::invalid_argument("predictions is negative at candidate " + std::to_string(i / tasks) + ", task " +
-                                  std::to_string(i % tasks) + "; want predictions >= 0 under a logarithm");
+                                  std::to_string(i % tasks) + "; expected predictions >= 0 under a logarithm");
 }
-
 }  // namespace
 
 void detail::check_request(const Policy& policy, const pygrade::Request& request, std::size_t places) {
@@ -101,26 +99,26 @@ void detail::check_request(const Policy& policy, const pygrade::Request& request
   for (std::size_t i = 0; i < request.item_values.size(); ++i)
     if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
       throw std::invalid_argument("item_values is " + std::to_string(value) + " at candidate " + std::to_string(i) +
-                                  "; want a finite value >= 0");
+                                  "; expected a finite value >= 0");
   if (sources.take_given() && request.production_scores.empty() && sizes.candidates > 0)
     throw std::invalid_argument("production_scores is missing; the ranking is by production's score");
   if (const auto bad = std::ranges::find_if_not(request.production_scores, [](float s) { return std::isfinite(s); });
       bad != request.production_scores.end())
     throw std::invalid_argument("production_scores is " + std::to_string(*bad) + " at candidate " +
-                                std::to_string(bad - request.production_scores.begin()) + "; want a finite number");
+                                std::to_string(bad - request.production_scores.begin()) + "; expected a finite number");
 }
 
 void detail::check_fields(const pygrade::Request& request, const FieldSizes& sizes) {
   const auto check = [](const char* name, std::size_t size, std::size_t rows, std::size_t width) {
     if (size != 0 && size != rows * width)
-      throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " values; want " +
+      throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " values; expected " +
                                   std::to_string(rows) + " × " + std::to_string(width) + ", or none");
   };
 #define PYGRADE_FIELD(type, name, rows, width, text) check(#name, request.name.size(), sizes.rows, sizes.width);
 #include "pygrade/request.def"
   for (const std::int32_t pin : request.pins)
     if (pin < -1 || (pin >= 0 && static_cast<std::size_t>(pin) >= sizes.candidates))
-      throw std::invalid_argument("pins holds " + std::to_string(pin) + "; want -1 or the place of a candidate");
+      throw std::invalid_argument("pins holds " + std::to_string(pin) + "; expected -1 or the place of a candidate");
 }
 
 void Page::set_policy(const Policy& policy) {
@@ -779,5 +777,4 @@ RankerCounters Ranker::counters() const {
   });
   return sum;
 }
-
 }  // namespace pygrade::inline v0_2

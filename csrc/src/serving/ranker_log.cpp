@@ -9,9 +9,7 @@
 #include "serving/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 template <class Number>
 void number(Number value, std::string& out) {
   char text[40];
@@ -33,7 +31,6 @@ void field(std::string_view text, std::string& out) {
   for (const char c : text) out.append(c == '"' ? 2 : 1, c);
   out += '"';
 }
-
 }  // namespace
 
 void append_log_header(const Policy& policy, std::string& out) {
@@ -79,7 +76,7 @@ void append_log_rows(const Policy& policy, const Request& given, const PageBuffe
   for (std::size_t position = 0; position < shown.size(); ++position)
     if (shown[position] < 0 || static_cast<std::size_t>(shown[position]) >= rows)
       throw std::invalid_argument("indices[" + std::to_string(position) + "] is " + std::to_string(shown[position]) +
-                                  "; want the place of one of the " + std::to_string(rows) + " candidates");
+                                  "; expected the place of one of the " + std::to_string(rows) + " candidates");
   // The parts of a row that all candidates share.
   std::string before;
   field(ids.request_id, before);
@@ -147,5 +144,4 @@ void append_log_rows(const Policy& policy, const Request& given, const PageBuffe
     out += after;
   }
 }
-
 }  // namespace pygrade::inline v0_2

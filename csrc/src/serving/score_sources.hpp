@@ -10,7 +10,6 @@
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 struct ScoreSources {
   const Baseline* baseline = nullptr;    // null: none
   const Baseline* challenger = nullptr;  // or what alone ranks by the request's values; null: none
@@ -95,5 +94,4 @@ struct ScoreSources {
 // Refuses a request whose fields do not fit the policy or that lacks what its scores read. places: k, or 0 where no
 // page is made.
 void check_request(const Policy& policy, const pygrade::Request& request, std::size_t places);
-
 }  // namespace pygrade::inline v0_2::detail

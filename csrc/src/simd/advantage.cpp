@@ -5,7 +5,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 inline Mask is_finite(Doubles x) { return x - x == fill(0.0); }
 
 struct Moments {
@@ -244,9 +243,7 @@ void scale(const AdvantageTask& task, double factor, std::int64_t begin, std::in
     scale_blocks<decltype(width)::value>(task, samples, factor, begin, end);
   });
 }
-
 }  // namespace
 
 const AdvantageKernels advantage_kernels{&center, &scale};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

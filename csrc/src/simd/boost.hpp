@@ -5,7 +5,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // A factor above 1 raises every score, one below 1 lowers it: negative scores are divided by it. Two loops: the result
 // is rounded before the sum. Null: no factors, no summands.
 inline void boost(const float* boost_mul, const float* boost_add, std::int64_t count, float* scores) {
@@ -18,6 +17,5 @@ inline void boost(const float* boost_mul, const float* boost_add, std::int64_t c
   if (boost_add != nullptr)
     for (std::int64_t i = 0; i < count; ++i) scores[i] += boost_add[i];
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr std::int64_t knots = Correction::knots, map_terms = knots + 2;
 constexpr float smallest = 1e-6f;  // probability and amount, and distance of a probability from 1
 constexpr float most_log_odds = 13.81550956f, least_log_amount = -13.81551056f;    // of `smallest`
@@ -330,9 +329,7 @@ void correct(const CorrectionTask& task) {
   if (task.trees > 0) apply_trees(task, padded, logs, means, mapped);
   from_lanes(mapped, stride, tasks, static_cast<int>(task.count), task.result);
 }
-
 }  // namespace
 
 const CorrectionKernels correction_kernels{&correct};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

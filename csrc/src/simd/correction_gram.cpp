@@ -6,7 +6,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 void gram_moments(const GramBlock& task, std::int64_t begin, std::int64_t end) {
   const std::int64_t size = task.u_count;
   for (std::int64_t r = begin; r < end; ++r) {
@@ -72,9 +71,7 @@ void gram_sums(const GramBlock& task, std::int64_t begin, std::int64_t end) {
     for (; column < task.width; column += part_lanes) add_products<1>(task, products, column, sums);
   }
 }
-
 }  // namespace
 
 const GramKernels gram_kernels{&gram_moments, &gram_sums};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

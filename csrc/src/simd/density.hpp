@@ -6,7 +6,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // The number of tasks (a constant for the usual 8) and whether there is a floor.
 template <bool is_floored>
 struct EightTasks {
@@ -221,6 +220,5 @@ PYGRADE_INLINE void store_scores(const ScoreSums& score, const double* shift, co
     }
   }
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

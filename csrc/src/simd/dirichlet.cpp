@@ -5,7 +5,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // Rows from `b` on, at most eight.
 int rows_from(std::int64_t b, std::int64_t end) { return static_cast<int>(end - b < row_lanes ? end - b : row_lanes); }
 
@@ -139,7 +138,6 @@ void gamma(const double* x, double* y, std::int64_t count) {
     y[3 * i + 2] = g.trigamma;
   }
 }
-
 }  // namespace
 
 const SamplerKernels sampler_kernels{&sample};
@@ -151,5 +149,4 @@ const DirichletKernels dirichlet_kernels{&log_prob<Wanted::value>,
                                          &floor_rows,
                                          &float_function,
                                          &gamma};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

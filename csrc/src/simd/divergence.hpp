@@ -5,7 +5,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // Stores the first `count` lanes of x.
 inline void store_rows(Doubles x, int count, float* rows) {
   alignas(64) float lane[row_lanes];
@@ -43,6 +42,5 @@ inline Doubles row_kl(const Rows& rows, const Rows& other, std::int64_t tasks, d
   }
   return sum;
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

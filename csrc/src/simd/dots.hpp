@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 typedef float Row __attribute__((vector_size(4 * lanes)));
 
 // From rows of 2 · half numbers, those of a before those of b, to rows of half numbers: the sums of their halves.
@@ -71,6 +70,5 @@ PYGRADE_INLINE void dot_rows(const float* rows, std::int64_t stride, const float
   fold_rows<lanes / 2>(sums);
   store(out, __builtin_bit_cast(Floats, sums[0]));
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -16,7 +16,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 inline constexpr int row_lanes = 8;
 inline constexpr int parts = row_lanes / part_lanes;
 
@@ -145,6 +144,5 @@ inline void from_columns(const float* columns, std::int64_t length, float* rows,
   for (; j < length; ++j)
     for (int l = 0; l < count; ++l) rows[l * stride + j] = columns[j * row_lanes + l];
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr int part_lanes = 4;
 typedef double Part __attribute__((vector_size(32)));
 
@@ -53,6 +52,5 @@ PYGRADE_INLINE void transpose_parts(Part* v) {
     v[i + 2] = __builtin_shufflevector(pair[i], pair[i + 2], 2, 3, 6, 7);
   }
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr int part_lanes = 8;
 typedef double Part __attribute__((vector_size(64)));
 
@@ -67,6 +66,5 @@ PYGRADE_INLINE void transpose_parts(Part* v) {
     v[i + 4] = __builtin_shufflevector(four[i], four[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
   }
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

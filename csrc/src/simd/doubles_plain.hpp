@@ -5,7 +5,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr int part_lanes = 2;
 typedef double Part __attribute__((vector_size(16)));
 typedef float PartOfFloats __attribute__((vector_size(8), aligned(4), may_alias));
@@ -39,6 +38,5 @@ PYGRADE_INLINE void transpose_parts(Part* v) {
   v[1] = __builtin_shufflevector(v[0], v[1], 1, 3);
   v[0] = first;
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

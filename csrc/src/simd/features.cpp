@@ -3,7 +3,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // The field of `lanes` records, doubles or, of times, the bits of int64.
 void load_field(const HistoryTask& task, const HistoryField& field, const char* const* records, std::int64_t lanes,
                 double* out) {
@@ -119,9 +118,7 @@ void normalize(const NormalizeTask& task) {
     }
   }
 }
-
 }  // namespace
 
 const FeatureKernels feature_kernels{&history, &ages, &scatter, &normalize};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

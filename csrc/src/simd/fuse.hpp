@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // Q weight vectors, each weight broadcast to a vector. Read once: the compiler must assume that stores to fused scores
 // change the weights.
 template <int H, int Q>
@@ -161,6 +160,5 @@ inline void fuse_columns(const Element* columns, std::int64_t stride, std::int64
   fuse_tile(rest, lanes, tasks, weights, 1, count - body, {fused.scores + body, 0});
   if (fused.maxima != nullptr) store_maxima(fused.scores, count, fused.depth, body / lanes / fused.depth, fused.maxima);
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 std::int64_t find_negative(const Scores& scores, std::int64_t begin, std::int64_t end) {
   constexpr std::int64_t chunk = 512;
   float buffer[chunk];
@@ -168,10 +167,8 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     }
   }
 }
-
 }  // namespace
 
 const FusionKernels fusion_kernels{&find_negative, &transform, &fuse<false>};
 const AnyFusionKernels any_fusion_kernels{&fuse<true>, &topk, &topk_unchecked};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

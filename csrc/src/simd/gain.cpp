@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // The list that component c ranks.
 std::int32_t list_of(const GainTask& task, std::int64_t c) {
   return task.component_list == nullptr ? -1 : task.component_list[c];
@@ -105,9 +104,7 @@ void topk_gain(const GainTask& task, std::int64_t begin, std::int64_t end, float
     }
   }
 }
-
 }  // namespace
 
 const GainKernels gain_kernels{&topk_gain};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // The maximum; NaN if either is NaN.
 PYGRADE_INLINE Part max_or_nan(Part x, Part y) {
   const Part larger = x < y ? y : x;
@@ -118,9 +117,7 @@ void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
                task.ratio_max + b);
   }
 }
-
 }  // namespace
 
 const GrpoKernels grpo_kernels{&loss};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

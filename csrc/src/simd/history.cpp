@@ -3,7 +3,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 void add_expected(const float* predicted, const float* levels, std::int64_t tasks, std::int64_t* sums) {
   for (std::int64_t first = 0; first < tasks; first += task_lanes) {
     std::int64_t added[task_lanes];
@@ -24,9 +23,7 @@ void log_ratios(const std::uint8_t* events, const std::int64_t* expected, const 
     for (std::int64_t t = 0; t < task_lanes; ++t) out[first + t] = ratio[t];
   }
 }
-
 }  // namespace
 
 const HistoryKernels history_kernels{&add_expected, &log_ratios};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

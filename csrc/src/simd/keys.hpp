@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr std::int32_t key_none = INT32_MIN;               // of no candidate; below every key
 constexpr std::int32_t key_nan = INT32_MIN + 1;            // of NaN; below -inf
 constexpr std::int32_t key_lowest = INT32_MIN + 0x7fffff;  // of -inf
@@ -16,6 +15,5 @@ constexpr std::int32_t key_lowest = INT32_MIN + 0x7fffff;  // of -inf
 PYGRADE_INLINE float score_of_key(std::int32_t key) {
   return __builtin_bit_cast(float, key < 0 ? key ^ 0x7fffffff : key);
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -5,7 +5,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 struct Sums {
   Doubles loss, slope;  // slope: of the one candidate
 };
@@ -58,9 +57,7 @@ double add_pairs(const LambdaRow& row) {
   }
   return loss;
 }
-
 }  // namespace
 
 const LambdaKernels lambda_kernels{&add_pairs};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 inline constexpr int lane_count = 16;
 
 // For loops over lanes that the compiler does not vectorize.
@@ -60,6 +59,5 @@ inline void from_lanes(const float* columns, std::int64_t stride, std::int64_t t
     }
   }
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -9,7 +9,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr float input_clip = 5.0f;  // normalized inputs are cut to ± this
 // Bounds of a child's probability in the funnel: log p ≤ -1e-6, and 1 - p accordingly.
 constexpr double highest_log = -1e-6;
@@ -341,9 +340,7 @@ void run_rows(const MtlNetwork& network, const MtlRows& rows, float* scratch) {
   }
   finish(network, rows, stride, logits, reinterpret_cast<double*>(scratch + at.doubles));
 }
-
 }  // namespace
 
 const MtlKernels mtl_kernels{&run_request, &run_rows};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

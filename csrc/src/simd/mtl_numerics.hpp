@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 inline std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
 inline double from_bits(std::uint64_t bits) { return __builtin_bit_cast(double, bits); }
 inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -92,6 +91,5 @@ inline double sigmoid(double x) {
   const double e = exp_minus(x);
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

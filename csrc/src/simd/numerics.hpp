@@ -10,7 +10,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 inline std::uint32_t bits_of(float x) { return __builtin_bit_cast(std::uint32_t, x); }
 inline float from_bits(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -142,6 +141,5 @@ inline Normals box_muller(std::uint32_t w0, std::uint32_t w1) {
   const bool left = ((octant + 2) & 4) != 0;  // octants 2 to 5
   return {radius * (left ? -x : x), radius * (octant >= 4 ? -y : y)};
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // Keys and the ids of their candidates.
 struct Keyed {
   std::int32_t *keys, *ids;
@@ -189,6 +188,5 @@ inline void sort_by_key(Keyed all, Keyed spare, std::int64_t count, std::int64_t
   sort_by_key(spare, all.from(others), above, wanted, {key + 1, range.high}, best, misled);
   sort_by_key(all, spare, others, wanted - above, {range.low, key}, best + above, misled);
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr std::int64_t block = dot_lanes;  // candidates are padded to whole blocks, components too
 
 std::int64_t blocks_of(std::int64_t count) { return (count + block - 1) / block; }
@@ -650,9 +649,7 @@ std::int64_t find_unscaled(const float* embeddings, std::int64_t width, std::int
   }
   return -1;
 }
-
 }  // namespace
 
 const PageSearchKernels page_search_kernels{&search, &fill, &find_unscaled};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -11,7 +11,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 struct LaneWords {
   alignas(64) std::uint32_t w0[lane_count], w1[lane_count], w2[lane_count], w3[lane_count];
 };
@@ -101,6 +100,5 @@ inline void philox16(std::uint64_t key, const std::uint32_t* c0, const std::uint
 }
 
 #endif
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

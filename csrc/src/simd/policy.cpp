@@ -9,7 +9,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // A number of each task for `accumulators` rows, to `out`.
 void repeat(const float* of_tasks, std::int64_t tasks, float* out) {
   __builtin_memcpy(out, of_tasks, static_cast<std::size_t>(tasks) * sizeof(float));
@@ -116,10 +115,8 @@ void piecewise_linear(const float* values, std::int64_t stride, std::int64_t cou
     }
   }
 }
-
 }  // namespace
 
 const PolicyKernels policy_kernels{&log_moments, &standardize,  &any_outside,     &linear,
                                    &silu,        &exp_in_place, &piecewise_linear};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr float input_clip = 5.0f;  // as in pygrade/policy/network.py
 
 #if defined(__FP_FAST_FMAF)
@@ -285,9 +284,7 @@ void adam(const AdamTask& task) {
     parameters[i] = fma(-task.step_size, m / deviation, parameters[i] * task.keep);
   }
 }
-
 }  // namespace
 
 const PolicyNetworkKernels policy_network_kernels{fuses, &pack, &forward, &backward, &add_chunks, &adam};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr std::int64_t block = item_block;
 
 // `blocks` outputs of item_block numbers stay in registers over all inputs.
@@ -66,9 +65,7 @@ const std::int32_t* best(const float* row, std::int64_t count, std::int64_t k, f
   select_best(row, count, k, scratch);
   return scratch.best;
 }
-
 }  // namespace
 
 const PrerankKernels prerank_kernels{&linear, &silu, &scores, &best};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

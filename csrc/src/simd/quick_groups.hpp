@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 static_assert(block_rows == 2 * row_lanes);
 inline constexpr std::int64_t max_quick_samples = 64;  // more would lose too much in single-precision sums
 
@@ -130,6 +129,5 @@ PYGRADE_INLINE void quick_deviations(const Block& block, const float* rows, std:
     }
   }
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // The page of the best candidates: of all, or of those in `ids`.
 void fill_page(const RankingTask& task, std::int64_t b, SortedCandidates candidates, std::int64_t count,
                const SelectScratch& select, float* page_scratch) {
@@ -49,9 +48,7 @@ void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* 
     fill_page(task, b, candidates, count, s.select[0], page_scratch);
   }
 }
-
 }  // namespace
 
 const RankingKernels ranking_kernels{&rank<false>}, any_ranking_kernels{&rank<true>};
-
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

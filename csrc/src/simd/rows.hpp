@@ -13,7 +13,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 #if defined(__AVX2__)
 
 constexpr std::int64_t row_overread = 32;  // scores that fuse_rows may read past its rows; their values do not matter
@@ -412,6 +411,5 @@ inline void fuse_request(const Scores& scores, const FusionOptions& options, Req
   if (depth > 0) pad_tile(s.tile, s.stride, scores.tasks, request.count);
   fuse_tile(s.tile, s.stride, scores.tasks, weights, 1, request.count, fused);
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

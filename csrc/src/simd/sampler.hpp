@@ -12,7 +12,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 inline constexpr int block = 64;         // draws at a time
 inline constexpr int philox_calls = 16;  // two attempts each; the chance that all fail is below 1e-40
 inline constexpr float lowest = -1e38f;  // lower bound of log-gammas, so that their differences stay finite
@@ -331,6 +330,5 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
     }
   }
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 // Rows of scratch_stride integers; the result goes to `best`.
 struct SelectScratch {
   Keyed all, spare;
@@ -169,6 +168,5 @@ inline std::int64_t select_best(const float* row, std::int64_t count, std::int64
   }
   return k;
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr std::int64_t few_maxima = 16;
 
 // Number of vectors that share one vector of the 16 maxima; 0: use another method.
@@ -80,6 +79,5 @@ inline std::int64_t select_rows(const FusedRows& rows, std::int64_t row_count, s
   }
   return k;
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

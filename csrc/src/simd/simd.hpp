@@ -15,7 +15,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr unsigned all_lanes = (1u << lanes) - 1;
 
 // The lanes whose number has this bit.
@@ -29,6 +28,5 @@ PYGRADE_INLINE constexpr unsigned lanes_with(int bit) {
 PYGRADE_INLINE unsigned first_lanes(std::int64_t count) {
   return count >= lanes ? all_lanes : count <= 0 ? 0u : (1u << count) - 1;
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -9,7 +9,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr int lanes = 16;
 using Floats = __m512;
 using Ints = __m512i;
@@ -119,6 +118,5 @@ PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
 
 // The position of the lowest bit that is set; arbitrary if none is.
 PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) { return static_cast<std::int32_t>(_tzcnt_u64(word)); }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

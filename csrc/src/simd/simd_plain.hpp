@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 constexpr int lanes = 4;
 struct Floats {
   float at[lanes];
@@ -191,6 +190,5 @@ PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
 }
 
 PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) { return word == 0 ? 0 : __builtin_ctzll(word); }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -8,7 +8,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 PYGRADE_INLINE std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
 PYGRADE_INLINE double from_bits(std::uint64_t x) { return __builtin_bit_cast(double, x); }
 PYGRADE_INLINE PartBits bits_of(Part x) { return __builtin_bit_cast(PartBits, x); }
@@ -191,6 +190,5 @@ inline void evaluate(std::int64_t tasks, Rows& rows) {
 inline Doubles digamma_shift(const Rows& rows, std::int64_t tasks, std::int64_t t) {
   return load(rows.digamma + tasks * row_lanes) - load(rows.digamma + t * row_lanes);
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -10,7 +10,6 @@
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
-
 inline std::int64_t score_bytes(ScoreType type) { return type == ScoreType::float32 ? 4 : 2; }
 
 inline const void* scores_at(const Scores& scores, std::int64_t element) {
@@ -275,6 +274,5 @@ inline std::int64_t keep_admitted(const std::uint8_t* mask, std::int64_t count, 
   }
   return kept;
 }
-
 }  // namespace
 }  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

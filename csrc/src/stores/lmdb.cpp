@@ -19,9 +19,7 @@
 #include "util/blake2b.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using namespace std::string_view_literals;
 
 constexpr std::string_view format_key = "\0\0\0\0format"sv, current_key = "\0\0\0\0current"sv,
@@ -442,7 +440,6 @@ class LmdbStore final : public Store {
   const bool read_only_;
   const std::string version_;
 };
-
 }  // namespace
 
 std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& options) {
@@ -454,8 +451,7 @@ std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& opt
     own.read_only = true;
   }
   if (own.create && own.read_only)
-    throw std::invalid_argument(url + ": create and read_only are both set; want one of them");
+    throw std::invalid_argument(url + ": create and read_only are both set; expected one of them");
   return std::make_shared<LmdbStore>(directory, own);
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -20,9 +20,7 @@
 #endif
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr unsigned max_readers = 1024;  // of the processes that share a file; the first one's number counts
 constexpr std::size_t no_room = 4096;   // free bytes below which a failed write is the disk's fault
 
@@ -35,7 +33,7 @@ void prepare(const std::string& directory, const std::string& url) {
     std::filesystem::create_directories(directory);
     for (const auto& entry : std::filesystem::directory_iterator(directory))
       if (const std::string name = entry.path().filename(); name != "data.mdb" && name != "lock.mdb")
-        throw StoreError(url + ": the directory holds '" + name + "'; want an empty one or a store");
+        throw StoreError(url + ": the directory holds '" + name + "'; expected an empty one or a store");
   } catch (const std::filesystem::filesystem_error& error) {
     throw StoreError(url + " cannot be made: " + error.code().message());
   }
@@ -48,7 +46,6 @@ bool on_read_only_disk(const std::string& directory) {
   struct statvfs disk;
   return statvfs(directory.c_str(), &disk) == 0 && (disk.f_flag & ST_RDONLY) != 0;
 }
-
 }  // namespace
 
 // --- one environment for each file ---
@@ -204,7 +201,7 @@ void LmdbFile::check_size() {
   while (status.st_size > largest && !size_.compare_exchange_weak(largest, status.st_size)) {
   }
   if (lock_size() < lock_size_)  // every transaction writes to it
-    throw StoreError(url_ + " has lost its lock.mdb, which was cut off while it was open; want it opened anew");
+    throw StoreError(url_ + " has lost its lock.mdb, which was cut off while it was open; expected it opened anew");
 }
 
 // --- checks ---
@@ -334,11 +331,9 @@ void LmdbFile::sync() {
 // know this writes no entry, whose place then has another number, or none: then nothing is known of T. (Addresses in
 // the map prove nothing: LMDB uses the pages of commits again that nobody reads any more.)
 namespace {
-
 std::array<char, 8> log_key(std::size_t commit) {
   return {0, 0, 0, 0, 'l', 'o', 'g', static_cast<char>(commit % log_size)};
 }
-
 }  // namespace
 
 int LmdbFile::note(MDB_txn* transaction, const std::optional<LmdbChanges>& changes) const {
@@ -376,5 +371,4 @@ void LmdbFile::follow(LmdbReader& reader) const {
   reader.commit = last;
   reader.version.reset();
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -17,7 +17,6 @@
 #include "stores/record_cache.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline MDB_val to_lmdb(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
 inline std::string_view from_lmdb(const MDB_val& bytes) {
   return {static_cast<const char*>(bytes.mv_data), bytes.mv_size};
@@ -113,5 +112,4 @@ class LmdbFile {
   std::size_t reading_ = 0;  // open read transactions
   std::atomic<std::thread::id> writer_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

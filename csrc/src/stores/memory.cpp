@@ -8,9 +8,7 @@
 #include "stores/record.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 struct Value {
   std::string bytes;
   std::uint64_t end;  // milliseconds, 0: never
@@ -167,11 +165,9 @@ class MemoryStore final : public Store {
   const std::string version_;
   const std::string url_ = "memory:";
 };
-
 }  // namespace
 
 std::shared_ptr<Store> open_memory(const std::string&, const StoreOptions&) {
   return std::make_shared<MemoryStore>(std::make_shared<Content>(), "");
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -6,9 +6,7 @@
 #include "util/crc32.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr char endless = '\0', timed = '\1';
 constexpr std::size_t time_bytes = 8, checksum_bytes = 4;
 
@@ -24,9 +22,8 @@ void check_table(std::string_view table) {
   const auto characters = std::ranges::count_if(table, starts);
   if (table.empty() || characters > 100 || std::ranges::any_of(table, control))
     throw std::invalid_argument("table is '" + std::string(table.substr(0, 100)) +
-                                "'; want 1 to 100 printable characters");
+                                "'; expected 1 to 100 printable characters");
 }
-
 }  // namespace
 
 StoreError other_format(const std::string& url, std::string_view stored) {
@@ -63,7 +60,7 @@ RecordContent unpack_record(std::string_view record, const std::string& url) {
     return {record.substr(1, record.size() - 1 - checksum_bytes), 0};
   if (record[0] != timed || record.size() < 1 + time_bytes + checksum_bytes)
     throw StoreError(url + ": a record begins with byte " + std::to_string(static_cast<unsigned char>(record[0])) +
-                     "; want 0, or 1 and a time");
+                     "; expected 0, or 1 and a time");
   return {record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes),
           std::max<std::uint64_t>(end_in(record), 1)};
 }
@@ -97,13 +94,13 @@ std::size_t check_queries(std::span<const StoreQuery> queries, bool distinct) {
   std::vector<std::int64_t> sorted;
   for (const auto& query : queries) {
     if (std::ranges::find(tables, query.table) != tables.end())
-      throw std::invalid_argument("requests name table '" + std::string(query.table) + "' twice; want each once");
+      throw std::invalid_argument("requests name table '" + std::string(query.table) + "' twice; expected each once");
     tables.push_back(query.table);
     sorted.assign(query.keys.begin(), query.keys.end());
     std::ranges::sort(sorted);
     if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
       throw std::invalid_argument("keys of table '" + std::string(query.table) + "' hold " + std::to_string(*twice) +
-                                  " twice; want every key once");
+                                  " twice; expected every key once");
   }
   return keys;
 }
@@ -111,7 +108,7 @@ std::size_t check_queries(std::span<const StoreQuery> queries, bool distinct) {
 void check_ttl(std::optional<double> ttl) {
   if (ttl && !(*ttl > 0.0 && *ttl < 3.2e9))
     throw std::invalid_argument("ttl is " + std::to_string(*ttl) +
-                                "; want a positive number of seconds below a century, or none");
+                                "; expected a positive number of seconds below a century, or none");
 }
 
 void check_version(std::string_view version) {
@@ -121,12 +118,12 @@ void check_version(std::string_view version) {
   const auto usual = [&](char c) { return alphanumeric(c) || c == '.' || c == '_' || c == '-'; };
   if (version.empty() || version.size() > 100 || !alphanumeric(version[0]) || !std::ranges::all_of(version, usual))
     throw std::invalid_argument("version is '" + std::string(version.substr(0, 101)) +
-                                "'; want 1 to 100 letters, digits, '.', '-' or '_', the first no punctuation");
+                                "'; expected 1 to 100 letters, digits, '.', '-' or '_', the first no punctuation");
 }
 
 void check_count(std::size_t values, std::size_t keys, const std::string& what) {
   if (values != keys)
-    throw std::invalid_argument(what + " has " + std::to_string(values) + " entries; want " + std::to_string(keys) +
+    throw std::invalid_argument(what + " has " + std::to_string(values) + " entries; expected " + std::to_string(keys) +
                                 ", one per key");
 }
 
@@ -149,12 +146,11 @@ StoreError version_is_current(const std::string& url, std::string_view version) 
   return StoreError(url + ": version '" + std::string(version) + "' is current; switch to another first");
 }
 StoreError update_wrote(const std::string& url) {
-  return StoreError(url + ": an update wrote to the store that it updates; want it to return the values");
+  return StoreError(url + ": an update wrote to the store that it updates; expected it to return the values");
 }
 
 void check_deadline(Deadline deadline, const std::string& url) {
   if (deadline && std::chrono::steady_clock::now() > *deadline)
     throw StoreUnreachableError(url + " has not answered before the deadline");
 }
-
 }  // namespace pygrade::inline v0_2::detail

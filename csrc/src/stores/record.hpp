@@ -15,7 +15,6 @@
 #include "pygrade/store.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 inline constexpr std::string_view store_format = "1";
 // The error for a store of another format.
 StoreError other_format(const std::string& url, std::string_view stored);
@@ -64,5 +63,4 @@ StoreError update_wrote(const std::string& url);  // to the store that it update
 // StoreUnreachableError if `deadline` has passed.
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 void check_deadline(Deadline deadline, const std::string& url);
-
 }  // namespace pygrade::inline v0_2::detail

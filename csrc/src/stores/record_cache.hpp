@@ -17,7 +17,6 @@
 #include "util/seed.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 using LmdbName = std::array<char, 20>;  // of a record: version, table, key
 
 // A full cache starts anew. Ids that requests chose are hashed in a way that nobody can foresee.
@@ -142,5 +141,4 @@ class RecordCache {
   std::size_t used_ = 0;
   std::vector<std::string> versions_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

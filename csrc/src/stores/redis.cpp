@@ -24,9 +24,7 @@
 #include "stores/redis_server.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 using Clock = std::chrono::steady_clock;
 
 constexpr int max_attempts = 1000;         // of an update while others write to the same keys
@@ -256,7 +254,7 @@ class RedisStore final : public Store {
     const std::string_view policy = info(lines, "maxmemory_policy"), bytes = info(lines, "maxmemory");
     if (policy.starts_with("allkeys") && !bytes.empty() && bytes != "0")
       throw StoreError(url() + ": the server may evict records (maxmemory-policy " + std::string(policy) +
-                       "); want noeviction");
+                       "); expected noeviction");
     shared_->checked = true;
   }
 
@@ -414,18 +412,16 @@ class RedisStore final : public Store {
   std::mutex mutex_;
   std::string seen_current_, seen_version_;  // values at the last read
 };
-
 }  // namespace
 
 std::shared_ptr<Store> open_redis(const std::string& url, const StoreOptions& options) {
   const RedisAddress address = parse_redis_address(url);
   const auto timeout = address.timeout.value_or(options.timeout);
   if (timeout <= std::chrono::milliseconds::zero())
-    throw std::invalid_argument("timeout is " + std::to_string(timeout.count()) + " ms; want a positive number");
+    throw std::invalid_argument("timeout is " + std::to_string(timeout.count()) + " ms; expected a positive number");
   const auto shared = std::make_shared<Shared>(address, timeout, options.create);
   const auto store = std::make_shared<RedisStore>(shared);
   if (options.wait_for_server) store->check_server(shared->server.long_limit());
   return store;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -13,9 +13,7 @@
 #include "stores/backends.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr double longest_time = 86'400.0;  // seconds
 
 // With the bytes of %41 in place of it. `plus`: and a space in place of "+", as in a query.
@@ -40,7 +38,7 @@ int database_of(const std::string& text) {
   const char* end = text.data() + text.size();
   const bool digits = std::ranges::all_of(text, [](char c) { return '0' <= c && c <= '9'; });
   if (!digits || text.size() > 9 || std::from_chars(text.data(), end, database).ptr != end)
-    throw std::invalid_argument("url has the database '" + text + "'; want a whole number from 0 on");
+    throw std::invalid_argument("url has the database '" + text + "'; expected a whole number from 0 on");
   return database;
 }
 
@@ -49,7 +47,7 @@ std::chrono::milliseconds seconds_of(const std::string& name, const std::string&
   const char* end = text.data() + text.size();
   const auto result = std::from_chars(text.data(), end, seconds);
   if (result.ec != std::errc() || result.ptr != end || !(seconds > 0.0 && seconds <= longest_time))
-    throw std::invalid_argument("url has " + name + "='" + text + "'; want seconds, above 0 and at most 86400");
+    throw std::invalid_argument("url has " + name + "='" + text + "'; expected seconds, above 0 and at most 86400");
   return std::chrono::milliseconds(std::max(1LL, std::llround(seconds * 1000)));
 }
 
@@ -77,7 +75,7 @@ void set_option(RedisAddress& address, std::string_view option) {
   else if (name == "verify" && address.tls && (value == "host" || value == "chain" || value == "none"))
     address.tls->verify = value == "host" ? RedisTls::host : value == "chain" ? RedisTls::chain : RedisTls::none;
   else if (name == "verify" && address.tls)
-    throw std::invalid_argument("url has verify='" + value + "'; want host or chain or none");
+    throw std::invalid_argument("url has verify='" + value + "'; expected host or chain or none");
   else if (name == "prefix")
     address.prefix = value;
   else if (name == "timeout")
@@ -87,7 +85,7 @@ void set_option(RedisAddress& address, std::string_view option) {
   else if (name == "password_file")
     address.password = address.password.empty() ? password_in(value) : address.password;
   else
-    throw std::invalid_argument("url has the option '" + name + "'; want prefix, timeout, db or password_file, " +
+    throw std::invalid_argument("url has the option '" + name + "'; expected prefix, timeout, db or password_file, " +
                                 "and with rediss:// ca, cert, key, sni or verify");
 }
 
@@ -113,7 +111,6 @@ std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
 }
-
 }  // namespace
 
 bool is_ip(const std::string& host) {
@@ -124,12 +121,12 @@ bool is_ip(const std::string& host) {
 RedisAddress parse_redis_address(const std::string& url) {
   const auto refuse_unescaped = [](bool wrong) {
     if (wrong)
-      throw std::invalid_argument("url has a '/', '?' or '#' in its user or password; want it percent-encoded");
+      throw std::invalid_argument("url has a '/', '?' or '#' in its user or password; expected it percent-encoded");
   };
   RedisAddress address;
   const std::string_view whole(url);
   const auto start = whole.find("://");
-  if (start == whole.npos) throw std::invalid_argument("url has no '://'; want redis://HOST:PORT/DB?prefix=NAME");
+  if (start == whole.npos) throw std::invalid_argument("url has no '://'; expected redis://HOST:PORT/DB?prefix=NAME");
   const std::string_view scheme = whole.substr(0, start);
   const bool socket = scheme == "unix";
   if (scheme == "rediss") address.tls.emplace();
@@ -152,7 +149,7 @@ RedisAddress parse_redis_address(const std::string& url) {
   if (socket) {
     address.host = decoded(path);
     address.port = 0;
-    if (path.empty()) throw std::invalid_argument("url has no path; want unix:///SOCKET?db=DB&prefix=NAME");
+    if (path.empty()) throw std::invalid_argument("url has no path; expected unix:///SOCKET?db=DB&prefix=NAME");
   } else {
     set_server(address, server);
     if (path.starts_with('/')) path.remove_prefix(1);
@@ -169,5 +166,4 @@ RedisAddress parse_redis_address(const std::string& url) {
   address.url = without_secret(url);
   return address;
 }
-
 }  // namespace pygrade::inline v0_2::detail

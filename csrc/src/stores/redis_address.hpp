@@ -6,7 +6,6 @@
 #include <string>
 
 namespace pygrade::inline v0_2::detail {
-
 struct RedisTls {
   std::string ca, cert, key;  // files in PEM; ca "": those that the system trusts
   std::string sni;            // the name that the server's certificate must have; "": its host
@@ -30,5 +29,4 @@ bool is_ip(const std::string& host);
 // Parses an address. A user or password that it leaves out comes from the file `password_file`, or from
 // PYGRADE_REDIS_USER and PYGRADE_REDIS_PASSWORD. std::invalid_argument, which never shows a user or password.
 RedisAddress parse_redis_address(const std::string& url);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -10,12 +10,10 @@
 #endif
 
 namespace pygrade::inline v0_2::detail {
-
 const pygrade_redis_functions* linked_redis = nullptr;
 const pygrade_tls_functions* linked_tls = nullptr;
 
 namespace {
-
 // The functions that are linked, or those of libpygrade_NAME, which lies beside this library or program or where the
 // system finds libraries.
 template <class Functions>
@@ -51,14 +49,13 @@ using Fault = std::array<char, 512>;
 
 void* make_context(const pygrade_tls_functions& functions, const RedisTls& options) {
   if (options.cert.empty() != options.key.empty())
-    throw std::invalid_argument("url has cert without key, or key without cert; want both or none");
+    throw std::invalid_argument("url has cert without key, or key without cert; expected both or none");
   Fault fault{};
   void* context = functions.make(options.ca.c_str(), options.cert.c_str(), options.key.c_str(),
                                  options.verify != RedisTls::none, fault.data(), fault.size());
   if (context == nullptr) throw std::invalid_argument(fault.data());
   return context;
 }
-
 }  // namespace
 
 const pygrade_redis_functions& redis_functions(const std::string& url) {
@@ -77,5 +74,4 @@ std::string TlsContext::start(redisContext* connection, const std::string& host)
                    fault.data(), fault.size());
   return fault.data();
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -35,7 +35,6 @@ extern "C" struct pygrade_tls_functions {
 };
 
 namespace pygrade::inline v0_2::detail {
-
 // Set by redis_linked.cpp; null: the library is loaded.
 extern const pygrade_redis_functions* linked_redis;
 extern const pygrade_tls_functions* linked_tls;
@@ -56,5 +55,4 @@ class TlsContext {
   const pygrade_tls_functions& functions_;
   std::unique_ptr<void, void (*)(void*)> context_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,6 @@
 #include "util/forks.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // A connection failed, and can't be used again.
 struct RedisServer::Fault : std::runtime_error {
   enum Kind { lost, timeout, refusal };  // refusal: of the login
@@ -19,7 +18,6 @@ struct RedisServer::Fault : std::runtime_error {
 };
 
 namespace {
-
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
@@ -60,7 +58,6 @@ std::string_view error_in(std::span<const RedisReply> replies) {
   }
   return {};
 }
-
 }  // namespace
 
 RedisServer::RedisServer(const RedisAddress& address, milliseconds timeout)
@@ -161,7 +158,7 @@ void RedisServer::refuse(std::string_view error) const {
   if (word == "WRONGTYPE") throw StoreError(address_.url + ": keys of this prefix are no store: " + text);
   if (word == "READONLY") throw StoreError(refused + " Want the address of its master");
   for (const auto cluster : {"MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"})
-    if (word == cluster) throw StoreError(refused + ": want a server that is no part of a cluster");
+    if (word == cluster) throw StoreError(refused + ": expected a server that is no part of a cluster");
   for (const auto away : {"NOAUTH", "NOPERM", "LOADING", "MASTERDOWN"})
     if (word == away) throw StoreUnreachableError(refused);
   throw StoreError(refused);
@@ -261,5 +258,4 @@ std::vector<RedisReply> RedisServer::exchange(redisContext& connection, std::spa
   }
   return replies;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -15,7 +15,6 @@
 #include "stores/redis_libraries.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 using Time = std::chrono::steady_clock::time_point;
 
 // When a call must have ended, and whose limit that is.
@@ -85,5 +84,4 @@ class RedisServer {
   std::string fault_;
   int forks_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

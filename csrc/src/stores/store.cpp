@@ -5,9 +5,7 @@
 #include "stores/backends.hpp"
 
 namespace pygrade::inline v0_2 {
-
 namespace {
-
 #if defined(PYGRADE_HAS_LMDB)
 constexpr detail::OpenStore* lmdb = &detail::open_lmdb;
 #else
@@ -41,7 +39,6 @@ constexpr Backend backends[] = {
     {"unix", "unix://SOCKET?db=DB&prefix=NAME", "a Redis server of this machine", redis, redis_missing},
     {"memory", "memory:", "this process alone", &detail::open_memory, ""},
 };
-
 }  // namespace
 
 Store::~Store() = default;
@@ -80,11 +77,10 @@ std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& op
     wanted += (wanted.empty() ? "" : &backend == std::end(backends) - 1 ? " or " : ", ");
     wanted += backend.address;
   }
-  throw std::invalid_argument("url is '" + detail::without_secret(url) + "'; want " + wanted);
+  throw std::invalid_argument("url is '" + detail::without_secret(url) + "'; expected " + wanted);
 }
 
 namespace detail {
-
 std::string without_secret(const std::string& url) {
   if (url.starts_with("lmdb:")) return url;  // a path, without any
   const auto slashes = url.find("://");
@@ -94,7 +90,5 @@ std::string without_secret(const std::string& url) {
   if (at < start) start = 0;
   return url.substr(0, start) + url.substr(at + 1);
 }
-
 }  // namespace detail
-
 }  // namespace pygrade::inline v0_2

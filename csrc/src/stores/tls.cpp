@@ -11,7 +11,6 @@
 #include "stores/redis_libraries.hpp"
 
 namespace {
-
 void* make(const char* ca, const char* cert, const char* key, int verify, char* fault, size_t capacity) {
   SSL_CTX* context = SSL_CTX_new(TLS_client_method());
   if (context == nullptr) {
@@ -63,7 +62,6 @@ int start(void* context, redisContext* connection, const char* name, int is_ip, 
   SSL_free(ssl);
   return -1;
 }
-
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const pygrade_tls_functions pygrade_tls;

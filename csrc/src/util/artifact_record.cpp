@@ -5,7 +5,6 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 Json parse_artifact_record(std::string_view text, std::string_view format, const JsonLimits& limits) {
   Json record = Json::parse(text, limits);
   if (record.type != Json::Type::object) throw JsonError("it holds no JSON object");
@@ -23,5 +22,4 @@ std::string section_hash(std::string_view text, std::string_view key) {
     throw JsonError("'" + std::string(key) + "' is no object, or not as pygrade writes it");
   return sha256_hex(std::as_bytes(std::span(text.substr(begin, end + 4 - begin))));
 }
-
 }  // namespace pygrade::inline v0_2::detail

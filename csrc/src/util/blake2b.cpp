@@ -5,9 +5,7 @@
 #include <cstring>
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 static_assert(std::endian::native == std::endian::little, "a block is copied into words");
 
 constexpr std::size_t block_size = 128;
@@ -48,7 +46,6 @@ void compress(std::uint64_t (&h)[8], const std::uint8_t* block, std::uint64_t en
   }
   for (int i = 0; i < 8; ++i) h[i] ^= v[i] ^ v[8 + i];
 }
-
 }  // namespace
 
 void blake2b(std::string_view data, std::span<std::uint8_t> digest) {
@@ -72,5 +69,4 @@ std::uint64_t digest_bits(std::string_view text) {
   for (std::size_t i = 0; i < sizeof digest; ++i) bits |= std::uint64_t{digest[i]} << 8 * i;
   return bits;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -1,9 +1,7 @@
 #include "util/crc32.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::uint32_t polynomial = 0xedb88320;
 
 struct Tables {
@@ -24,7 +22,6 @@ constexpr Tables tables = [] {
     }
   return made;
 }();
-
 }  // namespace
 
 // Eight bytes at a time.
@@ -45,5 +42,4 @@ std::uint32_t crc32(std::string_view text) {
   for (; size > 0; ++data, --size) crc = crc >> 8 ^ t[0][(crc ^ *data) & 255];
   return ~crc;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -12,7 +12,6 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
-
 struct FileContent::Digest {
   std::once_flag once;
   std::string text;
@@ -34,15 +33,11 @@ const std::string& FileContent::sha256() const {
   std::call_once(digest_->once, [&] { digest_->text = detail::sha256_hex(bytes_); });
   return digest_->text;
 }
-
 }  // namespace pygrade::inline v0_2
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::size_t max_file = std::size_t{1} << 30;
-
 }  // namespace
 
 OpenFile::OpenFile(const std::filesystem::path& path, const std::string& hint)
@@ -74,7 +69,8 @@ void OpenFile::fill(std::byte* to) const {
 }
 
 std::vector<std::byte> OpenFile::content() const {
-  if (size_ > max_file) throw ArtifactError(path_.string() + " has " + std::to_string(size_) + " bytes; want ≤ 2^30");
+  if (size_ > max_file)
+    throw ArtifactError(path_.string() + " has " + std::to_string(size_) + " bytes; expected ≤ 2^30");
   std::vector<std::byte> content(size_);
   fill(content.data());
   return content;
@@ -98,5 +94,4 @@ void sync_directory(const std::filesystem::path& directory) {
   ::fsync(descriptor);
   ::close(descriptor);
 }
-
 }  // namespace pygrade::inline v0_2::detail

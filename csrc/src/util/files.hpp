@@ -13,7 +13,6 @@
 #include "pygrade/file_content.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // A file, open as long as this lives: so its inode is not given to a file that replaces it.
 class OpenFile {
  public:
@@ -49,5 +48,4 @@ void sync_directory(const std::filesystem::path& directory);
 inline std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -2,7 +2,5 @@
 #pragma once
 
 namespace pygrade::inline v0_2::detail {
-
 int fork_count();
-
 }  // namespace pygrade::inline v0_2::detail

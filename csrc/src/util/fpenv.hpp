@@ -7,7 +7,6 @@
 #include <cstdint>
 
 namespace pygrade::inline v0_2::detail {
-
 // Rounds to nearest and keeps denormals in the calling thread during its lifetime, then restores the caller's settings.
 // Servers and torch.set_flush_denormal often flush denormals to zero, which would change results.
 class FloatEnvironment {
@@ -44,5 +43,4 @@ class FloatEnvironment {
   FloatEnvironment(const FloatEnvironment&) = delete;
   FloatEnvironment& operator=(const FloatEnvironment&) = delete;
 };
-
 }  // namespace pygrade::inline v0_2::detail

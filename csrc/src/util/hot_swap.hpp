@@ -10,7 +10,6 @@
 #include "util/forks.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 template <class Value, class Memory>
 struct alignas(64) HotSlot {
   std::atomic<const Value*> value{nullptr};  // in use; nullptr: the slot is free
@@ -110,5 +109,4 @@ class HotSwap {
   mutable std::atomic<Slot*> slots_{nullptr};
   const std::uint64_t id_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

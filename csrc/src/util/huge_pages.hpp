@@ -9,7 +9,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 // Asks for them where `bytes` from `start` on, not touched yet, hold whole ones.
 inline void ask_for_huge_pages([[maybe_unused]] void* start, [[maybe_unused]] std::size_t bytes) {
 #ifdef MADV_HUGEPAGE
@@ -27,5 +26,4 @@ std::vector<T> huge_vector(std::size_t size) {
   values.resize(size);
   return values;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,6 @@
 #include "util/hash.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Finds the place of an id among `ids`: linear probing. A slot holds a part of the hash beside the place, so that ids
 // are compared only where they are likely equal. Two thirds of the slots are taken, 12 bytes an id in all; of the few
 // ids of a request a quarter, so that the processor guesses right that a slot is free.
@@ -57,5 +56,4 @@ class IdTable {
   std::span<const std::int64_t> ids_;
   std::vector<Slot> slots_ = std::vector<Slot>(1);
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -10,9 +10,7 @@
 #include <numeric>
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 // Length of the UTF-8 sequence at `text[at]` and its code point; length 0 if it is invalid.
 struct CodePoint {
   std::size_t length = 0;
@@ -207,7 +205,6 @@ void find_integer(JsonReader::Number& number) {
 }
 
 std::string named(std::string_view key, const char* what) { return "'" + std::string(key) + "' " + what; }
-
 }  // namespace
 
 void JsonReader::start(std::string_view text, const JsonLimits& limits) {
@@ -271,18 +268,18 @@ void JsonReader::begin(Json::Type wanted) {
   constexpr std::string_view names[] = {"null", "true or false", "a number", "a text", "a list", "an object"};
   const Json::Type found = peek();
   if (++values_ > limits_.values) fail("more than " + std::to_string(limits_.values) + " values");
-  if (found != wanted) fail("want " + std::string(names[static_cast<std::size_t>(wanted)]));
+  if (found != wanted) fail("expected " + std::string(names[static_cast<std::size_t>(wanted)]));
 }
 
 void JsonReader::null() {
   begin(Json::Type::null);
-  if (!take("null")) fail("want a value");
+  if (!take("null")) fail("expected a value");
 }
 
 bool JsonReader::boolean() {
   begin(Json::Type::boolean);
   const bool result = take("true");
-  if (!result && !take("false")) fail("want a value");
+  if (!result && !take("false")) fail("expected a value");
   return result;
 }
 
@@ -294,7 +291,7 @@ bool JsonReader::literal(double& value) {
           : take("-Infinity") ? -std::numeric_limits<double>::infinity()
                               : 0.0;
   if (value == 0.0) return false;
-  if (!limits_.infinite) fail_at(start, "no number of JSON; want null where a number is missing");
+  if (!limits_.infinite) fail_at(start, "no number of JSON; expected null where a number is missing");
   return true;
 }
 
@@ -325,7 +322,7 @@ JsonReader::Number JsonReader::number() {
   const std::size_t start = at_;
   at_ += first == '-';
   const auto digits = [&] {
-    if (!is_digit()) fail(at_ == start ? "want a value" : "a number lacks a digit");
+    if (!is_digit()) fail(at_ == start ? "expected a value" : "a number lacks a digit");
     while (is_digit()) ++at_;
   };
   if (here() == '0') {
@@ -498,7 +495,7 @@ bool JsonReader::next(char end) {
     first_ = false;
     return true;
   }
-  if (here() != ',') fail(std::string("want ',' or '") + end + "'");
+  if (here() != ',') fail(std::string("expected ',' or '") + end + "'");
   ++at_;
   return true;
 }
@@ -517,12 +514,12 @@ bool JsonReader::next_key(std::string_view& key) {
     return false;
   }
   space();
-  if (done() || here() != '"') fail("want a key in quotes");
+  if (done() || here() != '"') fail("expected a key in quotes");
   const std::size_t place = at_;
   --values_;  // a key is no value
   key = string();
   space();
-  if (!take(":")) fail("want ':'");
+  if (!take(":")) fail("expected ':'");
   keys_.push_back({key, place});
   return true;
 }
@@ -717,5 +714,4 @@ std::string json_quote(std::string_view text) {
   }
   return result + "\"";
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -14,7 +14,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 struct JsonLimits {
   std::size_t bytes = std::size_t{8} << 20;
   std::size_t values = std::size_t{1} << 20;  // about 100 bytes of memory each
@@ -137,5 +136,4 @@ std::string json_text(const Json& value);
 
 // The shortest text that reads as the number: 1, 0.5, 1e+30.
 std::string plain_number(double value);
-
 }  // namespace pygrade::inline v0_2::detail

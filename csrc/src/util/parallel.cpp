@@ -11,9 +11,7 @@
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 struct Job {  // on the stack of run_shares, which returns only when no worker uses its address
   void (*run)(const void* context, std::int64_t share);
   const void* context;
@@ -105,7 +103,6 @@ void forget_workers() {
   starting = false;
 }
 [[maybe_unused]] const int forgotten = pthread_atfork(nullptr, nullptr, forget_workers);
-
 }  // namespace
 
 void run_shares(std::int64_t shares, std::int64_t threads, void (*run)(const void* context, std::int64_t share),
@@ -129,5 +126,4 @@ void run_shares(std::int64_t shares, std::int64_t threads, void (*run)(const voi
     if (order == requested + 1) wait_while(workers[i], order);
   }
 }
-
 }  // namespace pygrade::inline v0_2::detail

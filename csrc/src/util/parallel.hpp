@@ -10,7 +10,6 @@
 #include "util/fpenv.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Calls run(context, share) once for every share of [0, shares), in the calling thread and in at most threads - 1 idle
 // workers, and returns when all have ended. `run` must not throw. Workers outlive the call; their number does not
 // depend on the number of concurrent calls. No share waits for a worker: the calling thread runs what no worker takes.
@@ -53,5 +52,4 @@ void parallel_for(std::int64_t count, int num_threads, std::int64_t grain, Work&
   for (const auto& error : errors)
     if (error) std::rethrow_exception(error);
 }
-
 }  // namespace pygrade::inline v0_2::detail

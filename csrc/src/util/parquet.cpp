@@ -12,9 +12,7 @@
 #include "pygrade/version.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 // Numbers of the format's enums.
 constexpr int type_int32 = 1, type_int64 = 2, type_float = 4, type_bytes = 6;
 constexpr int converted_text = 0, converted_uint64 = 14;
@@ -113,7 +111,6 @@ class Thrift {
   std::string& out_;
   int last_ = 0;
 };
-
 }  // namespace
 
 // --- columns ---
@@ -329,5 +326,4 @@ void ParquetFile::finish(std::span<const ParquetColumn> columns, std::string_vie
   const int descriptor = std::exchange(descriptor_, -1);
   if (close(descriptor) != 0) throw std::system_error(errno, std::generic_category(), path_);
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -13,7 +13,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 enum class ParquetType : std::uint8_t { int32, int64, uint64, float32, text };
 
 // A column of the row group that is being filled.
@@ -89,5 +88,4 @@ class ParquetFile {
   std::size_t place_ = 0, rows_ = 0;
   std::vector<Group> groups_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,6 @@
 #include <utility>
 
 namespace pygrade::inline v0_2::detail {
-
 template <class T>
 class Pool {
  public:
@@ -56,5 +55,4 @@ class Loan {
   P& pool_;
   decltype(std::declval<P&>().acquire()) value_;
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -5,7 +5,6 @@
 #include "util/huge_pages.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 RowMemory::RowMemory(std::size_t width, std::size_t limit)
     : width_(width),
       stride_(content + width),
@@ -35,5 +34,4 @@ void RowMemory::remember(std::int64_t id, const std::int64_t* row) {
     target[content + w].store(static_cast<std::uint64_t>(row[w]), std::memory_order_release);
   target[sequence].store(before + 2, std::memory_order_release);
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,6 @@
 #include "util/seed.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 // Rows of int64 by id, at most `limit`. Nobody waits: a reader who finds a row being written does not know it, and who
 // finds another thread writing does not remember. A new row takes the place of an older one.
 class RowMemory {
@@ -64,5 +63,4 @@ class RowMemory {
   std::unique_ptr<Word[], decltype(&std::free)> words_;
   Word turn_{0}, used_{0};  // rows that took the place of others; places with a row
 };
-
 }  // namespace pygrade::inline v0_2::detail

@@ -7,9 +7,7 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 static_assert(std::endian::native == std::endian::little, "tensors are read without swapping bytes");
 
 constexpr JsonLimits header_limits{.bytes = std::size_t{1} << 20, .values = std::size_t{1} << 16, .depth = 4};
@@ -21,7 +19,7 @@ TensorType type_of(std::string_view name) {
   if (name == "F64") return TensorType::float64;
   if (name == "I64") return TensorType::int64;
   if (name == "U8" || name == "BOOL") return TensorType::uint8;
-  throw JsonError("'dtype' is " + json_quote(name) + "; want F32, F64, I64, U8 or BOOL");
+  throw JsonError("'dtype' is " + json_quote(name) + "; expected F32, F64, I64, U8 or BOOL");
 }
 
 std::uint64_t bytes_of(TensorType type) { return type == TensorType::uint8 ? 1 : type == TensorType::float32 ? 4 : 8; }
@@ -125,7 +123,6 @@ void read_texts(JsonReader& reader, TensorMetadata& texts) {
     texts.emplace_back(key, reader.string());
   }
 }
-
 }  // namespace
 
 std::vector<TensorView> read_safetensors(std::span<const std::byte> content, TensorMetadata* metadata) {
@@ -170,11 +167,10 @@ std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string
   const TensorView& found = find_tensor(tensors, name);
   if (found.type != TensorType::float32) throw SafetensorsError("tensor " + json_quote(name) + " is not F32");
   if (!std::ranges::equal(found.shape, shape))
-    throw SafetensorsError("tensor " + json_quote(name) + " is " + shape_text(found.shape) + "; want " +
+    throw SafetensorsError("tensor " + json_quote(name) + " is " + shape_text(found.shape) + "; expected " +
                            shape_text(shape));
   std::vector<float> values(found.bytes.size() / sizeof(float));
   if (!values.empty()) std::memcpy(values.data(), found.bytes.data(), found.bytes.size());
   return values;
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -13,7 +13,6 @@
 #include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
 class SafetensorsError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -68,5 +67,4 @@ const TensorView& find_tensor(std::span<const TensorView> tensors, std::string_v
 // The tensor of this name as float32 of this shape; SafetensorsError if there is none.
 std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,
                                 std::span<const std::int64_t> shape);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,6 @@
 #include <new>
 
 namespace pygrade::inline v0_2::detail {
-
 // One at a time in a thread.
 class Scratch {
  public:
@@ -48,5 +47,4 @@ class Scratch {
 
   Memory& kept_ = of_this_thread();
 };
-
 }  // namespace pygrade::inline v0_2::detail

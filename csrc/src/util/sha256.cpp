@@ -9,9 +9,7 @@
 #endif
 
 namespace pygrade::inline v0_2::detail {
-
 namespace {
-
 constexpr std::uint32_t round_constants[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -90,7 +88,6 @@ bool has_sha_ni() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & sha) != 0;
 }
 #endif
-
 }  // namespace
 
 Sha256::Sha256(bool plain) : blocks_(&add_blocks) {
@@ -137,5 +134,4 @@ std::string sha256_hex(std::span<const std::byte> data) {
   digest.update(data);
   return digest.hex();
 }
-
 }  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,6 @@
 #include <string>
 
 namespace pygrade::inline v0_2::detail {
-
 class Sha256 {
  public:
   // By the processor's instructions if it has them (SHA-NI); `plain`: without, for tests.
@@ -27,5 +26,4 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::span<const std::byte> data);
-
 }  // namespace pygrade::inline v0_2::detail

@@ -89,8 +89,8 @@ def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | N
     splits = [split for split in splits if (split / "behaviors.parquet").is_file()]
     if not splits or not articles.is_file():
         raise FileNotFoundError(
-            f"{directory} lacks articles.parquet, or train/behaviors.parquet and validation/behaviors.parquet; want "
-            "EB-NeRD's files"
+            f"{directory} lacks articles.parquet, or train/behaviors.parquet and validation/behaviors.parquet; "
+            "expected EB-NeRD's files"
         )
     history = splits[0] / "history.parquet"
     if config.history and not history.is_file():

@@ -133,26 +133,28 @@ def find_files(directory: Path) -> dict[str, tuple[str, ...]]:
     ValueError if versions are mixed.
     """
     if not directory.is_dir():
-        raise FileNotFoundError(f"{directory} is not a directory; want one with {ACCEPTED}")
+        raise FileNotFoundError(f"{directory} is not a directory; expected one with {ACCEPTED}")
     excerpt = directory / "interactions.tsv"
     places = [p for p in (directory, directory / "data") if any(p.glob("log_standard_*.csv"))]
     if excerpt.is_file() + len(places) > 1:
-        raise ValueError(f"{directory} holds KuaiRand files more than once; want just one of {ACCEPTED}")
+        raise ValueError(f"{directory} holds KuaiRand files more than once; expected just one of {ACCEPTED}")
     if not places and not excerpt.is_file():
         names = ", ".join(sorted(p.name for p in directory.iterdir())[:10]) or "nothing"
-        raise FileNotFoundError(f"{directory} has no KuaiRand logs (it has {names}); want {ACCEPTED}")
+        raise FileNotFoundError(f"{directory} has no KuaiRand logs (it has {names}); expected {ACCEPTED}")
     place = places[0] if places else directory
     found = {stem: tuple(map(str, sorted(place.glob(f"{stem}*.csv")))) for stem in _STEMS}
     found["interactions"] = () if places else (str(excerpt),)
     if not found["user_features"]:
-        raise FileNotFoundError(f"{place}/user_features_*.csv is missing; want {ACCEPTED}")
+        raise FileNotFoundError(f"{place}/user_features_*.csv is missing; expected {ACCEPTED}")
     versions = {_version(file): file for files in found.values() for file in files if _version(file)}
     for file in (file for files in found.values() for file in files):
         part = re.search(r"_part(\d+)\.csv$", file)
         if part and int(part[1]) > 1:
             before = Path(file.replace(part[0], f"_part{int(part[1]) - 1}.csv"))
             if not before.is_file():
-                raise FileNotFoundError(f"{before} is missing, while {file} is there; want every part")
+                raise FileNotFoundError(f"{before} is missing, while {file} is there; expected every part")
     if len(versions) > 1:
-        raise ValueError(f"{place} mixes versions, whose ids differ: {', '.join(sorted(versions.values()))}; want one")
+        raise ValueError(
+            f"{place} mixes versions, whose ids differ: {', '.join(sorted(versions.values()))}; expected one"
+        )
     return found

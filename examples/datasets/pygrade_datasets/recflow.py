@@ -91,7 +91,7 @@ def _day_of(path: Path) -> int:
     try:
         return (date.fromisoformat(path.stem) - date(1970, 1, 1)).days
     except ValueError as error:
-        raise ValueError(f"{path}: want a file named by its day, YYYY-MM-DD.feather") from error
+        raise ValueError(f"{path}: expected a file named by its day, YYYY-MM-DD.feather") from error
 
 
 def _add(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, config: RecFlowConfig) -> None:

@@ -144,31 +144,31 @@ func integers(p *runtime.Pinner, values []int32) *C.int32_t {
 func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 	tasks, n := r.Tasks(), request.Candidates
 	if k < 1 || n < 0 || len(request.Predictions) != n*tasks {
-		return nil, errors.New("pygrade: want k of at least 1 and a prediction for each candidate and task")
+		return nil, errors.New("pygrade: expected k of at least 1 and a prediction for each candidate and task")
 	}
 	for name, size := range map[string]int{"Mask": len(request.Mask), "BoostMul": len(request.BoostMul),
 		"BoostAdd": len(request.BoostAdd), "ItemValues": len(request.ItemValues), "ItemIDs": len(request.ItemIDs),
 		"Demoted": len(request.Demoted)} {
 		if size != 0 && size != n {
-			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d candidates", name, size, n)
+			return nil, fmt.Errorf("pygrade: %s has %d entries; expected one for each of %d candidates", name, size, n)
 		}
 	}
 	if size := len(request.Values); size != 0 && size != tasks {
-		return nil, fmt.Errorf("pygrade: Values has %d entries; want one for each of %d tasks", size, tasks)
+		return nil, fmt.Errorf("pygrade: Values has %d entries; expected one for each of %d tasks", size, tasks)
 	}
 	if len(request.Groups) != n*len(request.Caps) {
-		return nil, errors.New("pygrade: want a group for each candidate and cap")
+		return nil, errors.New("pygrade: expected a group for each candidate and cap")
 	}
 	for name, size := range map[string]int{"CapSlots": len(request.CapSlots), "Decay": len(request.Decay)} {
 		if size != 0 && size != len(request.Caps) {
-			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d caps", name, size, len(request.Caps))
+			return nil, fmt.Errorf("pygrade: %s has %d entries; expected one for each of %d caps", name, size, len(request.Caps))
 		}
 	}
 	if size := len(request.Pins); size != 0 && size != k {
-		return nil, fmt.Errorf("pygrade: Pins has %d entries; want one for each of %d places", size, k)
+		return nil, fmt.Errorf("pygrade: Pins has %d entries; expected one for each of %d places", size, k)
 	}
 	if size := len(request.Items); size != 0 && (n == 0 || size%n != 0) {
-		return nil, fmt.Errorf("pygrade: Items has %d entries; want as many for each of %d candidates", size, n)
+		return nil, fmt.Errorf("pygrade: Items has %d entries; expected as many for each of %d candidates", size, n)
 	}
 	var pinner runtime.Pinner
 	defer pinner.Unpin()

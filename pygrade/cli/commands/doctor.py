@@ -92,7 +92,7 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
         doing("taking the ranking in use apart")
         ranking = logs.production_score if column else production
         if ranking is None:
-            raise ValueError(f"production names {column!r}, which requests lack; want a score of every candidate")
+            raise ValueError(f"production names {column!r}, which requests lack; expected a score of every candidate")
         record["audit"] = audit_ranking(logs, ranking, boosts).to_dict()
     record["summary"] = words.last_lines(record["profile"], _next_command(options, record["profile"]))
     if options.out is not None and out is not None:
@@ -120,7 +120,7 @@ def _scales(entries: Sequence[str]) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in ",".join(entries).split(",") if pair]
     wrong = [task for task, equals, scale in pairs if not (task and scale)]
     if wrong:
-        raise ValueError(f"scale has {wrong[0]!r}; want TASK=SCALE, e.g. click=logit")
+        raise ValueError(f"scale has {wrong[0]!r}; expected TASK=SCALE, e.g. click=logit")
     return {task: scale for task, _, scale in pairs}
 
 

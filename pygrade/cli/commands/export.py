@@ -18,12 +18,12 @@ from pygrade.storage import download, publishing
 
 def run(options: ExportOptions) -> dict[str, Any]:
     if isinstance(options.out, Path) and options.out.is_dir():
-        raise ValueError(f"out is {options.out}, a directory; want a file")
+        raise ValueError(f"out is {options.out}, a directory; expected a file")
     if (options.policy is None) == (options.model is None):
-        raise ValueError("policy and model: want one of them, the directory of what to export")
+        raise ValueError("policy and model: expected one of them, the directory of what to export")
     if options.engine:
         if options.onnx or options.policy is None:
-            raise ValueError(f"engine is {options.engine}; want it with --policy, without --onnx")
+            raise ValueError(f"engine is {options.engine}; expected it with --policy, without --onnx")
         policy = FusionPolicy.load(options.policy)
         return _express(options, policy) if options.engine in ("vespa", "opensearch") else _weigh(options, policy)
     refuse(options, ("log",), "--engine vespa or opensearch")

@@ -13,7 +13,7 @@ _FOREVER = 1 << 62
 
 def run(options: JoinOptions) -> dict[str, Any]:
     if options.final and options.until is not None:
-        raise ValueError("--final and --until both say which pages wait no more; want one of them")
+        raise ValueError("--final and --until both say which pages wait no more; expected one of them")
     until = _FOREVER if options.final else options.until
     # Of URLs, mirrors: files that were read before are not copied again.
     exposures, feedback = (

@@ -26,7 +26,7 @@ def run(options: PipelineOptions) -> dict[str, Any]:
             raise ValueError(f"options --{name}.… are for {name}: data; data is {options.data}")
     source = getattr(options, scheme, None)
     if seed := options.train.seed:
-        raise ValueError(f"train.seed is {seed}; want --seed, which decides for all parts")
+        raise ValueError(f"train.seed is {seed}; expected --seed, which decides for all parts")
     if options.train.policy.evidence_prior:
         refuse(options, ("evidence_prior",), "--train.policy.evidence-prior 0")
     refuse_in_training(options.train, "train.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run(options: ServeOptions) -> dict[str, Any]:
     if options.store is not None and "://" in options.store and "@" in options.store:
-        raise ValueError("store has a password, which other users can see; want it in --config or PYGRADE_STORE")
+        raise ValueError("store has a password, which other users can see; expected it in --config or PYGRADE_STORE")
     table = table_of(options)
     online = table.pop("online", False)
     for place in (table, *table.get("runs", {}).values()):
@@ -72,9 +72,9 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
             table[name] = str(value.resolve()) if isinstance(value, Path) else value
     runs = table.get("runs", {})
     if not isinstance(runs, dict) or not all(isinstance(own, dict) for own in runs.values()):
-        raise ValueError(f"config {options.config}: [serve] runs is {runs}; want tables [serve.runs.NAME] with run")
+        raise ValueError(f"config {options.config}: [serve] runs is {runs}; expected tables [serve.runs.NAME] with run")
     if wrong := [name for name, own in runs.items() if not isinstance(own.get("run"), str)]:
-        raise ValueError(f"runs.{wrong[0]} lacks run; want the directory of a run")
+        raise ValueError(f"runs.{wrong[0]} lacks run; expected the directory of a run")
     return table
 
 
@@ -87,7 +87,7 @@ def _test_config(options: ServeOptions, table: dict[str, Any], online: bool) -> 
         return None
     if online or is_url(options.run):
         wrong = "online is true" if online else f"run is {options.run}"
-        raise ValueError(f"{wrong}; want a directory whose policy stays as it is with --test")
+        raise ValueError(f"{wrong}; expected a directory whose policy stays as it is with --test")
     given = dict(found) if isinstance(found := table.pop("test", None), dict) else {}
     given |= {} if options.every_seconds is None else {"every_seconds": options.every_seconds}
     where, names = f"config {options.config}: [serve.test] ", [field.name for field in fields(TestConfig)]
@@ -95,7 +95,7 @@ def _test_config(options: ServeOptions, table: dict[str, Any], online: bool) -> 
         if name not in names or name in table or ("arms" in table and name in ("share", "control")):
             wish = f"some of {', '.join(names)}" if name not in names else "no [[serve.arms]] with it"
             wish = f"{name} in [serve] alone" if name in table else wish
-            raise ValueError(f"{where}has {name}; want {wish}")
+            raise ValueError(f"{where}has {name}; expected {wish}")
     config: TestConfig = build(TestConfig, {name: Setting(value, where) for name, value in given.items()})
     return config
 

@@ -36,7 +36,7 @@ def run(options: SimulateOptions) -> dict[str, Any]:
 
 def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
     if options.baseline is not None:
-        raise ValueError(f"baseline is {options.baseline!r}; want it with --ab alone")
+        raise ValueError(f"baseline is {options.baseline!r}; expected it with --ab alone")
     config = sub_config(SimulateConfig, options)
     logger.info("simulating %s requests …", f"{config.requests:,}")
     if is_url(place):
@@ -82,9 +82,9 @@ def _served_pages(policy: FusionPolicy, world: Marketplace, requests: Requests, 
 def _test(options: SimulateOptions) -> dict[str, Any]:
     for field in fields(SimulateConfig):
         if field.name not in _OF_A_TEST and getattr(options, field.name) != field.default:
-            raise ValueError(f"{field.name} is {getattr(options, field.name)}; want it with --out alone")
+            raise ValueError(f"{field.name} is {getattr(options, field.name)}; expected it with --out alone")
     if len({path if isinstance(path, str) else path.resolve() for path in options.ab}) < len(options.ab):
-        raise ValueError(f"ab names a directory twice: {', '.join(map(str, options.ab))}; want each once")
+        raise ValueError(f"ab names a directory twice: {', '.join(map(str, options.ab))}; expected each once")
     policies = [FusionPolicy.load(path) for path in options.ab]
     world = Marketplace(options.world, options.seed)
     requests = world.requests(options.requests, options.seed, "test")

@@ -39,7 +39,7 @@ def run(options: TestReadOptions) -> dict[str, Any]:
         refuse(options, ("arms", "metrics", "before", "planned_users"), "no --counts")
         return _split(options)
     if not options.arms:
-        raise ValueError("no log, --arms or --counts is given; want one of them")
+        raise ValueError("no log, --arms or --counts is given; expected one of them")
     arms = _arms(options.arms)
     test = load_test(arms, options.metrics, options.before)
     counts = np.bincount(test.arm, minlength=len(arms)).tolist()
@@ -123,7 +123,7 @@ def _ranked(logs: Logs, scores: Sequence[str]) -> Logs:
         columns |= {} if logs.production_score is None else {"production_score": logs.production_score}
         if column not in columns or name in slots:
             raise ValueError(
-                f"scores has {text!r}; want ARM=COLUMN of distinct arms, one of {', '.join(columns) or 'none'}"
+                f"scores has {text!r}; expected ARM=COLUMN of distinct arms, one of {', '.join(columns) or 'none'}"
             )
         place = ranks(columns[column], logs.offsets)
         slots[name] = np.where(place < length, place, -1).astype(np.int32)
@@ -179,8 +179,8 @@ def _arms(named: Sequence[str]) -> dict[str, Path]:
         name, _, path = text.rpartition("=")
         name = name or Path(path).stem
         if name in arms:
-            raise ValueError(f"arms names {name!r} twice; want NAME=FILE with a name for each")
+            raise ValueError(f"arms names {name!r} twice; expected NAME=FILE with a name for each")
         arms[name] = Path(path)
     if len(arms) < 2:
-        raise ValueError(f"arms names {', '.join(named)}; want at least 2, the control first")
+        raise ValueError(f"arms names {', '.join(named)}; expected at least 2, the control first")
     return arms

@@ -30,10 +30,10 @@ def run(options: TrainOptions) -> dict[str, Any]:
     config = sub_config(TrainConfig, options)
     if options.prior is not None:
         if config.correction.prior:
-            raise ValueError("--prior and --correction.prior both name a policy; want --prior alone")
+            raise ValueError("--prior and --correction.prior both name a policy; expected --prior alone")
         config = replace(config, correction=replace(config.correction, prior=str(options.prior)))
     if (options.values or options.value_tasks) and (config.reward.task_values or config.reward.value_tasks):
-        raise ValueError("--values and --reward.task-values both say what events are worth; want --values alone")
+        raise ValueError("--values and --reward.task-values both say what events are worth; expected --values alone")
     refuse_in_training(config)
     directory = log_directory(options)
     check_out(options.out, "train", directory)

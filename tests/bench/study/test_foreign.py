@@ -176,4 +176,4 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     assert output("--report", lines) == table
     with pytest.raises(SystemExit):
         output("luck")
-    assert "family is 'luck'; want some of roots-segment" in capsys.readouterr().err
+    assert "family is 'luck'; expected some of roots-segment" in capsys.readouterr().err

@@ -282,8 +282,8 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
         ([*run, "--arms", "nobody"], "nobody"),
         ([*run, "--regimes", "nowhere"], "nowhere"),
         ([*run, "--jobs", "2", "--cluster", "local"], "--cluster"),
-        ([*run, "--jobs", "0"], "want at least 1"),
-        (["--out", str(tmp_path / "file")], "a file; want a directory"),
+        ([*run, "--jobs", "0"], "expected at least 1"),
+        (["--out", str(tmp_path / "file")], "a file; expected a directory"),
     ):
         with pytest.raises(SystemExit) as stopped:
             study_command.main(words)

@@ -41,7 +41,7 @@ impl RankingScorer {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [policy, posts, pages] = arguments.as_slice() else { return Err("want POLICY_DIR POSTS PAGES".into()) };
+    let [policy, posts, pages] = arguments.as_slice() else { return Err("expected POLICY_DIR POSTS PAGES".into()) };
     let scorer = RankingScorer { ranker: Ranker::load(policy)? };
     let bytes = std::fs::read(posts)?;
     let numbers: Vec<f32> = bytes.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect();
