@@ -47,15 +47,15 @@ SMALL = "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --cross-fit.fol
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The directory of the guides: a log in runs/logs, a policy with trade-offs in runs/mine, a shop's table."""
+    """The directory of the guides: a log in runs/shop/logs, a policy with trade-offs in runs/mine, a shop's table."""
     path = tmp_path_factory.mktemp("docs")
     shop = [sys.executable, ROOT / "examples/python/make_shop.py", path / "shop.parquet", "200"]
     subprocess.run(shop, check=True, capture_output=True)
     world = "--requests 200 --world.log-users 80 --world.test-users 40 --world.items 200 --quiet"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        assert cli.main(["simulate", "--out", "runs/logs", *world.split()]) == 0
-        train = "train --data logs:runs/logs --out runs/mine --policy.trade-offs"
+        assert cli.main(["simulate", "--out", "runs/shop/logs", *world.split()]) == 0
+        train = "train --data logs:runs/shop/logs --out runs/mine --policy.trade-offs"
         assert cli.main([*train.split(), *SMALL.split()]) == 0
     return path
 
@@ -79,7 +79,7 @@ def test_the_commands_of_all_pages_are_commands(page, words, tmp_path, monkeypat
         path = tmp_path / arguments[arguments.index("--config") + 1]
         path.parent.mkdir(parents=True, exist_ok=True)
         tables = [table for table in blocks(page, "toml") if f"[{name}]" in table]
-        path.write_text(tables[0] if tables else '[defaults]\ndata = "logs:runs/logs"\n', encoding="utf-8")
+        path.write_text(tables[0] if tables else '[defaults]\ndata = "logs:runs/shop/logs"\n', encoding="utf-8")
     assert name in cli.COMMANDS
     parse(name, arguments)  # ValueError: an option that does not exist
 

@@ -87,7 +87,7 @@ def test_one_user_with_most_requests_or_feedback_counts_as_one(logs):
     for log, users, reason in (
         (whale, clusters(logs, 0.02), ""),
         (whale, most, "one user has 90 % of the requests, which count as 1.23 users; expected 30"),
-        (logs, most, "users who share copies of requests have 90 % of the requests, which count as 1.23 users; expected"),
+        (logs, most, "users who share copies of requests have 90 % of the requests, which count as 1.23 users"),
         (logs, np.arange(400) % 12, "the requests count as 12 users; expected 30"),
         (replace(logs, feedback=0 * quiet), some, "the requests with feedback of value count as 0 users; expected 30"),
     ):

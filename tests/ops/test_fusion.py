@@ -404,7 +404,7 @@ def test_gradient_reaches_the_weights_alone_where_only_they_want_it():
 
 
 @pytest.mark.parametrize(
-    ("backend", "message"), [("cpu", r"slope\[1\] is nan; expected"), ("triton", r"slope is \[1.0, nan, 1.0\]; expected")]
+    ("backend", "message"), [("cpu", r"slope\[1\] is nan; expected"), ("triton", r"slope is \[1.0, nan, 1.0\]; exp")]
 )
 def test_slopes_are_numbers(backend, message):
     with pytest.raises(ValueError, match=message):
