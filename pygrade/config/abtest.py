@@ -45,22 +45,24 @@ class TestReadOptions(Output):
     """
 
     log: Place | None = option(None, "log of the test's pages, with arm and slot_<arm>", positional=True)
-    control: str | None = option(None, "arm of the log that the others are compared with; none: the first")
+    control: str | None = option(None, "arm of the log that the others are compared with; default: the first")
     scores: tuple[str, ...] = option(
         (),
         "ARM=COLUMN of each arm, control first, where the log has scores in place of slots: i_<item> columns or "
         "production_score, the higher the better",
     )
-    training: Place | None = option(None, "log of before the test: do items compete, and CUPED; none: the test's own")
+    training: Place | None = option(
+        None, "log from before the test, for CUPED and item competition; default: the test's log"
+    )
     arms: tuple[str, ...] = option(
         (), "NAME=FILE of each arm, control first: .csv or .parquet, user_id and a row per user"
     )
     counts: tuple[int, ...] = option((), "users of each arm, without tables: only their split is read")
     metrics: tuple[str, ...] = option(
-        (), "COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every one"
+        (), "COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); default: every one"
     )
     before: Path | None = option(None, "table of the users with the same columns from before the test")
-    shares: tuple[float, ...] | None = option(None, "planned share of each arm, on any scale; none: equal")
+    shares: tuple[float, ...] | None = option(None, "planned share of each arm, on any scale; default: equal")
     planned_users: int | None = option(
         None, "show intervals that hold at any time, narrowest at this number; of a log requests, 10,000", ge=1
     )

@@ -12,7 +12,7 @@ class ConsoleConfig(Options):
 
     requests: int = option(1000, "requests that it holds, evenly spaced over the held-out ones", ge=1)
     k: int = option(10, "ranks that count", ge=1)
-    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
+    propensity: float | None = option(None, "exponent of the slots' propensity; default: estimate it from the log")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,5 +27,5 @@ class ReportOptions(Output, ConsoleConfig):
     """
 
     run: Place = required("directory of pygrade train, demo or pipeline", positional=True)
-    out: Place | None = option(None, "HTML file to write; none: console.html in the run")
-    data: str | None = option(None, "logs:DIR; none: the log that the run kept or names")
+    out: Place | None = option(None, "HTML file to write; default: console.html in the run")
+    data: str | None = option(None, "logs:DIR; default: the log that the run kept or names")

@@ -41,7 +41,7 @@ class KuaiRandEventConfig(Options):
     session_gap_minutes: float = option(30.0, "minutes without an impression after which a new session begins", ge=0)
     max_rows: int = option(100, "longer requests are cut into consecutive ones of at most this many rows", ge=1)
     tasks: tuple[str, ...] | None = option(
-        None, "kinds of feedback; none: all but the excerpt's like, which is of the video"
+        None, "kinds of feedback; default: all but the excerpt's like, which is of the video"
     )
     task_values: Mapping[str, float] = option(KUAIRAND_TASK_VALUES, "business value of one event")
 
@@ -107,10 +107,12 @@ class EbNerdConfig(Options):
 class LogsEventConfig(Options):
     """Choices that the contract leaves open."""
 
-    task_values: Mapping[str, float] | None = option(None, "value of one event of each task; none: the log's, else 1")
+    task_values: Mapping[str, float] | None = option(
+        None, "value of one event of each task; default: the log's, else 1"
+    )
     funnel: tuple[tuple[str, ...], ...] = option((), "chains of tasks, each possible only after the one before it")
     attributes: tuple[str, ...] | None = option(
-        None, "item columns that are an item's, as at its first request; none: those with one value for each item"
+        None, "item columns that are an item's, as at its first request; default: those with one value for each item"
     )
 
 
@@ -119,5 +121,5 @@ class RawEventsConfig(Options):
     """Choices that the schema of raw events leaves open."""
 
     task_values: Mapping[str, float] | None = option(
-        None, "value of one event of each task; none: the schema's, else 1"
+        None, "value of one event of each task; default: the schema's, else 1"
     )

@@ -59,7 +59,7 @@ class GuardrailConfig(Options):
         "Events of a task as a share of production's, 'click >= 0.98'; the slots' attention that items with an item "
         "column get, 'share new >= 0.1'; of one scenario, 'search: click >= 0.98'.",
     )
-    confidence: float = option(0.99, "that all limits hold at once where they are measured", gt=0.5, lt=1)
+    confidence: float = option(0.99, "confidence that all limits hold at once where they are measured", gt=0.5, lt=1)
     current_policy: str = option("", "directory of the policy served now, which stays where the limits cannot be met")
 
     def __post_init__(self) -> None:

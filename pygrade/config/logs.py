@@ -17,12 +17,12 @@ class FirstLogConfig(Options):
         (), "numbers that requests send as context: they are logged, and learned from later"
     )
     k: int = option(10, "items a page", ge=2)
-    requests_a_day: float | None = option(None, "pages a day; none: the plan is in pages, not days", gt=0)
+    requests_a_day: float | None = option(None, "pages a day; default: the plan is in pages, not days", gt=0)
     rates: dict[str, float] = option(
-        {}, "Rough events of a task per shown item, e.g. click=0.05; none: the plan is in events, not pages."
+        {}, "Rough events of a task per shown item, e.g. click=0.05; default: the plan is in events, not pages."
     )
     shuffle: float | None = option(
-        None, "share of the pages to shuffle; none: the least by which train can decide in two weeks", gt=0, le=0.5
+        None, "share of the pages to shuffle; default: the least by which train can decide in two weeks", gt=0, le=0.5
     )
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class DoctorOptions(Output, FirstLogConfig):
     events: bool = option(
         False, "the files are raw events for pipeline (users' events, not pages), even if they are one table"
     )
-    fix: bool = option(False, "leave out requests whose rows are refused (at most 10 %); text among numbers is missing")
+    fix: bool = option(False, "drop requests with invalid rows (at most 10 %); read text in numeric columns as missing")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,14 +135,14 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="runs")
     policy: Place = option("", "directory of a saved policy, e.g. runs/mine/policy", unless="runs")
     k: int = option(10, "ranks that count")
-    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
+    propensity: float | None = option(None, "exponent of the slots' propensity; default: estimate it from the log")
     report: Place | None = option(None, "HTML file to write: the console of these requests")
     all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
     trade_offs: bool = option(False, "show the trade-offs between tasks that the policy offers")
-    tasks: tuple[str, ...] = option((), "tasks whose values vary; none: the four of most predicted value")
+    tasks: tuple[str, ...] = option((), "tasks whose values vary; default: the four with the highest predicted value")
     compare: tuple[str, ...] = option((), "values of tasks to compare with the policy's own: click=-3 click=-3,dwell=2")
     keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
-    maximize: str = option("value", "the task to earn most events of, or value")
+    maximize: str = option("value", "task whose events to maximize, or value")
     scenario: str | None = option(None, "only requests of this scenario; the values found are its own")
     save: Place | None = option(None, "directory to write the policy to, with the values found as its own")
     plot: Place | None = option(None, "SVG file of the Pareto front")
@@ -164,16 +164,16 @@ class RankOptions(Output, LogOptions, Unproven):
 
     policy: Place = option("", "directory of a saved policy", unless="run")
     data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="run")
-    requests: tuple[str, ...] = option((), "request ids; none: the first request of the data")
+    requests: tuple[str, ...] = option((), "request ids; default: the first request of the data")
     k: int = option(10, "items a page")
     explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
-    seed: int | None = option(None, "of the draws; none: from the operating system")
+    seed: int | None = option(None, "seed of the draws; default: from the operating system")
     log: Place | None = option(None, "also write pages as log rows (weights, concentration, trust, policy version)")
     run: Place | None = option(None, "directory of pygrade pipeline, which ranks for a user")
     user: str | None = option(None, "id or name of the user, as in the data")
-    store: str | None = option(None, "address of the store; none: the one that the pipeline filled")
-    candidates: int = option(500, "that prerank finds for the user")
-    scenario: str | None = option(None, "of the user's request")
+    store: str | None = option(None, "address of the store; default: the one that the pipeline filled")
+    candidates: int = option(500, "candidates that prerank finds for the user")
+    scenario: str | None = option(None, "scenario of the user's request")
     context: dict[str, str] = option({}, "c_ columns of the user's request")
-    timestamp: int | None = option(None, "of the user's request, ms since 1970; none: now")
-    repeat: int = option(20, "times that the user's page is made, to say how long it takes", ge=1)
+    timestamp: int | None = option(None, "time of the user's request, ms since 1970; default: now")
+    repeat: int = option(20, "number of times to rank the user's page, to measure its latency", ge=1)

@@ -70,10 +70,10 @@ class Effects(Options):
     need: PerTask = option((0.25, 0.8, 0.6, 0.0, 0.0, 0.0), "match of user and item in purchase need")
     need_shopping: PerTask = option((0.75, 0.0, 0.0, 0.0, 0.0, 0.0), "added to need, times the mode")
     hype: PerTask = option((0.45, -0.30, -0.50, 0.0, 0.0, -0.40), "clickbait: gains clicks, loses later events")
-    quality: PerTask = option((0.15, 0.0, 0.0, 0.0, 0.0, 0.0), "of the item, the same for all users")
+    quality: PerTask = option((0.15, 0.0, 0.0, 0.0, 0.0, 0.0), "effect of the item, the same for all users")
     quality_by_user: PerTask = option((0.0, 0.7, 0.6, 0.0, 0.0, 0.0), "times the user's sensitivity to quality")
     price_by_user: PerTask = option((-0.45, -0.8, -0.7, 0.0, 0.0, 0.0), "the price, times the user's sensitivity to it")
-    entertainment: PerTask = option((0.0, 0.0, 0.0, 0.5, 0.3, 0.0), "of the item, the same for all users")
+    entertainment: PerTask = option((0.0, 0.0, 0.0, 0.5, 0.3, 0.0), "effect of the item, the same for all users")
     entertainment_by_user: PerTask = option((0.91, 0.0, 0.0, 0.0, 0.0, 0.9), "times the user's sensitivity to it")
     entertainment_by_user_shopping: PerTask = option((-0.7, 0.0, 0.0, 0.0, 0.0, 0.0), "added to it, times the mode")
     social_by_user: PerTask = option((0.0, 0.0, 0.0, 0.9, 1.2, 0.0), "social appeal, times the user's liking of it")
@@ -117,7 +117,9 @@ class PageEffects(Options):
     strength: float = option(0.0, "0: no item's outcome depends on the others; 0.5 is moderate, 1.5 strong", ge=0)
     same_category: float = option(-0.6, "below 0: similar items satiate")
     likeness: float = option(-0.4, "times the cosine of the items' taste and need, if positive")
-    complement: float = option(0.0, "of an item whose category goes with that of the one above; positive: it helps")
+    complement: float = option(
+        0.0, "effect of an item whose category goes with that of the one above; positive: it helps"
+    )
     hidden_taste: float = option(
         0.0,
         "Sd of the session's taste for each category, as a log factor of all events, which production's order knows "
@@ -135,7 +137,7 @@ class Dynamics(Options):
     """
 
     clock: bool = option(False, "users return in the order of time, even if nothing below is on")
-    days: int = option(28, "that the clock runs", ge=1)
+    days: int = option(28, "days that the clock runs", ge=1)
     lifetime: float = option(
         0.0, "mean days until an item dies and a new one takes its place; 0: items live on", ge=0, lt=math.inf
     )
@@ -167,7 +169,7 @@ class MarketplaceConfig(Options):
 
     log_users: int = option(20_000, "users that appear in the log", ge=1)
     test_users: int = option(10_000, "users of test requests only", ge=1)
-    items: int = option(6_000, "in the catalog", ge=1)
+    items: int = option(6_000, "items in the catalog", ge=1)
     pool: int = option(120, "items drawn per request, before the prerank")
     candidates: int = option(40, "kept by the prerank, to be ranked", ge=1)
     page_size: int = option(10, "items shown", ge=1)

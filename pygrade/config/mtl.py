@@ -34,4 +34,4 @@ class MtlConfig(Options):
     patience: int = option(3, "passes without improvement on the early-stopping rows, after which training stops", ge=1)
     refit: bool = option(True, "train again with the early-stopping rows included, for the best number of passes")
     memory_rows: int = option(1 << 17, "rows held at a time; larger parts are streamed through a shuffle buffer", ge=1)
-    seed: int = option(0, "of initial parameters, dropout and the order of rows")
+    seed: int = option(0, "seed of initial parameters, dropout and the order of rows")

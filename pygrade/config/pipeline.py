@@ -27,9 +27,11 @@ class PipelineConfig(Unproven):
     stop_share: float = option(0.06, "share after it that decides when both stop", gt=0, lt=1)
     calibrate_share: float = option(0.10, "share after it that calibrates the multi-task model", gt=0, lt=1)
     policy_share: float = option(0.20, "share after it that the policy learns from; the rest judges", gt=0, lt=1)
-    schema: Path | None = option(None, "JSON file of a feature schema; none: one that fits the columns of the events")
+    schema: Path | None = option(
+        None, "JSON file of a feature schema; default: one that fits the columns of the events"
+    )
     leak_checks: int = option(2, "moments from which the log is altered, to find features of the future; 0: none", ge=0)
-    tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all, see min_events")
+    tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; default: all, see min_events")
     min_events: int = option(
         10,
         "events that a kind of feedback needs in each of train, stop, calibrate and rest to be valued and judged. Of a "
@@ -38,7 +40,7 @@ class PipelineConfig(Unproven):
     )
     policy_requests: int = option(0, "most requests that the policy learns from, a uniform sample; 0: all", ge=0)
     candidates: int = option(_CANDIDATES, "items that prerank adds to each request of both logs; 0: none", ge=0)
-    evidence_prior: float = option(10.0, "events of a user that the scenario's weights are worth; 0: off", ge=0)
+    evidence_prior: float = option(10.0, "weight of the scenario prior, in events of a user; 0: off", ge=0)
     predictions: Literal["mtl", "own"] = option(
         "mtl",
         "Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the "
@@ -48,7 +50,7 @@ class PipelineConfig(Unproven):
     )
     ranks: int = option(1, "processes that train each model together; their number changes it within the noise", ge=1)
     keep_prerank: bool = option(False, "publish the two towers even if the most popular items are better candidates")
-    seed: int = option(0, "of everything that draws; it replaces the seeds of the parts")
+    seed: int = option(0, "seed of everything that draws; it replaces the seeds of the parts")
     prerank: PrerankConfig = option(PrerankConfig(), "the two-tower model and its index")
     mtl: MtlConfig = option(MtlConfig(), "the multi-task model; default funnel: that of the data")
     train: TrainConfig = option(
@@ -116,12 +118,12 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     )
     out: Place = option("", "directory to write", unless="check")
     store: str | None = option(
-        None, "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; none: in --out. Of --check: empty"
+        None, "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; default: in --out. Of --check: empty"
     )
     check: Place | None = option(None, "directory of a pipeline, whose pages are checked; nothing is trained")
     check_requests: int = option(200, "requests of --check, evenly over those that judged the policy", ge=1)
-    kuairand: KuaiRandEventConfig = option(KuaiRandEventConfig(), "for kuairand: data only")
-    recflow: RecFlowConfig = option(RecFlowConfig(), "for recflow: data only")
-    ebnerd: EbNerdConfig = option(EbNerdConfig(), "for ebnerd: data only")
-    logs: LogsEventConfig = option(LogsEventConfig(), "for logs: data only")
-    events: RawEventsConfig = option(RawEventsConfig(), "for events: data only")
+    kuairand: KuaiRandEventConfig = option(KuaiRandEventConfig(), "options of kuairand: data")
+    recflow: RecFlowConfig = option(RecFlowConfig(), "options of recflow: data")
+    ebnerd: EbNerdConfig = option(EbNerdConfig(), "options of ebnerd: data")
+    logs: LogsEventConfig = option(LogsEventConfig(), "options of logs: data")
+    events: RawEventsConfig = option(RawEventsConfig(), "options of events: data")

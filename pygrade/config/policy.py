@@ -46,10 +46,10 @@ class PolicyConfig(Options):
     trade_offs: bool = option(
         False, "the network reads what the tasks are worth in a request, v, as log(v over the log's value + beta)"
     )
-    task_values: tuple[float, ...] = option((), "values of the tasks in the training, with trade_offs; none: 1 each")
+    task_values: tuple[float, ...] = option((), "values of the tasks in the training, with trade_offs; default: 1 each")
     corrected: bool = option(False, "the inputs from the predictions, and its scores, take corrected predictions")
     value_tasks: tuple[str, ...] = option((), "tasks whose prediction is multiplied by the item's price in its scores")
-    indicators: tuple[str, ...] = option((), "features of which it is an input, 1 or 0, that they are missing")
+    indicators: tuple[str, ...] = option((), "features whose missingness is an extra 0/1 input")
     lower: float | tuple[float, ...] = option(0.005, "smallest weight served, for all tasks or one each")
     upper: float | tuple[float, ...] = option(0.70, "largest weight served, for all tasks or one each")
     minimum: dict[str, float] = option({}, "smallest weight of single tasks, above `lower`")

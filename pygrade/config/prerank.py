@@ -29,5 +29,5 @@ class PrerankConfig(Options):
     epochs: int = option(30, "most passes over the positives", ge=1)
     patience: int = option(6, "passes without a better recall on the validation batches that end the training", ge=1)
     recall_at: int = option(100, "length of the lists whose recall decides when to stop", ge=1)
-    refit: bool = option(True, "after stopping, train again on the validation batches too, for as many passes")
+    refit: bool = option(True, "train again with the validation batches after stopping, for as many passes")
     seed: int = option(0, "initial parameters, dropout and the order of the positives")

@@ -15,7 +15,7 @@ class JoinConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("max_amount",)  # not on the command line
 
-    feedback_delay_ms: int = option(3_600_000, "how long after its page an event may happen", ge=0)
+    feedback_delay_ms: int = option(3_600_000, "ms after a page during which its events count", ge=0)
     max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0)
 
 
@@ -23,8 +23,10 @@ class JoinConfig(Options):
 class ServiceConfig(Options):
     """Times at which the process follows the logs, and what it does with them."""
 
-    every_seconds: float = option(60.0, "between updates", ge=0.01)
-    planned_users: int = option(10_000, "of all arms, at which intervals are narrowest; choose it in advance", ge=2)
+    every_seconds: float = option(60.0, "seconds between updates", ge=0.01)
+    planned_users: int = option(
+        10_000, "users of all arms at which intervals are narrowest; choose it in advance", ge=2
+    )
     online: OnlineConfig = option(OnlineConfig())
 
 
@@ -33,9 +35,9 @@ class TestConfig(JoinConfig):
     """A test that `serve --test` runs: the table [serve.test] of its --config, with the options of `join`."""
 
     every_seconds: float = option(3600.0, "seconds between readings", ge=0.1)
-    share: float = option(0.5, "of the users who get the new ranking", gt=0, lt=1)
+    share: float = option(0.5, "share of users who get the new ranking", gt=0, lt=1)
     control: str = option("control", "ranking of the others; control: that of the verdict")
-    holdout: float = option(0.05, "of the users who stay on the control after the decision", gt=0, lt=1)
+    holdout: float = option(0.05, "share of users who stay on the control after the decision", gt=0, lt=1)
     planned_requests: int = option(10_000, "where the intervals are narrowest; choose it in advance", ge=1)
 
 
@@ -63,26 +65,32 @@ class ServeOptions(Output, Unproven):
 
     run: Place = required("directory of pygrade train, demo or pipeline, or of a policy; a URL is followed")
     config: Path | None = option(None, "a pygrade.toml")
-    host: str | None = option(None, "address to listen at; none: 127.0.0.1. Others want a token, or --public")
-    port: int | None = option(None, "none: 8080; 0: a free one")
-    public: bool = option(False, "everybody who can reach the address may ask: no token is needed")
-    token_file: Path | None = option(None, "a line for each token of a client; none: the variable PYGRADE_TOKEN")
+    host: str | None = option(None, "address to listen on; default: 127.0.0.1. Any other needs a token or --public")
+    port: int | None = option(None, "port to listen on; default: 8080; 0: any free port")
+    public: bool = option(False, "accept requests without a token from everyone who can reach the address")
+    token_file: Path | None = option(None, "file with one client token per line; default: the variable PYGRADE_TOKEN")
     tls_cert: Path | None = option(None, "PEM file of the certificate and its chain")
-    tls_key: Path | None = option(None, "PEM file of its key")
-    threads: int | None = option(None, "that make pages; none: as many as cores, at most 8")
-    store: str | None = option(None, "address of the store; none: PYGRADE_STORE, else the one that the pipeline filled")
-    deadline_ms: float | None = option(None, "of a page, then made without the user's features; none: no limit")
-    allow_unproven: bool = option(False, "serve policies that their log does not prove; else they are refused")
+    tls_key: Path | None = option(None, "PEM file of the certificate's private key")
+    threads: int | None = option(None, "threads that rank pages; default: one per core, at most 8")
+    store: str | None = option(
+        None, "address of the store; default: PYGRADE_STORE, else the store that the pipeline filled"
+    )
+    deadline_ms: float | None = option(
+        None, "ms per page, after which it is ranked without user features; default: no limit"
+    )
+    allow_unproven: bool = option(False, "also serve policies whose log does not prove them; refused by default")
     exposures: Place | None = option(None, "directory for the log of served pages")
-    exposure_share: float | None = option(None, "of the requests, logged with all candidates, for training; none: 0.05")
+    exposure_share: float | None = option(
+        None, "share of requests logged with all candidates, for training; default: 0.05"
+    )
     feedback: Place | None = option(None, "directory for the log of feedback events")
-    refresh_seconds: float | None = option(None, "between looks at the artifact and the policies; none: 1")
-    drain_seconds: float | None = option(None, "after SIGTERM, while /readyz is 503; none: 5")
+    refresh_seconds: float | None = option(None, "seconds between checks for a new artifact or policy; default: 1")
+    drain_seconds: float | None = option(None, "seconds to drain after SIGTERM, while /readyz returns 503; default: 5")
     log: Literal["all", "errors", "none"] | None = option(None, "JSON lines of requests; not given: all")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
     test: bool = option(False, "test the run's new ranking on half of the users, and decide at /test")
-    every_seconds: float | None = option(None, "seconds between readings of --test; none: 3600")
-    print_config: bool = option(False, "print pygraded's options as JSON and end")
+    every_seconds: float | None = option(None, "seconds between readings of --test; default: 3600")
+    print_config: bool = option(False, "print pygraded's options as JSON and exit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +105,10 @@ class JoinOptions(Output, JoinConfig):
     exposures: Place = required("directory of Parquet files that the service wrote")
     feedback: tuple[Place, ...] = required("directories of JSON lines that the service wrote")
     out: Place = required("directory of the joined log")
-    until: int | None = option(None, "ms since 1970 up to which all feedback is here; none: time of the newest page")
-    final: bool = option(False, "no page waits any more: the logs have ended")
+    until: int | None = option(
+        None, "time (ms since 1970) up to which feedback is complete; default: the newest page's"
+    )
+    final: bool = option(False, "the logs are complete: do not wait for more feedback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,5 +132,7 @@ class OnlineOptions(Output, Unproven, ServiceConfig):
     run: Path = required("directory of pygrade train, demo or pipeline")
     exposures: Path = required("directory of Parquet files that the service writes")
     feedback: tuple[Path, ...] = required("directories of JSON lines that the service writes")
-    arms: dict[str, float] = option({}, "planned shares of the service's arms, the control first; none: one arm, main")
+    arms: dict[str, float] = option(
+        {}, "planned shares of the service's arms, the control first; default: one arm, main"
+    )
     once: bool = option(False, "look once and end")

@@ -29,7 +29,7 @@ class Cluster(Options):
 
     cluster: str | None = option(
         None,
-        "local[:N]: Ray on this machine, N processes (none: one a core); or a Ray cluster: auto, HOST:PORT, "
+        "local[:N]: Ray on this machine, N processes (default: one per core); or a Ray cluster: auto, HOST:PORT, "
         "ray://HOST:PORT. The result is the same as in one process, which is the default.",
     )
 
@@ -62,7 +62,7 @@ class LogOptions(Options):
         "What one event of a task is worth, e.g. click=1,buy=20; negative for harm. Other tasks: as the policy "
         "was trained for, if one is judged, else as the log says.",
     )
-    value_tasks: tuple[str, ...] = option((), "tasks whose events are worth that times the item's value (its price)")
+    value_tasks: tuple[str, ...] = option((), "tasks whose event value is multiplied by the item's price")
 
     def __post_init__(self) -> None:
         super().__post_init__()

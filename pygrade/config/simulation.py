@@ -17,28 +17,28 @@ class SimulateConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("concentrations", "likeness", "missing_share")  # not on the command line
 
-    requests: int = option(20_000, "of the log, or of the test", ge=1)
-    seed: int = option(0, "of the world and of all draws", ge=0, lt=1 << 31)
+    requests: int = option(20_000, "requests of the log, or of the test", ge=1)
+    seed: int = option(0, "seed of the world and of all draws", ge=0, lt=1 << 31)
     days: int = option(14, "over which the requests are spread evenly", ge=1)
     weights: tuple[float, float, float, float, float, float] = option(PRODUCTION_WEIGHTS, "production's, by task", gt=0)
     dirichlet_share: float = option(0.1, "requests with weights of Dirichlet(concentration · weights)", ge=0, le=1)
     shuffle_share: float = option(0.1, "requests with a shuffled page, for the slot propensities", ge=0, le=1)
-    concentration: float = option(15.0, "of the draws: the higher, the closer to the weights", gt=0)
+    concentration: float = option(15.0, "concentration of the draws; higher: closer to the weights", gt=0)
     concentrations: tuple[PerTask, ...] = option(
         (),
-        "Several Dirichlets to draw from, each with its concentrations by task and the same share; none: "
+        "Several Dirichlets to draw from, each with its concentrations by task and the same share; default: "
         "the one above.",
     )
     item_noise: float | None = option(
         None,
         "Sd of the noise in the item columns of the log (quality, hype, price, …), drawn once per item; "
-        "none: there are no item columns.",
+        "default: there are no item columns.",
         ge=0,
     )
     likeness: bool = option(
         False, "whether the log has the items' categories and embeddings; always where pages.strength is not 0"
     )
-    missing_share: float = option(0.0, "of the values of each context feature, missing at random", ge=0, lt=1)
+    missing_share: float = option(0.0, "share of each context feature's values that are missing at random", ge=0, lt=1)
     world: MarketplaceConfig = option(MarketplaceConfig(), "the marketplace's constants")
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class DemoSize(Options):
 
     requests: int = option(20_000, "logged requests to learn from", ge=1)
     test_requests: int = option(12_000, "requests of the A/B test, from users that are not in the log", ge=2)
-    seed: int = option(0, "of world, training and test", ge=0)
+    seed: int = option(0, "seed of world, training and test", ge=0)
     pages: int = option(1, "ranked pages to print", ge=0)
 
 
@@ -94,7 +94,7 @@ class SimulateOptions(Output, SimulateConfig):
 
     out: Place | None = option(None, "directory to write; an earlier log there is replaced")
     ab: tuple[Place, ...] = option((), "directories of saved policies to test, an arm each")
-    baseline: str | None = option(None, "arm that lifts refer to: equal weights or best static; none: production")
+    baseline: str | None = option(None, "arm that lifts refer to: equal weights or best static; default: production")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,14 +25,14 @@ class RewardConfig(Options):
 
     PYTHON_ONLY: ClassVar = ("posterior_weight", "format_weight", "propensity_floor")  # not on the command line
 
-    posterior_weight: float = option(1.0, "of the logged value, debiased by slot", ge=0)
+    posterior_weight: float = option(1.0, "weight of the logged value, debiased by slot", ge=0)
     prior_weight: float | None = option(
         None, "Of the predicted value; None: by the size of the log, 1 up to 5,000 requests, 0.5 beyond.", ge=0
     )
     prior_calibration: Literal["none", "slope"] = option(
         "none",
         "slope: scale each task's predictions by the regression slope of feedback on prediction (shrinks "
-        "over-confident tasks, drops uninformative ones); none: unscaled.",
+        "over-confident tasks, drops uninformative ones); default: unscaled.",
     )
     format_weight: float = option(0.03, "share of a page's value that 0.1 of weight outside the box costs", ge=0)
     propensity: Literal["estimate"] | float = option(
@@ -69,9 +69,9 @@ class CemConfig(Options):
 
     iterations: int = option(10, "rounds of the search", ge=1, le=10_000)
     population: int = option(32, "weight vectors tried in an iteration", le=100_000)
-    elite: int = option(8, "of them, how many shape the next iteration", ge=2)
+    elite: int = option(8, "best samples, which shape the next iteration", ge=2)
     subsample: int = option(20000, "requests to score on, drawn once; all if there are fewer", ge=1)
-    seed: int = option(0, "of the draws and of the subsample")
+    seed: int = option(0, "seed of the draws and of the subsample")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,7 +89,7 @@ class Stage1Config(Options):
     batch_size: int = option(512, "requests a step, of those with any feedback", gt=0)
     learning_rate: float = option(2.8e-3, "falls linearly to a tenth", gt=0)
     labels: Literal["ips", "raw"] = option("ips", "logged value divided by the slot's propensity, or as it is")
-    temperature: float = option(1.0, "of the fused score", gt=0)
+    temperature: float = option(1.0, "temperature of the fused score", gt=0)
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Stage2Config(Options):
     learning_rate: float = option(8.5e-4, "falls linearly to a tenth", gt=0)
     clip: float = option(0.2, "ratios are cut to 1 ± clip", gt=0)
     clip_high: float | None = option(None, "another bound upwards; None: the same")
-    kl_coefficient: float = option(0.01, "of KL(new ‖ stage 1), nats")
-    entropy_coefficient: float = option(0.0, "of a bonus for wide exploration")
+    kl_coefficient: float = option(0.01, "weight of KL(new ‖ stage 1), in nats")
+    entropy_coefficient: float = option(0.0, "weight of a bonus for wide exploration")
     weight_floor: float = option(1e-5, "weights are raised to it before both log-probabilities")
     normalize: Literal["batch", "group", "component", "none"] = option(
         "batch", "of the advantage, see `group_advantage`"
@@ -122,7 +122,7 @@ class CrossFitConfig(Options):
 
     folds: int = option(4, "parts of the users; 0: off, and nothing says that the policy beats a baseline", ge=0)
     shares: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "λ tried; 1: the policy alone", gt=0, le=1)
-    processes: int = option(2, "that train folds at the same time, without --cluster", ge=1)
+    processes: int = option(2, "processes that train folds at the same time, without --cluster", ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,9 +158,9 @@ class HistoryConfig(Options):
     enabled: bool = option(
         False, "make these columns, and let their own held-out likelihood decide whether they are read"
     )
-    shown_seconds: float = option(60.0, "after which an exposure counts", gt=0)
-    feedback_seconds: float = option(3600.0, "after which its feedback counts; what comes later never does", gt=0)
-    half_life_seconds: float = option(86_400.0, "of what an item earned lately", ge=1)
+    shown_seconds: float = option(60.0, "seconds after which an exposure counts", gt=0)
+    feedback_seconds: float = option(3600.0, "seconds after which feedback counts; later feedback never does", gt=0)
+    half_life_seconds: float = option(86_400.0, "half-life of an item's recent value, in seconds", ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,14 +188,14 @@ class TrainConfig(Options):
     stage1: Stage1Config = option(Stage1Config(), "LambdaLoss on logged pages")
     stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
     cross_fit: CrossFitConfig = option(CrossFitConfig(), "cross-fitting, which decides what is served")
-    correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
+    correction: CorrectionConfig = option(CorrectionConfig(), "correction of the predictions, before they are weighed")
     history: HistoryConfig = option(HistoryConfig(), "inputs that the log holds of itself")
     guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")
     production: dict[str, float] = option(
         {},
-        "Weights of production's ranking, Σ weight · prediction, e.g. click=0.3,order=0.7; none: what the log tells.",
+        "Weights of production's ranking, Σ weight · prediction, e.g. click=0.3,order=0.7; default: the log.",
     )
-    seed: int = option(0, "of the network, the batches and the draws", ge=0)
+    seed: int = option(0, "seed of the network, the batches and the draws", ge=0)
     device: str = option("cpu", "cpu or cuda")
     engine: Engine = option(
         "auto", "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy"
@@ -206,7 +206,7 @@ class TrainConfig(Options):
         "from.",
         ge=1,
     )
-    threads: int = option(1, "of torch on the CPU; more do not help networks of this size", ge=1)
+    threads: int = option(1, "threads of torch on the CPU; more do not help networks of this size", ge=1)
     checkpoint_every: int = option(50, "steps between checkpoints", ge=1)
     heldout_every: int = option(25, "steps between figures of the learning curves on held-out requests", ge=1)
     tensorboard: bool = option(True, "scalars, where tensorboard is installed")
@@ -220,14 +220,16 @@ class OnlineConfig(Options):
     PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "holdout_fraction", "engine", "reward")
 
     window: int = option(10_000, "newest requests with complete feedback to learn from", ge=1)
-    min_requests: int = option(1_000, "in the window before the first update", ge=1)
+    min_requests: int = option(1_000, "requests in the window before the first update", ge=1)
     feedback_delay_ms: int = option(
-        3_600_000, "after which feedback counts as complete; later events are dropped", ge=0
+        3_600_000, "ms after which feedback counts as complete; later events are dropped", ge=0
     )
     max_pending_events: int = option(100_000, "events kept whose request is not known yet", ge=1)
     max_amount: float = option(1e6, "largest amount of one event; a larger one is refused as damaged", ge=0)
     max_regression: float = option(0.02, "share of the reference's value by which a version may be worse", ge=0)
-    confidence: float = option(0.95, "of the interval below -max_regression that refuses or rolls back", gt=0, lt=1)
+    confidence: float = option(
+        0.95, "confidence of the interval below -max_regression that refuses or rolls back", gt=0, lt=1
+    )
     max_reach: float = option(
         1.0,
         "Half that interval as a share of the reference's value, above which learning pauses: at 1 the "
@@ -239,14 +241,14 @@ class OnlineConfig(Options):
         "Tasks that happen at most once on an item of a page, such as clicks: several events count as "
         "one. Beside the service those of which the training log had only 0 and 1 are added.",
     )
-    min_effective_samples: int = option(100, "of an estimate that may refuse or roll back", ge=1)
+    min_effective_samples: int = option(100, "effective samples of an estimate that may refuse or roll back", ge=1)
     holdout_fraction: float = option(
         0.5, "of the requests with drawn weights: they judge and are never learned from", ge=0, le=1
     )
     correction: bool = option(
         False, "Learn the correction of the predictions anew, too, each time that there are min_requests new requests."
     )
-    seed: int = option(0, "of the batches and the draws")
+    seed: int = option(0, "seed of the batches and the draws")
     engine: Engine = option(
         "auto", "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy"
     )
