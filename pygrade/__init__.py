@@ -1,4 +1,4 @@
-"""Ranking by several predictions: learns from logs how to correct and weigh them, and serves the result."""
+"""Multi-objective ranking: learn from logs how to correct and weight predictions, and serve the ranking."""
 
 import importlib
 from pathlib import Path as _Path
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pygrade.serving.ranker import BlendedRanker
     from pygrade.training.online import OnlineLearner
 
-# Everything but the ops, and the module that defines it.
+# Public names other than ops, with the modules that define them.
 _NOUNS = {
     "BlendedRanker": "serving.ranker",
     "FusionEstimator": "runs.fusion_estimator",

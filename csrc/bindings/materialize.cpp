@@ -111,7 +111,7 @@ class LogReader {
   py::tuple read(const std::vector<Records*>& records, py::handle events, py::handle user_id, py::handle timestamp,
                  py::handle scenario, py::handle offsets, py::handle item_id, const py::list& context) const {
     const detail::Plan& plan = reader_.plan();
-    if (records.size() != plan.tables.size()) throw py::value_error("records want one of each table");
+    if (records.size() != plan.tables.size()) throw py::value_error("records needs one of each table");
     std::vector<detail::RecordTable*> tables;
     for (Records* one : records) {
       if (one->hash() != plan.schema.hash) throw py::value_error("records are of another schema");
@@ -129,7 +129,7 @@ class LogReader {
     if (!std::ranges::is_sorted(asked.offsets) || asked.offsets.front() != 0 ||
         asked.offsets.back() != static_cast<std::int64_t>(rows))
       throw py::value_error("offsets do not divide the rows");
-    if (context.size() != plan.schema.context.size()) throw py::value_error("context wants one array of each column");
+    if (context.size() != plan.schema.context.size()) throw py::value_error("context needs one array of each column");
     for (std::size_t c = 0; c < context.size(); ++c) {
       const bool text = plan.schema.context[c].second == "str";
       asked.codes.push_back(text ? column(context[c], "context", requests) : Column{});

@@ -11,7 +11,7 @@ inline boost::asio::ip::address plain_address(const boost::asio::ip::address& ad
   return mapped ? ip::address(ip::make_address_v4(ip::v4_mapped, address.to_v6())) : address;
 }
 
-// A plain address, of IPv6 its first 64 bits: one client has as many addresses of those as it wants.
+// A plain address, of IPv6 its first 64 bits: one client has as many addresses of those as it needs.
 inline boost::asio::ip::address client_of(const boost::asio::ip::address& address) {
   if (!address.is_v6()) return address;
   auto bytes = address.to_v6().to_bytes();

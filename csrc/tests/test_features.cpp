@@ -141,15 +141,15 @@ TEST(a_schema_that_contradicts_itself_is_refused) {
   refused("time:hour_sin", "time:hour", "source is \"time:hour\"; expected one of time:hour_sin, time:hour_cos");
   refused("\"y_form_order\"", "\"y_order\"", "it reads y_order; the tasks are click, form_order");
   refused("\"y_form_order\"", "\"x\"", "expected y_TASK");
-  refused("\"y_form_order\"", "\"\"", "source is \"\"; a rate wants an outcome");
+  refused("\"y_form_order\"", "\"\"", "source is \"\"; a rate needs an outcome");
   refused("\"items.price\": \"float\",", "", "it reads items.price, which dtypes does not name");
-  refused("\"items.price\": \"float\"", "\"items.price\": \"str\"", "items.price is str; it wants float or int");
+  refused("\"items.price\": \"float\"", "\"items.price\": \"str\"", "items.price is str; it needs float or int");
   refused("[\"item_id\"]", "[\"user_id\"]", "entity is \"item\"; its key makes it user or context");
   refused("[\"item_id\"]", "[\"video\"]", "key names \"video\"; expected user_id, item_id");
   refused("\"length\": 4", "\"length\": 0", "length is 0; expected 1 or more");
   refused("\"length\": 4", "\"length\": 4.5", "'length' is not a whole number");
   refused("\"length\": 4", "\"length\": 1e9", "'length' is not a whole number");
-  refused("\"window_hours\": 24.0", "\"window_hours\": -1", "window_hours, smoothing expected 0 or more");
+  refused("\"window_hours\": 24.0", "\"window_hours\": -1", "window_hours, smoothing must be 0 or more");
   refused("\"window_hours\": 24.0", "\"window_hours\": 1e300", "is too long");
   refused("\"smoothing\"", "\"weight\"", "unknown key \"weight\"");
   refused("\"source\": \"price\"", "\"source\": \"time:weekend\"", "a time is a dense feature of the context");
@@ -163,7 +163,7 @@ TEST(a_schema_that_contradicts_itself_is_refused) {
   refused("\"source\": \"y_form_order\"", "\"source\": \"y_form_order\", \"transform\": \"age\"", "transform 'age'");
   refused("\"kind\": \"recency\"", "\"kind\": \"recency\", \"window_hours\": 2", "window_hours is 2; a recency has no");
   refused("\"kind\": \"recency\", \"source\": \"y_click\"", "\"kind\": \"recency\", \"source\": \"m_play\"",
-          "source is \"m_play\"; a recency wants y_TASK");
+          "source is \"m_play\"; a recency needs y_TASK");
   refused("\"entity\": \"user\", \"kind\": \"sequence\"", "\"entity\": \"context\", \"kind\": \"sequence\"",
           "entity is \"context\"; a sequence is of the user");
   refused("\"kind\": \"categorical\", \"source\": \"item_id\"", "\"kind\": \"dense\", \"source\": \"item_id\"",

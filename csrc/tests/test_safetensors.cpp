@@ -88,7 +88,7 @@ TEST(damage_is_named) {
   check_refused(file("{", 0), "the header: byte 1");
   check_refused(file("{\"a\":1}", 0), "tensor \"a\": its entry");
   check_refused(file("{" + entry("a", "F16", "2", "0,4") + "}", 4), "expected F32, F64, I64, U8 or BOOL");
-  check_refused(file("{" + entry("a", "F32", "2", "0,4") + "}", 4), "shape [2] wants 8");
+  check_refused(file("{" + entry("a", "F32", "2", "0,4") + "}", 4), "shape [2] needs 8");
   check_refused(file("{" + entry("a", "F32", "-1", "0,4") + "}", 4), "'shape' holds");
   check_refused(file("{" + entry("a", "F32", "4294967296,4294967296", "0,0") + "}", 0), "too large");
   check_refused(file("{" + entry("a", "F32", "1", "4,0") + "}", 4), "'data_offsets' are 4 … 0");

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A page by predictions of one's own, then feedback on it: examples/clients/rank.sh [ADDRESS], of
 #   pygrade serve --run RUN     where RUN is what `pygrade train` wrote for the tasks click and order
-# PYGRADE_TOKEN: a token of the service, if it wants one.
+# PYGRADE_TOKEN: a token of the service, if it needs one.
 set -eu
 address=${1:-http://127.0.0.1:8080}
 ask() {

@@ -15,7 +15,7 @@ def searches(corpus: Packages, requests: int, seed: int, world: str = "intents")
     """Queries with their hits and the true probability of a click on each, if it is looked at.
 
     Three kinds of searchers, whom no engine can tell but by their words: one types the name of a package, one describes
-    what it is for, by its own words or another's, one wants something new of that kind. Nulls: "same", in which all
+    what it is for, by its own words or another's, one needs something new of that kind. Nulls: "same", in which all
     want the same mixture of the three terms, and "random", in which they click at random.
     """
     rng, result = np.random.default_rng([seed, 11]), []

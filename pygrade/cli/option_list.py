@@ -143,7 +143,7 @@ def is_mapping(hint: Any) -> bool:
 
 
 def in_words(value: Any) -> str:
-    """A default as a reader wants it: numbers and words, not code."""
+    """A default as a reader needs it: numbers and words, not code."""
     if value is None or value is dataclasses.MISSING:
         return "none"
     if isinstance(value, bool):

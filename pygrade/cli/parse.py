@@ -30,7 +30,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
         wanted += [f"or --{name}" for name in dict.fromkeys(option.unless for option in absent) if name]
         here = not file and Path(_USUAL).is_file()
         hint = f"; {_USUAL} is here: it is read if it is named, --config {_USUAL}" if here else ""
-        raise ValueError(f"{command} wants {', '.join(wanted)} (see pygrade {spoken(command)} --help){hint}")
+        raise ValueError(f"{command} needs {', '.join(wanted)} (see pygrade {spoken(command)} --help){hint}")
     return build(options_class(command), stated)
 
 
@@ -68,7 +68,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
     for option in options:
         if (words := words_of.get(option.name)) is not None:
             if words == [] and not _is_list(option.hint):
-                raise ValueError(f"{option.flag} wants one value (see pygrade {spoken(command)} --help)")
+                raise ValueError(f"{option.flag} needs one value (see pygrade {spoken(command)} --help)")
             made = words if isinstance(words, bool) else from_words(words, option.hint)
             stated[option.name] = Setting(made, f"--{option.group}{'.' * bool(option.group)}")
     return stated

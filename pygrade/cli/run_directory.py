@@ -84,7 +84,7 @@ def write_options(options: Any, command: str, out: Path) -> None:
 
 
 def _folder(options: Any, out: Path) -> Path | None:
-    """The folder of a run's file; None: it will be at a URL."""
+    """The folder of a run's file; None if it will be at a URL."""
     return None if is_url(getattr(options, "out", out)) else out
 
 

@@ -103,7 +103,7 @@ class JointLikelihood:
         self.costs = self._costs(logs)
 
     def shares(self, conditional: Floats) -> Floats:
-        """[S, T]: of roots a row's share of its page's events, of children the probability; given [S, T]."""
+        """[S, T]: shares from conditional [S, T]: root tasks by share of the page's events, children by probability."""
         result, total = np.clip(conditional, UNSURE, 1 - UNSURE), np.zeros(self.count)
         for t, y in self.events.items():
             mean = self.theta * np.maximum(conditional[:, t], 1e-30)

@@ -59,7 +59,7 @@ class PageGain:
     z: float  # of the held-out likelihood, row by row
     z_page: float  # given the events of each page
     z_shuffled: float | None  # of shuffled pages; None: too few of them
-    z_helps: float | None = None  # of shuffled pages, by the coefficients above 0 alone; None: there are none
+    z_helps: float | None = None  # of shuffled pages, by the coefficients above 0 alone; None if there are none
     empty: bool = False  # no coefficient is worth serving
 
     @property

@@ -1,4 +1,4 @@
-"""Tables of any format in batches, and their values as a schema wants them: ids, times, numbers, attributes."""
+"""Tables of any format in batches, and their values as a schema needs them: ids, times, numbers, attributes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

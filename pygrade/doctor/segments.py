@@ -116,7 +116,7 @@ class SegmentScan:
         return tuple(sorted(result, key=lambda error: -_excess(error.factor.low, error.factor.high)))
 
     def _farthest(self, y: Floats, p: Floats, z: float) -> tuple[str, Bools, Interval] | None:
-        """The segment, or part of one, that is farthest beyond `MATERIAL`; None: none is."""
+        """The segment, or part of one, with the largest error beyond `MATERIAL`; None if there is none."""
         everywhere = np.ones(len(y), bool)
         near = self._screen(y, p, 2.0, everywhere)
         seeds = [self._side(g, p, everywhere) for g in np.argsort(-near)[:_SEEDS] if near[g] > -math.inf]

@@ -145,7 +145,7 @@ class Evaluation(Record):
 
     @property
     def deciding(self) -> str | None:
-        """The first deciding metric that can tell rankings apart; None: there is none."""
+        """The first deciding metric that can tell rankings apart; None if there is none."""
         return next((m for m, metric in METRICS.items() if metric.deciding and m not in self.cannot_differ), None)
 
     def _repr_html_(self) -> str:
@@ -332,7 +332,7 @@ def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) 
         rows = array.reshape(-1, tasks)
         row = int(np.argmax(~np.isfinite(rows).all(1)))
         raise ValueError(f"weights of {name!r}, row {row}: {rows[row].tolist()}; expected finite values")
-    return np.array(np.broadcast_to(array, (requests, tasks)))  # a copy: torch wants writable memory
+    return np.array(np.broadcast_to(array, (requests, tasks)))  # a copy: torch needs writable memory
 
 
 def _cannot_differ(logs: Logs, values: Sequence[Array]) -> dict[str, str]:

@@ -118,7 +118,7 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
         hidden = slot == 0
         notes.changed.append(f"{label}: 0 stands in several rows of a request: {hidden.sum():,} rows not shown")
     if hidden.all():
-        raise ValueError(f"{table.where}: {label} shows no row; expected the slots of the candidates that were shown")
+        raise ValueError(f"{table.where}: {label} marks no row as shown; expected the slots of shown candidates")
     if slot[~hidden].min() == 1:
         slot = slot - 1
         notes.changed.append(f"{label}: counted from 1, now from 0")

@@ -178,7 +178,7 @@ def _tables(place: Place, query: str, alone: bool, stated_roles: Mapping[str, st
         own = path.name or str(path)
         named_tables = [FileTable(table, own, file) for table, file in _directory_or_file(path, stated_roles)]
     if query:
-        raise ValueError(f"query is {query!r}, and {place} is no DuckDB database; expected one, such as shop.duckdb")
+        raise ValueError(f"query is {query!r}, but {place} is not a DuckDB database; expected one, such as shop.duckdb")
     return named_tables
 
 

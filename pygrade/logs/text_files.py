@@ -113,7 +113,7 @@ class TextTable:
         filled = {name: f"case when {quoted(name)} not in ({nulls}) then {quoted(name)} end" for name in self.names}
 
         def fits(tests: Sequence[tuple[str, str]], source: str) -> list[bool | None]:
-            """The tests, each of a column and a type, that all values pass; None: there is no value."""
+            """The tests, each of a column and a type, that all values pass; None if there is no value."""
             matches = (f"bool_and(regexp_full_match({filled[name]}, {sql_text(_FORMS[t])}))" for name, t in tests)
             (batch,) = self._read(f"select [{', '.join(matches)}] from {source}", 1)
             result: list[bool | None] = batch.column(0)[0].as_py()

@@ -360,7 +360,7 @@ def first_order_only(
     saved tensors are the differentiable inputs."""
 
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():  # nobody wants a graph of the gradient
+        if not torch.is_grad_enabled():  # nobody needs a graph of the gradient
             return differentiate(ctx, *upstream)
         with torch.no_grad():
             gradients = differentiate(ctx, *upstream)

@@ -74,7 +74,7 @@ class LogsStage:
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:
         """Writes both logs, of two periods; returns their sizes, and metrics of the predictions.
 
-        They have all requests of their periods, unless the config wants fewer for the policy.
+        They have all requests of their periods, unless the config needs fewer for the policy.
         """
         limits = {POLICY: self.config.policy_requests, EVALUATE: 0}
         wanted = {

@@ -149,7 +149,7 @@ def write_file(logs: Logs, path: Path) -> None:
 
 
 def write_log(features: FeatureSet, writer: LogWriter, workers: Workers, name: str) -> dict[str, int]:
-    """Writes the requests that ``writer`` wants; returns how many ``requests`` and ``rows``.
+    """Writes the requests that ``writer`` needs; returns how many ``requests`` and ``rows``.
 
     ValueError if there are none.
     """

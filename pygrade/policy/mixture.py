@@ -74,7 +74,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The baseline that a policy is mixed with, and what the log says of the policy."""
+    """The baseline that a policy is mixed with, and the log's evidence for the policy."""
 
     trust: float  # λ
     baseline: Baseline
@@ -117,7 +117,7 @@ class Mixture:
 
     @property
     def expected_value(self) -> Baseline | None:
-        """The ranking of a request with values of its own, if the policy has no trade-offs; None: it takes none."""
+        """The ranking of requests that give task values, if the policy has no trade-offs; None if there is none."""
         return max((entry for entry in self.ranked_by if entry.expects), key=lambda e: e.corrected, default=None)
 
     def served(self) -> dict[str, Any]:

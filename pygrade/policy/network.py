@@ -202,7 +202,7 @@ class FusionPolicy(nn.Module):
         context [R, F]; items [R, N, I] or [M, I]: item columns, None: unknown. ValueError without a correction.
         """
         if self.correction is None:
-            raise ValueError("the policy has no correction, and takes corrected predictions")
+            raise ValueError("the policy has no correction, but expects corrected predictions")
         rows = np.asarray(predictions, np.float32)
         bounds = np.arange(len(rows) + 1) * rows.shape[1] if offsets is None else offsets
         count = len(self.correction.items)

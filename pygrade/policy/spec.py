@@ -138,7 +138,7 @@ class PolicySpec:
     def own_values(
         self, task_values: Sequence[float], scenario: Sequence[str] | NDArray[Any] | None, count: int
     ) -> NDArray[np.float32]:
-        """v [count, T] of requests that give none: the scenario's, the config's, `task_values` [T]."""
+        """Default values [count, T]: the scenario's, else the config's, else `task_values` [T]."""
         row = [self.config.values.get(task, value) for task, value in zip(self.tasks, task_values, strict=True)]
         table = np.tile(np.array(row, np.float32), (count, 1))
         for name, entries in self.config.scenario_values.items() if scenario is not None else ():

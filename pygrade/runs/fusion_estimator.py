@@ -110,7 +110,7 @@ class FusionEstimator:
         return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name. ``deep`` changes nothing: none of them is an estimator."""
+        """Return the parameters by name. ``deep`` has no effect, since no parameter is an estimator."""
         return {name: getattr(self, name) for name in self._names()}
 
     def set_params(self, **params: Any) -> FusionEstimator:

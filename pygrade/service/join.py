@@ -172,7 +172,7 @@ def _hashes(ids: Array) -> NDArray[np.uint64]:
 
 def _is_new(file: Path, sizes: dict[str, int]) -> bool:
     if file.name in sizes and sizes[file.name] != file.stat().st_size:
-        raise ValueError(f"{file} has another size than when it was joined; expected files that do not change")
+        raise ValueError(f"{file} changed size after it was joined; joined files must not change")
     return file.name not in sizes
 
 

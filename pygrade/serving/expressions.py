@@ -88,7 +88,7 @@ def express(policy: FusionPolicy) -> Expression:
     mixture = policy.mixture
     for name in (*policy.tasks, *(policy.correction.items if policy.correction else ())):
         if not re.fullmatch(r"[A-Za-z0-9_ ]+", name):
-            raise ValueError(f"{name!r} is a task or item column; an expression wants letters, digits and _")
+            raise ValueError(f"{name!r} is a task or item column; an expression needs letters, digits and _")
     formula = formula_of(policy)
     nodes = list(walk(formula.score))
     for node in nodes:
@@ -214,7 +214,7 @@ def write_vespa(e: Expression, name: str = "pygrade") -> str:
 def write_opensearch(e: Expression) -> str:
     """The JSON of a ``script`` for ``script_score``: Painless over doc values, with the request's inputs as ``params``.
 
-    The engine wants scores ≥ 0, so the script returns 1 / (1 + exp(-score)), which keeps the order.
+    The engine needs scores ≥ 0, so the script returns 1 / (1 + exp(-score)), which keeps the order.
     """
 
     def leaf(node: Node) -> str:

@@ -151,7 +151,7 @@ class Formula:
         """Name a step. ValueError if names of tasks or columns make two steps of one name."""
         name = name.replace(" ", "_")
         if name in self.names:
-            raise ValueError(f"tasks or item columns have names that make {name!r} twice; an expression wants others")
+            raise ValueError(f"tasks or item columns have names that make {name!r} twice; an expression needs others")
         self.names.add(name)
         return Node(node.kind, node.args, node.fact, name, node.simple)
 

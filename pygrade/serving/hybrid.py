@@ -104,7 +104,7 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
             "terms of normalize_hits"
         )
     if min(own) < 0 or sum(own) <= 0:
-        raise ValueError(f"{name!r} has weights {own}; an engine wants none below 0")
+        raise ValueError(f"{name!r} has weights {own}; a search engine needs weights of at least 0")
     constant = _check_terms(policy, terms)
     return HybridWeights(engine, terms, policy.tasks, tuple(w / sum(own) for w in own), constant, network)
 

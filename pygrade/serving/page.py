@@ -169,7 +169,7 @@ class Page:
 
     @property
     def searched(self) -> NDArray[np.bool_]:
-        """[B]: page terms made the page, so that what stands above an item counted; else it is in the order of scores.
+        """[B]: page terms built the page, so that the items above counted; otherwise it is sorted by score.
 
         A policy without page terms, drawn weights, and a request without categories and embeddings make a sorted page.
         """

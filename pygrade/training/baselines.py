@@ -47,7 +47,7 @@ def production_scores(logs: Logs, policy: FusionPolicy, production: Baseline | N
     if (baseline := production or known_production(logs, policy)) is not None:
         return baseline_scores(baseline, logs, policy.config)
     if not logs.slots_known:
-        raise ValueError("logs have no slots and no logged weights: nothing tells production's order to compare with")
+        raise ValueError("logs have neither slots nor logged weights, so production's order cannot be determined")
     return np.where(logs.shown, -logs.position, -np.inf)
 
 

@@ -125,7 +125,7 @@ class TriedCorrection:
 def accept_correction(
     logs: Logs, fitted: Fitted, fold: Ints, cluster: Ints, pages: PageReplay, propensity: SlotPropensity
 ) -> tuple[AcceptedCorrection | None, tuple[TriedCorrection, ...]]:
-    """The first candidate that passes, None: none passes; and all that were tried until then."""
+    """The first candidate that passes, None if none passes; and all that were tried until then."""
     shown = logs.shown
     plain = pages.values(pages.ranks(logs.value_of(logs.predictions)[shown]), propensity)
     tried = []
@@ -216,7 +216,7 @@ def accept_pages(
 
 
 def _as_predicted(logs: Logs, scaling: InputScaling, folds: int) -> AcceptedCorrection:
-    """A correction that changes nothing, with the chain that tells what of a value needs the root task."""
+    """The identity correction, with the task parents that link values to the root task."""
     plain = replace(Correction.identity(logs.tasks, logs.features), parents=scaling.parents, amounts=scaling.amounts)
     candidate = Candidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
     proof = CorrectionProof(AS_PREDICTED, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
@@ -314,7 +314,7 @@ def _said(factor: float, what: str = "") -> str:
 
 
 def _split(values: Floats32, name: str, told: bool) -> tuple[Bools | None, str]:
-    """The requests with a high value of a feature, and how that is said; None: it does not vary."""
+    """The requests with a high value of a feature, and how that is said; None if it does not vary."""
     present = values[~np.isnan(values)]
     levels: Sequence[float] = np.unique(present[:1000]).tolist()
     if len(levels) < 2:

@@ -279,7 +279,7 @@ class _ProductionComparison(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """A text if whole pages are a standard error below production; empty if not."""
+        """A warning if the page lift is more than one standard error below production, else ""."""
         if self.pages is None or self.pages.proven or self.pages.lift.value >= -self.pages.lift.standard_error:
             return ""
         return f"with the items that it shows in place of yours, whole pages earn {percent(self.pages.lift)}"
@@ -392,7 +392,7 @@ class _BaselineComparison:
         return Estimate(lift.value, influence)
 
     def claim(self, arm: _Arm, control: str, lift: Interval) -> Interval:
-        """The mean of a cross-fitted lift and of that on later requests, as wide as the wider of both."""
+        """Mean of the cross-fitted and the later lift, with the wider of the two intervals."""
         later = self.later_lift(arm, control)
         if not (math.isfinite(later.value) and math.isfinite(lift.value)):
             return lift

@@ -81,7 +81,7 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
 def refuse_positives(log: Logs) -> None:
     """ValueError if the log has events alone, and not what was shown without one."""
     if sentence := positives_sentence(log):
-        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --cold-start starts without one")
+        raise ValueError(f"not an exposure log: {sentence}; to start without one, run pygrade doctor --cold-start")
 
 
 class Evidence(NamedTuple):
@@ -203,7 +203,7 @@ def drop_history(evidence: Evidence, history: History, folder: Path) -> Evidence
 
 
 def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Corrected | None:
-    """The accepted correction, fitted to all requests, which run as jobs of the workers; None: none is accepted."""
+    """The accepted correction, fitted to all requests, which run as jobs of the workers; None if none is accepted."""
     if evidence.accepted is None:
         return None
     candidate, dataset, sample = evidence.accepted.candidate, evidence.dataset, evidence.sample

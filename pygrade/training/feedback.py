@@ -141,7 +141,7 @@ class FeedbackJoin:
         return requests
 
     def ripe(self, until: int) -> Logs | None:
-        """The pages served up to ``until`` (ms) with their feedback, by time and request; None: there is none.
+        """The pages served up to ``until`` (ms) with their feedback, by time and request; None if there is none.
 
         They leave the join; nothing changes if this raises.
         """

@@ -32,7 +32,7 @@ class BetterForm:
 
 
 def better_form(worth: Mapping[str, Floats], cluster: Array) -> BetterForm | None:
-    """The form of most value whose lift over the policy's is above 2 standard errors; None: there is none.
+    """The form of most value whose lift over the policy's is above 2 standard errors; None if there is none.
 
     worth: the value [R] of each page in the order of static weights, by the names of `fit_baselines`, which are
     cross-fitted; cluster [R]: of requests that are dependent.

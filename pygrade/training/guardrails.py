@@ -60,7 +60,7 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
 
 
 def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[str]:
-    """A sentence for each limit that this log is too small to prove by an estimate 5 % beyond it: requests it needs.
+    """For each limit that this log is too small to prove with a 5 % margin: a sentence with the requests needed.
 
     Bounds are taken as those of expected value at twice the values of the limits' tasks: a ranking that differs from
     production's as one that is learned does.

@@ -109,7 +109,7 @@ class MlflowRun:
 
     @contextlib.contextmanager
     def _calls(self) -> Iterator[None]:
-        """Its own deprecations are no news for our users; what it refuses is an error of the address."""
+        """Silence MLflow's own warnings; report its errors as errors of the tracking address."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:

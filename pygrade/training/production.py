@@ -125,7 +125,7 @@ def _places(logs: Logs, scores: Array) -> Ints:
 
 
 def search_weights(logs: Logs, least: float, config: PolicyConfig) -> Baseline | None:
-    """The weights and form that make production's pages best; None: none with an `agreement` above ``least``.
+    """The weights and form that make production's pages best; None if none has an `agreement` above ``least``.
 
     A ranking is a choice at each slot of what was not chosen yet (Plackett-Luce), log odds Σ_t w_t f(p_t).
     """

@@ -24,7 +24,7 @@ _FOLDS, _BETTER = 4, 2.0  # standard errors over the old correction
 
 
 def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, seed: int = 0) -> Correction | None:
-    """The policy's correction, learned anew; None if the log shows no better one.
+    """Fit the policy's correction again; None if the new one is not proven better.
 
     logs: in the order of the policy's tasks and features, with the values of events that count. A new correction has
     the item columns, the chain and the page terms of the old one. It needs a proof, as in training, and has to beat

@@ -108,7 +108,7 @@ class CompositeReward:
         if logs.tasks != spec.tasks or logs.features != spec.features:
             raise ValueError(
                 f"logs have tasks {logs.tasks} and features {logs.features}; "
-                f"the policy wants {spec.tasks} and {spec.features}"
+                f"the policy needs {spec.tasks} and {spec.features}"
             )
         if logs.num_requests == 0:
             raise ValueError("logs hold no request; expected at least one")

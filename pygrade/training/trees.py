@@ -52,7 +52,7 @@ class Grown:
 
 
 def lift_of(scores: Floats, plain: Floats, pages: PageReplay, propensity: SlotPropensity, cluster: Ints) -> Interval:
-    """The lift of whole pages in the order of scores [S] over those in the order of others."""
+    """Lift of pages ranked by scores [S] over pages ranked by others [S]."""
     estimate = intervals.mean_lift(*(pages.values(pages.ranks(order), propensity) for order in (scores, plain)))
     return intervals.interval(estimate.value, estimate.influence, cluster)
 
@@ -60,7 +60,7 @@ def lift_of(scores: Floats, plain: Floats, pages: PageReplay, propensity: SlotPr
 def grow(
     logs: Logs, candidate: Candidate, fold: Ints, pages: PageReplay, propensity: SlotPropensity, reward: RewardConfig
 ) -> Grown | None:
-    """The candidate with as many trees as the cross-fitted value of whole pages likes best; None: it likes none.
+    """Fit trees on the candidate, their number chosen by cross-fitted page value; None if no trees help.
 
     fold [R]: of requests, as the candidate's corrections have it. ImportError without LightGBM.
     """

@@ -148,7 +148,7 @@ class Group:
         self._checkpoints.write(content.getvalue() if self.rank == 0 else None)
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """The state that an earlier run with as many ranks kept last, once; None: there is none."""
+        """The state that an earlier run with as many ranks kept last, once; None if there is none."""
         if self._resumed is None:
             content = None if self._checkpoints is None else self._checkpoints.read()
             saved = {} if content is None else torch.load(io.BytesIO(content), weights_only=True)

@@ -67,7 +67,7 @@ CASES = {
     PIPELINE + "--check-requests 3": "check_requests is 3; expected it with --check alone",
     "pipeline --check x --candidates 3": "candidates is 3; expected it with no --check alone",
     "pipeline --data logs:nowhere --out x": "nowhere",
-    "docs --config": "wants one value",
+    "docs --config": "needs one value",
     "docs --config a --config b": "twice",
     "docs --config=absent": "config absent does not exist",
     "--print-completion tcsh": "expected one of bash, zsh, fish",

@@ -141,7 +141,7 @@ def test_what_the_core_cannot_read_is_named():
     for arguments, message in (
         ((records, events, *asked, []), "time of requests goes back"),
         ((records, events, *asked[:3], np.array([0, 1, 3]), two, []), "offsets do not divide the rows"),
-        ((records[:1], events, *asked, []), "records want one of each table"),
+        ((records[:1], events, *asked, []), "records needs one of each table"),
         ((others, events, *asked, []), "records are of another schema"),
         ((records, events[1:], *asked, []), "events"),
     ):

@@ -41,7 +41,7 @@ def run(trained_run, tmp_path_factory):
 
 
 class Server(conftest.Server):
-    """pygraded, which wants a token, and its sockets."""
+    """pygraded, which needs a token, and its sockets."""
 
     def __init__(self, run, folder, *options, prefix=(), tokens=""):
         (folder / "tokens").write_text(f"# for tests\n{TOKEN}\n{tokens}")

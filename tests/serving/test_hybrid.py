@@ -160,7 +160,7 @@ REFUSED = {
     "harm": (
         "vespa:min_max",
         {"mixture": Mixture(0.0, replace(STATIC, weights=(1.0, -1.0, 1.0)))},
-        "an engine wants none below 0",
+        "a search engine needs weights of at least 0",
     ),
     "a map": (
         "vespa:min_max",

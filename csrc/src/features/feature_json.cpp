@@ -70,10 +70,10 @@ bool is_outcome(std::string_view source) {
 
 void check_outcome(const Feature& f) {
   const std::string stated = "source is " + json_quote(f.source) + "; ";
-  if (f.kind == Kind::rate && f.source.empty()) refuse(f, stated + "a rate wants an outcome");
+  if (f.kind == Kind::rate && f.source.empty()) refuse(f, stated + "a rate needs an outcome");
   if (!f.source.empty() && !is_outcome(f.source))
     refuse(f, stated + "expected y_TASK, m_MEASURE, log1p(m_MEASURE) or ''");
-  if (f.kind != Kind::rate && is_measure(f.source)) refuse(f, stated + "a " + name_of(f.kind) + " wants y_TASK or ''");
+  if (f.kind != Kind::rate && is_measure(f.source)) refuse(f, stated + "a " + name_of(f.kind) + " needs y_TASK or ''");
 }
 
 void check_key(const Feature& f) {
@@ -133,7 +133,7 @@ void check(const Feature& f) {
   if (f.window_hours != 0.0 && f.kind != Kind::count && f.kind != Kind::rate)
     refuse(f, "window_hours is " + plain_number(f.window_hours) + "; a " + name_of(f.kind) + " has no window");
   if (!(f.window_hours >= 0.0 && f.smoothing >= 0.0 && f.min_count >= 1 && f.max_size >= 1))
-    refuse(f, "window_hours, smoothing want 0 or more; min_count, max_size 1 or more");
+    refuse(f, "window_hours, smoothing must be 0 or more; min_count, max_size 1 or more");
 }
 }  // namespace
 

@@ -61,7 +61,7 @@ void check_type(const Feature& f, const std::map<std::string, std::string>& dtyp
   const bool several = f.kind == Kind::list || f.kind == Kind::vector;
   if (f.entity == Entity::context && (several || !f.source.starts_with("c_"))) wanted = {"an attribute"};
   if (!contains(wanted, found->second))
-    refuse(f, column + " is " + found->second + "; it wants " + joined(wanted, " or "));
+    refuse(f, column + " is " + found->second + "; it needs " + joined(wanted, " or "));
 }
 }  // namespace
 

@@ -58,7 +58,7 @@ std::string read_name(JsonReader& reader, const Argument& argument) {
   refuse(argument, reader, "letters, digits, _ and - alone");
 }
 
-// True of the first of two texts.
+// Reads one of two allowed texts; returns true for the first.
 bool read_choice(JsonReader& reader, const Argument& argument, const std::string& first, const std::string& second) {
   const std::size_t place = reader.place();
   const std::string text(read_text(reader, argument, max_name));

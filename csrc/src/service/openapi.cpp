@@ -315,7 +315,7 @@ constexpr Operation operations[] = {
      "Nothing is counted or logged."},
     {"/v1/weights", "post", "What scores are made of", "RankRequest", "Weights",
      "For engines that score by themselves, by predictions that a log would have: on no other scale. A policy that "
-     "reads the candidates' predictions wants them; items and "
+     "reads the candidates' predictions needs them; items and "
      "rules "
      "have no effect. Batches as of /v1/rank, answered under weights. Nothing is counted or logged."},
     {"/v1/update", "post", "Feedback", "UpdateRequest", "Updated",
@@ -347,7 +347,7 @@ constexpr Failure failures[] = {
     {"400", "an argument is wrong, or the request is malformed"},
     {"401", "a token is wanted: Authorization: Bearer TOKEN, or a token as the password of Basic", false, false},
     {"404", "there is no such path, or no console"},
-    {"405", "the path wants another method"},
+    {"405", "the path needs another method"},
     {"408", "the head took more than 10 s, or the body more than 30 s"},
     {"413", "the body is larger than max_body_bytes", true},
     {"415", "the body is encoded; it is wanted plain", true},

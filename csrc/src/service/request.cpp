@@ -457,7 +457,7 @@ void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
     copy_ids(tensor, reading.max_ids(), eligible);
   } else if (name == "context") {
     if (!reading.release.is_policy())
-      throw InputError("context", "context is a tensor; a pipeline wants it by name in the metadata request");
+      throw InputError("context", "context is a tensor; a pipeline needs it by name in the metadata request");
     copy_floats(tensor, 1 << 20, -most, true, features);
     if (const std::size_t size = reading.release.context->size(); features.size() != size)
       throw InputError("context", "context has " + std::to_string(features.size()) + " values; expected " +

@@ -212,7 +212,7 @@ std::optional<std::string_view> Service::Runs::handle_next(const ServiceRequest&
                                 joined(std::span(endpoint_names).first(on_other)));
     if (method != route.method && !(method == "HEAD" && route.method == "GET"))
       return error_response(405, "method",
-                            "method is '" + std::string(method.substr(0, 20)) + "'; " + std::string(path) + " wants " +
+                            "method is '" + std::string(method.substr(0, 20)) + "'; " + std::string(path) + " needs " +
                                 std::string(route.method));
     if (body.size() > config.max_body_bytes)
       return error_response(413, "body",

@@ -130,7 +130,7 @@ Struct read_struct(const Struct* given, const std::string& name) {
     if (bytes[i] != 0)
       throw std::invalid_argument(name + " has a member at byte " + std::to_string(i) + " of " + std::to_string(size) +
                                   ", from a newer header; this library knows " + std::to_string(sizeof(Struct)) +
-                                  " bytes and wants 0 in the others");
+                                  " bytes and needs 0 in the others");
   Struct known{};
   std::memcpy(&known, given, std::min(size, sizeof known));
   return known;

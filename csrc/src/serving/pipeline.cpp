@@ -21,7 +21,7 @@ constexpr std::string_view price_of_item = "item_value";  // the feature of item
 constexpr std::size_t default_items = 2000;               // that an unknown user may get when time runs out
 constexpr std::size_t block = 128;                        // candidates predicted between two looks at the clock
 
-// Store of features that nothing is known of: every read fails, so that the center gives defaults.
+// A store without data: every read fails, so the feature center returns defaults.
 class NoStore final : public Store {
  public:
   void get(std::span<const StoreQuery>, FunctionRef<void(StoreValues)>, std::optional<Clock::time_point>) override {

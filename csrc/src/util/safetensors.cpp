@@ -81,7 +81,7 @@ TensorView read_tensor(JsonReader& reader, std::string name, std::span<const std
   }
   if (wanted != end - begin)
     throw JsonError("'data_offsets' span " + std::to_string(end - begin) + " bytes; shape " + shape_text(view.shape) +
-                    " wants " + std::to_string(wanted));
+                    " needs " + std::to_string(wanted));
   view.bytes = data.subspan(begin, end - begin);
   return view;
 }

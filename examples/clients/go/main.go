@@ -1,5 +1,5 @@
 // A page by predictions of one's own, then feedback on it: go run . [ADDRESS], of a service of what `pygrade train` wrote
-// for the tasks click and order. PYGRADE_TOKEN: a token of the service, if it wants one.
+// for the tasks click and order. PYGRADE_TOKEN: a token of the service, if it needs one.
 package main
 
 import (

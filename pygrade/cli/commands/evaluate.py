@@ -81,7 +81,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
 def _guardrails(
     policy: FusionPolicy, logs: Logs, reward: RewardConfig, propensity: SlotPropensity, k: int
 ) -> dict[str, Any] | None:
-    """The state of the policy's limits on these requests; None: it has none, or the log lacks what they are on."""
+    """The state of the policy's limits on these requests; None if it has none, or the log lacks what they are on."""
     if policy.guardrails is None:
         return None
     limits = tuple(state.limit for state in policy.guardrails.states)

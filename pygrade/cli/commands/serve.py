@@ -79,8 +79,8 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
 
 
 def _test_config(options: ServeOptions, table: dict[str, Any], online: bool) -> TestConfig | None:
-    """The options of --test, of which [serve.test] is taken out; None: there is none. ValueError for options that would
-    be ignored.
+    """The options of --test, taken out of [serve.test]; None if there is none. ValueError for options that would be
+    ignored.
     """
     if not options.test:
         refuse(options, ("every_seconds",), "--test")

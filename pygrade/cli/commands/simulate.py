@@ -30,7 +30,7 @@ _OF_A_TEST = ("requests", "seed", "weights", "world")  # the other fields of Sim
 
 def run(options: SimulateOptions) -> dict[str, Any]:
     if (options.out is None) == (not options.ab):
-        raise ValueError("simulate wants either --out (write a log) or --ab (test policies)")
+        raise ValueError("simulate needs either --out (write a log) or --ab (test policies)")
     return _write_log(options, options.out) if options.out else _test(options)
 
 

@@ -36,7 +36,7 @@ async function start() {
     panel.showWorth(yours, model.record.control);
     document.documentElement.dataset.updates = String(++updates);
   };
-  // Once the browser has time, as the last move wants it.
+  // Once the browser has time, as the last move needs it.
   const panel = new Panel(model, (sliders) => {
     cancelAnimationFrame(waiting);
     if (updates > 0) waiting = requestAnimationFrame(() => update(sliders));
