@@ -96,7 +96,7 @@ def test_what_a_query_can_not_be(database, tmp_path):
     for paths, query, message in (
         ([database], "select * from fed", "shop.duckdb: Catalog Error: Table with name fed does not exist"),
         ([database], "delete from feed", "shop.duckdb: .*read-only"),
-        ([tmp_path / "a.parquet"], "select 1", "a.parquet is no DuckDB database; expected one"),
+        ([tmp_path / "a.parquet"], "select 1", "a.parquet is not a DuckDB database; expected one"),
         ([database, tmp_path / "a.parquet"], "select 1", "on several files; expected one DuckDB database"),
     ):
         refuses(ValueError, message, read_table, paths, query)

@@ -136,7 +136,7 @@ def test_bad_inputs_are_named_before_anything_is_written(tmp_path):
     join_logs(*folders, CONFIG)
     refuses(ValueError, "feedback_delay_ms is 5; .*60000", lambda: join_logs(*folders, JoinConfig(feedback_delay_ms=5)))
     write_exposures(pages(6), tmp_path / "exposures", 0)
-    refuses(ValueError, "another size", join_logs, *folders, CONFIG)
+    refuses(ValueError, "changed size", join_logs, *folders, CONFIG)
 
 
 def test_item_columns_that_some_pages_have_are_unknown_on_the_others(tmp_path):

@@ -49,7 +49,7 @@ def test_replay_and_console_have_no_logged_order(tmp_path):
         assert (LOGGED_ORDER in arms) == logs.slots_known
         assert any(text.startswith("NO SLOTS") for text in record["warnings"]) != logs.slots_known
         assert ("slots unknown: exponent 0 by choice" in record["later"]["text"]) != logs.slots_known
-    with pytest.raises(ValueError, match="no slots and no logged weights"):
+    with pytest.raises(ValueError, match="neither slots nor logged weights"):
         judge_of(policy, replace(without_slots(), weights=None), SlotPropensity(0.0, "none"), 5, 0.15)
 
 
@@ -60,6 +60,6 @@ def test_events_alone_train_nothing(tmp_path, sample):
     with pytest.raises(ValueError, match=r"each of the \d+ shown rows .*'click'"):
         fit(replace(logs, feedback=feedback.astype(np.float32)), replace(SMALL, sample_requests=sample), tmp_path)
     assert not (tmp_path / "policy").exists()
-    with pytest.raises(ValueError, match="no log of exposures"):
+    with pytest.raises(ValueError, match="not an exposure log"):
         pygrade.train(replace(logs, feedback=feedback.astype(np.float32)), out_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists(), "said before anything is written"
