@@ -14,7 +14,7 @@ from typing import Any
 
 from pygrade import _core
 from pygrade.cli.option_list import COMMANDS, fields_of, in_words, is_options, options_class, spoken
-from pygrade.config.option import choices_of, default_of, hints_of
+from pygrade.config.option import choices_of, default_of, field_types
 from pygrade.config.shared import LogOptions, Output
 
 _ROOT = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def _table(kind: type) -> str:
         text = entry.metadata["text"]
         if entry.metadata.get("positional"):
             text += "; may come first, without its name"
-        if choices := choices_of(hints_of(kind)[entry.name]):
+        if choices := choices_of(field_types(kind)[entry.name]):
             text += f" ({', '.join(map(str, choices))})"
         if limits := entry.metadata.get("range"):
             text = f"{text.removesuffix('.')}; {limits}"

@@ -291,5 +291,5 @@ def test_the_site_refuses_what_comes_from_another_host():
 def test_the_program_of_embedding_compiles(tmp_path):
     (program,) = [block for block in blocks(ROOT / "docs/EMBEDDING.md", "cpp") if "int main" in block]
     (tmp_path / "rank.cpp").write_text(program, encoding="utf-8")
-    flags = "-std=c++20 -fsyntax-only -Wall -Werror".split()
+    flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Werror"]
     subprocess.run(["c++", *flags, "-I", ROOT / "csrc/include", tmp_path / "rank.cpp"], check=True)

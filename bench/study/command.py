@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pygrade._util.files import directory_lock
-from pygrade._util.interrupts import heed_interrupts
+from pygrade._util.interrupts import record_interrupts
 from pygrade._util.serialization import to_builtins, write_bytes
 from pygrade.cli import terminal
 from pygrade.cli.options import workers_of
-from pygrade.cli.run_directory import check_out
+from pygrade.cli.run_directory import check_output
 from pygrade.evaluation.arms import GRADE
 from . import StudyConfig, reproduce, tables
 from .settings import load_settings
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str], program: str = "python -m bench study") -> in
             jobs=1 if options.jobs is None else options.jobs,
         )
         terminal.show_log(options.quiet)
-        heed_interrupts()
+        record_interrupts()
         _run(config, options)
     except KeyboardInterrupt:
         parser.exit(130, f"{program}: interrupted; the same command continues with the missing results\n")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str], program: str = "python -m bench study") -> in
 
 
 def _run(config: StudyConfig, options: argparse.Namespace) -> None:
-    check_out(options.out, "reproduce")
+    check_output(options.out, "reproduce")
     with workers_of(options.cluster, options.out) as workers, directory_lock(options.out, "reproduce"):
         record = reproduce(config, options.out, workers)
     if options.json:

@@ -45,7 +45,7 @@ std::tuple<Tensor, Tensor> fuse_topk_of(const Tensor& scores, const Tensor& weig
   const FusionInput call(scores, transform, beta, epsilon, slope, offsets);
   const Scores& s = call.scores;
   const Weights w(weights, s);
-  const auto admitted = of_candidates<std::uint8_t>(mask, "mask", rows_of(s));
+  const auto admitted = per_candidate<std::uint8_t>(mask, "mask", rows_of(s));
   const std::int64_t group[] = {s.batch, w.samples, list_length(k)}, single[] = {s.batch, k};
   const std::span<const std::int64_t> sizes = w.group ? std::span<const std::int64_t>(group) : single;
   Tensor values = fresh(sizes, Dtype::float32, true), indices = fresh(sizes, Dtype::int32, true);

@@ -33,10 +33,10 @@ std::tuple<Tensor, Tensor> search_page_of(const Tensor& value, const MaybeTensor
   check_together(categories.has_value(), pairs.has_value(), "categories and pairs",
                  categories ? "categories" : "pairs");
 
-  const auto b = of_candidates<float>(value, "value", rows);
-  const auto r = of_candidates<float>(root, "root", rows);
-  const auto c = of_candidates<std::int32_t>(categories, "categories", rows);
-  const auto e = of_candidates<float>(embeddings, "embeddings", rows, any('d'));
+  const auto b = per_candidate<float>(value, "value", rows);
+  const auto r = per_candidate<float>(root, "root", rows);
+  const auto c = per_candidate<std::int32_t>(categories, "categories", rows);
+  const auto e = per_candidate<float>(embeddings, "embeddings", rows, any('d'));
   const Input<float> p(pairs, "pairs", {any('C'), any('C')});
   if (p && p.size(0) != p.size(1)) throw std::invalid_argument("pairs is not square; expected [C, C]");
   const Input<float> a(attention, "attention", {k}), q(examination, "examination", {k});

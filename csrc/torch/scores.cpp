@@ -77,8 +77,8 @@ Weights::Weights(const Tensor& given, const Scores& scores)
 template <class T>
 Input<T> RulesInput::read(const MaybeTensor& given, const char* name, const Rows& rows, Size size, Size width) {
   if (size == one) return {given, name, {columns_}};
-  if (width == one) return of_candidates<T>(given, name, rows);
-  auto input = of_candidates<T>(given, name, rows, columns_);
+  if (width == one) return per_candidate<T>(given, name, rows);
+  auto input = per_candidate<T>(given, name, rows, columns_);
   if (input) columns_ = input.size(rows.jagged ? 1 : 2);
   return input;
 }

@@ -50,11 +50,11 @@ inline Rows rows_of(const Scores& scores) {
 
 // An optional tensor with one value per candidate, or `last` of them.
 template <class T>
-Input<T> of_candidates(const MaybeTensor& given, const char* name, const Rows& rows) {
+Input<T> per_candidate(const MaybeTensor& given, const char* name, const Rows& rows) {
   return rows.jagged ? Input<T>(given, name, {rows.candidates}) : Input<T>(given, name, {rows.batch, rows.candidates});
 }
 template <class T>
-Input<T> of_candidates(const MaybeTensor& given, const char* name, const Rows& rows, std::int64_t last) {
+Input<T> per_candidate(const MaybeTensor& given, const char* name, const Rows& rows, std::int64_t last) {
   return rows.jagged ? Input<T>(given, name, {rows.candidates, last})
                      : Input<T>(given, name, {rows.batch, rows.candidates, last});
 }

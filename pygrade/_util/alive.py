@@ -16,14 +16,14 @@ _step = ""
 _live = False  # a line stands on the terminal
 
 
-def doing(step: str) -> None:
-    """Name what is done from now on, as `signs_of_life` shows it; without these, nothing is shown."""
+def show_step(step: str) -> None:
+    """Name what is done from now on, as `step_lines` shows it; without these, nothing is shown."""
     global _step
     _step = step
 
 
 @contextmanager
-def signs_of_life(command: str) -> Iterator[None]:
+def step_lines(command: str) -> Iterator[None]:
     """Show a first sign at once, and others until the block ends."""
     began, ended = time.monotonic(), threading.Event()
 
@@ -35,7 +35,7 @@ def signs_of_life(command: str) -> Iterator[None]:
                 _write(f"{command}: {step}, {now - began:.0f} s")
                 shown, last = step, now
 
-    doing("starting")
+    show_step("starting")
     _write(f"{command}: {_step}")
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
@@ -44,12 +44,12 @@ def signs_of_life(command: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with no_signs():
+        with without_step_lines():
             pass
 
 
 @contextmanager
-def no_signs() -> Iterator[None]:
+def without_step_lines() -> Iterator[None]:
     """A block that prints results, among which no sign is written."""
     global _live
     with _lock:

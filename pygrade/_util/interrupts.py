@@ -7,7 +7,7 @@ from types import FrameType
 _pending = False
 
 
-def heed_interrupts() -> None:
+def record_interrupts() -> None:
     """Remember Ctrl-C from now on, for `raise_pending`; the signal raises `KeyboardInterrupt` at once, as it always
     does. Leaves a handler that somebody else has installed, and a signal that is ignored, as they are."""
     global _pending
@@ -18,7 +18,7 @@ def heed_interrupts() -> None:
 
 
 def raise_pending() -> None:
-    """`KeyboardInterrupt` if there was one since `heed_interrupts`."""
+    """`KeyboardInterrupt` if there was one since `record_interrupts`."""
     if _pending:
         raise KeyboardInterrupt
 

@@ -9,7 +9,7 @@ Subject = TypeVar("Subject")
 Result = TypeVar("Result")
 
 
-def once_per_object(function: Callable[[Subject], Result]) -> Callable[[Subject], Result]:
+def cached_by_object(function: Callable[[Subject], Result]) -> Callable[[Subject], Result]:
     """The function, which remembers its result for each object that does not change; objects are told apart by
     identity. What it returns is shared: callers leave it as it is.
     """

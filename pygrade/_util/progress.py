@@ -17,7 +17,7 @@ from pygrade._util.interrupts import raise_pending
 LINE_SECONDS = 5.0  # between two lines of one task
 logger = logging.getLogger("pygrade")
 _bars = True
-_said = time.monotonic()  # of `sometimes`
+_said = time.monotonic()  # of `show_line`
 _view: Any = None  # the rich Progress that is on the terminal
 screen_in_use: Any = None  # the `Screen` of a call of the library
 
@@ -34,7 +34,7 @@ def progress_disabled() -> Iterator[None]:
 
 
 @contextmanager
-def bars_disabled() -> Iterator[None]:
+def without_progress() -> Iterator[None]:
     """No progress inside the block: for a worker, whose driver shows it."""
     global _bars
     before, _bars = _bars, False
@@ -85,7 +85,7 @@ def screen() -> Iterator[None]:
         yield
 
 
-def sometimes(text: str) -> None:
+def show_line(text: str) -> None:
     """A line of a loop, if the last one is LINE_SECONDS ago."""
     global _said
     if time.monotonic() - _said >= LINE_SECONDS:

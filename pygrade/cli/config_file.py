@@ -54,7 +54,7 @@ def read_options(path: Path, command: str) -> dict[str, Setting]:
         if name == DEFAULTS:  # those that this command has, if the others are of another one
             own, every = _names(command), set().union(*map(_names, COMMANDS))
             table = {key: value for key, value in table.items() if key.replace("-", "_") not in every - own}
-        if name in (DEFAULTS, command) or not reads_itself(name):
+        if name in (DEFAULTS, command) or not reads_own_table(name):
             options = table_of(command if name == DEFAULTS else name)
             stated[name] = dict(_options_in(options, table, path, f"[{key}"))
     return stated[DEFAULTS] | stated[command]
@@ -112,7 +112,7 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def reads_itself(command: str) -> bool:
+def reads_own_table(command: str) -> bool:
     """True if a command reads its table by itself, as it may hold more than the command line can say."""
     return "config" in _names(command)
 

@@ -7,7 +7,7 @@ from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_json, write_text
 from pygrade.cli import terminal
-from pygrade.cli.run_directory import check_out
+from pygrade.cli.run_directory import check_output
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions
 from pygrade.doctor.first_log import plan_first_log, plan_rows, plan_sentence, plan_text
@@ -23,7 +23,7 @@ def start(options: DoctorOptions) -> dict[str, Any]:
     if not isinstance(options.out, Path):
         raise ValueError(f"out is {options.out}; expected a directory of this machine, where the service will log, too")
     out = options.out
-    check_out(out, OWNER)
+    check_output(out, OWNER)
     plan = plan_first_log(options.k, options.requests_a_day, options.rates, options.shuffle)
     sentence = plan_sentence(plan)
     with directory_lock(out, OWNER):

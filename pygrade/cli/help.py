@@ -5,7 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from pygrade.cli.option_list import Option, in_words, is_options, options_class, options_of, spoken, table_of
+from pygrade.cli.option_list import Option, in_words, is_options, options_class, options_of, table_of, typed
 
 MAX_LINES = 40  # of the short help at 80 columns
 COMMON = ("json", "quiet", "traceback")  # in one line instead of one each
@@ -28,7 +28,7 @@ def help_text(command: str, full: bool = False, width: int | None = None) -> str
     rank = {name: number for number, name in enumerate(() if full else getattr(kind, "ESSENTIAL", ()))}
     own.sort(key=lambda o: (not o.needed, not o.positional and o.needed, rank.get(o.name, len(rank))))
     needed = [o.kind if o.positional else f"{o.flag} {o.kind}" for o in own if o.needed]
-    lines = [*_wrapped(" ".join([f"usage: pygrade {spoken(command)}", *needed, "[options]"]), width, 7), ""]
+    lines = [*_wrapped(" ".join([f"usage: pygrade {typed(command)}", *needed, "[options]"]), width, 7), ""]
     text = inspect.cleandoc(kind.__doc__ or "").replace("\nExample:", "\n\nExample:")
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
     examples = [paragraph for paragraph in paragraphs if paragraph.startswith("Example:")]
@@ -46,7 +46,7 @@ def help_text(command: str, full: bool = False, width: int | None = None) -> str
     lines += [line for option_lines in shown for line in option_lines]
     if left := len(options) - len(COMMON) - len(shown):
         also = ", ".join(f"--{group.name}.…" for group in groups if not group.group)
-        more = f"  {left} more{also and f', also {also}'}: pygrade {spoken(command)} --help-all"
+        more = f"  {left} more{also and f', also {also}'}: pygrade {typed(command)} --help-all"
         lines += _wrapped(more, width, 2)
     return "\n".join(lines + footer)
 

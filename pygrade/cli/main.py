@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from pygrade._util.alive import signs_of_life
-from pygrade._util.interrupts import heed_interrupts
+from pygrade._util.alive import step_lines
+from pygrade._util.interrupts import record_interrupts
 from pygrade._util.text import printable
 from pygrade.cli import completion
 from pygrade.cli.help import help_text
-from pygrade.cli.option_list import COMMANDS, spoken
+from pygrade.cli.option_list import COMMANDS, typed
 from pygrade.cli.parse import parse
 from pygrade.config.option import Place
 
@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return subprocess.call([sys.executable, "-m", "pygrade.bench", *args[1:]])
         if args[0] not in COMMANDS:
             return _fail(
-                f"{args[0]!r} is not a command; expected one of {', '.join(map(spoken, COMMANDS))} (pygrade --help)",
+                f"{args[0]!r} is not a command; expected one of {', '.join(map(typed, COMMANDS))} (pygrade --help)",
                 2,
             )
-        heed_interrupts()
+        record_interrupts()
         _run(args[0], args[1:])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, 130)
@@ -101,7 +101,7 @@ def _run(name: str, arguments: list[str]) -> None:
         _check_file(file)
     if name == "doctor":  # its matrices are small: threads of BLAS would wait for each other
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with signs_of_life(name) if name == "doctor" and not options.quiet else nullcontext():
+    with step_lines(name) if name == "doctor" and not options.quiet else nullcontext():
         command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
         from pygrade._util.serialization import to_builtins
         from pygrade.cli.terminal import show_log
@@ -134,7 +134,7 @@ def usage() -> str:
     """The text of ``pygrade --help``."""
     others = {STUDY: ("", "the study of every finding on held-out worlds: tables, verdicts; in a clone")}
     others["bench"] = ("", "time the ops on this CPU or GPU beside other libraries; share of the machine's limits")
-    rows = "\n".join(f"  {spoken(name):<13} {text}" for name, (_, text) in (COMMANDS | others).items())
+    rows = "\n".join(f"  {typed(name):<13} {text}" for name, (_, text) in (COMMANDS | others).items())
     return (
         "usage: pygrade COMMAND [options]\n\n"
         "Learns from logs how to rank by several predictions, and serves the pages (GRADE, arXiv 2510.07919).\n\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pygrade.config.option import Options, choices_of, default_of, hints_of
+from pygrade.config.option import Options, choices_of, default_of, field_types
 
 COMMANDS = {  # the module of pygrade.config that has the options, and what the command is for
     "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
@@ -82,7 +82,7 @@ class Option(NamedTuple):
         return "" if self.hint is bool else _kind(self.hint)
 
 
-def spoken(command: str) -> str:
+def typed(command: str) -> str:
     """A command as it is typed: two words if its name has a dash."""
     return command.replace("-", " ")
 
@@ -129,7 +129,7 @@ def fields_of(kind: type[Options]) -> Iterator[tuple[dataclasses.Field[Any], Any
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in hidden}
     for name in dict.fromkeys(name for base in kind.__mro__ for name in inspect.get_annotations(base)):
         if name in fields:
-            yield fields[name], hints_of(kind)[name]
+            yield fields[name], field_types(kind)[name]
 
 
 def is_options(hint: Any) -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pygrade.cli.config_file import Setting, Table, Word, build, near, read_options, read_table, reads_itself
-from pygrade.cli.option_list import Option, is_mapping, options_class, options_of, spoken, table_of
+from pygrade.cli.config_file import Setting, Table, Word, build, near, read_options, read_table, reads_own_table
+from pygrade.cli.option_list import Option, is_mapping, options_class, options_of, table_of, typed
 
 _USUAL = "pygrade.toml"  # the usual name of the file
 
@@ -15,7 +15,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
 
     ``ValueError`` for a word that is no option, a value of another type, and a required option that is absent.
     """
-    options, own = options_of(command), reads_itself(command)
+    options, own = options_of(command), reads_own_table(command)
     stated = _read_words(command, options if own else [*options, Option("config", Path, None)], arguments)
     file = stated.get("config") if own else stated.pop("config", None)
     if file and own:  # the command reads its table itself, but for what is required
@@ -30,7 +30,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
         wanted += [f"or --{name}" for name in dict.fromkeys(option.unless for option in absent) if name]
         here = not file and Path(_USUAL).is_file()
         hint = f"; {_USUAL} is here: it is read if it is named, --config {_USUAL}" if here else ""
-        raise ValueError(f"{command} needs {', '.join(wanted)} (see pygrade {spoken(command)} --help){hint}")
+        raise ValueError(f"{command} needs {', '.join(wanted)} (see pygrade {typed(command)} --help){hint}")
     return build(options_class(command), stated)
 
 
@@ -48,7 +48,7 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
             if current is None or (words_of.get(current.name) and not _is_list(current.hint)):
                 current = None if first is None or first.name in words_of else first
             if current is None:
-                raise ValueError(f"{command} has no option {word}; see pygrade {spoken(command)} --help-all")
+                raise ValueError(f"{command} has no option {word}; see pygrade {typed(command)} --help-all")
             words_of[current.name] = [*words_of.get(current.name, ()), word]
         elif flag in on and on[flag].hint is not bool:
             current = on[flag]
@@ -63,12 +63,12 @@ def _read_words(command: str, options: Sequence[Option], arguments: Sequence[str
             in_file = any(option.file_only and option.flag == flag for option in table_of(command))
             wanted = f"a file takes it: [{command}.{group}] {name}" if in_file else near(flag, [*on, *off])
             wanted = "a flag has no value" if flag in on or flag in off else wanted
-            raise ValueError(f"{command} has no option {word}; {wanted or f'see pygrade {spoken(command)} --help-all'}")
+            raise ValueError(f"{command} has no option {word}; {wanted or f'see pygrade {typed(command)} --help-all'}")
     stated: dict[str, Setting] = {}
     for option in options:
         if (words := words_of.get(option.name)) is not None:
             if words == [] and not _is_list(option.hint):
-                raise ValueError(f"{option.flag} needs one value (see pygrade {spoken(command)} --help)")
+                raise ValueError(f"{option.flag} needs one value (see pygrade {typed(command)} --help)")
             made = words if isinstance(words, bool) else from_words(words, option.hint)
             stated[option.name] = Setting(made, f"--{option.group}{'.' * bool(option.group)}")
     return stated

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.alive import doing, no_signs
+from pygrade._util.alive import show_step, without_step_lines
 from pygrade._util.serialization import write_json, write_text
 from pygrade.cli import terminal
 from pygrade.cli.run_directory import to_toml, to_words
@@ -31,7 +31,7 @@ def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], ou
     tables = [sample(group, stated_roles.get("item_id", "")) for group in groups]
     proposal = propose_schema(tables, stated_roles, options.values, options.value_tasks)
     if not options.json:
-        with no_signs():
+        with without_step_lines():
             _print(proposal)
     with tempfile.TemporaryDirectory(prefix="pygrade-", dir=out) as scratch:
         directory = Path(scratch) if out is None else out
@@ -46,14 +46,14 @@ def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], ou
         if proposal.open:
             at = f" in {record['schema']}" if out is not None else ""
             raise ValueError(f"{'; '.join(proposal.open)} (the rest of the schema stands{at})")
-        doing("importing the events")
+        show_step("importing the events")
         log = import_events(f"events:{directory / SCHEMA}", Path(scratch) / "log")
         record |= _facts(log)
     record["summary"] = _summary(options, record)
     if out is not None:
         write_json(out / "doctor.json", record)
     if not options.json:
-        with no_signs():
+        with without_step_lines():
             _print_facts(record)
     return record
 

@@ -29,7 +29,7 @@ logger = logging.getLogger("pygrade")
 Table = dict[str, Any]
 
 
-def check_out(out: Place, command: str, data: Place | None = None) -> None:
+def check_output(out: Place, command: str, data: Place | None = None) -> None:
     """``ValueError`` if ``out`` is a file, inside the data that is read, or has the results of another command.
 
     StorageError if it is at a URL whose store refuses or can't be reached.

@@ -11,15 +11,15 @@ import numpy as np
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
-from pygrade.cli.judged import judged_record, judging_requests, valued
+from pygrade.cli.evaluated import evaluation_facts, evaluation_requests, valued
 from pygrade.cli.verdict import IN_SAMPLE
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import EvaluateOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.charts import plot_front
-from pygrade.console.trade_offs import judge_of, most_valuable
+from pygrade.console.trade_offs import most_valuable, ranking_evaluator
 from pygrade.evaluation.pareto_front import VALUE, RankingEvaluator, Solution, pareto_front, solve
-from pygrade.evaluation.replay import judged_by
+from pygrade.evaluation.replay import evaluation_rule
 from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text
 from pygrade.policy import FusionPolicy
@@ -57,20 +57,20 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)
-    fresh, in_sample = judging_requests(chosen, trained)
+    fresh, in_sample = evaluation_requests(chosen, trained)
 
-    def judged_by_log(evaluator: FusionPolicy, requests: Logs) -> RankingEvaluator:
-        return judge_of(evaluator, requests, propensity, options.k, reward.propensity_floor)
+    def on_requests(evaluator: FusionPolicy, requests: Logs) -> RankingEvaluator:
+        return ranking_evaluator(evaluator, requests, propensity, options.k, reward.propensity_floor)
 
-    search = [judged_by_log(*fold) for fold in _folds(options.policy, policy, trained, chosen)] if keep else []
+    search = [on_requests(*fold) for fold in _folds(options.policy, policy, trained, chosen)] if keep else []
     judged = fresh
     if keep and not search:
         logger.warning("no folds/ beside the policy: half of the users search for the values, half judge them")
         half = fresh.user_number % 2 == 0
         if half.all():
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
-        search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
-    judge = judged_by_log(policy, judged)
+        search, judged = [on_requests(policy, fresh.select(half))], fresh.select(~half)
+    judge = on_requests(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, policy.config)
     record = pareto_front(judge, options.tasks or most_valuable(judged), expected, compared).to_dict()
     solution = solve(search, judge, keep, options.maximize) if keep else None
@@ -82,7 +82,7 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
     if not options.json:
         basis = _basis(judged, propensity, options.k)
         _print(record, solution, keep, options, IN_SAMPLE if in_sample else "", basis)
-    return judged_record(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | {
+    return evaluation_facts(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | {
         "searched_on": sum(evaluator.logs.num_requests for evaluator in search),
         "pareto_front": record,
         "solution": None if solution is None else solution.to_dict(),
@@ -170,7 +170,7 @@ def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Soluti
 def _basis(logs: Logs, propensity: SlotPropensity, k: int) -> str:
     facts: dict[str, Any] = {"task_values": dict(zip(logs.tasks, logs.task_values, strict=True))}
     facts |= {"value_tasks": logs.value_tasks, "propensity": propensity.known(k)}
-    return judged_by(facts | {"propensity_source": propensity.reason or propensity.source})
+    return evaluation_rule(facts | {"propensity_source": propensity.reason or propensity.source})
 
 
 def _print(

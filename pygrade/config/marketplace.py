@@ -120,7 +120,7 @@ class PageEffects(Options):
     complement: float = option(
         0.0, "effect of an item whose category goes with that of the one above; positive: it helps"
     )
-    hidden_taste: float = option(
+    session_taste: float = option(
         0.0,
         "Sd of the session's taste for each category, as a log factor of all events, which production's order knows "
         "and the logged predictions miss.",

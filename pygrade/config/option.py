@@ -68,7 +68,7 @@ def required(text: str, *, positional: bool = False) -> Any:
     return field(metadata={"text": text, "positional": positional})
 
 
-def hints_of(kind: type) -> dict[str, Any]:
+def field_types(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields."""
     return _hints(kind)
 
@@ -96,7 +96,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            value, hint = getattr(self, entry.name), hints_of(type(self))[entry.name]
+            value, hint = getattr(self, entry.name), field_types(type(self))[entry.name]
             if isinstance(value, list):
                 object.__setattr__(self, entry.name, value := tuple(value))
             if get_origin(hint) is Literal and value not in get_args(hint):

@@ -23,7 +23,7 @@ from pygrade.console.sections import (
     verdict_lead,
 )
 from pygrade.console.training import FILE, training_sections
-from pygrade.evaluation.replay import event_worth
+from pygrade.evaluation.replay import event_values_text
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
@@ -83,7 +83,7 @@ def _data(stages: Json) -> Section:
         ("kinds of feedback", ", ".join(events["tasks"])),
         *((words, ", ".join(stages["mtl"][name])) for name, words in _RARE.items() if stages["mtl"][name]),
         ("predictions", "of your own model" if stages["mtl"]["network"] == "own" else "of a multi-task model"),
-        ("values", event_worth(stages["policy"])),
+        ("values", event_values_text(stages["policy"])),
         ("slot propensities", stages["evaluate"]["propensity"]),
         ("features", f"{features['features']} in schema {features['schema_hash']}"),
         ("the policy learns from", f"{logs['policy']['requests']:,} requests"),

@@ -9,7 +9,7 @@ from pygrade._util.serialization import to_builtins
 from pygrade.console import tables
 from pygrade.console.html import Json, Lead, Section, card, facts, folded
 from pygrade.console.marks import reach_of
-from pygrade.evaluation.replay import equal_metrics, judged_by, metric_titles, reinforcement_sentence
+from pygrade.evaluation.replay import equal_metrics, evaluation_rule, metric_titles, reinforcement_sentence
 from pygrade.evaluation.verdict import arm_name, lines_of, plain_name
 from pygrade.policy.guardrails import LimitState
 
@@ -62,7 +62,7 @@ def replay_section(replay: Json) -> Section:
     text = (
         f"Each ranking re-orders the shown items of {replay['num_requests']:,} requests; what was not shown can't be "
         f"judged. Lifts are over {replay['baseline']}, ± two-sided 95 %, and all intervals cover at once. Served: "
-        f"{replay['later']['serves']}; {'. '.join((judged_by(replay), *equal_metrics(replay)))}. "
+        f"{replay['later']['serves']}; {'. '.join((evaluation_rule(replay), *equal_metrics(replay)))}. "
         f"{reinforcement_sentence(replay)}"
     )
     return Section("Replay of all rankings", text.strip(), [tables.replay_table(replay)])

@@ -11,7 +11,9 @@ from pygrade.training.propensity import SlotPropensity
 _TURNED = 4  # tasks whose values turn by default
 
 
-def judge_of(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int, floor: float) -> RankingEvaluator:
+def ranking_evaluator(
+    policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int, floor: float
+) -> RankingEvaluator:
     """Production is the logged weights under the policy's formula, or the logged order if no weights are logged.
 
     floor: the smallest propensity that a label is divided by.

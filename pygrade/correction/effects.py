@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pygrade._typing import Array, Bools, Floats, Floats32
-from pygrade.correction.inputs import UNSURE, InputScaling, case_of, sigmoid
+from pygrade.correction.inputs import UNSURE, InputScaling, sigmoid, unit_weight
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import ItemEffects
@@ -86,7 +86,7 @@ def _moments(logs: Logs, scaling: InputScaling, conditional: Floats, theta: Floa
         error[:, t] = counted * feedback[:, t] - mean
         information[:, t] = mean if parent < 0 else mean * (1 - conditional[:, t])
         if scaling.amounts[t]:
-            case = case_of(feedback[:, t], mean)
+            case = unit_weight(feedback[:, t], mean)
             error[:, t] *= case
             information[:, t] *= case
     return error, information

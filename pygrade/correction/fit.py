@@ -25,10 +25,10 @@ from pygrade.correction.inputs import (
     InputScaling,
     TaskRows,
     amounts_of,
-    case_of,
     clip,
     parents_of,
     ratio,
+    unit_weight,
 )
 from pygrade.correction.maps import FORMS, Maps, fit_maps
 from pygrade.evaluation.policy_estimates import columns_of
@@ -279,7 +279,7 @@ class _LogFacts:
         self.later_theta, self.later_cluster = theta[later_rows], numbers_of(cluster[self.is_later])
         feedback, p = logs.feedback[logs.shown].astype(np.float64), logs.predictions[logs.shown]
         mean = [theta * clip(p[:, t], True) for t in range(len(logs.tasks))]
-        self.cases = [case_of(feedback[:, t], mean[t]) if a else 1.0 for t, a in enumerate(self.amounts)]
+        self.cases = [unit_weight(feedback[:, t], mean[t]) if a else 1.0 for t, a in enumerate(self.amounts)]
         later = logs.select(self.is_later)
         self.whole = JointLikelihood(logs, self.parents, theta, self.cases)
         self.last = JointLikelihood(later, self.parents, self.later_theta, self.cases)

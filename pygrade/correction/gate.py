@@ -93,7 +93,7 @@ class JointLikelihood:
     """Likelihood of the feedback on a log's pages under conditional probabilities."""
 
     def __init__(self, logs: Logs, parents: tuple[int, ...], theta: Floats, cases: Sequence[float]) -> None:
-        """theta [S]: examination of the shown rows; cases [T]: what a unit of a task counts, `inputs.case_of`, or 1."""
+        """theta [S]: examination of the shown rows; cases [T]: weight of a unit, see `inputs.unit_weight`."""
         shown = logs.shown
         self.request, self.count, self.theta = logs.row_request[shown], logs.num_requests, theta
         self.parents, self._feedback = parents, logs.feedback[shown].astype(np.float64)

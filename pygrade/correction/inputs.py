@@ -179,7 +179,7 @@ def _context(context: Floats32, median: Floats32, indicators: tuple[int, ...]) -
     return np.concatenate([np.where(missing, median, context), missing[:, list(indicators)]], 1, dtype=np.float32)
 
 
-def case_of(y: Floats, mean: Floats) -> float:
+def unit_weight(y: Floats, mean: Floats) -> float:
     """Weight of a unit of an amount: one over the dispersion of amounts y [n] around their mean [n] at its level.
 
     A quasi-likelihood, whose variance is a multiple of the mean; so seconds and hours count alike.
@@ -224,7 +224,7 @@ class TaskRows:
         self.extra = None if extra is None else extra[self.rows]
         self.case = 1.0 if case is None else case
         if case is None and self.kind == "amount" and len(self.rows):
-            self.case = case_of(self.y, self.mean(np.zeros((self.z.shape[1], self.u.shape[1]))))
+            self.case = unit_weight(self.y, self.mean(np.zeros((self.z.shape[1], self.u.shape[1]))))
 
     @cached_property
     def events(self) -> int:

@@ -37,7 +37,7 @@ def make_requests(
     frame = frame.unique()
     counts = Counter({"repeated": rows - len(frame)})
     exposures = _ordered(frame.filter(polars.col("role") > FEEDBACK), schema.requests == "column", first_slot >= 0)
-    feedback = in_content_order(frame.filter(polars.col("role") == FEEDBACK), ["timestamp", "user_id", "item_id"])
+    feedback = sorted_by_content(frame.filter(polars.col("role") == FEEDBACK), ["timestamp", "user_id", "item_id"])
     if not len(exposures):
         counts["lost"] = len(feedback)
         return exposures, 0, counts
@@ -78,7 +78,7 @@ def _ordered(frame: "pl.DataFrame", by_column: bool, by_slot: bool) -> "pl.DataF
     )
     group = ["hash", "request_id"] if by_column else ["hash", "length", "scenario"]
     slot = ["slot"] if by_slot else []
-    return in_content_order(frame, [*group, "timestamp", *slot, "item_id"]).drop("hash", "length")
+    return sorted_by_content(frame, [*group, "timestamp", *slot, "item_id"]).drop("hash", "length")
 
 
 def _request_starts(frame: "pl.DataFrame", schema: EventSchema, by_slot: bool) -> Ints:
@@ -175,6 +175,6 @@ def _with_values_at_time(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "
     return result
 
 
-def in_content_order(frame: "pl.DataFrame", order: Sequence[str]) -> "pl.DataFrame":
+def sorted_by_content(frame: "pl.DataFrame", order: Sequence[str]) -> "pl.DataFrame":
     """The rows in order of some columns, then of all others, nulls last."""
     return frame.sort([*order, *(name for name in frame.columns if name not in order)], nulls_last=True)

@@ -31,7 +31,7 @@ _MAX_REQUESTS, _DRAWN_REQUESTS, _DRAWS = 5_000, 500, 8
 _WIDEST = 1.0  # of an exponent: an interval as wide says nothing
 
 
-def exploration_worth(logs: Logs, propensity: SlotPropensity, slots: int = 10) -> dict[str, Any]:
+def exploration_precision(logs: Logs, propensity: SlotPropensity, slots: int = 10) -> dict[str, Any]:
     """Half-widths of 95 % intervals and the cost for each of `SHARES`, relative (0.01 = 1 %); None: unknown, as is
     all of shuffling if the log has no slots.
     """

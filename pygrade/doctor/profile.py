@@ -8,17 +8,17 @@ from pygrade._typing import Array
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
 from pygrade.correction.pages import can_fit, missing_shuffles
-from pygrade.doctor.exploration import exploration_worth
+from pygrade.doctor.exploration import exploration_precision
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
 from pygrade.doctor.words import FEW, few_sentence
 from pygrade.evaluation.abtest import plan_of_log
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, count_distinct
 from pygrade.logs.clusters import clusters_of, copied_share
-from pygrade.logs.history import seen_before
+from pygrade.logs.history import repeat_exposure_sentence
 from pygrade.metrics.intervals import effective_number
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.log_findings import given_parent, headline, log_findings, mean_worth
+from pygrade.training.log_findings import headline, log_findings, mean_event_values, parent_names
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -40,7 +40,7 @@ def profile_log(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any
     explored = _exploration(logs)
     size = _size(logs, users, days)
     clusters, copied, findings = clusters_of(logs), copied_share(logs), log_findings(logs)
-    faults = task_sentences(tasks, given_parent(logs))
+    faults = task_sentences(tasks, parent_names(logs))
     faults += order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []
     return {
         "headline": headline(findings),
@@ -54,9 +54,9 @@ def profile_log(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any
         "exploration": explored,
         "estimates": _estimates(logs, propensity, explored, users),
         "plan": plan,
-        "exploration_worth": exploration_worth(logs, propensity, config.page_size),
+        "exploration_precision": exploration_precision(logs, propensity, config.page_size),
         "expected_value_over_order": worth,
-        "worth": mean_worth(logs),
+        "worth": mean_event_values(logs),
         "trainable": not any(finding.keeps == "training" for finding in findings),
         "sentences": [*map(str, findings), *faults, *_sentences(logs, size)],
     }
@@ -161,7 +161,7 @@ def _estimates(
 
 
 def _sentences(logs: Logs, size: dict[str, Any]) -> list[str]:
-    result = list(seen_before(logs))
+    result = list(repeat_exposure_sentence(logs))
     sizes = np.diff(logs.offsets)
     if lacks := missing_shuffles(logs):
         result.append(lacks)

@@ -26,7 +26,7 @@ _FLOOR, _Z = 0.15, 1.96  # of a propensity that feedback is divided by
 
 
 @dataclass(frozen=True)
-class HeadInUse(Record):
+class FormulaHead(Record):
     """A head of the formula, with 95 % intervals by users."""
 
     name: str
@@ -46,7 +46,7 @@ class RankingAudit(Record):
     transform: str
     fit: float | None  # see `ProductionFormula`
     num_requests: int
-    heads: tuple[HeadInUse, ...]
+    heads: tuple[FormulaHead, ...]
     bought_twice: dict[str, Interval]  # heads that mostly carry the same, or cancel each other → their correlation
     errors: tuple[HeadError, ...]
     boosts: tuple[Boost, ...]
@@ -84,7 +84,7 @@ def audit_ranking(
     replaced, observed = _replaced(logs, formula), _observed(logs, curve)
     turned = {} if curve is None else _turn(logs, formula, curve, reward.page_size)
     figures = zip(logs.tasks, formula.weights.tolist(), shares[1:].tolist(), replaced, observed, strict=True)
-    heads = tuple(HeadInUse(*figure, *turned.get(figure[0], ({}, {}))) for figure in figures)
+    heads = tuple(FormulaHead(*figure, *turned.get(figure[0], ({}, {}))) for figure in figures)
     found = heads, _correlations(logs, moves), scan.errors(), _judge_boosts(logs, formula, scan)
     why = f"slot propensities are unknown: {propensity.reason}" if curve is None else ""
     return RankingAudit(formula.origin, formula.transform, formula.fit, logs.num_requests, *found, why)

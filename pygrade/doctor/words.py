@@ -163,8 +163,8 @@ def profile_sections(profile: Profile) -> list[Section]:
         ),
         Section(
             "What exploration would buy",
-            worth_text(profile),
-            [Table(worth, worth_rows(profile))],
+            exploration_text(profile),
+            [Table(worth, exploration_rows(profile))],
             line=exploration_sentence(profile),
             light=_light(False, not known),
         ),
@@ -240,8 +240,8 @@ def plan_rows(profile: Profile) -> Rows:
     ]
 
 
-def worth_text(profile: Profile) -> str:
-    worth = profile["exploration_worth"]
+def exploration_text(profile: Profile) -> str:
+    worth = profile["exploration_precision"]
     exponent = "an assumed exponent" if worth["assumed"] else "the estimated exponent"
     shuffled = (
         f"± of the slots' exponent (now {exponent} of {worth['exponent']:.2f}), and ± of the lift of an order by "
@@ -255,10 +255,10 @@ def worth_text(profile: Profile) -> str:
     )
 
 
-def worth_rows(profile: Profile) -> Rows:
+def exploration_rows(profile: Profile) -> Rows:
     """A row for each share of explored requests."""
     rows = []
-    for row in profile["exploration_worth"]["rows"]:
+    for row in profile["exploration_precision"]["rows"]:
         shuffled = ("n/a",) * 3
         if profile["size"]["slots"] is not None:
             lift = _wide(row["lift"], 100.0, " %")

@@ -151,7 +151,7 @@ def plan_test(
     if not (mean and average.standard_error > 1e-12 * abs(mean) and np.isfinite(base).all()):  # NaN too
         return plan
     errors = None if day is None else daily_errors(base, users, day)
-    lasting, least = (min(between * count / variance, 1.0) for between in lasting_variance(base, users, early))
+    lasting, least = (min(between * count / variance, 1.0) for between in between_user_variance(base, users, early))
     for kind, saved in (("", 0.0), ("cuped_", gain)):
         if saved is not None:
             left = variance * (1 - saved)
@@ -215,7 +215,7 @@ def daily_errors(amounts: Array, users: Ints, day: Ints) -> Floats:
     return np.array(errors)
 
 
-def lasting_variance(amounts: Floats, users: Ints, early: Bools) -> tuple[float, float]:
+def between_user_variance(amounts: Floats, users: Ints, early: Bools) -> tuple[float, float]:
     """Variance of the mean per request that further requests of the same users don't lower, and its lower bound (95 %).
 
     Both at least 0. Users who differ for good do so in the early and in the later requests: Σ_u s_u t_u / (n_s n_t) of

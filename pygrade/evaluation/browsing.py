@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pygrade._typing import Array, Floats, Ints
-from pygrade._util.memo import once_per_object
+from pygrade._util.memo import cached_by_object
 from pygrade.logs import Logs
 
 _BUCKET = np.array([0, 1, 2, 3, 4, 4, 5])  # of a distance, the last one also of longer ones; 0: no event above
@@ -62,7 +62,7 @@ def browsing_factor(logs: Logs) -> Floats:
     return fit_browsing(logs).factor
 
 
-@once_per_object
+@cached_by_object
 def fit_browsing(logs: Logs) -> Browsing:
     """The model of a log."""
     result = np.ones(logs.num_rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pygrade._typing import Array, Bools, Floats, Ints
 from pygrade._util.hashing import splitmix64
-from pygrade._util.memo import once_per_object
+from pygrade._util.memo import cached_by_object
 from pygrade.logs import Logs, leaks
 from pygrade.logs.arrays import evenly_spaced
 from pygrade.logs.clusters import clusters_of
@@ -32,7 +32,7 @@ class Leak(NamedTuple):
     text: str
 
 
-@once_per_object
+@cached_by_object
 def find_leaks(logs: Logs) -> list[Leak]:
     """The leaks of a log, by kind: of each column the first one, of the predictions all that one check finds."""
     return sorted(_leaks(_Evidence(logs)), key=lambda leak: ("LEAK", "TIME", "SUSPICIOUS").index(leak.kind))
@@ -158,7 +158,7 @@ class _Evidence:
         rows, predictions = self.rows[some], self.predictions[some]
         inputs = [predictions, np.log(np.maximum(predictions, 1e-7))]
         inputs += [] if logs.value is None else [predictions * logs.value[rows, None]]
-        strengths = leaks.backdated_z(np.hstack(inputs), self.feedback[some], logs.position[rows], self.request[some])
+        strengths = leaks.leak_z(np.hstack(inputs), self.feedback[some], logs.position[rows], self.request[some])
         z, ratio = max(strengths)
         how = (
             f"where production's order and it disagree, it follows the feedback {ratio:.2g} times as much as elsewhere"
@@ -169,7 +169,7 @@ class _Evidence:
 # ---- checks ----------------------------------------------------------------------------------------------------------
 # A check returns how a column tells the feedback of task t, "" if it does not. Columns have the shown rows [n] of
 # predictions and item columns, the requests [R] of features, all rows [M] of prices.
-def _foretells(evidence: _Evidence, column: Floats, t: int) -> str:
+def _predicts_feedback(evidence: _Evidence, column: Floats, t: int) -> str:
     logs = evidence.logs
     if logs.timestamp is None:
         return ""
@@ -198,7 +198,7 @@ def _counts_page(evidence: _Evidence, column: Floats, t: int) -> str:
     return f"given the feature, two halves of a page are contrary, z {z:.0f}" if sure else ""
 
 
-def _tells_much(evidence: _Evidence, column: Floats, t: int) -> str:
+def _is_informative(evidence: _Evidence, column: Floats, t: int) -> str:
     predicted = evidence.predicted[:, t]
     usual, told = leaks.explained_shares(column, evidence.totals[:, t], predicted)
     odd = told >= _ODD and told * len(predicted) >= _ODD_SURE**2
@@ -220,7 +220,7 @@ def _gains_too_much(evidence: _Evidence, price: Floats, t: int) -> str:
         return ""
     values = np.where(np.isin(logs.tasks, logs.value_tasks), logs.task_values, 0.0)
     events = _floats(logs.predictions @ values), _floats(logs.feedback @ values)
-    return leaks.absurd_price(events, price, logs.position, logs.offsets)
+    return leaks.implausible_price(events, price, logs.position, logs.offsets)
 
 
 _AFTERWARDS = "holds its feedback ({how}): it was made afterwards, or by a model trained on these rows"
@@ -236,14 +236,14 @@ _Check = Callable[[_Evidence, Floats, int], str]
 _CHECKS: tuple[tuple[str, _Kind, _Check, str], ...] = (  # of each group the surest first
     ("prediction", "LEAK", lambda e, x, t: leaks.leak_strength(x, e.feedback[:, t]), _AFTERWARDS),
     ("prediction", "LEAK", lambda e, x, t: e.contradictions[t], _AFTERWARDS),
-    ("prediction", "LEAK", _foretells, _AFTERWARDS),
+    ("prediction", "LEAK", _predicts_feedback, _AFTERWARDS),
     ("item column", "LEAK", lambda e, x, t: leaks.leak_strength(x, e.feedback[:, t]), _TELLS_ROW),
     ("item column", "LEAK", lambda e, x, t: _made_of(e, x, t, e.items, "items"), _OF_THIS_LOG),
     ("feature", "TIME", lambda e, x, t: "since 1970" * leaks.are_times(x), _TIME),
     ("feature", "LEAK", lambda e, x, t: leaks.leak_strength(x, e.counts[:, t]), _TELLS_PAGE),
     ("feature", "LEAK", _counts_page, "counts the {task} of the page itself ({how})" + _BEFORE),
     ("feature", "LEAK", lambda e, x, t: _made_of(e, x, t, e.users, "users"), _OF_THIS_LOG),
-    ("feature", "SUSPICIOUS", _tells_much, "tells {how}" + _BEFORE),
+    ("feature", "SUSPICIOUS", _is_informative, "tells {how}" + _BEFORE),
     ("price", "LEAK", _follows_feedback, "{how}" + _BEFORE),
     ("price", "LEAK", _gains_too_much, "is too good: with it, the order by expected value {how}" + _BEFORE),
 )

@@ -113,10 +113,10 @@ class RankingEvaluator:
         self.policy, self.logs = policy, logs
         self.users = clusters_of(logs)
         # Without values more than the expected value ranks, so that the values as trained are not what is served.
-        served = mixture is not None and not mixture.takes_network and mixture.ranked_by == (alone,)
+        served = mixture is not None and not mixture.uses_network and mixture.ranked_by == (alone,)
         self.mixed = not trade_offs and not served
         requests, items = (logs.context, logs.predictions, logs.offsets), item_inputs(policy, logs)
-        self._corrected = policy.correct(*requests, items) if policy.takes_corrected else None
+        self._corrected = policy.correct(*requests, items) if policy.uses_corrected else None
         self._items = items
         self.groups, self.exposed = tuple(groups), group_columns(logs, groups)
         self._judged, self._production = (propensity, k, floor, exponent_error), production

@@ -286,7 +286,7 @@ def _lifts(
     return {name: {metric: lifts.get((name, metric), UNKNOWN) for metric in METRICS} for name in names}
 
 
-def judged_by(record: Mapping[str, Any]) -> str:
+def evaluation_rule(record: Mapping[str, Any]) -> str:
     """The worth of events and the counting of slots as text, of `Evaluation.to_dict` with the ``propensity_source``."""
     curve, source = record["propensity"], record["propensity_source"]
     if curve is None:
@@ -294,10 +294,10 @@ def judged_by(record: Mapping[str, Any]) -> str:
     else:
         slots = "slot propensities " + ", ".join(f"{q:.2g}" for q in curve[:_SHOWN_SLOTS])
         slots += f"{', …' if len(curve) > _SHOWN_SLOTS else ''} ({source})"
-    return f"{event_worth(record)}; {slots}"
+    return f"{event_values_text(record)}; {slots}"
 
 
-def event_worth(record: Mapping[str, Any]) -> str:
+def event_values_text(record: Mapping[str, Any]) -> str:
     """The worth of an event as text, by ``task_values`` and ``value_tasks``."""
     prices = record["value_tasks"]
     worth = [f"{task} {value:g}{' × price' if task in prices else ''}" for task, value in record["task_values"].items()]

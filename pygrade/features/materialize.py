@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_directory
-from pygrade._util.progress import sometimes
+from pygrade._util.progress import show_line
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import IDS, Fitted, Fitter
@@ -46,7 +46,7 @@ def materialize(
             chunk.write(folder / PART.format(number))
             parts.append(chunk.manifest_entry)
             fitter.add(*chunk.inside(window))
-            sometimes(f"features: {sum(part['rows'] for part in parts):,} rows")
+            show_line(f"features: {sum(part['rows'] for part in parts):,} rows")
         if not fitter.requests:
             raise SchemaError(f"no request of the log lies in the training window {window}")
         fitted = fitter.finish()

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._util.hashing import splitmix64
-from pygrade._util.memo import once_per_object
+from pygrade._util.memo import cached_by_object
 from pygrade.logs.keys import hashes
 from pygrade.logs.logs import Logs
 from pygrade.metrics.intervals import effective_number
@@ -39,7 +39,7 @@ _ROUNDS, _MOST = 200, 50.0  # of EM; log odds are cut
 _Hashes = NDArray[np.uint64]
 
 
-@once_per_object
+@cached_by_object
 def clusters_of(logs: Logs) -> NDArray[np.int64]:
     """[R]: each request's cluster, numbered from 0 in the order of first appearance: users, joined by copies."""
     users, pairs = logs.user_number, _copies(logs)
@@ -63,7 +63,7 @@ class _Pairs(NamedTuple):
     second: NDArray[np.int64]
 
 
-@once_per_object
+@cached_by_object
 def _copies(logs: Logs) -> _Pairs:
     """Pairs that are likelier copies than chance, by the items or the predictions of their pages."""
     bits = _bits_hashes(logs.predictions)

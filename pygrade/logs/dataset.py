@@ -72,7 +72,7 @@ class Dataset:
         """Return the dataset with other values of events, see `Logs.valued`."""
         return replace(self, logs=self.logs.valued(task_values, value_tasks))
 
-    def of_chosen(self, values: Array) -> Array:
+    def of_subset(self, values: Array) -> Array:
         """[R]: values of the log's requests, of those that belong to the dataset."""
         return values if self.chosen is None else values[self.chosen]
 
@@ -81,7 +81,7 @@ class Dataset:
         if not left_out.any():
             return self
         kept = np.flatnonzero(~left_out)
-        return Dataset(self.logs, self.of_chosen(kept)) if self.is_mapped else Dataset(self.read(kept))
+        return Dataset(self.logs, self.of_subset(kept)) if self.is_mapped else Dataset(self.read(kept))
 
     def draw(self, limit: int, among: Bools | None = None) -> Ints:
         """At most so many requests, ascending: those with the smallest hashes of their ids, which are a uniform sample.
@@ -91,14 +91,14 @@ class Dataset:
         places = np.arange(self.num_requests) if among is None else np.flatnonzero(among)
         if len(places) <= limit:
             return places
-        drawn = order_of(self.of_chosen(self.logs.request_id)[places])
+        drawn = order_of(self.of_subset(self.logs.request_id)[places])
         return np.sort(places[np.argsort(drawn, kind="stable")[:limit]])
 
     def sample(self, limit: int) -> "Dataset":
         """At most so many requests, see `draw`, in memory; the dataset itself if it has no more."""
         return self if self.num_requests <= limit else Dataset(self.read(self.draw(limit)))
 
-    def laid_out(self, folder: Path) -> "Dataset":
+    def contiguous(self, folder: Path) -> "Dataset":
         """The dataset with all of its requests next to each other, as functions of a whole log want them."""
         if self.chosen is None:
             return self

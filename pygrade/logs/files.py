@@ -48,7 +48,7 @@ def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000, *, check
         validate(logs)
     columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
     if is_url(path):
-        parquet.refuse_strangers(str(path), Folder.at(path).names())
+        parquet.refuse_foreign_files(str(path), Folder.at(path).names())
     with publishing(path) as folder:
         parquet.write(columns, folder, rows_per_file)
 

@@ -276,7 +276,7 @@ def _rounded(values: Any) -> tuple[float, ...]:
     return tuple(np.maximum(np.asarray(values, np.float32), 1e-6).tolist())
 
 
-def seen_before(logs: Logs) -> Iterator[str]:
+def repeat_exposure_sentence(logs: Logs) -> Iterator[str]:
     """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.56 (0.48 to
     0.64) times the click of the others, beside its prediction". Nothing without timestamps, if it is less than 1 % of
     the rows, or if the factor is less than `_SURE` standard errors from 1.

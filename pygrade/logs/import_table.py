@@ -220,7 +220,7 @@ def _cure(table: Table, attempt: Attempt, requests: int, fix: bool) -> tuple[NDA
     return bad, gaps, words
 
 
-def worth_by_default(imported: ImportedTable, stated: Mapping[str, float]) -> dict[str, float]:
+def default_event_values(imported: ImportedTable, stated: Mapping[str, float]) -> dict[str, float]:
     """Default worth of one event of each task: 1, -1 of harm, of large amounts 1 on average. A worth other than 1 is
     added to the notes.
     """

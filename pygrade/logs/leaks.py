@@ -31,7 +31,7 @@ _SMALL = 0.1  # of the value of a page; less than this added is not called absur
 _RANKS = 10  # of DCG
 _SIGNIFICANT, _ORDERED = 4.0, 0.1  # standard errors and correlation of pages that are ordered
 _MIN_GROUPS, _MIN_PAIRS = 30, 30  # groups with rows in both halves; neighbors on pages
-_RATIO, _FLOOR = 3.0, 0.25  # of c to b; the least b, per standard deviation of the scores (`backdated_z`)
+_RATIO, _FLOOR = 3.0, 0.25  # of c to b; the least b, per standard deviation of the scores (`leak_z`)
 _RIDGE, _NEWTON = 1e-3, 30
 _OUT_OF_PLACE = 3e-3  # standard deviations of the score: predictions leave their slot by less if the fit is wrong
 
@@ -135,7 +135,7 @@ def _price_strength(price: Floats, event: Bools, item: Ints) -> str:
     return f" ({how})" if how else ""
 
 
-def absurd_price(events: tuple[Floats, Floats], price: Floats, position: NDArray[np.int32], offsets: Ints) -> str:
+def implausible_price(events: tuple[Floats, Floats], price: Floats, position: NDArray[np.int32], offsets: Ints) -> str:
     """The excess gain of a price with which the order by expected value is nearly that of the feedback itself; empty
     if it is not.
 
@@ -255,9 +255,7 @@ def ordered_pages(scores: Array, tasks: Sequence[str], position: NDArray[np.int3
     return ""
 
 
-def backdated_z(
-    inputs: Floats, feedback: Array, position: NDArray[np.int32], request: Ints
-) -> list[tuple[float, float]]:
+def leak_z(inputs: Floats, feedback: Array, position: NDArray[np.int32], request: Ints) -> list[tuple[float, float]]:
     """Evidence by task that the predictions in inputs [n, k] were made after the feedback [n, T] of pages that
     production ordered: standard errors of c - 3 b, and the ratio of c to b. Rows are the shown ones.
 
@@ -294,7 +292,7 @@ def backdated_z(
 
 
 def _ratio(slope: Floats, inverse: Array, pages: Floats) -> tuple[float, float]:
-    """z and ratio of `backdated_z`, by the larger of the variances of model and pages."""
+    """z and ratio of `leak_z`, by the larger of the variances of model and pages."""
     base = max(float(slope[0]), _FLOOR)
     direction = np.array([-_RATIO if base > _FLOOR else 0.0, 1.0])
     by_pages = inverse @ (pages.T @ pages) @ inverse

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
-from pygrade._util.memo import once_per_object
+from pygrade._util.memo import cached_by_object
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.categories import levels_of
 from pygrade.logs.column_map import parse_map
 from pygrade.logs.columns import COLUMNS, MAX_AMOUNT, MAX_SLOT, PER_REQUEST, PER_ROW, PER_TASK
 from pygrade.logs.embeddings import MOST_NUMBERS
-from pygrade.logs.import_table import Columns, ImportedTable, check_priced, import_table, worth_by_default
+from pygrade.logs.import_table import Columns, ImportedTable, check_priced, default_event_values, import_table
 from pygrade.logs.prediction_scale import MARGIN, PredictionScale
 from pygrade.metrics.texts import rate_text
 
@@ -274,7 +274,7 @@ class Logs:
         for name, named_tasks in (("values", values or ()), ("value_tasks", value_tasks)):
             if unknown := [task for task in named_tasks if task not in tasks]:
                 raise ValueError(f"{name} names task {unknown[0]!r}; expected one of {', '.join(tasks)}")
-        worth = {**worth_by_default(imported, values or {}), **imported.values, **(values or {})}
+        worth = {**default_event_values(imported, values or {}), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
         check_priced(imported, priced)
         logs = cls(**imported.fields, task_values=tuple(map(float, worth.values())), value_tasks=priced)
@@ -456,7 +456,7 @@ class _Numbers(NamedTuple):
     item: NDArray[np.int64]
 
 
-@once_per_object
+@cached_by_object
 def _numbers(logs: Logs) -> _Numbers:
     return _Numbers(numbered(logs.user_id), numbered(logs.item_id))
 

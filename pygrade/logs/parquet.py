@@ -304,7 +304,7 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; expected a directory, or a path that does not exist")
     if path.is_dir():
-        refuse_strangers(str(path), [child.name for child in path.iterdir()])
+        refuse_foreign_files(str(path), [child.name for child in path.iterdir()])
     offsets = columns["offsets"]
     part_of_request = offsets[:-1] // rows_per_file
     cuts = np.flatnonzero(np.concatenate([[True], part_of_request[1:] != part_of_request[:-1]]))[: len(offsets) - 1]
@@ -321,7 +321,7 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
         list(pool.map(write_numbered, range(len(cuts))))
 
 
-def refuse_strangers(place: str, names: Iterable[str]) -> None:
+def refuse_foreign_files(place: str, names: Iterable[str]) -> None:
     """ValueError if a directory to be replaced by a log holds files that are not those of a log."""
     strangers = sorted(name for name in names if not name.endswith(".parquet") and name != _OPTIONS)
     if strangers:

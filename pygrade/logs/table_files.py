@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pygrade._util.alive import doing
+from pygrade._util.alive import show_step
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line, printable
 from pygrade.logs import conversion, table_formats
@@ -230,7 +230,7 @@ def _kind(path: Path) -> str:
 
 
 def _read(path: Path, stated_roles: Mapping[str, str]) -> Any:
-    doing(f"reading {printable(path.name)}")
+    show_step(f"reading {printable(path.name)}")
     pa, kind = require("pyarrow"), _kind(path)
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty")

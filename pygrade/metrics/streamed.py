@@ -42,7 +42,7 @@ class LabelHistogram:
         below = np.cumsum(negatives, 1) - negatives / 2
         return _ratio((self.positives * below).sum(1), self.positives.sum(1) * negatives.sum(1))
 
-    def rarer(self) -> Floats:
+    def minority_counts(self) -> Floats:
         """[T] rows of the rarer class: the variance of an AUC is about inverse to it."""
         positives = self.positives.sum(1)
         return np.asarray(np.minimum(positives, self.rows.sum(1) - positives))

@@ -72,7 +72,7 @@ def stats_of_parts(
     parents = parents_of(tasks, config.funnel)
     by_part = {part: ColumnStats(len(columns.dense), len(tasks)) for part in timeline.parts}
     orphans = np.zeros(len(tasks), np.int64)  # rows with a funnel child's event and without its parent's
-    with group.agreeing():
+    with group.shared_errors():
         for batch in batches():
             check(batch, columns, tasks)
             dense, _, labels, time = batch

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pygrade._util.progress import sometimes
+from pygrade._util.progress import show_line
 from pygrade._util.threads import torch_threads
 from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.streamed import LabelHistogram
@@ -116,14 +116,14 @@ def _train(
             loss = _pass(module, optimizer, window, positive_weight, config, group)
             _check_finite(group.sum(loss), config)
             if stop is None:
-                sometimes(f"mtl: pass {epoch + 1} of {epochs} over {stats.rows} rows")
+                show_line(f"mtl: pass {epoch + 1} of {epochs} over {stats.rows} rows")
             else:
                 seen = _histogram(module, stop, tasks, config, group)
                 base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
-                aucs.append(float(np.average(seen.auc(), weights=seen.rarer())))
+                aucs.append(float(np.average(seen.auc(), weights=seen.minority_counts())))
                 losses.append(float(np.mean(seen.log_loss() / base)))
                 loss_text = f"loss {losses[-1]:.4f} of the base rate's"
-                sometimes(f"mtl: pass {epoch + 1}, validation AUC {aucs[-1]:.4f}, {loss_text}")
+                show_line(f"mtl: pass {epoch + 1}, validation AUC {aucs[-1]:.4f}, {loss_text}")
                 if aucs[-1] >= max(aucs):
                     best, best_state = epoch, _copy(module)
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
@@ -191,7 +191,7 @@ def _histogram(
     """Labels of a window, of all ranks, by the network's logit."""
     seen = LabelHistogram(len(tasks))
     module.eval()
-    with group.agreeing(), torch.no_grad():
+    with group.shared_errors(), torch.no_grad():
         for dense, entries, labels in window:
             for rows in zip(*(torch.split(tensor, _CHUNK) for tensor in (dense, entries, labels)), strict=True):
                 logits = module(module.inputs(rows[0].to(group.device), rows[1].to(group.device)))

@@ -45,7 +45,7 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
-def not_negative(name: str, value: Any) -> float:
+def nonnegative(name: str, value: Any) -> float:
     """``value`` as a float ≥ 0."""
     result = number(name, value)
     if not result >= 0.0:
@@ -168,7 +168,7 @@ def has_values() -> bool:
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
-def must_validate(validate: bool | None, value: Tensor) -> bool:
+def should_validate(validate: bool | None, value: Tensor) -> bool:
     """True if values are to be checked; None: on a CPU only, since a check would wait for the GPU."""
     if value.dtype == torch.float64 and not has_values():
         return False

@@ -178,7 +178,7 @@ def dirichlet_sample(
     alpha = concentration_rows(given, concentration, checks.FLOAT32).detach()
     samples, signed, first = checked_draw(num_samples, seed, offset)
     given.sizes["G"] = samples
-    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, alpha), checks.thread_count(num_threads)
     if out is None:
         drawn = _sample_op(alpha, samples, signed, first, check, threads)
         return DirichletSample(*(checks.match_type(part, concentration) for part in drawn))  # type: ignore[arg-type]
@@ -310,7 +310,7 @@ def checked_density(
     """The arguments of a density, as the ops take them."""
     alpha = concentration_rows(given, concentration)
     logs = given.other("log_weights", log_weights, torch.float32, ("B", "G", "T"))
-    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, alpha), checks.thread_count(num_threads)
     return alpha, logs, check_floor(weight_floor), check, threads
 
 
@@ -374,7 +374,7 @@ def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_thr
         tensor([-0.3845, -0.1931])
     """
     alpha = concentration_rows(checks.Arguments("dirichlet_entropy"), concentration)
-    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, alpha), checks.thread_count(num_threads)
     return checks.match_type(_entropy_op(alpha, check, threads)[0], concentration)
 
 
@@ -395,7 +395,7 @@ def dirichlet_kl(
     given = checks.Arguments("dirichlet_kl")
     alpha = concentration_rows(given, concentration)
     beta = given.other("other", other, torch.float32, ("B", "T"), grad=True)
-    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, alpha), checks.thread_count(num_threads)
     return checks.match_type(_kl_op(alpha, beta, check, threads)[0], concentration)
 
 

@@ -42,7 +42,7 @@ tracing = torch.compiler.is_dynamo_compiling  # other tracers show as a mode or 
 _in_functorch = torch._C._are_functorch_transforms_active  # vmap, grad, jvp and what torch.func makes of them
 
 
-def may_be_fast() -> bool:
+def can_use_fast_path() -> bool:
     """False where a fast path would lose what is not in a tensor's memory: a graph, or derivatives of forward mode."""
     return not tracing() and forward_ad._current_level < 0
 
@@ -151,7 +151,7 @@ class Op:
 
     def run_fast(self, *arguments: Any) -> Any:
         """The fast path's result for the arguments of the public function, or None if it leaves the call to the op."""
-        if not may_be_fast():
+        if not can_use_fast_path():
             return None
         result = getattr(_core, self._fast_path)(*arguments)
         apply, first = self._fast_with_gradient, arguments[0]

@@ -263,12 +263,12 @@ def checked_transform(
     scores = given.tensor
     if transform == "rank" and dispatch.backend(scores) == "triton" and scores.dtype != torch.float64:
         raise ValueError("transform is 'rank', which runs on a CPU only")
-    constants = TRANSFORMS.index(transform), checks.not_negative("beta", beta), checks.not_negative("epsilon", epsilon)
+    constants = TRANSFORMS.index(transform), checks.nonnegative("beta", beta), checks.nonnegative("epsilon", epsilon)
     if transform != "log1p":
         return *constants, None
     if isinstance(slope, (Tensor, np.ndarray)):
         return *constants, given.other("slope", slope, torch.float32, ("T",))
-    value = checks.not_negative("slope", slope)
+    value = checks.nonnegative("slope", slope)
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     return *constants, scores.new_full((given.sizes["T"],), value, dtype=dtype)
 
@@ -331,7 +331,7 @@ def transform_scores(
         >>> transform_scores(p, "rank")[0, :, 0], transform_scores(p, "zscore")[0, :, 0]
         (tensor([0.0000, 1.0000, 0.5000]), tensor([-1.2099,  1.2099,  0.0000]))
     """
-    if dispatch.may_be_fast():
+    if dispatch.can_use_fast_path():
         values: T | None = _core.transform_scores_fast_path(
             scores, transform, beta, epsilon, slope, offsets, layout, num_threads
         )
@@ -340,7 +340,7 @@ def transform_scores(
     given = checks.Arguments("transform_scores")
     s, o = checked_scores(given, scores, offsets, layout, checks.SCORE_DTYPES)
     options = checked_transform(given, transform, beta, epsilon, slope)
-    check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, s), checks.thread_count(num_threads)
     result: Tensor = _transform_op(s, *options, o, check, threads)
     return checks.match_type(result.mT if layout == "task-major" else result, scores)
 
@@ -377,7 +377,7 @@ def fuse_scores(
         >>> fuse_scores(p, torch.tensor([[1.0, 10.0]]))
         tensor([[1.5000, 4.2000]])
     """
-    if dispatch.may_be_fast():
+    if dispatch.can_use_fast_path():
         fused: T | None = _core.fuse_scores_fast_path(
             scores, weights, transform, beta, epsilon, slope, offsets, layout, num_threads
         )
@@ -387,7 +387,7 @@ def fuse_scores(
     s, o = checked_scores(given, scores, offsets, layout, checks.SCORE_DTYPES)
     w = checked_weights(given, weights)
     options = checked_transform(given, transform, beta, epsilon, slope)
-    check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, s), checks.thread_count(num_threads)
     return checks.match_type(_fuse_op(s, w, *options, o, check, threads), scores)
 
 
@@ -433,7 +433,7 @@ def fuse_topk(
         >>> fuse_topk(p, torch.ones(1, 1), 3, mask=torch.tensor([[True, False, False, False]])).indices
         tensor([[ 0, -1, -1]], dtype=torch.int32)
     """
-    if dispatch.may_be_fast():
+    if dispatch.can_use_fast_path():
         page: TopK | None = _core.fuse_topk_fast_path(
             TopK, scores, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, out, num_threads
         )
@@ -451,6 +451,6 @@ def fuse_topk(
             name = "scores" if s.requires_grad else "weights"
             raise ValueError(f"{name} requires a gradient and out is given; expected {name}.detach(), or no out")
         memory = given.outputs(out, ("B", "G", "k") if w.ndim == 3 else ("B", "k"))
-    check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, s), checks.thread_count(num_threads)
     best = _topk_op(s, w, length, code, m, *constants, o, check, threads)
     return write_to_out(out, memory, scores, *best)

@@ -100,5 +100,5 @@ def topk_gain(
     m = given.optional("masks", masks, torch.bool, (*rows[:-1], "L", rows[-1]))
     c = given.optional("component_list", component_list, torch.int32, ("C",))
     s = given.detached("scores", s)
-    check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, s), checks.thread_count(num_threads)
     return checks.match_type(gain_op(s, w, v, d, m, c, *options, o, check, threads), scores)

@@ -140,13 +140,13 @@ def grpo_loss(
     if not 0.0 < clamp <= 80.0:
         raise ValueError(f"log_ratio_clamp is {log_ratio_clamp}; expected a number in (0, 80]")
     options = (
-        checks.not_negative("clip", clip),
-        checks.not_negative("clip_high", clip if clip_high is None else clip_high),
+        checks.nonnegative("clip", clip),
+        checks.nonnegative("clip_high", clip if clip_high is None else clip_high),
         checks.number("kl_coefficient", kl_coefficient),
         checks.number("entropy_coefficient", entropy_coefficient),
         check_floor(weight_floor),
         clamp,
-        checks.must_validate(validate, alpha),
+        checks.should_validate(validate, alpha),
         checks.thread_count(num_threads),
     )
     outputs = _op(alpha, logs, old, gains, anchor, *options)

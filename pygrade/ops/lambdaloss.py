@@ -96,5 +96,5 @@ def lambda_loss(
     scale = checks.number("temperature", temperature)
     if not 0.0 < scale < float("inf"):
         raise ValueError(f"temperature is {temperature}; expected a positive number")
-    check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, values), checks.thread_count(num_threads)
     return checks.match_type(_op(values, labels, keep, table, scale, check, threads)[0], scores)

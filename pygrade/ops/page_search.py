@@ -262,7 +262,7 @@ def search_page(
         *rules,
         in_batch(arguments.optional("pins", pins, torch.int32, (*lead, "k"))),
         o,
-        checks.must_validate(validate, v),
+        checks.should_validate(validate, v),
         checks.thread_count(num_threads),
     )
     if single:

@@ -44,11 +44,11 @@ class RuleTensors(NamedTuple):
         """
         rules = dict(zip(cls._fields, given, strict=True))
 
-        def of_candidates(name: str, dtype: torch.dtype, *last: str) -> Tensor | None:
+        def per_candidate(name: str, dtype: torch.dtype, *last: str) -> Tensor | None:
             result = arguments.optional(name, rules[name], dtype, (*rows, *last))
             return result[None] if single and result is not None else result
 
-        groups = of_candidates("groups", torch.int32, "A")
+        groups = per_candidate("groups", torch.int32, "A")
 
         def of_columns(name: str, dtype: torch.dtype) -> Tensor | None:
             values = rules[name]
@@ -62,9 +62,9 @@ class RuleTensors(NamedTuple):
             return arguments.optional(name, values, dtype, ("A",))
 
         return cls(
-            of_candidates("mask", torch.bool),
-            of_candidates("boost_mul", torch.float32),
-            of_candidates("boost_add", torch.float32),
+            per_candidate("mask", torch.bool),
+            per_candidate("boost_mul", torch.float32),
+            per_candidate("boost_add", torch.float32),
             groups,
             of_columns("caps", torch.int32),
             of_columns("cap_slots", torch.int32),
@@ -167,7 +167,7 @@ def rank(
         >>> rank(p, torch.ones(1), 2, groups=seller, caps=[1])  # one item a seller
         TopK(values=tensor([0.9000, 0.7000]), indices=tensor([0, 2], dtype=torch.int32))
     """
-    if dispatch.may_be_fast():
+    if dispatch.can_use_fast_path():
         best: TopK | None = _core.rank_fast_path(
             TopK,
             scores,

@@ -43,7 +43,7 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
     given = checks.Arguments("format_penalty")
     values = given.first("weights", weights, checks.FLOATS[::-1], checks.any_rows(weights, "T"))
     bounds = given.other("weight_bounds", weight_bounds, torch.float32, (2, "T"))
-    if checks.must_validate(None, bounds) and checks.has_values():
+    if checks.should_validate(None, bounds) and checks.has_values():
         _check_bounds(bounds)
     return checks.match_type(reference.format_penalty(values, bounds), weights)
 
@@ -172,7 +172,7 @@ def rollout(
     m = given.optional("masks", masks, torch.bool, ("B", "L", "N"))
     c = given.optional("component_list", component_list, torch.int32, ("C",))
     b = given.optional("weight_bounds", weight_bounds, torch.float32, (2, "T"))
-    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    check, threads = checks.should_validate(validate, alpha), checks.thread_count(num_threads)
     arguments = (alpha, s, v, d, samples, signed, row, m, c, b, check_floor(weight_floor))
     parts = _op(*arguments, check, threads)
     return Rollout(*(checks.match_type(part, concentration) for part in parts))  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.features.schema import OtherChunks
 from pygrade.pipeline.parts import OpenPart, PartWork, RequestRange, parts_of
-from pygrade.pipeline.policy_log import NO_REQUEST, Wanted
+from pygrade.pipeline.policy_log import NO_REQUEST, RequestSelection
 from pygrade.prerank import Prerank
 from pygrade.workers import LOCAL, Workers
 
@@ -175,7 +175,7 @@ class CandidateWriter(PartWork):
     """Writes what is found for the wanted requests of a part of the features; a job of `with_candidates`."""
 
     find: Find
-    wanted: Wanted
+    wanted: RequestSelection
     folder: Path
 
     def __call__(self, part: RequestRange) -> CandidateFile | None:
@@ -198,7 +198,7 @@ def with_candidates(
     log: EventLog,
     features: FeatureSet,
     find: Find,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[RequestSelection],
     scratch: Path,
     workers: Workers = LOCAL,
     rows: int = 200_000,

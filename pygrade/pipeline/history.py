@@ -19,7 +19,7 @@ from pygrade.logs.log_parts import LogParts
 from pygrade.mtl import Timeline
 from pygrade.pipeline.logs import EVALUATE, POLICY, LogsStage
 from pygrade.pipeline.policy_inputs import PolicyInputs
-from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, Wanted, write_file, write_log
+from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, RequestSelection, write_file, write_log
 
 BEFORE = "before"  # folder of the log of earlier exposures
 
@@ -56,7 +56,7 @@ def make_history(out: Path, logs: Path, stage: LogsStage, timeline: Timeline, co
     predict = stage.predict if stage.raw is None else LaterPredictions(stage.predict, timeline.stop_end)
     inputs = PolicyInputs(stage.features.schema.request_features[:1], ())  # a log without any is warned of
     row = predict, stage.tasks, stage.task_values, stage.value_tasks, inputs
-    period = Wanted((None, timeline.calibrate_end))
+    period = RequestSelection((None, timeline.calibrate_end))
     writer = ExposureWriter(stage.features.path, NO_COPY, period, *row, out / BEFORE, *stage.facts)
     written = write_log(stage.features, writer, stage.workers, f"{BEFORE} log")
     columns = history.columns()

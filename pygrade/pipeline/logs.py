@@ -14,9 +14,9 @@ from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.pipeline.candidates import Find, Finder, with_candidates
 from pygrade.pipeline.mtl import OWN, ModelPredictions, OwnPredictions, prediction_metrics
-from pygrade.pipeline.parts import Period, over_parts
+from pygrade.pipeline.parts import Period, map_parts
 from pygrade.pipeline.policy_inputs import choose_inputs
-from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log
+from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, select_requests, write_log
 from pygrade.pipeline.prerank import KNOWN
 from pygrade.pipeline.stages import StageResult
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
@@ -78,7 +78,7 @@ class LogsStage:
         """
         limits = {POLICY: self.config.policy_requests, EVALUATE: 0}
         wanted = {
-            name: wanted_of(self.features, period, limits[name], self.workers, f"{name} log: sample")
+            name: select_requests(self.features, period, limits[name], self.workers, f"{name} log: sample")
             for name, period in ((POLICY, early), (EVALUATE, late))
         }
         inputs = choose_inputs(self.log, self.features, early, self.workers)
@@ -101,7 +101,7 @@ class LogsStage:
         if self.raw is None:
             return prediction_metrics(judged, None, self.tasks)
         work = ShownPredictions(self.raw, judged.request_id)
-        raw = list(over_parts(self.workers, self.features, work, period, "predictions before calibration"))
+        raw = list(map_parts(self.workers, self.features, work, period, "predictions before calibration"))
         return prediction_metrics(judged, np.concatenate(raw), self.tasks)
 
 

@@ -56,7 +56,7 @@ class PartWork(OpenPart):
 
 
 @dataclass(frozen=True)
-class OverParts(PartWork, Generic[Result]):
+class PartTask(PartWork, Generic[Result]):
     """work(batches) of a part's requests in its period; None if there are none."""
 
     work: Callable[[list[FeatureBatch]], Result]
@@ -71,11 +71,11 @@ def parts_of(features: FeatureSet, period: Period) -> list[RequestRange]:
     return [RequestRange(number, features.num_parts, *period) for number in features.parts_between(*period)]
 
 
-def over_parts(
+def map_parts(
     workers: Workers, features: FeatureSet, work: Callable[[list[FeatureBatch]], Result], period: Period, name: str
 ) -> Iterator[Result]:
     """work(batches) of every part with requests in the period, by workers that hold it; in the order of parts."""
-    for result in workers.map(OverParts(features.path, work), parts_of(features, period), name):
+    for result in workers.map(PartTask(features.path, work), parts_of(features, period), name):
         if result is not None:
             yield result
 

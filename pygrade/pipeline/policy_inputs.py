@@ -19,7 +19,7 @@ from pygrade.data.events import EventLog
 from pygrade.features import Feature, FeatureBatch, FeatureSet
 from pygrade.features.values import code_of, kind_of, lists_of
 from pygrade.logs.categories import most_frequent
-from pygrade.pipeline.parts import Period, over_parts
+from pygrade.pipeline.parts import Period, map_parts
 from pygrade.workers import Workers
 
 ROOM = 32
@@ -41,7 +41,7 @@ class PolicyInputs:
 def choose_inputs(log: EventLog, features: FeatureSet, period: Period, workers: Workers) -> PolicyInputs:
     """The numbers of a schema, and of its levels those that divide the requests of a period most."""
     schema = features.schema
-    counts = reduce(_add, over_parts(workers, features, count_levels, period, "levels"))
+    counts = reduce(_add, map_parts(workers, features, count_levels, period, "levels"))
     numbers = [name for f in schema.group("request_dense") if f.kind != "vector" for name in f.columns]
     context = [f for f in schema.group("request_ids") if has_levels(f)]
     items = [f for f in schema.group("item_ids") if has_levels(f)]

@@ -1,8 +1,8 @@
 """The policy's training log: materialized requests with out-of-time predictions, one file a part, as jobs.
 
 A log has all requests of a period, or a sample: those with the smallest hashes of their ids, which is uniform over the
-period and does not depend on how it is cut. The bound of the hashes is found first (`wanted_of`), so that every part
-knows by itself which requests are in the log, and nothing that is held grows with it.
+period and does not depend on how it is cut. The bound of the hashes is found first (`select_requests`), so that every
+part can decide alone which requests are in the log, and memory does not grow with it.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs, concatenate, validate
 from pygrade.logs.columns import PER_REQUEST
 from pygrade.logs.parquet import write_part
-from pygrade.pipeline.parts import PartWork, Period, RequestRange, over_parts, parts_of
+from pygrade.pipeline.parts import PartWork, Period, RequestRange, map_parts, parts_of
 from pygrade.pipeline.policy_inputs import PolicyInputs
 from pygrade.serving.pipeline import prices_in
 from pygrade.workers import Workers
@@ -31,7 +31,7 @@ NO_REQUEST = "the period has no request with a shown row; expected another split
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestSelection:
     """The requests of a log: those of a period that have a shown row, and a hash up to a bound."""
 
     period: Period
@@ -42,16 +42,16 @@ class Wanted:
         return _has_page(batch) & (sample_hash(batch.request_id) <= np.uint64(self.bound))
 
 
-def wanted_of(features: FeatureSet, period: Period, limit: int, workers: Workers, name: str) -> Wanted:
+def select_requests(features: FeatureSet, period: Period, limit: int, workers: Workers, name: str) -> RequestSelection:
     """All requests of a period that have a shown row, or ``limit`` of them, if it is not 0."""
     if limit < 0:
         raise ValueError(f"limit is {limit}; expected 0 or more")
     if not limit:
-        return Wanted(period)
+        return RequestSelection(period)
     hashes = np.zeros(0, np.uint64)
-    for part_hashes in over_parts(workers, features, SmallestHashes(limit), period, name):
+    for part_hashes in map_parts(workers, features, SmallestHashes(limit), period, name):
         hashes = _smallest(np.concatenate([hashes, part_hashes]), limit)
-    return Wanted(period, int(hashes.max(initial=0)))
+    return RequestSelection(period, int(hashes.max(initial=0)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class LogWriter(PartWork):
     """
 
     first_id: int
-    wanted: Wanted
+    wanted: RequestSelection
     predict: Predict
     tasks: tuple[str, ...]  # some of the schema's, in the order of the predictions
     task_values: tuple[float, ...]

@@ -111,7 +111,7 @@ class Mixture:
         return challenger if self.trust == 1.0 else (*challenger, self.baseline)
 
     @property
-    def takes_network(self) -> bool:
+    def uses_network(self) -> bool:
         """The scores of the policy's network count."""
         return self.trust > 0.0 and self.challenger is None
 

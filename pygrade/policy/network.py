@@ -392,7 +392,7 @@ class FusionPolicy(nn.Module):
             raise ValueError(f"the policy has values or boosts of its own (guardrails), which {where} does not compute")
 
     @property
-    def takes_corrected(self) -> bool:
+    def uses_corrected(self) -> bool:
         """The scores, or the network's inputs, are of corrected predictions."""
         mixed = () if self.mixture is None else self.mixture.ranked_by
         return self.config.corrected or any(entry.corrected for entry in mixed)

@@ -51,7 +51,7 @@ class Inputs:
         """One pass over the positives of the batches, of all ranks of a group. ValueError if there is none, or for an
         infinite feature."""
         group = group or Group()
-        with group.agreeing():
+        with group.shared_errors():
             own = _Seen.of(batches, task_weights)
         ranks = [seen for seen in group.gather(own) if seen is not None]
         if not ranks:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._util.progress import sometimes
+from pygrade._util.progress import show_line
 from pygrade._util.threads import torch_threads
 from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
@@ -127,12 +127,12 @@ def _train(
             losses.append(total / weight)
             towers.eval()
             if validation is None or catalog is None:
-                sometimes(f"prerank: pass {epoch + 1} of {config.epochs}, loss {losses[-1]:.4f}")
+                show_line(f"prerank: pass {epoch + 1} of {config.epochs}, loss {losses[-1]:.4f}")
             else:
                 recalls.append(_validate(towers.cpu(), catalog, validation, task_weights, config, group))
                 towers.to(group.device)
                 recall = f"recall@{config.recall_at} {recalls[-1]:.4f}"
-                sometimes(f"prerank: pass {epoch + 1}, loss {losses[-1]:.4f}, {recall}")
+                show_line(f"prerank: pass {epoch + 1}, loss {losses[-1]:.4f}, {recall}")
                 if recalls[-1] > max(recalls[:-1], default=-1.0):
                     best, best_state = epoch, _copy(towers)
             state = {"towers": towers.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
@@ -185,7 +185,7 @@ def _validate(
     """Recall of the first validation requests with a positive, of all ranks, by an index of the training items."""
     index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog))
     total, count, limit = 0.0, 0, group.share(_VALIDATION_REQUESTS)
-    with group.agreeing():
+    with group.shared_errors():
         for batch in validation():
             requests, relevant = held_out_positives(batch, task_weights)
             if not len(requests):

@@ -31,7 +31,7 @@ from pygrade.logs.prediction_scale import complete_scales
 from pygrade.runs.result import DATASET, TrainingResult
 from pygrade.training.evaluate_policy import evaluate_policy, is_new
 from pygrade.training.evidence import clean, correct_log, drop_history, gather_evidence, reads_history, refuse_positives
-from pygrade.training.fit import OnStep, learn
+from pygrade.training.fit import OnStep, fit_policy
 from pygrade.training.folds import cross_fit, mix_folds
 from pygrade.training.guardrails import check_guardrails, guard
 from pygrade.training.summary import scenario_weights, summary_of
@@ -97,7 +97,7 @@ def fit(
         if corrected is not None and corrected.fold is not None:
             fit_config = replace(config, policy=replace(config.policy, corrected=True))
         facts = evidence.propensity, evidence.production.baseline, corrected
-        learned = learn(dataset, sample, fit_config, directory, *facts, resume, on_step, heldout)
+        learned = fit_policy(dataset, sample, fit_config, directory, *facts, resume, on_step, heldout)
         static, policies, tensors, sampled = learned.static, learned.policies, learned.tensors, sample.read()
         scales = complete_scales(sampled.scales, sampled.tasks, sampled.predictions, sampled.feedback)
         for policy in policies.values():

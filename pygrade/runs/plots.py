@@ -39,7 +39,7 @@ def plot_weights(trained: Any, ax: Any = None) -> Any:
         raise ValueError("no later requests were judged, and their weights are plotted; expected a holdout above 0")
     record, mixture = read_json(path), trained.policy.mixture
     spread = {name: 100 * np.array(column) for name, column in record["spread"].items()}
-    unused = "" if mixture is None or mixture.takes_network else "; what is served does not rank by them"
+    unused = "" if mixture is None or mixture.uses_network else "; what is served does not rank by them"
     title = f"Weights of the policy over {trained.heldout.num_requests:,} later requests{unused}"
     ax, places = _axes(ax, 1.6 + 0.45 * len(record["tasks"]), title, record["tasks"]), range(len(record["tasks"]))
     ax.hlines(places, spread["5th"], spread["95th"], color="#7a828c", linewidth=1.5, label="5th to 95th percentile")

@@ -17,7 +17,7 @@ from pygrade._util.text import distinct
 from pygrade.config.training import TrainConfig
 from pygrade.console.run_files import JudgedRun
 from pygrade.console.training import write_report
-from pygrade.evaluation.replay import event_worth
+from pygrade.evaluation.replay import event_values_text
 from pygrade.evaluation.verdict import NEW, VerdictText, plain_name, verdict_of
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset
@@ -126,7 +126,7 @@ class TrainingResult:
             *parts,
             ("tasks", ", ".join(log.tasks)),
             ("features", ", ".join(log.features) or "none"),
-            ("values", event_worth(self.summary)),
+            ("values", event_values_text(self.summary)),
             ("slot propensities", self.summary["propensity"]["note"]),
         ]
 

@@ -62,7 +62,7 @@ class ArmReadings:
     def update(self, now: int) -> None:
         """Count the pages whose feedback is complete at a time (ms)."""
         assert self._join.delay_ms is not None
-        logs = self._join.ripe(now - self._join.delay_ms)
+        logs = self._join.complete_pages(now - self._join.delay_ms)
         if logs is None:
             return
         arms = np.full(logs.num_requests, next(iter(self.shares))) if logs.arm is None else logs.arm

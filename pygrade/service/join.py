@@ -142,7 +142,7 @@ def _join(
             events = ()
         if removed := join.remove(users):
             join.joined = Hashes(closed := np.union1d(closed, _hashes(np.array(removed))))
-        if (done := join.ripe(until)) is not None:
+        if (done := join.complete_pages(until)) is not None:
             counts.update(requests=done.num_requests, rows=done.num_rows)
             join.joined = Hashes(closed := np.union1d(closed, _hashes(done.request_id)))
             write_part(vars(done), out / f"part-{manifest['runs']:06d}-{number:05d}.parquet")

@@ -63,7 +63,7 @@ def start(run: Path, options: Mapping[str, Any]) -> "subprocess.Popen[bytes]":
         os.close(standard_input)
 
 
-class Adopted:
+class AttachedServer:
     """A server that an earlier process started, as far as `wait` needs it."""
 
     def __init__(self, process: int) -> None:
@@ -84,7 +84,7 @@ class Adopted:
         return 0 if self.asked else 1
 
 
-def start_or_adopt(run: Path, options: Mapping[str, Any], place: Path) -> "subprocess.Popen[bytes] | Adopted":
+def start_or_attach(run: Path, options: Mapping[str, Any], place: Path) -> "subprocess.Popen[bytes] | AttachedServer":
     """The server that an earlier process started with the same options, or else a new one; it serves on if this process
     is killed. place: a file that it holds locked while it lives. One with other options is drained first.
     """
@@ -100,7 +100,7 @@ def start_or_adopt(run: Path, options: Mapping[str, Any], place: Path) -> "subpr
                 break
             process, _, other = os.pread(descriptor, 100, 0).decode().partition(" ")
             with suppress(ProcessLookupError, ValueError):  # it has just ended, or has just begun
-                server = Adopted(int(process))
+                server = AttachedServer(int(process))
                 if other == digest:
                     logger.info("goes on with the pygraded that serves, process %s", process)
                     return server
@@ -122,7 +122,7 @@ def start_or_adopt(run: Path, options: Mapping[str, Any], place: Path) -> "subpr
         os.close(descriptor)
 
 
-def wait(process: "subprocess.Popen[bytes] | Adopted") -> int:
+def wait(process: "subprocess.Popen[bytes] | AttachedServer") -> int:
     """Passes SIGTERM, SIGINT and SIGHUP on until the server has ended; its exit code."""
 
     def pass_on(number: int, _frame: FrameType | None) -> None:

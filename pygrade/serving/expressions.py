@@ -104,7 +104,7 @@ def express(policy: FusionPolicy) -> Expression:
     inputs = request_shifts(policy, None, None, None)
     if policy.config.trade_offs:
         inputs["values"] = policy.spec.own_values(policy.spec.task_values, [""], 1)[0].astype(np.float64)
-    if mixture is None or mixture.takes_network:
+    if mixture is None or mixture.uses_network:
         inputs["weights"] = policy.fallback_weights().double().numpy()
     inputs |= {name: np.ones(len(steps)) for name, steps in formula.spreads.items()}
     steps = {node.name: node for node in nodes if node.name} | {"score": formula.score}
@@ -116,7 +116,7 @@ def request_shifts(policy: FusionPolicy, *request: NDArray[Any] | None) -> Input
     """shifts [T] and slopes [T, V] of a request's context [F], its candidates' predictions [N, T] as a log has them and
     items [N, I], see `Correction.shifts`; without predictions those of a page of average candidates. Empty if
     nothing reads corrected predictions."""
-    if policy.correction is None or not policy.takes_corrected:
+    if policy.correction is None or not policy.uses_corrected:
         return {}
     added = policy.correction.shifts(*request)
     return {"shifts": added[:, 0], "slopes": added[:, 1:]}

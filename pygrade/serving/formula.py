@@ -179,7 +179,7 @@ def formula_of(policy: FusionPolicy) -> Formula:
     with trade-offs, ``values`` [T] of the tasks; with a correction that is read, shifts [T] and slopes [T, V]."""
     f, config, mixture = Formula(), policy.config, policy.mixture
     f.raw = f.corrected = _read_scales(f, policy)
-    if policy.takes_corrected and policy.correction is not None:
+    if policy.uses_corrected and policy.correction is not None:
         f.corrected = _correct(f, policy.correction, f.raw)
     slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
 
@@ -207,7 +207,7 @@ def formula_of(policy: FusionPolicy) -> Formula:
         if ranking.logarithm:
             score = f.fuse(f"{name}_log", [score], [node_of(1.0)], ("log", config.beta, 0.0, ()))
         parts.append(score)
-    if mixture is None or mixture.takes_network:
+    if mixture is None or mixture.uses_network:
         weights = [request("weights", t) for t in range(len(policy.tasks))]
         parts.append(rank_by("policy", config.transform, f.network_terms, weights, config.value_tasks))
     f.score = parts[0]

@@ -74,7 +74,7 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
         raise ValueError(f"engine is {form!r}{cure}; expected vespa, opensearch, or one of {known}")
     policy.refuse_elsewhere("a hybrid query")
     mixture, config = policy.mixture, policy.config
-    network = mixture is None or (mixture.takes_network and mixture.trust == 1.0)
+    network = mixture is None or (mixture.uses_network and mixture.trust == 1.0)
     rankings = () if mixture is None else mixture.ranked_by
     if mixture is not None and 0.0 < mixture.trust < 1.0:
         raise ValueError(

@@ -127,7 +127,7 @@ class Page:
         who = request if self.ids.request is None else self.ids.request[request]
         source = "static weights" if self.fallback[request] else "drawn" if self.explored[request] else "policy"
         names = ", mixed with ".join(ranking.name for ranking in self.ranked_by)
-        title = f"request {who}: " + (f"weights of {source}" if self.takes_network else names)
+        title = f"request {who}: " + (f"weights of {source}" if self.uses_network else names)
         title += f"; {moved}" if (moved := self.explain_correction(request)) else ""
         table = page_table(self.describe(request, title))
         return html_table(table.head, table.texts(), title, texts=2)
@@ -145,7 +145,7 @@ class Page:
         return {
             "title": title,
             "tasks": list(self.tasks),
-            "weighs": self.takes_network,
+            "weighs": self.uses_network,
             "weights": self.weights[request].astype(float).tolist(),
             "fallback": bool(self.fallback[request]),
             "explored": bool(self.explored[request]),
@@ -158,7 +158,7 @@ class Page:
                     "item_id": self.item_id[int(self.offsets[request]) + index].item(),
                     "score": float(self.values[request, slot]),
                     "contributions": self.contributions[request, slot].astype(float).tolist(),
-                    **({} if self.takes_network else {"sum": float(self.contributions[request, slot].sum())}),
+                    **({} if self.uses_network else {"sum": float(self.contributions[request, slot].sum())}),
                     **({"baseline": float(self.baseline_contribution[request, slot])} if mixed else {}),
                     **({"move": move} if (move := self.explain_move(request, slot)) else {}),
                     **({"history": [reason.text for reason in reasons]} if reasons else {}),
@@ -207,9 +207,9 @@ class Page:
             assert self.policy.mixture is not None
             source = f"ranked by {self.baseline} alone, not by weights (verdict: {self.verdict})"
             return "; ".join(filter(None, (source, self._score_text(request), moved)))
-        parts = [self._source(request, static) if self.takes_network else f"ranked by {self.ranked_by[0].name}"]
+        parts = [self._source(request, static) if self.uses_network else f"ranked by {self.ranked_by[0].name}"]
         parts += [moved] if moved else []
-        parts += [] if self.takes_network else [self._score_text(request)]
+        parts += [] if self.uses_network else [self._score_text(request)]
         if self.request_values is not None and self.policy.task_values is not None:
             worth = np.array(self.policy.task_values, np.float32)
             pairs = zip(self.tasks, self.request_values[request], worth, strict=True)
@@ -272,10 +272,10 @@ class Page:
         return mixture.ranked_by if alone is None else (alone,)
 
     @property
-    def takes_network(self) -> bool:
+    def uses_network(self) -> bool:
         """The weights count."""
         mixture = self.policy.mixture
-        return mixture is None or (mixture.takes_network and not self.by_values)
+        return mixture is None or (mixture.uses_network and not self.by_values)
 
     @property
     def by_values(self) -> bool:
@@ -288,7 +288,7 @@ class Page:
 
         Of a policy served alone w_t · f_t(p_jt); in a mixture λ · w_t · (f_t(p_jt) - mean) / (sd + ε), with the mean of
         f_t and the sd of the policy's score over the request. With `baseline_contribution` they add up to the score.
-        Where weights do not count (`takes_network`) it is what the first of `ranked_by` adds up: of an expected value
+        Where weights do not count (`uses_network`) it is what the first of `ranked_by` adds up: of an expected value
         each task's value times its prediction, corrected if it is corrected, and times the price.
         Boosts and page terms come after it and are not in it. An item with a missing prediction has NaN.
         """

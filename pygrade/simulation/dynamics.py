@@ -66,7 +66,7 @@ class Timeline:
         moment = places * float(self.span) + hours[:, None]
         return self._by_place[np.searchsorted(self._start, moment, side="right") - 1].astype(np.int32)
 
-    def appeal(self, item: Array, category: Array, hours: Floats) -> tuple[Float32, Float32]:
+    def event_factors(self, item: Array, category: Array, hours: Floats) -> tuple[Float32, Float32]:
         """Factors [n, C] of the events of these items and categories [n, C]: true, and as expected by yesterday."""
         true, expected = np.zeros(item.shape), np.zeros(item.shape)
         day = np.broadcast_to((hours // _DAY).astype(int)[:, None], item.shape)

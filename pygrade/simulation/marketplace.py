@@ -73,7 +73,7 @@ class Requests:
     p_hat: Float32  # [n, C, T] the multi-task model's prediction of p
     leave: Float32  # [n, C] probability of leaving after viewing the item
     latent: Float32  # [n, 7] the session's true traits and 1 / √(1 + history), for oracle policies
-    hidden: Float32  # [n, C] factor of p that production knows and p_hat misses; 1 without `PageEffects.hidden_taste`
+    hidden: Float32  # [n, C] factor of p that production knows and p_hat misses; 1 without `PageEffects.session_taste`
     told: Float32  # [n, C, T] factor of p that earlier requests tell and p_hat misses; [n, 1, 1] of 1 without a clock
 
     def __len__(self) -> int:
@@ -207,14 +207,14 @@ class Marketplace:
         p_hat, told = _chain(guess), np.ones((n, 1, 1), np.float32)
         if hours is not None:
             hour = (hours % 24).astype(np.float32)
-            true, expected = self.timeline.appeal(item, self.page_effects.category[item], hours)
+            true, expected = self.timeline.event_factors(item, self.page_effects.category[item], hours)
             share = np.float32(c.dynamics.known)
             p = np.minimum(p * true[..., None], MOST_LIKELY)
             p_hat = np.minimum(p_hat * (expected**share)[..., None], MOST_LIKELY)
             told = np.repeat((expected ** (1 - share))[..., None], len(TASKS), 2)
         hidden = np.ones(item.shape, np.float32)
-        if c.pages.hidden_taste:
-            hidden = self.page_effects.hidden_taste(np.random.default_rng([self.seed, 20, *stream]), item)
+        if c.pages.session_taste:
+            hidden = self.page_effects.session_taste(np.random.default_rng([self.seed, 20, *stream]), item)
             p = np.minimum(p * hidden[..., None], MOST_LIKELY)
         return {
             "user_id": user,

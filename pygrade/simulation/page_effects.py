@@ -49,11 +49,11 @@ class ItemEffects:
         names = np.array(self.categories, object)[self.category[item]]
         return {"category": names, "embedding": item.astype(np.int32), "embeddings": self.vectors}
 
-    def hidden_taste(self, rng: np.random.Generator, item: Array) -> Float32:
+    def session_taste(self, rng: np.random.Generator, item: Array) -> Float32:
         """[n, C]: factors of the events of candidates [n, C] by each session's taste for categories."""
         liked = rng.standard_normal((len(item), self.count), dtype=np.float32)
         taste = np.take_along_axis(liked, self.category[item], 1)
-        return np.asarray(np.exp(np.float32(self.config.hidden_taste) * taste), np.float32)
+        return np.asarray(np.exp(np.float32(self.config.session_taste) * taste), np.float32)
 
     def between(self, item: Array) -> Float32:
         """E [n, C, C] of items [n, C] on each other: (above, below)."""

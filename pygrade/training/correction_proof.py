@@ -159,11 +159,11 @@ def passing_permuted_control(
     One that calibrates each prediction alone may pass: a prediction tells nothing of dealt feedback.
     """
     some = evenly_spaced(logs.num_requests, _CONTROL)
-    fitted = fit(deal_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some]))
+    fitted = fit(permute_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some]))
     return next((trial for trial in fitted.candidates if passes(trial.gain) and trial.name not in ALONE), None)
 
 
-def deal_feedback(logs: Logs, seed: int) -> Logs:
+def permute_feedback(logs: Logs, seed: int) -> Logs:
     """Return a log where each page has slots and feedback of another one, dealt to its shown items at random, so that
     nothing can be learned: production's first item is no better than its last.
 

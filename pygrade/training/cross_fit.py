@@ -50,7 +50,7 @@ from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
 from pygrade.policy.mixture import Baseline, Mixture, mix_scores
 from pygrade.training.correction_proof import CorrectionProof, TriedCorrection
-from pygrade.training.form import BetterForm, better_form
+from pygrade.training.form import FormChoice, choose_form
 from pygrade.training.page_replay import PageReplay, logged_order
 from pygrade.training.production import MARGIN, PageLift, Production, page_lift
 from pygrade.training.propensity import SlotPropensity
@@ -90,7 +90,7 @@ class CrossFitResult:
     pages: PageLift | None = None  # of what is served, over production
     proof: CorrectionProof | None = None  # of corrected predictions
     tried: tuple[TriedCorrection, ...] = ()  # corrections, until one was accepted
-    better_form: BetterForm | None = None  # in which static weights earn more than in the policy's
+    better_form: FormChoice | None = None  # in which static weights earn more than in the policy's
 
     @property
     def sentence(self) -> str:
@@ -245,7 +245,7 @@ def choose_mixture(
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
-        better_form=better_form(comparison.worth, cluster),
+        better_form=choose_form(comparison.worth, cluster),
     )
 
 

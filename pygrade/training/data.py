@@ -43,7 +43,7 @@ def estimate_propensity(dataset: Dataset, sample: Dataset, config: RewardConfig)
     if sample is dataset:
         return slot_propensity(dataset.read(), config)
     exploration = dataset.logs.exploration
-    mixed = np.zeros(dataset.num_requests, bool) if exploration is None else dataset.of_chosen(exploration) == "shuffle"
+    mixed = np.zeros(dataset.num_requests, bool) if exploration is None else dataset.of_subset(exploration) == "shuffle"
     pages = np.union1d(dataset.draw(_SHUFFLED, mixed), dataset.draw(_PLAIN, ~mixed))
     return slot_propensity(dataset.read(pages), config)
 
@@ -140,9 +140,9 @@ class TrainingData:
 def _whole(dataset: Dataset, figures: LogFigures) -> LogFigures:
     """Figures with the sizes of all requests."""
     logs = dataset.logs
-    sizes, position, starts = dataset.of_chosen(np.diff(logs.offsets)), logs.position, logs.offsets[:-1]
-    pages = dataset.of_chosen(np.add.reduceat(position >= 0, starts, dtype=np.int64))
-    longest, last = int(sizes.max()), int(dataset.of_chosen(np.maximum.reduceat(position, starts)).max())
+    sizes, position, starts = dataset.of_subset(np.diff(logs.offsets)), logs.position, logs.offsets[:-1]
+    pages = dataset.of_subset(np.add.reduceat(position >= 0, starts, dtype=np.int64))
+    longest, last = int(sizes.max()), int(dataset.of_subset(np.maximum.reduceat(position, starts)).max())
     padded = bool((sizes < longest).any())
     return replace(figures, candidates=longest, padded=padded, slots=max(int(pages.max()), 1), last_slot=max(last, 0))
 

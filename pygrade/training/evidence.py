@@ -61,7 +61,7 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
     check_amounts(logs)
     cluster = clusters_of(logs)
     is_robot = robots(logs, cluster)
-    without_bots = dataset.without(is_robot).laid_out(folder / "people")
+    without_bots = dataset.without(is_robot).contiguous(folder / "people")
     cluster = cluster[~is_robot]
     heavy_requests = beyond_share(without_bots.read(), cluster)
     findings = log_findings(without_columns(dataset.sample(limit).read(), history))
@@ -71,7 +71,7 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
             logger.warning("%s", finding)
     warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
     warnings += caution_of_heavy_users(without_bots.read(), heavy_requests)
-    without_heavy_users = without_bots.without(heavy_requests).laid_out(folder / "kept")
+    without_heavy_users = without_bots.without(heavy_requests).contiguous(folder / "kept")
     logs = limit_amounts(without_heavy_users.read(), cluster[~heavy_requests])
     if without_heavy_users.is_mapped and logs is not without_heavy_users.logs:
         logs = replace(logs, feedback=map_column(logs.feedback, folder / "limited"))

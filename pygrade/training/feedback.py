@@ -140,7 +140,7 @@ class FeedbackJoin:
             self.counters["removed_pages"] += 1
         return requests
 
-    def ripe(self, until: int) -> Logs | None:
+    def complete_pages(self, until: int) -> Logs | None:
         """The pages served up to ``until`` (ms) with their feedback, by time and request; None if there is none.
 
         They leave the join; nothing changes if this raises.

@@ -27,7 +27,7 @@ from pygrade.training.static_weights import best_static_weights
 OnStep = Callable[[str, int], None]
 
 
-class Learned(NamedTuple):
+class PolicyFit(NamedTuple):
     """Results of a fit in memory."""
 
     static: Tensor  # [T] best static weights
@@ -37,7 +37,7 @@ class Learned(NamedTuple):
     run: Run
 
 
-def learn(
+def fit_policy(
     dataset: Dataset,
     sample: Dataset,
     config: TrainConfig,
@@ -48,7 +48,7 @@ def learn(
     resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
-) -> Learned:
+) -> PolicyFit:
     """Fit policies and baselines, with checkpoints in the directory, where an interrupted fit goes on.
 
     dataset, sample: requests to learn from, and those of them that the baselines are fitted to; config: with the
@@ -85,4 +85,4 @@ def learn(
     baselines = fit_baselines(logs, spec, tensors, config.static, floor, best, production)
     if correction is not None:
         baselines = (*baselines, corrected_expected_value(logs, correction))
-    return Learned(static, policies, baselines, data.tensors, run)
+    return PolicyFit(static, policies, baselines, data.tensors, run)

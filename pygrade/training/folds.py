@@ -26,7 +26,7 @@ from pygrade.training.correction_proof import AcceptedCorrection, reasons_of
 from pygrade.training.cross_fit import CrossFitResult, FoldRankings, choose_mixture, fold_workers, undecidable
 from pygrade.training.data import Corrected
 from pygrade.training.evidence import Evidence
-from pygrade.training.fit import learn
+from pygrade.training.fit import fit_policy
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.training_record import TrainingRecord
 from pygrade.workers import Workers
@@ -114,7 +114,7 @@ def run_fold(job: FoldJob) -> FoldRankings:
     with progress_disabled(), torch_threads(config.threads), directory_lock(job.directory / "checkpoints", "train"):
         sample = job.learn.sample(config.sample_requests)
         facts = job.propensity, job.production, corrected
-        learned = learn(job.learn, sample, config, job.directory, *facts, job.resume)
+        learned = fit_policy(job.learn, sample, config, job.directory, *facts, job.resume)
     record = TrainingRecord.of(job.learn)
     for arm, policy in learned.policies.items():
         policy.cpu().save(job.directory / _folder_of(arm))

@@ -52,14 +52,14 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
     if late is None:
         raise ValueError("limits are measured on later requests that train nothing; expected a holdout above 0")
     check_limits(guardrails.parsed, late)
-    for sentence in foresee(
+    for sentence in unprovable_limits(
         late.valued(config.reward.task_values, config.reward.value_tasks), guardrails, config.reward
     ):
         logger.warning(sentence)
     return FusionPolicy.load(guardrails.current_policy) if guardrails.current_policy else None
 
 
-def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[str]:
+def unprovable_limits(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[str]:
     """For each limit that this log is too small to prove with a 5 % margin: a sentence with the requests needed.
 
     Bounds are taken as those of expected value at twice the values of the limits' tasks: a ranking that differs from

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pygrade._typing import Floats
-from pygrade._util.memo import once_per_object
+from pygrade._util.memo import cached_by_object
 from pygrade.correction.inputs import amounts_of
 from pygrade.evaluation.cautions import caution_of_value
 from pygrade.evaluation.label_leaks import find_leaks
@@ -99,7 +99,7 @@ def _scales(logs: Logs) -> Iterator[Finding]:
     """Predictions of another scale than those of their parents, and odd exchange rates."""
     shown = logs.shown
     feedback, predictions = logs.feedback[shown], logs.predictions[shown].astype(np.float64)
-    parents = given_parent(logs)
+    parents = parent_names(logs)
     for t, p in enumerate(parents_of(feedback, amounts_of(logs))):
         task, parent = logs.tasks[t], logs.tasks[p]
         if task in parents:
@@ -116,7 +116,7 @@ def _scales(logs: Logs) -> Iterator[Finding]:
                 f"{task} never happens without {parent}, and is predicted above it in {_share(share)} of the rows: one "
                 "of the two predictions is wrong, or on another scale",
             )
-    worth = mean_worth(logs)
+    worth = mean_event_values(logs)
     if len(worth) < 2:
         return
     dear, *_, cheap = worth
@@ -145,14 +145,14 @@ def _evidence(logs: Logs) -> Iterator[Finding]:
         yield Finding(kind, text)
 
 
-@once_per_object
-def given_parent(logs: Logs) -> dict[str, str]:
+@cached_by_object
+def parent_names(logs: Logs) -> dict[str, str]:
     """Task → parent, by name, of `given_parents`."""
     pairs = given_parents(logs.feedback[logs.shown], logs.predictions[logs.shown], amounts_of(logs))
     return {logs.tasks[task]: logs.tasks[parent] for task, parent in pairs.items()}
 
 
-def mean_worth(logs: Logs) -> dict[str, float]:
+def mean_event_values(logs: Logs) -> dict[str, float]:
     """Task → what one event was worth on average, with the prices of what it happened to, the dearest first; without
     harm and tasks without events.
     """
@@ -163,7 +163,7 @@ def mean_worth(logs: Logs) -> dict[str, float]:
 
 
 def rate_sentence(worth: Mapping[str, float]) -> str:
-    """The exchange rate of the dearest and the cheapest event of `mean_worth`; empty if there are not two.
+    """The exchange rate of the dearest and the cheapest event of `mean_event_values`; empty if there are not two.
 
     >>> rate_sentence({"order": 25.5, "like": 3.0, "click": 1.5})
     'one order is worth 17 click (25.5 against 1.5 on average)'

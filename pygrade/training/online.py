@@ -132,7 +132,7 @@ class OnlineLearner:
             raise ValueError(
                 f"single_tasks has {unknown[0]!r}; expected tasks of the policy, {', '.join(policy.tasks)}"
             )
-        if self.config.correction and not policy.takes_corrected:
+        if self.config.correction and not policy.uses_corrected:
             raise ValueError("correction is True; expected a policy that takes corrected predictions")
         if self.config.correction and policy.correction is not None and policy.correction.trees:
             raise ValueError(
@@ -188,7 +188,7 @@ class OnlineLearner:
         window = self._window
         if window is None or window.num_requests < self.config.min_requests:
             return self._report(_Judgment(), 0)
-        if self.config.correction and self.policy.mixture is not None and not self.policy.mixture.takes_network:
+        if self.config.correction and self.policy.mixture is not None and not self.policy.mixture.uses_network:
             correction = self._renew(window)
             if correction is None and self.limits is None:
                 return self._report(_Judgment(), 0)
@@ -254,7 +254,7 @@ class OnlineLearner:
 
     def _take(self, until: int) -> None:
         """Move the requests served up to ``until`` into the window, with their feedback."""
-        logs = self.join.ripe(until)
+        logs = self.join.complete_pages(until)
         if logs is None:
             return
         self._new += logs.num_requests
@@ -339,7 +339,7 @@ class OnlineLearner:
         drawn = window.select(rows).valued(self.config.reward.task_values, self.config.reward.value_tasks)
         assert drawn.weights is not None and drawn.concentration is not None
         logged = np.add.reduceat(drawn.value_of(drawn.feedback), drawn.offsets[:-1])
-        rewards = cut_tails(logged)
+        rewards = clip_tails(logged)
         with np.errstate(divide="ignore"):
             logs = np.log(drawn.weights)
         with torch.no_grad():
@@ -441,11 +441,11 @@ class OnlineLearner:
         return learner
 
 
-def cut_tails(rewards: Floats) -> Floats:
+def clip_tails(rewards: Floats) -> Floats:
     """Rewards [n] cut at their 99.9 % quantile, and harm likewise; if fewer requests have any reward, at the quantile
     of these.
 
-    >>> float(cut_tails(np.append(np.ones(500), 1e6)).max())
+    >>> float(clip_tails(np.append(np.ones(500), 1e6)).max())
     1.0
     """
 

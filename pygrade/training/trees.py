@@ -39,7 +39,7 @@ TREE_ARRAYS = ("tree_inputs", "tree_thresholds", "tree_masks", "tree_leaves")  #
 
 
 @dataclass(frozen=True, eq=False)
-class Grown:
+class TreeFit:
     """A candidate with trees on top."""
 
     candidate: Candidate
@@ -57,9 +57,9 @@ def lift_of(scores: Floats, plain: Floats, pages: PageReplay, propensity: SlotPr
     return intervals.interval(estimate.value, estimate.influence, cluster)
 
 
-def grow(
+def fit_trees(
     logs: Logs, candidate: Candidate, fold: Ints, pages: PageReplay, propensity: SlotPropensity, reward: RewardConfig
-) -> Grown | None:
+) -> TreeFit | None:
     """Fit trees on the candidate, their number chosen by cross-fitted page value; None if no trees help.
 
     fold [R]: of requests, as the candidate's corrections have it. ImportError without LightGBM.
@@ -83,7 +83,7 @@ def grow(
     if not count:
         return None
     whole = packed(shown.train(np.ones(len(moves), bool), count), count)
-    grown = replace(
+    with_trees = replace(
         candidate,
         name=f"{candidate.name}, {NAME}",
         correction=replace(candidate.correction, **whole),
@@ -92,7 +92,7 @@ def grow(
             for correction, model in zip(candidate.folds, models, strict=True)
         ),
     )
-    return Grown(grown, shown.start + moves, shown.start)
+    return TreeFit(with_trees, shown.start + moves, shown.start)
 
 
 def accept_trees(
@@ -110,14 +110,14 @@ def accept_trees(
     refit: the accepted candidate of a log with folds and clusters, None if it accepts none.
     """
     pages = PageReplay(logs, reward)
-    grown = grow(logs, candidate, fold, pages, propensity, reward)
-    if grown is None or (lift := grown.lift(pages, propensity, cluster)).low <= 0:
+    with_trees = fit_trees(logs, candidate, fold, pages, propensity, reward)
+    if with_trees is None or (lift := with_trees.lift(pages, propensity, cluster)).low <= 0:
         return None
     is_later = later_requests(logs)
     early, later = logs.select(~is_later), logs.select(is_later)
     early_fold, early_cluster = fold[~is_later], intervals.numbers_of(cluster[~is_later])
     base = refit(early, early_fold, early_cluster)
-    taught = None if base is None else grow(early, base, early_fold, PageReplay(early, reward), propensity, reward)
+    taught = None if base is None else fit_trees(early, base, early_fold, PageReplay(early, reward), propensity, reward)
     if base is None or taught is None:
         return None
     scores, plain = (
@@ -128,7 +128,7 @@ def accept_trees(
     logger.info("trees: lift over the correction %s held out, %s on later requests", lift, lasting)
     if lasting.low <= 0:
         return None
-    return replace(grown.candidate, later=taught.candidate.correction), lift
+    return replace(with_trees.candidate, later=taught.candidate.correction), lift
 
 
 class _ShownRows:

@@ -60,7 +60,7 @@ class Group:
         self, checkpoints: Checkpoints | None = None, device: str = "cpu", rank: int = 0, size: int = 1
     ) -> None:
         self.device, self.rank, self.size = torch.device(device), rank, size
-        self.agreed: Exception | None = None  # what every rank raised (`agreeing`)
+        self.agreed: Exception | None = None  # what every rank raised (`shared_errors`)
         self._checkpoints = checkpoints
         self._resumed: dict[str, Any] | None = None  # states of an earlier run, until they are asked for
         self._states: dict[str, Any] = {}
@@ -125,7 +125,7 @@ class Group:
         return -(-batch_size // self.size)
 
     @contextmanager
-    def agreeing(self) -> Iterator[None]:
+    def shared_errors(self) -> Iterator[None]:
         """An error of one rank is raised on all of them: none waits for another that is gone."""
         own: Exception | None = None
         try:

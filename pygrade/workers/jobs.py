@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from pygrade._util.memory import peak_mib
-from pygrade._util.progress import Bar, bars_disabled
+from pygrade._util.progress import Bar, without_progress
 from pygrade.workers.protocol import Job, Result
 
 logger = logging.getLogger("pygrade")
@@ -58,7 +58,7 @@ def run_job(packed: bytes, job: Any, level: int) -> JobResult:
     logger.setLevel(level)
     try:
         use_one_thread()
-        with bars_disabled():
+        with without_progress():
             result = _unpack(packed)(job)
     finally:
         logger.removeHandler(handler)

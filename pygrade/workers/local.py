@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pygrade._util.progress import track
 from pygrade.workers.jobs import JobProgress, error_context, pack_work, run_job
 from pygrade.workers.protocol import Job, Result
-from pygrade.workers.spawn import WithoutScript, needs_script
+from pygrade.workers.spawn import NoMainScript, needs_script
 
 if TYPE_CHECKING:
     from pygrade.workers.group import Group
@@ -73,7 +73,7 @@ class LocalWorkers:
         if needs_script(work, jobs):
             return ProcessPoolExecutor(min(self.count, len(jobs)), mp_context=get_context("spawn"))
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.count, mp_context=WithoutScript())
+            self._pool = ProcessPoolExecutor(self.count, mp_context=NoMainScript())
         return self._pool
 
     def train(self, loop: "Callable[[Group, Job], Result]", job: Job, ranks: int, directory: Path, name: str) -> Result:

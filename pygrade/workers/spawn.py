@@ -34,7 +34,7 @@ class _Process(SpawnProcess):
             super().start()
 
 
-class WithoutScript(SpawnContext):
+class NoMainScript(SpawnContext):
     """Starts processes without the script."""
 
     Process = _Process

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.cli.config_file import Setting, build, read_options, read_table, reads_itself
+from pygrade.cli.config_file import Setting, build, read_options, read_table, reads_own_table
 from pygrade.cli.option_list import COMMANDS, options_class, options_of
 from pygrade.cli.parse import from_words, parse
 from pygrade.cli.run_directory import to_table, write_options
@@ -134,7 +134,7 @@ def test_stored_options_give_the_same_run_again(command, tmp_path):
     write_options(options, command, tmp_path)
     assert tomllib.loads((tmp_path / "options.toml").read_text())
     again = parse(command, ["--config", str(tmp_path / "options.toml")])
-    if reads_itself(command):  # reads the file itself
+    if reads_own_table(command):  # reads the file itself
         options = dataclasses.replace(options, config=tmp_path / "options.toml")
     assert again == options
 

@@ -20,7 +20,7 @@ from pygrade.policy.page_terms import PageTerms
 from pygrade.runs.fit import fit
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
-from pygrade.training.correction_proof import accept_pages, deal_feedback, misses_of, page_line
+from pygrade.training.correction_proof import accept_pages, misses_of, page_line, permute_feedback
 from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.evidence import correct_log, gather_evidence
 from pygrade.training.online import OnlineLearner
@@ -213,7 +213,7 @@ def test_page_terms_are_said_in_a_line(beam, cosine, said):
 
 def test_dealt_feedback_keeps_its_pages_and_supports_nothing():
     logs = world(2500, effect=1.0)
-    dealt = deal_feedback(logs, 0)
+    dealt = permute_feedback(logs, 0)
     rows, after = (part.feedback[np.lexsort((part.position, part.row_request))] for part in (logs, dealt))
     pages = [sorted(map(bytes, part.reshape(-1, 20, 2)[:, -8:])) for part in (rows, after)]
     assert pages[0] == pages[1] and (np.sort(dealt.position) == np.sort(logs.position)).all()

@@ -79,14 +79,14 @@ def test_drawn_and_shuffled_pages_are_found(logs):
 
 
 def test_exploration_buys_narrower_intervals_at_a_higher_cost(logs, profile):
-    rows = profile["exploration_worth"]["rows"]
+    rows = profile["exploration_precision"]["rows"]
     assert [row["share"] for row in rows] == list(SHARES)
     for name, direction in (("exponent", -1), ("lift", -1), ("shuffled_cost", 1), ("value", -1)):
         known = [row[name] for row in rows if row[name] is not None]
         assert len(known) >= 2 and (np.diff(known) * direction > 0).all(), name
     ratio = rows[0]["exponent"] / rows[-1]["exponent"]
     assert ratio == pytest.approx(math.sqrt(SHARES[-1] / SHARES[0]))
-    more = profile_log(Logs.from_table(shop(1800)))["exploration_worth"]["rows"]
+    more = profile_log(Logs.from_table(shop(1800)))["exploration_precision"]["rows"]
     assert more[-1]["lift"] < rows[-1]["lift"]
 
 
@@ -98,11 +98,11 @@ def test_cost_of_shuffled_pages_is_what_they_lose():
     logs = replace(
         logs, tasks=("click",), predictions=logs.predictions[:, :1], feedback=feedback[:, None], task_values=()
     )
-    worth = profile_log(logs, RewardConfig(propensity=0.7))["exploration_worth"]
+    worth = profile_log(logs, RewardConfig(propensity=0.7))["exploration_precision"]
     assert worth["rows"][-1]["shuffled_cost"] == pytest.approx(0.0, abs=1e-6)  # all items are equally good
     best = np.where(logs.position == 0, 1.0, 0.0).astype(np.float32)
     logs = replace(logs, feedback=best[:, None])
-    worth = profile_log(logs, RewardConfig(propensity=0.7))["exploration_worth"]
+    worth = profile_log(logs, RewardConfig(propensity=0.7))["exploration_precision"]
     assert worth["rows"][-1]["shuffled_cost"] == pytest.approx(SHARES[-1] * (1 - theta.mean()))
 
 
@@ -123,7 +123,8 @@ def test_effective_share_is_that_of_sampled_ratios():
 
 def test_nothing_in_the_profile_is_lost_in_json_and_the_page(profile):
     again = json.loads(json.dumps(to_builtins(profile), allow_nan=False))
-    assert words.task_rows(again) == words.task_rows(profile) and words.worth_rows(again) == words.worth_rows(profile)
+    assert words.task_rows(again) == words.task_rows(profile)
+    assert words.exploration_rows(again) == words.exploration_rows(profile)
     contract = [("<task>", "yes", "what & why", "missing"), ("left out", "", "<i>", "a")]
     page = profile_page({"profile": profile, "contract": contract, "changed": ["a < b"], "warned": ["c > d"]}, "<shop>")
     assert "<i>" not in page and "<shop>" not in page and "&lt;shop&gt;" in page and "a &lt; b" in page
@@ -238,7 +239,7 @@ TABLE = shop(900)
 def test_a_log_without_any_event_has_a_profile(logs):
     empty = profile_log(replace(logs, feedback=np.zeros_like(logs.feedback)))
     assert not empty["estimates"]["replay"]["possible"]
-    assert [row["lift"] for row in empty["exploration_worth"]["rows"]] == [None] * len(SHARES)
+    assert [row["lift"] for row in empty["exploration_precision"]["rows"]] == [None] * len(SHARES)
     assert empty["sentences"][0].startswith("NO FEEDBACK") and not empty["trainable"]
     json.dumps(to_builtins(empty), allow_nan=False)
     assert "n/a" in str(words.task_rows(empty))
@@ -259,5 +260,5 @@ def test_a_log_without_slots_says_so_and_has_no_figures_of_slots(logs):
         "in unknown slots" in words.size_sentence(profile) and not profile["estimates"]["value by position"]["possible"]
     )
     assert {entry["over_order"]["value"] for entry in to_builtins(profile)["tasks"].values()} == {None}
-    assert {row[1:4] for row in words.worth_rows(profile)} == {("n/a", "n/a", "n/a")}
+    assert {row[1:4] for row in words.exploration_rows(profile)} == {("n/a", "n/a", "n/a")}
     assert "of no use until the slots are logged" in profile_page({"profile": profile}, "")

@@ -19,7 +19,7 @@ from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES
 from pygrade.simulation.simulate import simulate_logs
 from pygrade.training.baselines import expected_value
-from pygrade.training.guardrails import foresee, keep_limits, measured
+from pygrade.training.guardrails import keep_limits, measured, unprovable_limits
 from tests.refusals import refuses
 
 _REWARD = RewardConfig(propensity=0.6)
@@ -163,7 +163,7 @@ def test_limits_that_the_estimate_keeps_are_not_proved_and_the_log_says_what_the
     both = Guardrails(tuple(states[:3]), 0.99, 800)
     assert both.broken == (states[1],) and both.sentence.startswith("LIMITS: limits are broken and not proved: order")
     config = GuardrailConfig(limits=("click >= 0.7", "order >= 1"), confidence=0.99)
-    (said,) = foresee(_logs(), config, _REWARD)  # clicks may fall by as much as is seen
+    (said,) = unprovable_limits(_logs(), config, _REWARD)  # clicks may fall by as much as is seen
     assert (
         said.startswith("order >= 1 needs about ") and "held-out requests to be proved by an estimate of 1.05" in said
     )

@@ -7,7 +7,7 @@ import pytest
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
-from pygrade.console.trade_offs import judge_of
+from pygrade.console.trade_offs import ranking_evaluator
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, SERVED
 from pygrade.evaluation.pareto_front import AS_TRAINED, VALUE, RankingEvaluator, _slopes, pareto_front, solve
 from pygrade.evaluation.replay import ranks
@@ -248,7 +248,7 @@ def covered(seed, requests, slope):
     logs, truth = foreign(seed, requests, slope)
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features)).eval()
     policy.mixture = Mixture(0.0, expected_value(logs))
-    found = judge_of(policy, logs, slot_propensity(logs, RewardConfig(page_size=5)), 5, 0.15)
+    found = ranking_evaluator(policy, logs, slot_propensity(logs, RewardConfig(page_size=5)), 5, 0.15)
     result = []
     for u in ((4, 1), (0.25, 1), (1, 8), (8, 0.125), (0.125, 8)):
         values = np.multiply(VALUES, u)

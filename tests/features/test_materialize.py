@@ -30,7 +30,7 @@ def same_records(state, other):
     )
 
 
-def seen_before(log, row):
+def repeat_exposure_sentence(log, row):
     """Shown rows whose feedback came strictly before the row's request."""
     events = log.events.filter(pl.col("position").is_not_null())
     return events.filter(pl.col("event_time") < row["timestamp"])
@@ -56,7 +56,7 @@ def test_every_kind_of_feature_is_what_counting_by_hand_gives(log, features):
     for at in range(0, len(rows), 13):
         row = rows.row(at, named=True)
         r = request[at]
-        past = seen_before(log, row).with_columns(author.alias("author"))
+        past = repeat_exposure_sentence(log, row).with_columns(author.alias("author"))
         mine = past.filter(pl.col("user_id") == row["user_id"])
         item = past.filter(pl.col("item_id") == row["item_id"])
         dense = dict(zip(schema.request_features, batch.request_dense[r].tolist(), strict=True))

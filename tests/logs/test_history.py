@@ -8,7 +8,7 @@ import pytest
 
 from pygrade.config.training import HistoryConfig
 from pygrade.logs import Logs
-from pygrade.logs.history import GROUPS, History, group_of, seen_before, without_columns
+from pygrade.logs.history import GROUPS, History, group_of, repeat_exposure_sentence, without_columns
 from pygrade.logs.keys import hashes
 from pygrade.reference import history as reference
 from tests.learning import logs_of
@@ -117,7 +117,7 @@ def test_columns_know_nothing_of_what_is_not_settled() -> None:
 
 def test_fatigue_is_said_with_its_interval_and_only_if_there_is_any() -> None:
     logs = make_log()
-    assert not list(seen_before(logs))  # feedback as predicted, whatever was seen
+    assert not list(repeat_exposure_sentence(logs))  # feedback as predicted, whatever was seen
     seen: set[tuple[object, object]] = set()
     feedback, tired = logs.feedback.copy(), np.random.default_rng(2).random(logs.num_rows) < 0.6
     for row in np.flatnonzero(logs.shown):  # in order of time
@@ -125,13 +125,13 @@ def test_fatigue_is_said_with_its_interval_and_only_if_there_is_any() -> None:
         feedback[row] *= not (pair in seen and tired[row])
         seen.add(pair)
     logs = replace(logs, feedback=feedback)
-    sentence = next(seen_before(logs))
+    sentence = next(repeat_exposure_sentence(logs))
     value, low, high = map(
         float, re.findall(r"they get ([\d.]+) \(([\d.]+) to ([\d.]+)\) times the click", sentence)[0]
     )
     assert low < 0.4 < high < 1 and low < value < high
-    assert not list(seen_before(replace(logs, user_id=logs.request_id)))
-    assert not list(seen_before(replace(logs, timestamp=None)))
+    assert not list(repeat_exposure_sentence(replace(logs, user_id=logs.request_id)))
+    assert not list(repeat_exposure_sentence(replace(logs, timestamp=None)))
 
 
 def test_arguments_are_refused_by_name() -> None:

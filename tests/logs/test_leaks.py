@@ -10,11 +10,11 @@ pytest.importorskip("pyarrow")
 from pygrade.logs import Logs
 from pygrade.logs.import_table import import_table
 from pygrade.logs.leaks import (
-    absurd_price,
-    backdated_z,
     explained_shares,
+    implausible_price,
     label_noise_z,
     leak_strength,
+    leak_z,
     price_leak,
     split_groups,
     sum_groups,
@@ -117,15 +117,15 @@ def test_a_price_that_is_as_good_as_the_feedback():
     rng = np.random.default_rng(3)
     p = rng.beta(2, 8, 3200)
     y = (rng.random(3200) < p).astype(float)
-    assert absurd_price((p, y), np.full(3200, 7.0), position, offsets) == ""
+    assert implausible_price((p, y), np.full(3200, 7.0), position, offsets) == ""
     for spread in (0.5, 1, 2):
-        assert absurd_price((p, y), rng.lognormal(3, spread, 3200), position, offsets) == ""
-    assert absurd_price((p, y), rng.random(3200) ** (-1 / 1.1), position, offsets) == ""
+        assert implausible_price((p, y), rng.lognormal(3, spread, 3200), position, offsets) == ""
+    assert implausible_price((p, y), rng.random(3200) ** (-1 / 1.1), position, offsets) == ""
     for decoys in (0, 0.05):
         paid = np.where((y > 0) | (rng.random(3200) < decoys), rng.lognormal(3, 0.5, 3200), 0.1)
-        gain = absurd_price((p, y), paid, position, offsets)
+        gain = implausible_price((p, y), paid, position, offsets)
         assert gain.startswith("earns") and gain.endswith("of what knowing the feedback adds")
-    assert absurd_price((p, 0 * y), np.ones(3200), position, offsets) == ""
+    assert implausible_price((p, 0 * y), np.ones(3200), position, offsets) == ""
 
 
 def test_what_tells_the_feedback():
@@ -215,7 +215,7 @@ def pages(seed: int, score, requests: int = 1000, altered: float = 0.0, informed
     slot, request = np.tile(np.arange(PAGE, dtype=np.int32), requests), np.repeat(np.arange(requests), PAGE)
     shuffle = rng.permutation(len(p))
     rows = (np.hstack([p, np.log(p)])[shuffle], y[shuffle], slot[shuffle], request[shuffle])
-    return backdated_z(*rows)
+    return leak_z(*rows)
 
 
 SCORES = {
@@ -242,7 +242,7 @@ def test_an_order_that_predictions_explain_but_for_the_fit_tells_nothing_of_them
     terms = np.take_along_axis(terms, order, 1).reshape(-1, 2)
     clicks = (rng.random(len(terms)) < 0.3).astype(float)[:, None]
     slot, request = np.tile(np.arange(PAGE, dtype=np.int32), 1000), np.repeat(np.arange(1000), PAGE)
-    found = [backdated_z(terms + error * clicks, clicks, slot, request)[0] for error in (5e-4, 5e-2)]
+    found = [leak_z(terms + error * clicks, clicks, slot, request)[0] for error in (5e-4, 5e-2)]
     assert found[0] == (0, 1) and found[1][0] > 4
 
 

@@ -50,7 +50,7 @@ def test_counting_in_bins_loses_next_to_nothing():
     exact = metrics_by_task(labels, 1 / (1 + np.exp(-logits)))
     for t, task in enumerate(exact.values()):
         np.testing.assert_allclose([seen.auc()[t], seen.log_loss()[t]], [task.auc, task.log_loss], rtol=2e-3, atol=1e-4)
-        assert seen.rarer()[t] == task.positives
+        assert seen.minority_counts()[t] == task.positives
 
 
 def test_one_class_and_no_rows_are_nan_and_shapes_are_named():

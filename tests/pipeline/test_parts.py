@@ -17,7 +17,7 @@ from pygrade.pipeline.candidates import CandidateCopies, Finder, with_candidates
 from pygrade.pipeline.logs import LogsStage
 from pygrade.pipeline.mtl import ModelPredictions
 from pygrade.pipeline.policy_inputs import PolicyInputs
-from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
+from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, select_requests, write_log
 from pygrade.workers import LOCAL
 from tests.candidates import candidate_file
 from tests.documents import ROOT, blocks
@@ -47,7 +47,7 @@ def half(batch):
 
 def written(features, folder, limit=0, period=(None, None), workers=LOCAL):
     """The log of a period."""
-    wanted = wanted_of(features, period, limit, workers, "sample")
+    wanted = select_requests(features, period, limit, workers, "sample")
     inputs = PolicyInputs(features.schema.request_features, ())
     writer = LogWriter(features.path, NO_COPY, wanted, half, TASKS, VALUES, (), inputs, folder)
     sizes = write_log(features, writer, workers, "log")
@@ -118,11 +118,11 @@ def test_the_log_is_written_part_by_part(features, cut, tmp_path):
 def test_a_period_without_requests_is_named(features, events, limit, tmp_path):
     with pytest.raises(ValueError, match="no request with a shown row"):
         written(features, tmp_path / "none", limit, (2**62, None))
-    late = wanted_of(features, (2**62, None), limit, LOCAL, "sample")
+    late = select_requests(features, (2**62, None), limit, LOCAL, "sample")
     with pytest.raises(ValueError, match="no request with a shown row"):
         with_candidates(events, features, nothing, [Wanted((None, None)), late], tmp_path / "copies")
     with pytest.raises(ValueError, match="limit is -1"):
-        wanted_of(features, (None, None), -1, LOCAL, "sample")
+        select_requests(features, (None, None), -1, LOCAL, "sample")
 
 
 def nothing(batch):

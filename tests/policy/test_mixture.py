@@ -138,8 +138,8 @@ def test_whose_scores_count():
     assert Mixture(0.5, EV, challenger=other).ranked_by == (other, EV)
     assert Mixture(0.0, EV, challenger=other).ranked_by == (EV,)
     assert Mixture(1.0, EV, challenger=other).ranked_by == (other,)
-    assert [Mixture(trust, EV).takes_network for trust in (0.0, 0.5, 1.0)] == [False, True, True]
-    assert not Mixture(0.5, EV, challenger=other).takes_network
+    assert [Mixture(trust, EV).uses_network for trust in (0.0, 0.5, 1.0)] == [False, True, True]
+    assert not Mixture(0.5, EV, challenger=other).uses_network
 
 
 @pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])

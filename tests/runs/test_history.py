@@ -13,7 +13,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.runs.train import train
 from pygrade.serving.export import export_policy
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.correction_proof import deal_feedback
+from pygrade.training.correction_proof import permute_feedback
 from tests.learning import logs_of
 from tests.runs.test_train import FAST
 
@@ -94,7 +94,7 @@ def test_it_is_not_ranked_without(trained) -> None:
         trained.rank({"item_id": [1, 2], "p_a": [0.1, 0.2]})
 
 
-@pytest.mark.parametrize("log", [tired_log(1.0), deal_feedback(tired_log(), 0)], ids=["no fatigue", "dealt"])
+@pytest.mark.parametrize("log", [tired_log(1.0), permute_feedback(tired_log(), 0)], ids=["no fatigue", "dealt"])
 def test_where_nothing_is_to_be_told_nothing_reads_history(log, tmp_path) -> None:
     result = train(log, CONFIG, tmp_path)
     assert result.policy.history is None and not result.policy.features

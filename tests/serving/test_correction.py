@@ -153,7 +153,7 @@ def test_values_turn_an_expected_value_without_trade_offs(requests):
     parts = amounts * np.array(VALUES) * np.array(u)[:, None]
     found = np.take_along_axis(parts, page.indices[..., None].astype(int), 1)
     np.testing.assert_allclose(page.contributions, found, rtol=1e-5)
-    assert not page.baseline_contribution.any() and not page.takes_network
+    assert not page.baseline_contribution.any() and not page.uses_network
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_contributions_are_what_is_added_up(requests, name):
     policy = make_policy(name)
     page = BlendedRanker(policy).rank(k=30, **requests)
     total = page.contributions.sum(-1)
-    if page.takes_network:
+    if page.uses_network:
         np.testing.assert_allclose(total + page.baseline_contribution, page.values, rtol=1e-3, atol=1e-4)
         return
     entry = page.ranked_by[0]

@@ -83,7 +83,7 @@ def parts_of(policy, given):
         weights = policy.serve(policy.request_inputs(own["context"], own["predictions"])).numpy()[0]
         whole[b, known] = policy.scores(**own)[0]
         shares = []  # of the sources with a root part, and their weights
-        if mixture is None or (mixture.takes_network and policy.config.transform == "identity"):
+        if mixture is None or (mixture.uses_network and policy.config.transform == "identity"):
             shares.append((1.0 if mixture is None else mixture.trust, weights))
         for entry, share in (
             () if mixture is None else ((mixture.challenger, mixture.trust), (mixture.baseline, 1 - mixture.trust))

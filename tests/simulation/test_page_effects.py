@@ -65,13 +65,13 @@ def test_a_probability_that_would_exceed_one_is_summed_over_the_items_looked_at(
 
 
 def test_production_knows_a_taste_that_predictions_miss():
-    plain, confounded = Marketplace(SMALL, 3).requests(300, 1), world_of(hidden_taste=0.5).requests(300, 1)
+    plain, confounded = Marketplace(SMALL, 3).requests(300, 1), world_of(session_taste=0.5).requests(300, 1)
     np.testing.assert_array_equal(plain.p_hat, confounded.p_hat)
     factor = confounded.hidden[..., None]
     np.testing.assert_allclose(confounded.p, np.minimum(plain.p * factor, np.float32(0.95)))
     np.testing.assert_allclose(confounded.known_to_production, np.minimum(plain.p_hat * factor, np.float32(0.95)))
     assert 0.4 < np.log(factor).std() < 0.6
-    config = SimulateConfig(requests=300, seed=3, world=replace(SMALL, pages=PageEffects(hidden_taste=0.5)))
+    config = SimulateConfig(requests=300, seed=3, world=replace(SMALL, pages=PageEffects(session_taste=0.5)))
     logs = simulate_logs(config)
     without = simulate_logs(replace(config, world=SMALL))
     np.testing.assert_array_equal(logs.predictions, without.predictions)

@@ -223,7 +223,7 @@ def test_without_grade_no_network_is_learned_or_judged(tmp_path):
     assert not [name for name in ("stage1", "stage2") if (tmp_path / name).exists() or name in result.summary]
     assert not read_metrics(tmp_path / "metrics.jsonl")
     served = FusionPolicy.load(tmp_path / "policy")
-    assert served.version == result.policy.version and not served.mixture.takes_network
+    assert served.version == result.policy.version and not served.mixture.uses_network
     weights = served.serve(served.request_inputs(logs.context, logs.predictions, logs.offsets))
     assert torch.allclose(weights, result.static_weights.expand_as(weights), atol=0.02)  # as before any step
     assert {path.parent.name for path in tmp_path.glob("folds/*/policy")} == {f"{n}-of-3" for n in (1, 2, 3)}

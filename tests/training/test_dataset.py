@@ -39,7 +39,7 @@ def small_chunks():
 
 @pytest.fixture(scope="module")
 def straight(small_chunks, tmp_path_factory) -> Path:
-    """Learned in this process, of a log in one directory."""
+    """PolicyFit in this process, of a log in one directory."""
     folder = tmp_path_factory.mktemp("straight")
     write_logs(LOGS, folder / "logs")
     summary = fit(folder / "logs", LONG, folder / "run").summary
@@ -125,7 +125,7 @@ def test_a_mapped_log_is_the_log(tmp_path):
         view = wire(dataset.without(np.arange(300) % 3 == 0))
         kept = np.flatnonzero(np.arange(300) % 3)
         assert view.num_requests == len(kept) and same(view.read(np.arange(5, 60)), whole.select(kept[5:60]))
-        assert same(view.laid_out(tmp_path / "kept").logs, whole.select(kept)) and not view.sample(9).is_mapped
+        assert same(view.contiguous(tmp_path / "kept").logs, whole.select(kept)) and not view.sample(9).is_mapped
         assert np.array_equal(TrainingRecord.of(dataset).keys, np.sort(request_keys(whole)))
     for part, wanted in zip(parts.split(0.7), whole.split(0.7), strict=True):
         assert same(part.read(), wanted)

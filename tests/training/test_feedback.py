@@ -24,7 +24,7 @@ def test_an_event_after_the_delay_is_late_by_its_own_time():
         join.serve(logs)
         last = [int(time) + DELAY for time in logs.timestamp]
         join.feedback([event(logs, 0, timestamp=last[0]), event(logs, 1, timestamp=last[1] + 1), event(logs, 2)])
-        done = join.ripe(START + 10**6)
+        done = join.complete_pages(START + 10**6)
         assert join.counters["late"] == late and join.counters["joined"] == 3 - late
         np.testing.assert_array_equal(np.add.reduceat(done.feedback, done.offsets[:-1])[:, 0], [1, 1 - late, 1])
 
@@ -38,7 +38,7 @@ def test_events_without_a_page_are_forgotten_by_request_or_time():
     join.forget(before=START + 2)
     assert [e.request_id for e in join.events] == ["r2", "r3"] and join.counters["unknown"] == 2
     join.serve(logs)
-    join.ripe(START + 10**6)
+    join.complete_pages(START + 10**6)
     assert join.counters["joined"] == 2
 
 
@@ -47,7 +47,7 @@ def test_requests_that_were_served_are_known():
     join = joined()
     join.serve(logs.select([1, 2]))
     assert join.unseen(logs).tolist() == [True, False, False, True]
-    join.ripe(START + 10**6)
+    join.complete_pages(START + 10**6)
     join.joined = {"r1"}
     assert join.unseen(logs).tolist() == [True, False, True, True]
 
@@ -63,6 +63,6 @@ def test_single_tasks_add_up_to_1_at_most():
     join.serve(logs)
     join.feedback(event(logs, 0, event_id=f"e{n}") for n in range(4))
     join.feedback([event(logs, 1, amount=7.0), event(logs, 2), event(logs, 2, event_id="x", task=TASKS[1], amount=7.0)])
-    done = join.ripe(START + 10**6)
+    done = join.complete_pages(START + 10**6)
     np.testing.assert_array_equal(np.add.reduceat(done.feedback, done.offsets[:-1]), [[1, 0], [1, 0], [1, 7]])
     assert join.counters["capped"] == 2 and join.counters["joined"] == 7

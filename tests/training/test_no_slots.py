@@ -8,7 +8,7 @@ import pytest
 import pygrade
 from pygrade.config.training import CrossFitConfig, RewardConfig
 from pygrade.console.arms import describe_arms
-from pygrade.console.trade_offs import judge_of
+from pygrade.console.trade_offs import ranking_evaluator
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.runs.fit import fit
 from pygrade.training.evaluate_policy import evaluate_policy, simple_baselines
@@ -50,7 +50,7 @@ def test_replay_and_console_have_no_logged_order(tmp_path):
         assert any(text.startswith("NO SLOTS") for text in record["warnings"]) != logs.slots_known
         assert ("slots unknown: exponent 0 by choice" in record["later"]["text"]) != logs.slots_known
     with pytest.raises(ValueError, match="neither slots nor logged weights"):
-        judge_of(policy, replace(without_slots(), weights=None), SlotPropensity(0.0, "none"), 5, 0.15)
+        ranking_evaluator(policy, replace(without_slots(), weights=None), SlotPropensity(0.0, "none"), 5, 0.15)
 
 
 @pytest.mark.parametrize("sample", [120, 60])

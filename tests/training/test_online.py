@@ -12,7 +12,7 @@ from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.feedback import Event
-from pygrade.training.online import OnlineLearner, cut_tails
+from pygrade.training.online import OnlineLearner, clip_tails
 from tests.learning import TASKS, VALUES, tiny_logs, true_value
 
 STEP = Stage2Config(steps=8, batch_size=64, group_size=8, learning_rate=5e-3)
@@ -211,14 +211,14 @@ def test_a_version_that_the_guard_cannot_judge_is_not_published(pages, case):
 def test_tails_are_cut():
     rng = np.random.default_rng(0)
     rewards = rng.exponential(1, 5000)
-    cut = cut_tails(rewards)
+    cut = clip_tails(rewards)
     assert (cut != rewards).sum() == 5 and cut.max() == np.sort(rewards)[-6]
-    assert cut_tails(np.array([3.0, 9.0])).tolist() == [3.0, 3.0]
+    assert clip_tails(np.array([3.0, 9.0])).tolist() == [3.0, 3.0]
     rare = np.zeros(5000)
     rare[:4] = [1, 2, 3, 1e6]  # fewer than a thousandth: they are not all cut to 0
-    assert cut_tails(rare)[:5].tolist() == [1, 2, 3, 3, 0]
-    assert cut_tails(-rare)[:5].tolist() == [-1, -2, -3, -3, 0]
-    assert cut_tails(np.zeros(3)).tolist() == [0, 0, 0]
+    assert clip_tails(rare)[:5].tolist() == [1, 2, 3, 3, 0]
+    assert clip_tails(-rare)[:5].tolist() == [-1, -2, -3, -3, 0]
+    assert clip_tails(np.zeros(3)).tolist() == [0, 0, 0]
 
 
 def test_single_tasks_count_once_and_predictions_are_capped():

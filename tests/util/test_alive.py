@@ -17,14 +17,14 @@ parquet = pytest.importorskip("pyarrow.parquet")
 def test_signs_name_the_step_until_the_block_ends(capsys, monkeypatch):
     monkeypatch.setattr(alive, "EVERY", 0.01)
     monkeypatch.setattr(alive, "PLAIN", 0.01)
-    with alive.signs_of_life("doctor"):
-        alive.doing("reading a.csv")
+    with alive.step_lines("doctor"):
+        alive.show_step("reading a.csv")
         time.sleep(0.2)
-        with alive.no_signs():
+        with alive.without_step_lines():
             capsys.readouterr()
             time.sleep(0.1)
             assert capsys.readouterr().err == ""
-        alive.doing("writing")
+        alive.show_step("writing")
         time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 2 and lines[-1].startswith("doctor: writing, ")
@@ -37,9 +37,9 @@ def test_a_step_is_said_again_and_again_on_a_terminal_alone(capsys, monkeypatch,
     monkeypatch.setattr(alive, "EVERY", 0.01)
     monkeypatch.setattr(alive, "PLAIN", 0.25)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    with alive.signs_of_life("doctor"):
+    with alive.step_lines("doctor"):
         for step in ("reading a.csv", "writing"):
-            alive.doing(step)
+            alive.show_step(step)
             time.sleep(0.4)
     signs = [sign for sign in re.split(r"\r\x1b\[2K|\n", capsys.readouterr().err) if sign]
     said = [sign.partition(",")[0] for sign in signs]

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from pygrade._util.interrupts import heed_interrupts, raise_pending
+from pygrade._util.interrupts import raise_pending, record_interrupts
 from pygrade._util.progress import track
 
 
@@ -11,13 +11,13 @@ from pygrade._util.progress import track
 def handler():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    heed_interrupts()  # forgets the test's own
+    record_interrupts()  # forgets the test's own
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("handler")
 def test_an_interrupt_that_a_library_swallows_comes_at_the_next_step():
-    heed_interrupts()
+    record_interrupts()
     raise_pending()
     with pytest.raises(KeyboardInterrupt), track("steps", total=2) as bar:
         bar.advance()
@@ -32,5 +32,5 @@ def test_an_interrupt_that_a_library_swallows_comes_at_the_next_step():
 @pytest.mark.usefixtures("handler")
 def test_a_handler_of_somebody_else_stays():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    heed_interrupts()
+    record_interrupts()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

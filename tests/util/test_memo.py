@@ -1,6 +1,6 @@
 import gc
 
-from pygrade._util.memo import once_per_object
+from pygrade._util.memo import cached_by_object
 
 
 class Subject:
@@ -10,7 +10,7 @@ class Subject:
 def test_a_result_is_computed_once_and_goes_with_its_object():
     calls = []
 
-    @once_per_object
+    @cached_by_object
     def number(subject):
         calls.append(subject.name)
         return [len(calls)]

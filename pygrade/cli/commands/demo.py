@@ -3,7 +3,7 @@
 from typing import Any
 
 from pygrade.cli import terminal
-from pygrade.cli.run_directory import check_out, write_options
+from pygrade.cli.run_directory import check_output, write_options
 from pygrade.cli.verdict import print_verdict
 from pygrade.config.simulation import DemoConfig, DemoOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
@@ -14,7 +14,7 @@ from pygrade.simulation.demo import DemoResult, demo
 
 def run(options: DemoOptions) -> dict[str, Any]:
     config = DemoConfig(options.requests, options.test_requests, options.seed, options.pages)
-    check_out(options.out, "demo")
+    check_output(options.out, "demo")
     result = demo(config, options.out, options.resume, (lambda _: None) if options.json else print_verdict)
     write_options(options, "demo", options.out)
     if not options.json:

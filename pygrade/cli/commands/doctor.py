@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.alive import doing, no_signs
+from pygrade._util.alive import show_step, without_step_lines
 from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_json, write_text
@@ -15,7 +15,7 @@ from pygrade._util.text import printable
 from pygrade.cli import terminal
 from pygrade.cli.first_log import start
 from pygrade.cli.raw_events import examine_events
-from pygrade.cli.run_directory import check_out, to_toml, to_words
+from pygrade.cli.run_directory import check_output, to_toml, to_words
 from pygrade.config.logs import DoctorOptions
 from pygrade.console.html import LIGHTS
 from pygrade.data.event_tables import schema_of
@@ -47,7 +47,7 @@ def run(options: DoctorOptions) -> dict[str, Any]:
 
     if options.out is None:
         return examine(None)
-    check_out(options.out, "doctor")
+    check_output(options.out, "doctor")
     with working_directory(options.out, "doctor") as out, directory_lock(out, "doctor"):
         return examine(out)
 
@@ -63,12 +63,12 @@ def _may_be_several(files: Sequence[Place]) -> bool:
 
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
-    doing("reading the files")
+    show_step("reading the files")
     production, boosts = parse_production(options.production)
     column = production if isinstance(production, str) and production != LOGGED else ""
     score = [f"production={column}"] if column and parse_map(options.map).get("production_score") != column else []
     table, where = read_pages(options.files, options.query, parse_map(options.map))
-    doing(f"reading the columns of {where}")
+    show_step(f"reading the columns of {where}")
     try:
         imported = import_table(
             table, [*options.map, *score], scale=_scales(options.scale), fix=options.fix, where=where
@@ -86,20 +86,20 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     require("pyarrow").default_memory_pool().release_unused()
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
-    doing("what the log can tell")
+    show_step("what the log can tell")
     record["profile"] = profile_log(logs)
     if options.production:
-        doing("taking the ranking in use apart")
+        show_step("taking the ranking in use apart")
         ranking = logs.production_score if column else production
         if ranking is None:
             raise ValueError(f"production names {column!r}, which requests lack; expected a score of every candidate")
         record["audit"] = audit_ranking(logs, ranking, boosts).to_dict()
     record["summary"] = words.last_lines(record["profile"], _next_command(options, record["profile"]))
     if options.out is not None and out is not None:
-        doing("writing the log")
+        show_step("writing the log")
         record |= _write(options, out, options.out, logs, record, where)
     if not options.json:
-        with no_signs():
+        with without_step_lines():
             _print(record, where)
     return record
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pygrade.cli import terminal
 from pygrade.cli.compare_runs import compare
-from pygrade.cli.judged import judged_record, judging_requests, valued
+from pygrade.cli.evaluated import evaluation_facts, evaluation_requests, valued
 from pygrade.cli.options import workers_of
 from pygrade.cli.trade_offs import TRADE_OFFS, show
 from pygrade.cli.verdict import IN_SAMPLE, print_verdict
@@ -50,7 +50,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
     logs = valued(options, trained, policy)
-    fresh, in_sample = judging_requests(logs, trained)
+    fresh, in_sample = evaluation_requests(logs, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     inputs = (options.policy, policy, fresh, propensity, logs.num_slots, reward, options.k, in_sample)
@@ -75,7 +75,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
         ]
         terminal.sections(sections, IN_SAMPLE if in_sample else "")
         print_verdict(record["verdict"], record["later"], record["warnings"])
-    return judged_record(options, policy, in_sample, logs.num_requests - fresh.num_requests) | record
+    return evaluation_facts(options, policy, in_sample, logs.num_requests - fresh.num_requests) | record
 
 
 def _guardrails(

@@ -5,7 +5,7 @@ from typing import Any
 from pygrade.cli import terminal
 from pygrade.cli.options import sub_config, workers_of
 from pygrade.cli.pipeline_check import check
-from pygrade.cli.run_directory import RECORD, check_out, record_options
+from pygrade.cli.run_directory import RECORD, check_output, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.cli.verdict import print_verdict
 from pygrade.config.ignored import refuse, refuse_in_training
@@ -31,7 +31,7 @@ def run(options: PipelineOptions) -> dict[str, Any]:
         refuse(options, ("evidence_prior",), "--train.policy.evidence-prior 0")
     refuse_in_training(options.train, "train.")
     path = parse_spec(options.data)[1]
-    check_out(options.out, "pipeline", path)
+    check_output(options.out, "pipeline", path)
     tracked = None if options.track is None else MlflowRun(options.track)
     out, config = prepare_directory(options.out, "pipeline"), sub_config(PipelineConfig, options)
     with workers_of(options.cluster, out, path) as workers, record_options(options, "pipeline", out):

@@ -50,7 +50,7 @@ def run(options: ServeOptions) -> dict[str, Any]:
         if config is not None:
             reader = testing.TestReader(folder, table, config)
             with _beside(reader):
-                code = program.wait(program.start_or_adopt(folder, table, reader.folder / testing.SERVER))
+                code = program.wait(program.start_or_attach(folder, table, reader.folder / testing.SERVER))
         elif not online and not followed:
             program.execute(folder, table)
         else:

@@ -14,7 +14,7 @@ from pygrade.config.simulation import SimulateConfig, SimulateOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
 from pygrade.evaluation.abtest import sequential_interval
 from pygrade.evaluation.arms import EQUAL, PRODUCTION, SERVED, STATIC
-from pygrade.logs.parquet import refuse_strangers
+from pygrade.logs.parquet import refuse_foreign_files
 from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import fusion_formula
 from pygrade.serving.ranker import BlendedRanker
@@ -40,7 +40,7 @@ def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
     config = sub_config(SimulateConfig, options)
     logger.info("simulating %s requests …", f"{config.requests:,}")
     if is_url(place):
-        refuse_strangers(str(place), Folder.at(place).names())
+        refuse_foreign_files(str(place), Folder.at(place).names())
     with publishing(place) as out:
         logs = simulate_logs(config, out)
         write_options(options, "simulate", out)

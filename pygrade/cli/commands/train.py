@@ -7,7 +7,7 @@ from typing import Any
 from pygrade._util.files import directory_lock
 from pygrade.cli import terminal
 from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
-from pygrade.cli.run_directory import check_out, record_options
+from pygrade.cli.run_directory import check_output, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.cli.verdict import print_verdict
 from pygrade.config.ignored import refuse_in_training
@@ -36,7 +36,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
         raise ValueError("--values and --reward.task-values both say what events are worth; expected --values alone")
     refuse_in_training(config)
     directory = log_directory(options)
-    check_out(options.out, "train", directory)
+    check_output(options.out, "train", directory)
     tracked = None if options.track is None else MlflowRun(options.track)
     logs = open_log(options, config.history.enabled)
     if config.correction.prior:

@@ -16,7 +16,7 @@ from pygrade.training.training_record import TrainingRecord
 logger = logging.getLogger("pygrade")
 
 
-def judged_record(
+def evaluation_facts(
     options: EvaluateOptions, policy: FusionPolicy, in_sample: bool | None, left_out: int
 ) -> dict[str, Any]:
     """Names of what was judged; left_out: requests of the training."""
@@ -40,7 +40,7 @@ def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPo
     return with_values(logs, options.values, options.value_tasks)
 
 
-def judging_requests(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+def evaluation_requests(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     """`unseen` of the requests, which the log tells."""
     fresh, in_sample = unseen(logs, trained)
     if in_sample is None:
