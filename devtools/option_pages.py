@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade import _core
-from pygrade.cli.option_list import COMMANDS, fields_of, in_words, is_options, options_class, spoken
+from pygrade.cli.option_list import COMMANDS, fields_of, in_words, is_options, options_class, typed
 from pygrade.config.option import choices_of, default_of, field_types
 from pygrade.config.shared import LogOptions, Output
 
@@ -39,7 +39,7 @@ def options_page() -> str:
         kind = options_class(command)
         groups = [(prefix, group) for prefix, group in groups_of(kind)]
         shared |= dict.fromkeys(group for _, group in groups if group not in SHARED)
-        parts += [f"## pygrade {spoken(command)} {{#{command}}}\n\n{_description(kind)}\n", _table(kind)]
+        parts += [f"## pygrade {typed(command)} {{#{command}}}\n\n{_description(kind)}\n", _table(kind)]
         links = [f"[{_title(group)}](#{_place(group)})" + f" as `--{p}…`" * bool(p) for p, group in groups]
         parts.append(f"Also: {'; '.join(links)}.\n")
     parts += [f"## {kind.__name__} {{#{_place(kind)}}}\n\n{_description(kind)}\n\n{_table(kind)}" for kind in shared]

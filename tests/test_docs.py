@@ -18,7 +18,7 @@ from devtools.option_pages import groups_of, options_page, own_fields, service_p
 from devtools.pictures import in_file, pictures
 from pygrade.cli import main as cli
 from pygrade.cli.commands import docs
-from pygrade.cli.option_list import fields_of, options_class, spoken
+from pygrade.cli.option_list import fields_of, options_class, typed
 from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, CrossFitConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.runs.fit import fit
@@ -88,7 +88,7 @@ def test_every_option_of_every_command_has_one_row():
     page = options_page()
     for name in cli.COMMANDS:
         kind = options_class(name)
-        assert f"## pygrade {spoken(name)} {{#" in page
+        assert f"## pygrade {typed(name)} {{#" in page
         shown = [entry for _, group in [("", kind), *groups_of(kind)] for entry in own_fields(group)]
         assert {entry.name for entry, _ in fields_of(kind)} <= {entry.name for entry in shown} | {
             prefix.rstrip(".").replace("-", "_") for prefix, _ in groups_of(kind)

@@ -13,7 +13,7 @@ import pytest
 from pygrade.cli import commands
 from pygrade.cli import main as cli
 from pygrade.cli.help import MAX_LINES, help_text
-from pygrade.cli.option_list import COMMANDS, fields_of, is_options, options_class, options_of, spoken, table_of
+from pygrade.cli.option_list import COMMANDS, fields_of, is_options, options_class, options_of, table_of, typed
 
 
 def test_help_lists_every_command_and_each_has_a_module(capsys):
@@ -21,7 +21,7 @@ def test_help_lists_every_command_and_each_has_a_module(capsys):
     text = capsys.readouterr().out
     assert {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)} == set(COMMANDS)
     for command in COMMANDS:
-        assert re.search(rf"^  {spoken(command)} ", text, re.MULTILINE)
+        assert re.search(rf"^  {typed(command)} ", text, re.MULTILINE)
         module = importlib.import_module(f"pygrade.cli.commands.{command.replace('-', '_')}")
         assert get_type_hints(module.run)["options"] is options_class(command)
     assert cli.main([]) == 2
@@ -55,7 +55,7 @@ def test_defaults_of_nested_options_are_those_of_the_command():
 def test_the_short_help_fits_a_screen_and_has_the_required_options_first(command):
     lines = help_text(command, width=80).splitlines()
     assert len(lines) <= MAX_LINES == 40 and max(map(len, lines)) <= 80
-    assert lines[0].startswith(f"usage: pygrade {spoken(command)}")
+    assert lines[0].startswith(f"usage: pygrade {typed(command)}")
     text = "\n".join(lines)
     assert "--json" in text and "--traceback" in text and "--config FILE" in text and "--help-all" in text
     required = [option for option in options_of(command) if option.needed]

@@ -17,7 +17,7 @@ from pygrade.pipeline.candidates import CandidateCopies, Finder, with_candidates
 from pygrade.pipeline.logs import LogsStage
 from pygrade.pipeline.mtl import ModelPredictions
 from pygrade.pipeline.policy_inputs import PolicyInputs
-from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, select_requests, write_log
+from pygrade.pipeline.policy_log import NO_COPY, LogWriter, RequestSelection, sample_hash, select_requests, write_log
 from pygrade.workers import LOCAL
 from tests.candidates import candidate_file
 from tests.documents import ROOT, blocks
@@ -120,7 +120,7 @@ def test_a_period_without_requests_is_named(features, events, limit, tmp_path):
         written(features, tmp_path / "none", limit, (2**62, None))
     late = select_requests(features, (2**62, None), limit, LOCAL, "sample")
     with pytest.raises(ValueError, match="no request with a shown row"):
-        with_candidates(events, features, nothing, [Wanted((None, None)), late], tmp_path / "copies")
+        with_candidates(events, features, nothing, [RequestSelection((None, None)), late], tmp_path / "copies")
     with pytest.raises(ValueError, match="limit is -1"):
         select_requests(features, (None, None), -1, LOCAL, "sample")
 
