@@ -180,7 +180,7 @@ class Figures:
         for row in self._rows(world):
             rivals = zip(("static weights", "trees", "GRADE alone"), (row[3], row[5], row[4]), strict=True)
             beside = ", ".join(f"{name} {lift}" for name, lift in rivals if lift)
-            lines.append(f"{row[1]} requests: **{row[7] or row[6]}** ({beside})")
+            lines.append(f"{row[1]} requests: {row[7] or row[6]} ({beside})")
         return "<br>".join(lines)
 
     def worst(self, world: str) -> str:
