@@ -131,7 +131,7 @@ def _scores(candidates, terms, rules, memory, prefix, first, index, inside, TN: 
 
 @triton.jit
 def _holds(rules, column, above):
-    """True if the column's cap holds for an item below so many others."""
+    """Return whether the column's cap holds for an item below so many others."""
     if rules.caps is None:
         return above < 0
     holds = tl.load(rules.caps + column) >= 0

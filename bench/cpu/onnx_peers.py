@@ -55,7 +55,7 @@ class Graph:
 
 
 def installed() -> bool:
-    """True if onnx, which writes graphs, and onnxruntime, which runs them, are installed."""
+    """Return whether onnx, which writes graphs, and onnxruntime, which runs them, are installed."""
     return None not in [optional(name) for name in ("onnx", "onnxruntime")]
 
 

@@ -40,7 +40,7 @@ def random_scores(count: int, shape: tuple[int, ...], seed: int = 0) -> list[Flo
 
 
 def compiles() -> bool:
-    """True if torch.compile has a C++ compiler; else that is noted in `ABSENT`."""
+    """Return whether torch.compile has a C++ compiler; else that is noted in `ABSENT`."""
     if shutil.which(os.environ.get("CXX", "g++")):
         return True
     ABSENT.add("a C++ compiler")

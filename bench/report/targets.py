@@ -49,7 +49,7 @@ class Verdict:
 
 
 def reached(target: Target, isa: str, worst: float) -> bool:
-    """True if the worst row reaches the target, at the two decimals that are shown."""
+    """Return whether the worst row reaches the target, at the two decimals that are shown."""
     shown, wanted = round(worst, 2), target.want[isa]
     return shown >= wanted if target.measure in AT_LEAST else shown <= wanted
 

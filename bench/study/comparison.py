@@ -55,7 +55,7 @@ PAGE = _ROOT / "docs/comparison.md"
 
 
 def features(logs: Logs) -> Floats:
-    """[M, F]: log predictions, in the list and beside its mean, context, item columns, log expected value."""
+    """Return log predictions, in the list and beside its mean, context, item columns, log expected value, [M, F]."""
     return np.column_stack([table(logs), np.log(np.maximum(logs.value_of(logs.predictions), 1e-6))])
 
 

@@ -121,7 +121,7 @@ def _newest(run: Path, pattern: str) -> Path:
 
 
 def days_of(logs: Logs) -> Array:
-    """[R]: the day of each request (UTC+8), from the log's first on."""
+    """Return the day of each request (UTC+8), from the log's first on, of shape [R]."""
     assert logs.timestamp is not None
     time = logs.timestamp + 8 * 3_600_000
     first = (time.min() + DAY // 2) // DAY  # a log that begins before midnight begins with the next day

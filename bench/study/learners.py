@@ -185,7 +185,7 @@ class OnTop:
         return odds, moved, total
 
     def _odds(self, predictions: Array) -> Array:
-        """[M, T]: log of roots, log odds of the others given the parent."""
+        """Return log of roots, log odds of the others given the parent, of shape [M, T]."""
         parents, amounts = self.fitted.scaling.parents, self.fitted.scaling.amounts
         columns = [
             np.log(clip(predictions[:, t], amounts[t])) if parent < 0 else log_odds(predictions, t, parents, amounts)

@@ -201,7 +201,7 @@ def join(
 
 
 def deal(pool: Pool, count: int, rng: np.random.Generator) -> Array:
-    """[n]: the arm of each request's user."""
+    """Return the arm of each request's user, of shape [n]."""
     return rng.integers(0, count, int(pool.user.max()) + 1)[pool.user]
 
 

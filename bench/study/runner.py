@@ -49,7 +49,7 @@ class StudyConfig:
 
     @property
     def judging(self) -> bool:
-        """True if the settings are the frozen ones, on judging worlds."""
+        """Return whether the settings are the frozen ones, on judging worlds."""
         return not (self.quick or self.world_seed or self.world_set)
 
 

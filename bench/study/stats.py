@@ -57,7 +57,7 @@ class Results:
             self._table.setdefault((unit["regime"], unit["arm"]), {}).setdefault(unit["world"], []).append(unit)
 
     def has(self, regime: str, *arms: str) -> bool:
-        """True if all these arms ran in this regime."""
+        """Return whether all these arms ran in this regime."""
         return all((regime, arm) in self._table for arm in arms)
 
     def worlds(self, regime: str, *arms: str) -> list[int]:

@@ -113,7 +113,7 @@ def _is_table(value: Any) -> bool:
 
 
 def reads_own_table(command: str) -> bool:
-    """True if a command reads its table by itself, as it may hold more than the command line can say."""
+    """Return whether a command reads its table by itself, as it may hold more than the command line can say."""
     return "config" in _names(command)
 
 

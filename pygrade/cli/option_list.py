@@ -68,7 +68,7 @@ class Option(NamedTuple):
 
     @property
     def needed(self) -> bool:
-        """True if a command line without it lacks something, at least if another option is not given."""
+        """Return whether a command line without it lacks something, at least if another option is not given."""
         return self.required or bool(self.unless)
 
     @property
@@ -138,7 +138,7 @@ def is_options(hint: Any) -> bool:
 
 
 def is_mapping(hint: Any) -> bool:
-    """True if values of a type are given as KEY=VALUE, and in a file as a table."""
+    """Return whether values of a type are given as KEY=VALUE, and in a file as a table."""
     return isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Mapping)
 
 

@@ -156,7 +156,7 @@ class Dynamics(Options):
 
     @property
     def on(self) -> bool:
-        """True if the world has a clock."""
+        """Return whether the world has a clock."""
         return bool(self.clock or self.lifetime or any(self.fatigue) or self.item_drift or self.trend)
 
 

@@ -107,7 +107,7 @@ class Fitted:
 
 
 def later_requests(logs: Logs) -> Bools:
-    """[R]: the last 40 % of the requests by time, or by the log's order where it has none."""
+    """Return the last 40 % of the requests by time, or by the log's order where it has none, of shape [R]."""
     count = logs.num_requests
     time = np.arange(count) if logs.timestamp is None else np.argsort(np.argsort(logs.timestamp, kind="stable"))
     return np.asarray(time >= round(EARLIER * count))
@@ -293,7 +293,7 @@ class _LogFacts:
         return self._maps[form]
 
     def mapped_shares(self, form: str) -> Floats:
-        """[S, T]: shares of predictions under maps of a form alone, held out."""
+        """Return the shares of predictions under maps of a form alone, held out, of shape [S, T]."""
         p, conditional = self.logs.predictions[self.logs.shown], np.empty((len(self.request), len(self.parents)))
         for k, maps in enumerate(self.maps(form)[1][:-1]):
             rows = self.row_fold == k
@@ -367,7 +367,7 @@ class _CorrectionFit:
         return result
 
     def gain_of(self, tried: _Tried) -> Floats:
-        """[R]: the gain of held-out likelihood."""
+        """Return the gain of held-out likelihood, of shape [R]."""
         return self.facts.whole.gain(tried.new.held_out, tried.old.held_out)
 
     def better(self, one: _Shares, other: _Shares) -> _Shares:
@@ -550,7 +550,7 @@ def _design(
 
 
 def _moved(prior: Correction, scaling: InputScaling, t: int, shape: tuple[int, int]) -> Floats:
-    """[Z, U]: the prior's coefficients of a task in the places of this market's, without its level."""
+    """Return the prior's coefficients of a task in the places of this market's, without its level, of shape [Z, U]."""
     moved = np.zeros(shape)
     if scaling.tasks[t] not in prior.tasks:
         return moved

@@ -203,7 +203,7 @@ class PageValues:
         return PageShares(share, self._sums(self.value * np.log(share)), weight)
 
     def gain(self, new: PageShares, old: PageShares) -> Floats:
-        """[R]: what the new ranking's shares gain over the old one's."""
+        """Return what the new ranking's shares gain over the old one's, of shape [R]."""
         terms = self.value * np.log(new.share / old.share) - self.page[self.request] * (new.share - old.share)
         return self._sums(new.weight * terms)
 

@@ -174,7 +174,7 @@ def log_odds(predictions: Floats32, t: int, parents: tuple[int, ...], amounts: t
 
 
 def _context(context: Floats32, median: Floats32, indicators: tuple[int, ...]) -> Array:
-    """[R, X]: features with the median where one is missing, then what is missing."""
+    """Return the features with the median where one is missing, then what is missing, of shape [R, X]."""
     missing = np.isnan(context)
     return np.concatenate([np.where(missing, median, context), missing[:, list(indicators)]], 1, dtype=np.float32)
 

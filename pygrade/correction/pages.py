@@ -439,7 +439,7 @@ class _PageFit:
         return zscore(log_p[1] - log_p[0], np.unique(self.cluster[np.flatnonzero(chosen)], return_inverse=True)[1])
 
     def _above(self, pairs: Floats, cosine: float) -> Floats:
-        """[S]: what the terms add to log odds."""
+        """Return what the terms add to log odds, of shape [S]."""
         above, sums = np.zeros(len(self.y)), self.sums
         if sums.categories:
             rare = float(pairs[sums.paired, sums.paired]) if len(pairs) > sums.paired else 0.0
@@ -475,7 +475,7 @@ def _without_help(pairs: Floats, cosine: float) -> _Terms:
 
 
 def _page_likelihood(y: Floats, page: Ints, base: Floats, columns: Floats) -> Floats:
-    """[pages]: log likelihood of events y given their number on the page, with free coefficients of columns."""
+    """Return log likelihood of events y given their number on the page, with free coefficients of columns, [pages]."""
     events, free = np.bincount(page, y), np.zeros(columns.shape[1])
 
     def shares() -> Floats:

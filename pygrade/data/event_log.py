@@ -166,7 +166,7 @@ class EventLog:
 
     @property
     def slots_known(self) -> bool:
-        """True if positions are slots of the page, False if they are the order of a list."""
+        """Return whether positions are slots of the page, False if they are the order of a list."""
         return bool(self.source["slots_known"])
 
     @property
@@ -213,7 +213,7 @@ class EventLog:
         return re.sub(r"\b(request|user|item) (-?\d{1,19})\b", named, sentence)
 
     def has_names(self, kind: str) -> bool:
-        """True if ids of a ``kind`` (request, user, item) are hashes of names in the source."""
+        """Return whether ids of a ``kind`` (request, user, item) are hashes of names in the source."""
         polars = require("polars")
         path = self.path / "ids.parquet"
         if not path.is_file():

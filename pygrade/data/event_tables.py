@@ -174,7 +174,7 @@ class Batch:
         return self if keep.all() else Batch(self.table.kept(keep))
 
     def present(self, column: str, values: Values) -> NDArray[np.bool_]:
-        """[M]: an id or time is there; of several columns joined by +, all of them."""
+        """Return whether an id or time is there, and all of several columns joined by +, bool, of shape [M]."""
         table = self.table
         if column not in table.names and "+" in column:
             parts: NDArray[np.bool_] = np.all([self.present(name, values) for name in column.split("+")], axis=0)

@@ -188,7 +188,7 @@ def within(values: Floats, offsets: Array) -> Floats:
 
 
 def _transform(logs: Logs, form: str) -> Floats:
-    """[M, T]: the predictions as the formula sums them."""
+    """Return the predictions as the formula sums them, of shape [M, T]."""
     if form == PRICED:
         price = np.ones(1, np.float32) if logs.value is None else logs.value
         return np.asarray(logs.predictions * np.where(np.isin(logs.tasks, logs.value_tasks), price[:, None], 1.0))

@@ -244,7 +244,7 @@ def days_needed(lifts: Floats, effect: float, floor: float = 0.0) -> int | None:
 
 
 def linearized(numerator: Array, denominator: Array) -> Floats:
-    """[U]: influence of each user on Σ numerator / Σ denominator, with mean 0 (delta method)."""
+    """Return the influence of each user on Σ numerator / Σ denominator, with mean 0 (delta method), of shape [U]."""
     ratio = numerator.sum() / denominator.sum()
     return np.asarray((numerator - ratio * denominator) / denominator.mean(), np.float64)
 

@@ -242,7 +242,7 @@ def contradicted(logs: Logs, new: Floats, old: Floats, cluster: Array) -> str:
 
 
 def _values(logs: Logs) -> Floats:
-    """[R]: what the feedback of each request is worth, harm as much as gain."""
+    """Return what the feedback of each request is worth, harm as much as gain, of shape [R]."""
     if not logs.num_requests:
         return np.zeros(0)
     return np.asarray(np.add.reduceat(np.abs(logs.value_of(logs.feedback)), logs.offsets[:-1]), np.float64)

@@ -255,7 +255,7 @@ def _at_prices(policy: FusionPolicy, prices: Prices) -> FusionPolicy:
 
 
 def _rows_of(limit: Limit | PriceVariable, logs: Logs) -> Array:
-    """[R]: the requests that count."""
+    """Return the requests that count, of shape [R]."""
     if limit.scenario is None:
         return np.ones(logs.num_requests, bool)
     rows = np.zeros(logs.num_requests, bool) if logs.scenario is None else logs.scenario.astype(str) == limit.scenario

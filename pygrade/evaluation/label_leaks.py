@@ -94,7 +94,7 @@ class _Evidence:
         return (leaks.sum_groups(rows, slot, slots) / np.maximum(np.bincount(slot, minlength=slots), 1)[:, None])[slot]
 
     def _by_request(self, rows: Floats) -> Floats:
-        """[R, T]: sums over the shown rows [n, T]."""
+        """Return the sums over the shown rows [n, T], of shape [R, T]."""
         return leaks.sum_groups(rows, self.request, self.logs.num_requests)
 
     @cached_property
@@ -134,7 +134,7 @@ class _Evidence:
 
     @cached_property
     def user_coin(self) -> Bools:
-        """[R]: a fair coin for each cluster of users."""
+        """Return a fair coin for each cluster of users, of shape [R]."""
         return _coin(clusters_of(self.logs))
 
     @cached_property
@@ -250,7 +250,7 @@ _CHECKS: tuple[tuple[str, _Kind, _Check, str], ...] = (  # of each group the sur
 
 
 def _coin(numbers: Array) -> Bools:
-    """[n]: a fair coin for each number, the same in every run."""
+    """Return a fair coin for each number, the same in every run, of shape [n]."""
     return np.asarray(splitmix64(np.asarray(numbers, np.int64).view(np.uint64)) & np.uint64(1), bool)
 
 

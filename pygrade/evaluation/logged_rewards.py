@@ -81,7 +81,7 @@ class LoggedRewards:
 
     @cached_property
     def events(self) -> Floats32:
-        """[M, T]: the model's events of a look."""
+        """Return the model's events of a look, of shape [M, T]."""
         looked = position.slot_discount(self.logs.position, self.curve) * browsing_factor(self.logs)
         return fit_events(self.logs, self.logs.predictions, looked)
 
@@ -91,7 +91,7 @@ class LoggedRewards:
         return self.logs.value_of(self.events)
 
     def browsed(self, rank: Array) -> Floats:
-        """[M]: how much likelier than by its slot each candidate of an order is examined, by the items above."""
+        """Return how much likelier than by its slot each candidate of an order is examined, by the items above, [M]."""
         offsets, slots = self.logs.offsets, len(self.curve)
         page = pages_of(rank, offsets, slots)
         rows, filled = np.maximum(page, 0) + offsets[:-1, None], page >= 0

@@ -61,7 +61,7 @@ class LoggingPolicy:
         return result
 
     def prefix_probability(self, page: NDArray[np.int32]) -> Floats:
-        """[R, K]: the probability that the first 1 … K items of a logged page are those of page [R, K]."""
+        """Return the probability that the first 1 … K items of a logged page are those of page [R, K], [R, K]."""
         slots = page.shape[1]
         inside = (page[:, :, None] == self.production[:, None, :]).any(-1)
         shuffled = np.cumprod(inside, 1) / np.cumprod(np.arange(slots, 0, -1.0))

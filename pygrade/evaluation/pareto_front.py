@@ -201,7 +201,7 @@ class RankingEvaluator:
         return self._otherwise(self._production)
 
     def values_of(self, scores: Array) -> Array:
-        """[R]: the debiased value of ranking by scores [M], by request."""
+        """Return the debiased value of ranking by scores [M], by request, of shape [R]."""
         return self._outcomes(scores)[:, len(self.logs.tasks)]
 
     @property

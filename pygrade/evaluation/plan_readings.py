@@ -140,7 +140,7 @@ def _amounts(logs: Logs, pages: Array, value: Floats, exposure: ArrayLike | None
 
 
 def _explained(columns: Floats, amounts: Floats, user: Ints) -> Floats:
-    """[R]: the part of the amounts that columns explain, by the sums of each user."""
+    """Return the part of the amounts that columns explain, by the sums of each user, of shape [R]."""
     columns = columns - columns.mean(0)
     sums = [np.bincount(user, x) for x in (*columns.T, amounts - amounts.mean())]
     return np.asarray(columns @ np.linalg.lstsq(np.stack(sums[:-1], 1), sums[-1])[0])

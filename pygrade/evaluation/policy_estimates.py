@@ -113,18 +113,18 @@ def columns_of(correction: Correction, logs: Logs) -> Floats32 | None:
 
 
 def log_inputs(policy: FusionPolicy, logs: Logs) -> Tensor:
-    """[R, num_inputs]: the inputs of the policy's network on these requests, without multipliers of values."""
+    """Return the inputs of the policy's network on these requests, without multipliers of values, [R, num_inputs]."""
     logs = fitted(policy, logs)
     return policy.request_inputs(logs.context, logs.predictions, logs.offsets, items=item_inputs(policy, logs))
 
 
 def served_weights(policy: FusionPolicy, logs: Logs) -> Floats32:
-    """[R, T]: the weights that the policy serves on these requests."""
+    """Return the weights that the policy serves on these requests, of shape [R, T]."""
     return np.asarray(policy.serve(log_inputs(policy, logs), logs.scenario).numpy())
 
 
 def policy_scores(policy: FusionPolicy, logs: Logs) -> Floats32:
-    """[M]: what the policy ranks the candidates by, mixed with its baseline."""
+    """Return what the policy ranks the candidates by, mixed with its baseline, of shape [M]."""
     logs = fitted(policy, logs)
     inputs = logs.context, logs.predictions, logs.offsets, logs.scenario
     return policy.scores(*inputs, item_values=logs.value, items=item_inputs(policy, logs))

@@ -339,7 +339,7 @@ class PageTest(NamedTuple):
         return np.bincount(self.request, row, len(self.arm)).astype(np.float64)
 
     def differ(self, a: int) -> Array:
-        """[M]: the row's slot differs between the arm and the control."""
+        """Return whether the row's slot differs between the arm and the control, bool, of shape [M]."""
         return np.asarray(self.slots[:, a] != self.slots[:, 0])
 
     def mean_of(self, amounts: Floats, a: int) -> Estimate:

@@ -74,12 +74,12 @@ class Feature:
 
     @property
     def per_request(self) -> bool:
-        """True if a request has one value, False if every row has its own."""
+        """Return whether a request has one value, False if every row has its own."""
         return self.entity in ("user", "context")
 
     @property
     def is_id(self) -> bool:
-        """True if it makes columns of ids."""
+        """Return whether it makes columns of ids."""
         return self.kind in ("categorical", "list")
 
     @property

@@ -53,7 +53,7 @@ class Skew:
 
     @property
     def exact(self) -> bool:
-        """True if every value had the same bits; False without values."""
+        """Return whether every value had the same bits; False without values."""
         return bool(self._features) and all(values == same for values, same, _ in self._features.values())
 
     def features(self) -> list[FeatureSkew]:

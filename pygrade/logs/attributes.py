@@ -30,7 +30,7 @@ def drop_outcomes(table: Table, mapping: ColumnMap, shown: NDArray[np.bool_], ta
 
 
 def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> bool:
-    """True if the column became known only after the page."""
+    """Return whether the column became known only after the page."""
     if shown.all():
         return False
     if table.is_numeric(column):

@@ -35,7 +35,7 @@ def most_frequent(counts: NDArray[np.int64], values: int, texts: Sequence[str]) 
 
 
 def is_frequent(count: int, size: int) -> bool:
-    """True if so many of ``size`` values are enough for a column of their own."""
+    """Return whether so many of ``size`` values are enough for a column of their own."""
     return count >= max(_COUNT, _SHARE * size)
 
 

@@ -100,7 +100,7 @@ def _bits_hashes(matrix: NDArray[np.float32]) -> _Hashes:
 
 
 def _of_requests(logs: Logs, rows: _Hashes) -> _Hashes:
-    """[R]: sums of the rows' hashes [M], which do not depend on the order of the rows."""
+    """Return the sums of the rows' hashes [M], which do not depend on the order of the rows, of shape [R]."""
     return np.add.reduceat(rows, logs.offsets[:-1]) if len(rows) else rows
 
 
@@ -149,7 +149,7 @@ def _events_of(
 
 
 def _components(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[count]: the smallest number of each node's connected component, by hooking and pointer jumping."""
+    """Return the smallest number of each node's connected component, by hooking and pointer jumping, [count]."""
     label = np.arange(count)
     while True:
         low = np.minimum(label[first], label[second])

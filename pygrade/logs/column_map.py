@@ -270,7 +270,7 @@ def _named(table: Table, role: str, taken: set[str]) -> list[str]:
 
 
 def _fits(table: Table, role: str, name: str) -> bool:
-    """True if the values allow the role."""
+    """Return whether the values allow the role."""
     if role in ("scenario", "exploration"):
         return not table.varies(name).any()
     if role == "category":
@@ -329,7 +329,7 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
 
 
 def _hidden(table: Table, result: ColumnMap) -> NDArray[np.bool_]:
-    """[M]: the row was not shown, by its slot or flag."""
+    """Return whether the row was not shown, by its slot or flag, bool, of shape [M]."""
     column = result.roles.get("shown", result.roles.get("position", "").rpartition("+")[2])
     if column not in table.names or not table.is_numeric(column):
         return np.zeros(len(table), bool)
@@ -338,7 +338,7 @@ def _hidden(table: Table, result: ColumnMap) -> NDArray[np.bool_]:
 
 
 def _is_feedback(table: Table, name: str, of_rows: Mapping[str, bool], hidden: NDArray[np.bool_]) -> bool:
-    """True if it is named y_, or is a flag of rows, such as true and false, that no hidden row has."""
+    """Return whether it is named y_, or is a flag of rows, such as true and false, that no hidden row has."""
     if name.startswith("y_"):
         return True
     flag = table.kind(name) == "bool" or (table.kind(name) == "text" and table.is_numeric(name))
@@ -422,5 +422,5 @@ def _unfit(table: Table, name: str, own: bool, distinct: int, missing: Sequence[
 
 
 def _has_frequent_levels(table: Table, name: str) -> bool:
-    """True if some text has a 0/1 column."""
+    """Return whether some text has a 0/1 column."""
     return bool(frequent_levels(table.codes(name), table.levels(name)))

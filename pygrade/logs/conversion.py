@@ -142,7 +142,7 @@ def _ordered_slots(table: Table, names: str, notes: ImportNotes) -> Floats:
 
 
 def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> Bools:
-    """[M]: the row was shown, of a table without slots."""
+    """Return whether the row was shown, of a table without slots, bool, of shape [M]."""
     if flag := mapping.roles.get("shown"):
         shown = np.asarray(table.numbers(flag) > 0)
         if not shown.any():
@@ -193,7 +193,7 @@ def check_slots(table: Table, mapping: ColumnMap, slot: NDArray[np.int32]) -> No
 
 
 def _repeats(*keys: Array) -> Bools:
-    """[n]: an earlier row has equal keys."""
+    """Return whether an earlier row has equal keys, bool, of shape [n]."""
     order = np.lexsort(keys)  # equal ones stay in order
     same = np.append(False, np.all([np.diff(key[order]) == 0 for key in keys], axis=0))
     result = np.empty(len(order), bool)

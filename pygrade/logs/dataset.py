@@ -53,7 +53,7 @@ class Dataset:
 
     @property
     def is_mapped(self) -> bool:
-        """True if the columns of the log are files."""
+        """Return whether the columns of the log are files."""
         return isinstance(self.logs.offsets, np.memmap)
 
     def read(self, requests: Ints | None = None) -> Logs:
@@ -73,7 +73,7 @@ class Dataset:
         return replace(self, logs=self.logs.valued(task_values, value_tasks))
 
     def of_subset(self, values: Array) -> Array:
-        """[R]: values of the log's requests, of those that belong to the dataset."""
+        """Return the values of the log's requests, of those that belong to the dataset, of shape [R]."""
         return values if self.chosen is None else values[self.chosen]
 
     def without(self, left_out: Bools) -> "Dataset":

@@ -30,7 +30,7 @@ _ENVELOPE = {"topic", "partition", "offset", "value"}  # of a message of Kafka
 
 
 def same_table(a: tuple[str, Sequence[str]], b: tuple[str, Sequence[str]], stated_roles: Mapping[str, str]) -> bool:
-    """True if two files, with their columns, are of one table: most columns are the same, and, unless they have
+    """Return whether two files, with their columns, are of one table: most columns are the same, and, unless they have
     predictions, the words of their names, as clicks and orders may have the same columns.
     """
     columns = {*a[1]}, {*b[1]}
@@ -66,7 +66,7 @@ def find_showing(columns: Mapping[str, Sequence[str]], stated_roles: Mapping[str
 
 
 def _has_predictions(names: Sequence[str], stated_roles: Mapping[str, str]) -> bool:
-    """True if some of the columns are predictions, by the map or by their names."""
+    """Return whether some of the columns are predictions, by the map or by their names."""
     return bool(_predictions(names, stated_roles))
 
 

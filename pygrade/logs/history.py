@@ -237,7 +237,7 @@ def why_not(logs: Logs, ids: bool = True) -> str:
 
 
 def group_of(slot: Array) -> Ints:
-    """[n]: the group of each slot [n] ≥ 0."""
+    """Return the group of each slot [n] ≥ 0, of shape [n]."""
     return np.minimum(np.ceil(np.log2(np.asarray(slot, np.float64) + 1)), GROUPS - 1).astype(np.int64)
 
 
@@ -253,13 +253,13 @@ def _category_keys(logs: Logs) -> Ints:
 
 
 def _pairs(user: Ints, category: Array) -> Ints:
-    """[S]: a number for each pair of user and category."""
+    """Return a number for each pair of user and category, of shape [S]."""
     number = numbered(category)
     return user * (int(number.max(initial=0)) + 1) + number
 
 
 def _totals(key: Ints, values: Array, count: int) -> Floats:
-    """[count, T]: sums of values [S, T] by key [S]."""
+    """Return the sums of values [S, T] by key [S], of shape [count, T]."""
     return np.stack([np.bincount(key, column, count) for column in values.T.astype(np.float64)], 1)
 
 

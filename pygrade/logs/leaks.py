@@ -74,7 +74,7 @@ def _separation(column: Floats, feedback: Array) -> str:
 
 
 def are_times(values: Floats) -> bool:
-    """True if all are seconds, milli-, micro- or nanoseconds since 1970, of 2000 to 2096.
+    """Return whether all are seconds, milli-, micro- or nanoseconds since 1970, of 2000 to 2096.
 
     >>> are_times(np.array([1.7e9, 1.71e9])), are_times(np.array([1.7e12, np.nan])), are_times(np.array([5.0, 1.7e9]))
     (True, True, False)
@@ -317,7 +317,7 @@ def _preference(difference: Floats) -> Floats:
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
 def sum_groups(rows: Floats, group: Ints, groups: int) -> Floats:
-    """[n, T]: sums of rows [m, T] by their group [m], a number below n = ``groups``."""
+    """Return the sums of rows [m, T] by their group [m], a number below n = ``groups``, of shape [n, T]."""
     return np.stack([np.bincount(group, column, groups) for column in rows.T], 1).astype(np.float64)
 
 

@@ -163,7 +163,7 @@ class LogParts:
 
 
 def wrote_log(paths: Sequence[Place]) -> bool:
-    """True if pygrade wrote the logs at the paths, by the metadata of the first file; others are tables."""
+    """Return whether pygrade wrote the logs at the paths, by the metadata of the first file; others are tables."""
     folder = Folder.at(paths[0])
     if folder.is_local and Path(str(folder)).suffix not in ("", ".parquet"):
         return False

@@ -159,7 +159,7 @@ class Logs:
 
     @property
     def shown(self) -> NDArray[np.bool_]:
-        """[M]: the candidate was on the page."""
+        """Return whether the candidate was on the page, bool, of shape [M]."""
         return self.position >= 0
 
     @property
@@ -175,22 +175,22 @@ class Logs:
 
     @property
     def user_number(self) -> NDArray[np.int64]:
-        """[R]: place of the user among the distinct ones."""
+        """Return the place of the user among the distinct ones, of shape [R]."""
         return _numbers(self).user
 
     @property
     def item_number(self) -> NDArray[np.int64]:
-        """[M]: place of the item among the distinct ones."""
+        """Return the place of the item among the distinct ones, of shape [M]."""
         return _numbers(self).item
 
     @property
     def row_request(self) -> NDArray[np.int64]:
-        """[M]: the request that each row belongs to."""
+        """Return the request that each row belongs to, of shape [M]."""
         return np.repeat(np.arange(self.num_requests), np.diff(self.offsets))
 
     @property
     def event_values(self) -> NDArray[np.float32]:
-        """[M or 1, T]: what one event of each task is worth, on each row if items have prices."""
+        """Return what one event of each task is worth, on each row if items have prices, of shape [M or 1, T]."""
         table = np.asarray([self.task_values], np.float32)
         if not self.value_tasks or self.value is None:
             return table
@@ -198,7 +198,7 @@ class Logs:
         return np.where(priced, table * self.value[:, None], table).astype(np.float32)
 
     def value_of(self, amounts: Array) -> NDArray[np.float64]:
-        """[M]: what amounts [M, T] of events are worth, such as `feedback` or `predictions`."""
+        """Return what amounts [M, T] of events are worth, such as `feedback` or `predictions`, of shape [M]."""
         if not self.value_tasks:
             return np.asarray(amounts @ np.array(self.task_values))
         return np.asarray((amounts * self.event_values.astype(np.float64)).sum(1))

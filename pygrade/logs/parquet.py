@@ -244,7 +244,7 @@ class ParquetParts:
         return result
 
     def _values(self, name: str, kind: str) -> Array:
-        """[M]: a column of the file."""
+        """Return a column of the file, of shape [M]."""
         if kind == "float32":
             return self.numbers(name)
         if kind in ("id", "str"):
@@ -271,11 +271,11 @@ class ParquetParts:
         return ids[self._starts(ids)]
 
     def of_requests(self, name: str) -> NDArray[np.int64]:
-        """[R]: an integer column, by the first row of each request."""
+        """Return an integer column, by the first row of each request, of shape [R]."""
         return np.asarray(self.integers(name, 0, np.int64)[self._starts(self.ids("request_id"))])
 
     def lists_all(self) -> NDArray[np.bool_]:
-        """[R]: the request has a row for all of its candidates."""
+        """Return whether the request has a row for all of its candidates, bool, of shape [R]."""
         starts = self._starts(self.ids("request_id"))
         if "candidates" not in self.names:
             return np.ones(len(starts), bool)

@@ -137,7 +137,7 @@ def predicted_task(name: str) -> str:
 
 
 def is_feedback(name: str, task: str) -> bool:
-    """True if the name means the feedback of a task.
+    """Return whether the name means the feedback of a task.
 
     >>> [is_feedback(name, "tap") for name in ("y_tap", "tapped", "is_tap", "taps")]
     [True, True, True, False]
@@ -148,7 +148,7 @@ def is_feedback(name: str, task: str) -> bool:
 
 
 def is_category(name: str) -> bool:
-    """True if the texts of a column are categories by its name, also where they are digits.
+    """Return whether the texts of a column are categories by its name, also where they are digits.
 
     >>> [is_category(name) for name in ("category", "itemClass", "sub_category", "brand_id", "world_class_rating")]
     [True, True, True, True, False]
@@ -157,7 +157,7 @@ def is_category(name: str) -> bool:
 
 
 def is_id(name: str) -> bool:
-    """True if a column holds ids by its name.
+    """Return whether a column holds ids by its name.
 
     >>> [is_id(name) for name in ("item_id", "productUid", "visitId", "UUID", "paid", "valid")]
     [True, True, True, True, False, False]

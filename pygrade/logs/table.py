@@ -168,14 +168,14 @@ class Table:
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
-        """[M]: the row before is of the same group."""
+        """Return whether the row before is of the same group, bool, of shape [M]."""
         result = np.ones(len(self), bool)
         result[self.starts] = False
         return result
 
     @cached_property
     def group(self) -> NDArray[np.int64]:
-        """[M]: number of each row's group."""
+        """Return the number of each row's group, of shape [M]."""
         return np.cumsum(~self.inside) - 1
 
     def grouped(self, code: NDArray[np.int64]) -> tuple["Table", int]:
@@ -304,7 +304,7 @@ class Table:
         return self.kind(name) == "time" or (len(texts) > 0 and are_time_texts(texts))
 
     def is_flag(self, name: str) -> bool:
-        """True if all values are 0 and 1, or yes and no."""
+        """Return whether all values are 0 and 1, or yes and no."""
         values = self.numbers(name, gaps=True) if self.is_numeric(name) else np.empty(0)
         return set(values[~np.isnan(values)]) == {0.0, 1.0}
 
@@ -328,7 +328,7 @@ class Table:
         return np.array([*texts, ""], dtype=object)[places]
 
     def varies(self, name: str) -> NDArray[np.bool_]:
-        """[M]: the value differs from that of the row before, which is of the same group."""
+        """Return whether the value differs from that of the row before, which is of the same group, bool [M]."""
         if self.kind(name) in ("number", "integer", "bool"):
             values = self.numbers(name)
             changed = np.append(False, values[1:] != values[:-1])

@@ -15,7 +15,7 @@ _MOST = 0.6  # of the texts that are numbers, where a column's are
 
 
 def is_unknown(text: str) -> bool:
-    """True if the text means that the value is missing."""
+    """Return whether the text means that the value is missing."""
     return text.strip().lower() in _UNKNOWN
 
 

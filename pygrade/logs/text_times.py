@@ -51,7 +51,7 @@ def read_times(texts: Any) -> TextTimes:
 
 
 def are_time_texts(texts: Any) -> bool:
-    """True if most of these texts are times, or dates that could be of two days."""
+    """Return whether most of these texts are times, or dates that could be of two days."""
     times = read_times(texts)
     return times.form.endswith("?") or bool(times.timed.sum() > times.wrong.sum() * 4)
 

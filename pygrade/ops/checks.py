@@ -169,7 +169,7 @@ def has_values() -> bool:
 
 
 def should_validate(validate: bool | None, value: Tensor) -> bool:
-    """True if values are to be checked; None: on a CPU only, since a check would wait for the GPU."""
+    """Return whether values are to be checked; None: on a CPU only, since a check would wait for the GPU."""
     if value.dtype == torch.float64 and not has_values():
         return False
     return value.is_cpu if validate is None else bool(validate)

@@ -173,7 +173,7 @@ class ShownPredictions:
 
 
 def _has_page(batch: FeatureBatch) -> NDArray[np.bool_]:
-    """[R]: the request has a shown row."""
+    """Return whether the request has a shown row, bool, of shape [R]."""
     return np.bincount(batch.row_request[batch.position >= 0], minlength=len(batch)) > 0
 
 

@@ -34,7 +34,7 @@ def why_not_fused(policy: FusionPolicy) -> str:
 
 
 def is_fast() -> bool:
-    """True if the core's kernels fuse multiply-adds on this processor; elsewhere torch is faster."""
+    """Return whether the core's kernels fuse multiply-adds on this processor; elsewhere torch is faster."""
     return _core.policy_network_is_fast()
 
 

@@ -57,7 +57,7 @@ def user_columns(history: Any, before: Sequence[Exposure], user: int, now: int) 
 def item_columns(
     history: Any, before: Sequence[Exposure], user: int, item: int, category: int, now: int
 ) -> list[float]:
-    """[I]: the item columns of a candidate."""
+    """Return the item columns of a candidate, of shape [I]."""
     tasks = range(len(history.tasks))
     shown, settled = _of_user(history, before, user, now)
     own, own_settled = ([e for e in some if e.item == item] for some in (shown, settled))
@@ -79,7 +79,7 @@ def _of_user(history: Any, before: Sequence[Exposure], user: int, now: int) -> t
 
 
 def _earned(history: Any, before: Sequence[Exposure], item: int, now: int) -> list[float]:
-    """[2 T + 2]: the columns of an item, whoever asks."""
+    """Return the columns of an item, whoever asks, of shape [2 T + 2]."""
     step = history.half_life // _STEPS
     last = (now - history.feedback_after) // step - 1
     settled = [e for e in before if e.item == item and e.time // step <= last]

@@ -63,7 +63,7 @@ class _Request:
         return result
 
     def holds(self, column: int, above: int) -> bool:
-        """True if the column's cap holds for an item below so many others."""
+        """Return whether the column's cap holds for an item below so many others."""
         return self.caps[column] >= 0 and (self.cap_slots[column] < 0 or above < self.cap_slots[column])
 
     def admitted(self, page: list[int], above: int) -> Tensor:

@@ -233,7 +233,7 @@ def _evaluation(
 
 
 def _sum_leaves(columns: Tensor, correction: Correction) -> Tensor:
-    """[B, N]: the leaves of trees by columns [B, N, D], of each tree the first one that no node leaves out."""
+    """Return the leaves of trees by columns [B, N, D], of each tree the first one that no node leaves out, [B, N]."""
     arrays = correction.tensors()
     places, thresholds, masks, leaves = (arrays[f"{PREFIX}tree_{name}"] for name in _TREE_PARTS)
     outside = (masks.int()[..., None] >> torch.arange(NODES + 1)) % 2 == 0  # [G, 7, 8]

@@ -438,7 +438,7 @@ class Page:
 
 
 def missing_candidates(predictions: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """[M]: a prediction of the candidate, row of [M, T], is NaN or infinite."""
+    """Return whether a prediction of the candidate, row of [M, T], is NaN or infinite, bool, of shape [M]."""
     missing: NDArray[np.bool_] = np.any(~np.isfinite(predictions), axis=1)
     return missing
 

@@ -347,7 +347,7 @@ def _made(history: Past, items: Ints) -> tuple[Floats32, Floats32]:
 
 
 def _inputs(names: Sequence[str], read: Callable[[Sequence[str]], Floats32], made: Mapping[str, Floats32]) -> Floats32:
-    """[rows, names]: the columns that are made, and the others as they are read."""
+    """Return the columns that are made, and the others as they are read, of shape [rows, names]."""
     own = iter(read([name for name in names if name not in made]).T)
     return np.stack([made[name] if name in made else next(own) for name in names], 1) if made else read(names)
 

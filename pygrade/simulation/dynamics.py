@@ -62,7 +62,7 @@ class Timeline:
         return times
 
     def items(self, places: Array, hours: Floats) -> NDArray[np.int32]:
-        """[n, C]: the items that live at these places [n, C] at these hours [n]."""
+        """Return the items at these places [n, C] at these hours [n], of shape [n, C]."""
         moment = places * float(self.span) + hours[:, None]
         return self._by_place[np.searchsorted(self._start, moment, side="right") - 1].astype(np.int32)
 
@@ -79,7 +79,7 @@ class Timeline:
         return np.exp(true).astype(np.float32), np.exp(expected).astype(np.float32)
 
     def fatigue(self, dose: Floats) -> Float32:
-        """[n, C, T]: factors of the events of items that have these doses [n, C] of earlier exposures."""
+        """Return the factors of the events of items that have these doses [n, C] of earlier exposures, [n, C, T]."""
         lost = list(self.config.fatigue)
         for t, parent in enumerate(PARENT):
             lost[t] += lost[parent] if parent >= 0 else 0.0

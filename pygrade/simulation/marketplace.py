@@ -85,7 +85,7 @@ class Requests:
 
     @property
     def known_to_production(self) -> Float32:
-        """[n, C, T]: the predictions that production ranks by."""
+        """Return the predictions that production ranks by, of shape [n, C, T]."""
         factor = self.hidden[..., None]
         return self.p_hat if (factor == 1).all() else np.minimum(self.p_hat * factor, MOST_LIKELY)
 
@@ -313,7 +313,7 @@ class Marketplace:
 
     # ---- outcomes ----------------------------------------------------------------------------------------------------
     def attention(self, slots: int) -> Float32:
-        """[slots]: probability that the user looks at an item in this slot, given that the user reached it."""
+        """Return probability that the user looks at an item in this slot, given that the user reached it, [slots]."""
         return (np.arange(1, slots + 1) ** -world.ATTENTION_EXPONENT).astype(np.float32)
 
     def expected(self, requests: Requests, pages: Array) -> Outcome:

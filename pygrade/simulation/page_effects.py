@@ -41,7 +41,7 @@ class ItemEffects:
 
     @cached_property
     def unit(self) -> Float32:
-        """[items, 2 d]: vectors of length 1."""
+        """Return vectors of length 1, of shape [items, 2 d]."""
         return np.asarray(self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True), np.float32)
 
     def columns(self, item: Array) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class ItemEffects:
         return {"category": names, "embedding": item.astype(np.int32), "embeddings": self.vectors}
 
     def session_taste(self, rng: np.random.Generator, item: Array) -> Float32:
-        """[n, C]: factors of the events of candidates [n, C] by each session's taste for categories."""
+        """Return the factors of the events of candidates [n, C] by each session's taste for categories, [n, C]."""
         liked = rng.standard_normal((len(item), self.count), dtype=np.float32)
         taste = np.take_along_axis(liked, self.category[item], 1)
         return np.asarray(np.exp(np.float32(self.config.session_taste) * taste), np.float32)
@@ -69,7 +69,7 @@ class ItemEffects:
         return np.triu(self.between(item), 1)
 
     def sampled(self, item: Array, attended: Array) -> Float32:
-        """[n, K]: multipliers of click probabilities where the items attended [n, K] were looked at."""
+        """Return the multipliers of click probabilities where the items attended [n, K] were looked at, [n, K]."""
         return np.asarray(np.exp((self.effects(item) * attended[:, :, None]).sum(1)), np.float32)
 
     def expected(self, item: Array, click: Array, attention: Float32) -> Floats:

@@ -53,7 +53,7 @@ class Files:
         self.scheme, self.system = scheme, system
 
     def is_file(self, path: str) -> bool:
-        """True if an object has this name."""
+        """Return whether an object has this name."""
         return bool(self._try(path, self.system.isfile))
 
     def listing(self, path: str) -> dict[str, FileFacts]:
@@ -120,7 +120,7 @@ def _listed(fact: dict[str, Any]) -> FileFacts:
 
 
 def is_url(place: object) -> bool:
-    """True if the place is a URL, such as ``s3://bucket/logs``; a local path otherwise."""
+    """Return whether the place is a URL, such as ``s3://bucket/logs``; a local path otherwise."""
     return isinstance(place, str) and _URL.match(place) is not None
 
 

@@ -73,7 +73,7 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """True if ``path`` is the directory itself."""
+        """Return whether ``path`` is the directory itself."""
         return not is_url(self.place)
 
     @property
@@ -132,17 +132,17 @@ class Folder:
         return list(self._seen[""])
 
     def exists(self) -> bool:
-        """True if there is such a directory (at a URL: with a file in it)."""
+        """Return whether there is such a directory (at a URL: with a file in it)."""
         return self.path.is_dir() if self.is_local else bool(self._listing())
 
     def is_file(self) -> bool:
-        """True if the place is a file."""
+        """Return whether the place is a file."""
         if self.is_local:
             return self.path.is_file()
         return "/" in self.place.partition("://")[2] and self.parent.has(self.name)
 
     def has(self, name: str) -> bool:
-        """True if there is such a file."""
+        """Return whether there is such a file."""
         if self.is_local:
             return (self.path / name).is_file()
         try:

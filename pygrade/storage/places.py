@@ -20,7 +20,7 @@ def place_of(text: str) -> Place:
 
 
 def place_exists(place: Place) -> bool:
-    """True if there is a file or a directory."""
+    """Return whether there is a file or a directory."""
     folder = Folder.at(place)
     return folder.exists() or folder.is_file()
 

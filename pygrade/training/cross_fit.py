@@ -359,7 +359,7 @@ class _BaselineComparison:
         ]
 
     def _values(self, name: str, curve: SlotPropensity) -> Floats:
-        """[R]: the values of the pages of a ranking."""
+        """Return the values of the pages of a ranking, of shape [R]."""
         own = logged_order(self.logs, self.pages, curve) if name == LOGGED_ORDER else None
         return self.pages.values(self.judged[name], curve) if own is None else own
 
@@ -482,7 +482,7 @@ def label(challenger: str, share: float, baseline: str) -> str:
 
 
 def _mix(scores: Mapping[str, Floats32], logs: Logs, anchor: str, challenger: str = "", share: float = 0.0) -> Floats32:
-    """[M]: scores of a mixture of two rankings by name, or of the anchor alone."""
+    """Return the scores of a mixture of two rankings by name, or of the anchor alone, of shape [M]."""
     return mix_scores(scores[anchor], scores[challenger or anchor], share, logs.offsets)
 
 

@@ -148,7 +148,7 @@ def _whole(dataset: Dataset, figures: LogFigures) -> LogFigures:
 
 
 def _has_value(logs: Logs, by_task: bool) -> Bools:
-    """[R]: the logged page has feedback of positive value, of some task or of all together."""
+    """Return whether the logged page has feedback of positive value, of some task or of all together, bool [R]."""
     values = logs.feedback * logs.event_values
     worth = np.where(logs.shown, values.max(1) if by_task else values.sum(1), 0.0)
     return np.asarray(np.maximum.reduceat(worth, logs.offsets[:-1]) > 0)

@@ -134,7 +134,7 @@ def serves(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str
 
 
 def is_new(policy: FusionPolicy) -> bool:
-    """True if an artifact ranks by more than a simple baseline, and was tested against one."""
+    """Return whether an artifact ranks by more than a simple baseline, and was tested against one."""
     return policy.mixture is not None and (policy.mixture.trust > 0 or policy.mixture.baseline.corrected)
 
 

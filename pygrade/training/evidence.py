@@ -186,7 +186,7 @@ def add_trees(
 
 
 def reads_history(evidence: Evidence) -> bool:
-    """True if the accepted correction reads columns of the log's history."""
+    """Return whether the accepted correction reads columns of the log's history."""
     return evidence.accepted is not None and evidence.accepted.candidate.reads_history
 
 

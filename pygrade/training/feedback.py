@@ -93,7 +93,7 @@ class FeedbackJoin:
             self._num_unknown -= len(self._served[key])
 
     def unseen(self, logs: Logs) -> Bools:
-        """[R]: the request was not served here, as far as is still known."""
+        """Return whether the request was not served here, as far as is still known, bool, of shape [R]."""
         keys = (as_key("request_id", value) for value in logs.request_id)
         return np.array([key not in self._served and key not in self.joined for key in keys], bool)
 

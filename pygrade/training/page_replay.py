@@ -31,11 +31,11 @@ class PageReplay:
         return result
 
     def logged(self) -> Ints:
-        """[S]: ranks by slot."""
+        """Return the ranks by slot, of shape [S]."""
         return self.ranks(-self._slot.astype(np.float64))
 
     def values(self, rank: Ints, propensity: SlotPropensity) -> Floats:
-        """[R]: the debiased value of each page in the order of ranks [S]."""
+        """Return the debiased value of each page in the order of ranks [S], of shape [R]."""
         reward, slots = self._reward, max(int(self._slot.max(initial=0)) + 1, self._reward.page_size)
         curve = propensity.curve(slots)
         discount = np.append(rank_discount(curve, reward.page_size), 0.0)

@@ -131,7 +131,7 @@ def concentrations(policy: FusionPolicy, engine: Engine = "auto") -> Concentrati
 
 
 def is_fused(policy: FusionPolicy, engine: Engine) -> bool:
-    """True if the core runs the policy's network under this engine."""
+    """Return whether the core runs the policy's network under this engine."""
     check_engine(engine)
     return engine == "fused" or (engine == "auto" and is_fast() and not why_not_fused(policy))
 

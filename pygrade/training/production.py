@@ -146,7 +146,7 @@ def search_weights(logs: Logs, least: float, config: PolicyConfig) -> Baseline |
 
 
 def _choices(logs: Logs, x: Floats) -> Floats:
-    """[T]: coefficients of x [M, T] in the choice of each of the first slots' items."""
+    """Return the coefficients of x [M, T] in the choice of each of the first slots' items, of shape [T]."""
     old_rank, request = _places(logs, np.zeros(logs.num_rows)), logs.row_request
     shown = np.bincount(request, logs.shown, logs.num_requests)
     rows, events, groups = [], [], []
@@ -268,7 +268,7 @@ def _covariates(logs: Logs, score: Array, old_rank: Ints, rank: Ints) -> tuple[F
 
 
 def _log_or_z(scores: Array, logs: Logs) -> Floats:
-    """[M]: logarithms of scores that are all above 0, else standardized within the request."""
+    """Return the logarithms of scores that are all above 0, else standardized within the request, of shape [M]."""
     if bool((scores > 0).all()):
         return np.log(scores.astype(np.float64))
     return mix_scores(scores, scores, 0.0, logs.offsets).astype(np.float64)

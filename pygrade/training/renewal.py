@@ -64,6 +64,6 @@ def _shows(logs: Logs, old: Correction) -> bool:
 
 
 def _given(predictions: Floats32, parents: tuple[int, ...], logs: Logs) -> Floats:
-    """[S, T]: predictions [M, T] of the shown rows given the parent's event."""
+    """Return predictions [M, T] of the shown rows given the parent's event, of shape [S, T]."""
     shown = predictions[logs.shown].astype(np.float64)
     return np.stack([shown[:, t] / (shown[:, s] if s >= 0 else 1.0) for t, s in enumerate(parents)], 1)

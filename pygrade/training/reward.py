@@ -90,7 +90,7 @@ class LogFigures:
         return self.propensity.curve(max(self.last_slot + 1, config.page_size))
 
     def floored(self, logs: Logs, config: RewardConfig) -> Floats:
-        """[M]: the propensity that feedback of a row is divided by."""
+        """Return the propensity that feedback of a row is divided by, of shape [M]."""
         return np.maximum(curve_at(logs.position, self.curve(config)), config.propensity_floor)
 
 

@@ -47,7 +47,7 @@ class TrainingRecord:
         return cls(np.sort(np.concatenate(keys)), policy_version, *values, first, last, single)
 
     def seen(self, logs: Logs) -> Bools:
-        """[R]: the policy was trained on the request."""
+        """Return whether the policy was trained on the request, bool, of shape [R]."""
         return np.isin(request_keys(logs), self.keys)
 
     def save(self, directory: Path) -> None:

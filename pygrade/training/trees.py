@@ -168,7 +168,7 @@ class _ShownRows:
 
 
 def inputs_of(correction: Correction, logs: Logs) -> Floats32:
-    """[S, D]: inputs of trees for the shown rows of a log."""
+    """Return the inputs of trees for the shown rows of a log, of shape [S, D]."""
     parts = []
     for begin in range(0, logs.num_requests, _BLOCK):
         some = logs.select(np.arange(begin, min(begin + _BLOCK, logs.num_requests)))

@@ -41,5 +41,5 @@ class NoMainScript(SpawnContext):
 
 
 def needs_script(work: bytes, jobs: Iterable[object]) -> bool:
-    """True if pickled work or a job is defined in the script."""
+    """Return whether pickled work or a job is defined in the script."""
     return b"__main__" in work or any(type(job).__module__ == "__main__" for job in jobs)

@@ -99,7 +99,7 @@ def _true(ranker: BlendedRanker, result: TrainingResult, new: Requests) -> dict[
 
 
 def _served(ranker: BlendedRanker, new: Requests, among: Bools | None = None) -> Floats:
-    """[R]: expected value of the served pages, of all candidates or those among [M]."""
+    """Return the expected value of the served pages, of all candidates or those among [M], of shape [R]."""
     page = ranker.rank_log(new.logs, len(new.browsing.look), mask=among)
     return new.earned(np.asarray(page.indices, np.int64))
 

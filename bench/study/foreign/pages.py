@@ -42,7 +42,7 @@ class Browsing:
         return total
 
     def events(self, rng: Rng, truth: Floats) -> Floats:
-        """[R, S, T]: drawn feedback of pages, expected as `value` counts it."""
+        """Return drawn feedback of pages, expected as `value` counts it, of shape [R, S, T]."""
         count, slots, tasks = truth.shape
         on, open_ = np.ones(count, bool), np.ones(count, bool)
         result = np.zeros(truth.shape)
@@ -92,7 +92,7 @@ class Requests:
         return np.argsort(-scores, 1, kind="stable")[:, : len(self.browsing.look)]
 
     def earned(self, ranking: Ints) -> Floats:
-        """[R]: expected value of pages."""
+        """Return the expected value of pages, of shape [R]."""
         logs = self.logs
         worth = self.grid(np.broadcast_to(logs.event_values, (logs.num_rows, len(logs.tasks))).astype(np.float64))
         truth, worth = (np.take_along_axis(part, ranking[..., None], 1) for part in (self.truth, worth))
@@ -169,7 +169,7 @@ def moment(rng: Rng, count: int, number: int) -> Floats:
 
 
 def fading(slots: int, exponent: float) -> Floats:
-    """[S]: a power law of looks."""
+    """Return a power law of looks, of shape [S]."""
     return np.asarray(np.arange(1.0, slots + 1) ** -exponent)
 
 

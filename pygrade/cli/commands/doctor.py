@@ -53,7 +53,7 @@ def run(options: DoctorOptions) -> dict[str, Any]:
 
 
 def _is_feedback_apart(groups: Sequence[Sequence[Place]], stated_roles: Mapping[str, str]) -> bool:
-    """True if the tables are one of what was shown, with predictions, and its feedback."""
+    """Return whether the tables are one of what was shown, with predictions, and its feedback."""
     columns = {table_name(Path(str(group[0])).name): schema_of(group[0]).names for group in groups}
     return len(columns) == len(groups) and bool(find_showing(columns, stated_roles))
 
