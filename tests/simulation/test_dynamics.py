@@ -111,7 +111,7 @@ def test_appeal_has_mean_one_and_yesterday_tells_the_mean_of_today():
     item = timeline.items(place, hours)
     category = np.broadcast_to(np.arange(40) % 6, item.shape)
     alone = Timeline(replace(config, trend=0.0), 3_000, 6, 2)
-    true, expected = alone.appeal(item, category, hours)
+    true, expected = alone.event_factors(item, category, hours)
     assert true.mean() == pytest.approx(1.0, abs=0.03)
     assert (true / expected).mean() == pytest.approx(1.0, abs=0.03)
     rest = (1 - 2 ** (-2 / 2.0)) * 0.36  # variance of today's news
@@ -119,7 +119,7 @@ def test_appeal_has_mean_one_and_yesterday_tells_the_mean_of_today():
     assert ratio.var() == pytest.approx(rest, rel=0.05)
     newborn = timeline.launch[item] // 24 == (hours // 24)[:, None]
     assert newborn[hours >= 24].sum() > 50 and (expected[newborn] == 1).all()
-    both = timeline.appeal(item, category, hours)
+    both = timeline.event_factors(item, category, hours)
     for part, one in zip(both, (true, expected), strict=True):
         trend = np.log(part / one)
         for k in range(6):  # a category's is the same for all its items of a day
