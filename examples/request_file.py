@@ -9,8 +9,8 @@ multiple of 4), boost_mul float32[N], boost_add float32[N], groups int32[N, A] a
 item_values float32[N], names of the items char[N, 8], scenario in UTF-8 (filled up to a multiple of 4).
 
 A file of pages: ``b"PGPAG001"``, then uint32 count, tasks T. Then for each page uint32 k, filled, fallback (0 or 1),
-explored (0 or 1), seed and offset of the draw, item columns that the request lacked, float32 trust, char[12] version of
-the policy, values float32[k], indices int32[k], weights float32[T], concentration float32[T].
+explored (0 or 1), seed and offset of the draw, item columns that the request lacked, float32 mixture_weight, char[12]
+version of the policy, values float32[k], indices int32[k], weights float32[T], concentration float32[T].
 """
 
 import struct
@@ -67,7 +67,7 @@ def write_pages(path: Path, pages: Sequence[Page], missing_items: Sequence[int])
     for page, missing in zip(pages, missing_items, strict=True):
         draw, filled = int(page.seed[0]), int((page.indices >= 0).sum())
         flags = int(page.fallback[0]), int(page.explored[0])
-        head = page.indices.shape[1], filled, *flags, draw >> 32, draw & 0xFFFFFFFF, missing, page.trust
+        head = page.indices.shape[1], filled, *flags, draw >> 32, draw & 0xFFFFFFFF, missing, page.mixture_weight
         parts.append(struct.pack("<7If12s", *head, page.policy_version.encode()))
         parts += [array.tobytes() for array in (page.values, page.indices, page.weights, page.concentration)]
     path.write_bytes(b"".join(parts))

@@ -42,7 +42,7 @@ class Terms(NamedTuple):
     examination: Any  # float32 [k] or None: 1
     category_count: Any
     width: Any  # of an embedding
-    cosine: Any  # coefficient of likeness
+    cosine: Any  # coefficient of similarity
     objective: Any  # 0: value of the page, 1: mmr, 2: log_det
     trade_off: Any  # λ of mmr and log_det
     rest: Any  # 1 - λ
@@ -79,7 +79,7 @@ class Memory(NamedTuple):
 
 
 @triton.jit
-def _likeness(candidates, terms, above, row, inside, TN: tl.constexpr):
+def _similarity(candidates, terms, above, row, inside, TN: tl.constexpr):
     """l(above, i) of rows[TN]; above and row count among all requests. above may be a row each, too."""
     dot = tl.zeros([TN], tl.float32)
     if candidates.embeddings is not None:
@@ -218,7 +218,7 @@ def _start(candidates, terms, rules, memory, prefix, pins, placed, first, count,
         tl.store(open_ + begin + i, eligible.to(tl.int8), mask=inside)
         state = tl.zeros([TN], tl.float32)
         if terms.objective == _LOG_DET:
-            state = _likeness(candidates, terms, row, row, inside, TN)
+            state = _similarity(candidates, terms, row, row, inside, TN)
         tl.store(memory.states + prefix + begin + i, state, mask=inside)
         if rules.decay is not None:
             tl.store(memory.decays + prefix + begin + i, 1.0, mask=inside)
@@ -334,19 +334,19 @@ def _follow(
         if item >= 0:
             row = first + index
             above = tl.zeros([TN], tl.int64) + first + item
-            likeness = _likeness(candidates, terms, above, row, inside, TN)
+            similarity = _similarity(candidates, terms, above, row, inside, TN)
             if terms.objective == _PAGE_VALUE:
-                state = tl.fma(tl.zeros([TN], tl.float32) + attended, likeness, state)
+                state = tl.fma(tl.zeros([TN], tl.float32) + attended, similarity, state)
             elif terms.objective == _LOG_DET:
                 for t in range(0, taken):
                     own = tl.zeros([TN], tl.float32) + tl.load(factor + t * stride + item)
                     before = tl.load(factor + t * stride + index, mask=inside, other=0.0)
-                    likeness = tl.fma(-own, before, likeness)
-                likeness = tl.div_rn(likeness, tl.zeros([TN], tl.float32) + deviation)
-                tl.store(factor + taken * stride + index, likeness, mask=inside)
-                state = tl.fma(-likeness, likeness, state)
+                    similarity = tl.fma(-own, before, similarity)
+                similarity = tl.div_rn(similarity, tl.zeros([TN], tl.float32) + deviation)
+                tl.store(factor + taken * stride + index, similarity, mask=inside)
+                state = tl.fma(-similarity, similarity, state)
             else:
-                state = tl.where(likeness > state, likeness, state)
+                state = tl.where(similarity > state, similarity, state)
         tl.store(memory.states + new + index, state, mask=inside)
     tl.debug_barrier()
 

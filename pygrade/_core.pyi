@@ -282,7 +282,7 @@ def rank_pages(ranker: Ranker, **arguments: Any) -> dict[str, Any]:
     """The fields of a Page that the core fills, by name. Arguments: k, offsets, seed and the fields of request.def,
     arrays of B requests or all candidates, converted where needed; ValueError or TypeError name what is wrong."""
 
-def mix_scores(base: Any, other: Any, trust: float, offsets: Any, result: Any, num_threads: int) -> None:
+def mix_scores(base: Any, other: Any, mixture_weight: float, offsets: Any, result: Any, num_threads: int) -> None:
     """Scores of two rankings base and other [M] of requests [R + 1] → those of their mixture, result [M]."""
 
 def describe_move(effect: float, above: int, sorted_place: int, place: int, root: str) -> str:

@@ -71,11 +71,11 @@ def numpy_page(inputs: Inputs, beam: int) -> Contender:
                 rank, item = best // len(value), best % len(value)
             page = np.concatenate([page[rank], item[:, None]], axis=1)
             scores = np.concatenate([scores[rank], score[rank, item][:, None]], axis=1)
-            likeness = inputs.pairs[own[item]][:, own]
+            similarity = inputs.pairs[own[item]][:, own]
             if inputs.embeddings:
                 vectors = inputs.embeddings[i]
-                likeness = likeness + np.float32(COSINE) * np.maximum(vectors[item] @ vectors.T, 0.0)
-            effect = effect[rank] + inputs.attention[slot] * likeness
+                similarity = similarity + np.float32(COSINE) * np.maximum(vectors[item] @ vectors.T, 0.0)
+            effect = effect[rank] + inputs.attention[slot] * similarity
         return scores[0], page[0]
 
     return run

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cpu.harness import OURS
-from .targets import CALL, CORE, TIME, Results, Verdict, judge
+from .targets import CALL, CORE, TIME, Results, Verdict, check_targets
 
 OPS = "ops.json"
 FACTS = ("processor", "peers_isa", "python", "torch", "numpy", "onnxruntime", "faiss-cpu", "numba")
@@ -32,7 +32,7 @@ def merge(ops: Summary, measured: Results) -> Summary:
 def summarize(measured: Results) -> Summary:
     """Instruction set → facts of the machine, suite → commit, and target → figures of its worst and best row."""
     summary = {}
-    for isa, verdicts in judge(measured).items():
+    for isa, verdicts in check_targets(measured).items():
         machine = next(iter(measured[isa].values())).machine
         summary[isa] = {
             "machine": {fact: machine[fact] for fact in FACTS if fact in machine},

@@ -160,7 +160,7 @@ TARGETS = (
 )
 
 
-def judge(results: Results) -> dict[str, list[Verdict]]:
+def check_targets(results: Results) -> dict[str, list[Verdict]]:
     """Instruction set → the verdicts on the targets that have results."""
     verdicts: dict[str, list[Verdict]] = {}
     for isa, reports in results.items():

@@ -101,20 +101,20 @@ def _logs(trial: Trial, options: Options) -> tuple[Logs, Logs]:
     """The log with the values of events that count, and that of the test requests."""
     how = options.get("history")
     logs, later = trial.remember(how == "frozen") if how else (trial.logs, trial.later)
-    return logs.valued(trial.config({}).reward.task_values), later
+    return logs.with_values(trial.config({}).reward.task_values), later
 
 
 def _trees(trial: Trial, options: Options) -> ArmRanking:
     """A form of `bench.study.learners.ranking`."""
     logs, later = _logs(trial, options)
-    later = later.valued(logs.task_values)
+    later = later.with_values(logs.task_values)
     scores = ranking(options["form"], logs, later, options, trial.data.propensity)
     return ArmRanking(scores.reshape(trial.requests.p_hat.shape[:2]))
 
 
 def _on_top(trial: Trial, options: Options) -> ArmRanking:
     """A candidate of `bench.study.learners.TOPS`, and whether it would be served: lower bounds of both lifts."""
-    top, later = trial.on_top, trial.later.valued(trial.on_top.logs.task_values)
+    top, later = trial.on_top, trial.later.with_values(trial.on_top.logs.task_values)
     found, lifts = top.top(options["form"]), top.chosen(options["form"])
     figures = {"trees": float(found.trees), "licensed": float(top.accepted is not None)}
     figures |= {"low": 100 * lifts[0].low, "later low": 100 * lifts[1].low}
@@ -137,7 +137,7 @@ def _served(trial: Trial, options: Options) -> ArmRanking:
     assert policy.mixture is not None
     items = None if policy.correction is None else _columns(trial, policy.correction)
     scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, items=items)
-    figures = {f"verdict {policy.mixture.verdict}": 1.0, "trust": policy.mixture.trust}
+    figures = {f"verdict {policy.mixture.verdict}": 1.0, "mixture_weight": policy.mixture.mixture_weight}
     if lift := record["lift"]:
         figures |= {"estimated": 100 * lift["value"], "low": 100 * lift["low"], "high": 100 * lift["high"]}
     return ArmRanking(scores, figures=figures)

@@ -31,7 +31,7 @@ from pygrade.runs.fit import fit
 from pygrade.training.propensity import slot_propensity
 from ..report.results import write_json
 from . import page_tests
-from .foreign.judge import FAMILIES, configured, lift_of, read
+from .foreign.evaluate import FAMILIES, configured, lift_of, read
 from .foreign.pages import Requests
 from .learners import table
 from .report import markdown

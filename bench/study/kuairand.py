@@ -55,7 +55,7 @@ class Cut(NamedTuple):
 
     model: int
     learn: int
-    judge: int
+    evaluate: int
 
 
 CUTS = Cut(4, 7, 10), Cut(3, 6, 9)
@@ -101,7 +101,7 @@ def pipeline_logs(data: Path, run: Path, cut: Cut) -> tuple[Exposures, Exposures
     )
     run_pipeline(f"kuairand:{data}", run, config)
     first, second = (read_logs(_newest(run, f"**/{name}/part-*.parquet")) for name in (POLICY, EVALUATE))
-    second = second.select(days_of(second) < cut.judge - cut.learn)
+    second = second.select(days_of(second) < cut.evaluate - cut.learn)
     events = pq.read_table(_newest(run, "**/events/part-*.parquet"), columns=["request_id", "position", "event_time"])
     request, slot, time = (events[name].to_numpy() for name in events.column_names)
     order = np.lexsort((slot, request))
@@ -206,7 +206,7 @@ def on_top(first: Exposures, second: Exposures) -> tuple[dict[str, Any], dict[st
     rival, record, worths = load_settings().arms["boosted-value"], {}, {}
     given = dict(zip(first.logs.tasks, first.logs.task_values, strict=True))
     for name, (worth, other) in {"of the study": (given, 0.0), **VALUES}.items():
-        learned, judged = (part.valued([worth.get(task, other) for task in part.tasks]) for part in parts)
+        learned, judged = (part.with_values([worth.get(task, other) for task in part.tasks]) for part in parts)
         base = OnTop(learned, NO_SLOTS, history)
         scores = {PLAIN: judged.value_of(judged.predictions), CORRECTED: judged.value_of(base.correct(judged))}
         for form, title in (("value", rival.title), ("lambdamart", "LambdaMART")):

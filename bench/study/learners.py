@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade.config.training import RewardConfig, TrainConfig
-from pygrade.correction.fit import Candidate, Fitted, correct, correct_by_fold, fit_correction, later_requests
+from pygrade.correction.fit import (
+    CorrectionCandidate,
+    FittedCorrections,
+    correct,
+    correct_by_fold,
+    fit_correction,
+    later_requests,
+)
 from pygrade.correction.gate import JointLikelihood
 from pygrade.correction.inputs import MIN_EVENTS, clip, downward, log_odds, sigmoid
 from pygrade.logs import Logs
@@ -40,7 +47,7 @@ _TASK_TREES, _RANK_TREES, _STEP = 60, 360, 10  # at most, and by how many they a
 
 def learn(
     logs: Logs, propensity: SlotPropensity | None = None, history: History | None = None
-) -> tuple[Fitted, Candidate | None]:
+) -> tuple[FittedCorrections, CorrectionCandidate | None]:
     """The corrections of a log with the values of events that count, as `train` fits them, and the one that gate and
     replay license, if any. history: whose columns the log has."""
     config = TrainConfig()

@@ -97,10 +97,10 @@ def served(results: Results, settings: Settings) -> Table:
         if not regime.name.startswith("served-") or not results.has(regime.name, "ev", GATED):
             continue
         # By world; {} if the arm did not run.
-        found = {arm: results.lifts(regime.name, arm, "ev", regime.judge) for arm in (GATED, SERVED)}
-        static = [results.lift(regime.name, arm, "ev", regime.judge) for arm in _STATIC]
+        found = {arm: results.lifts(regime.name, arm, "ev", regime.metric) for arm in (GATED, SERVED)}
+        static = [results.lift(regime.name, arm, "ev", regime.metric) for arm in _STATIC]
         best = max(static, key=lambda lift: lift.value if math.isfinite(lift.value) else -math.inf)
-        lifts = [best, *(results.lift(regime.name, arm, "ev", regime.judge) for arm in ("grade", *arms))]
+        lifts = [best, *(results.lift(regime.name, arm, "ev", regime.metric) for arm in ("grade", *arms))]
         worst = min([*found[GATED].values(), *found[SERVED].values()])
         licensed = [results.number(regime.name, GATED, world, _licensed) for world in found[GATED]]
         cells = [regime.of, f"{regime.requests:,}", str(len(licensed)), *map(shown, lifts), f"{worst:+.2f} %"]
@@ -123,7 +123,7 @@ def shares(results: Results, settings: Settings) -> Table:
             if arm in ("ev", ORACLE) or not results.has(name, arm, "ev", ORACLE):
                 continue
             worlds = results.worlds(name, arm, "ev", ORACLE)
-            found, best = (results.lifts(name, entry, "ev", regime.judge) for entry in (arm, ORACLE))
+            found, best = (results.lifts(name, entry, "ev", regime.metric) for entry in (arm, ORACLE))
             lifts, gains = ([lift[world] for world in worlds] for lift in (found, best))
             share = f"{100 * sum(lifts) / sum(gains):.0f} %" if sum(gains) > _NOTHING * len(worlds) else ""
             licensed = [results.number(name, arm, world, _licensed) for world in worlds]
@@ -158,12 +158,12 @@ def lifts_of_arms(results: Results, settings: Settings) -> Iterator[Table]:
         rows = []
         for arm in regime.arms:
             if results.has(name, arm):
-                metrics = [(base, regime.judge if metric == "value" else metric) for base, metric in _LIFTS]
+                metrics = [(base, regime.metric if metric == "value" else metric) for base, metric in _LIFTS]
                 seconds = results.mean(name, arm, lambda record: record["cpu_seconds"]).value
                 lifts = [results.lift(name, arm, *entry) for entry in metrics]
                 rows.append([settings.arms[arm].title, *map(shown, lifts), f"{seconds:.1f}"])
         if rows:
-            title = f"Every arm: {regime.title}" + (f", value: of {regime.judge} alone" * (regime.judge != "value"))
+            title = f"Every arm: {regime.title}" + (f", value: of {regime.metric} alone" * (regime.metric != "value"))
             yield Table(title, head, rows)
 
 

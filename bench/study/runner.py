@@ -71,7 +71,7 @@ class Unit:
 
     def fingerprint(self, settings: Settings) -> str:
         """Hash of everything that decides its numbers."""
-        regime = [self.regime.requests, self.regime.world, self.regime.reward, self.regime.judge]
+        regime = [self.regime.requests, self.regime.world, self.regime.reward, self.regime.metric]
         inputs = [FORMAT, regime, self.arm.kind, self.arm.options, settings.train, settings.test_requests]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 

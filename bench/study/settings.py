@@ -35,7 +35,7 @@ class Regime:
     arms: tuple[str, ...]
     world: dict[str, Any] = field(default_factory=dict)  # changes of `MarketplaceConfig`, nested names with dots
     reward: dict[str, Any] = field(default_factory=dict)  # changes of `RewardConfig`
-    judge: str = "value"  # the metric that decides
+    metric: str = "value"  # the metric that decides
     worlds: tuple[int, ...] = ()  # of its own; else the judging worlds
     wanted: float | None = None  # lift of what is served over expected value, in per cent
 

@@ -88,12 +88,12 @@ class Trial:
     @cached_property
     def on_top(self) -> OnTop:
         """The log, its correction and what was learned on top of it."""
-        return OnTop(self.logs.valued(self.config({}).reward.task_values), self.data.propensity)
+        return OnTop(self.logs.with_values(self.config({}).reward.task_values), self.data.propensity)
 
     @cached_property
     def with_history(self) -> OnTop:
         """The log with the columns of its history, and its correction."""
-        logs = self.remember()[0].valued(self.config({}).reward.task_values)
+        logs = self.remember()[0].with_values(self.config({}).reward.task_values)
         return OnTop(logs, self.data.propensity, self.history)
 
     @cached_property
@@ -147,7 +147,7 @@ class Trial:
     def baselines(self) -> dict[str, Baseline]:
         """The log's simple baselines by name."""
         config = self.config({})
-        logs = self.logs.valued(config.reward.task_values, config.reward.value_tasks)
+        logs = self.logs.with_values(config.reward.task_values, config.reward.value_tasks)
         floor = config.reward.propensity_floor
         production = logged_baseline(logs, config.policy.transform)
         fitted = fit_baselines(logs, self.spec(config), self.data, config.static, floor, self.static, production)

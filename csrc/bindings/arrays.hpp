@@ -90,7 +90,7 @@ std::shared_ptr<T> mutable_of(std::shared_ptr<const T> made) {
   return std::const_pointer_cast<T>(std::move(made));
 }
 
-// True if the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
+// Whether the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
 bool is_numpy(py::handle value);
 
 // The array behind `value`. TypeMisfit if it is not a dense array of `dtype`; ValueMisfit if it is not contiguous, not

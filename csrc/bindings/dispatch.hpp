@@ -13,11 +13,11 @@
 #include "arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
-// True if the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
+// Whether the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
 // transforms, with the core as backend. The caller checks for gradients and for tracing by dynamo.
 bool may_run(py::handle scores, py::handle weights);
 
-// True if a gradient to one of these tensors is wanted.
+// Whether a gradient to one of these tensors is wanted.
 bool wants_gradient(std::initializer_list<py::handle> values);
 
 // An integer in [low, high], read as operator.index does.
@@ -29,7 +29,7 @@ double number(py::handle value, const char* name);
 // The truth of a Python object.
 bool is_true(py::handle value);
 
-// True if the value is this text.
+// Whether the value is this text.
 bool is_text(py::handle value, std::string_view text);
 
 // torch's setting for None, else the number, at least 1.

@@ -363,7 +363,7 @@ py::dict rank(Server& server, const Call& call) {
     keep(pages);
   }
   py::object in_force = py::none();
-  if (policy->trade_offs() || policy->valued() || !given.values.values.empty()) {
+  if (policy->trade_offs() || policy->has_values() || !given.values.values.empty()) {
     const Output<float> table(batch, tasks);
     Policy::RequestValues memory;
     for (std::size_t b = 0; b < batch; ++b) {
@@ -480,18 +480,18 @@ py::list history_reasons(Server& server, std::size_t request, py::handle candida
 }
 
 // Scores result[M] of a mixture from those of its parts, base[M] and other[M], in the requests of offsets[B + 1].
-void mix_scores(py::handle base, py::handle other, double trust, py::handle offsets, py::handle result,
+void mix_scores(py::handle base, py::handle other, double mixture_weight, py::handle offsets, py::handle result,
                 int num_threads) {
   const auto bases = span_of<const float>(base, "base");
   const auto others = span_of<const float>(other, "other", {bases.size()});
   const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
   const auto to = span_of<float>(result, "result", {bases.size()});
   check_offsets(bounds, static_cast<std::int64_t>(bases.size()));
-  if (!(trust >= 0.0 && trust <= 1.0))
-    throw py::value_error("trust is " + std::to_string(trust) + "; expected a number from 0 to 1");
+  if (!(mixture_weight >= 0.0 && mixture_weight <= 1.0))
+    throw py::value_error("mixture_weight is " + std::to_string(mixture_weight) + "; expected a number from 0 to 1");
   const auto batch = static_cast<std::int64_t>(bounds.size() - 1);
   const double mean = static_cast<double>(bases.size()) / static_cast<double>(std::max<std::int64_t>(batch, 1));
-  const Mixture mixture{.trust = trust};
+  const Mixture mixture{.mixture_weight = mixture_weight};
   const py::gil_scoped_release release;
   detail::parallel_for(batch, num_threads, detail::grain_of(200.0 + mean), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> pair;
@@ -534,7 +534,8 @@ void bind_ranker(py::module_& module) {
         add_counts(counts, server.ranker.counters(), detail::ranker_counts);
         return counts;
       });
-  module.def("mix_scores", &mix_scores, "base"_a, "other"_a, "trust"_a, "offsets"_a, "result"_a, "num_threads"_a);
+  module.def("mix_scores", &mix_scores, "base"_a, "other"_a, "mixture_weight"_a, "offsets"_a, "result"_a,
+             "num_threads"_a);
   module.def(
       "describe_move",
       [](float effect, std::int32_t above, std::int32_t sorted_place, std::int32_t place, const std::string& root) {

@@ -20,7 +20,7 @@ std::span<const T> columns_of(py::handle values, const char* name, std::vector<T
     if constexpr (std::is_integral_v<T>)
       storage.push_back(static_cast<T>(integer(value, name, -1, most)));
     else
-      storage.push_back(static_cast<T>(not_negative(value, name)));
+      storage.push_back(static_cast<T>(require_non_negative(value, name)));
   }
   return storage;
 }

@@ -40,7 +40,7 @@ Transform transform_of(py::handle name) {
 }
 }  // namespace
 
-float not_negative(py::handle value, const char* name) {
+float require_non_negative(py::handle value, const char* name) {
   const double number = PyFloat_AsDouble(value.ptr());
   if (number == -1.0 && PyErr_Occurred()) {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
@@ -64,10 +64,10 @@ Weights weights_of(py::handle weights, const Scores& scores) {
 FusionCall::FusionCall(const Array& given, py::handle transform, py::handle beta, py::handle epsilon, py::handle slope,
                        py::handle offsets, py::handle layout, bool single)
     : scores(scores_of(given, offsets, is_task_major(layout), single)) {
-  options = {transform_of(transform), not_negative(beta, "beta"), not_negative(epsilon, "epsilon")};
+  options = {transform_of(transform), require_non_negative(beta, "beta"), require_non_negative(epsilon, "epsilon")};
   if (options.transform != Transform::log1p) return;
   if (PyFloat_Check(slope.ptr()) || PyLong_Check(slope.ptr())) {
-    slopes_.fill(not_negative(slope, "slope"));
+    slopes_.fill(require_non_negative(slope, "slope"));
     options.slope = slopes_.data();
   } else {
     options.slope = span_of<const float>(slope, "slope", {scores.tasks}).data();

@@ -19,7 +19,7 @@ std::span<const T> optional_beside(py::handle value, const char* name, const Sco
 }
 
 // A number ≥ 0.
-float not_negative(py::handle value, const char* name);
+float require_non_negative(py::handle value, const char* name);
 
 // k as an integer ≥ 1.
 std::int64_t list_length(py::handle k);

@@ -29,7 +29,7 @@ bool get_once(const Fields& fields, http::field name, std::string_view& value) {
   return std::next(begin) == end;
 }
 
-// True if bytes may be the begin of a chunk's first line, after the end of the chunk before. Beast looks at a line when
+// Whether bytes may be the begin of a chunk's first line, after the end of the chunk before. Beast looks at a line when
 // it is whole, and at the last one, of size 0, when the trailers are.
 bool begins_chunk(std::string_view bytes) {
   if (bytes.starts_with("\r\n")) bytes.remove_prefix(2);
@@ -388,7 +388,7 @@ Pool& Connection::pool() const {
   return path == "/v1/rank" || path == "/v1/explain" || path == "/v1/weights" ? shared_.pages : shared_.others;
 }
 
-// True if the connection is one of the reserve, and is still needed there.
+// Whether the connection is one of the reserve, and is still needed there.
 bool Connection::no_room() const { return reserve && (shared_.full() || shared_.full_of(client_, 0)); }
 
 // Hands the request to a pool, and goes on when it is answered.

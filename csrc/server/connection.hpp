@@ -63,7 +63,7 @@ struct Shared {
   std::map<asio::ip::address, int> clients{};  // connections of each client that has some, but those that leave
 
   bool full() const;  // all connections but the reserve are taken
-  // True if a client has all connections that one may have, with so many more.
+  // Whether a client has all connections that one may have, with so many more.
   bool full_of(const asio::ip::address& client, int more) const;
 };
 
@@ -80,7 +80,7 @@ class Connection final : public Job {
 
   // Ends what the connection waits for: because of a deadline, or to give way. It answers 408 if a request had begun.
   void expire();
-  // True if no byte of a next request has arrived.
+  // Whether no byte of a next request has arrived.
   bool quiet() const;
   Clock::time_point since() const { return since_; }
   const asio::ip::address& client() const { return client_; }

@@ -17,7 +17,7 @@ struct Refusal {
   std::string message;
 };
 
-// True if a whole head, its final blank line included, is within the limits and free of what programs read in two ways:
+// Whether a whole head, its final blank line included, is within the limits and free of what programs read in two ways:
 // bare CR or LF, NUL and other control characters, continued lines.
 std::optional<Refusal> check_head(std::string_view head);
 
@@ -27,6 +27,6 @@ struct Trace {
 };
 std::optional<Trace> trace_of(std::string_view traceparent);
 
-// True if a text can stand in a header: printable ASCII.
+// Whether a text can stand in a header: printable ASCII.
 bool printable(std::string_view text);
 }  // namespace pygrade::inline v0_2::server

@@ -207,7 +207,7 @@ struct HttpServer::Impl {
     }
   }
 
-  // True if nothing is left to answer.
+  // Whether nothing is left to answer.
   bool finish_stopping(Clock::time_point now) {
     if (now - stop_time < tick) return false;
     boost::system::error_code error;

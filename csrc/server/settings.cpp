@@ -25,7 +25,7 @@ using detail::Json;
   throw std::invalid_argument(std::string(name) + " is " + what + "; expected " + wanted);
 }
 
-// True if a run or a tenant may have this name.
+// Whether a run or a tenant may have this name.
 bool is_name(std::string_view text) {
   return !text.empty() &&
          std::ranges::all_of(text, [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });

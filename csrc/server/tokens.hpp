@@ -19,7 +19,7 @@ class Tokens {
   // Reads the file again. std::invalid_argument if it holds no token, and the earlier ones stay.
   void reload();
 
-  // True if a header Authorization is "Bearer TOKEN", or "Basic" with a token as password, as browsers send it; then
+  // Whether a header Authorization is "Bearer TOKEN", or "Basic" with a token as password, as browsers send it; then
   // `tenant` is whose token it is, nothing of one without a name.
   bool accept(std::string_view authorization, std::optional<std::size_t>& tenant) const;
 

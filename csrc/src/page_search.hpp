@@ -8,7 +8,7 @@ inline constexpr std::int64_t max_beam = 64;
 inline constexpr std::int64_t max_embedding_width = 256;
 inline constexpr std::int64_t dot_lanes = 16;  // sums that a dot product keeps
 inline constexpr float least_variance = 1e-6f;
-inline constexpr std::int64_t cached_rows = 256;  // of likeness, that prefixes of a beam share
+inline constexpr std::int64_t cached_rows = 256;  // of similarity, that prefixes of a beam share
 
 // PageRules as kernels read them; null where there is none.
 struct RulesTask {

@@ -237,9 +237,10 @@ inline std::string baseline_json(const std::map<std::string, std::string>& chang
 }
 
 // A mixture with it.
-inline std::string mixture_json(const std::map<std::string, std::string>& changed = {}, const char* trust = "0.25",
-                                const std::string& challenger = "null") {
-  return Artifact::object({{"trust", trust}, {"baseline", baseline_json(changed)}, {"challenger", challenger}});
+inline std::string mixture_json(const std::map<std::string, std::string>& changed = {},
+                                const char* mixture_weight = "0.25", const std::string& challenger = "null") {
+  return Artifact::object(
+      {{"mixture_weight", mixture_weight}, {"baseline", baseline_json(changed)}, {"challenger", challenger}});
 }
 
 inline std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }

@@ -256,7 +256,7 @@ struct Files {
   }
 };
 
-// True if an artifact is accepted; what is accepted behaves.
+// Whether an artifact is accepted; what is accepted behaves.
 bool accepts(const std::function<void()>& use) {
   try {
     use();
@@ -503,7 +503,7 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
   ids.timestamp = static_cast<std::int64_t>(random.next());
   ids.flags = static_cast<std::uint32_t>(random.one_in(30) ? random.next() : random.below(2));
   if (random.one_in(30)) page.filled = static_cast<std::int32_t>(random.next());
-  if (random.one_in(30)) page.trust = any_float(random);
+  if (random.one_in(30)) page.mixture_weight = any_float(random);
   if (random.one_in(30)) page.verdict = static_cast<std::int32_t>(random.below(8)) - 1;
   if (random.one_in(30)) std::memset(page.baseline + random.below(64), 'x', 1);
   if (random.one_in(30)) page.policy_version[random.below(16)] = static_cast<char>(random.next());

@@ -21,18 +21,19 @@ inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::s
 }
 
 // One that reads values of the tasks and is mixed, see mixture_json.
-inline Artifact mixed_artifact(const std::map<std::string, std::string>& baseline = {}, const char* trust = "0.25") {
+inline Artifact mixed_artifact(const std::map<std::string, std::string>& baseline = {},
+                               const char* mixture_weight = "0.25") {
   Artifact artifact;
   artifact.trade_offs = true;
   artifact.task_values = "[1, 0.5, 20]";
   artifact.values = R"({"order": 40.0})";
   artifact.scenario_values = R"({"search": {"click": 0.5}})";
-  artifact.mixture = mixture_json(baseline, trust);
+  artifact.mixture = mixture_json(baseline, mixture_weight);
   return artifact.draw();
 }
 
 // One that corrects, without tensors; see mixture_json.
-inline Artifact corrected_artifact(const char* trust = "0.25") {
+inline Artifact corrected_artifact(const char* mixture_weight = "0.25") {
   Artifact artifact;
   artifact.correction.emplace();
   artifact.corrected = true;
@@ -40,7 +41,7 @@ inline Artifact corrected_artifact(const char* trust = "0.25") {
   artifact.indicators = {"intent", "hour"};
   const std::map<std::string, std::string> challenger = {
       {"name", "\"corrected\""}, {"corrected", "true"}, {"value_tasks", "[\"cart\"]"}, {"calibration", "[]"}};
-  artifact.mixture = mixture_json({}, trust, baseline_json(challenger));
+  artifact.mixture = mixture_json({}, mixture_weight, baseline_json(challenger));
   return artifact;
 }
 

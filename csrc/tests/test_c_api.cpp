@@ -14,7 +14,8 @@ static_assert(sizeof(void*) != 8 ||
                sizeof(pygrade_counters) == 64 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
                sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
-static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
+static_assert(sizeof(void*) != 8 ||
+              (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, mixture_weight) == 88));
 static_assert(sizeof(void*) != 8 ||
               (offsetof(pygrade_request, error) == 144 && offsetof(pygrade_ranker_options, error) == 16 &&
                offsetof(pygrade_request, items) == 160 && offsetof(pygrade_request, item_ids) == 200));
@@ -100,7 +101,7 @@ TEST(a_mixture_is_told_and_what_does_not_fit_it_is_refused) {
   pygrade_mixture mixture{};
   mixture.size = sizeof mixture;
   CHECK_EQUAL(pygrade_ranker_mixture(ranker, &mixture, nullptr, 0), PYGRADE_OK);
-  CHECK(mixture.trust == 0.25f && mixture.verdict == PYGRADE_VERDICT_BETTER);
+  CHECK(mixture.mixture_weight == 0.25f && mixture.verdict == PYGRADE_VERDICT_BETTER);
   CHECK_EQUAL(std::string(mixture.baseline), "expected value");
   pygrade_log_ids ids{};
   ids.size = sizeof ids;
@@ -111,7 +112,7 @@ TEST(a_mixture_is_told_and_what_does_not_fit_it_is_refused) {
     check_fails(pygrade_ranker_log_rows(ranker, &request, &other, &ids, nullptr, 0, &length), PYGRADE_INVALID_ARGUMENT,
                 reason);
   };
-  refused([](auto& p) { p.trust = nan_value; }, "page.trust");
+  refused([](auto& p) { p.mixture_weight = nan_value; }, "page.mixture_weight");
   refused([](auto& p) { p.verdict = 6; }, "page.verdict");
   refused([](auto& p) { std::memset(p.baseline, 'x', sizeof p.baseline); }, "page.baseline");
   request.item_values = nullptr;

@@ -165,8 +165,8 @@ TEST(what_does_not_fit_is_named) {
   refused("frozen", "{\"cart\": 0.1}", "\"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
   refused("values", "{\"cart\": 2}", "'values' needs a policy with trade_offs");
   refused("mixture", "[]", "'mixture' is not an object");
-  refused("mixture", mixture_json({}, "1.5"), "'trust' is not a number from 0 to 1");
-  refused("mixture", mixture_json({}, "NaN"), "'trust' is not finite");
+  refused("mixture", mixture_json({}, "1.5"), "'mixture_weight' is not a number from 0 to 1");
+  refused("mixture", mixture_json({}, "NaN"), "'mixture_weight' is not finite");
   const auto baseline = [](const std::string& key, const std::string& value, const std::string& reason) {
     CHECK_THROWS(ArtifactError, reason, parse(mixed_artifact({{key, value}})));
   };
@@ -240,8 +240,8 @@ TEST(a_policy_has_a_correction_a_challenger_prices_and_indicators) {
   CHECK_EQUAL(correction.parts().weights, artifact.tensors.at("correction.weights").values);
   const Mixture& mixture = *policy->mixture();
   CHECK(!mixture.baseline.corrected && mixture.challenger->corrected && mixture.challenger->name == "corrected");
-  CHECK(!mixture.takes_network() && policy->expected_value() == &*mixture.challenger);
-  CHECK(policy->with_trust(0.0)->expected_value()->name == "expected value");
+  CHECK(!mixture.uses_network() && policy->expected_value() == &*mixture.challenger);
+  CHECK(policy->with_mixture_weight(0.0)->expected_value()->name == "expected value");
 
   std::vector<float> inputs(policy->num_inputs());
   const std::vector<float> predictions(6, 0.5f);

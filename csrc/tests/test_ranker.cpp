@@ -46,7 +46,7 @@ void release(void* memory) {
 
 const std::vector<float> context = {0.5f, -1.0f};
 
-// True if a child process ends with `work` true, within seconds.
+// Whether a child process ends with `work` true, within seconds.
 template <class Work>
 bool child_succeeds(Work&& work) {
   const pid_t child = fork();
@@ -606,10 +606,11 @@ TEST(log_rows_hold_the_request) {
   const Page page = ranker.rank(request, memory);
   std::string text;
   append_log_header(*policy, text);
-  CHECK_EQUAL(text,
-              "request_id,user_id,item_id,position,x_hour,x_intent,p_click,p_cart,p_order,y_click,y_cart,y_order,"
-              "scenario,w_click,w_cart,w_order,a_click,a_cart,a_order,seed,policy_version,exploration,timestamp,trust,"
-              "baseline,verdict\n");
+  CHECK_EQUAL(
+      text,
+      "request_id,user_id,item_id,position,x_hour,x_intent,p_click,p_cart,p_order,y_click,y_cart,y_order,"
+      "scenario,w_click,w_cart,w_order,a_click,a_cart,a_order,seed,policy_version,exploration,timestamp,mixture_weight,"
+      "baseline,verdict\n");
   text.clear();
   append_log_rows(*policy, request, memory, page, {"r1", "u1", items, 99}, text);
   const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.33333334,0.33333334,0.33333334,,,,0,") +
@@ -714,16 +715,16 @@ std::vector<float> corrected_scores(const Policy& policy, const Given& given, st
   const auto base = expected_value(priced(calibrated, given.prices, 2), values);
   if (!given.values.empty()) return base;
   const auto& other = policy.mixture()->challenger ? challenger : fused;
-  if (policy.mixture()->trust == 1.0) return other;
+  if (policy.mixture()->mixture_weight == 1.0) return other;
   std::vector<float> pair(base), mixed(given.rows());
   pair.insert(pair.end(), other.begin(), other.end());
   policy.mixture()->mix(pair, mixed);
   return mixed;
 }
 
-std::shared_ptr<const Policy> corrected_policy(const char* trust, bool challenger) {
-  Artifact artifact = corrected_artifact(trust);
-  if (!challenger) artifact.mixture = mixture_json({}, trust);
+std::shared_ptr<const Policy> corrected_policy(const char* mixture_weight, bool challenger) {
+  Artifact artifact = corrected_artifact(mixture_weight);
+  if (!challenger) artifact.mixture = mixture_json({}, mixture_weight);
   return parse(artifact.draw());
 }
 }  // namespace
@@ -732,8 +733,8 @@ TEST(a_page_is_of_corrected_predictions_challengers_and_prices) {
   Artifact alone = corrected_artifact();
   alone.mixture = "null";
   std::vector<std::shared_ptr<const Policy>> policies = {parse(alone.draw())};
-  for (const char* trust : {"0", "0.25", "1"})
-    for (const bool challenger : {true, false}) policies.push_back(corrected_policy(trust, challenger));
+  for (const char* mixture_weight : {"0", "0.25", "1"})
+    for (const bool challenger : {true, false}) policies.push_back(corrected_policy(mixture_weight, challenger));
   for (const auto& policy : policies)
     for (const bool valued : {false, true}) {
       if (valued && policy->expected_value() == nullptr) continue;

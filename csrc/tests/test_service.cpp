@@ -202,8 +202,9 @@ TEST(wrong_configurations_are_named) {
   refuses(R"({"arms": [{"share": 1}]})", "arms[0].name is missing");
   refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "a", "share": 0.5}]})", "distinct names");
   refuses(R"({"arms": [{"name": "a", "explore": 0.5}]})", "max_explore is 0.1");
-  refuses(R"({"arms": [{"name": "a", "trust": 2}]})", "arms[0].trust is 2");
-  refuses(R"({"arms": [{"name": "a", "trust": 1, "ranking": "control"}]})", "arms[0].trust stands beside ranking");
+  refuses(R"({"arms": [{"name": "a", "mixture_weight": 2}]})", "arms[0].mixture_weight is 2");
+  refuses(R"({"arms": [{"name": "a", "mixture_weight": 1, "ranking": "control"}]})",
+          "arms[0].mixture_weight is given with ranking");
   refuses(R"({"arms": [{"name": "a", "values": {"clack": 2}}]})", "arm 'a': values names 'clack'");
   refuses(R"({"shadow": [{"name": "main"}]})", "which is an arm");
   refuses(R"({"shadow": [{"name": "s", "share": 1}]})", "shadow[0].share is unknown");
@@ -336,8 +337,8 @@ TEST(an_explanation_of_a_baseline_alone_is_of_that_baseline) {
 TEST(an_explanation_of_a_challenger_adds_up) {
   const ServiceRun run;
   const auto first = Policy::load(test_artifact("first") / "policy");
-  for (const char* trust : {"0.25", "1"}) {
-    Artifact artifact = corrected_artifact(trust);
+  for (const char* mixture_weight : {"0.25", "1"}) {
+    Artifact artifact = corrected_artifact(mixture_weight);
     artifact.tasks = first->tasks();
     artifact.features = first->features();
     artifact.indicators = {artifact.features[0]};
@@ -347,7 +348,7 @@ TEST(an_explanation_of_a_challenger_adds_up) {
         {"value_tasks", "[]"}, {"calibration", "[]"}, {"logarithm", "false"}};
     auto corrected = plain;
     corrected["corrected"] = "true";
-    artifact.mixture = mixture_json(plain, trust, baseline_json(corrected));
+    artifact.mixture = mixture_json(plain, mixture_weight, baseline_json(corrected));
     artifact.draw().write(run.folder / "corrected");
     const auto service = run.serve(R"({"arms": [{"name": "a", "share": 1, "policy": "corrected"}]})");
     for (const char* asked : {"", R"(, "values": {")"}) {
@@ -356,7 +357,7 @@ TEST(an_explanation_of_a_challenger_adds_up) {
       const Json page = post(*service, "/v1/explain", body + "}");
       CHECK_EQUAL(page.at("explanation").items.size(), std::size_t{4});
       for (const Json& item : page.at("explanation").items)
-        CHECK_EQUAL(check_sums(page, item), *asked == 0 && std::string_view(trust) != "1");
+        CHECK_EQUAL(check_sums(page, item), *asked == 0 && std::string_view(mixture_weight) != "1");
     }
   }
 }

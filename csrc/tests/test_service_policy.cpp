@@ -399,7 +399,7 @@ TEST(an_arm_serves_a_ranking_of_the_training) {
     for (const Json& item : page.at("items").items) items.push_back(item.integer);
     CHECK_EQUAL(items, order_of(weights));
     CHECK(page.strings_at("ranked_by") == std::vector<std::string>{ranking});
-    CHECK(page.at("weights").type == Json::Type::null && page.at("trust").type == Json::Type::null);
+    CHECK(page.at("weights").type == Json::Type::null && page.at("mixture_weight").type == Json::Type::null);
     const Json why = ask(*service, "/v1/explain", arm).object_at("ranking");
     CHECK_EQUAL(why.at("by").items.at(0).string, std::string(ranking));
     CHECK_EQUAL(arms.items[a].at("ranking").items.at(0).string, std::string(ranking));
@@ -407,7 +407,7 @@ TEST(an_arm_serves_a_ranking_of_the_training) {
   }
   CHECK(get(*service, "/metrics")
             .body.find(R"(arm="control",policy=")" + run.policy->version() +
-                       R"(",trust="0.000000",ranking="expected value"})") != std::string::npos);
+                       R"(",mixture_weight="0.000000",ranking="expected value"})") != std::string::npos);
   CHECK(ask(*service, "/v1/rank", "control").find("values") == nullptr);
   CHECK_THROWS(std::invalid_argument, "ranking is 'older'; expected 'control', 'best', 'expected value', 'production'",
                run.serve(R"({"arms": [{"name": "a", "ranking": "older"}]})"));
@@ -425,20 +425,22 @@ TEST(arms_that_rank_alike_are_refused) {
   };
   refuses(two("", ""), "arm 'b' ranks as arm 'a': by best of policy " + run.policy->version());
   refuses(two(R"(, "ranking": "control")", R"(, "ranking": "expected value")"), "allow_identical = true");
-  refuses(two("", R"(, "trust": 0)"), "ranks as arm 'a'");  // as the policy's own
+  refuses(two("", R"(, "mixture_weight": 0)"), "ranks as arm 'a'");  // as the policy's own
   refuses(two("", R"(, "explore": 0.1)"), "ranks as arm 'a'");
   refuses(R"({"shadow": [{"name": "s"}]})", "shadow 's' ranks as the only arm");
-  refuses(R"({"shadow": [{"name": "s", "trust": 1}, {"name": "t", "trust": 1}]})", "shadow 't' ranks as shadow 's'");
+  refuses(R"({"shadow": [{"name": "s", "mixture_weight": 1}, {"name": "t", "mixture_weight": 1}]})",
+          "shadow 't' ranks as shadow 's'");
   // Another training whose plain ranking is the same.
   auto other = ranked_policy();
   other.seed = 2;
   other.draw().write(run.folder / "other");
   refuses(two(R"(, "ranking": "production")", R"(, "ranking": "production", "policy": "other")"), "ranks as arm 'a'");
   CHECK(run.serve(two("", R"(, "values": {"click": 2})"))->warnings().empty());
-  refuses(two("", R"(, "trust": 0.5)"), "ranks as arm 'a'");  // an expected value ranks alone by the policy's values
+  refuses(two("", R"(, "mixture_weight": 0.5)"),
+          "ranks as arm 'a'");  // an expected value ranks alone by the policy's values
   auto plain = ranked_policy();
   plain.values = "{}";
-  CHECK(PolicyRun(plain).serve(two("", R"(, "trust": 0.5)"))->warnings().empty());
+  CHECK(PolicyRun(plain).serve(two("", R"(, "mixture_weight": 0.5)"))->warnings().empty());
   const auto told = run.serve(two("", R"(, "allow_identical": true)"));
   CHECK(told->warnings().at(0).starts_with("arm 'b' ranks as arm 'a'"));
   CHECK_EQUAL(json_of(get(*told, "/v1/status")).at("warnings").items.at(0).string, told->warnings()[0]);

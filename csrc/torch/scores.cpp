@@ -19,7 +19,7 @@ ScoreType type_of(const Tensor& scores) {
   throw std::invalid_argument("scores is of another dtype; expected float32 or float16 or bfloat16");
 }
 
-// True if the last two axes, swapped, are contiguous.
+// Whether the last two axes, swapped, are contiguous.
 bool is_task_major(const Tensor& scores) {
   const auto sizes = sizes_of(scores);
   const auto strides = scores.strides();
@@ -45,7 +45,7 @@ Scores view_of(const Tensor& held, const Input<std::int64_t>& offsets) {
   return Scores::jagged(data, type_of(held), sizes[0], sizes[1], offsets.span(), layout);
 }
 
-float not_negative(const char* name, double value) {
+float require_non_negative(const char* name, double value) {
   if (!(value >= 0.0))
     throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; expected a number ≥ 0");
   return static_cast<float>(value);
@@ -63,7 +63,7 @@ FusionInput::FusionInput(const Tensor& given, std::int64_t transform, double bet
     : held_(readable(given, offsets.has_value())),
       offsets_(offsets, "offsets", {any('n')}),
       scores(view_of(held_, offsets_)),
-      options{transform_of(transform), not_negative("beta", beta), not_negative("epsilon", epsilon)},
+      options{transform_of(transform), require_non_negative("beta", beta), require_non_negative("epsilon", epsilon)},
       slope_(slope, "slope", {scores.tasks}) {
   if (slope_) options.slope = slope_.span().data();
 }

@@ -91,7 +91,7 @@ static void write_page(const pygrade_page* page, uint32_t tasks, FILE* file) {
   head[5] = (uint32_t)page->seed;
   head[6] = (uint32_t)page->missing_items;
   fwrite(head, sizeof head, 1, file);
-  fwrite(&page->trust, sizeof page->trust, 1, file);
+  fwrite(&page->mixture_weight, sizeof page->mixture_weight, 1, file);
   fwrite(page->policy_version, 12, 1, file);
   fwrite(page->values, sizeof(float), page->k, file);
   fwrite(page->indices, sizeof(int32_t), page->k, file);

@@ -142,7 +142,7 @@ void append_page(std::string& out, const pygrade::Page& page, const pygrade::Pag
       static_cast<std::uint32_t>(page.seed >> 32),      static_cast<std::uint32_t>(page.seed),
       static_cast<std::uint32_t>(page.missing_items)};
   append<std::uint32_t>(out, head);
-  append(out, std::span(&page.trust, 1));
+  append(out, std::span(&page.mixture_weight, 1));
   append<char>(out, page.policy_version);
   append<float>(out, buffer.values);
   append<std::int32_t>(out, buffer.indices);

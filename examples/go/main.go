@@ -84,7 +84,7 @@ func number(flag bool) uint32 {
 func write(out *bytes.Buffer, page *pygrade.Page) {
 	head := []uint32{uint32(len(page.Indices)), uint32(page.Filled), number(page.Fallback), number(page.Explored),
 		uint32(page.Draw >> 32), uint32(page.Draw), uint32(page.MissingItems)}
-	for _, part := range []any{head, page.Trust, []byte(page.PolicyVersion), page.Values, page.Indices, page.Weights,
+	for _, part := range []any{head, page.MixtureWeight, []byte(page.PolicyVersion), page.Values, page.Indices, page.Weights,
 		page.Concentration} {
 		binary.Write(out, binary.LittleEndian, part) // to memory: can't fail
 	}

@@ -39,7 +39,7 @@ public final class Pygrade implements AutoCloseable {
   private static final MemoryLayout PAGE =
       struct(
           "J size", "J k", "P values", "P indices", "P weights", "P concentration", "I filled", "I missing_predictions",
-          "I fallback", "I explored", "J seed", "16 policy_version", "F trust", "I verdict", "64 baseline",
+          "I fallback", "I explored", "J seed", "16 policy_version", "F mixture_weight", "I verdict", "64 baseline",
           "I searched", "I shuffled", "P effects", "I missing_items", "I reserved");
 
   private static MemoryLayout struct(String... fields) {
@@ -91,7 +91,7 @@ public final class Pygrade implements AutoCloseable {
       boolean fallback,
       boolean explored,
       long draw,
-      float trust,
+      float mixtureWeight,
       int missingItems, // item columns that the policy reads and the request lacks: their means stood in
       String policyVersion) {}
 
@@ -227,7 +227,7 @@ public final class Pygrade implements AutoCloseable {
           page.get(JAVA_INT, offset(PAGE, "fallback")) != 0,
           page.get(JAVA_INT, offset(PAGE, "explored")) != 0,
           page.get(JAVA_LONG, offset(PAGE, "seed")),
-          page.get(JAVA_FLOAT, offset(PAGE, "trust")),
+          page.get(JAVA_FLOAT, offset(PAGE, "mixture_weight")),
           page.get(JAVA_INT, offset(PAGE, "missing_items")),
           page.getString(offset(PAGE, "policy_version")));
     } catch (Throwable failure) {

@@ -64,7 +64,7 @@ public final class Rank {
     to.putInt(page.indices().length).putInt(page.filled());
     to.putInt(page.fallback() ? 1 : 0).putInt(page.explored() ? 1 : 0);
     to.putInt((int) (page.draw() >>> 32)).putInt((int) page.draw()).putInt(page.missingItems());
-    to.putFloat(page.trust()).put(page.policyVersion().getBytes(StandardCharsets.US_ASCII));
+    to.putFloat(page.mixtureWeight()).put(page.policyVersion().getBytes(StandardCharsets.US_ASCII));
     for (float value : page.values()) to.putInt(Float.floatToRawIntBits(value));
     for (int index : page.indices()) to.putInt(index);
     for (float weight : page.weights()) to.putInt(Float.floatToRawIntBits(weight));

@@ -35,7 +35,7 @@ class Page(ctypes.Structure):
     _fields_ += [("weights", POINTER(c_float)), ("concentration", POINTER(c_float))]
     _fields_ += [("filled", c_int32), ("missing_predictions", c_int32), ("fallback", c_int32), ("explored", c_int32)]
     _fields_ += [("seed", c_uint64), ("policy_version", c_char * 16)]
-    _fields_ += [("trust", c_float), ("verdict", c_int32), ("baseline", c_char * 64)]
+    _fields_ += [("mixture_weight", c_float), ("verdict", c_int32), ("baseline", c_char * 64)]
     _fields_ += [("searched", c_int32), ("shuffled", c_int32), ("effects", c_void_p)]
     _fields_ += [("missing_items", c_int32), ("reserved", c_int32)]
 
@@ -110,7 +110,7 @@ def main(library: str, directory: str, requests: str, pages: str) -> None:
             page = ranker.rank(request, k)
             draw = page.seed >> 32, page.seed & 0xFFFFFFFF
             head = k, page.filled, page.fallback != 0, page.explored, *draw, page.missing_items
-            file.write(struct.pack("<7If12s", *head, page.trust, page.policy_version))
+            file.write(struct.pack("<7If12s", *head, page.mixture_weight, page.policy_version))
             arrays = [(page.values, k), (page.indices, k), (page.weights, tasks), (page.concentration, tasks)]
             for values, size in arrays:
                 file.write(ctypes.string_at(values, 4 * size))

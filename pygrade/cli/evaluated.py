@@ -24,7 +24,7 @@ def evaluation_facts(
     return judged | {"in_sample": in_sample, "left_out": left_out}
 
 
-def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:
+def with_logged_values(options: LogOptions, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:
     """The log with the policy's tasks and features, matched by name, and with the values of events that judge: given,
     else those that the policy was trained for, else its own.
     """
@@ -36,7 +36,7 @@ def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPo
                 logs.task_values,
                 trained.task_values,
             )
-        logs = logs.valued(trained.task_values, trained.value_tasks)
+        logs = logs.with_values(trained.task_values, trained.value_tasks)
     return with_values(logs, options.values, options.value_tasks)
 
 

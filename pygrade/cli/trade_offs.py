@@ -11,7 +11,7 @@ import numpy as np
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
-from pygrade.cli.evaluated import evaluation_facts, evaluation_requests, valued
+from pygrade.cli.evaluated import evaluation_facts, evaluation_requests, with_logged_values
 from pygrade.cli.verdict import IN_SAMPLE
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import EvaluateOptions
@@ -53,7 +53,7 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
             "serving, or leave out --scenario"
         )
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options, trained, policy)
+    logs = with_logged_values(options, trained, policy)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)
@@ -70,10 +70,10 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
         if half.all():
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
         search, judged = [on_requests(policy, fresh.select(half))], fresh.select(~half)
-    judge = on_requests(policy, judged)
+    evaluator = on_requests(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, policy.config)
-    record = pareto_front(judge, options.tasks or most_valuable(judged), expected, compared).to_dict()
-    solution = solve(search, judge, keep, options.maximize) if keep else None
+    record = pareto_front(evaluator, options.tasks or most_valuable(judged), expected, compared).to_dict()
+    solution = solve(search, evaluator, keep, options.maximize) if keep else None
     if options.plot is not None:
         with publishing(options.plot) as path:
             write_bytes(path, plot_front(record).encode())

@@ -168,7 +168,9 @@ class RankOptions(Output, LogOptions, Unproven):
     k: int = option(10, "items a page")
     explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
     seed: int | None = option(None, "seed of the draws; default: from the operating system")
-    log: Place | None = option(None, "also write pages as log rows (weights, concentration, trust, policy version)")
+    log: Place | None = option(
+        None, "also write pages as log rows (weights, concentration, mixture weight, policy version)"
+    )
     run: Place | None = option(None, "directory of pygrade pipeline, which ranks for a user")
     user: str | None = option(None, "id or name of the user, as in the data")
     store: str | None = option(None, "address of the store; default: the one that the pipeline filled")

@@ -110,13 +110,13 @@ class PredictionErrors(Options):
 @dataclass(frozen=True)
 class PageEffects(Options):
     """Effect of an item that the user looked at on the clicks on an item below it: their probability is multiplied by
-    exp(strength · (same_category · same category + likeness · max(0, cosine of their vectors) + complement · the
+    exp(strength · (same_category · same category + similarity · max(0, cosine of their vectors) + complement · the
     item's category goes with that of the one above)). Later events follow the click.
     """
 
     strength: float = option(0.0, "0: no item's outcome depends on the others; 0.5 is moderate, 1.5 strong", ge=0)
     same_category: float = option(-0.6, "below 0: similar items satiate")
-    likeness: float = option(-0.4, "times the cosine of the items' taste and need, if positive")
+    similarity: float = option(-0.4, "times the cosine of the items' taste and need, if positive")
     complement: float = option(
         0.0, "effect of an item whose category goes with that of the one above; positive: it helps"
     )

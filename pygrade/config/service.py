@@ -23,7 +23,7 @@ class JoinConfig(Options):
 class ServiceConfig(Options):
     """Times at which the process follows the logs, and what it does with them."""
 
-    every_seconds: float = option(60.0, "seconds between updates", ge=0.01)
+    interval_seconds: float = option(60.0, "seconds between updates", ge=0.01)
     planned_users: int = option(
         10_000, "users of all arms at which intervals are narrowest; choose it in advance", ge=2
     )
@@ -34,7 +34,7 @@ class ServiceConfig(Options):
 class TestConfig(JoinConfig):
     """A test that `serve --test` runs: the table [serve.test] of its --config, with the options of `join`."""
 
-    every_seconds: float = option(3600.0, "seconds between readings", ge=0.1)
+    interval_seconds: float = option(3600.0, "seconds between readings", ge=0.1)
     share: float = option(0.5, "share of users who get the new ranking", gt=0, lt=1)
     control: str = option("control", "ranking of the others; control: that of the verdict")
     holdout: float = option(0.05, "share of users who stay on the control after the decision", gt=0, lt=1)
@@ -89,7 +89,7 @@ class ServeOptions(Output, Unproven):
     log: Literal["all", "errors", "none"] | None = option(None, "JSON lines of requests; not given: all")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
     test: bool = option(False, "test the run's new ranking on half of the users, and decide at /test")
-    every_seconds: float | None = option(None, "seconds between readings of --test; default: 3600")
+    interval_seconds: float | None = option(None, "seconds between readings of --test; default: 3600")
     print_config: bool = option(False, "print pygraded's options as JSON and exit")
 
 

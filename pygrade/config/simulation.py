@@ -15,7 +15,7 @@ from pygrade.config.training import TrainConfig
 class SimulateConfig(Options):
     """Production ranks by hand-tuned weights and explores on a share of its requests."""
 
-    PYTHON_ONLY: ClassVar = ("concentrations", "likeness", "missing_share")  # not on the command line
+    PYTHON_ONLY: ClassVar = ("concentrations", "similarity", "missing_share")  # not on the command line
 
     requests: int = option(20_000, "requests of the log, or of the test", ge=1)
     seed: int = option(0, "seed of the world and of all draws", ge=0, lt=1 << 31)
@@ -35,7 +35,7 @@ class SimulateConfig(Options):
         "default: there are no item columns.",
         ge=0,
     )
-    likeness: bool = option(
+    similarity: bool = option(
         False, "whether the log has the items' categories and embeddings; always where pages.strength is not 0"
     )
     missing_share: float = option(0.0, "share of each context feature's values that are missing at random", ge=0, lt=1)

@@ -43,7 +43,7 @@ def _arm(
     name: str, policy: FusionPolicy | None, order: NDArray[np.int32], weights: NDArray[np.float32] | None = None
 ) -> dict[str, Any]:
     mixture = None if policy is None else policy.mixture
-    weighs = policy is not None and (mixture is None or (mixture.trust == 1 and mixture.challenger is None))
+    weighs = policy is not None and (mixture is None or (mixture.mixture_weight == 1 and mixture.challenger is None))
     return {"name": name, "policy": policy, "ranks": order, "weights": weights, "weighs": weighs}
 
 

@@ -57,7 +57,7 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         "total": policy.config.total_concentration,
         "templates": {"weights": files.of(static_policy(policy)), "tradeoffs": files.of(turned)},
         "tensors": [np.frombuffer(content, np.uint8) for content in files.tensors],
-        "requests": _requests(run, logs) | _likeness(logs, policy),
+        "requests": _requests(run, logs) | _similarity(logs, policy),
         "judged": _judged(run, late, chosen),
     }
 
@@ -117,7 +117,7 @@ def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
     }
 
 
-def _likeness(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
+def _similarity(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
     """Inputs of page terms: categories, distinct vectors, the index of each row's vector."""
     terms = None if policy.correction is None else policy.correction.page_terms
     names, vector_codes, vectors = logs.category, logs.embedding, logs.embeddings

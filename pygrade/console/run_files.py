@@ -79,7 +79,7 @@ def find_run(
         logs = read_logs(_log_of(run, data)).complete()
     logs = match_policy(policy, logs)
     if trained is not None:
-        logs = logs.valued(trained.task_values, trained.value_tasks)
+        logs = logs.with_values(trained.task_values, trained.value_tasks)
     held_out, in_sample = unseen(logs, trained)
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
     summary = beside / "train.json"

@@ -57,7 +57,7 @@ UNJUDGED = Gain(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class FitState:
     """Coefficients after the Newton steps, by task; None: too few events for any step."""
 
     scaling: InputScaling
@@ -77,7 +77,7 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class CorrectionCandidate:
     """A correction that could be served."""
 
     name: str  # such as "correction", "maps and correction", "maps", "each prediction calibrated alone"
@@ -85,23 +85,23 @@ class Candidate:
     folds: tuple[Correction, ...]  # of the log without each fold
     later: Correction  # of the earlier requests, for the later ones
     gain: Gain
-    state: State | None = None  # from which more requests move it; None: its form is fitted to the sample alone
+    state: FitState | None = None  # from which more requests move it; None: its form is fitted to the sample alone
     item_effects: ItemEffects | None = None  # of items, which it has
     reads_history: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedCorrections:
     """Corrections of a log from the likeliest to the plainest, and the likelihood of each form of map."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CorrectionCandidate, ...]
     forms: dict[str, float]  # held-out z of each form of map over none
     scaling: InputScaling
     cases: Sequence[float]  # [T] what a unit of each task counts
     shares: "_Shares"  # of the first candidate
 
     @property
-    def accepted(self) -> Candidate | None:
+    def accepted(self) -> CorrectionCandidate | None:
         """The first candidate whose gain passes."""
         return next((candidate for candidate in self.candidates if candidate.gain.passes), None)
 
@@ -169,7 +169,7 @@ def fit_correction(
     prior: Correction | None = None,
     parents: tuple[int, ...] | None = None,
     history: History | None = None,
-) -> Fitted:
+) -> FittedCorrections:
     """Corrections of a log, with the values of events that count.
 
     theta [S]: examination of the shown rows; fold [R]: from 0, each user in one; cluster [R]: of requests that are
@@ -192,7 +192,9 @@ def fit_correction(
     return replace(fitted, candidates=(*named, *bare.candidates))
 
 
-def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, prior: Correction | None) -> Fitted:
+def _fit_candidates(
+    facts: "_LogFacts", logs: Logs, config: CorrectionConfig, prior: Correction | None
+) -> FittedCorrections:
     fit = _CorrectionFit(facts, select_item_columns(logs, facts.theta, facts.parents))
     plain = fit.view(None)
     forms, best = dict[str, float](), (0.0, "")
@@ -214,7 +216,7 @@ def _fit_candidates(facts: "_LogFacts", logs: Logs, config: CorrectionConfig, pr
         linear = fit.better(fit.view("linear").alone, plain.alone)
         tried.append(fit.mapped(chosen, fit.better(linear, raw)))
     tried.append(fit.calibrated(plain, raw))
-    fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, facts.cases, tried[0].new)
+    fitted = FittedCorrections(tuple(fit.evaluate(tried)), forms, chosen.scaling, facts.cases, tried[0].new)
     if logs.items and prior is None and fitted.accepted is None:  # item columns may be what does not last
         bare = _fit_candidates(facts, replace(logs, items=(), item_features=None), config, None)
         fitted = replace(fitted, candidates=(*fitted.candidates, *bare.candidates))
@@ -233,7 +235,7 @@ class _Shares:
 class _Tried:
     """A candidate before it is judged."""
 
-    candidate: Candidate
+    candidate: CorrectionCandidate
     conditional: tuple[Floats, Floats]  # [S, T], [S', T] conditional probabilities: held out, later
     new: _Shares
     old: _Shares  # of what it has to beat
@@ -327,7 +329,7 @@ class _CorrectionFit:
             **vars(mapped), whole=whole, weights=weights, alone=self._shares(self._conditional(mapped, weights))
         )
 
-    def judge(self, tried: Sequence[_Tried]) -> list[Candidate]:
+    def evaluate(self, tried: Sequence[_Tried]) -> list[CorrectionCandidate]:
         """The candidates with their gains, each over what would be served without it: expected value, of calibrated
         predictions if these spread the value better.
         """
@@ -399,7 +401,7 @@ class _CorrectionFit:
                 parts[k][t] = design.matrix(vector)
         name = "correction" if view.maps is None else "maps and correction"
         name += "" if prior is None else " from the prior's"
-        state = State(scaling, view.maps, designs, solutions, pool, [task_rows.case for task_rows in rows])
+        state = FitState(scaling, view.maps, designs, solutions, pool, [task_rows.case for task_rows in rows])
         return self._tried(name, view, state.correction(), [np.stack(matrices) for matrices in parts], old, state)
 
     def with_effects(self, view: _Calibrated, over: _Tried) -> _Tried | None:
@@ -455,11 +457,11 @@ class _CorrectionFit:
         whole: Correction,
         parts: Sequence[Floats],
         old: _Shares,
-        state: State | None = None,
+        state: FitState | None = None,
     ) -> _Tried:
         conditional = self._conditional(view, parts)
         corrections = [self._correction(view, weights, k) for k, weights in enumerate(parts)]
-        candidate = Candidate(name, whole, tuple(corrections[:-1]), corrections[-1], UNJUDGED, state)
+        candidate = CorrectionCandidate(name, whole, tuple(corrections[:-1]), corrections[-1], UNJUDGED, state)
         return _Tried(candidate, conditional, self._shares(conditional), old)
 
     def _correction(self, view: _Calibrated, weights: Floats, number: int | None = None) -> Correction:
@@ -594,7 +596,7 @@ class _Sums(NamedTuple):
         return _Sums(*map(np.add, self, other))
 
 
-def continue_fit(state: State, dataset: Dataset, examine: Callable[[Logs], Floats], workers: Workers) -> State:
+def continue_fit(state: FitState, dataset: Dataset, examine: Callable[[Logs], Floats], workers: Workers) -> FitState:
     """The solution of all requests of a dataset, by Newton steps from that of a sample of them.
 
     A step's sums are added in the order of the requests, so that the result has the same bits for any number of
@@ -615,7 +617,7 @@ def continue_fit(state: State, dataset: Dataset, examine: Callable[[Logs], Float
     return state
 
 
-def _sums_of_part(span: _Part, state: State, examine: Callable[[Logs], Floats]) -> list[_Sums]:
+def _sums_of_part(span: _Part, state: FitState, examine: Callable[[Logs], Floats]) -> list[_Sums]:
     """The sums of a part's requests at the state's coefficients, by task."""
     weights, total = state.weights(), list[_Sums]()
     for logs in span.dataset.chunks(span.start, span.stop):

@@ -13,9 +13,9 @@ and add to a passing s what s has to add to nothing.
 *The gate.* Held-out likelihood with the terms over that without them, both with free slots, by user: above 2 standard
 errors row by row, and given the events of the page, where whatever makes a whole page better than predicted cancels.
 
-*The guard.* What production knows and the predictions miss puts alike items together, and likeness then seems to help.
-In shuffled pages the order knows nothing: given the events of the page, and with likeness to the *whole* page beside
-them, the terms may not lower their likelihood by more than one standard error. Coefficients above 0, that something
+*The guard.* What production knows and the predictions miss puts similar items together, and similarity then seems to
+help. In shuffled pages the order knows nothing: given the events of the page, and similarity to the *whole* page, the
+terms may not lower their likelihood by more than one standard error. Coefficients above 0, that something
 helps, count only if they raise it by half of one; else they are 0. Without shuffled pages no terms are served.
 """
 
@@ -278,10 +278,10 @@ class _Sums:
             page[number, rank] = unit[self._place[rows]]
             attention = np.zeros((stop - start, longest))
             attention[number, rank] = self.weight[rows]
-            likeness = np.maximum(page @ page.transpose(0, 2, 1), 0)
-            likeness[:, np.arange(longest), np.arange(longest)] = 0
-            above[rows] = np.einsum("rj,rji->ri", attention, np.triu(likeness, 1))[number, rank]
-            whole[rows] = likeness.sum(1)[number, rank]
+            similarity = np.maximum(page @ page.transpose(0, 2, 1), 0)
+            similarity[:, np.arange(longest), np.arange(longest)] = 0
+            above[rows] = np.einsum("rj,rji->ri", attention, np.triu(similarity, 1))[number, rank]
+            whole[rows] = similarity.sum(1)[number, rank]
         return above, whole * self.weight.mean()
 
 
@@ -424,7 +424,7 @@ class _PageFit:
 
     def _guard(self, terms: _Terms, mean: Floats, over: _Terms | None = None) -> float:
         """Standard errors of the likelihood of shuffled pages with terms over none, or over others, given the pages'
-        events and with likeness to the whole page beside it.
+        events and with similarity to the whole page beside it.
         """
         assert self.logs.exploration is not None
         chosen = (self.logs.exploration == "shuffle") & (np.bincount(self.request, self.y, len(self.fold)) > 0)
@@ -450,7 +450,7 @@ class _PageFit:
         return above
 
     def _whole(self, pairs: Floats) -> list[Floats]:
-        """Columns [S] of likeness to the whole page."""
+        """Columns [S] of similarity to the whole page."""
         sums, whole = self.sums, []
         if sums.categories:
             whole += [sums.back(sums.same[1]), sums.back(self._whole_pairs(pairs[: sums.paired, : sums.paired]))]

@@ -19,7 +19,7 @@ _EXAMPLES = 3
 
 
 @dataclass
-class Attributes:
+class AttributeSpill:
     """The rows of a table of users or items."""
 
     table: AttributeTable
@@ -48,7 +48,7 @@ class Attributes:
         yield from left_out(self.table, {f"have {what} and are left out": count for what, count in lost.items()})
 
 
-def join_ids(entity: str, tables: Sequence[Attributes], events: Spill, writer: EventWriter) -> Iterator[str]:
+def join_ids(entity: str, tables: Sequence[AttributeSpill], events: Spill, writer: EventWriter) -> Iterator[str]:
     """Adds a row of attributes for each id that a table has, and yields what is unknown or not clear, for people.
 
     events: rows with ``user_id``, ``item_id`` and a time. Of ids with several rows the smallest by content counts; of

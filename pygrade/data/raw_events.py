@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
 from pygrade.config.data import RawEventsConfig
-from pygrade.data.attribute_joins import Attributes, join_ids
+from pygrade.data.attribute_joins import AttributeSpill, join_ids
 from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, make_requests
 from pygrade.data.event_schema import EVERY, AttributeTable, EventSchema, EventTable, read_schema
 from pygrade.data.event_tables import Batch, Values, file_names, left_out, nothing, read_batches, text_ids
@@ -64,10 +64,10 @@ class _Import:
         self.first_slot = _NO_SLOT
 
     def run(self) -> list[str]:
-        schema, carried = self.schema, list[Attributes]()
+        schema, carried = self.schema, list[AttributeSpill]()
         for table in schema.events:
             if table.dated is not None:
-                carried.append(Attributes(table.dated, self.writer.spill(f"carried-{len(carried)}")))
+                carried.append(AttributeSpill(table.dated, self.writer.spill(f"carried-{len(carried)}")))
             self._read_events(table, None if table.dated is None else carried[-1])
         dated = self._read_tables("user", [table for table in schema.users if table.time])
         undated = [table for table in schema.users if not table.time]
@@ -90,16 +90,16 @@ class _Import:
     def _values(self, table: EventTable | AttributeTable) -> Values:
         return Values(table.unknown, self.schema.utc_offset_hours, self.named)
 
-    def _read_tables(self, entity: str, tables: Sequence[AttributeTable]) -> list[Attributes]:
+    def _read_tables(self, entity: str, tables: Sequence[AttributeTable]) -> list[AttributeSpill]:
         result = []
         for number, table in enumerate(tables):
             kind = "dated" if table.time else "plain"
-            result.append(Attributes(table, self.writer.spill(f"{entity}-{kind}-{number}")))
+            result.append(AttributeSpill(table, self.writer.spill(f"{entity}-{kind}-{number}")))
             self.notes += result[-1].read(entity, self.schema, self._values(table), self.writer)
         return result
 
     # ---- events ------------------------------------------------------------------------------------------------------
-    def _read_events(self, table: EventTable, own: Attributes | None) -> None:
+    def _read_events(self, table: EventTable, own: AttributeSpill | None) -> None:
         lost, kinds, values = Counter[str](), Counter[str](), self._values(table)
         batches = (batch for file in table.files for batch in read_batches(self.schema.place(file), table.item))
         for batch in batches:
@@ -126,7 +126,7 @@ class _Import:
         role: NDArray[np.int8],
         feedback: Mapping[str, NDArray[np.bool_]],
         table: EventTable,
-        own: Attributes | None,
+        own: AttributeSpill | None,
     ) -> None:
         polars = require("polars")
         schema, values, rows, writer = self.schema, self._values(table), len(batch), self.writer
@@ -178,7 +178,7 @@ class _Import:
         return result
 
     # ---- requests ----------------------------------------------------------------------------------------------------
-    def _make_events(self, dated: Sequence[Attributes]) -> None:
+    def _make_events(self, dated: Sequence[AttributeSpill]) -> None:
         """Adds the requests, in order of the users' hashes and numbered from 0 on."""
         schema, joins = self.schema, Counter[str]()
         slot = -1 if not any(table.slot for table in schema.events) else min(self.first_slot, 1)
@@ -225,7 +225,7 @@ class _Import:
         return "; ".join(f"{files}: {', '.join(kinds)}" for files, kinds in named)
 
 
-def _dated_context(attributes: Attributes, users: "pl.Series") -> "pl.DataFrame":
+def _dated_context(attributes: AttributeSpill, users: "pl.Series") -> "pl.DataFrame":
     """user_id, since and the dated attributes of some users as context."""
     polars = require("polars")
     types = {a.name: polars.Float32 if a.kind == "dense" else polars.String for a in attributes.table.attributes}

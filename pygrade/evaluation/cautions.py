@@ -78,8 +78,8 @@ def one_user(logs: Logs, cluster: Array, least: float) -> str:
 
     Counted by the effective number of clusters, of all requests and of those with feedback of value.
     """
-    valued = _values(logs) > 0
-    for chosen, what in ((np.ones(len(valued), bool), "requests"), (valued, "requests with feedback of value")):
+    has_value = _values(logs) > 0
+    for chosen, what in ((np.ones(len(has_value), bool), "requests"), (has_value, "requests with feedback of value")):
         number = intervals.effective_number(cluster[chosen])
         if number >= least:
             continue
@@ -118,9 +118,9 @@ def beyond_share(logs: Logs, cluster: Array) -> Bools:
     """[R]: requests that are left out so that no cluster [R] has more than 2 % of those that stay, nor of those with
     feedback of value, or thrice the mean of few users; a heavy user's evenly spaced ones stay.
     """
-    numbers, valued = intervals.numbers_of(cluster), _values(logs) > 0
+    numbers, has_value = intervals.numbers_of(cluster), _values(logs) > 0
     kept = np.ones(int(numbers.max(initial=-1)) + 1)
-    for counted in (np.ones(len(numbers)), valued.astype(np.float64)):
+    for counted in (np.ones(len(numbers)), has_value.astype(np.float64)):
         sizes = np.bincount(numbers, counted, len(kept))
         most = max(MOST_REQUESTS, _MEANS / max(int((sizes > 0).sum()), 1))
         kept = np.minimum(kept, _capped(sizes, most, _NEVER_MANY))

@@ -88,18 +88,18 @@ def with_columns(policy: FusionPolicy, limits: Sequence[Limit]) -> FusionPolicy:
 
 
 class LimitEvaluator:
-    """Measures limits on a policy at prices, on the requests of a judge."""
+    """Measures limits on a policy at prices, on the requests of a evaluator."""
 
-    def __init__(self, judge: RankingEvaluator, limits: Sequence[Limit], confidence: float | None) -> None:
-        """judge: of a policy without guardrails, with the groups that the limits name. confidence: None: the estimates
-        are the bounds."""
-        self.judge, self.limits, self.confidence = judge, tuple(limits), confidence
-        logs = judge.logs
+    def __init__(self, evaluator: RankingEvaluator, limits: Sequence[Limit], confidence: float | None) -> None:
+        """evaluator: of a policy without guardrails, with the groups that the limits name. confidence None:
+        estimates are the bounds."""
+        self.evaluator, self.limits, self.confidence = evaluator, tuple(limits), confidence
+        logs = evaluator.logs
         self._known: dict[tuple[float, ...], tuple[list[LimitState], Floats]] = {}
         self._span = _spans_of(logs)
         self._rows = [_rows_of(limit, logs) for limit in limits]
         self.variables = tuple(dict.fromkeys(PriceVariable(n.scenario, n.share, n.name) for n in limits))
-        _check_limits(judge, limits)
+        _check_limits(evaluator, limits)
 
     def at(self, prices: Prices) -> tuple[list[LimitState], Floats]:
         """The state of each limit [L], and by how much its bound keeps it [L]; below 0: it does not."""
@@ -109,8 +109,8 @@ class LimitEvaluator:
         return self._known[key]
 
     def _at(self, prices: Prices) -> tuple[list[LimitState], Floats]:
-        judge = self.judge
-        events, base, exposed = judge.counts(judge.scores(None, _at_prices(judge.policy, prices)))
+        evaluator = self.evaluator
+        events, base, exposed = evaluator.counts(evaluator.scores(None, _at_prices(evaluator.policy, prices)))
         parts = [self._part(n, rows, events, base, exposed) for n, rows in zip(self.limits, self._rows, strict=True)]
         estimates = [_ratio(*sums) for sums in parts]
         signs = [-1.0 if limit.upper else 1.0 for limit in self.limits]
@@ -118,7 +118,7 @@ class LimitEvaluator:
         if self.confidence is None:
             bounds = [Interval(e.value, 0.0, e.value, e.value) for e in signed]
         else:
-            bounds = intervals.simultaneous(signed, judge.users, one_sided=True, confidence=self.confidence)
+            bounds = intervals.simultaneous(signed, evaluator.users, one_sided=True, confidence=self.confidence)
             bounds = [
                 intervals.widen(e, self._drift(*sums, e.standard_error)) for e, sums in zip(bounds, parts, strict=True)
             ]
@@ -132,9 +132,9 @@ class LimitEvaluator:
     def _part(self, limit: Limit, rows: Array, events: Array, base: Array, exposed: Array) -> tuple[Array, Array]:
         """Numerator and denominator [R] of a limit."""
         if limit.share:
-            top, bottom = exposed[:, self.judge.groups.index(limit.name)], self.judge.attention
+            top, bottom = exposed[:, self.evaluator.groups.index(limit.name)], self.evaluator.attention
         else:
-            t = self.judge.names.index(limit.name)
+            t = self.evaluator.names.index(limit.name)
             top, bottom = events[:, t], base[:, t]
         return np.where(rows, top, 0.0), np.where(rows, bottom, 0.0)
 
@@ -225,9 +225,9 @@ def _bisect(margin: Callable[[float], float], reach: float, near: float) -> floa
 
 def priced(measure: LimitEvaluator, prices: Prices, production: Baseline | None) -> FusionPolicy:
     """The measure's policy at prices, with the state of its limits."""
-    policy, (states, _) = measure.judge.policy, measure.at(prices)
+    policy, (states, _) = measure.evaluator.policy, measure.at(prices)
     base = {name: getattr(policy.config, name) for name in TABLES}
-    facts = tuple(states), measure.confidence or 0.0, measure.judge.logs.num_requests
+    facts = tuple(states), measure.confidence or 0.0, measure.evaluator.logs.num_requests
     kept = copy.deepcopy(_at_prices(policy, prices))
     kept.guardrails = Guardrails(*facts, base, production)
     return kept
@@ -265,15 +265,15 @@ def _rows_of(limit: Limit | PriceVariable, logs: Logs) -> Array:
     return np.asarray(rows)
 
 
-def _check_limits(judge: RankingEvaluator, limits: Sequence[Limit]) -> None:
+def _check_limits(evaluator: RankingEvaluator, limits: Sequence[Limit]) -> None:
     """``ValueError`` if a limit is on nothing that is known, or that no price moves."""
-    policy = judge.policy
+    policy = evaluator.policy
     for limit in limits:
         if limit.share:
             continue
-        if limit.name not in judge.names or limit.name == VALUE:
-            raise ValueError(f"limits name task {limit.name!r}; expected one of {', '.join(judge.logs.tasks)}")
-        t = judge.names.index(limit.name)
+        if limit.name not in evaluator.names or limit.name == VALUE:
+            raise ValueError(f"limits name task {limit.name!r}; expected one of {', '.join(evaluator.logs.tasks)}")
+        t = evaluator.names.index(limit.name)
         if policy.task_values is None:
             raise ValueError(
                 f"limits name task {limit.name!r}, and the policy takes no values of tasks; expected one with "
@@ -281,5 +281,5 @@ def _check_limits(judge: RankingEvaluator, limits: Sequence[Limit]) -> None:
             )
         if policy.task_values[t] == 0:
             raise ValueError(f"limits name task {limit.name!r}, whose events are worth 0; expected a value for it")
-        if not judge.totals(None)[t] > 0:
+        if not evaluator.totals(None)[t] > 0:
             raise ValueError(f"limits name task {limit.name!r}, of which production earns nothing in the log")

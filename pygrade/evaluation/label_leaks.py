@@ -23,7 +23,7 @@ _MOST_PAGES = 5_000  # whose order is looked at
 _Kind = Literal["LEAK", "TIME", "SUSPICIOUS"]
 
 
-class Leak(NamedTuple):
+class LabelLeak(NamedTuple):
     """A sentence on a column that holds the feedback (LEAK), that is a time instead of a number (TIME), or that tells
     suspiciously much of what happens on the page and may yet be honest (SUSPICIOUS).
     """
@@ -33,12 +33,12 @@ class Leak(NamedTuple):
 
 
 @cached_by_object
-def find_leaks(logs: Logs) -> list[Leak]:
+def find_label_leaks(logs: Logs) -> list[LabelLeak]:
     """The leaks of a log, by kind: of each column the first one, of the predictions all that one check finds."""
     return sorted(_leaks(_Evidence(logs)), key=lambda leak: ("LEAK", "TIME", "SUSPICIOUS").index(leak.kind))
 
 
-def _leaks(evidence: "_Evidence") -> Iterator[Leak]:
+def _leaks(evidence: "_Evidence") -> Iterator[LabelLeak]:
     logs, tasks = evidence.logs, range(len(evidence.logs.tasks))
     predictions = [(f"the prediction of {logs.tasks[t]}", evidence.predictions[:, t], [t]) for t in tasks]
     leaks_of_predictions = _first_leaks(evidence, "prediction", predictions)
@@ -54,11 +54,13 @@ def _leaks(evidence: "_Evidence") -> Iterator[Leak]:
         yield from _first_leaks(evidence, "price", [("the price", _floats(logs.value), [0])])  # looks at all tasks
 
 
-def _first_leaks(evidence: "_Evidence", group: str, columns: Sequence[tuple[str, Floats, Sequence[int]]]) -> list[Leak]:
+def _first_leaks(
+    evidence: "_Evidence", group: str, columns: Sequence[tuple[str, Floats, Sequence[int]]]
+) -> list[LabelLeak]:
     """Leaks by the first check of a group that finds any, in columns that each have a name and tasks to look at."""
     for checked, kind, find, sentence in _CHECKS:
         result = [
-            Leak(kind, f"{name} {sentence.format(task=evidence.logs.tasks[t], how=how)}")
+            LabelLeak(kind, f"{name} {sentence.format(task=evidence.logs.tasks[t], how=how)}")
             for name, column, tasks in (columns if checked == group else ())
             for t in tasks
             if (how := find(evidence, column, t))

@@ -300,12 +300,15 @@ def _lift(new: Array, old: Array) -> Array:
 
 
 def pareto_front(
-    judge: RankingEvaluator, tasks: Sequence[str], expected_value: Array, compared: Sequence[Mapping[str, float]] = ()
+    evaluator: RankingEvaluator,
+    tasks: Sequence[str],
+    expected_value: Array,
+    compared: Sequence[Mapping[str, float]] = (),
 ) -> ParetoFront:
     """The Pareto front of the policy between these tasks; expected_value [M]: scores; compared: values by task to judge
     beside it.
     """
-    every = judge.logs.tasks
+    every = evaluator.logs.tasks
     _check_known("tasks", tasks, every)
     if len(set(tasks)) != len(tasks):
         raise ValueError(f"tasks is {', '.join(tasks)}; expected each task once")
@@ -314,7 +317,7 @@ def pareto_front(
 
     def at(**factors: float) -> int:
         vectors.append(
-            [worth * factors.get(task, 1.0) for task, worth in zip(every, judge.worth.tolist(), strict=True)]
+            [worth * factors.get(task, 1.0) for task, worth in zip(every, evaluator.worth.tolist(), strict=True)]
         )
         return len(vectors) - 1
 
@@ -323,36 +326,36 @@ def pareto_front(
     knobs = {f"{task} {sign}": at(**{task: u}) for task in tasks for sign, u in (("× 4", 4.0), ("/ 4", 0.25))}
     pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     paths = [(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for a, b in pairs]
-    points = [judge.at(values) for values in vectors]
-    marks = {EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]}
-    if judge.mixed:
-        marks[SERVED] = judge.point(judge.scores(None))
+    points = [evaluator.at(values) for values in vectors]
+    marks = {EXPECTED_VALUE: evaluator.point(expected_value), AS_TRAINED: points[trained]}
+    if evaluator.mixed:
+        marks[SERVED] = evaluator.point(evaluator.scores(None))
     return ParetoFront(
-        num_requests=judge.logs.num_requests,
-        num_users=count_distinct(judge.logs.user_number),
+        num_requests=evaluator.logs.num_requests,
+        num_users=count_distinct(evaluator.logs.user_number),
         tasks=tuple(tasks),
         marks=marks,
         knobs={name: points[index] for name, index in knobs.items()},
         paths=[(a, b, [points[index] for index in places]) for a, b, places in paths],
-        compared={", ".join(f"{task} {v:g}" for task, v in each.items()): judge.named(each) for each in compared},
+        compared={", ".join(f"{task} {v:g}" for task, v in each.items()): evaluator.named(each) for each in compared},
     )
 
 
 def solve(
     search: Sequence[RankingEvaluator],
-    judge: RankingEvaluator,
+    evaluator: RankingEvaluator,
     keep: Mapping[str, float],
     maximize: str = VALUE,
     seed: int = 0,
 ) -> Solution:
     """The values that keep each task's events at ``keep[task]`` × production's or above and earn most events of
-    the task ``maximize`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.
+    the task ``maximize`` (or most `VALUE`), found on the requests of ``search`` together, judged by ``evaluator``.
 
     Cross-entropy search over log u, values u times the policy's. A vector that lacks less of the levels is better than
     one that lacks more. Search on requests that the searched policies were not trained on, or levels are kept there
     alone.
     """
-    names = judge.names
+    names = evaluator.names
     _check_known("keep", keep, names)
     _check_known("maximize", [maximize], names)
     if not keep or not all(level > 0 and math.isfinite(level) for level in keep.values()):
@@ -372,17 +375,19 @@ def solve(
         draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
         draws[0] = mean  # at first the policy's
         for draw in draws:
-            lifts = _lift(np.sum([block.totals((judge.worth * np.exp(draw)).tolist()) for block in search], 0), totals)
+            lifts = _lift(
+                np.sum([block.totals((evaluator.worth * np.exp(draw)).tolist()) for block in search], 0), totals
+            )
             lacking = float(np.maximum(least - lifts[kept], 0.0).max())
             tried.append((lacking, -float(lifts[target]), draw, lifts))
         tried.sort(key=lambda trial: trial[:2])
         elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
         mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
     _, _, best, lifts = tried[0]
-    values = judge.worth * np.exp(best)
+    values = evaluator.worth * np.exp(best)
     missing = {task: float(gap) for task, gap in zip(keep, least - lifts[kept], strict=True) if gap > 0}
     searched = dict(zip(names, lifts.tolist(), strict=True))
-    return Solution(dict(zip(names, values.tolist(), strict=False)), searched, missing, judge.at(values.tolist()))
+    return Solution(dict(zip(names, values.tolist(), strict=False)), searched, missing, evaluator.at(values.tolist()))
 
 
 def _check_known(option: str, named: Sequence[str] | Mapping[str, float], names: Sequence[str]) -> None:

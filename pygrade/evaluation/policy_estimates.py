@@ -137,10 +137,12 @@ def _drawn(policy: FusionPolicy, logs: Logs) -> Logs | None:
     if policy.mixture is not None and policy.mixture.challenger is not None:  # no weights rank
         return None
     keep = ~np.isnan(logs.concentration).any(1)
-    trust = 1.0 if policy.mixture is None else policy.mixture.trust
-    if logs.trust is not None:  # under another trust, or beside another baseline, the same weights make other pages
-        keep &= np.isnan(logs.trust) | (logs.trust == np.float32(trust))
-    if logs.baseline is not None and policy.mixture is not None and trust < 1:
+    mixture_weight = 1.0 if policy.mixture is None else policy.mixture.mixture_weight
+    if (
+        logs.mixture_weight is not None
+    ):  # under another mixture_weight, or beside another baseline, the same weights make other pages
+        keep &= np.isnan(logs.mixture_weight) | (logs.mixture_weight == np.float32(mixture_weight))
+    if logs.baseline is not None and policy.mixture is not None and mixture_weight < 1:
         keep &= np.isin(logs.baseline.astype(str), ("", policy.mixture.baseline.name))
     return logs.select(np.flatnonzero(keep)) if keep.sum() > 1 else None
 

@@ -185,7 +185,7 @@ def evaluate(
     row are left out of that ranker. baseline: one of them (the first when left out).
     propensity[S]: probability that slot s is looked at, relative to the first; what it makes of gains and ranks, and
     what follows if it is left out, is the rule of `evaluation.value`. Scenarios group the weight statistics. What an
-    event is worth is the log's: see `Logs.valued`.
+    event is worth is the log's: see `Logs.with_values`.
 
     NDCG and value re-rank the shown rows of each request; predicted_value ranks all candidates and sums their own
     predictions: a ranker that wins there and loses the others exploits the predictions' errors. The lifts' intervals of

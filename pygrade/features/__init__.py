@@ -20,24 +20,24 @@ from pygrade.features.batch import FeatureBatch
 from pygrade.features.center import FeatureCenter
 from pygrade.features.defaults import default_schema
 from pygrade.features.feature import Feature, SchemaError
-from pygrade.features.fitted import Fitted
-from pygrade.features.leak_check import Leak, find_leaks
+from pygrade.features.fitted import FeatureEncoder
+from pygrade.features.leak_check import FeatureLeak, find_leaks
 from pygrade.features.materialize import FeatureSet, materialize, state_before
 from pygrade.features.schema import FeatureSchema
-from pygrade.features.state import State
+from pygrade.features.state import FeatureState
 from pygrade.features.train_serve_skew import Skew
 
 __all__ = [
     "Feature",
     "FeatureBatch",
     "FeatureCenter",
+    "FeatureEncoder",
+    "FeatureLeak",
     "FeatureSchema",
     "FeatureSet",
-    "Fitted",
-    "Leak",
+    "FeatureState",
     "SchemaError",
     "Skew",
-    "State",
     "default_schema",
     "find_leaks",
     "materialize",

@@ -10,7 +10,7 @@ from pygrade.features.values import Ints, code_lists_of, codes_of, floats_of, pa
 _BATCH = 1 << 14  # embeddings that are unpacked at once
 
 
-class Attributes:
+class EntityAttributes:
     """Attributes of users or items by id: rows of int64, floats by their bits, of embeddings two float32 a word."""
 
     def __init__(self, ids: Ints, values: Ints) -> None:
@@ -18,7 +18,7 @@ class Attributes:
         self.values = values  # [m, C]
 
     @classmethod
-    def of(cls, schema: FeatureSchema, entity: str, frame: Any | None) -> "Attributes":
+    def of(cls, schema: FeatureSchema, entity: str, frame: Any | None) -> "EntityAttributes":
         """The attributes of a user or item table that the schema reads. ValueError for an id in two rows, `SchemaError`
         for an embedding of another length."""
         columns = schema.attributes(entity)

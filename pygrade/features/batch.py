@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.features.feature import SchemaError
-from pygrade.features.fitted import Fitted
+from pygrade.features.fitted import FeatureEncoder
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class FeatureBatch:
     item_dense: NDArray[np.float32]  # [n, Di]
     item_ids: NDArray[np.int64]  # [n, Fi]
     cross_dense: NDArray[np.float32]  # [n, Dx]
-    fitted: Fitted  # schema, normalization and vocabularies
+    fitted: FeatureEncoder  # schema, normalization and vocabularies
     defaults: bool = False  # the store failed: nothing is known of the user and the items
 
     @classmethod
     def of_request(
         cls,
-        fitted: Fitted,
+        fitted: FeatureEncoder,
         user_id: int,
         timestamp: int,
         scenario: str | None,

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from pygrade import _core
-from pygrade.features.attributes import Attributes
+from pygrade.features.attributes import EntityAttributes
 from pygrade.features.batch import FEATURE_ARRAYS, FeatureBatch
 from pygrade.features.feature import ATTRIBUTE_TABLES, SchemaError
-from pygrade.features.fitted import Fitted
+from pygrade.features.fitted import FeatureEncoder
 from pygrade.features.schema import FeatureSchema
-from pygrade.features.state import State
+from pygrade.features.state import FeatureState
 from pygrade.features.values import Ints, encode_rows, floats_of, frame_of
 from pygrade.stores import Store, StoreError
 
@@ -40,7 +40,7 @@ class FeatureCenter:
     def __init__(
         self,
         schema: FeatureSchema,
-        fitted: Fitted,
+        fitted: FeatureEncoder,
         store: Store,
         *,
         ttl: float | None = None,
@@ -67,7 +67,7 @@ class FeatureCenter:
 
     # ---- writing
 
-    def publish(self, state: State, users: Any | None, items: Any | None, version: str, keep: int = 1) -> None:
+    def publish(self, state: FeatureState, users: Any | None, items: Any | None, version: str, keep: int = 1) -> None:
         """Fills a version of the store with a state and the attribute tables (polars frames), and switches to it.
 
         Readers see all of the old version or all of the new one. ``keep`` older versions stay. Feedback that is not in
@@ -83,7 +83,7 @@ class FeatureCenter:
         for name, records in state.records.items():
             self._put_rows(name, records.keys, records.all(), version, self.ttl)
         for entity, frame in attributes.items():
-            encoded = Attributes.of(self.schema, entity, frame)
+            encoded = EntityAttributes.of(self.schema, entity, frame)
             self._put_rows(ATTRIBUTE_TABLES[entity], encoded.ids, encoded.values, version)
         meta = json.dumps({"schema": self.schema.hash, "version": version}).encode()
         self.store.put_many(META, META_KEY, [meta], version)

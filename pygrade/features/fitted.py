@@ -22,7 +22,7 @@ _SCHEMA = "schema"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FeatureEncoder:
     """Normalization and vocabularies of one schema."""
 
     schema: FeatureSchema
@@ -31,7 +31,7 @@ class Fitted:
     vocabularies: Mapping[str, NDArray[np.int64]]  # feature name → codes [V], ascending; an id is the place + 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Fitted, (self.schema, self.mean, self.std, self.vocabularies)  # without the core
+        return FeatureEncoder, (self.schema, self.mean, self.std, self.vocabularies)  # without the core
 
     def encode(self, name: str, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids [q, F] of raw codes [q, F] of the array request_ids or item_ids."""
@@ -70,7 +70,7 @@ class Fitted:
             partial.write_bytes(self.to_bytes())
 
     @classmethod
-    def load(cls, path: Path, schema: FeatureSchema | None = None) -> "Fitted":
+    def load(cls, path: Path, schema: FeatureSchema | None = None) -> "FeatureEncoder":
         """Reads what `save` wrote. `SchemaError` if it is damaged or was fitted for another schema."""
         tensors = read_tensors(path, None if schema is None else schema.hash)
         stored = tensors.pop(_SCHEMA, np.zeros(0, np.uint8))
@@ -126,7 +126,7 @@ class Fitter:
                 self._filled[feature.name] = self._filled.get(feature.name, 0) + filled
                 self._codes[feature.name].add(columns.ravel())
 
-    def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
+    def summary(self, fitted: FeatureEncoder) -> list[dict[str, Any]]:
         """A record of each feature: name, array, kind and the share of values that are known; of numbers mean and std,
         of ids the size of the vocabulary."""
         records = []
@@ -145,7 +145,7 @@ class Fitter:
                 records.append(record)
         return records
 
-    def finish(self) -> Fitted:
+    def finish(self) -> FeatureEncoder:
         """The fitted values. A vocabulary has the ``max_size`` most frequent values with ``min_count`` occurrences."""
         std = {}
         for name, square in self._square.items():
@@ -156,4 +156,4 @@ class Fitter:
             codes, seen = self._codes[feature.name].result()
             order = np.lexsort((codes, -seen))[: feature.max_size]
             vocabularies[feature.name] = np.sort(codes[order[seen[order] >= feature.min_count]])
-        return Fitted(self.schema, dict(self._mean), std, vocabularies)
+        return FeatureEncoder(self.schema, dict(self._mean), std, vocabularies)

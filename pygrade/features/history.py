@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from pygrade import _core
 from pygrade._util.optional_imports import require
-from pygrade.features.attributes import Attributes
+from pygrade.features.attributes import EntityAttributes
 from pygrade.features.batch import FEATURE_ARRAYS
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import DENSE, IDS
 from pygrade.features.schema import FeatureSchema, RawEvents
-from pygrade.features.state import State
+from pygrade.features.state import FeatureState
 from pygrade.features.values import NULL, Ints, code_of, codes_of, floats_of, frame_of
 
 PART = "part-{:05d}.safetensors"
@@ -25,14 +25,16 @@ PART = "part-{:05d}.safetensors"
 class LogReader:
     """Takes the events and requests of a log out of frames, and computes features in the core."""
 
-    def __init__(self, schema: FeatureSchema, users: Attributes, items: Attributes) -> None:
+    def __init__(self, schema: FeatureSchema, users: EntityAttributes, items: EntityAttributes) -> None:
         self.schema = schema
         self.core = _core.LogReader(schema.to_json(), users.ids, users.values, items.ids, items.values)
 
     @classmethod
     def of(cls, log: RawEvents, schema: FeatureSchema) -> "LogReader":
         """The history with the attributes of a log's users and items."""
-        return cls(schema, Attributes.of(schema, "user", log.users()), Attributes.of(schema, "item", log.items()))
+        return cls(
+            schema, EntityAttributes.of(schema, "user", log.users()), EntityAttributes.of(schema, "item", log.items())
+        )
 
     @property
     def event_columns(self) -> list[str]:
@@ -53,7 +55,7 @@ class LogReader:
         events: Ints = self.core.events(user, item, time, scenario_codes(frame), outcomes)
         return events
 
-    def features(self, state: State, events: Ints, frame: Any) -> "FeatureChunk":
+    def features(self, state: FeatureState, events: Ints, frame: Any) -> "FeatureChunk":
         """The requests of a frame, which see the state and the ``events`` before their time; then all of these are in
         the state. `SchemaError` if a request's rows are apart or time goes back."""
         request = frame["request_id"].to_numpy()
@@ -151,11 +153,11 @@ class FeatureChunk:
         partial.replace(path)
 
 
-class History:
+class FeatureHistory:
     """The past at the end of the frames that were read: the state, and the events that are still to come."""
 
     def __init__(self, reader: LogReader) -> None:
-        self.reader, self.state = reader, State(reader.schema)
+        self.reader, self.state = reader, FeatureState(reader.schema)
         self._pending: list[Ints] = []
         self._latest: int | None = None  # timestamp of the last request
 
@@ -173,7 +175,7 @@ class History:
             self._pending = [events[:, late]]
             yield self.reader.features(self.state, np.ascontiguousarray(events[:, ~late]), frame)
 
-    def finish(self) -> State:
+    def finish(self) -> FeatureState:
         """The state after the events that were still to come."""
         for events in self._pending:
             self.state.apply(np.ascontiguousarray(events))

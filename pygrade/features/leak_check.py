@@ -21,7 +21,7 @@ from pygrade.features.schema import FeatureSchema, OtherChunks, RawEvents
 
 
 @dataclass(frozen=True)
-class Leak:
+class FeatureLeak:
     """A feature that changed with the future."""
 
     feature: str
@@ -34,7 +34,7 @@ class Leak:
 
 def find_leaks(
     event_log: RawEvents, schema: FeatureSchema, cuts: int = 5, seed: int = 0, rows: int | None = None
-) -> list[Leak]:
+) -> list[FeatureLeak]:
     """The features of a schema that know of the future, with one example for each moment that shows it; ideally none.
 
     The log, or only its first ``rows`` and the requests they belong to, is read cuts + 1 times; the moments are
@@ -52,7 +52,7 @@ def find_leaks(
             changed = np.flatnonzero(_differ(values[: len(kept)], after[name]))
             if len(changed):
                 row = int(changed[0])
-                leaks.append(Leak(name, cut, row, len(changed), values[row].tolist(), after[name][row].tolist()))
+                leaks.append(FeatureLeak(name, cut, row, len(changed), values[row].tolist(), after[name][row].tolist()))
     return leaks
 
 

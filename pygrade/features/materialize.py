@@ -13,10 +13,10 @@ from pygrade._util.files import atomic_directory
 from pygrade._util.progress import show_line
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.feature import SchemaError
-from pygrade.features.fitted import IDS, Fitted, Fitter
-from pygrade.features.history import PART, History, LogReader
+from pygrade.features.fitted import IDS, FeatureEncoder, Fitter
+from pygrade.features.history import PART, FeatureHistory, LogReader
 from pygrade.features.schema import FeatureSchema, RawEvents, read_tensors
-from pygrade.features.state import State
+from pygrade.features.state import FeatureState
 
 logger = logging.getLogger("pygrade")
 
@@ -40,7 +40,7 @@ def materialize(
     """
     schema.validate(event_log)
     out = Path(out)
-    history, fitter, parts = History(LogReader.of(event_log, schema)), Fitter(schema), list[dict[str, Any]]()
+    history, fitter, parts = FeatureHistory(LogReader.of(event_log, schema)), Fitter(schema), list[dict[str, Any]]()
     with atomic_directory(out) as folder:
         for number, chunk in enumerate(history.chunks(event_log.chunks(rows))):
             chunk.write(folder / PART.format(number))
@@ -60,9 +60,9 @@ def materialize(
     return FeatureSet.open(out)
 
 
-def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: int = 200_000) -> State:
+def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: int = 200_000) -> FeatureState:
     """The state of the past at a moment: every event of the log with ``event_time`` strictly before it."""
-    state, reader = State(schema), LogReader.of(event_log, schema)
+    state, reader = FeatureState(schema), LogReader.of(event_log, schema)
     for frame in event_log.chunks(rows):
         events = reader.events(frame)
         state.apply(np.ascontiguousarray(events[:, events[0] < time]))
@@ -82,7 +82,7 @@ def _name_useless_features(summary: list[dict[str, Any]]) -> None:
 class FeatureSet:
     """Materialized features in a directory: schema, fitted values, the final state, and requests in order of time."""
 
-    def __init__(self, path: Path, schema: FeatureSchema, fitted: Fitted, index: dict[str, Any]) -> None:
+    def __init__(self, path: Path, schema: FeatureSchema, fitted: FeatureEncoder, index: dict[str, Any]) -> None:
         self.path = path
         self.schema = schema
         self.fitted = fitted
@@ -104,7 +104,7 @@ class FeatureSet:
         schema = FeatureSchema.load(path / "schema.json")
         if index["schema"] != schema.hash:
             raise SchemaError(f"{path / 'schema.json'} is schema {schema.hash}; the parts are of {index['schema']}")
-        return cls(path, schema, Fitted.load(path / "fitted.safetensors", schema), index)
+        return cls(path, schema, FeatureEncoder.load(path / "fitted.safetensors", schema), index)
 
     @property
     def num_requests(self) -> int:
@@ -116,9 +116,9 @@ class FeatureSet:
         """Rows in all."""
         return sum(part["rows"] for part in self._parts)
 
-    def state(self) -> State:
+    def state(self) -> FeatureState:
         """The past at the end of the log, every event included."""
-        return State.load(self.path / "state.safetensors", self.schema)
+        return FeatureState.load(self.path / "state.safetensors", self.schema)
 
     def batches(
         self,

@@ -56,7 +56,7 @@ class Records:
         self.core.merge(keys, records)
 
 
-class State:
+class FeatureState:
     """Records of every table of a schema: the past up to some moment."""
 
     def __init__(self, schema: FeatureSchema) -> None:
@@ -78,7 +78,7 @@ class State:
             safetensors.numpy.save_file(tensors, partial, {"schema": self.schema.hash})
 
     @classmethod
-    def load(cls, path: Path, schema: FeatureSchema) -> "State":
+    def load(cls, path: Path, schema: FeatureSchema) -> "FeatureState":
         """Reads what `save` wrote. `SchemaError` if it is damaged or of another schema."""
         tensors = read_tensors(path, schema.hash)
         state = cls(schema)

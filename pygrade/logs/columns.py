@@ -60,7 +60,7 @@ COLUMNS = {
     "embedding": Column(False, "int32"),  # in Parquet lists, see `embeddings`
     "seed": Column(True, "uint64"),
     "timestamp": Column(True, "int64", _TIME),
-    "trust": Column(True, "float32", _SHARE),
+    "mixture_weight": Column(True, "float32", _SHARE),
     "candidates": Column(True, "int64"),
     "context": Column(True, "float32", _ANY, "features", "x_", optional=False),
     "predictions": Column(False, "float32", _PREDICTION, "tasks", "p_", optional=False),

@@ -68,9 +68,9 @@ class Dataset:
         for first in range(start, stop, CHUNK):
             yield self.read(np.arange(first, min(first + CHUNK, stop)))
 
-    def valued(self, task_values: Sequence[float] | None, value_tasks: Sequence[str] | None) -> "Dataset":
-        """Return the dataset with other values of events, see `Logs.valued`."""
-        return replace(self, logs=self.logs.valued(task_values, value_tasks))
+    def with_values(self, task_values: Sequence[float] | None, value_tasks: Sequence[str] | None) -> "Dataset":
+        """Return the dataset with other values of events, see `Logs.with_values`."""
+        return replace(self, logs=self.logs.with_values(task_values, value_tasks))
 
     def of_subset(self, values: Array) -> Array:
         """Return the values of the log's requests, of those that belong to the dataset, of shape [R]."""

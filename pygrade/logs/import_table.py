@@ -28,7 +28,7 @@ from pygrade.logs.task_parents import given_parents
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 _LARGE = 3.0  # mean of the amounts that are not taken for counts
 _DECISIVE = ("position", "timestamp", "scenario", "value", "exploration")
-_NUMBERS = ("position", "value", "production_score", "shown", "trust")
+_NUMBERS = ("position", "value", "production_score", "shown", "mixture_weight")
 
 
 @dataclass(frozen=True)
@@ -339,7 +339,7 @@ def read_roles(attempt: Attempt, result: dict[str, Any], names: Iterable[str]) -
         "category": table.texts,
         **dict.fromkeys(("scenario", "policy_version", "baseline", "verdict"), text),
         "exploration": lambda column: conversion.exploration(table, column, notes),
-        "trust": lambda column: conversion.of_request(table, column, table.numbers(column)).astype(np.float32),
+        "mixture_weight": lambda column: conversion.of_request(table, column, table.numbers(column)).astype(np.float32),
         "seed": whole(np.uint64),
         "candidates": whole(np.int64),
     }

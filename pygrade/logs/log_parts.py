@@ -100,12 +100,12 @@ class LogParts:
         for part in self.parts:
             logs = read_logs(part.path).arranged(self.tasks, self.features).with_items(self.items)
             logs = logs if len(part.chosen) == logs.num_requests else logs.select(part.chosen)
-            yield logs.valued(self.task_values, self.value_tasks)
+            yield logs.with_values(self.task_values, self.value_tasks)
 
-    def valued(
+    def with_values(
         self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None
     ) -> "LogParts":
-        """Return the log with other values of events, see `Logs.valued`."""
+        """Return the log with other values of events, see `Logs.with_values`."""
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)
 

@@ -74,7 +74,9 @@ class Logs:
     policy_version: Array | None = None  # [R] str
     exploration: Array | None = None  # [R] str, how the page was made: one of EXPLORATIONS
     timestamp: NDArray[np.int64] | None = None  # [R] milliseconds since 1970
-    trust: NDArray[np.float32] | None = None  # [R] share of the policy in the scores, 1: no baseline; NaN: unknown
+    mixture_weight: NDArray[np.float32] | None = (
+        None  # [R] share of the policy in the scores, 1: no baseline; NaN: unknown
+    )
     baseline: Array | None = None  # [R] str, name of the baseline in the scores; "": none
     verdict: Array | None = None  # [R] str, what a log said of the policy against the baseline
     request_values: NDArray[np.float32] | None = None  # [R, T] of the tasks in the request; NaN: unknown
@@ -203,7 +205,7 @@ class Logs:
             return np.asarray(amounts @ np.array(self.task_values))
         return np.asarray((amounts * self.event_values.astype(np.float64)).sum(1))
 
-    def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None) -> Logs:
+    def with_values(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None) -> Logs:
         """Return the log with other values of events; None or none: as they are."""
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)

@@ -59,7 +59,7 @@ ROLES = {
     "embedding": _role(
         ("vector",),
         "embedding item_embedding",
-        "vector of the item, a list of decimals; for likeness of items of a page",
+        "vector of the item, a list of decimals; for similarity of items of a page",
     ),
     "shown": _role(_FLAGS, "shown is_shown was_shown displayed is_displayed was_displayed visible impression"),
     "exploration": _role(
@@ -69,7 +69,7 @@ ROLES = {
     ),
     "seed": _role(("integer",), "seed"),
     "policy_version": _role(_WORDS, "policy_version", short="policy"),
-    "trust": _role(_NUMBERS, "trust"),
+    "mixture_weight": _role(_NUMBERS, "mixture_weight"),
     "baseline": _role(_WORDS, "baseline"),
     "verdict": _role(_WORDS, "verdict"),
     "candidates": _role(("integer",), "candidates"),

@@ -14,7 +14,7 @@ The networks are ours, as those of torch-rechub 0.9 rank the KuaiRand excerpt no
 
 from pygrade.mtl.columns import Columns
 from pygrade.mtl.model import MtlModel, load, predict, save
-from pygrade.mtl.timeline import TimeCounts, Timeline, count_times
+from pygrade.mtl.timeline import TimeCounts, TimeSplit, count_times
 from pygrade.mtl.training import fit_stream
 
-__all__ = ["Columns", "MtlModel", "TimeCounts", "Timeline", "count_times", "fit_stream", "load", "predict", "save"]
+__all__ = ["Columns", "MtlModel", "TimeCounts", "TimeSplit", "count_times", "fit_stream", "load", "predict", "save"]

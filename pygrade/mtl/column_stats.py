@@ -7,7 +7,7 @@ from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.streamed import Moments
 from pygrade.mtl.columns import Columns, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
-from pygrade.mtl.timeline import Timeline
+from pygrade.mtl.timeline import TimeSplit
 from pygrade.workers.group import Group
 
 _MAX_ORPHANS = 0.01  # of a funnel child's positives: the largest share without the parent's
@@ -63,7 +63,7 @@ def check(batch: Batch, columns: Columns, tasks: tuple[str, ...]) -> None:
 
 
 def stats_of_parts(
-    batches: Batches, tasks: tuple[str, ...], timeline: Timeline, config: MtlConfig, columns: Columns, group: Group
+    batches: Batches, tasks: tuple[str, ...], timeline: TimeSplit, config: MtlConfig, columns: Columns, group: Group
 ) -> dict[str, ColumnStats]:
     """Stats of the labeled rows of each part, of all ranks, in one pass that checks every row.
 

@@ -13,7 +13,7 @@ FIRST, LAST = -(1 << 62), 1 << 62
 
 
 @dataclass(frozen=True)
-class Timeline:
+class TimeSplit:
     """Bounds of the parts: train < train_end ≤ stop < stop_end ≤ calibrate < calibrate_end ≤ predict.
 
     ``stop_end == train_end`` means no early stopping, ``calibrate_end == stop_end`` no calibration.
@@ -59,7 +59,7 @@ class TimeCounts:
                 instants, counts = _merge(instants // width * width, counts)
         return cls(instants, counts, width)
 
-    def split(self, shares: Sequence[float]) -> Timeline:
+    def split(self, shares: Sequence[float]) -> TimeSplit:
         """A timeline whose first three parts hold these shares of the rows; the rest is to be predicted.
 
         Rows of one instant stay together. ValueError if shares aren't positive or leave nothing to predict, or a part
@@ -72,7 +72,7 @@ class TimeCounts:
         before = np.cumsum(self.counts) - self.counts
         wanted = [round(share * self.counts.sum()) for share in np.cumsum(shares)]
         at = np.searchsorted(before, wanted, side="right") - 1  # the latest with at most the share before it
-        timeline = Timeline(*self.instants[at].tolist())
+        timeline = TimeSplit(*self.instants[at].tolist())
         for name, (start, stop) in timeline.parts.items():
             if not self.counts[(self.instants >= start) & (self.instants < stop)].sum():
                 rows = self.counts.sum()

@@ -16,7 +16,7 @@ from pygrade.mtl.columns import Columns
 from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window
-from pygrade.mtl.timeline import Timeline
+from pygrade.mtl.timeline import TimeSplit
 from pygrade.workers.group import Group
 
 _CHUNK = 8192  # rows that are evaluated at a time
@@ -26,7 +26,7 @@ _CHUNK = 8192  # rows that are evaluated at a time
 def fit_stream(
     batches: Batches,
     tasks: tuple[str, ...],
-    timeline: Timeline,
+    timeline: TimeSplit,
     columns: Columns,
     config: MtlConfig | None = None,
     group: Group | None = None,

@@ -74,11 +74,11 @@ def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) ->
         count = 0 if pairs is None else pairs.shape[0]
         width = 0 if embeddings is None else embeddings.shape[-1]
         factors = (cosine, objective, float(share), float(1.0 - share))
-        likeness = kernel.Terms(pairs, attention, examination, count, width, *factors, beam)
+        similarity = kernel.Terms(pairs, attention, examination, count, width, *factors, beam)
         columns = 0 if rules.groups is None else rules.groups.shape[-1]
         eligible = None if rules.mask is None else rules.mask.view(torch.uint8)
         limits = kernel.Rules(eligible, *rules[1:], pins, columns)
-        kernel.search_page(value, root, categories, embeddings, offsets, likeness, limits, values, indices)
+        kernel.search_page(value, root, categories, embeddings, offsets, similarity, limits, values, indices)
         return values, indices
 
     numbers = {name: None if found is None else found.double() for name, found in terms.items()}
@@ -129,7 +129,7 @@ def _checked_objective(objective: str, beam: int, trade_off: float | None, own: 
     return OBJECTIVES.index(objective), number
 
 
-def _checked_likeness(
+def _checked_similarity(
     given: checks.Arguments, categories: Any, pairs: Any, embeddings: Any, cosine: float | None, rows: tuple[str, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
     """categories, pairs, embeddings and κ, which go together in pairs."""
@@ -179,7 +179,7 @@ def search_page(
 ) -> TopK:
     """The page of highest value where an item's worth depends on the items above it: greedy, or by a beam.
 
-    Likeness of an item j above to i: l(j, i) = pairs[c_j, c_i] + cosine · max(0, ⟨e_j, e_i⟩). Scores, before boosts:
+    Similarity of an item j above to i: l(j, i) = pairs[c_j, c_i] + cosine · max(0, ⟨e_j, e_i⟩). Scores, before boosts:
 
     - ``"page_value"``: value_i + root_i · exp(Σ_j attention[slot of j] · l(j, i));
     - ``"mmr"``: λ · value_i - (1 - λ) · max(0, max_j l(j, i)), maximal marginal relevance (Carbonell & Goldstein 1998);
@@ -200,7 +200,7 @@ def search_page(
         categories: int32 below C, -1 where unknown: no term of pairs.
         pairs: float32 [C, C], finite, by category above × category below; with ``categories``.
         embeddings: float32 [B, N, d], of length 1, or 0 where there is none; d ≤ 256.
-        cosine: the coefficient κ of likeness by embedding; with ``embeddings``.
+        cosine: the coefficient κ of similarity by embedding; with ``embeddings``.
         objective: ``"page_value"``, ``"mmr"`` or ``"log_det"``.
         beam: 1 (greedy) to 64; 1 for ``mmr`` and ``log_det``.
         trade_off: λ of ``mmr`` and ``log_det``, 0 to 1; None: 0.5.
@@ -239,7 +239,7 @@ def search_page(
     width = checks.integer("beam", beam, 1, MAX_BEAM)
     own = {"root": root, "attention": attention, "examination": examination}
     code, weight = _checked_objective(objective, width, trade_off, own)
-    c, p, e, factor = _checked_likeness(arguments, categories, pairs, embeddings, cosine, rows)
+    c, p, e, factor = _checked_similarity(arguments, categories, pairs, embeddings, cosine, rows)
     given = (mask, boost_mul, boost_add, groups, caps, cap_slots, decay)
     rules = RuleTensors.of(arguments, given, rows, single)
 

@@ -10,7 +10,7 @@ from pygrade._util.progress import progress_disabled
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSchema, default_schema, find_leaks, materialize
-from pygrade.mtl import Timeline
+from pygrade.mtl import TimeSplit
 from pygrade.workers import LOCAL, Workers
 
 _LEAK_ROWS = 100_000  # of the log, the earliest, that are searched for leaks
@@ -58,7 +58,7 @@ def check_leaks(log: EventLog, schema: FeatureSchema, config: PipelineConfig) ->
     return {"moments": config.leak_checks, "rows": _LEAK_ROWS, "leaks": [asdict(leak) for leak in leaks]}
 
 
-def cut_times(log: EventLog, config: PipelineConfig, workers: Workers = LOCAL) -> tuple[Timeline, int]:
+def cut_times(log: EventLog, config: PipelineConfig, workers: Workers = LOCAL) -> tuple[TimeSplit, int]:
     """Bounds of train, stop and calibrate, and the end (ms) of the policy's part; the rest judges."""
     counted = mtl.TimeCounts.join(workers.map(_times_of_part, log.parts, "features: count times"))
     first = (config.train_share, config.stop_share, config.calibrate_share)

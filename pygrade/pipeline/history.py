@@ -16,7 +16,7 @@ from pygrade.features import FeatureBatch
 from pygrade.logs import Logs
 from pygrade.logs.history import History, why_not
 from pygrade.logs.log_parts import LogParts
-from pygrade.mtl import Timeline
+from pygrade.mtl import TimeSplit
 from pygrade.pipeline.logs import EVALUATE, POLICY, LogsStage
 from pygrade.pipeline.policy_inputs import PolicyInputs
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, RequestSelection, write_file, write_log
@@ -46,7 +46,7 @@ class ExposureWriter(LogWriter):
         return super()._log(batch).shown_only()
 
 
-def make_history(out: Path, logs: Path, stage: LogsStage, timeline: Timeline, config: TrainConfig) -> dict[str, Any]:
+def make_history(out: Path, logs: Path, stage: LogsStage, timeline: TimeSplit, config: TrainConfig) -> dict[str, Any]:
     """Writes the logs of a stage with the columns, and the exposures before them. The record has the `History`, or the
     ``reason`` why there is none, and nothing is written."""
     some = LogParts.open(logs / POLICY).sample(config.sample_requests)

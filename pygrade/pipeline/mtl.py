@@ -21,7 +21,7 @@ from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
 from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc, gauc
-from pygrade.mtl import Columns, MtlModel, Timeline
+from pygrade.mtl import Columns, MtlModel, TimeSplit
 from pygrade.pipeline.parts import CHECKPOINTS, REQUESTS, OpenPart, features_between
 from pygrade.workers import LOCAL, Workers
 from pygrade.workers.group import Group
@@ -50,7 +50,7 @@ class TaskChoice:
 
 
 def choose_tasks(
-    features: FeatureSet, timeline: Timeline, config: PipelineConfig, predicted: Collection[str] | None = None
+    features: FeatureSet, timeline: TimeSplit, config: PipelineConfig, predicted: Collection[str] | None = None
 ) -> TaskChoice:
     """Choose the tasks that were asked for, or all that can be predicted; `min_events` in every part make one valued.
 
@@ -99,7 +99,7 @@ class MtlJob:
 
     features: Path
     tasks: tuple[str, ...]
-    timeline: Timeline
+    timeline: TimeSplit
     options: MtlConfig
     columns: Columns
 
@@ -114,7 +114,12 @@ def train_mtl(group: Group, job: MtlJob) -> MtlModel:
 
 
 def fit_mtl(
-    features: FeatureSet, log: EventLog, timeline: Timeline, config: PipelineConfig, out: Path, workers: Workers = LOCAL
+    features: FeatureSet,
+    log: EventLog,
+    timeline: TimeSplit,
+    config: PipelineConfig,
+    out: Path,
+    workers: Workers = LOCAL,
 ) -> dict[str, Any]:
     """Trains, calibrates and saves the multi-task model."""
     choice = choose_tasks(features, timeline, config)
@@ -134,7 +139,7 @@ def fit_mtl(
     }
 
 
-def own_tasks(features: FeatureSet, log: EventLog, timeline: Timeline, config: PipelineConfig) -> dict[str, Any]:
+def own_tasks(features: FeatureSet, log: EventLog, timeline: TimeSplit, config: PipelineConfig) -> dict[str, Any]:
     """The tasks that the log predicts itself, in place of `fit_mtl`; ValueError if it predicts none."""
     if not log.predictions:
         raise ValueError("predictions is 'own', and the data has no column p_<task>; expected predictions, or 'mtl'")

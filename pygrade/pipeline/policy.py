@@ -45,7 +45,7 @@ def make_judgment(out: Path, logs: Path, policy: Path, reward: RewardConfig) -> 
 
     It has ``replay`` (`training.evaluate_policy.evaluate_policy`) and ``off_policy``.
     """
-    late = holdout_log(logs / EVALUATE).valued(reward.task_values, reward.value_tasks)
+    late = holdout_log(logs / EVALUATE).with_values(reward.task_values, reward.value_tasks)
     training, size = policy / "training", reward.page_size
     learned = FusionPolicy.load(training / "policy")
     propensity = SlotPropensity.of(read_json(training / "train.json")["propensity"])

@@ -12,7 +12,7 @@ from pygrade import prerank
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
 from pygrade.features import FeatureSet
-from pygrade.mtl import Timeline
+from pygrade.mtl import TimeSplit
 from pygrade.pipeline.parts import CHECKPOINTS, features_between
 from pygrade.workers import LOCAL, Workers
 from pygrade.workers.group import Group
@@ -28,7 +28,7 @@ class TowersJob:
     """The training of the two towers."""
 
     features: Path
-    timeline: Timeline
+    timeline: TimeSplit
     values: tuple[float, ...]
     options: PrerankConfig
 
@@ -47,7 +47,7 @@ def train_towers(group: Group, job: TowersJob) -> prerank.FittedTowers:
 
 def fit_prerank(
     features: FeatureSet,
-    timeline: Timeline,
+    timeline: TimeSplit,
     values: tuple[float, ...],
     config: PipelineConfig,
     out: Path,

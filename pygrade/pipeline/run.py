@@ -18,7 +18,7 @@ from pygrade.console.pipeline import write_pipeline_report
 from pygrade.data.events import EventLog, importer_hash, parse_spec, places_of
 from pygrade.features import FeatureSchema, FeatureSet
 from pygrade.logs.history import History
-from pygrade.mtl import Timeline
+from pygrade.mtl import TimeSplit
 from pygrade.pipeline.features import check_leaks, make_events, make_features
 from pygrade.pipeline.history import make_history
 from pygrade.pipeline.logs import LogsStage
@@ -96,7 +96,7 @@ def _run_stages(
     options: Any = [shares, None if schema is None else schema.hash]
     made = run("features", lambda out: make_features(out, log, schema, config, workers), options, [events])
     features = FeatureSet.open(made.path / "set")
-    timeline, policy_end = Timeline(**made.record["timeline"]), int(made.record["policy_end"])
+    timeline, policy_end = TimeSplit(**made.record["timeline"]), int(made.record["policy_end"])
     if config.leak_checks:
         options = [config.leak_checks, config.seed]
         run("leaks", lambda _: check_leaks(log, features.schema, config), options, [made])

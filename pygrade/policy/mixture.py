@@ -2,7 +2,7 @@
 
     score_j = (1 - λ) · z(b_j) + λ · z(Σ_t w_t f_t(p_jt)),    z(s) = (s - mean) / (sd + 10⁻⁶) within the request
 
-λ is the `trust`: 0 serves the baseline alone, 1 the policy alone. The baseline's score of candidate j is
+λ is the `mixture_weight`: 0 serves the baseline alone, 1 the policy alone. The baseline's score of candidate j is
 b_j = Σ_t v_t g_t(price_j · c_t(p_jt)), or its logarithm where no value is below 0: an expected value, or a fusion by
 static weights, of the predictions or of corrected ones. A challenger is such a ranking, too, in the place of
 the policy's network.
@@ -25,7 +25,7 @@ Verdict = Literal["better", "undecided", "worse", "undecidable", "untested"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 _NAME_BYTES = 64  # of a baseline in the C ABI's page, with a closing 0
 _REASONS = 3
-_SERVED = ("trust", "baseline", "challenger")
+_SERVED = ("mixture_weight", "baseline", "challenger")
 EPSILON = 1e-6  # added to the standard deviation of the scores: small, as expected values are
 
 
@@ -76,7 +76,7 @@ class Baseline:
 class Mixture:
     """The baseline that a policy is mixed with, and the log's evidence for the policy."""
 
-    trust: float  # λ
+    mixture_weight: float  # λ
     baseline: Baseline
     verdict: str = "untested"  # one of `VERDICTS`: what is served against the baseline
     sentence: str = ""  # the verdict for those who decide
@@ -99,21 +99,21 @@ class Mixture:
             raise ValueError(f"lift is {self.lift}; expected a value, a lower and an upper bound")
         if self.weeks is not None and not 0 < self.weeks < math.inf:
             raise ValueError(f"weeks is {self.weeks}; expected a positive number, or None")
-        if not 0.0 <= self.trust <= 1.0:
-            raise ValueError(f"trust is {self.trust}; expected a number from 0 to 1")
+        if not 0.0 <= self.mixture_weight <= 1.0:
+            raise ValueError(f"mixture_weight is {self.mixture_weight}; expected a number from 0 to 1")
         if self.verdict not in VERDICTS:
             raise ValueError(f"verdict is {self.verdict!r}; expected one of {', '.join(VERDICTS)}")
 
     @property
     def ranked_by(self) -> tuple[Baseline, ...]:
-        """Those whose scores count: the challenger unless trust is 0, the baseline unless it is 1."""
-        challenger = () if self.challenger is None or self.trust == 0.0 else (self.challenger,)
-        return challenger if self.trust == 1.0 else (*challenger, self.baseline)
+        """Those whose scores count: the challenger unless mixture_weight is 0, the baseline unless it is 1."""
+        challenger = () if self.challenger is None or self.mixture_weight == 0.0 else (self.challenger,)
+        return challenger if self.mixture_weight == 1.0 else (*challenger, self.baseline)
 
     @property
     def uses_network(self) -> bool:
         """The scores of the policy's network count."""
-        return self.trust > 0.0 and self.challenger is None
+        return self.mixture_weight > 0.0 and self.challenger is None
 
     @property
     def expected_value(self) -> Baseline | None:
@@ -142,15 +142,15 @@ class Mixture:
 
 
 def mix_scores(
-    base: NDArray[Any], other: NDArray[Any], trust: float, offsets: NDArray[np.int64]
+    base: NDArray[Any], other: NDArray[Any], mixture_weight: float, offsets: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Scores float32 [M] of a mixture, (1 - trust) · z(base) + trust · z(other), as the core's ranker makes them.
+    """Return the scores of a mixture, (1 - λ) · z(base) + λ · z(other), as the core's ranker makes them, float32 [M].
 
-    base, other [M]: scores of the candidates of requests, which end at offsets [R + 1]. ValueError names what is wrong.
+    base, other [M]: scores of the candidates of requests, which end at offsets [R + 1]; mixture_weight: λ.
     """
     first, second = (np.ascontiguousarray(scores, np.float32) for scores in (base, other))
     result = np.empty(len(first), np.float32)
-    _core.mix_scores(first, second, trust, offsets, result, torch.get_num_threads())
+    _core.mix_scores(first, second, mixture_weight, offsets, result, torch.get_num_threads())
     return result
 
 

@@ -388,7 +388,7 @@ class FusionPolicy(nn.Module):
                 f"the policy reads history, and {where} could be ranked without; expected one that reads none"
             )
         config = self.config
-        if config.boosts or config.scenario_boosts or (self.spec.valued and not config.trade_offs):
+        if config.boosts or config.scenario_boosts or (self.spec.has_values and not config.trade_offs):
             raise ValueError(f"the policy has values or boosts of its own (guardrails), which {where} does not compute")
 
     @property

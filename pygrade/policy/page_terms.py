@@ -26,13 +26,13 @@ _TENSORS = ("attention", "pairs")
 
 @dataclass(frozen=True, eq=False)
 class PageTerms:
-    """Coefficients of C categories and of likeness; ValueError names the field that is not as below."""
+    """Coefficients of C categories and of similarity; ValueError names the field that is not as below."""
 
     root: str  # task whose probability they move: one without a parent, no amount
     attention: NDArray[np.float32]  # [K] of slots, ≥ 0, relative to slot 0, which has 1; later slots: that of the last
     categories: tuple[str, ...]  # C distinct names, at most 1024
     pairs: NDArray[np.float32]  # [C, C] category above × category below, -8 … 8; "same category" is on its diagonal
-    cosine: float = 0.0  # of likeness by embedding, -8 … 8; 0: embeddings do not count
+    cosine: float = 0.0  # of similarity by embedding, -8 … 8; 0: embeddings do not count
     beam: int = 1  # 1: greedy; 8: a search of so many pages at once
     dimension: int = 0  # of the embeddings, at most 256; 0: none are read
 
@@ -65,7 +65,7 @@ class PageTerms:
         if not 0 <= self.dimension <= MAX_DIMENSION or (self.cosine != 0) != (self.dimension > 0):
             raise ValueError(
                 f"dimension is {self.dimension} and cosine {self.cosine:g}; expected the embeddings' length, 1 to "
-                f"{MAX_DIMENSION}, if likeness counts, and 0 of both if it does not"
+                f"{MAX_DIMENSION}, if similarity counts, and 0 of both if it does not"
             )
 
     def __eq__(self, other: object) -> bool:

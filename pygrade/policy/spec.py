@@ -110,7 +110,7 @@ class PolicySpec:
         return torch.tensor([low, high], dtype=torch.float32)
 
     @property
-    def valued(self) -> bool:
+    def has_values(self) -> bool:
         """It has values of its own."""
         return bool(self.config.values or self.config.scenario_values)
 

@@ -26,7 +26,7 @@ def boosted(score: Tensor, boost_mul: Tensor | None, boost_add: Tensor | None) -
 
 
 class _Request:
-    """One request: its candidates, their likeness and the rules of its page."""
+    """One request: its candidates, their similarity and the rules of its page."""
 
     def __init__(
         self, rows: dict[str, Tensor | None], terms: dict[str, Tensor | None], k: int, options: dict[str, Any]
@@ -44,13 +44,13 @@ class _Request:
             for name, rest in (("caps", -1), ("cap_slots", -1), ("decay", 1.0))
         )
         if self.objective == "log_det":
-            self.own = value.new_tensor([float(self.likeness(i)[i]) for i in range(len(value))])
+            self.own = value.new_tensor([float(self.similarity(i)[i]) for i in range(len(value))])
         pins, self.pins = options["pins"] or [-1] * k, [-1] * k
         for slot, pin in enumerate(pins):  # one that the mask, a cap or an earlier pin excludes leaves its slot free
             if 0 <= pin < len(value) and self.admitted([], slot)[pin]:
                 self.pins[slot] = pin
 
-    def likeness(self, above: int) -> Tensor:
+    def similarity(self, above: int) -> Tensor:
         """l(above, i) = P[c_above, c_i] + κ·max(0, ⟨e_above, e_i⟩) of every candidate i; log_det does not clip."""
         result = torch.zeros_like(self.value)
         categories, pairs, embeddings = self.rows["categories"], self.terms["pairs"], self.rows["embeddings"]
@@ -98,12 +98,12 @@ class _Request:
             assert attention is not None and root is not None
             effect = torch.zeros_like(self.value)
             for slot, item in above:
-                effect = effect + attention[slot] * self.likeness(item)
+                effect = effect + attention[slot] * self.similarity(item)
             score = self.value + root * effect.exp()
         elif self.objective == "mmr":
             closest = torch.zeros_like(self.value)
             for _, item in above:
-                closest = torch.maximum(closest, self.likeness(item))
+                closest = torch.maximum(closest, self.similarity(item))
             score = self.trade_off * self.value - (1 - self.trade_off) * closest
         else:
             score = self.trade_off * self.value + (1 - self.trade_off) * self.variance([i for _, i in above]).log()
@@ -111,11 +111,11 @@ class _Request:
 
     def variance(self, above: list[int]) -> Tensor:
         """det L[above + i] / det L[above] of every candidate i, by a Cholesky decomposition that grows by one row an
-        item (Chen, Zhang & Zhou, NeurIPS 2018), at least LEAST_VARIANCE; L is the likeness."""
+        item (Chen, Zhang & Zhou, NeurIPS 2018), at least LEAST_VARIANCE; L is the similarity."""
         rest = self.own
         columns: list[Tensor] = []
         for item in above:
-            column = self.likeness(item)
+            column = self.similarity(item)
             for before in columns:
                 column = column - before[item] * before
             columns.append(column / max(float(rest[item]), LEAST_VARIANCE) ** 0.5)
@@ -187,7 +187,7 @@ def search_page(
 ) -> tuple[Tensor, Tensor]:
     """The page of highest value: greedy, slot by slot, or by a beam of the best prefixes.
 
-    Likeness of an item j above to i: l(j, i) = P[c_j, c_i] + κ·max(0, ⟨e_j, e_i⟩), without the first term where a
+    Similarity of an item j above to i: l(j, i) = P[c_j, c_i] + κ·max(0, ⟨e_j, e_i⟩), without the first term where a
     category is negative. Score of item i below the items above it, before the boosts of `boosted`:
 
     - page_value: b_i + r_i · exp(Σ_j a_slot(j) · l(j, i)) with value b, root r (None: 0), attention a;

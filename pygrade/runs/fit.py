@@ -77,7 +77,7 @@ def fit(
     begin_phase("learning")
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
-        dataset = dataset.valued(config.reward.task_values, config.reward.value_tasks)
+        dataset = dataset.with_values(config.reward.task_values, config.reward.value_tasks)
         if config.history.enabled and history is None:
             dataset, heldout, history = _add_history(dataset, heldout, config, directory / DATASET)
         dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET, history)
@@ -130,7 +130,7 @@ def fit(
         learned.run.write_summary(summary)
         shutil.rmtree(directory / DATASET, ignore_errors=True)
     if heldout is not None:
-        heldout = heldout.valued(config.reward.task_values, config.reward.value_tasks)
+        heldout = heldout.with_values(config.reward.task_values, config.reward.value_tasks)
         if config.guardrails.limits:
             served, summary = guard(served, summary, evidence.propensity, heldout, config, directory, current_policy)
     return TrainingResult(
@@ -158,7 +158,7 @@ def _add_history(
     return dataset, None if heldout is None else columns.add(heldout), history
 
 
-def judge(trained: TrainingResult) -> TrainingResult:
+def evaluate_fit(trained: TrainingResult) -> TrainingResult:
     """The result with its evaluation on the held-out requests, if there are any; its figures go into the directory."""
     late, policy, reward = trained.heldout, trained.policy, trained.config.reward
     if late is None:

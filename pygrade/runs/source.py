@@ -61,7 +61,7 @@ def with_values(log: Log, values: Mapping[str, float], value_tasks: Sequence[str
     worth = {**dict(zip(log.tasks, log.task_values, strict=True)), **values}
     if values and not any(worth.values()):
         raise ValueError(f"values make every event worth 0 ({', '.join(log.tasks)}); expected at least one other value")
-    return log.valued(tuple(map(float, worth.values())), tuple(value_tasks))
+    return log.with_values(tuple(map(float, worth.values())), tuple(value_tasks))
 
 
 def _places(source: Any) -> list[Any]:

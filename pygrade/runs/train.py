@@ -23,7 +23,7 @@ from pygrade.logs.dataset import read_short
 from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts
 from pygrade.logs.table import is_table
-from pygrade.runs.fit import fit, judge
+from pygrade.runs.fit import evaluate_fit, fit
 from pygrade.runs.result import TrainingResult
 from pygrade.runs.source import open_source
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
@@ -99,7 +99,7 @@ def train(
         directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))
         try:
             with directory_lock(directory, "train"):
-                result = judge(fit(early, config, directory, resume, on_step, late, workers, name))
+                result = evaluate_fit(fit(early, config, directory, resume, on_step, late, workers, name))
         except BaseException:
             if out_dir is None:
                 shutil.rmtree(directory, ignore_errors=True)

@@ -245,7 +245,7 @@ class OnlineService:
             except Exception as error:  # say an artifact that is being replaced: the next look tries again
                 self.error = f"{type(error).__name__}: {error}"
                 logger.error("a look at the logs failed: %s", self.error)
-            self.ended.wait(self.config.every_seconds)
+            self.ended.wait(self.config.interval_seconds)
         self.save()
 
     def claim(self) -> AbstractContextManager[None]:

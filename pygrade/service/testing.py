@@ -51,7 +51,7 @@ def fill_table(run: Path, table: Mapping[str, Any], config: TestConfig) -> dict[
     filled: dict[str, Any] = {
         "exposures": "exposures",
         "feedback": "feedback",
-        "file_seconds": min(300.0, config.every_seconds),
+        "file_seconds": min(300.0, config.interval_seconds),
     }
     filled |= dict(table) | {"test": True}
     control, new = {"name": "control", "ranking": config.control, "share": 1 - config.share}, {"name": "new"}
@@ -98,7 +98,7 @@ class TestReader:
                 self.step(time.time_ns() // 1_000_000)
             except OSError as error:  # a full disk: the next look tries again
                 logger.error("the reading was not written: %s", one_line(error))
-            seconds = self.config.every_seconds
+            seconds = self.config.interval_seconds
             self.ended.wait(seconds if self.record["arms"] else min(seconds, _UNREAD_SECONDS))
 
     def step(self, now: int) -> None:
@@ -119,7 +119,7 @@ class TestReader:
                 self.record = self.record | {"alarms": [f"The log can't be read: {one_line(error)}"]}
             else:
                 self.record = self.record | {"reason": f"Nothing can be read yet: {one_line(error)}.", "time": now}
-        self.record = self.record | {"every_seconds": self.config.every_seconds}
+        self.record = self.record | {"interval_seconds": self.config.interval_seconds}
         write_json(self.folder / READING, self.record)
 
     def _record(self, decided: DecidedTest, logs: Logs, counts: Mapping[str, int]) -> dict[str, Any]:

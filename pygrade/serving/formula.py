@@ -211,9 +211,9 @@ def formula_of(policy: FusionPolicy) -> Formula:
         weights = [request("weights", t) for t in range(len(policy.tasks))]
         parts.append(rank_by("policy", config.transform, f.network_terms, weights, config.value_tasks))
     f.score = parts[0]
-    if mixture is not None and mixture.trust < 1.0:
+    if mixture is not None and mixture.mixture_weight < 1.0:
         standardize: Fusion = ("zscore", 0.0, EPSILON, ())
-        shares = [node_of(float(np.float32(share))) for share in (1.0 - mixture.trust, mixture.trust)]
+        shares = [node_of(float(np.float32(share))) for share in (1.0 - mixture.mixture_weight, mixture.mixture_weight)]
         if len(parts) == 2:
             f.score = f.fuse("mixture", parts, shares, standardize)
         else:  # the order is the same

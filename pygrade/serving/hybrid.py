@@ -74,9 +74,9 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
         raise ValueError(f"engine is {form!r}{cure}; expected vespa, opensearch, or one of {known}")
     policy.refuse_elsewhere("a hybrid query")
     mixture, config = policy.mixture, policy.config
-    network = mixture is None or (mixture.uses_network and mixture.trust == 1.0)
+    network = mixture is None or (mixture.uses_network and mixture.mixture_weight == 1.0)
     rankings = () if mixture is None else mixture.ranked_by
-    if mixture is not None and 0.0 < mixture.trust < 1.0:
+    if mixture is not None and 0.0 < mixture.mixture_weight < 1.0:
         raise ValueError(
             "what is served mixes two rankings by z-scores; an engine adds up one: train --cross-fit.shares 1"
         )

@@ -135,12 +135,12 @@ class Page:
     def describe(self, request: int, title: str, static: NDArray[np.float32] | None = None) -> dict[str, Any]:
         """The record of a request: title, tasks, weights, their source, and items with score and contributions.
 
-        Of a mixture also its trust, baseline and verdict, and what the baseline contributed to each item. Where the
-        weights rank nothing (``weighs`` is false), contributions are the amounts that the baseline, or what is mixed
-        with it, adds, ``sum`` is what they add up to, and ``why`` says how it makes the score. static [T]: the best
+        Of a mixture also its mixture weight, baseline and verdict, and what the baseline contributed to each item.
+        Where the weights rank nothing (``weighs`` is false), contributions are the amounts that the baseline, or what
+        is mixed with it, adds, ``sum`` is their sum, and ``why`` says how it makes the score. static [T]: the best
         static weights, for their difference from the page's.
         """
-        mixed = 0.0 < self.trust < 1.0 and not self.by_values
+        mixed = 0.0 < self.mixture_weight < 1.0 and not self.by_values
         places = [int(index) for index in self.indices[request] if index >= 0]
         return {
             "title": title,
@@ -150,7 +150,7 @@ class Page:
             "fallback": bool(self.fallback[request]),
             "explored": bool(self.explored[request]),
             "why": self.explain(request, static),
-            "trust": self.trust,
+            "mixture_weight": self.mixture_weight,
             "baseline": self.baseline,
             "verdict": self.verdict,
             "items": [
@@ -203,7 +203,7 @@ class Page:
         with, and what the correction and page terms did, as text.
         """
         moved = "; ".join(filter(None, (self.explain_correction(request), self._search_text(request))))
-        if self.trust == 0.0 and not self.by_values:
+        if self.mixture_weight == 0.0 and not self.by_values:
             assert self.policy.mixture is not None
             source = f"ranked by {self.baseline} alone, not by weights (verdict: {self.verdict})"
             return "; ".join(filter(None, (source, self._score_text(request), moved)))
@@ -216,7 +216,7 @@ class Page:
             if others := [f"{task} {value:g}" for task, value, own in pairs if value != own]:
                 parts.append("values: " + ", ".join(others))
         if self.baseline and not self.by_values:
-            parts.append(f"trust {self.trust:.2f} against {self.baseline} (verdict: {self.verdict})")
+            parts.append(f"mixture weight {self.mixture_weight:.2f} against {self.baseline} (verdict: {self.verdict})")
         return "; ".join(parts)
 
     def _search_text(self, request: int) -> str:
@@ -233,8 +233,8 @@ class Page:
         values = None if self.request_values is None else self.request_values[request]
         logarithm = ranking.logarithm and not (self.by_values and values is not None and bool((values < 0).any()))
         form = "score: " + ("the logarithm of the sum" if logarithm else "the sum") + " of the contributions"
-        form += "" if self.by_values or self.trust == 1.0 else ", standardized over the candidates"
-        return form + (f", times {self.trust:g}, plus the share of {self.baseline}" if mixed else "")
+        form += "" if self.by_values or self.mixture_weight == 1.0 else ", standardized over the candidates"
+        return form + (f", times {self.mixture_weight:g}, plus the share of {self.baseline}" if mixed else "")
 
     def _source(self, request: int, static: NDArray[np.float32] | None) -> str:
         if self.fallback[request]:
@@ -248,9 +248,9 @@ class Page:
         return f"{source}; points from best static: {', '.join(moved) or 'none'}"
 
     @property
-    def trust(self) -> float:
+    def mixture_weight(self) -> float:
         """The share λ of the policy in the scores; the rest is the baseline's."""
-        return 1.0 if self.policy.mixture is None else self.policy.mixture.trust
+        return 1.0 if self.policy.mixture is None else self.policy.mixture.mixture_weight
 
     @property
     def baseline(self) -> str:
@@ -355,19 +355,19 @@ class Page:
         result[filled] = parts[self.offsets[filled[0]] + self.indices[filled]]
         return result
 
-    def _item_likeness(self, keep: NDArray[np.bool_]) -> dict[str, Any]:
+    def _item_similarity(self, keep: NDArray[np.bool_]) -> dict[str, Any]:
         """Category and embedding of the candidates that the log keeps, as fields of `Logs`; what was given."""
-        likeness: dict[str, Any] = {}
+        similarity: dict[str, Any] = {}
         if self.categories is not None:
-            likeness["category"] = np.array([name or "" for name in self.categories])[keep]
+            similarity["category"] = np.array([name or "" for name in self.categories])[keep]
         if self.embeddings is not None:
             vectors = self.embeddings.reshape(len(keep), -1)[keep]
             has_vector = np.isfinite(vectors).all(1) & vectors.any(1)
             distinct, number = np.unique(vectors[has_vector], axis=0, return_inverse=True)
-            likeness["embedding"] = np.full(len(vectors), -1, np.int32)
-            likeness["embedding"][has_vector] = number
-            likeness["embeddings"] = distinct
-        return likeness
+            similarity["embedding"] = np.full(len(vectors), -1, np.int32)
+            similarity["embedding"][has_vector] = number
+            similarity["embeddings"] = distinct
+        return similarity
 
     def log_rows(
         self,
@@ -423,13 +423,13 @@ class Page:
             policy_version=np.full(int(some.sum()), self.policy_version),
             exploration=np.where(self.explored[some], "dirichlet", "none"),
             timestamp=None if timestamp is None else np.asarray(timestamp, np.int64)[some],
-            trust=np.full(int(some.sum()), self.trust, np.float32),
+            mixture_weight=np.full(int(some.sum()), self.mixture_weight, np.float32),
             baseline=np.full(int(some.sum()), self.baseline),
             verdict=np.full(int(some.sum()), self.verdict),
             request_values=None if self.request_values is None else self.request_values[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
             scales=self.policy.scales,
-            **self._item_likeness(keep),
+            **self._item_similarity(keep),
             items=own,
             item_features=None
             if columns is None or not own

@@ -20,7 +20,7 @@ from pygrade import _core, mtl
 from pygrade._typing import Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import ArtifactError, read_json
-from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted, SchemaError
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureEncoder, FeatureSchema, SchemaError
 from pygrade.features.batch import FEATURE_ARRAYS
 from pygrade.features.center import check_request
 from pygrade.features.defaults import PRICE
@@ -82,7 +82,7 @@ class Models:
     """The parts of an artifact, loaded and checked against each other."""
 
     schema: FeatureSchema
-    fitted: Fitted
+    fitted: FeatureEncoder
     prerank: Prerank
     mtl: MtlModel | None  # None: the policy fuses predictions of the user's own model
     policy: FusionPolicy
@@ -100,7 +100,7 @@ def load_models(artifact: Artifact) -> Models:
     """`ArtifactError` if a part is damaged, or if parts are of different schemas or tasks."""
     try:
         schema = FeatureSchema.load(artifact.part("features") / "schema.json")
-        fitted = Fitted.load(artifact.part("features") / "fitted.safetensors", schema)
+        fitted = FeatureEncoder.load(artifact.part("features") / "fitted.safetensors", schema)
         prerank = Prerank.load(artifact.part("prerank"), schema.hash)
         model = None if artifact.own_predictions else mtl.load(artifact.part("mtl"))
         policy = FusionPolicy.load(artifact.part("policy"))

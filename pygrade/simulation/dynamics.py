@@ -20,7 +20,7 @@ Float32 = NDArray[np.float32]
 _DAY = 24  # hours
 
 
-class Timeline:
+class ItemLaunches:
     """Launches of a world's items and their appeal by days; false if the world has no clock."""
 
     def __init__(self, config: Dynamics, places: int, categories: int, seed: int) -> None:

@@ -27,8 +27,8 @@ from pygrade.config.marketplace import (
     MarketplaceConfig,
     PerTask,
 )
-from pygrade.simulation.dynamics import Timeline
-from pygrade.simulation.page_effects import ItemEffects
+from pygrade.simulation.dynamics import ItemLaunches
+from pygrade.simulation.page_effects import WithinPageEffects
 
 Float32 = NDArray[np.float32]
 
@@ -122,7 +122,7 @@ class Marketplace:
         self.segment_guess = np.where(wrong, rng.integers(0, len(SEGMENTS), users), self.segment)
         self.mixing = _normal(rng, len(TRAITS) + 2, _MIXED_FEATURES) / np.float32(np.sqrt(len(TRAITS) + 2))
 
-        self.timeline = Timeline(c.dynamics, c.items, world.MATCH_DIMENSIONS, seed)
+        self.timeline = ItemLaunches(c.dynamics, c.items, world.MATCH_DIMENSIONS, seed)
         launched = len(self.timeline.launch) - c.items
         catalogs = [_draw_items(np.random.default_rng([seed, 1]), c.items)]
         if launched:  # what is there from the start is as in a world without launches
@@ -130,7 +130,7 @@ class Marketplace:
         columns = [np.concatenate(parts) for parts in zip(*catalogs, strict=True)]
         self.item_taste, self.item_need, self.quality, self.hype, self.price = columns[:5]
         self.entertainment, self.social_appeal, self.item_error = columns[5:]
-        self.page_effects = ItemEffects(c.pages, self.item_taste, self.item_need)
+        self.page_effects = WithinPageEffects(c.pages, self.item_taste, self.item_need)
 
         frequency = self.history.astype(np.float64) ** world.FREQUENCY_EXPONENT
         self.users = {"log": np.arange(c.log_users), "test": np.arange(c.log_users, users)}

@@ -21,7 +21,7 @@ from pygrade.config.marketplace import PageEffects
 Float32 = NDArray[np.float32]
 
 
-class ItemEffects:
+class WithinPageEffects:
     """The effects of a world's items on each other; false if there are none."""
 
     def __init__(self, config: PageEffects, taste: Float32, need: Float32) -> None:
@@ -60,7 +60,7 @@ class ItemEffects:
         c, category, unit = self.config, self.category[item], self.unit[item]
         above, below = category[:, :, None], category[:, None]
         cosine = np.maximum(unit @ unit.transpose(0, 2, 1), 0)
-        total = c.same_category * (above == below) + c.likeness * cosine
+        total = c.same_category * (above == below) + c.similarity * cosine
         total = total + c.complement * ((above + 1) % self.count == below)
         return np.asarray(c.strength * total, np.float32)
 

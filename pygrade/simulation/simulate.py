@@ -107,7 +107,7 @@ def simulate(config: SimulateConfig | None = None, world: Marketplace | None = N
     else:
         elapsed = (hours * _HOUR).astype(np.int64)
     items = None if c.item_noise is None else world.observe_items(c.item_noise)[requests.item_id.ravel()]
-    likeness = c.likeness or bool(world.page_effects)
+    similarity = c.similarity or bool(world.page_effects)
     logs = Logs(
         tasks=TASKS,
         features=FEATURES,
@@ -129,7 +129,7 @@ def simulate(config: SimulateConfig | None = None, world: Marketplace | None = N
         timestamp=_LOG_START + elapsed,
         items=() if items is None else ITEM_ATTRIBUTES,
         item_features=items,
-        **(world.page_effects.columns(requests.item_id.ravel()) if likeness else {}),
+        **(world.page_effects.columns(requests.item_id.ravel()) if similarity else {}),
     )
     return Simulation(logs, requests)
 

@@ -74,9 +74,9 @@ def fit_baselines(
 ) -> tuple[Baseline, ...]:
     """Expected value, raw and calibrated; the best static weights in each form; production's ranking, if given.
 
-    logs: with the values of events that count, see `Logs.valued`; data: their training set under the spec, of these or
-    of corrected predictions; floor: the smallest slot propensity that feedback is divided by; static [T]: the best
-    weights of the policy's form, if known.
+    logs: with the values of events that count, see `Logs.with_values`; data: their training set under the spec, of
+    these or of corrected predictions; floor: the least slot propensity that feedback is divided by; static [T]: the
+    best weights of the policy's form, if known.
     """
 
     def of_form(form: PolicySpec) -> RequestTensors:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pygrade._typing import Bools, Floats, Floats32, Ints
-from pygrade.correction.fit import ALONE, Candidate, Fitted, correct, correct_by_fold
+from pygrade.correction.fit import ALONE, CorrectionCandidate, FittedCorrections, correct, correct_by_fold
 from pygrade.correction.gate import NEEDED, Gain
 from pygrade.correction.inputs import InputScaling
 from pygrade.correction.pages import (
@@ -46,7 +46,7 @@ _LINES = 3  # at most
 _CONTROL = 10_000  # requests of the negative control
 _MOST_FACTOR = 4.0  # of what stands above an item
 _PAIRED_ROWS = 100_000  # by which pairs of columns are looked at
-_FELT = 0.02  # coefficient of likeness that is worth a word
+_FELT = 0.02  # coefficient of similarity that is worth a word
 _SPLITS = 2  # requests with a feature above and below its median
 _MOVED = 1.1  # ratio from which a line is worth reading
 _AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
@@ -85,7 +85,7 @@ class CorrectionProof:
 class AcceptedCorrection(NamedTuple):
     """A correction of the predictions that the likelihood accepts."""
 
-    candidate: Candidate
+    candidate: CorrectionCandidate
     predictions: Floats32  # [M, T] of the log, cross-fitted
     proof: CorrectionProof
     page_terms: PageTerms | None = None  # that are served with it
@@ -123,7 +123,7 @@ class TriedCorrection:
 
 
 def accept_correction(
-    logs: Logs, fitted: Fitted, fold: Ints, cluster: Ints, pages: PageReplay, propensity: SlotPropensity
+    logs: Logs, fitted: FittedCorrections, fold: Ints, cluster: Ints, pages: PageReplay, propensity: SlotPropensity
 ) -> tuple[AcceptedCorrection | None, tuple[TriedCorrection, ...]]:
     """The first candidate that passes, None if none passes; and all that were tried until then."""
     shown = logs.shown
@@ -149,10 +149,10 @@ def passing_permuted_control(
     logs: Logs,
     fold: Ints,
     cluster: Ints,
-    fit: Callable[[Logs, Ints, Ints], Fitted],
+    fit: Callable[[Logs, Ints, Ints], FittedCorrections],
     seed: int,
     passes: Callable[[Gain], bool] = lambda gain: gain.passes,
-) -> Candidate | None:
+) -> CorrectionCandidate | None:
     """The candidate that passes the gate, or another rule, on up to `_CONTROL` requests with dealt feedback; None, as
     it should be.
 
@@ -218,7 +218,7 @@ def accept_pages(
 def _as_predicted(logs: Logs, scaling: InputScaling, folds: int) -> AcceptedCorrection:
     """The identity correction, with the task parents that link values to the root task."""
     plain = replace(Correction.identity(logs.tasks, logs.features), parents=scaling.parents, amounts=scaling.amounts)
-    candidate = Candidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
+    candidate = CorrectionCandidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
     proof = CorrectionProof(AS_PREDICTED, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
     return AcceptedCorrection(candidate, correct(plain, logs), proof)
 
@@ -262,10 +262,10 @@ def reasons_of(logs: Logs, corrected: Floats32, history: History | None = None) 
 
 def misses_of(
     logs: Logs,
-    fitted: Fitted,
+    fitted: FittedCorrections,
     fold: Ints,
     cluster: Ints,
-    fit: Callable[[Logs, Ints, Ints], Fitted],
+    fit: Callable[[Logs, Ints, Ints], FittedCorrections],
     seed: int,
     history: History | None = None,
 ) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ class CrossFitResult:
     baseline: str = EXPECTED_VALUE  # the strongest simple one
     served_baseline: str = EXPECTED_VALUE  # that a mixture is made of, or that is served alone
     challenger: str = ""  # what is mixed with it: stage 1, GRADE, or a baseline
-    trust: float = 0.0  # share of the challenger that is served
+    mixture_weight: float = 0.0  # share of the challenger that is served
     judged: str = ""  # the ranking that the verdict is on: what is served, or what is not better
     lift: Interval | None = None  # of what is served over the baseline
     mixtures: dict[str, Interval] = field(default_factory=dict)  # over the baseline
@@ -100,7 +100,7 @@ class CrossFitResult:
     @property
     def served(self) -> str:
         """The name of what is served."""
-        return label(self.challenger, self.trust, self.served_baseline)
+        return label(self.challenger, self.mixture_weight, self.served_baseline)
 
     def mixture(self, baselines: Sequence[Baseline]) -> Mixture:
         """The record for the served policy; baselines: as fitted to the whole log."""
@@ -108,12 +108,12 @@ class CrossFitResult:
         verdict = self.verdict
         lift = None if verdict.lift is None else (verdict.lift.value, verdict.lift.low, verdict.lift.high)
         return Mixture(
-            self.trust,
+            self.mixture_weight,
             by_name[self.served_baseline],
             verdict.verdict,
             verdict.sentence,
             tuple(baselines),
-            challenger=by_name.get(self.challenger) if self.trust else None,
+            challenger=by_name.get(self.challenger) if self.mixture_weight else None,
             detail=verdict.detail,
             reasons=verdict.reasons,
             lift=lift,
@@ -136,14 +136,14 @@ def fold_of_requests(cluster: Ints, folds: int, seed: int) -> Ints:
 
 def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
     """The reason why the log is too small to cross-fit; empty if it is not."""
-    valued = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
-    users = len(np.unique(cluster[valued]))
+    has_value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
+    users = len(np.unique(cluster[has_value]))
     if users < MIN_USERS:
         return f"{users} users gave feedback of value; expected {MIN_USERS}"
     if reason := one_user(logs, cluster, MIN_USERS):
         return reason
     for number in np.unique(fold):
-        if not valued[fold != number].any():
+        if not has_value[fold != number].any():
             return f"all feedback of value is of the users of fold {number}"
     return ""
 
@@ -234,7 +234,7 @@ def choose_mixture(
         served_baseline=served.arm.anchor,
         challenger=served.arm.challenger,
         policy=served.arm.challenger if served.arm.challenger in policies else next(reversed(policies), ALONE),
-        trust=served.arm.share,
+        mixture_weight=served.arm.share,
         judged=judged_name,
         lift=claim if new else None,
         mixtures={arm.name: lift for arm, lift in zip(arms, claims, strict=True)},

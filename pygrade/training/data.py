@@ -54,13 +54,13 @@ class TrainingData:
 
     tensors: RequestTensors  # of the sample; what does not go by request is that of the whole log
     inputs: Tensor  # [R, D] raw policy inputs
-    valued: Tensor  # int64 [n], requests whose logged page has feedback of positive value, which stage 1 learns from
+    rewarded: Tensor  # int64 [n], requests whose logged page has feedback of positive value, which stage 1 learns from
     build: Callable[[Ints], RequestTensors] | None = None  # of some requests; None: the sample is all of them
 
     @classmethod
     def of(cls, tensors: RequestTensors) -> "TrainingData":
         """Data of requests in memory."""
-        return cls(tensors, tensors.inputs, tensors.valued().cpu())
+        return cls(tensors, tensors.inputs, tensors.rewarded().cpu())
 
     @classmethod
     def prepare(
@@ -97,12 +97,12 @@ class TrainingData:
             built = composite.build(read(requests), spec, figures).to(device)
             return replace(built, component_weights=tensors.component_weights)
 
-        inputs, valued = [], []
+        inputs, rewarded = [], []
         for start in range(0, dataset.num_requests, CHUNK):
             chunk = read(np.arange(start, min(start + CHUNK, dataset.num_requests)))
             inputs.append(policy_inputs(chunk, spec))
-            valued.append(start + np.flatnonzero(_has_value(chunk, bool(spec.config.trade_offs))))
-        return cls(tensors, torch.cat(inputs).to(device), torch.from_numpy(np.concatenate(valued)), build)
+            rewarded.append(start + np.flatnonzero(_has_value(chunk, bool(spec.config.trade_offs))))
+        return cls(tensors, torch.cat(inputs).to(device), torch.from_numpy(np.concatenate(rewarded)), build)
 
     @property
     def num_requests(self) -> int:
@@ -131,7 +131,7 @@ class TrainingData:
     def fingerprint(self) -> str:
         """Changes with whatever is learned from."""
         digest = hashlib.sha256()
-        more = [] if self.build is None else [self.inputs, self.valued]
+        more = [] if self.build is None else [self.inputs, self.rewarded]
         for tensor in [*self.tensors.by_request().values(), *more]:
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -62,7 +62,7 @@ def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) 
     if mixture is not None:
         tried = [*mixture.baselines, mixture.baseline, *([] if mixture.challenger is None else [mixture.challenger])]
         # A corrected one needs the policy's correction; where it is served alone it is listed as `served`.
-        corrects = policy.correction is not None and mixture.trust > 0
+        corrects = policy.correction is not None and mixture.mixture_weight > 0
         tried = [baseline for baseline in tried if corrects or not baseline.corrected]
         simple |= {baseline.name: baseline for baseline in tried if baseline.name != EXPECTED_VALUE}
     simple.setdefault(STATIC, Baseline(STATIC, policy.config.transform, tuple(policy.static_weights.tolist())))
@@ -128,14 +128,14 @@ def serves(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str
         return served_name(policies, mixture)
     mixture = mixed.mixture
     if mixture.challenger is not None:
-        return label(mixture.challenger.name, mixture.trust, mixture.baseline.name)
+        return label(mixture.challenger.name, mixture.mixture_weight, mixture.baseline.name)
     stages = [name for name, policy in policies.items() if name != SERVED and _same_network(mixed, policy)]
-    return label(GRADE if GRADE in stages else next(iter(stages), ALONE), mixture.trust, mixture.baseline.name)
+    return label(GRADE if GRADE in stages else next(iter(stages), ALONE), mixture.mixture_weight, mixture.baseline.name)
 
 
 def is_new(policy: FusionPolicy) -> bool:
     """Return whether an artifact ranks by more than a simple baseline, and was tested against one."""
-    return policy.mixture is not None and (policy.mixture.trust > 0 or policy.mixture.baseline.corrected)
+    return policy.mixture is not None and (policy.mixture.mixture_weight > 0 or policy.mixture.baseline.corrected)
 
 
 def evaluate_policy(
@@ -170,40 +170,40 @@ def evaluate_policy(
     )
     offered = served_name(policies, mixture)
     name = offered if offered != evaluation.baseline else list(policies)[-1]
-    judge = evaluation.deciding
-    lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
+    metric = evaluation.deciding
+    lift = UNKNOWN if metric is None else evaluation.lifts[name][metric]
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     record["verdict"] = stored_verdict(mixture)
     slots_known = propensity.source != "none"
     slots = "" if slots_known else "slot propensities are unknown"
     slots = slots if logs.slots_known else propensity.reason
-    record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, slots, in_sample)
+    record["later"] = later_record(name, offered, evaluation.baseline, metric, lift, k, slots, in_sample)
     record["later"]["serves"] = serves(policies, mixture)
     record["warnings"] = [*map(str, log_findings(logs)), *cautions_of_predictions(logs, record["predictions"])]
     if any(policy.correction is not None and policy.correction.page_terms for policy in policies.values()):
         record["warnings"].append(PAGE_TERMS)
-    if judge is None:
+    if metric is None:
         return record
 
     def lift_over(new: str, old: str) -> Interval:
-        return paired_lift(logs, judge, arms.scores[new], arms.scores[old], k, curve, reward.propensity_floor)
+        return paired_lift(logs, metric, arms.scores[new], arms.scores[old], k, curve, reward.propensity_floor)
 
     if not in_sample:
         promised = record["lifts"][name]
-        record["warnings"] += caution_of_predicted_value(name, promised[judge], promised["predicted_value"])
+        record["warnings"] += caution_of_predicted_value(name, promised[metric], promised["predicted_value"])
     if FOLDERS.keys() <= policies.keys():
         first, second = FOLDERS
-        record["reinforcement"] = {"metric": judge, "lift": lift_over(second, first).to_dict()}
+        record["reinforcement"] = {"metric": metric, "lift": lift_over(second, first).to_dict()}
     if LOGGED_ORDER in arms.scores:
         lift = lift_over(offered, LOGGED_ORDER)
-        record["logged_order"] = {"name": offered, "metric": judge, "lift": lift.to_dict()}
-        record["warnings"] += caution_of_logged_order(offered, lift, metric_titles(k)[judge], slots_known)
+        record["logged_order"] = {"name": offered, "metric": metric, "lift": lift.to_dict()}
+        record["warnings"] += caution_of_logged_order(offered, lift, metric_titles(k)[metric], slots_known)
     return record
 
 
 def served_name(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str:
-    """The arm that is served: the last policy, or the baseline alone if the policy has no trust."""
-    alone = mixture is not None and SERVED not in policies and mixture.trust == 0
+    """The arm that is served: the last policy, or the baseline alone if the policy's mixture weight is 0."""
+    alone = mixture is not None and SERVED not in policies and mixture.mixture_weight == 0
     return mixture.baseline.name if mixture is not None and alone else list(policies)[-1]
 
 

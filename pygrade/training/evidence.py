@@ -12,7 +12,7 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import Candidate, Fitted, continue_fit, correct_by_fold, fit_correction
+from pygrade.correction.fit import CorrectionCandidate, FittedCorrections, continue_fit, correct_by_fold, fit_correction
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.cautions import (
     beyond_share,
@@ -22,7 +22,7 @@ from pygrade.evaluation.cautions import (
     robots,
     winsorized,
 )
-from pygrade.evaluation.label_leaks import find_leaks
+from pygrade.evaluation.label_leaks import find_label_leaks
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.dataset import Dataset, map_column
@@ -119,13 +119,13 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif shortage := too_little(logs, *fold_and_cluster):
         reason = f"too little data: {shortage}"
-    elif leaks := [leak.text for leak in find_leaks(without_columns(logs, history)) if leak.kind == "LEAK"]:
+    elif leaks := [leak.text for leak in find_label_leaks(without_columns(logs, history)) if leak.kind == "LEAK"]:
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
     if reason or not config.correction.enabled:
         return evidence._replace(reason=reason)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
 
-    def fit_requests(some: Logs, some_fold: Ints, some_cluster: Ints) -> Fitted:
+    def fit_requests(some: Logs, some_fold: Ints, some_cluster: Ints) -> FittedCorrections:
         theta = propensity.examine(some)[some.shown]
         return fit_correction(some, theta, some_fold, some_cluster, config.correction, prior, history=history)
 
@@ -154,12 +154,12 @@ def add_trees(
     cluster: Ints,
     pages: PageReplay,
     config: TrainConfig,
-    fit: Callable[[Logs, Ints, Ints], Fitted],
+    fit: Callable[[Logs, Ints, Ints], FittedCorrections],
     propensity: SlotPropensity,
 ) -> AcceptedCorrection:
     """The accepted correction, with trees on top where whole pages are better by them."""
 
-    def refit(some: Logs, some_fold: Ints, some_cluster: Ints) -> Candidate | None:
+    def refit(some: Logs, some_fold: Ints, some_cluster: Ints) -> CorrectionCandidate | None:
         found, _ = accept_correction(
             some,
             fit(some, some_fold, some_cluster),

@@ -38,7 +38,7 @@ class FoldJob(NamedTuple):
     """A fold's work, for a process of its own."""
 
     learn: Dataset
-    judge: Logs
+    heldout: Logs
     config: TrainConfig
     directory: Path
     resume: bool
@@ -65,9 +65,9 @@ def cross_fit(
         return replace(result, tried=evidence.tried)
     is_later, fold_config = later_requests(logs), replace(config, tensorboard=False)
 
-    def job(learn: Dataset, judge: Logs, folder: Path, correction: Correction | None) -> FoldJob:
+    def job(learn: Dataset, heldout: Logs, folder: Path, correction: Correction | None) -> FoldJob:
         facts = evidence.production.baseline, evidence.propensity
-        return FoldJob(learn, judge, fold_config, folder, resume, correction, *facts)
+        return FoldJob(learn, heldout, fold_config, folder, resume, correction, *facts)
 
     jobs = [
         job(
@@ -107,7 +107,7 @@ def _reasons(logs: Logs, accepted: AcceptedCorrection, history: History | None) 
 
 def run_fold(job: FoldJob) -> FoldRankings:
     """Learn from the other folds and rank this one's pages."""
-    config, corrected, log = job.config, None, job.judge
+    config, corrected, log = job.config, None, job.heldout
     if job.correction is not None:
         one = np.zeros(job.learn.num_requests, np.int64) if config.policy.corrected else None
         corrected = Corrected(job.correction, (job.correction,), one)

@@ -53,7 +53,7 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
         raise ValueError("limits are measured on later requests that train nothing; expected a holdout above 0")
     check_limits(guardrails.parsed, late)
     for sentence in unprovable_limits(
-        late.valued(config.reward.task_values, config.reward.value_tasks), guardrails, config.reward
+        late.with_values(config.reward.task_values, config.reward.value_tasks), guardrails, config.reward
     ):
         logger.warning(sentence)
     return FusionPolicy.load(guardrails.current_policy) if guardrails.current_policy else None
@@ -170,8 +170,8 @@ def measure_limits(
     logs, groups = fitted(free, logs), dict.fromkeys(limit.name for limit in limits if limit.share)
     scores = None if all(n.share for n in limits) else production_scores(logs, free, production)
     curve = propensity.known(max(logs.num_slots, reward.page_size))
-    judge = RankingEvaluator(free, logs, scores, curve, reward.page_size, reward.propensity_floor, tuple(groups))
-    return LimitEvaluator(judge, limits, config.confidence)
+    evaluator = RankingEvaluator(free, logs, scores, curve, reward.page_size, reward.propensity_floor, tuple(groups))
+    return LimitEvaluator(evaluator, limits, config.confidence)
 
 
 def _production(policy: FusionPolicy, logs: Logs, current_policy: FusionPolicy | None) -> Baseline | None:

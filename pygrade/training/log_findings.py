@@ -9,7 +9,7 @@ from pygrade._typing import Floats
 from pygrade._util.memo import cached_by_object
 from pygrade.correction.inputs import amounts_of
 from pygrade.evaluation.cautions import caution_of_value
-from pygrade.evaluation.label_leaks import find_leaks
+from pygrade.evaluation.label_leaks import find_label_leaks
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of, copied_share
 from pygrade.logs.task_parents import FEW_EVENTS, given_parents, parents_of
@@ -90,7 +90,7 @@ def _no_log(logs: Logs) -> Iterator[Finding]:
 
 def _columns(logs: Logs) -> Iterator[Finding]:
     """Columns that hold the feedback, or may."""
-    yield from (Finding(kind, text, "verdict" if kind == "LEAK" else "") for kind, text in find_leaks(logs))
+    yield from (Finding(kind, text, "verdict" if kind == "LEAK" else "") for kind, text in find_label_leaks(logs))
     if missing := missing_sentence(logs):
         yield Finding("MISSING FEATURES", missing)
 

@@ -290,7 +290,7 @@ class OnlineLearner:
         if not self.config.correction or self._new < self.config.min_requests:
             return None
         logs = window.select(np.flatnonzero(self._learned(window)))
-        logs = logs.valued(self.config.reward.task_values, self.config.reward.value_tasks)
+        logs = logs.with_values(self.config.reward.task_values, self.config.reward.value_tasks)
         correction = renew_correction(self.served, logs, self.config.reward, self.config.seed)
         if correction is None:
             self._new = 0
@@ -301,7 +301,7 @@ class OnlineLearner:
         window = self._window
         assert window is not None and self.limits is not None
         reward = self.config.reward
-        window = window.valued(reward.task_values, reward.value_tasks)
+        window = window.with_values(reward.task_values, reward.value_tasks)
         rows = np.flatnonzero(self._held_out(window))[-_JUDGES:]
         if not len(rows):
             raise ValueError(
@@ -336,7 +336,7 @@ class OnlineLearner:
             rows = rows[window.timestamp[rows] >= self._judged_from]
         if len(rows) < 2:
             return _Judgment(blind=self._judged_from is not None)
-        drawn = window.select(rows).valued(self.config.reward.task_values, self.config.reward.value_tasks)
+        drawn = window.select(rows).with_values(self.config.reward.task_values, self.config.reward.value_tasks)
         assert drawn.weights is not None and drawn.concentration is not None
         logged = np.add.reduceat(drawn.value_of(drawn.feedback), drawn.offsets[:-1])
         rewards = clip_tails(logged)

@@ -49,8 +49,8 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     predictions, served = accepted.predictions, correct(old, logs)
     likelihood = JointLikelihood(logs, fitted.scaling.parents, theta, fitted.cases)
     new, before = (likelihood.shares(_given(corrected, old.parents, logs)) for corrected in (predictions, served))
-    judge = PageValues(logs, theta)
-    value = judge.gain(*(judge.rank(logs.value_of(corrected), True) for corrected in (predictions, served)))
+    values = PageValues(logs, theta)
+    value = values.gain(*(values.rank(logs.value_of(corrected), True) for corrected in (predictions, served)))
     if min(zscore(likelihood.gain(new, before), cluster), zscore(value, cluster)) < _BETTER:
         return None
     return replace(accepted.candidate.correction, page_terms=old.page_terms)

@@ -94,7 +94,7 @@ class RequestTensors:
         places = rows[:, None] * self.scores.shape[1] + self.page_item[rows]
         return self.scores.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, -1)
 
-    def valued(self) -> Tensor:
+    def rewarded(self) -> Tensor:
         """[n]: requests whose logged page has feedback of positive value."""
         worth = self.page_value if self.value_by_task is None else self.value_by_task.amax(-1)  # [R, P]
         return (worth > 0).any(1).nonzero()[:, 0]

@@ -114,7 +114,7 @@ class CompositeReward:
             raise ValueError("logs hold no request; expected at least one")
         config = self.config.sized(logs.num_requests)
         assert config.prior_weight is not None
-        logs = logs.valued(config.task_values, config.value_tasks)
+        logs = logs.with_values(config.task_values, config.value_tasks)
         figures = LogFigures.of(logs, config) if figures is None else figures
         propensity, slopes, curve = figures.propensity, figures.slopes, figures.curve(config)
         value = (logs.feedback * logs.event_values).sum(1)  # [M] logged

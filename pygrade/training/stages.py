@@ -47,11 +47,11 @@ def train_stage1(
     `policy_step`.
     """
     learner = policy_step(policy, config.learning_rate, engine)
-    if config.steps and not len(data.valued):
+    if config.steps and not len(data.rewarded):
         logger.warning("no logged page has feedback of positive value: stage 1 has nothing to learn from")
 
     def update(step: int, drawn: Tensor, values: Tensor | None) -> dict[str, float]:
-        tensors, rows = data.batch(data.valued[drawn])
+        tensors, rows = data.batch(data.rewarded[drawn])
         labels = tensors.labels_at(rows, values)  # [B, P]
         if config.labels == "ips":
             labels = labels / tensors.page_propensity[rows]
@@ -65,7 +65,7 @@ def train_stage1(
         loss = losses.detach().mean() / len(tensors.discount)
         return {"loss": loss.item(), "grad_norm": norm, "learning_rate": learner.rate}
 
-    _run_steps(1, data, len(data.valued), policy, config, run, seed, learner, update, ("loss",))
+    _run_steps(1, data, len(data.rewarded), policy, config, run, seed, learner, update, ("loss",))
     return policy
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade._util.optional_imports import require
 from pygrade.config.training import RewardConfig
-from pygrade.correction.fit import Candidate, correct, later_requests
+from pygrade.correction.fit import CorrectionCandidate, correct, later_requests
 from pygrade.evaluation.policy_estimates import columns_of
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
@@ -42,7 +42,7 @@ TREE_ARRAYS = ("tree_inputs", "tree_thresholds", "tree_masks", "tree_leaves")  #
 class TreeFit:
     """A candidate with trees on top."""
 
-    candidate: Candidate
+    candidate: CorrectionCandidate
     scores: Floats  # [S] of the shown rows: logarithms of cross-fitted expected value
     plain: Floats  # the same without trees
 
@@ -58,7 +58,12 @@ def lift_of(scores: Floats, plain: Floats, pages: PageReplay, propensity: SlotPr
 
 
 def fit_trees(
-    logs: Logs, candidate: Candidate, fold: Ints, pages: PageReplay, propensity: SlotPropensity, reward: RewardConfig
+    logs: Logs,
+    candidate: CorrectionCandidate,
+    fold: Ints,
+    pages: PageReplay,
+    propensity: SlotPropensity,
+    reward: RewardConfig,
 ) -> TreeFit | None:
     """Fit trees on the candidate, their number chosen by cross-fitted page value; None if no trees help.
 
@@ -97,13 +102,13 @@ def fit_trees(
 
 def accept_trees(
     logs: Logs,
-    candidate: Candidate,
+    candidate: CorrectionCandidate,
     fold: Ints,
     cluster: Ints,
     propensity: SlotPropensity,
     reward: RewardConfig,
-    refit: Callable[[Logs, Ints, Ints], Candidate | None],
-) -> tuple[Candidate, Interval] | None:
+    refit: Callable[[Logs, Ints, Ints], CorrectionCandidate | None],
+) -> tuple[CorrectionCandidate, Interval] | None:
     """The candidate with trees, and their lift over it, if whole pages are better by them held out and on later
     requests, by what the earlier ones teach: both lower bounds above 0. None: they are not.
 
@@ -135,7 +140,7 @@ class _ShownRows:
     """The rows that a log shows, as trees see them."""
 
     def __init__(
-        self, logs: Logs, candidate: Candidate, fold: Ints, propensity: SlotPropensity, reward: RewardConfig
+        self, logs: Logs, candidate: CorrectionCandidate, fold: Ints, propensity: SlotPropensity, reward: RewardConfig
     ) -> None:
         shown = logs.shown
         self.request = logs.row_request[shown]

@@ -88,7 +88,7 @@ def test_a_block_without_results_says_so_and_one_without_an_end_is_refused():
 )
 def test_targets_are_judged_by_their_measure(name, rows, values, reached):
     measured = made_up("avx512", *rows)
-    verdict = next(v for v in targets.judge(measured)["avx512"] if v.target.name == name)
+    verdict = next(v for v in targets.check_targets(measured)["avx512"] if v.target.name == name)
     assert verdict.values == pytest.approx(values) and met(name, measured) is reached
     assert measured["avx512"]["serving"].rows[0].best_peer == "numpy"
 

@@ -111,7 +111,7 @@ def test_events_are_worth_what_the_policy_was_trained_for(capsys, trained):
     record, printed = evaluated(capsys, trained[0], "--k", "5")
     assert record["task_values"] == {"click": 1.0, "buy": 5.0} and record["value_tasks"] == ["buy"]
     assert "an event is worth: click 1, buy 5 × price; every slot counts equally" in printed.out
-    logs = noise(SEEDS[0]).split(0.8)[1].valued((1.0, 5.0), ("buy",))
+    logs = noise(SEEDS[0]).split(0.8)[1].with_values((1.0, 5.0), ("buy",))
     every, printed = evaluated(capsys, trained[0])
     pages = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
     value = every["rankers"]["GRADE"]["value"]["value"]

@@ -34,7 +34,7 @@ DETAILS = {
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 
-def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True, page_terms=None):
+def make_run(folder, mixture_weight=0.6, trade_offs=True, requests=400, stages=True, page_terms=None):
     """What `pygrade train` leaves in ``folder/run`` of ``folder/logs``; the policy is mixed with expected value.
 
     stages: the policies of both stages lie beside it. page_terms: of two categories, which the log has then.
@@ -64,9 +64,9 @@ def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True, page
             first.head.weight.zero_()
         first.save(folder / "run/stage1")
         policy.save(folder / "run/stage2")
-    if trust < 1:
+    if mixture_weight < 1:
         static = Baseline("best static", "zlog", (0.4, 0.6))
-        policy.mixture = Mixture(trust, expected_value(early), *VERDICT, (static,), **DETAILS)
+        policy.mixture = Mixture(mixture_weight, expected_value(early), *VERDICT, (static,), **DETAILS)
     if page_terms is not None:  # then corrected expected value is served alone
         policy.correction = random_correction(
             tasks=logs.tasks, features=logs.features, items=(), indicators=(), parents=(-1, 0), page_terms=page_terms

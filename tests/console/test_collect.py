@@ -79,7 +79,7 @@ def test_the_log_that_the_run_names_is_found(run, tmp_path):
 
 
 def test_a_policy_without_trade_offs_or_weights_in_the_log(tmp_path):
-    folder = make_run(tmp_path, trust=1.0, trade_offs=False, requests=120, stages=False)
+    folder = make_run(tmp_path, mixture_weight=1.0, trade_offs=False, requests=120, stages=False)
     write_logs(dataclasses.replace(read_logs(tmp_path / "logs"), weights=None), tmp_path / "bare")
     found = find_run(folder, f"logs:{tmp_path / 'bare'}", ConsoleConfig(k=3))
     result = collect(found, ConsoleConfig(requests=5))

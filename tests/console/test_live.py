@@ -18,7 +18,7 @@ def times(count, p50):
 
 
 def arm(name, share, pages):
-    facts = {"policy": "56e0cc2383fa", "trust": 0.4, "explore": 0.05, "values": {}, "explored": 9, "capped": 0}
+    facts = {"policy": "56e0cc2383fa", "mixture_weight": 0.4, "explore": 0.05, "values": {}, "explored": 9, "capped": 0}
     facts |= {"feedback": {"click": 3}, "effective_samples": {"narrower": 7}}
     facts |= {"verdict": "better", "sentence": f"Test the new ranking: {name}."}
     return {"name": name, "share": share, "pages": pages, **facts}
@@ -73,7 +73,14 @@ def status(pages=1000, at=0, **changes):
     return record | changes
 
 
-SHADOW = {"name": "bold", "policy": "56e0cc2383fa", "trust": 1.0, "pages": 9, "replaced": 0.4, "correlation": 0.5}
+SHADOW = {
+    "name": "bold",
+    "policy": "56e0cc2383fa",
+    "mixture_weight": 1.0,
+    "pages": 9,
+    "replaced": 0.4,
+    "correlation": 0.5,
+}
 SHADOW |= {"own_score": 1.5, "served_score": 1.25}
 
 

@@ -65,7 +65,7 @@ def replayed(found, logs, over, monkeypatch, **scores):
 
 @needs_node
 def test_a_baseline_that_is_served_is_compared_with_production(tmp_path, monkeypatch):
-    run = make_run(tmp_path, trust=0.0)
+    run = make_run(tmp_path, mixture_weight=0.0)
     found = find_run(run, f"logs:{tmp_path / 'logs'}", CONFIG)
     record = collect(found, CONFIG)
     assert (record["served"], record["baseline"], record["control"]) == (*("expected value",) * 2, "production")

@@ -411,9 +411,9 @@ def test_the_scores_of_the_gate_are_proper(seed):
     scaling = replace(InputScaling.of(logs, logs.predictions), parents=(-1, -1))
     expected = replace(logs, feedback=logs.feedback * 0.0)
     expected.feedback[logs.shown] = theta[:, None] * true
-    judge = JointLikelihood(expected, scaling.parents, theta, [1.0, 1.0])
+    likelihood = JointLikelihood(expected, scaling.parents, theta, [1.0, 1.0])
     weight = rng.random(len(theta))
-    assert judge.gain(judge.shares(wrong), judge.shares(true), rng.random(2), weight).sum() < 0
+    assert likelihood.gain(likelihood.shares(wrong), likelihood.shares(true), rng.random(2), weight).sum() < 0
     pages = PageValues(expected, theta)
     scores = np.zeros(logs.num_rows)
     scores[logs.shown] = true @ np.array(logs.task_values)

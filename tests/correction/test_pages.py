@@ -35,7 +35,7 @@ PARENTS = (-1, 0, 1, 0, 0, 0)
 def log_of(strength: float, complement: float = 0.0) -> Logs:
     effects = PageEffects(strength=strength, complement=complement)
     world = MarketplaceConfig(log_users=3000, items=1500, pages=effects)
-    return simulate_logs(SimulateConfig(requests=2500, seed=9608, likeness=True, world=world))
+    return simulate_logs(SimulateConfig(requests=2500, seed=9608, similarity=True, world=world))
 
 
 def fit(logs: Logs):
@@ -77,12 +77,12 @@ def test_sums_of_what_is_above_are_those_of_a_loop():
         if logs.row_request[i] != logs.row_request[j]:
             continue
         one, other = (logs.embeddings[logs.embedding[k]] * (logs.embedding[k] >= 0) for k in (i, j))
-        likeness = max(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9), 0)
+        similarity = max(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9), 0)
         alike = logs.category[i] == logs.category[j] != ""
         whole[n] += alike * CURVE[logs.position[shown]].mean()
         if logs.position[j] < logs.position[i]:
             same[n] += alike * CURVE[logs.position[j]]
-            cosine[n] += likeness * CURVE[logs.position[j]]
+            cosine[n] += similarity * CURVE[logs.position[j]]
             if logs.category[i] and logs.category[j]:
                 above, below = (sums.categories.index(logs.category[k]) for k in (j, i))
                 pairs[n] += coefficients[above, below] * CURVE[logs.position[j]]
@@ -208,7 +208,7 @@ def test_the_root_is_that_of_most_value():
     assert root_of(logs, (-1,) * 6, (True,) * 6) == -1
 
 
-def test_one_kind_of_likeness_is_enough():
+def test_one_kind_of_similarity_is_enough():
     logs = log_of(1.5)
     by_name = fit(replace(logs, embedding=None, embeddings=None))
     assert by_name.terms.cosine == 0 and by_name.terms.dimension == 0 and by_name.gain.passes

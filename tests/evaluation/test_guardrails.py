@@ -228,7 +228,7 @@ def test_wrong_limits_are_named(limits: list[str], message: str) -> None:
 )
 def test_what_a_limit_lacks_is_named(limit: str, message: str) -> None:
     values = tuple(0.0 if task == "like" else v for task, v in zip(_logs().tasks, TASK_VALUES, strict=True))
-    refuses(ValueError, message, lambda: _kept(limit, policy=_policy(logs=_logs().valued(values))))
+    refuses(ValueError, message, lambda: _kept(limit, policy=_policy(logs=_logs().with_values(values))))
     logs = replace(_logs(), item_features=2 * _logs().item_columns)
     with pytest.raises(ValueError, match="from 0 to 2"):
         keep_limits(_policy(), logs, GuardrailConfig(limits=("share new >= 0.1",)), _REWARD)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.evaluation.label_leaks import find_leaks
+from pygrade.evaluation.label_leaks import find_label_leaks
 from tests.learning import logs_of, tiny_logs
 
 
 def leaks_of(logs, kind="LEAK"):
-    return [leak.text for leak in find_leaks(logs) if leak.kind == kind]
+    return [leak.text for leak in find_label_leaks(logs) if leak.kind == kind]
 
 
 def altered(logs, **columns):

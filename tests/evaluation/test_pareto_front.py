@@ -31,14 +31,14 @@ def policy():
     return learned(tiny_logs(400), FAMILY)
 
 
-def judge(policy, logs, **options):
+def evaluator(policy, logs, **options):
     production = logs.predictions.sum(1)
     return RankingEvaluator(policy, logs, production, CURVE, k=4, **options)
 
 
-def lifts(judges, values):
-    """[T + 1]: debiased lifts at values [T] over all requests of the judges."""
-    return np.divide(*(np.sum([judge.totals(at) for judge in judges], 0) for at in (values, None))) - 1
+def lifts(evaluators, values):
+    """[T + 1]: debiased lifts at values [T] over all requests of the evaluators."""
+    return np.divide(*(np.sum([evaluator.totals(at) for evaluator in evaluators], 0) for at in (values, None))) - 1
 
 
 def counted(scores, logs, floor=0.6, given=None):
@@ -60,7 +60,7 @@ def counted(scores, logs, floor=0.6, given=None):
 @pytest.mark.parametrize("jagged", [False, True])
 def test_events_are_estimated_by_position_and_model(policy, jagged):
     logs = tiny_logs(40, seed=3, jagged=jagged)
-    counts, u = judge(policy, logs, floor=0.6), [2.0, 0.5]
+    counts, u = evaluator(policy, logs, floor=0.6), [2.0, 0.5]
     scores = policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, np.array(u, np.float32))
     np.testing.assert_array_equal(counts.scores(u), scores)
     (new, predicted), (base, expected) = counted(scores, logs), counted(logs.predictions.sum(1), logs)
@@ -79,7 +79,7 @@ def test_events_are_estimated_by_position_and_model(policy, jagged):
 
 def test_a_front_goes_from_one_task_to_the_other(policy):
     logs = tiny_logs(300, seed=5)
-    result = pareto_front(judge(policy, logs), TASKS, logs.predictions @ np.array(VALUES))
+    result = pareto_front(evaluator(policy, logs), TASKS, logs.predictions @ np.array(VALUES))
     ((first, second, points),) = result.paths
     assert (first, second) == TASKS and len(points) == 7
     assert points[0].events["click"].value > points[-1].events["click"].value + 0.02
@@ -91,8 +91,8 @@ def test_a_front_goes_from_one_task_to_the_other(policy):
 
 
 def test_values_keep_a_level_and_earn_most_of_the_other(policy):
-    judges = [judge(policy, tiny_logs(200, seed=seed)) for seed in (5, 6, 7)]
-    search, other = judges[:2], judges[2]
+    evaluators = [evaluator(policy, tiny_logs(200, seed=seed)) for seed in (5, 6, 7)]
+    search, other = evaluators[:2], evaluators[2]
     most = lifts(search, [8.0, 0.125])[0]
     free, tight = (solve(search, other, {"click": level}, "order") for level in (0.1, 1 + 0.8 * most))
     assert free.searched["order"] > tight.searched["order"] and not tight.lacking
@@ -119,7 +119,7 @@ def test_what_is_kept_and_earned_is_checked(policy, keep, most, named):
     logs = tiny_logs(60)
     if "no event" in named:
         logs = replace(logs, feedback=logs.feedback * np.array([1, 0], np.float32))
-    counts = judge(policy, logs)
+    counts = evaluator(policy, logs)
     with pytest.raises(ValueError, match=named):
         solve([counts], counts, keep, most)
 
@@ -133,11 +133,11 @@ def margin_of(logs):
     return logs.item_features[:, [1]]
 
 
-def corrected(logs, trust=0.4, plain=False):
+def corrected(logs, mixture_weight=0.4, plain=False):
     """A policy without trade-offs, mixed with an expected value that may be of corrected predictions."""
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(corrected=not plain)))
     name = EXPECTED_VALUE if plain else CORRECTED_EXPECTED_VALUE
-    policy.mixture = Mixture(trust, Baseline(name, "identity", VALUES, True, corrected=not plain))
+    policy.mixture = Mixture(mixture_weight, Baseline(name, "identity", VALUES, True, corrected=not plain))
     if not plain:
         items = ("margin",)
         policy.correction = random_correction(tasks=logs.tasks, features=logs.features, items=items)
@@ -148,7 +148,7 @@ def test_corrected_predictions_stand_in_for_feedback_that_was_not_logged():
     logs = with_items(tiny_logs(60, seed=6))
     policy = corrected(logs, 0.0)
     given = policy.correct(logs.context, logs.predictions, logs.offsets, margin_of(logs))
-    point = judge(policy, logs, floor=0.6).named({"click": 0.1})
+    point = evaluator(policy, logs, floor=0.6).named({"click": 0.1})
     values, named = np.array(VALUES, np.float32), np.array((0.1, VALUES[1]), np.float32)
     new, old = (counted(given @ worth, logs, given=given)[0] for worth in (named, values))
     plain = counted(given @ named, logs)[0] / counted(given @ values, logs)[0]
@@ -163,18 +163,18 @@ def test_an_expected_value_takes_values_without_trade_offs(plain):
     mixed, alone = corrected(logs, 0.4, plain), corrected(logs, 0.0, plain)
     given = logs.predictions if plain else mixed.correct(logs.context, logs.predictions, logs.offsets, margin_of(logs))
     values = np.array([2.0, 0.5], np.float32)
-    np.testing.assert_allclose(np.exp(judge(mixed, logs).scores(values)), given @ values, rtol=1e-4)
-    result = pareto_front(judge(mixed, logs), TASKS, logs.predictions @ np.array(VALUES))
+    np.testing.assert_allclose(np.exp(evaluator(mixed, logs).scores(values)), given @ values, rtol=1e-4)
+    result = pareto_front(evaluator(mixed, logs), TASKS, logs.predictions @ np.array(VALUES))
     assert list(result.marks) == [EXPECTED_VALUE, AS_TRAINED, SERVED]
     # Without values the network ranks, too; an expected value alone is served as trained.
-    served = judge(mixed, logs).point(judge(mixed, logs).scores(None))
+    served = evaluator(mixed, logs).point(evaluator(mixed, logs).scores(None))
     assert result.marks[SERVED] == served and served.events != result.marks[AS_TRAINED].events
-    same = pareto_front(judge(alone, logs), TASKS, logs.predictions @ np.array(VALUES))
+    same = pareto_front(evaluator(alone, logs), TASKS, logs.predictions @ np.array(VALUES))
     assert list(same.marks) == [EXPECTED_VALUE, AS_TRAINED] and same.marks == {n: result.marks[n] for n in same.marks}
     assert (same.marks[EXPECTED_VALUE].events == same.marks[AS_TRAINED].events) == plain
     ((_, _, points),) = result.paths
     assert points[0].events["click"].value > points[-1].events["click"].value + 0.02
-    solution = solve([judge(mixed, logs)], judge(mixed, logs), {"click": 0.5}, "order")
+    solution = solve([evaluator(mixed, logs)], evaluator(mixed, logs), {"click": 0.5}, "order")
     assert solution.judged.events["order"].value > same.marks[AS_TRAINED].events["order"].value
 
 
@@ -187,20 +187,20 @@ def test_values_of_a_policy_with_trade_offs_and_a_correction(policy):
     scores = turned.scores(
         logs.context, logs.predictions, logs.offsets, logs.scenario, np.array([2.0, 0.5]), items=margin_of(logs)
     )
-    np.testing.assert_array_equal(judge(turned, logs).scores([2.0, 0.5]), scores)
+    np.testing.assert_array_equal(evaluator(turned, logs).scores([2.0, 0.5]), scores)
 
 
 def test_a_front_needs_a_policy_that_takes_multipliers_and_known_tasks(policy):
     logs = tiny_logs(20)
     plain = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig()))
     static = Mixture(0.5, Baseline("best static", "zlog", VALUES))
-    for mixture in (None, static, replace(corrected(logs, plain=True).mixture, trust=1.0)):
+    for mixture in (None, static, replace(corrected(logs, plain=True).mixture, mixture_weight=1.0)):
         plain.mixture = mixture
         with pytest.raises(ValueError, match="trade_offs"):
-            judge(plain, logs)
+            evaluator(plain, logs)
     for tasks, named in ((("dwell",), "tasks names 'dwell'"), (("click", "click"), "expected each task once")):
         with pytest.raises(ValueError, match=named):
-            pareto_front(judge(policy, logs), tasks, logs.predictions[:, 0])
+            pareto_front(evaluator(policy, logs), tasks, logs.predictions[:, 0])
 
 
 def foreign(seed, requests, slope, sigma=0.5, fresh=10_000):
@@ -240,7 +240,7 @@ def foreign(seed, requests, slope, sigma=0.5, fresh=10_000):
         top = np.argsort(-given @ np.array(values), 1)[:, :5]
         return np.einsum("k,nkt->t", np.arange(1, 6) ** -0.7, np.take_along_axis(later, top[..., None], 1))
 
-    return logs.valued(VALUES), lambda values: events(values) / events(VALUES) - 1
+    return logs.with_values(VALUES), lambda values: events(values) / events(VALUES) - 1
 
 
 def covered(seed, requests, slope):
@@ -265,12 +265,14 @@ def test_nine_of_ten_intervals_of_fronts_hold_the_truth(slope):
 
 def test_an_interval_is_as_wide_as_its_assumptions_leave_it(policy):
     logs = replace(tiny_logs(300, seed=5), timestamp=None)
-    sure, unsure = (judge(policy, logs, exponent_error=error).at([4.0, 1.0]).events["click"] for error in (0.0, 0.3))
+    sure, unsure = (
+        evaluator(policy, logs, exponent_error=error).at([4.0, 1.0]).events["click"] for error in (0.0, 0.3)
+    )
     steeper = RankingEvaluator(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4)
     moved = steeper.at([4.0, 1.0]).events["click"].value - sure.value
     assert unsure.value == sure.value and abs(moved) > 1e-4
     np.testing.assert_allclose(unsure.standard_error, np.hypot(sure.standard_error, moved), rtol=1e-4)
-    counts = judge(policy, logs)
+    counts = evaluator(policy, logs)
     parts = [(part[:, 0], np.ones(300)) for part in counts.counts(counts.scores([4.0, 1.0]))[:2]]
     alone = intervals.ratio_lift(*parts, counts.users)
     assert sure.value == pytest.approx(alone.value) and sure.standard_error > alone.standard_error

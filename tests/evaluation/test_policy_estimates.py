@@ -48,14 +48,14 @@ def test_the_estimate_to_decide_by_comes_first_and_its_lift_is_over_production(l
 
 def test_drawn_requests_count_only_under_the_trust_of_the_target(logs):
     plain = plain_policy()
-    trust = np.tile(np.float32([1.0, 0.5, np.nan]), 500)
-    drawn = replace(logs, concentration=np.full((1500, 2), 5.0, np.float32), trust=trust)
+    mixture_weight = np.tile(np.float32([1.0, 0.5, np.nan]), 500)
+    drawn = replace(logs, concentration=np.full((1500, 2), 5.0, np.float32), mixture_weight=mixture_weight)
     assert policy_estimates(plain, drawn)["snips"].num_requests == 1000  # without a mixture: 1, or unknown
-    assert policy_estimates(plain, replace(drawn, trust=None))["snips"].num_requests == 1500
+    assert policy_estimates(plain, replace(drawn, mixture_weight=None))["snips"].num_requests == 1500
     plain.mixture = Mixture(0.5, Baseline("expected value", "identity", (1.0, 2.0)), "better", "")
     assert policy_estimates(plain, drawn)["snips"].num_requests == 1000  # half, or unknown
     control = np.tile(["expected value", "", "production", "production"], 375)  # pages of an arm of another ranking
-    assert policy_estimates(plain, replace(drawn, trust=None, baseline=control))["snips"].num_requests == 750
+    assert policy_estimates(plain, replace(drawn, mixture_weight=None, baseline=control))["snips"].num_requests == 750
 
 
 def test_item_columns_reach_the_correction_in_its_order(logs):

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from devtools.redis_server import BINARY, RedisServer
-from pygrade.features import FeatureCenter, SchemaError, Skew, State, state_before
+from pygrade.features import FeatureCenter, FeatureState, SchemaError, Skew, state_before
 from pygrade.stores import StoreUnreachableError, open_store
 from tests.features.replay import holds, publish, replay, same_bits
 from tests.refusals import refuses
@@ -99,7 +99,7 @@ def test_late_feedback_skews_histories_and_nothing_else(log, features):
 
 def test_feedback_in_any_order_and_any_batches_makes_the_same_records(log, features, store):
     """All feedback, each event once, in random batches, against the state that materialization left."""
-    center = publish(log, features, store, State(features.schema), "empty")
+    center = publish(log, features, store, FeatureState(features.schema), "empty")
     shuffled, at = log.events.sample(fraction=1.0, shuffle=True, seed=5), 0
     for size in (1, 2, 400, 3, 50):
         center.update(shuffled[at : at + size])
@@ -110,7 +110,7 @@ def test_feedback_in_any_order_and_any_batches_makes_the_same_records(log, featu
 
 
 def test_writers_at_once_lose_nothing(log, features, store):
-    center = publish(log, features, store, State(features.schema), "empty")
+    center = publish(log, features, store, FeatureState(features.schema), "empty")
     shuffled, errors = log.events.sample(fraction=1.0, shuffle=True, seed=6), []
 
     def write(start):
@@ -241,13 +241,13 @@ def test_feedback_goes_to_the_categories_of_the_version_that_is_current(log, fea
     event = EVENT | {"item_id": [item["item_id"]]}
     center.update(event)
     moved = dataclasses.replace(log, item_table=log.items().with_columns(pl.lit(777).alias("author")))
-    publish(moved, features, store, State(features.schema), "moved")
+    publish(moved, features, store, FeatureState(features.schema), "moved")
     center.update(event)
     (stored,) = store.get_many(table, np.array([777]))
     assert np.frombuffer(stored, np.int64)[0] == 1  # events
     assert store.get_many(table, np.array([item["author"]])) == [None]
     schema, fitted = other_schema(features)
-    FeatureCenter(schema, fitted, store).publish(State(schema), log.users(), log.items(), "newer")
+    FeatureCenter(schema, fitted, store).publish(FeatureState(schema), log.users(), log.items(), "newer")
     refuses(SchemaError, "version 'newer'", center.update, event)
 
 
@@ -258,7 +258,7 @@ def test_a_named_version_is_read_while_another_is_current(log, features):
         old = FeatureCenter(features.schema, features.fitted, store, version="v1")
         before = center.read(user, items, {}, AFTER)
         moved = log.items().with_columns(pl.lit(777).alias("author"))
-        center.publish(State(features.schema), log.users(), moved, "v2")
+        center.publish(FeatureState(features.schema), log.users(), moved, "v2")
         kept, fresh = old.read(user, items, {}, AFTER), center.read(user, items, {}, AFTER)
         assert same_bits(kept, before) and not same_bits(kept.item_dense, fresh.item_dense)
         assert old.update(EVENT | {"user_id": [user], "item_id": items[:1]}) == 1  # with the current attributes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pygrade import _core
-from pygrade.features import State, materialize, state_before
+from pygrade.features import FeatureState, materialize, state_before
 from pygrade.features.feature import KINDS
 from pygrade.stores import open_store
 from tests.features.random_schemas import random_schema
@@ -50,7 +50,7 @@ def check_schema(log, folder, seed):
             assert same_bits(offline, online), offline.request_id
             check_normalized(features.fitted, online)
         assert center.counters["defaults"] == 0
-        center.publish(State(schema), log.users(), log.items(), "v2")
+        center.publish(FeatureState(schema), log.users(), log.items(), "v2")
         shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=seed)
         for at in range(0, len(shuffled), 123):
             center.update(shuffled[at : at + 123])

@@ -10,7 +10,16 @@ import polars as pl
 import pytest
 import safetensors.numpy
 
-from pygrade.features import Feature, FeatureSchema, FeatureSet, Fitted, SchemaError, State, materialize, state_before
+from pygrade.features import (
+    Feature,
+    FeatureEncoder,
+    FeatureSchema,
+    FeatureSet,
+    FeatureState,
+    SchemaError,
+    materialize,
+    state_before,
+)
 from pygrade.features.history import LogReader
 from tests.features.replay import same_bits
 from tests.refusals import refuses
@@ -128,14 +137,14 @@ def test_chunks_do_not_matter(log, features, tmp_path):
 
 def test_the_state_depends_on_the_set_of_events_alone_and_goes_on_from_a_file(log, features, tmp_path):
     schema = features.schema
-    state, reader = State(schema), LogReader.of(log, schema)
+    state, reader = FeatureState(schema), LogReader.of(log, schema)
     shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=3)
     for part in np.array_split(np.arange(len(shuffled)), 13):
         state.apply(reader.events(shuffled[part]))
     assert same_records(features.state(), state)
     cut = int(whole(features).timestamp[120])
     state_before(log, schema, cut).save(tmp_path / "state.safetensors")
-    state = State.load(tmp_path / "state.safetensors", schema)
+    state = FeatureState.load(tmp_path / "state.safetensors", schema)
     state.apply(reader.events(log.events.filter(pl.col("event_time") >= cut)))
     assert same_records(features.state(), state)
 
@@ -335,4 +344,4 @@ def test_damage_is_named(log, features, tmp_path):
             assert act is not None
             act(opened)
     refuses(FileNotFoundError, "no feature set", FeatureSet.open, tmp_path / "nowhere")
-    assert Fitted.load(features.path / "fitted.safetensors").schema == features.schema
+    assert FeatureEncoder.load(features.path / "fitted.safetensors").schema == features.schema

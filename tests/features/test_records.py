@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pygrade.features.feature import Feature
 from pygrade.features.history import LogReader
 from pygrade.features.schema import FeatureSchema
-from pygrade.features.state import State
+from pygrade.features.state import FeatureState
 from pygrade.features.values import NULL, codes_of
 from tests.features.events import MemoryLog
 from tests.features.replay import ARRAYS
@@ -71,7 +71,7 @@ def test_a_request_of_a_log_sees_what_came_before_it(events, cut, requests):
     requests = sorted((time, user) for user, time in requests if not before or time > before[-1][1])
     if not requests:
         return
-    state = State(SCHEMA)
+    state = FeatureState(SCHEMA)
     state.apply(READER.events(frame_of(before)))
     asked = pl.DataFrame(requests, {"timestamp": pl.Int64, "user_id": pl.Int64}, orient="row").with_columns(
         pl.lit(1, pl.Int64).alias("item_id"),
@@ -82,23 +82,23 @@ def test_a_request_of_a_log_sees_what_came_before_it(events, cut, requests):
     )
     found = READER.features(state, READER.events(frame_of(inside)), asked).tensors
     for place, (time, user) in enumerate(requests):
-        known = State(SCHEMA)
+        known = FeatureState(SCHEMA)
         known.apply(READER.events(frame_of([event for event in [*before, *inside] if event[1] < time])))
         alone = READER.features(known, READER.events(frame_of([])), asked[place : place + 1]).tensors
         for name in ARRAYS:
             assert found[name][place : place + 1].tobytes() == alone[name].tobytes(), (name, time, user)
-    whole = State(SCHEMA)
+    whole = FeatureState(SCHEMA)
     whole.apply(READER.events(frame_of([*before, *inside])))
     assert state.records["user"].all().tolist() == whole.records["user"].all().tolist()
 
 
 @given(EVENTS, st.randoms(use_true_random=False))
 def test_records_are_of_the_set_of_events(events, random):
-    whole = State(SCHEMA)
+    whole = FeatureState(SCHEMA)
     whole.apply(READER.events(frame_of(events)))
     shuffled = list(events)
     random.shuffle(shuffled)
-    pieces = State(SCHEMA)
+    pieces = FeatureState(SCHEMA)
     while shuffled:
         size = random.randint(1, len(shuffled))
         pieces.apply(READER.events(frame_of(shuffled[:size])))
@@ -106,7 +106,7 @@ def test_records_are_of_the_set_of_events(events, random):
     for name, records in whole.records.items():
         assert records.keys.tolist() == pieces.records[name].keys.tolist()
         assert records.all().tolist() == pieces.records[name].all().tolist()
-        halves = State(SCHEMA), State(SCHEMA)
+        halves = FeatureState(SCHEMA), FeatureState(SCHEMA)
         for at, half in enumerate(halves):
             half.apply(READER.events(frame_of(events[at::2])))
         halves[0].records[name].merge(halves[1].records[name].keys, halves[1].records[name].all())
@@ -120,7 +120,7 @@ def test_events_without_a_key_are_left_out():
         (Feature("seen", "item", "count", key=("item.author",)),), ("click",), {"items.author": "int"}
     )
     items = pl.DataFrame({"item_id": [0, 1, 2], "author": [None, 4, None]})
-    state, reader = State(schema), reader_of(schema, items)
+    state, reader = FeatureState(schema), reader_of(schema, items)
     events = pl.DataFrame({"user_id": [5, 5, 5], "item_id": [0, 1, 2], "event_time": [0, 1, 2]})
     columns = {"timestamp": [1, 2, 2], "user_id": [5, 5, 5], "item_id": [1, 0, 1], "event_time": [9, 9, 9]}
     asked = pl.DataFrame({"request_id": [1, 2, 2], **columns, "position": [0, 0, 1], "y_click": [0.0, 0.0, 0.0]})
@@ -132,12 +132,12 @@ def test_events_without_a_key_are_left_out():
 
 def test_what_the_core_cannot_read_is_named():
     schema = FeatureSchema((Feature("seen", "user", "count", key=("user_id",)),), ("click",))
-    state, reader = State(schema), reader_of(schema)
+    state, reader = FeatureState(schema), reader_of(schema)
     two = np.arange(2)
     events = reader.core.events(two, two, two, np.full(2, NULL), {})
     records = [one.core for one in state.records.values()]
     asked = [two, np.array([1, 0]), np.full(2, NULL), np.arange(3), two]
-    others = [one.core for one in State(SCHEMA).records.values()]
+    others = [one.core for one in FeatureState(SCHEMA).records.values()]
     for arguments, message in (
         ((records, events, *asked, []), "time of requests goes back"),
         ((records, events, *asked[:3], np.array([0, 1, 3]), two, []), "offsets do not divide the rows"),
@@ -155,7 +155,7 @@ def test_what_the_core_cannot_read_is_named():
 def test_many_keys():
     """Growth of the table, keys that collide in its low or high bits, and blocks of records."""
     schema = FeatureSchema((Feature("seen", "user", "count", key=("user_id",)),), ())
-    records, reader = State(schema).records["user"], reader_of(schema)
+    records, reader = FeatureState(schema).records["user"], reader_of(schema)
     keys = np.concatenate([np.arange(30_000), np.arange(1, 30_001) << 40, [-1, -(2**63) + 1, 2**63 - 1]])
     for part in (keys, keys[::2]):
         records.core.apply(reader.events({"user_id": part, "item_id": part, "event_time": part}))
@@ -181,5 +181,5 @@ def test_a_task_whose_name_looks_like_a_measure_is_none():
         pl.lit(0).alias("position"),
     )
     reader = reader_of(schema)
-    found = reader.features(State(schema), reader.events(sent), asked).tensors
+    found = reader.features(FeatureState(schema), reader.events(sent), asked).tensors
     assert found["request_dense"].tolist() == [[0.5]]

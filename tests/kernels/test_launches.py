@@ -106,13 +106,13 @@ def calls(batch, items, k, samples, seed):
     rows, gains, worth = 1 + torch.rand(batch, 6), torch.rand(batch, items, 2), torch.rand(k).sort(descending=True)[0]
     scores, logs, old = torch.rand(batch, items, 6), -torch.rand(batch, samples, 6), torch.rand(batch, samples)
     unit = torch.eye(16)[torch.arange(items) % 16].expand(batch, -1, -1).contiguous()
-    likeness = {"embeddings": unit, "cosine": 0.5, "objective": "mmr", "trade_off": 0.5}
+    similarity = {"embeddings": unit, "cosine": 0.5, "objective": "mmr", "trade_off": 0.5}
     pygrade.fuse_topk(scores, rows, k, "zlog")
     pygrade.fuse_topk(scores, rows, k)
     pygrade.transform_scores(scores, "zlog")
     pygrade.topk_gain(scores, logs, gains, k, worth)
     pygrade.rollout(rows, scores, gains, k, worth, samples, seed, seed)
-    pygrade.search_page(gains[..., 0], None, k // 8, **likeness)
+    pygrade.search_page(gains[..., 0], None, k // 8, **similarity)
     pygrade.group_advantage(torch.rand(batch, samples, 3), torch.rand(3))
     pygrade.dirichlet_sample(rows, samples, seed, seed)
     pygrade.dirichlet_log_prob(rows.clone().requires_grad_(), logs).sum().backward()

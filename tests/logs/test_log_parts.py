@@ -21,7 +21,7 @@ def test_item_columns_go_with_their_rows(tmp_path):
     assert_same(parts.sample(50), logs)
     late = parts.split(0.6)[1]
     assert_same(late.read(), logs.split(0.6)[1])
-    assert late.valued((1, 2, 3)).items == parts.complete().items == logs.items
+    assert late.with_values((1, 2, 3)).items == parts.complete().items == logs.items
 
 
 def test_item_columns_of_some_files_are_unknown_in_the_others(tmp_path):

@@ -42,7 +42,7 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
             policy_version=np.full(requests, "v1"),
             exploration=np.where(np.arange(requests) % 2 == 0, "none", "dirichlet"),
             timestamp=rng.permutation(requests).astype(np.int64) + 1_700_000_000_000,
-            trust=rng.random(requests).astype(np.float32),
+            mixture_weight=rng.random(requests).astype(np.float32),
             baseline=rng.choice(["", "expected value"], requests),
             verdict=np.full(requests, "better"),
             request_values=np.where(np.isnan(concentration), concentration, 2 * concentration),
@@ -174,7 +174,7 @@ BAD = {
     "null id": (set_value("item_id", 5, None), "item_id", 5),
     "bad weight": (set_all("w_cart", -1.0), "w_cart", 0),
     "infinite item column": (set_value("i_margin", 4, float("inf")), "i_margin", 4),
-    "trust above 1": (set_all("trust", 1.5), "trust", 0),
+    "mixture_weight above 1": (set_all("mixture_weight", 1.5), "mixture_weight", 0),
     "two items in a slot of an arm": (set_value("slot_new", 1, 2), "slot_new", 1),
     "a slot beyond an arm's page": (set_value("slot_new", 0, 10**6), "slot_new", 0),
     "an arm with more than all of the traffic": (set_all("share_old", 1.5), "share_old", 0),
@@ -253,7 +253,7 @@ def test_one_long_id_costs_no_other_row_memory(tmp_path):
 
 
 def test_values_of_events():
-    logs = make_logs().valued((1.0, 2.0, 3.0), ("order",))
+    logs = make_logs().with_values((1.0, 2.0, 3.0), ("order",))
     assert logs.task_values == (1.0, 2.0, 3.0)
     np.testing.assert_array_equal(logs.event_values[:, :2], np.tile(np.float32([1, 2]), (logs.num_rows, 1)))
     np.testing.assert_array_equal(logs.event_values[:, 2], 3 * logs.value)

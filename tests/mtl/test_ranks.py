@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import MtlModel, Timeline, fit_stream, predict
+from pygrade.mtl import MtlModel, TimeSplit, fit_stream, predict
 from pygrade.workers.group import Group
 from pygrade.workers.ranks import train_here
 from tests.mtl.worlds import COLUMNS, SMALL, parameters, world
 
 TASKS = ("a", "b")
-TIMELINE = Timeline(4000, 4700, 5400)
+TIMELINE = TimeSplit(4000, 4700, 5400)
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,6 @@ def test_ranks_without_rows_wait_for_the_others(tmp_path):
 def few(group: Group, job: Job) -> MtlModel:
     """Only rank 0 has rows."""
     arrays = world(job.rows)[:4]
-    timeline = Timeline(250, 250, 250)
+    timeline = TimeSplit(250, 250, 250)
     config = replace(SMALL, epochs=2)
     return fit_stream(lambda: iter([arrays] if group.rank == 0 else []), TASKS, timeline, COLUMNS, config, group)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import Columns, TimeCounts, Timeline, count_times, fit_stream, predict
+from pygrade.mtl import Columns, TimeCounts, TimeSplit, count_times, fit_stream, predict
 from pygrade.mtl.column_stats import ColumnStats
 from pygrade.mtl.stream import Window
 from pygrade.mtl.timeline import FIRST, LAST
@@ -15,14 +15,14 @@ from tests.mtl.worlds import COLUMNS, SMALL, batches_of, fit, parameters, world
 from tests.refusals import refuses
 
 TASKS = ("a", "b")
-PARTS = Timeline(2000, 2400, 2900)
+PARTS = TimeSplit(2000, 2400, 2900)
 
 
 def test_chunks_do_not_matter():
     dense, ids, labels, time, _ = world(3000)
     config = replace(SMALL, epochs=3)
     whole = fit(dense, ids, labels, time, TASKS, config, stop=0.2, calibrate=0.2)
-    timeline = Timeline(1800, 2400, LAST)
+    timeline = TimeSplit(1800, 2400, LAST)
     for rows in (3000, 1000):
         streamed = fit_stream(batches_of(dense, ids, labels, time, rows=rows), TASKS, timeline, COLUMNS, config)
         assert (streamed.best_epoch, streamed.columns) == (whole.best_epoch, whole.columns)
@@ -51,7 +51,7 @@ def test_each_part_is_used_for_what_it_is_for():
 
 def test_a_stream_larger_than_the_buffer_learns_as_well():
     dense, ids, labels, time, _ = world(4000)
-    timeline = Timeline(3400, 4000, 4000)
+    timeline = TimeSplit(3400, 4000, 4000)
     config = replace(SMALL, epochs=10, batch_size=128)
     new_dense, new_ids, new_labels, *_ = world(seed=1)
     areas = []
@@ -149,7 +149,7 @@ def test_times_that_cannot_be_split_are_named():
         (lambda: iter([]), "batches gives no rows"),
     ):
         refuses(ValueError, message, split_times, batches)
-    refuses(ValueError, "train_end is 5, stop_end 4", Timeline, 5, 4, 6)
+    refuses(ValueError, "train_end is 5, stop_end 4", TimeSplit, 5, 4, 6)
 
 
 def test_a_part_without_positives_is_named():

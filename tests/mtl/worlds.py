@@ -3,7 +3,7 @@
 import numpy as np
 
 from pygrade.config.mtl import MtlConfig
-from pygrade.mtl import Columns, Timeline, fit_stream
+from pygrade.mtl import Columns, TimeSplit, fit_stream
 from pygrade.mtl.timeline import LAST
 
 SMALL = MtlConfig(expert_hidden=16, expert_output=8, tower_hidden=8, embedding=4, epochs=8)
@@ -35,5 +35,5 @@ def fit(dense, ids, labels, time, tasks=("a", "b"), config=SMALL, *, stop=0.15, 
     """`fit_stream` on rows in memory: the latest share of them calibrates, the one before it stops early."""
     ends = np.append(np.unique(time), LAST)
     bounds = (ends[round((len(ends) - 1) * (1 - share))] for share in (stop + calibrate, calibrate, 0.0))
-    timeline = Timeline(*map(int, bounds))
+    timeline = TimeSplit(*map(int, bounds))
     return fit_stream(lambda: iter([(dense, ids, labels, time)]), tasks, timeline, columns, config)

@@ -19,7 +19,7 @@ FORMS = {
 
 
 def case_of(batch: int, candidates: int, width: int, k: int, form: str, seed: int = 0, rules: bool = True):
-    """A call with everything that it may have; log_det gets likeness that is positive semidefinite."""
+    """A call with everything that it may have; log_det gets similarity that is positive semidefinite."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape: int) -> torch.Tensor:
@@ -64,13 +64,13 @@ def page_values(call: dict, pages: torch.Tensor) -> torch.Tensor:
     value, root, vectors = given["value"][0], given["root"][0], given["embeddings"][0]
     own = call["categories"][0].long()
     known = (own[:, None] >= 0) & (own >= 0)
-    likeness = torch.where(known, given["pairs"][own][:, own], 0.0)  # [above, below]
-    likeness = likeness + given["cosine"] * (vectors @ vectors.T).clamp_min(0.0)
+    similarity = torch.where(known, given["pairs"][own][:, own], 0.0)  # [above, below]
+    similarity = similarity + given["cosine"] * (vectors @ vectors.T).clamp_min(0.0)
     total = torch.zeros(len(pages), dtype=torch.float64)
     for slot in range(pages.shape[1]):
         effect = torch.zeros(len(pages), dtype=torch.float64)
         for above in range(slot):
-            effect += given["attention"][above] * likeness[pages[:, above], pages[:, slot]]
+            effect += given["attention"][above] * similarity[pages[:, above], pages[:, slot]]
         item = pages[:, slot]
         total += given["examination"][slot] * (value[item] + root[item] * effect.exp())
     return total
@@ -148,7 +148,7 @@ def test_a_beam_that_keeps_every_prefix_finds_the_best_page():
     assert search_page(**call | {"beam": 64}).indices[0].tolist() == best.tolist()
 
 
-def test_without_likeness_it_is_the_top_k():
+def test_without_similarity_it_is_the_top_k():
     call = case_of(3, 90, 0, 12, "greedy", 8, rules=False) | {"categories": None, "pairs": None}
     value, root = call["value"], call["root"]
     value[:, ::9], root[:, 5::9] = 0.25, 0.5
@@ -300,10 +300,10 @@ def test_it_is_an_op_of_torch(form):
     names = ("value", "root", "k", "attention", "examination", "categories", "pairs", "embeddings")
     caps = torch.tensor(call["caps"], dtype=torch.int32)
     objective = ("page_value", "mmr", "log_det").index(call.get("objective", "page_value"))
-    likeness = (call["cosine"], objective, call.get("beam", 1), call.get("trade_off", 0.5))
+    similarity = (call["cosine"], objective, call.get("beam", 1), call.get("trade_off", 0.5))
     limits = torch.tensor([2, -1, 1], dtype=torch.int32), torch.tensor([0.5, 1.0, 0.9])
     call |= dict(zip(("cap_slots", "decay"), limits, strict=True))
     rules = (call["mask"], call["boost_mul"], call["boost_add"], call["groups"], caps, *limits, call["pins"])
-    arguments = (*(call.get(name) for name in names), *likeness, *rules)
+    arguments = (*(call.get(name) for name in names), *similarity, *rules)
     torch.library.opcheck(torch.ops.pygrade.search_page.default, arguments)
     assert_equal(torch.ops.pygrade.search_page(*arguments), search_page(**call))

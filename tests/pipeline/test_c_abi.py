@@ -32,8 +32,8 @@ Request = struct(
 Column = struct("S name P values")
 UserPage = struct(
     "N size N k P items P scores P weights P concentration i filled i candidates i missing_predictions i degraded "
-    "i fallback i explored Q seed V policy_version V artifact_version f trust i verdict B baseline f history F seconds "
-    "P candidate_ids P predictions"
+    "i fallback i explored Q seed V policy_version V artifact_version f mixture_weight i verdict B baseline "
+    "f history F seconds P candidate_ids P predictions"
 )
 Events = struct(
     "N size N count P user_id P item_id P time P scenario P outcomes P values N num_outcomes P error N error_size"

@@ -10,7 +10,7 @@ from pygrade import _core
 from pygrade.config.pipeline import CheckConfig
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
-from pygrade.mtl import Timeline
+from pygrade.mtl import TimeSplit
 from pygrade.pipeline import mtl
 from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.mtl import TaskChoice, choose_tasks
@@ -27,7 +27,7 @@ TASKS = ("click", "like", "order")
 def fewest_events(run):
     """Of each task, in the part of the time that has fewest."""
     features = FeatureSet.open(stage(run, "features") / "set")
-    timeline = Timeline(**summary_of(run)["stages"]["features"]["timeline"])
+    timeline = TimeSplit(**summary_of(run)["stages"]["features"]["timeline"])
     parts = [list(features.batches(*span)) for span in timeline.parts.values()]
     counts = [sum(np.nansum(batch.feedback, 0) for batch in batches) for batches in parts]
     return dict(zip(TASKS, np.min(counts, 0).astype(int).tolist(), strict=True)), features, timeline

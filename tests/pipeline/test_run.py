@@ -17,9 +17,9 @@ from pygrade._util.files import directory_lock
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
-from pygrade.features import FeatureSchema, FeatureSet, Leak
+from pygrade.features import FeatureLeak, FeatureSchema, FeatureSet
 from pygrade.logs import read_logs, validate
-from pygrade.mtl import Timeline
+from pygrade.mtl import TimeSplit
 from pygrade.pipeline import features
 from pygrade.pipeline import run as module
 from pygrade.pipeline.mtl import choose_tasks
@@ -140,7 +140,7 @@ def test_a_leak_and_a_prerank_that_loses_are_said_loudly(run, tmp_path, monkeypa
         "rows": 100_000,
         "leaks": [],
     }
-    leak = Leak("user_count", 5, 0, 7, 1.0, float("nan"))
+    leak = FeatureLeak("user_count", 5, 0, 7, 1.0, float("nan"))
     monkeypatch.setattr(features, "find_leaks", lambda log, schema, cuts, seed, rows: [leak] * cuts)
 
     def fit(*args, **options):
@@ -274,7 +274,7 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
 
 def test_a_task_that_ends_before_the_policys_part_is_not_valued(run):
     features = FeatureSet.open(stage(run, "features") / "set")
-    timeline = Timeline(**summary_of(run)["stages"]["features"]["timeline"])
+    timeline = TimeSplit(**summary_of(run)["stages"]["features"]["timeline"])
     assert choose_tasks(features, timeline, CONFIG).valued == ("click", "like", "order")
     late, end = 0, 0
     for batch in reversed(list(features.batches(requests=1))):

@@ -33,9 +33,9 @@ def make_policy(seed: int = 0, **options: object) -> FusionPolicy:
 KNOTS = ((0.0, 0.5, 1.0), (0.0, 0.1, 0.3))
 
 
-def mixture(trust: float = 0.25, **baseline: object) -> Mixture:
+def mixture(mixture_weight: float = 0.25, **baseline: object) -> Mixture:
     options = {"name": "expected value", "transform": "identity", "weights": (1.0, 2.0, 3.0), **baseline}
-    return Mixture(trust, Baseline(**options), "worse", "worse than it")  # type: ignore[arg-type]
+    return Mixture(mixture_weight, Baseline(**options), "worse", "worse than it")  # type: ignore[arg-type]
 
 
 def correction(**fields: object) -> Correction:
@@ -228,7 +228,7 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
         {"evidence_prior": 3.0, "evidence_feature": "intent", "evidence_scale": "log"},
         {"mixture": mixture()},
         {"mixture": mixture(name="value")},
-        {"mixture": mixture(trust=0.5)},
+        {"mixture": mixture(mixture_weight=0.5)},
         {"mixture": mixture(transform="log")},
         {"mixture": mixture(weights=(1.0, 2.0, 4.0))},
         {"mixture": mixture(logarithm=True)},

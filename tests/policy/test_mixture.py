@@ -20,35 +20,37 @@ def z(values):
     return (values - values.mean(-1, keepdims=True)) / (values.std(-1, keepdims=True) + 1e-6)
 
 
-@pytest.mark.parametrize("trust", [0.0, 0.3, 1.0])
-def test_scores_are_the_formula(trust):
+@pytest.mark.parametrize("mixture_weight", [0.0, 0.3, 1.0])
+def test_scores_are_the_formula(mixture_weight):
     rng = np.random.default_rng(0)
     p, context = rng.beta(1, 5, (7, 9, 2)).astype(np.float32), rng.normal(size=(7, 1)).astype(np.float32)
     policy = FusionPolicy(PolicySpec(TASKS, ("x",)), (0.3, 0.7))
     alone = policy.scores(context, p).astype(np.float64)
-    policy.mixture = Mixture(trust, EV)
-    expected = (1 - trust) * z(np.log(p.astype(float) @ [1.0, 20.0] + 1e-7)) + trust * z(alone)
+    policy.mixture = Mixture(mixture_weight, EV)
+    expected = (1 - mixture_weight) * z(np.log(p.astype(float) @ [1.0, 20.0] + 1e-7)) + mixture_weight * z(alone)
     found = policy.scores(context, p)
-    np.testing.assert_allclose(found, alone if trust == 1 else expected, atol=2e-5)
+    np.testing.assert_allclose(found, alone if mixture_weight == 1 else expected, atol=2e-5)
     jagged = policy.scores(context, p.reshape(-1, 2), np.arange(8) * 9)
     assert (jagged.reshape(7, 9) == found).all()
-    if trust < 1:
+    if mixture_weight < 1:
         parts = rank_by(policy, EV).scores(context, p).ravel(), alone.ravel()
         offsets = np.array([0, *range(0, 64, 9)])  # the first request has no candidate
-        assert mix_scores(*parts, trust, offsets).tobytes() == found.tobytes()
+        assert mix_scores(*parts, mixture_weight, offsets).tobytes() == found.tobytes()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trust": 1.5}, "trust is 1.5"),
+        ({"mixture_weight": 1.5}, "mixture_weight is 1.5"),
         ({"other": np.ones(3)}, "other is of shape"),
         ({"offsets": np.array([0, 3])}, "offsets must ascend from 0 to the number of rows, 4"),
     ],
 )
 def test_scores_that_do_not_mix_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        mix_scores(**{"base": np.ones(4), "other": np.ones(4), "trust": 0.5, "offsets": np.array([0, 4])} | change)
+        mix_scores(
+            **{"base": np.ones(4), "other": np.ones(4), "mixture_weight": 0.5, "offsets": np.array([0, 4])} | change
+        )
 
 
 def test_values_turn_the_baseline_and_reach_the_inputs():
@@ -99,11 +101,11 @@ def test_the_version_covers_what_is_served_and_not_the_words():
     policy = FusionPolicy(PolicySpec(TASKS, ("x",)))
     versions = [policy.version]
     made = ((0.5, "a", "better"), (0.5, "a", "untested"), (0.6, "a", "better"), (0.5, "b", "better"))
-    for trust, name, verdict in made:
-        policy.mixture = Mixture(trust, Baseline(name, "zlog", (0.5, 0.5)), verdict)
+    for mixture_weight, name, verdict in made:
+        policy.mixture = Mixture(mixture_weight, Baseline(name, "zlog", (0.5, 0.5)), verdict)
         versions.append(policy.version)
     assert versions[1] == versions[2] and len({*versions}) == 4
-    refuses(ValueError, "trust is", Mixture, 1.5, EV)
+    refuses(ValueError, "mixture_weight is", Mixture, 1.5, EV)
     refuses(ValueError, "verdict is", Mixture, 0.5, EV, "good")
 
 
@@ -138,18 +140,18 @@ def test_whose_scores_count():
     assert Mixture(0.5, EV, challenger=other).ranked_by == (other, EV)
     assert Mixture(0.0, EV, challenger=other).ranked_by == (EV,)
     assert Mixture(1.0, EV, challenger=other).ranked_by == (other,)
-    assert [Mixture(trust, EV).uses_network for trust in (0.0, 0.5, 1.0)] == [False, True, True]
+    assert [Mixture(mixture_weight, EV).uses_network for mixture_weight in (0.0, 0.5, 1.0)] == [False, True, True]
     assert not Mixture(0.5, EV, challenger=other).uses_network
 
 
-@pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
-def test_a_challenger_takes_the_network_s_place(trust):
+@pytest.mark.parametrize("mixture_weight", [0.0, 0.4, 1.0])
+def test_a_challenger_takes_the_network_s_place(mixture_weight):
     rng = np.random.default_rng(0)
     p, context = rng.beta(1, 5, (7, 9, 2)).astype(np.float32), np.zeros((7, 1), np.float32)
     policy = FusionPolicy(PolicySpec(TASKS, ("x",)), (0.3, 0.7))
-    policy.mixture = Mixture(trust, EV, challenger=Baseline("static", "identity", (1.0, 0.1)))
+    policy.mixture = Mixture(mixture_weight, EV, challenger=Baseline("static", "identity", (1.0, 0.1)))
     challenger, base = p.astype(float) @ [1.0, 0.1], np.log(p.astype(float) @ [1.0, 20.0] + 1e-7)
-    expected = challenger if trust == 1 else (1 - trust) * z(base) + trust * z(challenger)
+    expected = challenger if mixture_weight == 1 else (1 - mixture_weight) * z(base) + mixture_weight * z(challenger)
     np.testing.assert_allclose(policy.scores(context, p), expected, atol=2e-5)
 
 

@@ -94,7 +94,7 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     follows = tomllib.loads(config.read_text())["train"]
     assert follows["data"] == "logs:served" and follows["values"] == worth
     small = replace(SMALL, cross_fit=CrossFitConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
-    result = fit(logs.valued(tuple(worth.values())), small, tmp_path / "next")
+    result = fit(logs.with_values(tuple(worth.values())), small, tmp_path / "next")
     assert result.propensity.source in ("shuffled pages", "all pages")
     assert result.policy.mixture.verdict in ("better", "undecided", "worse")
 
@@ -107,7 +107,7 @@ def test_prices_and_values_of_the_policy(tmp_path):
     prices = np.float32([1, 10])
     scores = policy.scores(np.zeros((1, 0), np.float32), predictions, offsets, item_values=prices)
     assert scores[1] > scores[0], "0.1 + 2 · 0.2 · 10 against 0.5 + 2 · 0.1 · 1"
-    assert policy.mixture.verdict == "untested" and policy.mixture.trust == 0
+    assert policy.mixture.verdict == "untested" and policy.mixture.mixture_weight == 0
 
 
 def test_the_plan_is_that_of_the_estimate():

@@ -210,7 +210,7 @@ def test_a_user_of_two_arms_keeps_the_first():
 def test_the_command_ends_on_a_signal_and_saves(run):
     served(run)
     command = [sys.executable, "-m", "pygrade", "online", "--run", run, "--exposures", run / "exposures"]
-    command += ["--feedback", run / "feedback", "--every-seconds", "0.2", "--online.min-requests", "50"]
+    command += ["--feedback", run / "feedback", "--interval-seconds", "0.2", "--online.min-requests", "50"]
     command += ["--online.feedback-delay-ms", "1000", "--online.step.steps", "2", "--online.min-effective-samples", "1"]
     command += ["--arms", "main=0.5", "new=0.5", "--allow-unproven"]
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True) as process:

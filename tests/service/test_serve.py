@@ -66,7 +66,7 @@ def test_its_options_are_those_of_the_server(run):
     own = {entry.name for entry in dataclasses.fields(ServeOptions)} - {
         entry.name for entry in dataclasses.fields(Output)
     }
-    assert own - {"print_config", "online", "every_seconds"} <= wanted  # which has more in [serve]
+    assert own - {"print_config", "online", "interval_seconds"} <= wanted  # which has more in [serve]
 
 
 def test_the_server_names_a_bad_option_and_shows_no_secret(run, tmp_path):

@@ -265,7 +265,7 @@ def test_a_file_of_options_the_console_and_a_new_artifact(run, tmp_path):
     own = tmp_path / "run"
     shutil.copytree(run, own, symlinks=True)
     (own / "report.html").write_text("<p>report</p>")
-    options = {"max_k": 3, "log": "none", "port": 1, "arms": [{"name": "a", "share": 1.0, "trust": 1.0}]}
+    options = {"max_k": 3, "log": "none", "port": 1, "arms": [{"name": "a", "share": 1.0, "mixture_weight": 1.0}]}
     (tmp_path / "options.json").write_text(json.dumps(options))
     with Server(own, tmp_path, "--config", tmp_path / "options.json", "--refresh-seconds", "60") as server:
         assert server.ask("GET", "/console")[2] == b"<p>report</p>"
@@ -273,7 +273,7 @@ def test_a_file_of_options_the_console_and_a_new_artifact(run, tmp_path):
             b"k is 4; expected a whole number from 1 to 3" in server.ask("POST", "/v1/rank", b'{"user": 1, "k": 4}')[2]
         )
         page = json.loads(server.ask("POST", "/v1/rank", b'{"user": 1}')[2])
-        assert (page["arm"], page["trust"], len(page["items"])) == ("a", 1.0, 3)
+        assert (page["arm"], page["mixture_weight"], len(page["items"])) == ("a", 1.0, 3)
         (own / "artifact").unlink()
         (tmp_path / "tokens").write_text("another\n")
         server.signal(signal.SIGHUP)

@@ -125,7 +125,7 @@ def test_one_command_runs_a_test_over_kills_to_the_holdout(run, tmp_path, capsys
             assert all(arms[body["user"]] == page["arm"] for body, page in zip(late, served, strict=True))
             pid = (run / "exposures" / "test" / SERVER).read_text()
             with (tmp_path / "again").open("w") as log:
-                again = subprocess.Popen(command_of(run, *options, "--every-seconds", "0.2"), stderr=log)
+                again = subprocess.Popen(command_of(run, *options, "--interval-seconds", "0.2"), stderr=log)
             eventually(lambda: reading_at(server).get("requests", 0) >= 389)
             assert (run / "exposures" / "test" / SERVER).read_text() == pid
             body, page = *pages_of(1, first=400), rank(server, 1, first=400)[1][0]
@@ -163,7 +163,7 @@ def write_reading(run, **changes):
     """Of an arm, a task, a fact and words that are scripts."""
     shown = {"value": 0.01, "low": 0.004, "high": None}
     arm = {"readings": {"item weights": {name: {"fixed": shown, "anytime": shown} for name in ("value", EVIL)}}}
-    record = {"format": "pygrade.test 1", "time": time.time_ns() // 10**6, "every_seconds": 60, "action": "ship"}
+    record = {"format": "pygrade.test 1", "time": time.time_ns() // 10**6, "interval_seconds": 60, "action": "ship"}
     record |= dict.fromkeys(("reason", "toml", "after"), EVIL) | {
         "arms": {EVIL: arm},
         "deciding": {EVIL: "item weights"},
@@ -231,7 +231,7 @@ def test_a_look_that_fails_keeps_the_reading_with_an_alarm(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--every-seconds", "60"), "every_seconds is 60.0; expected it with --test alone"),
+        (("--interval-seconds", "60"), "interval_seconds is 60.0; expected it with --test alone"),
         (("--test", "--online"), "online is true; expected a directory whose policy stays"),
         (("--test", "--config", "f.toml"), "online is true; expected a directory whose policy stays"),
         (("--test", "--config", "g.toml"), "g.toml: [serve.test] has max_amount; expected max_amount in [serve] alone"),

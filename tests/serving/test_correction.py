@@ -198,7 +198,7 @@ def test_contributions_are_what_is_added_up(requests, name):
     scores = rank_by(policy, entry).scores(**requests)
     found = np.log(total + policy.config.beta) if entry.logarithm else total
     np.testing.assert_allclose(found, np.take_along_axis(scores, page.indices, 1), rtol=1e-4, atol=1e-4)
-    assert bool(page.baseline_contribution.any()) == (page.trust < 1.0)
+    assert bool(page.baseline_contribution.any()) == (page.mixture_weight < 1.0)
 
 
 @pytest.mark.parametrize("form", ["", "marginal", "conditional"])
@@ -227,7 +227,7 @@ def test_a_page_without_weights_says_how_its_sums_make_the_scores(requests, name
     if "standardized over the candidates" in record["why"]:
         score = (score - score.mean()) / (score.std() + 1e-6)
     if "plus the share of" in record["why"]:
-        score = page.trust * score + [item["baseline"] for item in record["items"]]
+        score = page.mixture_weight * score + [item["baseline"] for item in record["items"]]
     assert not record["weighs"] and len(sums) == 30
     np.testing.assert_allclose(score, page.values[0], rtol=2e-3, atol=1e-4)
 

@@ -123,7 +123,7 @@ Request = struct(
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
-    "Q seed V policy_version f trust i verdict B baseline i searched i shuffled P effects i missing_items "
+    "Q seed V policy_version f mixture_weight i verdict B baseline i searched i shuffled P effects i missing_items "
     "i reserved"
 )
 LogIds = struct(
@@ -259,7 +259,7 @@ def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path
             assert all(array.tobytes() == getattr(page, name)[b].tobytes() for name, array in arrays.items())
             assert (result.fallback != 0) == page.fallback[b] and (result.explored != 0) == page.explored[b]
             assert result.seed == int(page.seed[b]) and result.policy_version.decode() == policy.version
-            assert (result.trust, result.baseline.decode()) == (np.float32(page.trust), page.baseline)
+            assert (result.mixture_weight, result.baseline.decode()) == (np.float32(page.mixture_weight), page.baseline)
             assert result.verdict == (5 if policy.mixture else 0)  # untested, none
 
 
@@ -287,7 +287,17 @@ def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(reque
     log = read_logs(tmp_path / "log.parquet")
     expected = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios, **more).log_rows()
     assert log.request_id.tolist() == names
-    names = ["offsets", "item_id", "position", "predictions", "context", "weights", "scenario", "trust", "baseline"]
+    names = [
+        "offsets",
+        "item_id",
+        "position",
+        "predictions",
+        "context",
+        "weights",
+        "scenario",
+        "mixture_weight",
+        "baseline",
+    ]
     for name in (*names, "verdict", *(["request_values", "value"] if more else [])):
         np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
 
@@ -337,7 +347,9 @@ def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_an
     assert [int(row["item_id"]) for row in rows] == log.item_id.tolist()
     assert [int(row["position"] or -1) for row in rows] == log.position.tolist()
     assert [row["scenario"] for row in rows] == [scenarios[b] for b in request]
-    assert {(row["trust"], row["baseline"], row["verdict"]) for row in rows} == {("0.6", "expected, value", "untested")}
+    assert {(row["mixture_weight"], row["baseline"], row["verdict"]) for row in rows} == {
+        ("0.6", "expected, value", "untested")
+    }
     np.testing.assert_array_equal(number["value"], log.value)
     assert {row["policy_version"] for row in rows} == {policy.version}
     assert {row["exploration"] for row in rows} == {"none"} and {row["seed"] for row in rows} == {"0"}

@@ -44,9 +44,12 @@ POLICIES = {
         None,
     ),
     "evidence": ({"transform": "rank", "evidence_prior": 5.0, "evidence_feature": "visits"}, None),
-    "trust": ({"transform": "log"}, Mixture(0.4, VALUED)),
-    "trust 0, trade-offs": ({"trade_offs": True}, Mixture(0.0, Baseline("static", "log1p", (1.0, 0.0, 2.0, 0.5)))),
-    "trust 1": ({}, Mixture(1.0, VALUED)),
+    "mixture_weight": ({"transform": "log"}, Mixture(0.4, VALUED)),
+    "mixture_weight 0, trade-offs": (
+        {"trade_offs": True},
+        Mixture(0.0, Baseline("static", "log1p", (1.0, 0.0, 2.0, 0.5))),
+    ),
+    "mixture_weight 1": ({}, Mixture(1.0, VALUED)),
     "corrected": ({}, Mixture(0.0, replace(VALUED, corrected=True, calibration=()))),
     "challenger": (
         {"trade_offs": True, "indicators": ("age",)},
@@ -80,7 +83,7 @@ def policy_of(name: str) -> FusionPolicy:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         policy.head.weight.normal_(std=0.5, generator=generator)
-    if name not in ("default", "free", "trust"):
+    if name not in ("default", "free", "mixture_weight"):
         rows = torch.rand(3, len(TASKS), generator=generator) + 0.1
         policy.set_static_weights(rows[0], {"home": rows[1], "search": rows[2]})
     policy.mixture = mixture
@@ -139,7 +142,7 @@ SIZES = [(1, 500), (4, 40), (5, 3), (3, 1)]
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch about itself
 @pytest.mark.parametrize(
-    ("name", "exported"), [*((name, False) for name in POLICIES), ("bounded", True), ("trust", True)]
+    ("name", "exported"), [*((name, False) for name in POLICIES), ("bounded", True), ("mixture_weight", True)]
 )
 def test_the_graph_ranks_as_the_ranker(name, exported):
     """An exported program takes any size, as its sizes are free."""
@@ -155,9 +158,9 @@ def test_the_graph_ranks_as_the_ranker(name, exported):
 def test_every_case_is_one_of_its_own():
     inputs = {name: [port.name for port in export.PolicyPage(policy_of(name), K).ports[2:]] for name in POLICIES}
     assert inputs["free"] == [] and inputs["bounded"] == ["scenario"]
-    assert inputs["trade-offs"] == ["scenario", "values"] and inputs["trust"] == ["item_values"]
+    assert inputs["trade-offs"] == ["scenario", "values"] and inputs["mixture_weight"] == ["item_values"]
     assert inputs["all"] == ["scenario", "values", "item_values", "items"]
-    assert inputs["trust 1"] == ["scenario"]  # served alone, so that no price counts
+    assert inputs["mixture_weight 1"] == ["scenario"]  # served alone, so that no price counts
     assert inputs["corrected"] == ["scenario", "item_values", "items"] == inputs["challenger alone"]
     assert inputs["challenger"] == ["scenario", "values", "item_values", "items"]
     assert inputs["corrected network"] == ["scenario", "item_values"]

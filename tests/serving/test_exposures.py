@@ -86,7 +86,7 @@ def test_a_log_in_full_is_the_log_of_blended_ranker(policy, requests, tmp_path, 
     for b in range(6):
         one, wanted = found.select([b]), pages[b % 2].select([b])
         columns = ["item_id", "position", "predictions", "feedback", "context", "weights", "concentration", "scenario"]
-        columns += ["seed", "policy_version", "exploration", "trust", "baseline", "verdict"]
+        columns += ["seed", "policy_version", "exploration", "mixture_weight", "baseline", "verdict"]
         for column in columns + (["request_values", "value"] if more else []):
             np.testing.assert_array_equal(getattr(one, column), getattr(wanted, column), column)
         assert one.items == wanted.items == (() if policy.correction is None else policy.correction.items)

@@ -28,12 +28,12 @@ BASELINES = {
 }
 
 
-def make_policy(baseline="expected value", trust=0.7, **options):
+def make_policy(baseline="expected value", mixture_weight=0.7, **options):
     config = PolicyConfig(**{"hidden": (8,), "trade_offs": True, **VALUES, **options})
     made = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=3)
     made.head.weight.data.mul_(40)  # so that requests differ
     made.set_static_weights(torch.tensor([0.4, 0.4, 0.2]), {"search": torch.tensor([0.1, 0.6, 0.3])})
-    made.mixture = Mixture(trust, BASELINES[baseline], "better", "better than it")
+    made.mixture = Mixture(mixture_weight, BASELINES[baseline], "better", "better than it")
     return made
 
 
@@ -50,7 +50,7 @@ def expected_scores(page, predictions, prices):
     batch, count, tasks = predictions.shape
     rows, prices = torch.from_numpy(predictions.reshape(-1, tasks)), torch.from_numpy(prices.reshape(-1))
     formula = fusion_formula(policy.config) | {"offsets": torch.arange(batch + 1) * count}
-    entry, trust = policy.mixture.baseline, policy.mixture.trust
+    entry, mixture_weight = policy.mixture.baseline, policy.mixture.mixture_weight
     amounts = rows.clone()
     for t, (x, y) in enumerate(entry.calibration):
         mapped = torch.empty(len(rows))
@@ -61,18 +61,18 @@ def expected_scores(page, predictions, prices):
     base = ops.fuse_scores(amounts, torch.tensor(entry.weights) * u, **formula | {"transform": entry.transform})
     if entry.logarithm:
         base = ops.transform_scores(base[:, None], **formula | {"transform": "log"})[:, 0]
-    fused = ops.fuse_scores(rows, torch.from_numpy(page.weights), **formula) if trust else base
-    shares = torch.tensor([[1 - trust, trust]]).repeat(batch, 1)
+    fused = ops.fuse_scores(rows, torch.from_numpy(page.weights), **formula) if mixture_weight else base
+    shares = torch.tensor([[1 - mixture_weight, mixture_weight]]).repeat(batch, 1)
     mixed = formula | {"transform": "zscore", "epsilon": EPSILON}
     return ops.fuse_scores(torch.stack([base, fused], 1), shares, **mixed).reshape(batch, count)
 
 
 @pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("trust", [0.0, 0.3])
-def test_a_page_is_the_ranking_by_the_mixture_s_scores(requests, name, trust):
+@pytest.mark.parametrize("mixture_weight", [0.0, 0.3])
+def test_a_page_is_the_ranking_by_the_mixture_s_scores(requests, name, mixture_weight):
     context, predictions, prices = requests
     context[3] = np.nan  # a fallback is mixed, too
-    policy = make_policy(name, trust)
+    policy = make_policy(name, mixture_weight)
     ranker = BlendedRanker(policy)
     rng = np.random.default_rng(1)
     rules = {"boost_add": rng.normal(size=(4, 12)).astype(np.float32), "mask": rng.uniform(size=(4, 12)) < 0.9}
@@ -112,7 +112,7 @@ def test_contributions_add_up_to_the_scores(requests, name):
     np.testing.assert_allclose(total[filled], page.values[filled], rtol=1e-6, atol=1e-6)
     assert (total[~filled] == 0.0).all() and filled.sum() == 28
     assert np.abs(page.baseline_contribution[filled]).max() > 0.05
-    assert (page.trust, page.baseline, page.verdict) == (0.7, BASELINES[name].name, "better")
+    assert (page.mixture_weight, page.baseline, page.verdict) == (0.7, BASELINES[name].name, "better")
 
 
 def test_full_trust_serves_the_policy_alone(requests):
@@ -123,7 +123,7 @@ def test_full_trust_serves_the_policy_alone(requests):
     assert page.values.tobytes() == expected.values.tobytes() and np.array_equal(page.indices, expected.indices)
     np.testing.assert_array_equal(page.contributions, expected.contributions)
     assert not page.baseline_contribution.any()
-    assert (expected.trust, expected.baseline, expected.verdict) == (1.0, "", "")
+    assert (expected.mixture_weight, expected.baseline, expected.verdict) == (1.0, "", "")
 
 
 def test_a_saved_mixture_ranks_as_before_and_as_scores_says(requests, tmp_path):
@@ -147,7 +147,9 @@ def test_the_log_tells_how_a_page_was_made(requests, tmp_path):
     )
     write_logs(page.log_rows(), tmp_path / "log")
     log = read_logs(tmp_path / "log")
-    assert set(log.trust) == {np.float32(0.7)} and set(log.baseline) == {"ev"} and set(log.verdict) == {"better"}
+    assert (
+        set(log.mixture_weight) == {np.float32(0.7)} and set(log.baseline) == {"ev"} and set(log.verdict) == {"better"}
+    )
     np.testing.assert_array_equal(log.request_values, np.tile(np.array([0.5, 2.0, 3.0], np.float32), (4, 1)))
     np.testing.assert_array_equal(log.value, prices.reshape(-1))
     for r in range(4):  # the density of the draw is exact
@@ -207,8 +209,8 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     context, predictions, prices = requests
     page = BlendedRanker(make_policy("both")).rank(context[:1], predictions[:1], 2, item_values=prices[:1])
     record = page.describe(0, "request 0", np.full(3, 0.3, np.float32))
-    assert record["why"].endswith("; values: order 2; trust 0.70 against ev (verdict: better)")
-    assert (record["trust"], record["baseline"], record["verdict"]) == (0.7, "ev", "better")
+    assert record["why"].endswith("; values: order 2; mixture weight 0.70 against ev (verdict: better)")
+    assert (record["mixture_weight"], record["baseline"], record["verdict"]) == (0.7, "ev", "better")
     parts = [sum(item["contributions"]) + item["baseline"] for item in record["items"]]
     np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
     alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)

@@ -84,13 +84,15 @@ def parts_of(policy, given):
         whole[b, known] = policy.scores(**own)[0]
         shares = []  # of the sources with a root part, and their weights
         if mixture is None or (mixture.uses_network and policy.config.transform == "identity"):
-            shares.append((1.0 if mixture is None else mixture.trust, weights))
+            shares.append((1.0 if mixture is None else mixture.mixture_weight, weights))
         for entry, share in (
-            () if mixture is None else ((mixture.challenger, mixture.trust), (mixture.baseline, 1 - mixture.trust))
+            ()
+            if mixture is None
+            else ((mixture.challenger, mixture.mixture_weight), (mixture.baseline, 1 - mixture.mixture_weight))
         ):
             if entry is not None and entry.corrected and share > 0:
                 shares.append((share, np.array(entry.weights)))
-        mixed = mixture is not None and mixture.trust < 1
+        mixed = mixture is not None and mixture.mixture_weight < 1
         root[b, known] = 0.0
         for share, values in shares:
             deviation = (amounts @ values).std() + 1e-6 if mixed else 1.0

@@ -26,15 +26,15 @@ KINDS = {
 }
 
 
-def policy_with(values, kind="expected value", trust=1.0, **options):
-    """A policy that serves the expected value of these values alone, or at a trust below 1 a mixture with it."""
+def policy_with(values, kind="expected value", mixture_weight=1.0, **options):
+    """A policy that serves the expected value of these values alone, or a mixture with it below a weight of 1."""
     config = PolicyConfig(hidden=(8,), task_values=tuple(values.values()) if options else (), **options)
     made = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=3)
     if kind == "corrected":
         made.correction = random_correction(tasks=TASKS, features=FEATURES, parents=(-1, 0, 1, 0))
     weights = tuple(values.values())
     baseline = Baseline("expected value", "identity", weights, min(weights) >= 0, **KINDS[kind])
-    made.mixture = Mixture(trust, baseline, challenger=baseline if trust == 1.0 else None)
+    made.mixture = Mixture(mixture_weight, baseline, challenger=baseline if mixture_weight == 1.0 else None)
     return made
 
 
@@ -67,10 +67,10 @@ def bits(page):
     [COSTLY, {"click": 0.5}, {"order": 100.0}, {"click": 1.0 * 3.0 - 4.0, "cart": 3.0 * 0.0, "order": 60.0 * 2.0}],
     ids=["below 0", "less", "more", "multiplied and shifted"],
 )
-@pytest.mark.parametrize("trust", [0.0, 0.6, 1.0])
-def test_it_ranks_as_the_expected_value(kind, requests, values, trust):
+@pytest.mark.parametrize("mixture_weight", [0.0, 0.6, 1.0])
+def test_it_ranks_as_the_expected_value(kind, requests, values, mixture_weight):
     wanted = BlendedRanker(policy_with(VALUES | values, kind)).rank(**requests, k=10)
-    ranker = BlendedRanker(policy_with(VALUES, kind, trust))
+    ranker = BlendedRanker(policy_with(VALUES, kind, mixture_weight))
     found = ranker.rank(**requests, k=10, values=values)
     assert bits(found) == bits(wanted) != bits(ranker.rank(**requests, k=10))
     assert found.request_values.tolist() == [list((VALUES | values).values())] * 5
@@ -182,9 +182,9 @@ def test_refused(kind, requests):
 
 @pytest.mark.parametrize("kind", ["expected value"])
 def test_the_network_of_trade_offs_reads_values_over_those_of_its_training(kind, requests):
-    policy = policy_with(VALUES, trust=0.5, trade_offs=True)
+    policy = policy_with(VALUES, mixture_weight=0.5, trade_offs=True)
     policy.head.weight.data.mul_(40)
-    ones = policy_with(VALUES, trust=0.5, trade_offs=True)  # its twin, which counts values from 1
+    ones = policy_with(VALUES, mixture_weight=0.5, trade_offs=True)  # its twin, which counts values from 1
     ones.load_state_dict(policy.state_dict())
     ones.spec = replace(ones.spec, config=replace(ones.config, task_values=()))
     ranker = BlendedRanker(policy)

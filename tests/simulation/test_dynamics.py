@@ -8,7 +8,7 @@ import pytest
 from pygrade.config.marketplace import PARENT, Dynamics
 from pygrade.config.simulation import SimulateConfig
 from pygrade.logs import validate
-from pygrade.simulation.dynamics import Timeline
+from pygrade.simulation.dynamics import ItemLaunches
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace, MarketplaceConfig
 from pygrade.simulation.simulate import simulate, simulate_logs
 
@@ -89,7 +89,7 @@ def _distinct(logs) -> int:
 
 
 def test_a_place_has_one_item_at_a_time():
-    timeline = Timeline(Dynamics(lifetime=4.0, days=20), 50, 6, 1)
+    timeline = ItemLaunches(Dynamics(lifetime=4.0, days=20), 50, 6, 1)
     hours = np.sort(np.random.default_rng(0).uniform(0, 480, 400))
     items = timeline.items(np.tile(np.arange(50), (400, 1)), hours)
     assert (timeline.items(np.arange(50)[None], np.zeros(1)) == np.arange(50)).all()
@@ -105,12 +105,12 @@ def test_a_place_has_one_item_at_a_time():
 
 def test_appeal_has_mean_one_and_yesterday_tells_the_mean_of_today():
     config = Dynamics(days=30, item_drift=0.6, trend=0.3, half_life=2.0, lifetime=15.0)
-    timeline = Timeline(config, 3_000, 6, 2)
+    timeline = ItemLaunches(config, 3_000, 6, 2)
     hours = np.repeat(np.arange(12.0, 720, 24), 10)
     place = np.random.default_rng(1).integers(0, 3_000, (300, 40))
     item = timeline.items(place, hours)
     category = np.broadcast_to(np.arange(40) % 6, item.shape)
-    alone = Timeline(replace(config, trend=0.0), 3_000, 6, 2)
+    alone = ItemLaunches(replace(config, trend=0.0), 3_000, 6, 2)
     true, expected = alone.event_factors(item, category, hours)
     assert true.mean() == pytest.approx(1.0, abs=0.03)
     assert (true / expected).mean() == pytest.approx(1.0, abs=0.03)

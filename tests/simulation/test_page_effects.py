@@ -23,7 +23,7 @@ def pages_of(requests, k=6):
 
 
 def test_without_strength_the_world_is_as_it_was_bit_for_bit():
-    plain, other = Marketplace(SMALL, 3), world_of(same_category=-5.0, likeness=1.0, complement=3.0)
+    plain, other = Marketplace(SMALL, 3), world_of(same_category=-5.0, similarity=1.0, complement=3.0)
     requests = plain.requests(1500, 1)
     for world in (other, world_of(strength=1.0)):  # effects change outcomes alone
         same = world.requests(1500, 1)
@@ -82,7 +82,7 @@ def test_the_log_has_categories_and_embeddings_where_they_matter():
     config = SimulateConfig(requests=50, seed=3, world=SMALL)
     assert simulate_logs(config).category is None
     effects = replace(SMALL, pages=PageEffects(strength=0.5))
-    for logs in (simulate_logs(replace(config, likeness=True)), simulate_logs(replace(config, world=effects))):
+    for logs in (simulate_logs(replace(config, similarity=True)), simulate_logs(replace(config, world=effects))):
         assert set(logs.category) <= {f"category {k}" for k in range(6)}
         assert logs.embeddings[logs.embedding].shape == (50 * 12, 12)
 

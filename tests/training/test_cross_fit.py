@@ -113,7 +113,7 @@ def test_the_verdict_follows_what_the_log_proves():
     good, noise = logs.predictions[:, 0], np.random.default_rng(3).random(logs.num_rows)
     better = judged(logs, noise, good)
     assert (better.verdict.verdict, better.policy, better.baseline) == ("better", GRADE, EXPECTED_VALUE)
-    assert better.trust > 0.5 and better.lift is not None and better.lift.low > 0
+    assert better.mixture_weight > 0.5 and better.lift is not None and better.lift.low > 0
     assert better.sentence.startswith("Test the new ranking: it earns +") and " An A/B test of " in better.sentence
     assert "users per arm" in better.verdict.detail
     sampled = judged(logs, noise, good, requests=15_000)  # of a log of ten times the traffic
@@ -124,10 +124,10 @@ def test_the_verdict_follows_what_the_log_proves():
     assert simple.mixtures[GRADE].high < 0 and set(simple.baselines) == {STATIC, LOGGED_ORDER}
     ordered = log(requests=1500, ordered=True)
     worse = judged(ordered, ordered.predictions[:, 0], noise)
-    assert (worse.verdict.verdict, worse.trust, worse.lift) == ("worse", 0.0, None)
+    assert (worse.verdict.verdict, worse.mixture_weight, worse.lift) == ("worse", 0.0, None)
     assert worse.sentence.startswith("Keep what you have: the new ranking is worse than your pages (-")
     same = judged(ordered, ordered.predictions[:, 0], ordered.predictions[:, 0])
-    assert (same.verdict.verdict, same.trust, same.verdict.unproven) == ("undecided", 0.0, "")
+    assert (same.verdict.verdict, same.mixture_weight, same.verdict.unproven) == ("undecided", 0.0, "")
     other = judged(logs, noise, np.random.default_rng(4).random(logs.num_rows))
     assert other.verdict.verdict == "undecided" and "more requests" in other.sentence
 
@@ -148,12 +148,14 @@ def test_corrected_predictions_need_a_proof_and_give_it_to_the_verdict():
     proof = CorrectionProof("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
     small = plain + 0.03 * (0.15 * good + 0.85 * noise)  # better by less than the pages can show
     found = judged(logs, plain, plain, corrected=small, proof=proof)
-    assert (found.verdict.verdict, found.served, found.trust) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
+    assert (found.verdict.verdict, found.served, found.mixture_weight) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
     assert "its predictions are better; on re-ordered pages it earns +" in found.sentence
     assert "likelihood z 5.0, by value 4.0" in found.verdict.detail and found.lift is not None and found.lift.low < 0
     assert judged(logs, plain, plain, corrected=good, proof=proof).served == CORRECTED_EXPECTED_VALUE
     mixed = judged(logs, noise, good, corrected=small, proof=proof)
-    assert mixed.served_baseline == CORRECTED_EXPECTED_VALUE and mixed.challenger == GRADE and mixed.trust > 0.5
+    assert (
+        mixed.served_baseline == CORRECTED_EXPECTED_VALUE and mixed.challenger == GRADE and mixed.mixture_weight > 0.5
+    )
     # Where a simple ranking is proven to be better than expected value by more, it is the anchor.
     static = judged(logs, noise, noise, corrected=small, proof=proof, static=good)
     assert (static.baseline, static.served_baseline) == (STATIC, STATIC)
@@ -166,7 +168,7 @@ def test_what_later_requests_contradict_is_not_served():
     turned = np.where(late, -logs.predictions[:, 0], logs.predictions[:, 0])
     assert judged(logs, noise, logs.predictions[:, 0]).verdict.verdict == "better"
     found = judged(logs, noise, turned)
-    assert (found.verdict.verdict, found.trust) == ("undecided", 0.0)
+    assert (found.verdict.verdict, found.mixture_weight) == ("undecided", 0.0)
     assert "say the contrary" in found.verdict.sentence
     simple = judged(logs, noise, noise, static=turned)
     assert simple.verdict.verdict != "better" and simple.served == EXPECTED_VALUE
@@ -187,7 +189,7 @@ def test_unsure_propensities_make_an_unsure_verdict():
     sure = judged(logs, noise, order, SlotPropensity(0.2, "given"))
     assert sure.verdict.verdict == "better"
     unsure = judged(logs, noise, order, SlotPropensity(0.2, "regression EM", standard_error=0.25))
-    assert unsure.verdict.verdict != "better" and unsure.trust == 0.0
+    assert unsure.verdict.verdict != "better" and unsure.mixture_weight == 0.0
 
 
 def test_noise_is_seldom_better():
@@ -206,7 +208,10 @@ def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
     served = FusionPolicy.load(tmp_path / "policy")
     assert served.version == result.policy.version and served.mixture == result.policy.mixture
     assert served.mixture is not None and served.mixture.sentence == record["sentence"]
-    assert served.mixture.trust == record["trust"] and served.mixture.baseline.name == record["served_baseline"]
+    assert (
+        served.mixture.mixture_weight == record["mixture_weight"]
+        and served.mixture.baseline.name == record["served_baseline"]
+    )
     assert {entry.name for entry in result.baselines} >= {EXPECTED_VALUE, STATIC}
     assert len(record["mixtures"]) == 11 and record["folds"] == 3
     assert FusionPolicy.load(tmp_path / "stage2").mixture is None
@@ -218,7 +223,10 @@ def test_without_grade_no_network_is_learned_or_judged(tmp_path):
     assert (fit(logs, FAST, tmp_path).policies.keys(), (tmp_path / "stage2").is_dir()) == ({STAGE1, GRADE}, True)
     result = fit(logs, replace(FAST, grade=False), tmp_path, resume=False)
     record = result.summary["cross_fit"]
-    assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.cross_fit.shares)
+    assert list(result.policies) == [ALONE] == [record["policy"]] and record["mixture_weight"] in (
+        0.0,
+        *FAST.cross_fit.shares,
+    )
     assert not any(STAGE1 in name or GRADE in name for name in record["mixtures"])
     assert not [name for name in ("stage1", "stage2") if (tmp_path / name).exists() or name in result.summary]
     assert not read_metrics(tmp_path / "metrics.jsonl")
@@ -286,7 +294,7 @@ def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
 def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs, reward, reason):
     result = fit(logs, replace(FAST, reward=reward), tmp_path)
     found = result.summary["cross_fit"]
-    assert (found["verdict"], found["trust"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
+    assert (found["verdict"], found["mixture_weight"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
     assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"].lower()
     scores = result.policy.scores(logs.context, logs.predictions, logs.offsets)
     worth = logs.predictions.sum(1)

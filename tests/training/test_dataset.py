@@ -88,7 +88,7 @@ def test_batches_have_the_tensors_of_the_whole(tmp_path):
     tensors, rows = data.batch(requests)
     found, wanted = tensors.select(rows).by_request(), whole.select(requests).by_request()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    assert torch.equal(data.inputs, whole.inputs) and torch.equal(data.valued, whole.valued())
+    assert torch.equal(data.inputs, whole.inputs) and torch.equal(data.rewarded, whole.rewarded())
     assert tensors.component_weights.equal(data.tensors.component_weights) and data.num_requests == 300
     policies = [FusionPolicy(spec) for _ in range(2)]
     TrainingData.of(whole).fit_normalization(policies[0], 0)

@@ -26,7 +26,7 @@ def without_slots(requests: int = 200):
 def test_nothing_is_decided_until_an_exponent_is_chosen(tmp_path):
     unknown = replace(TRUSTED, reward=replace(SMALL.reward, propensity="estimate"))
     undecided = fit(without_slots(), unknown, tmp_path / "unknown")
-    assert undecided.policy.mixture.verdict == "undecidable" and undecided.policy.mixture.trust == 0
+    assert undecided.policy.mixture.verdict == "undecidable" and undecided.policy.mixture.mixture_weight == 0
     assert "(--reward.propensity 0)" in undecided.policy.mixture.sentence
     assert "the log has no slots" in undecided.policy.mixture.detail
 

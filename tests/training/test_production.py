@@ -100,7 +100,7 @@ def test_whole_pages_show_what_a_replay_misses(knowing, ordinary):
     for pages in (ordered, score):
         assert truth < -0.05 and pages.lift.low < truth < pages.lift.high < 0 and not pages.proven
     assert score.z > 4  # what production ranked by differs within a slot
-    cents = judged(knowing.logs.valued(tuple(100 * value for value in VALUES)))
+    cents = judged(knowing.logs.with_values(tuple(100 * value for value in VALUES)))
     assert cents.lift.low == pytest.approx(ordered.lift.low) and cents.z == pytest.approx(ordered.z)
     unknown = judged(replace(knowing.logs, exploration=None))  # no page tells the slots' effect from knowledge
     assert not unknown.proven and unknown.lift.standard_error > judged(knowing.logs).lift.standard_error

@@ -39,10 +39,10 @@ def test_requests_without_feedback_are_not_scored(data, monkeypatch) -> None:
     score = static_weights.mean_reward
     monkeypatch.setattr(static_weights, "mean_reward", lambda *given: scored.append(given[2]) or score(*given))
     found = best_static_weights(data)
-    valued = (data.gains[..., 0] != 0).any(1)
-    assert 0 < int(valued.sum()) < data.num_requests
-    assert all(torch.equal(rows, valued.nonzero()[:, 0]) for rows in scored)
-    assert torch.equal(found, best_static_weights(data.select(valued.nonzero()[:, 0])))
+    rewarded = (data.gains[..., 0] != 0).any(1)
+    assert 0 < int(rewarded.sum()) < data.num_requests
+    assert all(torch.equal(rows, rewarded.nonzero()[:, 0]) for rows in scored)
+    assert torch.equal(found, best_static_weights(data.select(rewarded.nonzero()[:, 0])))
     silent = replace(data, gains=torch.zeros_like(data.gains))
     assert float(best_static_weights(silent).sum()) == pytest.approx(1.0)  # there is nothing to go by
 

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .judge import FAMILIES, read, run
+from .evaluate import FAMILIES, read, run
 from .report import report, summed
 
 

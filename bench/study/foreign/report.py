@@ -8,7 +8,7 @@ from pygrade.metrics.texts import lift_text
 from ..report import markdown
 from ..stats import of_moments, wilson
 
-Record = Mapping[str, Any]  # of a log, as `judge` makes it
+Record = Mapping[str, Any]  # of a log, as `evaluate` makes it
 Row = Mapping[str, Any]  # the sum of a family's logs of one size
 HEAD = (
     "family|requests|logs|better|not decidable|errors|served over EV, %|over production, %|production over EV, %|"

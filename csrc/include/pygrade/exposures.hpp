@@ -95,7 +95,7 @@ class PYGRADE_API ExposureLog {
   // Flushes, and ends the thread; later requests are dropped.
   void close();
 
-  // True if a request of this id is logged in full.
+  // Whether a request of this id is logged in full.
   bool in_full(std::string_view request_id) const;
 
   ExposureCounters counters() const;

@@ -8,7 +8,7 @@
 namespace pygrade::inline v0_2 {
 enum class Isa { baseline = 0, avx2 = 1, avx512 = 2 };  // avx2 = x86-64-v3, avx512 = x86-64-v4
 
-// True if this build contains the code and this processor can run it.
+// Whether this build contains the code and this processor can run it.
 PYGRADE_API bool isa_available(Isa isa) noexcept;
 
 // The best available one, or the one that the environment variable PYGRADE_ISA names (baseline, avx2, avx512). Throws

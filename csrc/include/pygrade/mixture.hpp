@@ -63,21 +63,21 @@ struct PYGRADE_API Baseline {
   void scores(std::span<const float> predictions, const WeightChange& change, std::span<const float> item_values,
               const FusionOptions& formula, Workspace& workspace, std::span<float> result) const;
 
-  // True if it takes a logarithm, so that predictions must not be negative.
+  // Whether it takes a logarithm, so that predictions must not be negative.
   bool takes_logarithm() const;
 
-  // True if a score with these weights[T] is a logarithm: the sum of amounts ≥ 0.
+  // Whether a score with these weights[T] is a logarithm: the sum of amounts ≥ 0.
   bool takes_logarithm_of(std::span<const float> at) const {
     return logarithm && std::ranges::none_of(at, [](float weight) { return weight < 0.0f; });
   }
 
-  // True if it is an expected value, which holds for other values of the tasks: no other baseline has weights below 0.
+  // Whether it is an expected value, which holds for other values of the tasks: no other baseline has weights below 0.
   bool expects() const {
     return transform == Transform::identity &&
            (logarithm || corrected || std::ranges::any_of(weights, [](float weight) { return weight < 0.0f; }));
   }
 
-  // True if it scores as another one of the same correction, whatever they are called.
+  // Whether it scores as another one of the same correction, whatever they are called.
   bool scores_as(const Baseline& other) const;
 
   std::string name;
@@ -93,20 +93,21 @@ struct PYGRADE_API Baseline {
 struct PYGRADE_API Mixture {
   static constexpr float epsilon = 1e-6f;  // added to the deviation of scores: small, as expected values are
 
-  // (1 - trust) · z(base) + trust · z(other) of base[N] and other[N], which follow each other in scores[2, N].
+  // With w = mixture_weight: (1 - w) · z(base) + w · z(other) of base[N] and other[N], which follow each other in
+  // scores[2, N].
   void mix(std::span<const float> scores, std::span<float> result) const;
 
-  // Whose scores count: the challenger unless trust is 0, the baseline unless it is 1. Null: it does not.
-  const Baseline* counted_challenger() const { return challenger && trust > 0.0 ? &*challenger : nullptr; }
-  const Baseline* counted_baseline() const { return trust < 1.0 ? &baseline : nullptr; }
-  // True if the scores of the policy's network count.
-  bool takes_network() const { return !challenger && trust > 0.0; }
+  // Whose scores count: the challenger unless mixture_weight is 0, the baseline unless it is 1. Null: it does not.
+  const Baseline* counted_challenger() const { return challenger && mixture_weight > 0.0 ? &*challenger : nullptr; }
+  const Baseline* counted_baseline() const { return mixture_weight < 1.0 ? &baseline : nullptr; }
+  // Whether the scores of the policy's network count.
+  bool uses_network() const { return !challenger && mixture_weight > 0.0; }
   // Baseline, of those that count, that alone ranks a request with values of its own if the policy has no trade-offs:
   // an expected value, of corrected predictions rather than others, the challenger's rather than the baseline's. Null:
   // there is none.
   const Baseline* expected_value() const;
 
-  double trust = 1.0;  // 0: the baseline alone, 1: the policy, or the challenger, alone
+  double mixture_weight = 1.0;  // 0: the baseline alone, 1: the policy, or the challenger, alone
   Baseline baseline = {};
   Verdict verdict = Verdict::untested;
   std::string sentence = {};                // the verdict for people

@@ -2,8 +2,8 @@
 // marginal relevance and a log-determinant (the greedy MAP page of a determinantal point process) for those who set
 // diversity by hand. pygrade/reference/page_search.py is the specification.
 //
-// The likeness of an item j above to i is l(j, i) = P[c_j, c_i] + κ · max(0, <e_j, e_i>), without the first term where
-// a category is -1; the log-determinant does not cut the cosine at 0. Scores, before boosts:
+// The similarity of an item j above to i is l(j, i) = P[c_j, c_i] + κ · max(0, <e_j, e_i>), without the first term
+// where a category is -1; the log-determinant does not cut the cosine at 0. Scores, before boosts:
 //
 //   page_value   value + root · exp(Σ_j attention[slot of j] · l(j, i))
 //   mmr          λ · value - (1 - λ) · max(0, max_j l(j, i))

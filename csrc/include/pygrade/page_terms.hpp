@@ -29,7 +29,7 @@ struct PYGRADE_API PageTerms {
   std::vector<float> attention;         // [K] of the slots, ≥ 0, relative to slot 0; later slots: that of the last one
   std::vector<std::string> categories;  // distinct names
   std::vector<float> pairs;             // [C, C] category above × category below
-  float cosine = 0.0f;                  // of likeness by embedding; 0: embeddings do not count
+  float cosine = 0.0f;                  // of similarity by embedding; 0: embeddings do not count
   std::size_t beam = 1;                 // 1: greedy; 8: a search of so many pages at once
   std::size_t dimension = 0;            // of the embeddings; 0: none are read
   std::vector<std::int32_t> by_name;    // places of the categories in the order of their names

@@ -230,7 +230,7 @@ typedef struct pygrade_user_page {
   uint64_t seed;
   char policy_version[16];   /* 12 hexadecimal digits and a 0 */
   char artifact_version[16]; /* the same */
-  float trust;               /* see pygrade_mixture */
+  float mixture_weight;      /* see pygrade_mixture */
   int32_t verdict;
   char baseline[64];
   float history;    /* known events of the user; NaN if no feature says so */

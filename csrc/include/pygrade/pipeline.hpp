@@ -151,7 +151,7 @@ enum class Degraded : std::uint8_t {
 enum Step : std::uint8_t { step_user, step_prerank, step_items, step_predictions, step_ranking, steps };
 
 struct ServedPage {
-  Page page;                    // weights, draw, policy's version, trust
+  Page page;                    // weights, draw, policy's version, mixture_weight
   std::int32_t filled = 0;      // items on the page
   std::int32_t candidates = 0;  // that were ranked
   Degraded degraded = Degraded::none;

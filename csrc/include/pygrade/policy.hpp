@@ -101,7 +101,7 @@ class PYGRADE_API Policy {
                    std::span<float> items) const;
   // Scales of the predictions that callers give; empty: they are taken as they are.
   const PredictionScales& scales() const { return scales_; }
-  // True if the page terms or the history read categories.
+  // Whether the page terms or the history read categories.
   bool takes_categories() const {
     return (page_terms_ && !page_terms_->categories.empty()) || (history_ && history_->spec().categories);
   }
@@ -125,20 +125,20 @@ class PYGRADE_API Policy {
   // expected_value(). Empty: requests may give no values.
   std::span<const float> task_values() const;
 
-  // True if requests may give values of the tasks; takes_prices: if something prices tasks.
+  // Whether requests may give values of the tasks; takes_prices: if something prices tasks.
   bool takes_values() const { return !task_values().empty(); }
   bool takes_prices() const;
 
-  // True if an expected_value() ranks alone at the policy's own values: it has some, and no trade_offs().
-  bool valued() const { return valued_ && !trade_offs_; }
+  // Whether an expected_value() ranks alone at the policy's own values: it has some, and no trade_offs().
+  bool has_values() const { return has_values_ && !trade_offs_; }
 
   // Boosts added to the standardized score of a candidate for each of its items() columns, [I]; empty: nothing, and
   // scores are as they are. Of the scenario, else the policy's own; an unknown column adds nothing.
   std::span<const float> boosts(std::optional<std::string_view> scenario) const;
 
-  // This policy with another share in the scores, see Mixture::trust. std::invalid_argument for a share outside 0 … 1,
-  // and for one below 1 if there is no baseline.
-  std::shared_ptr<const Policy> with_trust(double trust) const;
+  // This policy with another share in the scores, see Mixture::mixture_weight. std::invalid_argument for a share
+  // outside 0 … 1, and for one below 1 if there is no baseline.
+  std::shared_ptr<const Policy> with_mixture_weight(double mixture_weight) const;
 
   // A ranking of the policy's training alone, without the policy's values, boosts and page terms: the baseline, the
   // challenger or another of the mixture's baselines by name, or "control": the one that the verdict is over.
@@ -224,7 +224,7 @@ class PYGRADE_API Policy {
   std::vector<float> task_values_;                     // [T] in the training, of trade_offs_; else empty
   std::vector<std::string> valued_scenarios_;          // those with values of their own
   std::vector<float> own_values_;               // [1 + valued scenarios, T], first those of all others; NaN: none
-  bool valued_ = false;                         // there are values of its own
+  bool has_values_ = false;                     // there are values of its own
   std::vector<std::string> boosted_scenarios_;  // those with boosts of their own
   std::vector<float> boosts_;                   // [1 + boosted scenarios, I], first those of all others; or empty
   std::optional<Mixture> mixture_;

@@ -50,7 +50,7 @@ class PYGRADE_API PolicyNetwork {
   PolicyNetwork(PolicyNetwork&&) noexcept;
   PolicyNetwork& operator=(PolicyNetwork&&) noexcept;
 
-  // True if this processor fuses multiply-adds in its kernels. Elsewhere results are the same, but slow.
+  // Whether this processor fuses multiply-adds in its kernels. Elsewhere results are the same, but slow.
   static bool is_fast();
 
   std::int64_t num_inputs() const;      // D

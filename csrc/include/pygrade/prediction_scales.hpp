@@ -40,10 +40,10 @@ class PYGRADE_API PredictionScales {
                    std::string json);
 
   bool empty() const { return scales_.empty(); }
-  // True if predictions change; else `read` copies them.
+  // Whether predictions change; else `read` copies them.
   bool converts() const { return converts_; }
 
-  // True if one of predictions[N, T], as a caller gives them, is missing, see is_missing. std::invalid_argument names
+  // Whether one of predictions[N, T], as a caller gives them, is missing, see is_missing. std::invalid_argument names
   // the first one that the scale of its task can't have.
   bool check(std::span<const float> predictions) const;
 

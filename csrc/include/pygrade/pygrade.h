@@ -240,7 +240,7 @@ typedef struct pygrade_page {
   int32_t explored;            /* 1: the weights are the draw `seed` */
   uint64_t seed;
   char policy_version[16]; /* 12 hexadecimal digits and a 0 */
-  float trust;             /* this and the following: see pygrade_mixture */
+  float mixture_weight;    /* this and the following: see pygrade_mixture */
   int32_t verdict;
   char baseline[64];
   int32_t searched; /* 1: by page terms, what stands above an item counted */
@@ -271,12 +271,13 @@ typedef struct pygrade_batch {
  * what comes to light only while a request is ranked is reported after the others are done. */
 PYGRADE_API pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch);
 
-/* The mixture that the ranker's policy serves: (1 - trust) · z(the baseline's score) + trust · z(the policy's). */
+/* The mixture that the ranker's policy serves: (1 - w) · z(the baseline's score) + w · z(the
+ * policy's). */
 typedef struct pygrade_mixture {
-  size_t size;       /* sizeof(pygrade_mixture) */
-  float trust;       /* 0: the baseline alone, 1: the policy alone */
-  int32_t verdict;   /* PYGRADE_VERDICT_… */
-  char baseline[64]; /* name of the baseline, UTF-8 and a 0; "" if there is none */
+  size_t size;          /* sizeof(pygrade_mixture) */
+  float mixture_weight; /* 0: the baseline alone, 1: the policy alone */
+  int32_t verdict;      /* PYGRADE_VERDICT_… */
+  char baseline[64];    /* name of the baseline, UTF-8 and a 0; "" if there is none */
 } pygrade_mixture;
 PYGRADE_API pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture, char* error,
                                                   size_t error_size);
@@ -299,11 +300,11 @@ typedef struct pygrade_log_ids {
  * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>,
  * i_<item column> (items), value (the item_values, if the policy needs them), category (if its page terms read them;
  * embeddings are not logged: join them by item_id), scenario, w_<task> (the served weights),
- * a_<task> (the concentration, if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict
- * and, if the policy takes them, v_<task> (the tasks' values in the request): those that the
- * Python and the C++ rankers write, and that training and off-policy estimates read. The y_ of shown candidates are 0,
- * the others empty: join the feedback by request_id and item_id. A candidate with a NaN or infinite prediction is left
- * out unless it was shown; then the smallest prediction of the task in the request stands in.
+ * a_<task> (the concentration, if explored), seed, policy_version, exploration, timestamp, mixture_weight, baseline,
+ * verdict and, if the policy takes them, v_<task> (the tasks' values in the request): those that the Python and the C++
+ * rankers write, and that training and off-policy estimates read. The y_ of shown candidates are 0, the others empty:
+ * join the feedback by request_id and item_id. A candidate with a NaN or infinite prediction is left out unless it was
+ * shown; then the smallest prediction of the task in the request stands in.
  *
  * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
  * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL

@@ -36,7 +36,7 @@ struct Found {        // in a request's predictions
 };
 }  // namespace detail
 
-// True if a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
+// Whether a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
 inline bool is_missing(float prediction) { return !std::isfinite(prediction); }
 
 // One request of N candidates: arrays of the caller, an empty one is not given, and options. See request.def.
@@ -81,11 +81,11 @@ struct Page {
   bool shuffled = false;   // for the log: the caller put the page in a random order
   std::uint64_t seed = 0;  // of the draw: dirichlet_sample(concentration, 1, seed >> 32, offset = seed & 0xffffffff)
   std::array<char, 12> policy_version{};
-  float trust = 1.0f;  // share of the policy in the scores; the rest is the baseline's
+  float mixture_weight = 1.0f;  // share of the policy in the scores; the rest is the baseline's
   Verdict verdict = Verdict::none;
   std::array<char, Baseline::max_name + 1> baseline_name{};  // ends with 0
 
-  // Sets version, trust, verdict and baseline.
+  // Sets version, mixture_weight, verdict and baseline.
   PYGRADE_API void set_policy(const Policy& policy);
 
   // As in the log.
@@ -103,8 +103,8 @@ struct ScoreParts {
   std::vector<float> contributions;    // [N, T] that the lead (null: the network) adds up
   std::vector<float> scores;           // [N] of the lead: their sums, or the logarithms of these
   std::vector<float> baseline;         // [N] scores of the mixture's baseline; empty: nothing is mixed
-  std::vector<double> share;           // [N] trust · z(scores), and
-  std::vector<double> baseline_share;  // [N] (1 - trust) · z(baseline), of which a mixture's score is the sum
+  std::vector<double> share;           // [N] w · z(scores), w the mixture_weight, and
+  std::vector<double> baseline_share;  // [N] (1 - w) · z(baseline), of which a mixture's score is the sum
   std::vector<double> task_shares;     // [N, T] that add up to the share of a network that is mixed; or empty
 
   // [N, T] what each task gives: its share, else its contribution.
@@ -221,8 +221,8 @@ struct LogIds {
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
 // i_… of the policy's correction, value if something prices tasks, category if page terms read it, scenario, w_…, a_…,
-// seed, policy_version, exploration, timestamp, trust, baseline, verdict, and, if the policy takes values, v_…): one
-// per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the
+// seed, policy_version, exploration, timestamp, mixture_weight, baseline, verdict, and, if the policy takes values,
+// v_…): one per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the
 // feedback by request_id and item_id. A candidate with a missing prediction is left out unless it was shown; then the
 // smallest prediction of the task in the request stands in. Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);

@@ -105,7 +105,7 @@ class PYGRADE_API Store {
   // The name of the current version; nothing if there is none.
   virtual std::optional<std::string> current() = 0;
 
-  // True if the last call reached the store. Asks nothing, so it is for probes.
+  // Whether the last call reached the store. Asks nothing, so it is for probes.
   virtual bool reachable() const noexcept { return true; }
 
   // The store's address, without password.

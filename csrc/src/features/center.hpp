@@ -55,7 +55,7 @@ struct FeatureCenter::Impl {
   // DamagedRecordError if the description is damaged.
   std::string version_name(std::string_view meta) const;
 
-  // True if the store's version, whose description is `meta`, is the one that the cache was seen with; takes the cache
+  // Whether the store's version, whose description is `meta`, is the one that the cache was seen with; takes the cache
   // to it if not. Throws what version_name throws.
   bool is_current(detail::AttributeCache& cache, std::string_view meta, const detail::AttributeVersion& seen) const;
 

@@ -73,7 +73,7 @@ struct Table {
   const Recent& recent(std::string_view source) const;
 };
 
-// True if an outcome may be unknown: a measure, of which tables also count the known ones.
+// Whether an outcome may be unknown: a measure, of which tables also count the known ones.
 inline bool is_measure(std::string_view source) { return source.starts_with("m_") || source.starts_with("log1p("); }
 
 // An attribute of users or items that something reads, and its place in the stored row.

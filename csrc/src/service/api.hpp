@@ -136,7 +136,7 @@ inline constexpr Field arm_fields[] = {
     {"share", share, "of the users; shares sum to 1", "1"},
     {"policy", text, "directory of a policy, or a link to one; the run's own if absent"},
     {"values", numbers_by_name, "of the tasks, by name, where a request gives none"},
-    {"trust", share, "of the policy in the scores; the policy's own if absent"},
+    {"mixture_weight", share, "of the policy in the scores; the policy's own if absent"},
     {"ranking", key_text,
      "of the policy's training, alone: a baseline's name, such as expected value, or control: that of the "
      "verdict; production: its weights, if the training knew them, else production_scores of the request, as always by "
@@ -149,7 +149,7 @@ inline constexpr Field shadow_fields[] = {
     {"name", key_text, "as an arm's", {}, true},
     {"policy", text, "as an arm's"},
     {"values", numbers_by_name, "as an arm's"},
-    {"trust", share, "as an arm's"},
+    {"mixture_weight", share, "as an arm's"},
     {"ranking", key_text, "as an arm's"},
     {"allow_identical", boolean, "whether it may rank as all arms do, or as another shadow; else that is refused",
      "false"},

@@ -87,7 +87,7 @@ ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Fiel
   read_options(reader, prefix, known, [&](const Argument& argument) {
     if (argument.key == "name") arm.name = read_name(reader, argument);
     if (argument.key == "policy") arm.policy = run / read_text(reader, argument, max_path);
-    if (argument.key == "trust") arm.trust = read_number(reader, argument, 0.0, 1.0);
+    if (argument.key == "mixture_weight") arm.mixture_weight = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "ranking") arm.ranking = read_text(reader, argument, max_name);
     if (argument.key == "allow_identical") arm.allow_identical = read_boolean(reader, argument);
     if (argument.key == "share") arm.share = read_number(reader, argument, 0.0, 1.0);
@@ -95,8 +95,9 @@ ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Fiel
     if (argument.key == "values") arm.values = read_by_task(reader, argument);
   });
   if (arm.name.empty()) refuse_missing(prefix + "name");
-  if (arm.trust && !arm.ranking.empty())
-    throw InputError(prefix + "trust", prefix + "trust stands beside ranking, which has no share of the policy");
+  if (arm.mixture_weight && !arm.ranking.empty())
+    throw InputError(prefix + "mixture_weight",
+                     prefix + "mixture_weight is given with ranking, which has no share of the policy");
   return arm;
 }
 

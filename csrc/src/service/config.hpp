@@ -17,7 +17,7 @@ struct ArmConfig {
   double share = 1.0;                                       // of the users; none of a shadow
   std::optional<std::filesystem::path> policy = {};         // a directory; nothing: the artifact's
   std::vector<std::pair<std::string, double>> values = {};  // of the tasks, by name
-  std::optional<double> trust = {};                         // nothing: the policy's
+  std::optional<double> mixture_weight = {};                // nothing: the policy's
   std::string ranking = {};                                 // of the policy's training, alone; "": the policy's
   bool allow_identical = false;                             // it may rank as another one
   double explore = 0.0;                                     // share of the arm's requests

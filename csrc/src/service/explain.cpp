@@ -57,8 +57,8 @@ void write_ranking(const Policy& policy, const Request& request, const ScorePart
   const bool boosted = !sources.boosts.empty();
   if (sources.mixture != nullptr || boosted) score += ", standardized over the candidates";
   if (sources.mixed_in() != nullptr) {
-    const long percent = std::lround(100.0 * mixture->trust);
-    score += ", times " + plain_number(mixture->trust) + ", plus the share of " + mixture->baseline.name;
+    const long percent = std::lround(100.0 * mixture->mixture_weight);
+    score += ", times " + plain_number(mixture->mixture_weight) + ", plus the share of " + mixture->baseline.name;
     why = std::to_string(percent) + " % " + first + " and " + std::to_string(100 - percent) + " % " +
           mixture->baseline.name + " rank";
   }

@@ -245,7 +245,7 @@ std::size_t arm_for(const ServiceConfig& config, const Release& release, const C
 // Values of the request, where it gives none the arm's.
 void set_values(const Served& arm, const RankInput& input, std::vector<float>& values);
 
-// True if a header (Content-Type, Accept) names tensors in the safetensors format.
+// Whether a header (Content-Type, Accept) names tensors in the safetensors format.
 bool names_tensors(std::string_view header);
 
 // JSON of an error.

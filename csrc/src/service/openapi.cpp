@@ -34,8 +34,9 @@ constexpr Field always(std::string_view name, std::string_view schema, std::stri
 constexpr Field ranked_by = always("ranked_by", texts, "policy, or a baseline's name: what makes the scores");
 constexpr Field weights = always("weights", R"({"type":["object","null"],"additionalProperties":{"type":"number"}})",
                                  "of the policy, by task; null: what ranks has none, or its own");
-constexpr Field trust = always(
-    "trust", maybe_share, "share of the policy, ranked_by[0], in the scores; null: none, the baseline ranks alone");
+constexpr Field mixture_weight =
+    always("mixture_weight", maybe_share,
+           "share of the policy, ranked_by[0], in the scores; null: none, the baseline ranks alone");
 constexpr Field unknown_keys{
     "unknown_keys", texts,
     "of the request, such as context.hou, or context.device=mobil, a value that the policy never saw: nothing reads "
@@ -54,7 +55,7 @@ constexpr Field page_fields[] = {
     always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
     ranked_by,
     weights,
-    trust,
+    mixture_weight,
     {"values", numbers_by_name, "of the tasks, in force, if some were asked for or the policy has its own"},
     always("artifact", maybe_text, "version of models and store; null: the run is a policy's"),
     always("policy", text, "version of the policy"),
@@ -85,7 +86,7 @@ constexpr Field formula_fields[] = {
     always("fallback", fallback, "whose static weights these are; null: the policy's own"),
     ranked_by,
     weights,
-    trust,
+    mixture_weight,
     unknown_keys,
     always("concentration", R"({"type":["object","null"]})",
            "of the Dirichlet distribution whose mean the weights are"),
@@ -175,9 +176,9 @@ constexpr Field arm_status_fields[] = {
     always("name", text, ""),
     always("share", share, "of the users"),
     always("policy", text, "version"),
-    always("trust", maybe_share, "as in a page"),
+    always("mixture_weight", maybe_share, "as in a page"),
     always("ranking", texts, "policy, or a baseline's name: what makes the scores"),
-    always("verdict", verdict, "of the training; null: none, or not of this trust or ranking"),
+    always("verdict", verdict, "of the training; null: none, or not of this mixture weight or ranking"),
     always("sentence", maybe_text, "the verdict in words"),
     always("explore", share, "of the arm's requests"),
     always("values", numbers_by_name, "of the tasks, by name"),
@@ -190,7 +191,7 @@ constexpr Field arm_status_fields[] = {
 constexpr Field shadow_status_fields[] = {
     always("name", text, ""),
     always("policy", text, "version"),
-    always("trust", maybe_share, "as in a page"),
+    always("mixture_weight", maybe_share, "as in a page"),
     always("ranking", texts, "as an arm's"),
     always("pages", count, "since the start"),
     always("replaced", maybe_number, "mean share of the page that it would replace"),

@@ -344,7 +344,8 @@ void detail::write_policy_share(const Policy& policy, const Request& request, co
   const ScoreSources sources(policy, request);
   out.known_key("ranked_by").list(sources.names()).known_key("weights");
   sources.lead() == nullptr ? out.object(policy.tasks(), weights) : out.null();
-  out.field("trust", sources.by_values || page.trust == 0.0f ? std::nullopt : std::optional(page.trust));
+  out.field("mixture_weight",
+            sources.by_values || page.mixture_weight == 0.0f ? std::nullopt : std::optional(page.mixture_weight));
 }
 
 void detail::write_unknown_keys(const UnknownKeys& unknown, JsonWriter& out) {

@@ -59,7 +59,7 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
   const std::string name = std::string(kind) + " '" + config.name + "'";
   Served served{.name = config.name, .policy = std::move(policy), .allow_identical = config.allow_identical};
   try {
-    if (config.trust) served.policy = served.policy->with_trust(*config.trust);
+    if (config.mixture_weight) served.policy = served.policy->with_mixture_weight(*config.mixture_weight);
     if (!config.ranking.empty()) served.policy = served.policy->with_ranking(config.ranking);
     const auto& tasks = served.policy->tasks();
     if (!config.values.empty()) served.values = by_task("values", config.values, tasks);
@@ -68,14 +68,15 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument(name + ": " + error.what());
   }
-  if (const auto& mixture = served.policy->mixture()) served.trust = static_cast<float>(mixture->trust);
+  if (const auto& mixture = served.policy->mixture())
+    served.mixture_weight = static_cast<float>(mixture->mixture_weight);
   served.ranking = ScoreSources(*served.policy, {.values = served.values}).names();
   return served;
 }
 
 bool same(const Baseline* a, const Baseline* b) { return a == nullptr || b == nullptr ? a == b : a->scores_as(*b); }
 
-// True if the pages of any request without values of its own are the same.
+// Whether the pages of any request without values of its own are the same.
 bool rank_identically(const Served& a, const Served& b) {
   const auto equal = [](std::span<const float> p, std::span<const float> q) {
     return std::ranges::equal(p, q, [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); });
@@ -84,18 +85,18 @@ bool rank_identically(const Served& a, const Served& b) {
   const ScoreSources of_p(p, {.values = a.values}), of_q(q, {.values = b.values});
   const Baseline *lead = of_p.lead(), *mixed = of_p.mixed_in();
   if (!same(lead, of_q.lead()) || !same(mixed, of_q.mixed_in())) return false;
-  if (mixed != nullptr && a.trust != b.trust) return false;
+  if (mixed != nullptr && a.mixture_weight != b.mixture_weight) return false;
   const bool learned = lead == nullptr || lead->corrected || (mixed != nullptr && mixed->corrected);
   const auto own = [](const Policy& of) {  // parts of the policy beside its rankings
-    return std::tuple(of.valued(), of.trade_offs(), of.boosts({}).empty(), of.page_terms().has_value());
+    return std::tuple(of.has_values(), of.trade_offs(), of.boosts({}).empty(), of.page_terms().has_value());
   };
-  if ((learned || p.valued() || !p.boosts({}).empty()) && p.version() != q.version()) return false;
+  if ((learned || p.has_values() || !p.boosts({}).empty()) && p.version() != q.version()) return false;
   if (own(p) != own(q)) return false;
   if (equal(a.values, b.values)) return true;
   Policy::RequestValues of_a, of_b;
   p.find_values(a.values, {}, of_a);
   q.find_values(b.values, {}, of_b);
-  return !p.valued() && of_a.values == of_b.values;
+  return !p.has_values() && of_a.values == of_b.values;
 }
 
 std::string history_address(const ServiceConfig& config) {
@@ -276,8 +277,8 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
         throw ArtifactError("arm '" + arm.name + "' has policy " + arm.policy->version() + ", which is not proven: " +
                             mixture->unproven + "; to serve it all the same set allow_unproven = true");
   if (const auto found = release->identical_arms(false); !found.empty())
-    throw std::invalid_argument(found[0] +
-                                "; expected another ranking, trust, policy or values, or allow_identical = true");
+    throw std::invalid_argument(
+        found[0] + "; expected another ranking, mixture_weight, policy or values, or allow_identical = true");
   release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
   for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));

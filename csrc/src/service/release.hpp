@@ -48,15 +48,15 @@ struct Served {
   std::string name;
   std::shared_ptr<const Policy> policy;
   std::vector<float> values = {};  // [T] of the tasks, NaN: the policy's; or none
-  float trust = 1.0f;
+  float mixture_weight = 1.0f;
   std::vector<std::string> ranking = {};  // names of what makes the scores, see ranked_by
   bool allow_identical = false;           // it may rank as another one
   // Columns of history in the store, if the policy reads some, and the ranking that reads none, where they are not.
   std::shared_ptr<StoredHistory> history = {};
   std::shared_ptr<const Policy> plain = {};
   std::size_t plain_place = 0;  // of a pipeline's arm, as PipelineRequest::policy
-  // `trust`, or nothing where a baseline ranks alone.
-  std::optional<float> share() const { return trust > 0.0f ? std::optional(trust) : std::nullopt; }
+  // `mixture_weight`, or nothing where a baseline ranks alone.
+  std::optional<float> share() const { return mixture_weight > 0.0f ? std::optional(mixture_weight) : std::nullopt; }
 };
 
 struct Release {

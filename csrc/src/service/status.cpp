@@ -76,7 +76,7 @@ void write_quantiles(const Metrics::Window& window, const Histogram& histogram, 
 void write_shadow(const Metrics::Window& window, const Served& shadow, const ShadowCells& cells, JsonWriter& out) {
   const double pages = window.total(cells.pages);
   out.begin_object().field("name", shadow.name).field("policy", shadow.policy->version());
-  out.field("trust", shadow.share())
+  out.field("mixture_weight", shadow.share())
       .known_key("ranking")
       .list(shadow.ranking)
       .field("pages", pages)
@@ -137,7 +137,7 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
       figures.set("pygrade_policy_info", 1.0,
                   {{group == &release.arms ? "arm" : "shadow", served.name},
                    {config.name.empty() ? "policy" : "version", served.policy->version()},
-                   {"trust", std::to_string(served.trust)},
+                   {"mixture_weight", std::to_string(served.mixture_weight)},
                    {"ranking", joined(served.ranking)}});
   for (const ScenarioCells& scenario : release.scenarios)
     for (std::size_t t = 0; t < release.tasks.size(); ++t) {
@@ -258,10 +258,13 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   const ArmConfig& own = config.arms[place];
   const ArmCells& cells = metrics.arms[place];
   out.begin_object().field("name", arm.name).field("share", own.share);
-  out.field("policy", arm.policy->version()).field("trust", arm.share()).known_key("ranking").list(arm.ranking);
+  out.field("policy", arm.policy->version())
+      .field("mixture_weight", arm.share())
+      .known_key("ranking")
+      .list(arm.ranking);
   const auto& mixture = arm.policy->mixture();
-  // A trust or ranking of the arm's own is nothing that the training judged.
-  const bool is_judged = mixture && !own.trust && own.ranking.empty();
+  // The training did not judge an arm with a mixture_weight or ranking of its own.
+  const bool is_judged = mixture && !own.mixture_weight && own.ranking.empty();
   out.text_field("verdict", is_judged ? verdict_names[static_cast<std::size_t>(mixture->verdict)] : "");
   out.known_key("sentence").value(is_judged ? std::optional(mixture->sentence) : std::nullopt);
   out.field("explore", own.explore).known_key("values").begin_object();

@@ -125,7 +125,7 @@ std::string reading_page(const Json& reading, const Release& release, const Serv
   out.append("<h1>").append(Html(action).text).append("</h1>\n");
   paragraph("", reading.string_at("reason"));
   const double age = (static_cast<double>(now) - reading.finite_at("time")) / 6e4,
-               every = reading.finite_at("every_seconds") / 60;
+               every = reading.finite_at("interval_seconds") / 60;
   if (age > 2 * every)
     paragraph(alarm, "This page is old: the log was last read " + plain_number(std::round(age)) +
                          " minutes ago. Is pygrade serve --test running?");

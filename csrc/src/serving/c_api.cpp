@@ -93,7 +93,7 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
 template <class Struct>
 void describe(const Page& page, Struct& to) {
   static_assert(sizeof to.baseline == sizeof page.baseline_name);
-  to.trust = page.trust;
+  to.mixture_weight = page.mixture_weight;
   to.verdict = static_cast<std::int32_t>(page.verdict);
   std::memcpy(to.baseline, page.baseline_name.data(), sizeof to.baseline);
 }
@@ -121,10 +121,10 @@ Page page_of(const Policy& policy, const pygrade_page& given) {
   std::memcpy(page.policy_version.data(), given.policy_version, sizeof page.policy_version);
   for (const char c : page.policy_version)
     require((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'), "page.policy_version is not one");
-  require_range("page.trust", given.trust, 0.0f, 1.0f);
+  require_range("page.mixture_weight", given.mixture_weight, 0.0f, 1.0f);
   require_range("page.verdict", given.verdict, 0, static_cast<std::int32_t>(verdict_names.size()) - 1);
   require(std::memchr(given.baseline, 0, sizeof given.baseline) != nullptr, "page.baseline does not end with 0");
-  page.trust = given.trust;
+  page.mixture_weight = given.mixture_weight;
   page.verdict = static_cast<Verdict>(given.verdict);
   std::memcpy(page.baseline_name.data(), given.baseline, sizeof given.baseline);
   return page;

@@ -231,7 +231,7 @@ void write_page(const ServedPage& served, const PageWorkspace* workspace, pygrad
   std::memset(page.policy_version, 0, sizeof page.policy_version);
   served.page.version().copy(page.policy_version, sizeof page.policy_version - 1);
   std::memcpy(page.artifact_version, served.artifact_version.data(), sizeof page.artifact_version);
-  page.trust = served.page.trust;
+  page.mixture_weight = served.page.mixture_weight;
   page.verdict = static_cast<std::int32_t>(served.page.verdict);
   std::memcpy(page.baseline, served.page.baseline_name.data(), sizeof page.baseline);
   page.history = served.history;

@@ -285,7 +285,7 @@ std::size_t choose(const Policy& policy, const ExposureSchema& schema, const Req
     }
   }
   policy.find_values(request.values, request.scenario, chosen.in_force);
-  chosen.in_force.values.resize(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
+  chosen.in_force.values.resize(schema.takes_values ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
   return logged;
 }
 
@@ -301,7 +301,7 @@ ExposureHead head_of(const ExposureSchema& schema, const Request& request, const
   head.request_id = static_cast<std::uint32_t>(ids.request_id.size());
   head.user_id = static_cast<std::uint32_t>(ids.user_id.size());
   head.scenario = static_cast<std::uint32_t>(request.scenario.value_or("").size());
-  head.trust = page.trust;
+  head.mixture_weight = page.mixture_weight;
   head.verdict = page.verdict;
   head.has_timestamp = ids.timestamp.has_value();
   head.explored = page.explored;

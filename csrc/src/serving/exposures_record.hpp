@@ -27,7 +27,7 @@ struct ExposureSchema {
   };
   std::vector<Source> sources;  // of item_columns: the first that has it
   const bool priced;            // something reads the items' prices
-  const bool valued;            // requests may give values of the tasks
+  const bool takes_values;      // requests may give values of the tasks
   const bool categorized;       // page terms read the items' categories
   const bool scored;            // requests may have production's scores
   const std::size_t arms;       // of a test
@@ -41,7 +41,7 @@ struct ExposureHead {
   std::uint32_t rows, shown, candidates;
   std::uint32_t request_id, user_id, scenario, categories;  // bytes
   std::string_view exploration;
-  float trust;
+  float mixture_weight;
   Verdict verdict;
   bool has_timestamp, explored, priced, scored;
   std::array<char, 12> version;
@@ -59,7 +59,7 @@ struct ExposureRecord {
   std::span<float> context;        // [F]
   std::span<float> weights;        // [T]
   std::span<float> concentration;  // [T] if explored
-  std::span<float> values;         // [T] of the tasks if the schema is valued
+  std::span<float> values;         // [T] of the tasks if takes_values
   std::span<float> scores;         // [rows] of production if the request has them
   std::span<float> shares;         // [arms] NaN: it could not rank
   std::span<std::int32_t> shown;   // [shown] rows by position

@@ -57,7 +57,7 @@ ExposureSchema::ExposureSchema(const Policy& policy, bool with_scores, std::span
     : tasks(policy.tasks()),
       features(policy.features()),
       priced(any_policy(policy, pages, &Policy::takes_prices)),
-      valued(any_policy(policy, pages, &Policy::takes_values)),
+      takes_values(any_policy(policy, pages, &Policy::takes_values)),
       categorized(any_policy(policy, pages, &Policy::takes_categories)),
       scored(with_scores),
       arms(pages.size()),
@@ -76,7 +76,7 @@ ExposureSchema::ExposureSchema(const Policy& policy, bool with_scores, std::span
 
 bool ExposureSchema::is_of(const Policy& policy, bool with_scores, std::span<const ExposurePage> pages) const {
   if (!(scored == with_scores && arms == pages.size() && priced == any_policy(policy, pages, &Policy::takes_prices) &&
-        valued == any_policy(policy, pages, &Policy::takes_values) &&
+        takes_values == any_policy(policy, pages, &Policy::takes_values) &&
         categorized == any_policy(policy, pages, &Policy::takes_categories) && tasks == policy.tasks() &&
         features == policy.features() && std::ranges::equal(items_of[0], policy.own_items()) &&
         scales == policy.scales().json()))
@@ -97,7 +97,7 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
   context = take<float>(at, schema.features.size());
   weights = take<float>(at, tasks);
   concentration = take<float>(at, head.explored ? tasks : 0);
-  values = take<float>(at, schema.valued ? tasks : 0);
+  values = take<float>(at, schema.takes_values ? tasks : 0);
   scores = take<float>(at, head.scored ? head.rows : 0);
   shares = take<float>(at, schema.arms);
   shown = take<std::int32_t>(at, head.shown);
@@ -113,7 +113,7 @@ std::size_t ExposureRecord::bytes(const ExposureHead& head) {
   const std::size_t tasks = schema.tasks.size();
   const std::size_t of_row = tasks + head.priced + schema.item_columns.size() + head.scored + schema.arms;
   const std::size_t floats = head.rows * of_row + schema.features.size() + schema.arms +
-                             tasks * (1 + head.explored + schema.valued) + head.shown;
+                             tasks * (1 + head.explored + schema.takes_values) + head.shown;
   return sizeof(ExposureHead) + 8 * std::size_t{head.rows} + 4 * floats + head.request_id + head.user_id +
          head.scenario + head.categories;
 }
@@ -167,10 +167,10 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   column("policy_version", ParquetType::text, true);
   column("exploration", ParquetType::text, true);
   column("timestamp", ParquetType::int64, true, true);
-  column("trust", ParquetType::float32, true);
+  column("mixture_weight", ParquetType::float32, true);
   column("baseline", ParquetType::text, true);
   column("verdict", ParquetType::text, true);
-  if (schema.valued) numbers("v_", schema.tasks, true);
+  if (schema.takes_values) numbers("v_", schema.tasks, true);
   column("candidates", ParquetType::int32, true);
   column("share", ParquetType::float32, true);
   if (!options_.arm.empty()) column("arm", ParquetType::text, true);
@@ -272,7 +272,7 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
     same(head.timestamp);
   else
     (next++)->add_nulls(rows);
-  same(head.trust);
+  same(head.mixture_weight);
   text(head.baseline.data());
   text(verdict_names[static_cast<std::size_t>(head.verdict)]);
   all_same(record.values);

@@ -16,7 +16,7 @@ inline bool any_missing(std::span<const float> predictions) {
   return count > 0;
 }
 
-// True if a value is below `low`, or not finite: any_missing of many.
+// Whether a value is below `low`, or not finite: any_missing of many.
 inline bool any_outside(std::span<const float> values, float low = std::numeric_limits<float>::lowest()) {
   constexpr float high = std::numeric_limits<float>::max();
   return PYGRADE_KERNELS(policy_kernels)

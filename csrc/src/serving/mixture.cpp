@@ -81,7 +81,7 @@ const Baseline* Mixture::expected_value() const {
 }
 
 void Mixture::mix(std::span<const float> scores, std::span<float> result) const {
-  const float weights[] = {static_cast<float>(1.0 - trust), static_cast<float>(trust)};
+  const float weights[] = {static_cast<float>(1.0 - mixture_weight), static_cast<float>(mixture_weight)};
   const auto pair = Scores::dense(scores.data(), ScoreType::float32, 1, static_cast<std::int64_t>(result.size()), 2,
                                   Layout::task_major);
   detail::fuse_floats(pair, weights, {.transform = Transform::zscore, .epsilon = epsilon}, result);

@@ -102,7 +102,7 @@ std::size_t search(const PageCandidates& candidates, const PageSearch& terms, co
 void explain(const PageTerms& terms, const PageCandidates& candidates, const PageSearch& searched,
              const Request& request, std::size_t filled, detail::PageMemory& memory, const PageBuffer& buffer) {
   const std::size_t rows = candidates.value.size(), width = terms.dimension, count = terms.categories.size();
-  const auto likeness = [&](std::size_t above, std::size_t below) {
+  const auto similarity = [&](std::size_t above, std::size_t below) {
     float term = 0.0f;
     if (!memory.codes.empty() && memory.codes[above] >= 0 && memory.codes[below] >= 0)
       term = terms.pairs[static_cast<std::size_t>(memory.codes[above]) * count +
@@ -133,7 +133,7 @@ void explain(const PageTerms& terms, const PageCandidates& candidates, const Pag
     if (place >= filled) continue;
     const auto term = [&](std::size_t above) {
       return terms.attention[std::min(above, terms.attention.size() - 1)] *
-             likeness(candidate(above), candidate(place));
+             similarity(candidate(above), candidate(place));
     };
     for (std::size_t above = 0; above < place; ++above) effect.effect += term(above);
     for (std::size_t above = 0; above < place; ++above) {

@@ -16,7 +16,7 @@ struct PageMemory {
   std::vector<std::uint8_t> mask;
 };
 
-// True if a request has places that scores alone do not decide, beside page terms.
+// Whether a request has places that scores alone do not decide, beside page terms.
 inline bool has_places(const pygrade::Request& request) { return !request.pins.empty() || !request.demoted.empty(); }
 
 // Fills the buffer with the page of the candidates whose scores are memory.value and, with terms, memory.root.

@@ -160,7 +160,7 @@ struct Pipeline::State {
     return price && !request.item_values && request.page.item_values.empty() &&
            any_of(request, [&](std::size_t place) { return policy(place).takes_prices(); });
   }
-  // True if the condition holds of the request's policy, or of one that it is compared with.
+  // Whether the condition holds of the request's policy, or of one that it is compared with.
   template <class Condition>
   bool any_of(const PipelineRequest& request, Condition condition) const {
     bool found = condition(request.policy);
@@ -225,7 +225,7 @@ void check_items(std::span<const std::int64_t> items, std::vector<std::uint32_t>
 }
 }  // namespace
 
-// True if features of the candidates are wanted: by a model, by the policy's correction, or for their prices.
+// Whether features of the candidates are wanted: by a model, by the policy's correction, or for their prices.
 bool Pipeline::State::reads_items(const PipelineRequest& request) const {
   if ((!request.predictions && reads_items()) || reads_prices(request)) return true;
   return any_of(request, [&](std::size_t place) {

@@ -88,7 +88,7 @@ bool Policy::takes_prices() const {
   if (!mixture_) return !priced_.empty();
   const Baseline* challenger = mixture_->counted_challenger();
   return !mixture_->baseline.priced.empty() || (challenger != nullptr && !challenger->priced.empty()) ||
-         (mixture_->takes_network() && !priced_.empty());
+         (mixture_->uses_network() && !priced_.empty());
 }
 
 std::span<const std::string> Policy::items() const {
@@ -107,11 +107,11 @@ std::span<const float> Policy::boosts(std::optional<std::string_view> scenario) 
   return std::span(boosts_).subspan(row * items().size(), items().size());
 }
 
-std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
-  require(trust >= 0.0 && trust <= 1.0, "trust is outside 0 … 1");
-  require(mixture_ || trust == 1.0, "trust is below 1, and the policy has no baseline to mix with");
+std::shared_ptr<const Policy> Policy::with_mixture_weight(double mixture_weight) const {
+  require(mixture_weight >= 0.0 && mixture_weight <= 1.0, "mixture_weight is outside 0 … 1");
+  require(mixture_ || mixture_weight == 1.0, "mixture_weight is below 1, and the policy has no baseline to mix with");
   auto other = std::make_shared<Policy>(*this);
-  if (other->mixture_) other->mixture_->trust = trust;
+  if (other->mixture_) other->mixture_->mixture_weight = mixture_weight;
   return other;
 }
 
@@ -147,15 +147,15 @@ std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const 
   }
   auto other = std::make_shared<Policy>(*this);
   if (given)
-    other->mixture_ = Mixture{.trust = 0.0,
+    other->mixture_ = Mixture{.mixture_weight = 0.0,
                               .baseline = {.name = std::string(Baseline::production_score),
                                            .weights = std::vector<float>(tasks_.size(), 0.0f),
                                            .given = true}};
   else
-    other->mixture_ = Mixture{.trust = 0.0, .baseline = **found, .unproven = mixture_->unproven};
+    other->mixture_ = Mixture{.mixture_weight = 0.0, .baseline = **found, .unproven = mixture_->unproven};
   other->own_values_.assign(tasks_.size(), std::numeric_limits<float>::quiet_NaN());
   other->valued_scenarios_.clear();
-  other->valued_ = false;
+  other->has_values_ = false;
   other->boosts_.clear();
   other->boosted_scenarios_.clear();
   other->page_terms_.reset();
@@ -168,7 +168,7 @@ void Policy::find_values(std::span<const float> given, std::optional<std::string
   auto& [values, multipliers] = memory;
   values.clear();
   multipliers.clear();
-  if (given.empty() && !valued_ && !trade_offs_) return;
+  if (given.empty() && !has_values_ && !trade_offs_) return;
   const auto worth = task_values();
   require(given.empty() || !worth.empty(),
           "values is given; the policy does not read them (trade_offs) and ranks by no expected value");

@@ -21,7 +21,7 @@ struct PolicyKernels {
   // Logarithms → the z-scores of zlog, in place; mean and square as of log_moments.
   void (*standardize)(float* logs, std::int64_t count, std::int64_t tasks, const float* mean, const float* square,
                       float epsilon);
-  // True if values[i] is outside low[i modulo width] … high[i modulo width], or NaN.
+  // Whether values[i] is outside low[i modulo width] … high[i modulo width], or NaN.
   bool (*any_outside)(const float* values, std::int64_t count, const float* low, const float* high, std::int64_t width);
   // out[j] = bias[j] + Σ_i x[i] · weights[i, j] over `inputs`, for j < outputs, a multiple of lane_padding.
   void (*linear)(const float* x, std::int64_t inputs, const float* weights, const float* bias, std::int64_t outputs,

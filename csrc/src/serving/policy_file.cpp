@@ -357,8 +357,9 @@ class PolicyReader {
 
   void mixture(const Json& record, const Json& found) {
     Mixture& mixture = policy_->mixture_.emplace();
-    mixture.trust = record.finite_at("trust");
-    if (!(mixture.trust >= 0.0 && mixture.trust <= 1.0)) wrong("trust", "is not a number from 0 to 1");
+    mixture.mixture_weight = record.finite_at("mixture_weight");
+    if (!(mixture.mixture_weight >= 0.0 && mixture.mixture_weight <= 1.0))
+      wrong("mixture_weight", "is not a number from 0 to 1");
     mixture.sentence = found.string_at("sentence");
     const auto verdict = std::ranges::find(verdict_names, found.string_at("verdict"));
     if (verdict == verdict_names.end() || verdict == verdict_names.begin()) wrong("verdict", "is not known");
@@ -431,8 +432,8 @@ class PolicyReader {
     const auto row = values("values", own, std::vector(tasks, std::numeric_limits<float>::quiet_NaN()));
     p.valued_scenarios_ = by_scenario.keys;
     for (const std::string& name : p.valued_scenarios_) values("scenario_values", by_scenario.object_at(name), row);
-    p.valued_ = !own.keys.empty() || !by_scenario.keys.empty();
-    if (!p.valued_) return;
+    p.has_values_ = !own.keys.empty() || !by_scenario.keys.empty();
+    if (!p.has_values_) return;
     if (!p.takes_values()) wrong("values", "needs a policy with trade_offs, or an expected value");
     Policy::RequestValues memory;
     try {

@@ -125,7 +125,7 @@ void Page::set_policy(const Policy& policy) {
   policy.version().copy(policy_version.data(), policy_version.size());
   const auto& mixture = policy.mixture();
   if (!mixture) return;
-  trust = static_cast<float>(mixture->trust);
+  mixture_weight = static_cast<float>(mixture->mixture_weight);
   verdict = mixture->verdict;
   mixture->baseline.name.copy(baseline_name.data(), Baseline::max_name);
 }
@@ -434,7 +434,7 @@ void Ranker::Memory::split(const ScoreSources& sources, const Policy& used, cons
   const auto add = [&](float factor) {
     for (std::size_t i = 0; i < some; ++i) page.root[i] += factor * part[i];
   };
-  const double trust = sources.share();
+  const double mixture_weight = sources.share();
   const auto base = std::span(scores).first(some), other = std::span(scores).last(some);
   const auto add_entry = [&](const Baseline* entry, std::span<const float> whole, double share) {
     if (entry == nullptr || !ScoreSources::has_root(*entry)) return;
@@ -444,15 +444,15 @@ void Ranker::Memory::split(const ScoreSources& sources, const Policy& used, cons
     add(unit(whole, share));
   };
   if (some > 0) {
-    add_entry(sources.challenger, other, trust);
-    add_entry(sources.baseline, base, 1.0 - trust);
+    add_entry(sources.challenger, other, mixture_weight);
+    add_entry(sources.baseline, base, 1.0 - mixture_weight);
   }
   if (some > 0 && sources.network_has_root(used)) {
     const auto fused = network_rows(used, corrected, item_values);
     detail::fuse_floats(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(some),
                                       static_cast<std::int64_t>(tasks)),
                         count_alone(weights), options, part);
-    add(unit(other, trust));
+    add(unit(other, mixture_weight));
   }
   for (std::size_t i = 0; i < some; ++i) transformed[i] -= page.root[i];
 }

@@ -50,7 +50,7 @@ void append_log_header(const Policy& policy, std::string& out) {
   out += ",scenario";
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
-  out += ",seed,policy_version,exploration,timestamp,trust,baseline,verdict";
+  out += ",seed,policy_version,exploration,timestamp,mixture_weight,baseline,verdict";
   if (policy.takes_values()) columns("v_", policy.tasks());
   out += '\n';
 }
@@ -100,7 +100,7 @@ void append_log_rows(const Policy& policy, const Request& given, const PageBuffe
   after += page.version();
   after.append(",").append(page.exploration()).append(",");
   if (ids.timestamp) number(*ids.timestamp, after);
-  real(page.trust, after += ',');
+  real(page.mixture_weight, after += ',');
   field(page.baseline(), after += ',');
   after += ',';
   after += verdict_names[static_cast<std::size_t>(page.verdict)];

@@ -20,14 +20,14 @@ struct ScoreSources {
 
   ScoreSources(const Policy& policy, const pygrade::Request& request) : boosts(policy.boosts(request.scenario)) {
     const auto& mixed = policy.mixture();
-    if ((!request.values.empty() || policy.valued()) && policy.expected_value() != nullptr) {
+    if ((!request.values.empty() || policy.has_values()) && policy.expected_value() != nullptr) {
       challenger = policy.expected_value();
       network = false;
       by_values = true;
     } else if (mixed) {
       baseline = mixed->counted_baseline();
       challenger = mixed->counted_challenger();
-      network = mixed->takes_network();
+      network = mixed->uses_network();
       if (baseline != nullptr && baseline->given) {  // alone, and as they are
         challenger = std::exchange(baseline, nullptr);
       } else if (baseline != nullptr) {
@@ -37,7 +37,7 @@ struct ScoreSources {
   }
 
   // Source of the contributions to the scores: what stands in the network's place, or the baseline if it has all of the
-  // trust. Null: the network.
+  // mixture_weight. Null: the network.
   const Baseline* lead() const { return challenger != nullptr ? challenger : network ? nullptr : baseline; }
   // The baseline if it has a share beside the lead. Null: one ranking makes the scores.
   const Baseline* mixed_in() const { return lead() == baseline ? nullptr : baseline; }
@@ -48,10 +48,10 @@ struct ScoreSources {
     return result;
   }
   // Share of the network or what stands in its place; the rest is the baseline's.
-  double share() const { return mixture == nullptr ? 1.0 : mixture->trust; }
+  double share() const { return mixture == nullptr ? 1.0 : mixture->mixture_weight; }
   bool network_alone() const { return baseline == nullptr && challenger == nullptr && boosts.empty(); }
 
-  // True if a source is an expected value of corrected predictions, of which page terms move a part.
+  // Whether a source is an expected value of corrected predictions, of which page terms move a part.
   static bool has_root(const Baseline& entry) {
     return entry.corrected && entry.transform == Transform::identity && !entry.logarithm;
   }
@@ -70,7 +70,7 @@ struct ScoreSources {
   bool any(Condition condition) const {
     return (baseline != nullptr && condition(*baseline)) || (challenger != nullptr && condition(*challenger));
   }
-  // True if scores depend on corrected predictions; on the columns of histories, in these or in the network's inputs.
+  // Whether scores depend on corrected predictions; on the columns of histories, in these or in the network's inputs.
   bool read_corrected(const Policy& policy) const {
     return (network && policy.corrected()) || any([](const Baseline& entry) { return entry.corrected; });
   }
@@ -84,7 +84,7 @@ struct ScoreSources {
   bool take_prices(const Policy& policy) const {
     return (network && !policy.priced().empty()) || any([](const Baseline& entry) { return !entry.priced.empty(); });
   }
-  // True if predictions must not be negative: corrected ones never are.
+  // Whether predictions must not be negative: corrected ones never are.
   bool take_logarithms(const Policy& policy) const {
     return (network && !policy.corrected() && traits_of(find_transform(policy.transform()).value()).nonnegative) ||
            any([](const Baseline& entry) { return !entry.corrected && entry.takes_logarithm(); });

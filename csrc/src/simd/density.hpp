@@ -93,7 +93,7 @@ struct Samples {
 
 // Calls work(first, count) for each part of the samples; count is a constant for whole parts.
 template <class Work>
-PYGRADE_INLINE void over_parts(std::int64_t samples, Work work) {
+PYGRADE_INLINE void for_each_part(std::int64_t samples, Work work) {
   std::int64_t g = 0;
   for (; g + part_lanes <= samples; g += part_lanes) work(g, part_lanes);
   if (g < samples) work(g, static_cast<int>(samples - g));
@@ -106,7 +106,7 @@ PYGRADE_INLINE void load_samples(const float* log_weights, std::int64_t count, F
   samples.count = count;
   samples.log_floor = log_floor;
   if (!form.floored) return;
-  over_parts(count, [&](std::int64_t g, int width) __attribute__((always_inline)) {
+  for_each_part(count, [&](std::int64_t g, int width) __attribute__((always_inline)) {
     store_part(samples.log_total + g, log_totals(log_weights + g * form.tasks, width, form.tasks, log_floor));
   });
 }
@@ -117,7 +117,7 @@ PYGRADE_INLINE void log_probs(const Density& density, const Samples& samples, Fo
   const std::int64_t tasks = form.tasks;
   const float* log_weights = samples.log_weights;
   const Part shift = fill_part(density.shift), excess = fill_part(density.excess);
-  over_parts(samples.count, [&](std::int64_t g, int count) __attribute__((always_inline)) {
+  for_each_part(samples.count, [&](std::int64_t g, int count) __attribute__((always_inline)) {
     Part dot[part_lanes];
 #pragma GCC unroll 8
     for (int j = 0; j < part_lanes; ++j) {
@@ -148,7 +148,7 @@ PYGRADE_INLINE void add_scores(const double* coefficient, const Samples& samples
   const std::int64_t tasks = form.tasks;
   const float* log_weights = samples.log_weights;
   const Part floor = fill_part(samples.log_floor);
-  over_parts(samples.count, [&](std::int64_t g, int count) __attribute__((always_inline)) {
+  for_each_part(samples.count, [&](std::int64_t g, int count) __attribute__((always_inline)) {
     const Part c = load_part(coefficient + g);
     score.coefficient += c;
     if (form.floored) score.total = multiply_add(c, load_part(samples.log_total + g), score.total);

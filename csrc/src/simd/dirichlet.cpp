@@ -22,12 +22,12 @@ PYGRADE_INLINE void one_row(const DirichletLogProbTask& task, std::int64_t b, in
     load_samples(task.log_weights + at * form.tasks, size, form, task.log_floor, samples);
     if (wanted != Wanted::gradient) {
       log_probs(density, samples, form, lane);
-      over_parts(size, [&](std::int64_t i, int width) __attribute__((always_inline)) {
+      for_each_part(size, [&](std::int64_t i, int width) __attribute__((always_inline)) {
         store_first(task.log_prob + at + i, load_part(lane + i), width);
       });
     }
     if (wanted != Wanted::value) {
-      over_parts(size, [&](std::int64_t i, int width) __attribute__((always_inline)) {
+      for_each_part(size, [&](std::int64_t i, int width) __attribute__((always_inline)) {
         store_part(lane + i, task.gradient != nullptr ? load_first(task.gradient + at + i, width)
                                                       : keep_first(fill_part(1.0), width));
       });

@@ -61,7 +61,7 @@ PYGRADE_INLINE void add_row(const GrpoTask& task, const Clip& clip, std::int64_t
     const std::int64_t at = (b + row) * task.samples + g;
     load_samples(task.log_weights + at * form.tasks, size, form, task.log_floor, samples);
     log_probs(density, samples, form, lane);
-    over_parts(size, [&](std::int64_t i, int width) __attribute__((always_inline)) {
+    for_each_part(size, [&](std::int64_t i, int width) __attribute__((always_inline)) {
       store_part(lane + i, clipped_objective(task, clip, at + i, width, load_part(lane + i), group));
     });
     add_scores(lane, samples, form, score);

@@ -30,7 +30,7 @@ class Candidates {
   Candidates(const PageSearchTask& task, Memory& memory);
   void load(Request request);
   void load(const SortedCandidates& sorted);
-  // True if scores depend on nothing above but by the rules.
+  // Whether scores depend on nothing above but by the rules.
   bool sorted() const { return sorted_; }
   bool fixed() const { return task_.objective == PageObjective::page_value && task_.root == nullptr; }
   std::int64_t count() const { return count_; }
@@ -44,9 +44,9 @@ class Candidates {
   std::int32_t index_of(std::int64_t i) const { return compacted_ ? ids_[i] : static_cast<std::int32_t>(i); }
   std::int32_t at_index(std::int32_t index) const;
   // l(above, i) of every class i.
-  void likeness(std::int32_t above, float* row) const;
+  void similarity(std::int32_t above, float* row) const;
   // l(i, i).
-  void own_likeness(float* row) const;
+  void own_similarity(float* row) const;
   // Final scores of every candidate below a prefix of this state and decay (see Prefix).
   void scores(const float* state, const float* decay, float* score) const;
 
@@ -152,7 +152,7 @@ std::int32_t Candidates::at_index(std::int32_t index) const {
   return -1;
 }
 
-void Candidates::likeness(std::int32_t above, float* row) const {
+void Candidates::similarity(std::int32_t above, float* row) const {
   const std::int64_t end = classes(), count = task_.category_count;
   const std::int32_t category = task_.categories == nullptr ? -1 : categories_[above];
   for (std::int64_t i = 0; i < end; ++i) row[i] = 0.0f;
@@ -183,7 +183,7 @@ void Candidates::likeness(std::int32_t above, float* row) const {
   }
 }
 
-void Candidates::own_likeness(float* row) const {
+void Candidates::own_similarity(float* row) const {
   const std::int64_t count = by_category_ ? task_.category_count : count_;
   for (std::int64_t i = 0; i < count; ++i) {
     const float* const vector = embeddings_ + i * components_;
@@ -224,7 +224,7 @@ void Candidates::scores(const float* state, const float* decay, float* score) co
   for (std::int64_t i = 0; i < end; ++i) score[i] += 0.0f;
 }
 
-// State of a prefix that the objective needs, a number per class: the page's effect (page_value), the likeness of
+// State of a prefix that the objective needs, a number per class: the page's effect (page_value), the similarity of
 // the closest item above (mmr), the variance given the items above (log_det). A prefix also has a factor per candidate
 // (null without decay), a byte, whether it may take it, its items and their scores, and [columns, k] the groups of its
 // items and, in later slots, of the pins that the column's cap counts.
@@ -259,7 +259,7 @@ class Search {
   std::int64_t filled(const Prefix& prefix, std::int64_t slots) const;
   Prefix prefix(int side, std::int64_t rank) const;
   void start(std::int64_t b);
-  const float* likeness(std::int32_t above);
+  const float* similarity(std::int32_t above);
   void update(const float* from, std::int32_t item, std::int64_t slot, float* to);
   void insert(const Extension& extension);
   bool extend(const Prefix& prefix, std::int32_t rank, std::int64_t slot);
@@ -335,17 +335,17 @@ void Search::start(std::int64_t b) {
   totals_[0] = 0.0f;
   cached_count_ = taken_ = 0;
   if (task_.objective != PageObjective::log_det) return;
-  candidates_.own_likeness(empty.state);
+  candidates_.own_similarity(empty.state);
 }
 
-// True if a cap holds for an item below so many others.
+// Whether a cap holds for an item below so many others.
 bool Search::holds(std::int64_t column, std::int64_t above) const {
   const RulesTask& rules = task_.rules;
   if (rules.caps == nullptr || rules.caps[column] < 0) return false;
   return rules.cap_slots == nullptr || rules.cap_slots[column] < 0 || above < rules.cap_slots[column];
 }
 
-// True if the first `slots` of a prefix and the pins of later ones leave no room for one more of a group.
+// Whether the first `slots` of a prefix and the pins of later ones leave no room for one more of a group.
 bool Search::is_full(std::int64_t column, std::int32_t group, const Prefix& prefix, std::int64_t slots) const {
   const std::int32_t* const groups = prefix.groups + column * task_.k;
   const std::int64_t end = slots > last_pin_ ? slots : last_pin_ + 1;
@@ -412,9 +412,9 @@ void Search::take(const Prefix& prefix, std::int64_t slots, std::int32_t item) c
 }
 
 // Prefixes of a beam share items, so rows are kept.
-const float* Search::likeness(std::int32_t above) {
+const float* Search::similarity(std::int32_t above) {
   if (task_.beam == 1) {
-    candidates_.likeness(above, rows_);
+    candidates_.similarity(above, rows_);
     return rows_;
   }
   if (place_[above] < 0) {
@@ -422,7 +422,7 @@ const float* Search::likeness(std::int32_t above) {
     if (cached_count_++ >= cached_rows) place_[cached_[place]] = -1;
     cached_[place] = above;
     place_[above] = static_cast<std::int32_t>(place);
-    candidates_.likeness(above, rows_ + place * task_.stride);
+    candidates_.similarity(above, rows_ + place * task_.stride);
   }
   return rows_ + place_[above] * task_.stride;
 }
@@ -430,7 +430,7 @@ const float* Search::likeness(std::int32_t above) {
 // The state of a prefix with one more item.
 void Search::update(const float* from, std::int32_t item, std::int64_t slot, float* to) {
   const std::int64_t end = candidates_.classes(), own = candidates_.class_of(item);
-  const float* const row = likeness(item);
+  const float* const row = similarity(item);
   if (task_.objective == PageObjective::page_value) {
     const float attention = task_.attention == nullptr ? 1.0f : task_.attention[slot];
     for (std::int64_t i = 0; i < end; ++i) to[i] = fma(attention, row[i], from[i]);

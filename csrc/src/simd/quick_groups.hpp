@@ -100,7 +100,7 @@ inline bool all_equal(const float* row, std::int64_t samples) {
   return sum == 0.0f;
 }
 
-// True if single precision was enough: no square out of range, no value NaN or infinite.
+// Whether single precision was enough: no square out of range, no value NaN or infinite.
 template <int width>
 PYGRADE_INLINE bool fits(const Doubles (&square)[2], const float* rows, std::int64_t samples, int count) {
   const Doubles low = fill(1e-30), high = fill(1e30), zero = fill(0.0), one = fill(1.0);

@@ -306,7 +306,7 @@ inline void fuse_rows(const RowsTask& task, Map map) {
 
 #endif
 
-// True if fuse_request needs no tile.
+// Whether fuse_request needs no tile.
 inline bool fuses_rows(const Scores& scores, const FusionOptions& options) {
 #if defined(__AVX2__)
   const bool alone = options.transform == Transform::identity || options.transform == Transform::log ||

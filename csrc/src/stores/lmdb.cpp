@@ -270,7 +270,7 @@ class LmdbStore final : public Store {
     Cursor& operator=(const Cursor&) = delete;
     ~Cursor() { mdb_cursor_close(cursor_); }
 
-    // True if there is an entry there, whose key and value are then found.
+    // Whether there is an entry there, whose key and value are then found.
     bool move(MDB_cursor_op where, MDB_val& key, MDB_val* value = nullptr) const {
       MDB_val unused;
       const int code = mdb_cursor_get(cursor_, &key, value == nullptr ? &unused : value, where);

@@ -169,7 +169,7 @@ void LmdbFile::check_whole() {
   check_size();
 }
 
-// True if all records and the free pages can be read.
+// Whether all records and the free pages can be read.
 bool LmdbFile::can_be_read(MDB_txn* transaction) const {
   int code = 0;
   for (const MDB_dbi tree : {MDB_dbi{0}, tree_}) {  // 0: the free pages

@@ -38,7 +38,7 @@ struct RecordContent {
 };
 RecordContent unpack_record(std::string_view record, const std::string& url);
 
-// True if a record's time is over; a damaged one's is not.
+// Whether a record's time is over; a damaged one's is not.
 bool is_expired(std::string_view record, std::uint64_t now);
 
 // Replaces records (data() is null: there is none) by their values, null if their time is over at `now`.

@@ -95,7 +95,7 @@ class RecordCache {
     taken_ = 0;
   }
 
-  // True if a record of the version may be known.
+  // Whether a record of the version may be known.
   bool holds(std::string_view version) const { return std::ranges::find(versions_, version) != versions_.end(); }
 
  private:

@@ -396,7 +396,7 @@ class RedisStore final : public Store {
     return removed;
   }
 
-  // True if the end of a key is <number>:KEY:TABLE.
+  // Whether the end of a key is <number>:KEY:TABLE.
   static bool is_record(std::string_view rest) {
     std::int64_t number;
     const char* const end = rest.data() + rest.size();

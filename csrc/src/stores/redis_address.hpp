@@ -23,7 +23,7 @@ struct RedisAddress {
   std::optional<RedisTls> tls;
 };
 
-// True if a host is an address, not a name.
+// Whether a host is an address, not a name.
 bool is_ip(const std::string& host);
 
 // Parses an address. A user or password that it leaves out comes from the file `password_file`, or from

@@ -33,7 +33,7 @@ timeval left_until(Time until) {
           std::chrono::duration_cast<std::chrono::microseconds>(left - seconds).count()};
 }
 
-// True if the server has neither closed the connection nor sent anything since the last answer.
+// Whether the server has neither closed the connection nor sent anything since the last answer.
 bool is_quiet(const redisContext& connection) {
   char byte;
   return recv(connection.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
@@ -118,7 +118,7 @@ std::vector<RedisReply> RedisServer::answers(std::span<const RedisCommand> comma
 
 // --- when to leave the server alone
 
-// True if the call probes a server that failed. StoreUnreachableError if it is left alone.
+// Whether the call probes a server that failed. StoreUnreachableError if it is left alone.
 bool RedisServer::admit() {
   const std::lock_guard lock(mutex_);
   if (forks_ != fork_count()) {  // what is open is the parent's

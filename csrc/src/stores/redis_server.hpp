@@ -52,7 +52,7 @@ class RedisServer {
   // another connection if the one that was open turns out to be closed.
   std::vector<RedisReply> run(std::span<const RedisCommand> commands, const Limit& end, bool repeat);
 
-  // True if the last call got its answers.
+  // Whether the last call got its answers.
   bool reachable() const { return reachable_.load(std::memory_order_relaxed); }
 
  private:

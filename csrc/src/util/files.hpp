@@ -29,7 +29,7 @@ class OpenFile {
   // it, would change what is served after its hash was checked, or end the process by SIGBUS.
   FileContent large_content() const;
 
-  // True if the path names another file by now.
+  // Whether the path names another file by now.
   bool replaced() const;
 
  private:

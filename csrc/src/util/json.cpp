@@ -482,7 +482,7 @@ void JsonReader::enter(Json::Type type) {
   first_ = true;
 }
 
-// True if there is another element before `end`, which is consumed.
+// Whether there is another element before `end`, which is consumed.
 bool JsonReader::next(char end) {
   space();
   if (here() == end) {

@@ -51,7 +51,7 @@ type Page struct {
 	Fallback      bool
 	Explored      bool
 	Draw          uint64
-	Trust         float32
+	MixtureWeight float32
 	MissingItems  int // item columns that the policy reads and the request lacks: their means stood in
 	PolicyVersion string
 }
@@ -228,6 +228,6 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 	runtime.KeepAlive(r)
 	page.Filled, page.Fallback, page.Explored = int(p.filled), p.fallback != 0, p.explored != 0
 	page.MissingItems = int(p.missing_items)
-	page.Draw, page.Trust, page.PolicyVersion = uint64(p.seed), float32(p.trust), C.GoString(&p.policy_version[0])
+	page.Draw, page.MixtureWeight, page.PolicyVersion = uint64(p.seed), float32(p.mixture_weight), C.GoString(&p.policy_version[0])
 	return page, nil
 }

@@ -87,7 +87,7 @@ mod ffi {
         pub explored: i32,
         pub seed: u64,
         pub policy_version: [c_char; 16],
-        pub trust: f32,
+        pub mixture_weight: f32,
         pub verdict: i32,
         pub baseline: [c_char; 64],
         pub searched: i32,
@@ -195,7 +195,7 @@ pub struct Page {
     pub fallback: bool,
     pub explored: bool,
     pub draw: u64,
-    pub trust: f32,
+    pub mixture_weight: f32,
     pub missing_items: usize, // item columns that the policy reads and the request lacks: their means stood in
     pub policy_version: String,
 }
@@ -325,7 +325,7 @@ impl Ranker {
             fallback: page.fallback != 0,
             explored: page.explored != 0,
             draw: page.seed,
-            trust: page.trust,
+            mixture_weight: page.mixture_weight,
             missing_items: page.missing_items as usize,
             policy_version: text_of(&page.policy_version),
         })

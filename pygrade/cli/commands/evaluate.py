@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pygrade.cli import terminal
 from pygrade.cli.compare_runs import compare
-from pygrade.cli.evaluated import evaluation_facts, evaluation_requests, valued
+from pygrade.cli.evaluated import evaluation_facts, evaluation_requests, with_logged_values
 from pygrade.cli.options import workers_of
 from pygrade.cli.trade_offs import TRADE_OFFS, show
 from pygrade.cli.verdict import IN_SAMPLE, print_verdict
@@ -49,7 +49,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     refuse(options, TRADE_OFFS, "--trade-offs")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options, trained, policy)
+    logs = with_logged_values(options, trained, policy)
     fresh, in_sample = evaluation_requests(logs, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)

@@ -65,7 +65,7 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config, "serve")
     table.pop("run", None)  # which the command line has
-    others = {field.name for field in fields(Output)} | {"run", "config", "print_config", "test", "every_seconds"}
+    others = {field.name for field in fields(Output)} | {"run", "config", "print_config", "test", "interval_seconds"}
     for name in sorted({field.name for field in fields(ServeOptions)} - others):
         value = getattr(options, name)
         if value is not None and value is not False:
@@ -83,13 +83,13 @@ def _test_config(options: ServeOptions, table: dict[str, Any], online: bool) -> 
     ignored.
     """
     if not options.test:
-        refuse(options, ("every_seconds",), "--test")
+        refuse(options, ("interval_seconds",), "--test")
         return None
     if online or is_url(options.run):
         wrong = "online is true" if online else f"run is {options.run}"
         raise ValueError(f"{wrong}; expected a directory whose policy stays as it is with --test")
     given = dict(found) if isinstance(found := table.pop("test", None), dict) else {}
-    given |= {} if options.every_seconds is None else {"every_seconds": options.every_seconds}
+    given |= {} if options.interval_seconds is None else {"interval_seconds": options.interval_seconds}
     where, names = f"config {options.config}: [serve.test] ", [field.name for field in fields(TestConfig)]
     for name in given:
         if name not in names or name in table or ("arms" in table and name in ("share", "control")):

@@ -154,14 +154,14 @@ def _print(record: dict[str, Any], planned_users: int | None) -> None:
     for metric in next(iter(lifts.values())):
         for arm, arm_lifts in lifts.items():
             lift = arm_lifts[metric]
-            judge = lift["anytime"] or lift["corrected"]
+            interval = lift["anytime"] or lift["corrected"]
             gain = "" if lift["cuped_gain"] is None else f"{100 * lift['cuped_gain']:.0f} %"
             cells = [value_text(record["values"][name][metric]) for name in (control, arm)]
             cells += [bounds_text(lift["corrected"]), gain]
             cells += [bounds_text(lift["anytime"])] if lift["anytime"] else []
             reason = lift["undecidable"]
             notes += [f"{metric} of {arm} is not decidable: {reason}"] if reason else []
-            rows.append([metric, arm, *cells, "not decidable" if reason else _verdict(judge)])
+            rows.append([metric, arm, *cells, "not decidable" if reason else _verdict(interval)])
     terminal.table(f"Lift over {control} with 95 % intervals{corrected}", [*head, "verdict"], rows)
     for note in notes:
         terminal.text(note)

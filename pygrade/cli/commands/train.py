@@ -17,7 +17,7 @@ from pygrade.correction.prior import load_prior
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.runs.fit import fit, judge
+from pygrade.runs.fit import evaluate_fit, fit
 from pygrade.runs.train import split_holdout
 from pygrade.storage import join_path, working_directory
 from pygrade.training.mlflow_run import MlflowRun
@@ -65,7 +65,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
 def _train_and_judge(
     options: TrainOptions, config: TrainConfig, early: Logs | LogParts, late: Logs | None, out: Path, workers: Workers
 ) -> dict[str, Any]:
-    trained = judge(fit(early, config, out, options.resume, None, late, workers, options.data))
+    trained = evaluate_fit(fit(early, config, out, options.resume, None, late, workers, options.data))
     record: dict[str, Any] = {
         "data": options.data,
         "out": str(options.out),

@@ -212,8 +212,8 @@ function driftTable({ drift = {}, weights = [], tasks = [] }) {
 }
 
 // What makes the scores: one ranking, or two with the share of the first.
-function rankedBy({ ranking = [], trust }) {
-  return ranking.length > 1 ? `${share(trust, 0)} ${ranking[0]} + ${ranking[1]}` : (ranking[0] ?? "n/a");
+function rankedBy({ ranking = [], mixture_weight: weight }) {
+  return ranking.length > 1 ? `${share(weight, 0)} ${ranking[0]} + ${ranking[1]}` : (ranking[0] ?? "n/a");
 }
 
 function shadowTable({ shadows }) {

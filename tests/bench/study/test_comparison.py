@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.study import comparison
-from bench.study.foreign.judge import FAMILIES
+from bench.study.foreign.evaluate import FAMILIES
 
 
 def test_the_page_has_the_tables_of_the_result():

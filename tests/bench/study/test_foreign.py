@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.study.foreign.__main__ import main
-from bench.study.foreign.judge import FAMILIES, configured, judge, read, run
+from bench.study.foreign.evaluate import FAMILIES, configured, evaluate, read, run
 from bench.study.foreign.nulls import KINDS
 from bench.study.foreign.pages import Browsing, fading
 from bench.study.foreign.report import claimed, mean, report, share, summed, targets, total
@@ -74,8 +74,8 @@ def test_a_log_that_is_refused_counts(monkeypatch):
     def refuse(*_):
         raise ValueError("the log holds what it should foretell")
 
-    monkeypatch.setattr("bench.study.foreign.judge.fit", refuse)
-    record = judge("null-plain", 0, 40, configured(True), 10)
+    monkeypatch.setattr("bench.study.foreign.evaluate.fit", refuse)
+    record = evaluate("null-plain", 0, 40, configured(True), 10)
     assert record["sentence"] == "ValueError: the log holds what it should foretell" and "lift" not in record
     assert "| null-plain | 40 | 1 | 0 | 0 | 1 |" in report(summed([record]))
 
@@ -83,7 +83,7 @@ def test_a_log_that_is_refused_counts(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_won_where_nothing_is(kind):
-    record = judge(f"null-{kind}", 0, 1_200, configured(True), 1_000)
+    record = evaluate(f"null-{kind}", 0, 1_200, configured(True), 1_000)
     assert record["verdict"] not in ("better", "error"), record["sentence"]
     assert record["lift"] > -0.05
 

@@ -96,7 +96,7 @@ fn append(out: &mut Vec<u8>, page: &Page) {
     let head = [page.indices.len() as u32, page.filled as u32, page.fallback.into(), page.explored.into()];
     let more = [(page.draw >> 32) as u32, page.draw as u32, page.missing_items as u32];
     out.extend(head.iter().chain(&more).flat_map(|word| word.to_le_bytes()));
-    out.extend(page.trust.to_le_bytes());
+    out.extend(page.mixture_weight.to_le_bytes());
     out.extend(page.policy_version.as_bytes());
     out.extend(page.values.iter().flat_map(|value| value.to_le_bytes()));
     out.extend(page.indices.iter().flat_map(|index| index.to_le_bytes()));

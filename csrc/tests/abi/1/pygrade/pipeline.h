@@ -171,7 +171,7 @@ typedef struct pygrade_user_page {
   uint64_t seed;
   char policy_version[16];
   char artifact_version[16];
-  float trust;
+  float mixture_weight;
   int32_t verdict;
   char baseline[64];
   float history;

@@ -160,7 +160,7 @@ typedef struct pygrade_page {
   int32_t explored;
   uint64_t seed;
   char policy_version[16];
-  float trust;
+  float mixture_weight;
   int32_t verdict;
   char baseline[64];
   int32_t searched;
@@ -184,7 +184,7 @@ typedef struct pygrade_batch {
 PYGRADE_API pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch);
 typedef struct pygrade_mixture {
   size_t size;
-  float trust;
+  float mixture_weight;
   int32_t verdict;
   char baseline[64];
 } pygrade_mixture;

@@ -47,7 +47,7 @@ def configured(light: bool, changes: Mapping[str, Any] | None = None) -> TrainCo
     return override(TrainConfig(), _ALONE | (_LIGHT if light else {}) | dict(changes or {}))
 
 
-def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int = LATER) -> dict[str, Any]:
+def evaluate(family: str, seed: int, requests: int, config: TrainConfig, later: int = LATER) -> dict[str, Any]:
     """Compare the verdict of `train` on the log of a family and seed with the truth. Lifts are in per cent."""
     world = FAMILIES[family](seed)
     log, new = world.draw(requests, later)
@@ -133,7 +133,7 @@ def run(
     for family in families:
         for seed in seeds:
             if (family, seed, requests) not in keys:
-                line = json.dumps(judge(family, seed, requests, config) | options)
+                line = json.dumps(evaluate(family, seed, requests, config) | options)
                 with out.open("a", encoding="utf-8") as file:
                     print(line, file=file)
                 print(line, flush=True)
