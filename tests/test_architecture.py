@@ -314,13 +314,13 @@ def test_text_files_do_not_depend_on_the_locale():
 
 
 def test_docstrings_begin_with_a_subject_or_a_verb():
-    """A clause ("What …", "Whether …"), a question or a bare "Of …" leaves a reader to guess the thing."""
+    """A clause ("What …"), a question or a bare "Of …" lets a reader guess the thing; in C++ "Whether" is a bool."""
     wrong, begins = [], re.compile(r"(Of|What|Whether|How|Why|Which|The same|Is|Are|Do|Does|Has)\b")
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for path in (p for folder in ("pygrade", "kernels", "bench", "devtools") for p in (ROOT / folder).rglob("*.py")):
         nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
         wrong += [f"{path.relative_to(ROOT)}: {d}" for n in nodes if begins.match(d := ast.get_docstring(n) or "")]
-    comment = re.compile(rf"\n(?! *// ).*\n *(?://|/\*) ({begins.pattern}.*)")  # the first line of a paragraph
+    comment = re.compile(rf"\n(?! *// ).*\n *(?://|/\*) (?!Whether )({begins.pattern}.*)")  # a paragraph's first line
     for path in (p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".hpp", ".cpp", ".def")):
         text = "\n\n" + path.read_text(encoding="utf-8")
         wrong += [f"{path.relative_to(ROOT)}: {found[0]}" for found in comment.findall(text)]

@@ -228,10 +228,9 @@ class Figures:
     def read(self, line: str, name: str) -> str:
         """The text that follows a name in a line of the tests' results."""
         text = self.sources[_TESTS][line]
-        start = (
-            0 if not name else next(m.end() for m in re.finditer(rf"(?:^|[;,:] ){re.escape(name)}(?= [-+\d])", text))
-        )
-        return re.split(r";|, planned|, lost|, median|, after|, above", text[start:])[0].strip()
+        start = next(m.end() for m in re.finditer(rf"(?:^|[;,:] ){re.escape(name)}(?= [-+\d])", text)) if name else 0
+        text = re.split(r";|, planned|, lost|, median|, after|, above", text[start:])[0]
+        return text.strip().replace("(-0.0 ", "(0.0 ")
 
     def shops(self, kind: str) -> str:
         """The least and the most of README's ten shops."""
@@ -327,7 +326,8 @@ def badges(sources: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         "badge-missed.svg": ("targets missed", f"{met.count(False)} of {len(met)}"),
     }
     if ran := sources.get("coverage.json"):
-        found["badge-coverage.svg"] = ("lines of C++ run by its tests", f"{ran['cpp']['percent']:.0f} %")
+        cpp, python = (f"{ran[language]['percent']:.0f} %" for language in ("cpp", "python"))
+        found["badge-coverage.svg"] = ("lines run by tests", f"C++ {cpp}, Python {python}")
     return found
 
 

@@ -7,10 +7,10 @@
 
 namespace pygrade::inline v0_2::bindings {
 namespace {
-History make_history(std::vector<std::string> tasks, bool categories, std::int64_t shown_after,
-                     std::int64_t feedback_after, std::int64_t half_life, std::vector<float> expected,
+History make_history(std::vector<std::string> tasks, bool categories, std::int64_t exposure_delay_ms,
+                     std::int64_t feedback_delay_ms, std::int64_t half_life, std::vector<float> expected,
                      std::vector<float> user, std::vector<float> item, std::vector<float> category) {
-  return History({std::move(tasks), categories, shown_after, feedback_after, half_life, std::move(expected),
+  return History({std::move(tasks), categories, exposure_delay_ms, feedback_delay_ms, half_life, std::move(expected),
                   std::move(user), std::move(item), std::move(category)});
 }
 
@@ -39,8 +39,8 @@ void read_history(HistoryPass& pass, py::handle user, py::handle time, py::handl
 
 void bind_history(py::module_& module) {
   py::class_<History>(module, "History")
-      .def(py::init(&make_history), py::kw_only(), "tasks"_a, "categories"_a, "shown_after"_a, "feedback_after"_a,
-           "half_life"_a, "expected"_a, "user"_a, "item"_a, "category"_a)
+      .def(py::init(&make_history), py::kw_only(), "tasks"_a, "categories"_a, "exposure_delay_ms"_a,
+           "feedback_delay_ms"_a, "half_life"_a, "expected"_a, "user"_a, "item"_a, "category"_a)
       .def_property_readonly("context_columns", &History::context_columns)
       .def_property_readonly("item_columns", &History::item_columns);
   py::class_<HistoryPass>(module, "HistoryPass")

@@ -23,8 +23,8 @@ History::Spec spec_of() {
   History::Spec spec;
   spec.tasks = {"click", "order"};
   spec.categories = true;
-  spec.shown_after = second;
-  spec.feedback_after = 5 * second;
+  spec.exposure_delay_ms = second;
+  spec.feedback_delay_ms = 5 * second;
   spec.half_life = 80 * second;
   spec.expected.assign(History::groups * 2, 1.25f);
   spec.user = {2.0f, 3.0f};
@@ -372,8 +372,8 @@ TEST(the_c_abi_fills_in_what_the_cpp_store_reads) {
   artifact.features.insert(artifact.features.begin() + 1, rule.context_columns().begin(), rule.context_columns().end());
   auto& names = artifact.correction->items;
   names.insert(names.end(), rule.item_columns().rbegin(), rule.item_columns().rend());
-  artifact.history = R"({"tasks": ["click", "order"], "categories": true, "shown_after": 1000, "feedback_after": 5000,
-    "half_life": 80000, "expected": [[1.25, 1.25], [1.25, 1.25], [1.25, 1.25], [1.25, 1.25], [1.25, 1.25], [1.25, 1.25]],
+  artifact.history = R"({"tasks": ["click", "order"], "categories": true,
+    "exposure_delay_ms": 1000, "feedback_delay_ms": 5000, "half_life": 80000, "expected": [[1.25, 1.25], [1.25, 1.25], [1.25, 1.25], [1.25, 1.25], [1.25, 1.25], [1.25, 1.25]],
     "user": [2, 3], "item": [4, 5], "category": [6, 7]})";
   artifact.draw();
   const std::string json = artifact.json(), tensors = artifact.safetensors();

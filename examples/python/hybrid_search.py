@@ -32,7 +32,7 @@ CONFIG = TrainConfig(
     policy=PolicyConfig(**FORM),
     reward=RewardConfig(prior_weight=0.0),  # terms are no probabilities
     correction=CorrectionConfig(enabled=False),
-    cross_fit=CrossFitConfig(shares=(1.0,)),  # the policy or a simple ranking: engines mix no two
+    cross_fit=CrossFitConfig(mixture_weights=(1.0,)),  # the policy or a simple ranking: engines mix no two
 )
 
 

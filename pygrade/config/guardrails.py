@@ -1,4 +1,4 @@
-"""Limits that what is served keeps."""
+"""Limits that the served ranking keeps."""
 
 import math
 import re
@@ -52,7 +52,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class GuardrailConfig(Options):
-    """Limits that what is served keeps, with a lower confidence bound on pages that nothing was learned from."""
+    """Limits that the served ranking keeps, with a lower confidence bound on pages that nothing was learned from."""
 
     limits: tuple[str, ...] = option(
         (),

@@ -31,7 +31,7 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
         (
             config.history.enabled,
             "history",
-            ("shown_seconds", "feedback_seconds", "half_life_seconds"),
+            ("exposure_delay_seconds", "feedback_delay_seconds", "half_life_seconds"),
             "history.enabled",
         ),
         (

@@ -68,8 +68,8 @@ class CemConfig(Options):
     PYTHON_ONLY: ClassVar = ("seed",)  # not on the command line
 
     iterations: int = option(10, "rounds of the search", ge=1, le=10_000)
-    population: int = option(32, "weight vectors tried in an iteration", le=100_000)
-    elite: int = option(8, "best samples, which shape the next iteration", ge=2)
+    population: int = option(32, "weight vectors tried in a round", le=100_000)
+    elite: int = option(8, "best samples, from which the next round is drawn", ge=2)
     subsample: int = option(20000, "requests to score on, drawn once; all if there are fewer", ge=1)
     seed: int = option(0, "seed of the draws and of the subsample")
 
@@ -85,10 +85,10 @@ class Stage1Config(Options):
 
     PYTHON_ONLY: ClassVar = ("temperature",)  # not on the command line
 
-    steps: int = option(150, "0 leaves the stage out", ge=0, le=1_000_000)
+    steps: int = option(150, "steps of the optimizer; 0: skip the stage", ge=0, le=1_000_000)
     batch_size: int = option(512, "requests a step, of those with any feedback", gt=0)
-    learning_rate: float = option(2.8e-3, "falls linearly to a tenth", gt=0)
-    labels: Literal["ips", "raw"] = option("ips", "logged value divided by the slot's propensity, or as it is")
+    learning_rate: float = option(2.8e-3, "initial rate, which falls linearly to a tenth", gt=0)
+    labels: Literal["ips", "raw"] = option("ips", "ips: logged value divided by the slot's propensity; raw: as logged")
     temperature: float = option(1.0, "temperature of the fused score", gt=0)
 
 
@@ -99,16 +99,16 @@ class Stage2Config(Options):
     # not on the command line
     PYTHON_ONLY: ClassVar = ("inner_epochs", "clip_high", "entropy_coefficient", "weight_floor", "leave_one_out")
 
-    steps: int = option(100, "0 leaves the stage out", ge=0, le=1_000_000)
+    steps: int = option(100, "steps of the optimizer; 0: skip the stage", ge=0, le=1_000_000)
     batch_size: int = option(512, "requests a step", gt=0)
     group_size: int = option(16, "G, weight vectors sampled for each", gt=0)
     inner_epochs: int = option(2, "updates on one batch of samples", gt=0)
-    learning_rate: float = option(8.5e-4, "falls linearly to a tenth", gt=0)
+    learning_rate: float = option(8.5e-4, "initial rate, which falls linearly to a tenth", gt=0)
     clip: float = option(0.2, "ratios are cut to 1 ± clip", gt=0)
-    clip_high: float | None = option(None, "another bound upwards; None: the same")
+    clip_high: float | None = option(None, "upper bound where it differs; None: clip")
     kl_coefficient: float = option(0.01, "weight of KL(new ‖ stage 1), in nats")
     entropy_coefficient: float = option(0.0, "weight of a bonus for wide exploration")
-    weight_floor: float = option(1e-5, "weights are raised to it before both log-probabilities")
+    weight_floor: float = option(1e-5, "least weight that a log-probability is taken of")
     normalize: Literal["batch", "group", "component", "none"] = option(
         "batch", "of the advantage, see `group_advantage`"
     )
@@ -120,14 +120,15 @@ class Stage2Config(Options):
 class CrossFitConfig(Options):
     """Cross-fitting: whether the policy is better than the strongest simple baseline, and the share to serve."""
 
-    folds: int = option(4, "parts of the users; 0: off, and nothing says that the policy beats a baseline", ge=0)
-    shares: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "λ tried; 1: the policy alone", gt=0, le=1)
+    folds: int = option(4, "number of folds, split by user; 0: no cross-fitting and no comparison with baselines", ge=0)
+    mixture_weights: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "λ tried; 1: policy alone", gt=0, le=1)
     processes: int = option(2, "processes that train folds at the same time, without --cluster", ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.folds == 1 or not self.shares:
-            raise ValueError(f"folds is {self.folds}, shares {self.shares}; expected 0, or 2 or more folds, and shares")
+        if self.folds == 1 or not self.mixture_weights:
+            given = f"folds is {self.folds}, mixture_weights {self.mixture_weights}"
+            raise ValueError(f"{given}; expected 0, or 2 or more folds, and mixture_weights")
 
 
 @dataclass(frozen=True)
@@ -153,21 +154,21 @@ class CorrectionConfig(Options):
 class HistoryConfig(Options):
     """Inputs that a log holds of itself: what a user was shown before and did, what an item earned."""
 
-    PYTHON_ONLY: ClassVar = ("shown_seconds",)  # not on the command line
+    PYTHON_ONLY: ClassVar = ("exposure_delay_seconds",)  # not on the command line
 
     enabled: bool = option(
         False, "make these columns, and let their own held-out likelihood decide whether they are read"
     )
-    shown_seconds: float = option(60.0, "seconds after which an exposure counts", gt=0)
-    feedback_seconds: float = option(3600.0, "seconds after which feedback counts; later feedback never does", gt=0)
+    exposure_delay_seconds: float = option(60.0, "seconds after which an exposure counts", gt=0)
+    feedback_delay_seconds: float = option(3600.0, "seconds after which feedback counts; later, never", gt=0)
     half_life_seconds: float = option(86_400.0, "half-life of an item's recent value, in seconds", ge=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.feedback_seconds < self.shown_seconds:
+        if self.feedback_delay_seconds < self.exposure_delay_seconds:
             raise ValueError(
-                f"history.feedback_seconds is {self.feedback_seconds}; expected at least history.shown_seconds, "
-                f"{self.shown_seconds}"
+                f"history.feedback_delay_seconds is {self.feedback_delay_seconds}; expected at least "
+                f"history.exposure_delay_seconds, {self.exposure_delay_seconds}"
             )
 
 

@@ -56,7 +56,7 @@ def _static_weights(baseline: Baseline, policy: FusionPolicy) -> NDArray[np.floa
 
 
 def _ranks(policy: FusionPolicy, logs: Logs) -> NDArray[np.int32]:
-    """[M] in the order of the scores."""
+    """Return the scores' ranks [M]."""
     page = BlendedRanker(policy, seed=0).rank_log(logs, int(np.diff(logs.offsets).max()), page_terms=False)
     request, rank = np.nonzero(page.indices >= 0)
     result = np.empty(logs.num_rows, np.int32)

@@ -93,7 +93,7 @@ def _moments(logs: Logs, scaling: InputScaling, conditional: Floats, theta: Floa
 
 
 def _variance(error: Floats, information: Floats) -> Floats:
-    """σ² [T] of the items that were shown: MacKay's steps to where the evidence is largest, as EM's but fewer."""
+    """Return σ² [T] of the items shown: MacKay's steps to where the evidence is largest, as EM's but fewer."""
     seen = information[:, 0] > 0
     e, i, variance = error[seen], information[seen], np.full(error.shape[1], _FIRST)
     for _ in range(_ROUNDS):

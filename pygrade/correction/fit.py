@@ -174,8 +174,8 @@ def fit_correction(
 
     theta [S]: examination of the shown rows; fold [R]: from 0, each user in one; cluster [R]: of requests that are
     dependent, each in one fold; prior: of another market, whose blocks enter as one column each; parents: the chain, if
-    known; history: whose columns the log has. They are read only where they add to the likelihood of what they did not
-    teach, as item effects are.
+    known; history: whose columns the log has. Like item effects, they are read only where they raise the likelihood
+    of rows that they were not fitted to.
     """
     config, facts = config or CorrectionConfig(), _LogFacts(logs, theta, fold, cluster, parents)
     bare = _fit_candidates(facts, without_columns(logs, history), config, prior)
@@ -506,8 +506,8 @@ class _CorrectionFit:
         return result
 
     def _conditional(self, view: _MappedLog, parts: Sequence[Floats]) -> tuple[Floats, Floats]:
-        """[S, T] and [S', T]: conditional probabilities of the shown rows, each by the coefficients of the part without
-        its fold, and of the later ones by those of the earlier requests.
+        """Return conditional probabilities [S, T] and [S', T] of the shown rows, each by the coefficients of the part
+        without its fold, and of the later ones by those of the earlier requests.
         """
         held_out = np.empty(view.inputs.base.shape)
         for k in range(self.facts.count):

@@ -15,11 +15,13 @@ the task's rate costs in value, w_i how much more row i is examined in the new o
 *Value given the page.* Better probabilities need not change an order. The same score with one task, the value of the
 feedback, and q_i ∝ θ_i · EV_i^τ with the τ of highest likelihood, tells the orders apart.
 
-The likelihood has to be `NEEDED` standard errors above 0, clustered by user, at the level that one test would have
-there, for the best of all candidates that were tried (max-t), and so has to be one that knows of value: by value
-`BY_VALUE`, or the third one. That sees only the value of the few dear events, so that where it is less it has to
-support the others by `SUPPORTS`; by `NEEDED` where each task is moved by itself, which changes few orders. Later
-requests must not contradict: `LATER`.
+The gate opens if, in standard errors clustered by user:
+
+- the likelihood is at least `NEEDED`, the threshold raised for the number of candidates tried (max-t);
+- one of the scores of value agrees: by value at least `BY_VALUE`, or value given the page at least `NEEDED`;
+- value given the page, which sees few dear events, supports the others by `SUPPORTS` where it is below `NEEDED`; by
+  `NEEDED` where each task is moved by itself, which changes few orders;
+- later requests, which teach nothing, do not contradict: `LATER`.
 """
 
 import math
@@ -103,7 +105,7 @@ class JointLikelihood:
         self.costs = self._costs(logs)
 
     def shares(self, conditional: Floats) -> Floats:
-        """[S, T]: shares from conditional [S, T]: root tasks by share of the page's events, children by probability."""
+        """Return shares [S, T] of conditional [S, T]: of the page's events for root tasks, probabilities for others."""
         result, total = np.clip(conditional, UNSURE, 1 - UNSURE), np.zeros(self.count)
         for t, y in self.events.items():
             mean = self.theta * np.maximum(conditional[:, t], 1e-30)
@@ -114,7 +116,7 @@ class JointLikelihood:
         return result
 
     def gain(self, new: Floats, old: Floats, costs: Floats | None = None, weight: Floats | float = 1.0) -> Floats:
-        """[R]: log likelihood of shares over others; costs [T], weight [S]: what tasks and rows count."""
+        """Return the log likelihood [R] of shares over others; costs [T], weight [S]: what tasks and rows count."""
         total = np.zeros(len(self.theta))
         for t, parent in enumerate(self.parents):
             q, p = new[:, t], old[:, t]
@@ -130,7 +132,7 @@ class JointLikelihood:
         return self._sums(weight * total)
 
     def _costs(self, logs: Logs) -> Floats:
-        """[T]: the squared value of a task and of what follows it, over its information.
+        """Return the squared value [T] of a task and of what follows it, over its information.
 
         Relative errors of a task's rate move the value of a page by this much per nat.
         """

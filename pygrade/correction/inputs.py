@@ -167,7 +167,7 @@ class InputScaling:
 
 
 def log_odds(predictions: Floats32, t: int, parents: tuple[int, ...], amounts: tuple[bool, ...]) -> Floats32:
-    """[M]: of task t given its parent."""
+    """Return predictions [M] of task t given its parent."""
     if parents[t] < 0:
         return np.asarray(logit(predictions[:, t], amounts[t]), np.float32)
     return np.asarray(logit(ratio(predictions[:, t], predictions[:, parents[t]])), np.float32)
@@ -257,7 +257,7 @@ class TaskRows:
         return own if self.extra is None else np.concatenate([own.reshape(-1), error @ self.extra])
 
     def information(self, mean: Floats, parts: Array | None = None, count: int = 1) -> Floats:
-        """[count, C, C] of C coefficients: of the requests of each part [R'] (None: one part)."""
+        """Return the information [count, C, C] of C coefficients of the requests of each part [R'] (None: one part)."""
         weight = self.case * (mean * (1.0 - mean) if self.kind == "child" else mean)
         if parts is None:
             return self._information(weight, slice(None), slice(None))[None]
@@ -282,7 +282,7 @@ class TaskRows:
         return np.block([[own, side], [side.T, extra.T @ weighted]])
 
     def on_rows(self, values: Array) -> Array:
-        """[S'] of values [R'] by request."""
+        """Return values [R'] by request as those of rows [S']."""
         return np.asarray(values[self._compact])
 
     def reach(self, step: Floats) -> float:
@@ -292,7 +292,7 @@ class TaskRows:
 
 
 def gram(z: Floats, u: Floats, weight: Floats, offsets: Ints) -> Floats:
-    """[Z·U, Z·U]: Σ over rows of weight · (z ⊗ u)(z ⊗ u)ᵀ, by request: (z zᵀ) ⊗ (Σ weight · u uᵀ)."""
+    """Return [Z·U, Z·U], Σ over rows of weight · (z ⊗ u)(z ⊗ u)ᵀ, by request: (z zᵀ) ⊗ (Σ weight · u uᵀ)."""
     size = z.shape[1] * u.shape[1]
     result = np.empty((size, size))
     _core.correction_gram(z, u, np.ascontiguousarray(weight), offsets.astype(np.int64), result)

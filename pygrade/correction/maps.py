@@ -71,7 +71,7 @@ class Maps:
 
 
 def design(z: Array, knots: Floats) -> Floats:
-    """[n, 7] of standardized log odds."""
+    """Return the basis [n, 7] of standardized log odds."""
     return np.concatenate([np.ones((len(z), 1)), z[:, None], np.maximum(z[:, None] - knots, 0.0)], 1)
 
 

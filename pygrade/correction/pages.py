@@ -231,7 +231,7 @@ class _Sums:
 
     @cached_property
     def same(self) -> tuple[Floats, Floats]:
-        """[S] each: attention to items of the same category above, and on the whole page beside the row itself."""
+        """Return the attention ([S] each) to items of the same category above, and on the rest of the whole page."""
         group = np.where(self.code >= 0, self.request * len(self.categories) + self.code, -1)
         order = np.argsort(group, kind="stable")
         weight = np.where(group[order] >= 0, self.weight[order], 0.0)
@@ -250,7 +250,7 @@ class _Sums:
 
     @cached_property
     def pairs(self) -> Floats:
-        """[S, C · C] of the paired categories: attention to items above by their category, in the places of the own."""
+        """Return the attention [S, C · C] to items above, by category of the item and of the item above."""
         count = self.paired
         one = (self.code[:, None] == np.arange(count)) * self.weight[:, None]
         before = np.cumsum(one, 0) - one
@@ -263,7 +263,7 @@ class _Sums:
 
     @cached_property
     def cosine(self) -> tuple[Floats, Floats]:
-        """[S] each: the same of cosines of embeddings, where they are positive."""
+        """Return the same, [S] each, of cosines of embeddings, where they are positive."""
         above, whole = np.zeros(len(self.code)), np.zeros(len(self.code))
         if self._place is None or self._vectors is None:
             return above, whole
@@ -286,7 +286,7 @@ class _Sums:
 
 
 def _unit(vectors: Floats32) -> Floats32:
-    """[E + 1, d]: of length 1, and the last, of place -1, 0."""
+    """Return vectors [E + 1, d] of length 1, and of 0 as the last, for place -1."""
     every = np.append(vectors, np.zeros((1, vectors.shape[1]), np.float32), 0)
     length = np.linalg.norm(every, axis=1, keepdims=True)
     return np.asarray(every / np.where(length > 0, length, 1), np.float32)
@@ -459,7 +459,7 @@ class _PageFit:
         return whole
 
     def _whole_pairs(self, pairs: Floats) -> Floats:
-        """[S], by page and slot: Σ over the other items of the page of their pair's coefficient."""
+        """Return Σ [S], by page and slot, of the pair coefficients with the other items of the page."""
         sums, count = self.sums, self.sums.paired
         one = (sums.code[:, None] == np.arange(count)).astype(np.float64)
         total = np.stack([np.bincount(sums.request, column, sums.count) for column in one.T], 1)[sums.request] - one

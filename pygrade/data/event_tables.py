@@ -213,12 +213,12 @@ class Batch:
         return writer.number(kind, series.cast(polars.String))
 
     def times(self, column: str, values: Values) -> NDArray[np.int64]:
-        """[M] ms since 1970 of a column without holes; those without a zone are of the users' clocks."""
+        """Return ms [M] since 1970 of a column without holes; those without a zone are of the users' clocks."""
         millis: NDArray[np.int64] = self.optional_times(column, values).to_numpy()
         return millis
 
     def optional_times(self, column: str, values: Values) -> "pl.Series":
-        """[M], null where the column is empty; also of an expression of ms."""
+        """Return ms [M], null where the column is empty; also of an expression of ms."""
         polars, table = require("polars"), self.table
         if column not in table.names:
             return self.number(column, values, times=True).round().cast(polars.Int64)
@@ -241,7 +241,7 @@ class Batch:
         return where(timed, series_of(millis))
 
     def number(self, text: str, values: Values, times: bool = False) -> "pl.Series":
-        """[M] float64 of a column or of an expression over columns, null where unknown."""
+        """Return float64 [M] of a column or of an expression over columns, null where unknown."""
         polars = require("polars")
         if text in self.table.names:
             return self._plain(text, values)
@@ -268,13 +268,13 @@ class Batch:
         return self._plain(column, values) if self.table.is_numeric(column) else self.text(column, values)
 
     def text(self, column: str, values: Values) -> "pl.Series":
-        """[M] text, null where empty: whole numbers without a fraction, yes and no as in the table."""
+        """Return texts [M], null where empty: whole numbers without a fraction, yes and no as in the table."""
         polars = require("polars")
         texts = polars.from_arrow(self.table.column(self.checked(column)))
         return series_of(_or_null(texts.cast(polars.String), values.unknown))
 
     def attribute(self, attribute: Attribute, values: Values) -> "pl.Series":
-        """[M] of an attribute: float32, text, lists of text, int64 ms, or lists of float32; null where unknown."""
+        """Return the values [M]: float32, text, lists of text, int64 ms, or lists of float32; null if unknown."""
         polars = require("polars")
         if attribute.kind == "dense":
             return self.number(attribute.column, values).cast(polars.Float32).alias(attribute.name)

@@ -154,7 +154,7 @@ def _regress(
     coefficients, boosts, heads = np.zeros(x.shape[1]), list[tuple[int, int]](), x.shape[1]
 
     def terms(rows: Bools) -> Floats:
-        """[n, T + 2]: each head, 1, and the score of the heads, in a segment: at their number, _ADDS and _WHOLE."""
+        """Return [n, T + 2]: heads, 1, and the score of the heads in a segment, at their number, _ADDS and _WHOLE."""
         factors = np.column_stack([x, np.ones(len(x)), x @ coefficients[:heads]])
         return within(np.where(rows[:, None], factors, 0.0), offsets)
 

@@ -167,7 +167,7 @@ class SegmentScan:
         return Interval(value, value * math.sqrt(variance), low, high)
 
     def _screen(self, y: Floats, p: Floats, z: float, some: Bools) -> Floats:
-        """[G] excess of each segment's factor among some rows at its least variance; -inf: too few events."""
+        """Return the excess [G] of each segment's factor among some rows at its least variance; -inf: too few."""
         e, phi = _Expectation(y[some], p[some], self._slot[some]).beside(None)
         if not phi > 0:
             return np.full(len(self.segments), -np.inf)

@@ -199,7 +199,7 @@ def days_of(logs: Logs) -> int | None:
 
 
 def daily_errors(amounts: Array, users: Ints, day: Ints) -> Floats:
-    """[D]: relative standard error, clustered by user, of the mean per request up to each day; NaN: not known."""
+    """Return the relative standard error [D] by user of the mean per request up to each day; NaN if unknown."""
     order = np.argsort(day, kind="stable")
     bounds = np.searchsorted(day[order], np.arange(int(day.max()) + 2))
     sums, counts = np.zeros(int(users.max()) + 1), np.zeros(int(users.max()) + 1)
@@ -250,7 +250,7 @@ def linearized(numerator: Array, denominator: Array) -> Floats:
 
 
 def covariates(numerator: Array, denominator: Array) -> Floats:
-    """[U, 2]: CUPED's covariates from before a test: the linearized metric, and whether the user has any history.
+    """Return CUPED's covariates [U, 2] from before a test: the linearized metric, and whether the user has any history.
 
     denominator 0: no history, such as that of a new user.
     """

@@ -1,6 +1,4 @@
-"""Loud sentences: what a reader of an evaluation must not miss, because it makes the figures beside it meaningless; and
-what keeps a verdict from being *better*.
-"""
+"""Warnings of an evaluation: what makes figures beside it meaningless, and what keeps a verdict from *better*."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -73,7 +71,7 @@ def caution_of_logged_order(name: str, lift: Interval, metric: str, known_slots:
     ]
 
 
-def one_user(logs: Logs, cluster: Array, least: float) -> str:
+def dominant_user(logs: Logs, cluster: Array, least: float) -> str:
     """The reason why requests of clusters [R] count as fewer than ``least`` users; empty if they do not.
 
     Counted by the effective number of clusters, of all requests and of those with feedback of value.
@@ -92,8 +90,8 @@ def one_user(logs: Logs, cluster: Array, least: float) -> str:
     return ""
 
 
-def winsorized(logs: Logs, cluster: Array) -> Floats:
-    """[R]: the share of each request's value that counts, so that no cluster [R] has more than a tenth of all value.
+def winsor_factors(logs: Logs, cluster: Array) -> Floats:
+    """Return the share [R] of each request's value that counts: no cluster [R] has more than a tenth of all value.
 
     All 1 if there is none, or if fewer than ten clusters have value: then no limit helps.
     """
@@ -102,7 +100,7 @@ def winsorized(logs: Logs, cluster: Array) -> Floats:
 
 
 def _capped(totals: Array, share: float, least: float = 0.0) -> Floats:
-    """[U]: what counts of each cluster's total, so that none has more than this share of what counts, or ``least``.
+    """Return what counts [U] of each cluster's total: none has more than this share of what counts, or ``least``.
 
     Clusters above the limit are scaled down to it: with the k largest at the limit c, c = share · (k c + rest).
     """
@@ -114,9 +112,9 @@ def _capped(totals: Array, share: float, least: float = 0.0) -> Floats:
     return np.ones(len(totals))
 
 
-def beyond_share(logs: Logs, cluster: Array) -> Bools:
-    """[R]: requests that are left out so that no cluster [R] has more than 2 % of those that stay, nor of those with
-    feedback of value, or thrice the mean of few users; a heavy user's evenly spaced ones stay.
+def overrepresented(logs: Logs, cluster: Array) -> Bools:
+    """Return the requests [R] that are left out so that no cluster [R] has more than 2 % of those that stay, nor of
+    those with feedback of value, or thrice the mean of few users; a heavy user's evenly spaced ones stay.
     """
     numbers, has_value = intervals.numbers_of(cluster), _values(logs) > 0
     kept = np.ones(int(numbers.max(initial=-1)) + 1)
@@ -133,7 +131,7 @@ def beyond_share(logs: Logs, cluster: Array) -> Bools:
 
 
 def caution_of_heavy_users(logs: Logs, left_out: Bools) -> list[str]:
-    """A caution if requests [R] are left out by `beyond_share`: how many users have too many, and what is done."""
+    """A caution if requests [R] are left out by `overrepresented`: how many users have too many, and what is done."""
     if not left_out.any():
         return []
     who = _users(logs, left_out, "has", "have")
@@ -144,7 +142,7 @@ def caution_of_heavy_users(logs: Logs, left_out: Bools) -> list[str]:
 
 
 def robots(logs: Logs, cluster: Array) -> Bools:
-    """[R]: requests of clusters [R] that give one kind of feedback to nearly all that they are shown, as nobody else.
+    """Return which requests [R] are of clusters [R] that give one kind of feedback to nearly all they are shown.
 
     They look at every slot, so that their feedback, divided by slot propensities, favors what production put last.
     Clusters with few rows, as of crawlers under ever new users, are told by their pages: people give the same feedback
@@ -217,7 +215,7 @@ def caution_of_value(logs: Logs, cluster: Array) -> list[str]:
         user = printable(str(logs.user_id[np.argmax(numbers == largest)]))
         who, share = f"user {user} alone has", totals[largest] / total
     limited = "A verdict counts at most a tenth of all value of one user."
-    if (winsorized(logs, cluster) == 1).all():
+    if (winsor_factors(logs, cluster) == 1).all():
         limited = "Fewer than ten users gave feedback of value, so that a verdict can't allow for it."
     return [
         f"MUCH OF THE VALUE IN ONE PLACE: {who} {100 * share:.0f} % of the value of all feedback. Is it a bot, or a "

@@ -162,8 +162,8 @@ def _ratio(top: Array, bottom: Array) -> Estimate:
 
 
 def _spans_of(logs: Logs) -> Array | None:
-    """[R]: whole days from the log's first request, more than `_SPANS` as so many spans of days; the last, partial day
-    belongs to the day before.
+    """Return whole days [R] from the log's first request, more than `_SPANS` as so many spans of days; the last,
+    partial day belongs to the day before.
     """
     if logs.timestamp is None:
         return None

@@ -101,7 +101,7 @@ class _Evidence:
 
     @cached_property
     def predicted(self) -> Floats:
-        """[R, T]: predictions; 0 if one of them holds the feedback, and makes the halves contrary itself."""
+        """Return predictions [R, T]; 0 if one of them holds the feedback, and makes the halves contrary itself."""
         return self._by_request(self.predictions * self.honest_predictions)
 
     @cached_property
@@ -141,7 +141,7 @@ class _Evidence:
 
     @cached_property
     def stops(self) -> Bools:
-        """[T]: pages have far fewer pairs of events than independent rows would, as users leave after one."""
+        """Return the tasks [T] with far fewer pairs of events per page than independent rows: users leave after one."""
         event = (self.feedback > 0).astype(np.float64)
         expected = self._slot_means(event)
         pairs = [np.square(self._by_request(x)).sum(0) - np.square(x).sum(0) for x in (event, expected)]

@@ -87,7 +87,7 @@ class LoggedRewards:
 
     @cached_property
     def model(self) -> Floats:
-        """q [M]."""
+        """Return q [M]."""
         return self.logs.value_of(self.events)
 
     def browsed(self, rank: Array) -> Floats:
@@ -102,12 +102,12 @@ class LoggedRewards:
 
     @cached_property
     def logged(self) -> Floats:
-        """[M]: `browsed` of the logged pages."""
+        """Return `browsed` [M] of the logged pages."""
         return self.browsed(self.logs.position)
 
     @cached_property
     def shown(self) -> Ints:
-        """[S]: rows whose slot is on the curve."""
+        """Return the rows [S] whose slot is on the curve."""
         return np.flatnonzero(position.slot_discount(self.logs.position, self.curve) > 0)
 
     @property
@@ -122,7 +122,7 @@ class LoggedRewards:
         return rank
 
     def expected(self, curve: Floats) -> Floats:
-        """Θ [M]."""
+        """Return Θ [M]."""
         if self.policy is None:
             return given_discount(self.logs, curve)
         slots = np.zeros(self.policy.production.shape[1])
@@ -146,7 +146,7 @@ class LoggedRewards:
         return tuple(result)
 
     def values(self, rank: Array, view: int = 0, browsed: Floats | None = None) -> Floats:
-        """v_c [R] of an order for each clip [len(CLIPS)]; browsed [M] of the order, if it is known."""
+        """Return v_c [R] of an order for each clip [len(CLIPS)]; browsed [M] of the order, if it is known."""
         curve, expected, residual, scale = self.views[view]
         target = position.slot_discount(rank, curve) * (self.browsed(rank) if browsed is None else browsed)
         rows, count = np.flatnonzero(target), self.logs.num_requests

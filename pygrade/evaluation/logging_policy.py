@@ -43,7 +43,7 @@ class LoggingPolicy:
     draw_share: float
 
     def expected_discount(self, offsets: Array, curve: Floats) -> Floats:
-        """Θ [M]: mean discount of each candidate over the pages that its request could have got.
+        """Return Θ [M], the mean discount of each candidate over the pages that its request could have got.
 
         curve [K]: discount of each slot.
         """
@@ -132,7 +132,7 @@ def pages(logs: Logs, weights: Array, slots: int, formula: Mapping[str, Any]) ->
 
 
 def pages_of(rank: Array, offsets: Array, slots: int) -> NDArray[np.int32]:
-    """[R, K]: candidate in each of the first slots, of the rank or slot [M] of each candidate; -1: empty."""
+    """Return the candidate [R, K] in each of the first slots, of the rank or slot [M] of each candidate; -1: empty."""
     sizes = np.diff(offsets)
     page = np.full((len(sizes), slots), -1, np.int32)
     rows = np.flatnonzero((rank >= 0) & (rank < slots))
@@ -142,8 +142,8 @@ def pages_of(rank: Array, offsets: Array, slots: int) -> NDArray[np.int32]:
 
 
 def given_discount(logs: Logs, curve: Floats) -> Floats:
-    """Θ [M] if nothing is known of the pages that were not served: each slot's own discount, of shuffled pages the mean
-    over their slots.
+    """Return Θ [M] if nothing is known of the pages that were not served: each slot's own discount, of shuffled pages
+    the mean over their slots.
     """
     theta = slot_discount(logs.position, curve)
     if logs.exploration is None:

@@ -135,7 +135,7 @@ class RankingEvaluator:
         return (*self.logs.tasks, VALUE)
 
     def _valued(self, events: Array) -> Array:
-        """[M, T + 1]: events [M, T] and their value."""
+        """Return events [M, T] and their value, [M, T + 1]."""
         return np.concatenate([events, self.logs.value_of(events)[:, None]], 1)
 
     @property
@@ -206,7 +206,7 @@ class RankingEvaluator:
 
     @property
     def worth(self) -> Array:
-        """[T]: the policy's values of the tasks, float64; ValueError if it takes none."""
+        """Return the policy's values [T] of the tasks, float64; ValueError if it takes none."""
         if (values := self.policy.task_values) is None:
             raise ValueError("values is for a policy with trade_offs or an expected value; this one takes none")
         return np.array(values)
@@ -221,7 +221,7 @@ class RankingEvaluator:
     def scores(
         self, values: Sequence[float] | Mapping[str, float] | Array | None, priced: FusionPolicy | None = None
     ) -> Array:
-        """[M]: `FusionPolicy.scores` at values by task, [T] or [R, T], of the policy or of a copy with prices."""
+        """Return `FusionPolicy.scores` [M] at values by task, [T] or [R, T], of the policy or of a copy with prices."""
         logs = self.logs
         arguments = logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value, self._items
         return (priced or self.policy).scores(*arguments, core=self._core if priced is None else None)
@@ -254,13 +254,13 @@ class RankingEvaluator:
         return self.point(self.scores(values), values)
 
     def totals(self, values: Sequence[float] | None) -> Array:
-        """[T + 1]: debiased events of the policy at values [T], or of production (None)."""
+        """Return the debiased events [T + 1] of the policy at values [T], or of production (None)."""
         outcomes = self._base if values is None else self._outcomes(self.scores(values))
         return np.asarray(outcomes[:, : len(self.names)].sum(0))
 
 
 def group_columns(logs: Logs, groups: Sequence[str]) -> Array:
-    """[M, G]: item columns from 0 to 1, how far an item belongs to a group; unknown: 0. ValueError names another."""
+    """Return item columns [M, G] from 0 to 1, how far an item belongs to a group; unknown: 0. ValueError: another."""
     if unknown := [name for name in groups if name not in logs.items]:
         listed = ", ".join(logs.items) or "none: the log has no item columns"
         raise ValueError(f"limits name item column {unknown[0]!r}; expected one of {listed}")
@@ -281,7 +281,7 @@ def _scaled(predicted: Array, logged: Array, looks: Array) -> Array:
 
 
 def _slopes(events: Array, expected: Array, moved: Array) -> Array:
-    """γ [T] of events [S, T] ~ Poisson(c · expected · exp(γ · moved [S])), shrunk to 0 as by a prior of `_MOVES`."""
+    """Return γ [T] of events [S, T] ~ Poisson(c · expected · exp(γ · moved [S])), shrunk to 0 by a prior `_MOVES`."""
     slopes, by = np.zeros(events.shape[1]), moved[:, None]
     for _ in range(_NEWTON):
         mean = _scaled(expected * np.exp(by * slopes), events, np.ones(len(events)))

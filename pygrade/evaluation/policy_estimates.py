@@ -98,14 +98,14 @@ def match_policy(policy: FusionPolicy, logs: Logs) -> Logs:
 
 
 def item_inputs(policy: FusionPolicy, logs: Logs) -> Floats32 | None:
-    """[M, I]: the item columns that the policy's correction reads, NaN of those that the log lacks; None if it reads
-    none.
+    """Return the item columns [M, I] that the policy's correction reads, NaN of those that the log lacks; None if it
+    reads none.
     """
     return None if policy.correction is None else columns_of(policy.correction, logs)
 
 
 def columns_of(correction: Correction, logs: Logs) -> Floats32 | None:
-    """[M, I]: the item columns that a correction reads; item effects are looked up by the items' ids."""
+    """Return the item columns [M, I] that a correction reads; item effects are looked up by the items' ids."""
     if not correction.items:
         return None
     keys = hashes(logs.item_id) if correction.item_effects is not None else np.zeros(logs.num_rows, np.uint64)

@@ -28,7 +28,7 @@ def slot_discount(position: ArrayLike, discount: ArrayLike) -> Floats:
 
 
 def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: ArrayLike) -> Floats:
-    """q [M] from predicted rewards [M] (``predictions @ task_values``): one factor makes Σ θ q = Σ r over shown rows.
+    """Return q [M]: predicted rewards [M] (``predictions @ task_values``) times c, so that Σ θ q = Σ r of shown rows.
 
     Predictions are seldom calibrated, and θ has an arbitrary scale; unscaled, their error would enter in full for items
     that were never shown, and the interval would not cover it.

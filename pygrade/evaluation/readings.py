@@ -1,7 +1,7 @@
 """Readings of a test whose log holds each row's slot on the page of every arm, from few assumptions to many:
 
 - *whole pages*: none beside the random split; with CUPED where users have earlier pages.
-- *whole pages, predictions*: the same, less what both arms' predictions Σ e(slot) · p say of the request.
+- *whole pages, predictions*: the same, adjusted for what both arms predict of the request, Σ e(slot) · p.
 - *below the first difference*: users look down the page, and what is below does not change what is above.
 - *slots that differ*: an item's outcome depends on the item and its slot, not on its neighbors.
 - *item weights*: and slots act by one factor e(slot):
@@ -321,7 +321,7 @@ class PageTest(NamedTuple):
         return harvest_exposure(served, other, counts, size)
 
     def served_exposure(self, exposures: Floats) -> Floats:
-        """ê [M]."""
+        """Return ê [M]."""
         shares, request = self.shares[self.request], self.request
         hat = (shares * exposures).sum(1)
         if not self.plain.all():
@@ -335,7 +335,7 @@ class PageTest(NamedTuple):
         return np.asarray(hat)
 
     def sums(self, row: Array) -> Floats:
-        """[R]"""
+        """Return the values [R] by request."""
         return np.bincount(self.request, row, len(self.arm)).astype(np.float64)
 
     def differ(self, a: int) -> Array:
@@ -415,7 +415,7 @@ class PageTest(NamedTuple):
         return gap.value / gap.standard_error if gap.standard_error else 0.0
 
     def by_user(self) -> tuple[Ints, Array]:
-        """[U] the arm of each user's first request, and the requests [R] of that arm."""
+        """Return the arm [U] of each user's first request, and the requests [R] of that arm."""
         first = np.unique(self.user, return_index=True)[1]
         of_user = self.arm[first]
         return of_user, self.arm == of_user[self.user]

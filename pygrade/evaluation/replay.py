@@ -31,7 +31,7 @@ _SHOWN_SLOTS = 5  # of the propensities in a caption
 
 
 def ranks(scores: Array, offsets: Array, mask: Bools | None = None) -> Ints:
-    """[M]: 0-based rank of each row within its request: score descending, then index ascending, NaN last.
+    """Return the 0-based rank [M] of each row within its request: score descending, then index ascending, NaN last.
 
     Rows outside the mask come after all others.
     """
@@ -45,7 +45,7 @@ def ranks(scores: Array, offsets: Array, mask: Bools | None = None) -> Ints:
 
 
 def ndcg_at_k(scores: Array, gains: Array, offsets: Array, k: int, mask: Bools | None = None) -> Floats:
-    """[R]: NDCG@k of each request, Σ_{rank<k} gain / log2(rank + 2) over its best possible value; linear gains.
+    """Return NDCG@k [R] of each request, Σ_{rank<k} gain / log2(rank + 2) over its best possible value; linear gains.
 
     scores, gains[M]; only rows in mask[M] count. NaN where no row has a gain.
     """
@@ -61,7 +61,7 @@ def ndcg_at_k(scores: Array, gains: Array, offsets: Array, k: int, mask: Bools |
 
 
 def value_at_k(scores: Array, gains: Array, offsets: Array, discount: ArrayLike, mask: Bools | None = None) -> Floats:
-    """[R]: Σ_{rank<k} discount[rank] · gain; discount [k] of the ranks, see `value.rank_discount`."""
+    """Return Σ_{rank<k} discount[rank] · gain [R]; discount [k] of the ranks, see `value.rank_discount`."""
     scores, gains, offsets = _counted(scores, gains, offsets, mask)
     rank, table = ranks(scores, offsets), np.append(np.asarray(discount, np.float64), 0.0)
     return _sum(table[np.minimum(rank, len(table) - 1)] * gains, offsets)
@@ -89,7 +89,7 @@ class ReplayMetrics:
         self.logs = logs
 
     def of(self, metric: str, scores: Array) -> Floats:
-        """[R] of the ranking by scores [M]."""
+        """Return the value [R] of the ranking by scores [M]."""
         logs = self.logs
         unknown = np.bincount(logs.row_request, np.isnan(scores) & logs.shown, logs.num_requests) > 0
         return np.where(unknown, np.nan, METRICS[metric].function(self, scores))

@@ -21,12 +21,12 @@ from pygrade.logs import Logs
 
 
 def examined(logs: Logs, propensity: ArrayLike | None) -> Floats:
-    """[M]: q · f of a log's rows; 0 where not shown. propensity [S] of the first slots."""
+    """Return q · f [M] of a log's rows; 0 where not shown. propensity [S] of the first slots."""
     return np.where(logs.shown, _looks(logs, propensity), 0.0)
 
 
 def divisors(logs: Logs, propensity: ArrayLike | None, floor: float) -> Floats:
-    """[M]: max(q · f, floor) of a log's rows; where not shown that of the first slot."""
+    """Return max(q · f, floor) [M] of a log's rows; where not shown that of the first slot."""
     return np.asarray(np.maximum(_looks(logs, propensity), floor))
 
 
@@ -41,7 +41,7 @@ def _looks(logs: Logs, propensity: ArrayLike | None) -> Floats:
 
 
 def rank_discount(propensity: ArrayLike | None, k: int) -> Floats:
-    """[k]: D of the ranks."""
+    """Return D [k] of the ranks."""
     rank = np.arange(k)
     if propensity is not None:
         curve = curve_at(rank, propensity)

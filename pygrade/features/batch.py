@@ -68,7 +68,7 @@ class FeatureBatch:
 
     @property
     def row_request(self) -> NDArray[np.int64]:
-        """[n] the request of each row."""
+        """Return the request [n] of each row."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     @property
@@ -107,14 +107,14 @@ class FeatureBatch:
         return dense, np.concatenate([self.request_ids[request], self.item_ids], 1)
 
     def request_inputs(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """[R, F] what a policy sees of requests, by name: columns of request_dense, and 0/1 columns ``feature=level``
-        of categorical and list features. `SchemaError` names what is neither."""
+        """Return policy inputs [R, F] by name: columns of request_dense, and 0/1 columns ``feature=level`` of
+        categorical and list features. `SchemaError` names what is neither."""
         core = self.fitted.core
         made: NDArray[np.float32] = core.inputs(list(names), True, *_arrays(self.request_dense, self.request_ids))
         return made
 
     def item_inputs(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """[n, I] the same of items; NaN in the columns that are no features."""
+        """Return the same of items, [n, I]; NaN in the columns that are no features."""
         core = self.fitted.core
         made: NDArray[np.float32] = core.inputs(list(names), False, *_arrays(self.item_dense, self.item_ids))
         return made

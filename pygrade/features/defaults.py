@@ -35,10 +35,10 @@ def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) 
     elements of a list, the hours since a time, or the numbers of an embedding (projected onto 64 if there are more);
     the price also ``item_value``, as it is. Of the request: hour, weekend, context columns, user attributes, the user's
     counts (``user_count``: shown rows so far, the evidence), rates of every task, means of every measure, recency,
-    counts and rates of the latest day, and his last 20 items with the first task. Of the item: id, attributes, age,
+    counts and rates of the latest day, and the last 20 items with the first task. Of the item: id, attributes, age,
     counts, rates, recency; the same of its categories (the source's ``category`` and the first hashed attribute).
-    Crossed: the user's counts and rates of those categories, shrunk to his own rates. ``utc_offset_hours``: of the
-    users' clocks; None: that of the source.
+    Crossed: the user's counts and rates of those categories, shrunk to the user's own rates. ``utc_offset_hours``: of
+    the users' clocks; None: that of the source.
     """
     source: dict[str, Any] = getattr(event_log, "source", {})
     offset = float(source.get("utc_offset_hours", 0.0)) if utc_offset_hours is None else utc_offset_hours

@@ -14,7 +14,7 @@ vector         the ``length`` numbers of an embedding of users or items, each a 
 sequence       the last ``length`` items the user had an event with (``source``: a positive event)
 count          events of ``key`` before the request (``source``: positive ones), log(1 + n) with ``transform="log1p"``
 rate           (s + m·g) / (n + m): the mean of ``source`` over the n events of ``key``, shrunk with m = ``smoothing``
-               to g, the mean over all events so far; for a key that crosses the user with something, to his own rate
+               to g, the mean over all events so far; for a key that crosses the user with something, to the user's rate
 recency        log(1 + hours) since the last (positive) event of ``key``; NaN if there was none
 =============  =====================================================================================================
 

@@ -57,7 +57,7 @@ def find_leaks(
 
 
 def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
-    """[n] where rows differ; NaN equals NaN."""
+    """Return where rows [n] differ; NaN equals NaN."""
     other = a != b
     if a.dtype.kind == "f":
         other &= ~(np.isnan(a) & np.isnan(b))

@@ -118,8 +118,8 @@ def tags_of(column: Any) -> Any:
 
 
 def vectors_of(column: Any, length: int, table: str, ids: Any) -> NDArray[np.float32]:
-    """[n, length] of a polars column of lists of floats, NaN for null. `SchemaError` names the one of ``ids`` whose
-    list has another length."""
+    """Return the vectors [n, length] of a polars column of lists of floats, NaN for null. `SchemaError` names the one
+    of ``ids`` whose list has another length."""
     pl = require("polars", "pipeline")
     lists = column.cast(pl.List(pl.Float32))
     present = lists.is_not_null().to_numpy()

@@ -69,7 +69,7 @@ def read_columns(
 
 
 def _number(table: Table, column: str, of_request: bool, notes: ImportNotes) -> NDArray[np.float32]:
-    """[n, 1]"""
+    """Return the values as a column [n, 1]."""
     kind = "feature" if of_request else "item column"
     values = conversion.numbers(table, column, kind, notes)
     values = conversion.of_request(table, column, values) if of_request else values

@@ -40,7 +40,7 @@ def is_frequent(count: int, size: int) -> bool:
 
 
 def indicators(codes: NDArray[np.int64], levels: Sequence[int]) -> NDArray[np.float32]:
-    """[n, L]: 1.0 in the column of the value's level."""
+    """Return indicators [n, L]: 1.0 in the column of the value's level."""
     return np.asarray(codes[:, None] == np.array(levels, np.int64), np.float32)
 
 

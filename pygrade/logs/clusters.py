@@ -41,7 +41,7 @@ _Hashes = NDArray[np.uint64]
 
 @cached_by_object
 def clusters_of(logs: Logs) -> NDArray[np.int64]:
-    """[R]: each request's cluster, numbered from 0 in the order of first appearance: users, joined by copies."""
+    """Return each request's cluster [R], numbered from 0 in the order of first appearance: users, joined by copies."""
     users, pairs = logs.user_number, _copies(logs)
     joined = _components(int(users.max(initial=-1)) + 1, users[pairs.first], users[pairs.second])[users]
     _, first, number = np.unique(joined, return_index=True, return_inverse=True)
@@ -92,7 +92,7 @@ def _alike(logs: Logs, what: _Hashes, bits: _Hashes) -> _Pairs:
 
 
 def _bits_hashes(matrix: NDArray[np.float32]) -> _Hashes:
-    """[n] hashes of the rows' bits [n, C]."""
+    """Return hashes [n] of the rows' bits [n, C]."""
     result = np.zeros(len(matrix), np.uint64)
     for column in np.ascontiguousarray(matrix.T).view(np.uint32):
         result = splitmix64(result + column)
@@ -123,7 +123,7 @@ def _log_odds(logs: Logs, rows: _Hashes, pairs: _Pairs) -> NDArray[np.float64]:
 def _chances(
     logs: Logs, slot: NDArray[np.int32], task: NDArray[np.int64], amount: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """[E]: that another page with this content has this event by chance."""
+    """Return the probability [E] that another page with this content has this event by chance."""
     slots, tasks = logs.num_slots, len(logs.tasks)
     shown = np.bincount(logs.position[logs.shown], minlength=slots)
     events = np.bincount(slot * tasks + task, minlength=slots * tasks).reshape(slots, tasks)

@@ -1,5 +1,5 @@
-"""The arrays of a log, in the order of their columns in Parquet: by a line each they are read, written, selected and
-checked.
+"""The arrays of a log, in the order of their columns in Parquet. One line of the table says of each how it is read,
+written, selected and checked.
 """
 
 from typing import NamedTuple

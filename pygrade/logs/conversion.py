@@ -43,7 +43,7 @@ def _objects(values: Sequence[Any]) -> Array:
 
 
 def ids(table: Table, column: str, role: str) -> Array:
-    """[M] int64 or object array of str of a column, or of several joined by +."""
+    """Return int64 [M], or an object array of str, of a column, or of several joined by +."""
     parts = [column] if column in table.names else column.split("+")
     for name in parts:
         if (missing := table.nulls(name)).any():
@@ -73,7 +73,7 @@ def ids(table: Table, column: str, role: str) -> Array:
 
 
 def users(table: Table, column: str, request: Array, notes: ImportNotes) -> Array:
-    """[R] the user of each request; one of his own where the column is empty."""
+    """Return the user [R] of each request; a new one where the column is empty."""
     missing = table.nulls(column) if column in table.names else np.zeros(len(table), bool)
     if not missing.any():
         return of_request(table, column, ids(table, column, "user"))
@@ -83,7 +83,7 @@ def users(table: Table, column: str, request: Array, notes: ImportNotes) -> Arra
 
 
 def of_request(table: Table, column: str, values: Array) -> Array:
-    """[R] of [M]; TableProblem if the rows of a request disagree."""
+    """Return values [R] of rows [M]; TableProblem if the rows of a request disagree."""
     changed = np.append(False, values[1:] != values[:-1])
     if values.dtype.kind == "f":
         changed[1:] &= ~(np.isnan(values[1:]) & np.isnan(values[:-1]))
@@ -97,7 +97,7 @@ def of_request(table: Table, column: str, values: Array) -> Array:
 
 
 def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.int32]:
-    """[M] from 0, -1 where not shown; of unknown slots 0 and -1, see `count_listed`."""
+    """Return slots [M] from 0, -1 where not shown; of unknown slots 0 and -1, see `count_listed`."""
     if mapping.no_slots:
         return np.where(_shown_rows(table, mapping, notes), 0, -1).astype(np.int32)
     name = mapping.roles["position"]
@@ -126,8 +126,8 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
 
 
 def _ordered_slots(table: Table, names: str, notes: ImportNotes) -> Floats:
-    """[M] slots of columns joined by +, each within what the one before counts, as page+position; NaN where one is
-    empty or below 0. Equal places of a request are one slot.
+    """Return slots [M] of columns joined by +, each within what the one before counts, as page+position; NaN where one
+    is empty or below 0. Equal places of a request are one slot.
     """
     parts = [table.numbers(name) for name in names.split("+")]
     rows = np.flatnonzero(np.all([part >= 0 for part in parts], axis=0))
@@ -164,8 +164,8 @@ def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> Bools:
 
 
 def count_listed(table: Table, mapping: ColumnMap, shown: Bools, notes: ImportNotes) -> NDArray[np.int32]:
-    """[M]: the place of each shown row among those of its request, by time if the rows of a request differ in it, else
-    as they are listed; -1 where not shown.
+    """Return the place [M] of each shown row among those of its request, by time if the rows of a request differ in it,
+    else as they are listed; -1 where not shown.
     """
     column, rows = mapping.roles.get("timestamp"), np.flatnonzero(shown)
     group, order = table.group[rows], "as listed"
@@ -202,7 +202,7 @@ def _repeats(*keys: Array) -> Bools:
 
 
 def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
-    """[R] milliseconds since 1970, the earliest of a request's rows."""
+    """Return milliseconds [R] since 1970, the earliest of a request's rows."""
     millis = row_times(table, column, notes)
     first = np.minimum.reduceat(millis, table.starts)
     last = np.maximum.reduceat(np.where(millis == NEVER, -NEVER, millis), table.starts)
@@ -222,7 +222,7 @@ def check_scored(table: Table, column: str, page: NDArray[np.int64], notes: Impo
 
 
 def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
-    """[M] milliseconds since 1970, NEVER where they are missing; of columns joined by +, of a day and its hour."""
+    """Return milliseconds [M] since 1970, NEVER where missing; of columns joined by +, of a day and its hour."""
     if column not in table.names:
         day, hour = column.split("+", 1)
         start, hours = row_times(table, day, notes), table.numbers(hour)
@@ -246,7 +246,7 @@ def _integers(column: Any) -> NDArray[np.int64]:
 
 
 def _times_of_text(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], Bools]:
-    """[M] milliseconds, and where they are known."""
+    """Return milliseconds [M], and where they are known."""
     codes, read = table.codes(column), read_times(require("pyarrow").array(table.levels(column)))
     wrong, timed, local = (np.append(mask, False)[codes] for mask in (read.wrong, read.timed, read.local))
     if wrong.any():
@@ -281,7 +281,7 @@ def _times_of_numbers(table: Table, column: str, notes: ImportNotes) -> tuple[ND
 
 
 def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
-    """[R] how each page was made: none, shuffle or dirichlet, also by words for them; of a flag, shuffle or none."""
+    """Return the exploration [R] of pages: none, shuffle, dirichlet, or words for them; of a flag, shuffle or none."""
     label = f"{column!r} (exploration)"
     if table.is_numeric(column):
         flag = of_request(table, column, table.numbers(column))
@@ -304,7 +304,7 @@ def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
 
 
 def feedback(table: Table, column: str, task: str, shown: Bools, notes: ImportNotes) -> NDArray[np.float32]:
-    """[M], 0 where not shown."""
+    """Return feedback [M], 0 where not shown."""
     label = f"{column!r} (feedback {task!r})"
     values = table.numbers(column)
     if table.kind(column) == "bool":
@@ -331,14 +331,14 @@ def feedback(table: Table, column: str, task: str, shown: Bools, notes: ImportNo
 
 
 def item_codes(table: Table, mapping: ColumnMap) -> Ints:
-    """[M] a number for each item."""
+    """Return a number [M] for each item."""
     name = mapping.roles["item_id"]
     return table.codes(name) if name in table.names else numbered(ids(table, name, "item"))
 
 
 def without_copies(table: Table, mapping: ColumnMap, slot: NDArray[np.int32], notes: ImportNotes) -> Bools:
-    """[M]: rows to keep. Of an item listed several times in a request the shown rows stay, and one row if none was
-    shown; of rows that are the same in slot, too, the first.
+    """Return the rows [M] to keep. Of an item listed several times in a request the shown rows stay, and one row if
+    none was shown; of rows that are the same in slot, too, the first.
     """
     name, item = mapping.roles["item_id"], item_codes(table, mapping)
     if count_distinct(table.group * (int(item.max()) + 1) + item) == len(table):
@@ -355,7 +355,7 @@ def without_copies(table: Table, mapping: ColumnMap, slot: NDArray[np.int32], no
 
 
 def numbers(table: Table, column: str, kind: str, notes: ImportNotes) -> Floats:
-    """[M] of a feature, an item column or another number (``kind`` "")."""
+    """Return the values [M] of a feature, an item column or another number (``kind`` "")."""
     if table.kind(column) == "bool" and kind:
         notes.changed.append(f"{column!r} ({kind}): true and false, now 1 and 0")
     try:
@@ -371,7 +371,7 @@ def numbers(table: Table, column: str, kind: str, notes: ImportNotes) -> Floats:
 
 
 def prices(table: Table, column: str, notes: ImportNotes) -> NDArray[np.float32]:
-    """[M] of every candidate."""
+    """Return the values [M] of all candidates."""
     price = COLUMNS["value"].values
     assert price is not None
     values = numbers(table, column, "", notes)

@@ -44,7 +44,7 @@ def with_expressions(arrow: Any, where: str, stated_roles: Mapping[str, str]) ->
 
 
 def where_true(arrow: Any, condition: str, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """[M]: a condition over columns holds; ValueError if it is none."""
+    """Return where [M] a condition over columns holds; ValueError if it is none."""
     values, _ = _evaluate(arrow, condition, where)
     if values.dtype != require("polars").Boolean:
         raise ValueError(f"{where}: where={condition} is no condition; expected one, such as where=clicked is not null")

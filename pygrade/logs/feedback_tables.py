@@ -204,7 +204,7 @@ def _flags(
     names: tuple[str, str, str, str],
     notes: list[str],
 ) -> np.ndarray[Any, np.dtype[np.int8]]:
-    """[M] 1 where a row that was shown has an event; ``names``: of all, of both tables, and of the column."""
+    """Return [M], 1 where a row that was shown has an event; ``names``: of all, of both tables, and of the column."""
     polars, (where, showing, name, column) = require("polars"), names
     times = [_time(table, label, stated_roles) for table, label in ((shown, showing), (events, name))]
     left, right = (_keyed(table, (shown, events), key) for table in (shown, events))
@@ -261,7 +261,7 @@ def _keyed(table: Any, both: Sequence[Any], key: Sequence[str]) -> "pl.DataFrame
 
 
 def _time(table: Any, name: str, stated_roles: Mapping[str, str]) -> Any:
-    """[M] milliseconds, null where unknown; None without a column of times, or with several that are not named."""
+    """Return milliseconds [M], null where unknown; None without a column of times, or with several unnamed ones."""
     polars, names = require("polars"), list(table.column_names)
     stated = stated_roles.get("timestamp", "")
     parts = [stated] if stated in names else stated.split("+")

@@ -38,8 +38,8 @@ class History:
 
     tasks: tuple[str, ...]
     categories: bool  # a user's past with categories is counted, too
-    shown_after: int  # ms after which an exposure counts
-    feedback_after: int  # ms after which its feedback counts
+    exposure_delay_ms: int  # ms after which an exposure counts
+    feedback_delay_ms: int  # ms after which its feedback counts
     half_life: int  # ms
     expected: tuple[tuple[float, ...], ...]  # [GROUPS][T] events for each predicted one, by group of slots
     user: tuple[float, ...]  # [T] events that the prior weighs, of users
@@ -70,8 +70,8 @@ class History:
         return cls(
             tuple(logs.tasks[t] for t in tasks),
             has_category,
-            round(1000 * config.shown_seconds),
-            round(1000 * config.feedback_seconds),
+            round(1000 * config.exposure_delay_seconds),
+            round(1000 * config.feedback_delay_seconds),
             round(1000 * config.half_life_seconds),
             tuple(map(_rounded, expected)),
             _rounded(weights[0]),
@@ -130,8 +130,9 @@ class HistoryPass:
             raise ValueError(f"the log has a column {clash[0]!r}, which is one of the history's; expected another name")
         if reason := why_not(logs, ids=False):
             raise ValueError(f"the log has no history: {reason}")
-        if others := [delay for delay in logs.feedback_delays if delay != history.feedback_after]:
-            wanted = f"history.feedback_seconds = {others[0] / 1000:g}, or a log joined with {history.feedback_after}"
+        if others := [delay for delay in logs.feedback_delays if delay != history.feedback_delay_ms]:
+            seconds, delay = others[0] / 1000, history.feedback_delay_ms
+            wanted = f"history.feedback_delay_seconds = {seconds:g}, or a log joined with {delay}"
             raise ValueError(f"the log was joined with feedback_delay_ms = {others[0]}; expected {wanted}")
         assert logs.timestamp is not None
         order = np.argsort(logs.timestamp, kind="stable")
@@ -246,7 +247,7 @@ def _keys(ids: Array) -> Ints:
 
 
 def _category_keys(logs: Logs) -> Ints:
-    """[M] keys of the categories, 0: unknown."""
+    """Return keys [M] of the categories, 0: unknown."""
     if logs.category is None:
         return np.zeros(logs.num_rows, np.int64)
     return np.where(logs.category == "", 0, _keys(logs.category))
@@ -264,7 +265,7 @@ def _totals(key: Ints, values: Array, count: int) -> Floats:
 
 
 def _prior(key: Ints, happened: Array, mean: Floats) -> Floats:
-    """[T]: events that the prior of a key's level weighs, 1 / the variance of levels by moments."""
+    """Return how many events [T] the prior of a key's level weighs, 1 / the variance of levels by moments."""
     count = int(key.max(initial=0)) + 1
     events, expected = _totals(key, happened, count), _totals(key, mean, count)
     variance = (np.square(events - expected) - expected).sum(0) / np.maximum(np.square(expected).sum(0), 1e-9)

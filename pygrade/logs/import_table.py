@@ -256,7 +256,7 @@ def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:
 
 
 def _request_codes(table: Table, column: str) -> NDArray[np.int64]:
-    """[M]: numbers of the distinct ids in the order of their first rows; of each empty one a number of its own."""
+    """Return numbers [M] of the distinct ids in the order of their first rows; each empty one gets its own."""
     if column in table.names:
         code = table.codes(column)
         return np.where(code < 0, code.max(initial=0) + 1 + np.arange(len(code)), code)
@@ -448,7 +448,7 @@ def _guesses(mapping: ColumnMap) -> list[str]:
 
 
 def _task_matrix(table: Table, mapping: ColumnMap, prefix: str, notes: ImportNotes) -> NDArray[np.float32]:
-    """[R, T]; NaN where there is no column."""
+    """Return values [R, T]; NaN where there is no column."""
     block = np.full((len(table.starts), len(mapping.tasks)), np.nan, np.float32)
     for i, task in enumerate(mapping.tasks):
         column = mapping.roles.get(prefix + task)

@@ -13,7 +13,7 @@ Keys = NDArray[np.uint64]
 
 
 def request_keys(logs: Logs) -> Keys:
-    """[R] 64-bit hashes of request id, user id and the items shown in their slots.
+    """Return 64-bit hashes [R] of request id, user id and the items shown in their slots.
 
     The ids alone would not do: logs of different days may both number their requests from 0.
     """
@@ -25,7 +25,7 @@ def request_keys(logs: Logs) -> Keys:
 
 
 def hashes(ids: NDArray[Any], number: NDArray[np.int64] | None = None) -> Keys:
-    """[n] 64-bit hashes of integers, or of the `stable_id` of strings: the key of an item wherever it is ranked.
+    """Return 64-bit hashes [n] of integers, or of the `stable_id` of strings: the key of an item wherever it is ranked.
 
     number [n]: what `numbered` gives for them, if that is known.
     """

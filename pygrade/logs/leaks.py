@@ -217,7 +217,7 @@ def _residuals(y: Floats, columns: Sequence[Floats], root: Floats) -> list[Float
 
 
 def _curve(column: Floats) -> Floats:
-    """[n, 3]: the column in standard units, its rank from -1 to 1, ties in the middle, and the square of that."""
+    """Return [n, 3]: the column in standard units, its rank from -1 to 1, ties in the middle, and its square."""
     values, number, count = np.unique(column, return_inverse=True, return_counts=True)
     rank = 2 * (np.cumsum(count) - count / 2)[number] / len(column) - 1
     return np.stack([(column - values.mean()) / (column.std() + 1e-12), rank, rank**2], 1)
@@ -322,7 +322,7 @@ def sum_groups(rows: Floats, group: Ints, groups: int) -> Floats:
 
 
 def rank_in_groups(values: Array, group: Ints) -> Ints:
-    """[m]: ranks from 0 of values [m] within their group [m], ascending; ties in the order of the rows."""
+    """Return ranks [m] from 0 of values [m] within their group [m], ascending; ties in the order of the rows."""
     order, row = np.lexsort((values, group)), np.arange(len(values))
     first = np.append(True, np.diff(group[order]) != 0)[: len(row)]
     rank = np.empty(len(values), np.int64)

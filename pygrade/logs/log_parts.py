@@ -176,7 +176,7 @@ def wrote_log(paths: Sequence[Place]) -> bool:
 
 
 def order_of(request_id: Array) -> NDArray[np.uint64]:
-    """[R] pseudo-random numbers of ids: the requests with the smallest are a uniform sample."""
+    """Return pseudo-random numbers [R] of ids: the requests with the smallest are a uniform sample."""
     return splitmix64(hashes(request_id) + GOLDEN)
 
 

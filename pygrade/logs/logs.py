@@ -171,7 +171,7 @@ class Logs:
 
     @property
     def item_columns(self) -> NDArray[np.float32]:
-        """[M, I], also where there are none."""
+        """Return the item columns [M, I], also where there are none."""
         none = np.empty((self.num_rows, 0), np.float32)
         return none if self.item_features is None else self.item_features
 
@@ -233,8 +233,8 @@ class Logs:
                 user=customer,time=at,click=clicked,p_click=pred_click,x_hour=hour,i_brand=brand"``; also scenario,
                 value (price) and shown. What is not given is known by its exact name or type, or as the only one left;
                 ``skip=a+b`` leaves columns out.
-            values: task → what one event is worth, of amounts what a unit is; not given: what a log of pygrade's own
-                says, or 1 an event, -1 of one that is harm by its name (hide, return), of large amounts 1 on average.
+            values: task → worth of one event, or of one unit of an amount. Not given: the values of a log that pygrade
+                wrote; else 1 an event, -1 if its name says harm (hide, return), and for large amounts 1 on average.
             value_tasks: the task, or those, worth that times the price.
             scale: task → what its predictions are: probability, percent, logit, log, score (of no unit: a rising map is
                 fitted), ``given:click`` or ``percent:given:click`` (of an event that presumes a click), or what another
@@ -406,7 +406,7 @@ class Logs:
         return html_table([], list(facts.items()), "pygrade log", texts=2)
 
     @property
-    def incomplete(self) -> int:
+    def num_incomplete(self) -> int:
         """Number of requests that list only a part of their candidates."""
         return 0 if self.candidates is None else int((np.diff(self.offsets) < self.candidates).sum())
 
@@ -414,14 +414,14 @@ class Logs:
         """The requests that list all of their candidates, on which the policy's inputs depend. A server's log has them
         as a fair sample; the others are for counting what was shown.
         """
-        if self.candidates is None or not self.incomplete:
+        if self.candidates is None or not self.num_incomplete:
             return self
-        if self.incomplete == self.num_requests:
+        if self.num_incomplete == self.num_requests:
             raise ValueError(
                 "no request lists all of its candidates; expected a log with a larger share of such requests"
             )
         logger.warning(
-            "%d of %d requests list only a part of their candidates: left out", self.incomplete, self.num_requests
+            "%d of %d requests list only a part of their candidates: left out", self.num_incomplete, self.num_requests
         )
         return self.select(np.diff(self.offsets) >= self.candidates)
 

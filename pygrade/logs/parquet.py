@@ -128,7 +128,7 @@ class ParquetParts:
             raise TypeError(f"{self.path}: column '{name}' changes its type between parts") from error
 
     def numbers(self, name: str) -> NDArray[np.float32]:
-        """[M], NaN for null."""
+        """Return values [M], NaN for null."""
         return np.asarray(self.column(name, "number").cast(self.pa.float32(), safe=False).to_numpy(), np.float32)
 
     def integers(self, name: str, missing: int, dtype: Any) -> Array:
@@ -266,7 +266,7 @@ class ParquetParts:
         return np.flatnonzero(np.concatenate([[True], request_id[1:] != request_id[:-1]]))
 
     def request_ids(self) -> Array:
-        """[R]"""
+        """Return the values [R] by request."""
         ids = self.ids("request_id")
         return ids[self._starts(ids)]
 

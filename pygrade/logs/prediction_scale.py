@@ -87,7 +87,7 @@ def parse_scales(scale: Mapping[str, str | PredictionScale] | None, tasks: Seque
 
 
 def parents_of(scales: Sequence[PredictionScale], tasks: Sequence[str]) -> tuple[int, ...]:
-    """[T] place of the task that each one is given, or -1."""
+    """Return the place [T] of the task that each one is given, or -1."""
     return tuple(-1 if scale.given is None else tasks.index(scale.given) for scale in scales)
 
 

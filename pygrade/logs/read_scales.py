@@ -62,7 +62,7 @@ class RawPredictions:
         return not is_binary(self.events[self.shown])
 
     def read(self, scale: PredictionScale) -> Floats:
-        """[M] on a scale, without what it is given."""
+        """Return predictions [M] on a scale, without what it is given."""
         alone = {self.task: replace(scale, given=None)}
         return read_predictions(alone, (self.task,), self.values[:, None])[:, 0].astype(np.float64)
 

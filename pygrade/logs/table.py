@@ -221,8 +221,8 @@ class Table:
         return is_category(name) or not self.is_numeric(name)
 
     def _text_numbers(self, name: str) -> tuple[Floats, NDArray[np.bool_]] | None:
-        """[M] numbers, NaN for null and blank, and which rows have another text; None if the column is no text, or has
-        many such rows, or few numbers beside them.
+        """Return numbers [M], NaN for null and blank, and which rows have another text; None if the column is no text,
+        or has many such rows, or few numbers beside them.
         """
         if self.kind(name) != "text":
             return None
@@ -237,8 +237,8 @@ class Table:
         return self._parsed[name]
 
     def numbers(self, name: str, gaps: bool = False) -> Floats:
-        """[M], NaN for null; of yes and no (bool or text) 1 and 0. ValueError if the type has no numbers, or a text is
-        none and may not be missing (``gaps``).
+        """Return numbers [M], NaN for null; of yes and no (bool or text) 1 and 0. ValueError if the type has no
+        numbers, or a text is none and may not be missing (``gaps``).
         """
         pa, column = require("pyarrow"), self.column(name)
         if self.kind(name) == "text":
@@ -267,7 +267,7 @@ class Table:
         raise problem
 
     def whole(self, name: str, dtype: Any) -> Array:
-        """[M] of an integer type, 0 for null; ValueError if some are not."""
+        """Return values [M] of an integer type, 0 for null; ValueError if some are not."""
         pa, pc = require("pyarrow"), require("pyarrow.compute")
         try:
             column = self.column(name).cast(pa.from_numpy_dtype(np.dtype(dtype)))
@@ -276,11 +276,11 @@ class Table:
         return np.asarray(pc.fill_null(column, 0).to_numpy(), dtype)
 
     def nulls(self, name: str) -> NDArray[np.bool_]:
-        """[M]"""
+        """Return whether each row [M] is null."""
         return np.asarray(self.arrow.column(name).is_null(nan_is_null=self.kind(name) == "number").to_numpy())
 
     def _encode(self, name: str) -> tuple[NDArray[np.int32], Any]:
-        """[M] place of each value among the distinct ones, -1 for null; and those, in the order of their first rows."""
+        """Return the code [M] of each value, -1 for null, and the distinct values in the order of their first rows."""
         if name in self._encoded:
             return self._encoded[name]
         if self.kind(name) == "empty":
@@ -313,7 +313,7 @@ class Table:
         return self.kind(name) in kinds or ("number" in kinds and self.is_numeric(name))
 
     def codes(self, name: str) -> NDArray[np.int64]:
-        """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""
+        """Return numbers [M] of the distinct values in the order of their first appearance, -1 for null."""
         return self._encode(name)[0].astype(np.int64)
 
     def distinct(self, name: str) -> int:
@@ -322,7 +322,7 @@ class Table:
         return len(values) + bool((places < 0).any())
 
     def texts(self, name: str) -> Array:
-        """[M] object array of str, "" for null; each distinct value made once."""
+        """Return an object array [M] of str, "" for null; each distinct value made once."""
         places, values = self._encode(name)
         texts = values.cast(require("pyarrow").string()).to_pylist()
         return np.array([*texts, ""], dtype=object)[places]

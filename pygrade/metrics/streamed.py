@@ -37,18 +37,18 @@ class LabelHistogram:
             self.positives[task] += np.bincount(at, weights=labels[there, task], minlength=_BINS)
 
     def auc(self) -> Floats:
-        """[T]; rows of one bin are ties. NaN if a task has one class only."""
+        """Return AUC [T]; rows of one bin are ties. NaN if a task has one class only."""
         negatives = self.rows - self.positives
         below = np.cumsum(negatives, 1) - negatives / 2
         return _ratio((self.positives * below).sum(1), self.positives.sum(1) * negatives.sum(1))
 
     def minority_counts(self) -> Floats:
-        """[T] rows of the rarer class: the variance of an AUC is about inverse to it."""
+        """Return the rows [T] of the rarer class: the variance of an AUC is about inverse to it."""
         positives = self.positives.sum(1)
         return np.asarray(np.minimum(positives, self.rows.sum(1) - positives))
 
     def log_loss(self) -> Floats:
-        """[T] mean of -y log p - (1 - y) log(1 - p)."""
+        """Return the mean [T] of -y log p - (1 - y) log(1 - p)."""
         total = self.positives * np.logaddexp(0, -CENTERS) + (self.rows - self.positives) * np.logaddexp(0, CENTERS)
         return _ratio(total.sum(1), self.rows.sum(1))
 
@@ -89,7 +89,7 @@ class Moments:
 
     @property
     def std(self) -> Floats:
-        """[D] standard deviation."""
+        """Return the standard deviation [D]."""
         result: Floats = np.sqrt(self.square / self.known.clip(1))
         return result
 

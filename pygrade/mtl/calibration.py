@@ -47,7 +47,7 @@ def fit_calibration(histogram: LabelHistogram, tasks: Sequence[str]) -> Calibrat
 
 
 def _beta(logits: Floats, rows: Floats, positives: Floats) -> Floats:
-    """[3] the most likely a, b, c under the prior with a, b ≥ `_FLOOR`: Newton's method, projected onto the bounds."""
+    """Return the likeliest a, b, c under the prior with a, b ≥ `_FLOOR`: Newton's method, projected on the bounds."""
     inputs = np.stack([-np.logaddexp(0, -logits), np.logaddexp(0, logits), np.ones_like(logits)], 1)
     value, prior = np.array([1.0, 1.0, 0.0]), np.array([_PRIOR, _PRIOR, 0.0])
     lower = np.array([_FLOOR, _FLOOR, -np.inf])

@@ -37,7 +37,7 @@ class ColumnStats(Moments):
 
     @property
     def rate(self) -> Floats:
-        """[T] mean label, kept away from 0 and 1."""
+        """Return the mean label [T], kept away from 0 and 1."""
         result: Floats = np.clip(self.positives / self.observed.clip(1), 1e-6, 1 - 1e-6)
         return result
 

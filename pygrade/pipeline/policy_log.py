@@ -38,7 +38,7 @@ class RequestSelection:
     bound: int = 2**64 - 1
 
     def among(self, batch: FeatureBatch) -> NDArray[np.bool_]:
-        """[R]: which requests of a batch of the period are in the log."""
+        """Return which requests [R] of a batch of the period are in the log."""
         return _has_page(batch) & (sample_hash(batch.request_id) <= np.uint64(self.bound))
 
 

@@ -38,7 +38,7 @@ class ItemEffects:
     values: NDArray[np.float32]  # [n, T]
 
     def of(self, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """[M, T] of items by key; 0 of unknown ones."""
+        """Return the effects [M, T] of items by key; 0 of unknown ones."""
         result = np.zeros((len(keys), self.values.shape[1]), np.float32)
         if len(self.keys):
             index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -263,7 +263,7 @@ class Correction:
     def item_columns(
         self, given: Mapping[str, NDArray[np.float32]], keys: NDArray[np.uint64]
     ) -> NDArray[np.float32] | None:
-        """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and effects."""
+        """Return columns [M, I] of the items with these keys [M]: the given ones by name, else NaN, and effects."""
         if not self.items:
             return None
         unknown = np.full(len(keys), np.nan, np.float32)

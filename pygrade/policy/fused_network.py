@@ -70,7 +70,7 @@ class FusedNetwork:
         )
 
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
-        """α [B, T] of raw inputs [B, D] under exploration factors [B] (None: 1), without a gradient."""
+        """Return α [B, T] of raw inputs [B, D] under exploration factors [B] (None: 1), without a gradient."""
         alpha = torch.empty(len(inputs), self._tasks)
         self._core.concentration(*_given(inputs, factor), alpha, torch.get_num_threads())
         return alpha

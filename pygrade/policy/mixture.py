@@ -63,7 +63,7 @@ class Baseline:
                 raise ValueError(f"calibration has knots {x}, {y}; expected x from 0, rising, and y ≥ 0, not falling")
 
     @property
-    def expects(self) -> bool:
+    def is_expected_value(self) -> bool:
         """It is an expected value, so that it holds for other values of the tasks; none else has weights below 0."""
         return self.transform == "identity" and (self.logarithm or self.corrected or min(self.weights) < 0)
 
@@ -118,7 +118,7 @@ class Mixture:
     @property
     def expected_value(self) -> Baseline | None:
         """The ranking of requests that give task values, if the policy has no trade-offs; None if there is none."""
-        return max((entry for entry in self.ranked_by if entry.expects), key=lambda e: e.corrected, default=None)
+        return max((b for b in self.ranked_by if b.is_expected_value), key=lambda b: b.corrected, default=None)
 
     def served(self) -> dict[str, Any]:
         """The part that decides what is served, as JSON."""

@@ -252,7 +252,7 @@ class FusionPolicy(nn.Module):
         return ((inputs - self.input_mean) / self.input_std).clamp(-_INPUT_CLIP, _INPUT_CLIP).nan_to_num(0.0)
 
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
-        """α [B, T] of raw inputs [B, D] under exploration factors [B] (None: 1)."""
+        """Return α [B, T] of raw inputs [B, D] under exploration factors [B] (None: 1)."""
         share = torch.softmax(self.head(self.body(self.normalize(inputs))), -1)
         alpha = self.spec.concentration_floor + self.config.total_concentration * share
         return alpha if factor is None else alpha * factor[:, None]
@@ -267,7 +267,7 @@ class FusionPolicy(nn.Module):
         return prior / (torch.where(count > 0.0, count, 0.0) + prior)
 
     def _shrunk(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None) -> Tensor:
-        """α [B, T] with its mean shrunk by evidence."""
+        """Return α [B, T] with its mean shrunk by evidence."""
         alpha = self.concentration(inputs)
         if not self.config.evidence_prior:
             return alpha
@@ -285,7 +285,7 @@ class FusionPolicy(nn.Module):
         return torch.where(values.isfinite(), values, torch.nan)
 
     def forward(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None = None) -> Tensor:
-        """α [B, T] of raw inputs [B, D], as `request_inputs` gives them, to explore with in the scenarios [B] (names).
+        """Return α [B, T] of raw inputs [B, D] (`request_inputs`), to explore with in the scenarios [B] (names).
 
         What is not finite is unknown. TypeError, ValueError: inputs of another dtype, shape or device than the
         policy's.

@@ -147,7 +147,7 @@ class PolicySpec:
         return table
 
     def multipliers(self, values: NDArray[np.float32]) -> Tensor:
-        """u [R, T] that the network of a policy with trade-offs reads at values [R, T]: over those of the training."""
+        """Return network inputs u [R, T] at values [R, T], of a policy with trade-offs: over those of training."""
         trained = np.array(self.task_values, np.float32)
         same = values == trained
         return torch.from_numpy(np.where(same, np.float32(1), values / np.where(same, np.float32(1), trained)))

@@ -25,7 +25,7 @@ def log_odds(predictions: Tensor, amounts: Sequence[bool]) -> Tensor:
 
 
 def conditional_log_odds(predictions: Tensor, parents: Sequence[int], amounts: Sequence[bool]) -> Tensor:
-    """[..., T]: log odds of each task given its parent; of a root (parent -1) those of its prediction."""
+    """Return the log odds [..., T] of each task given its parent; of a root (parent -1) those of its prediction."""
     base = log_odds(predictions, amounts)
     for t, s in enumerate(parents):
         if s >= 0:
@@ -134,8 +134,8 @@ def correct(
 
 
 def sum_leaves(columns: Tensor, inputs: Tensor, thresholds: Tensor, masks: Tensor, leaves: Tensor) -> Tensor:
-    """[N]: the sum over trees of the leaf of each row of columns [N, D]: the lowest bit of those that all nodes leave;
-    a node leaves all where its input is not above its threshold, else those of its mask."""
+    """Return the sum [N] over trees of the leaf of each row of columns [N, D]: the lowest bit that all nodes leave. A
+    node leaves all if its input is not above its threshold, else those of its mask."""
     left = torch.full((len(columns), len(leaves)), 255)
     for node in range(inputs.shape[1]):
         above = columns[:, inputs[:, node].long()] > thresholds[:, node]

@@ -1,7 +1,7 @@
 """Reference of the columns that a log holds of itself, by looking through everything that was before a request.
 
-Of a request at time t an exposure at s counts if s ≤ t - shown_after, its feedback and what was predicted of it if
-s ≤ t - feedback_after (*settled*). What was predicted of a row: prediction · expected[group of the slot], events.
+Of a request at time t an exposure at s counts if s ≤ t - exposure_delay_ms, its feedback and prediction if
+s ≤ t - feedback_delay_ms (*settled*). What was predicted of a row: prediction · expected[group of the slot], events.
 
     user      of the user's last `MOST_SHOWN` exposures that were before the request: the log ratio of events to
               predicted ones; log(1 + exposures); log(1 + minutes since the last)
@@ -45,7 +45,7 @@ def log_ratio(exposures: Sequence[Exposure], weight: float, t: int, counts: Sequ
 
 
 def user_columns(history: Any, before: Sequence[Exposure], user: int, now: int) -> list[float]:
-    """[T + 2]: the context columns of a request; before: the exposures of earlier requests."""
+    """Return the context columns [T + 2] of a request; before: the exposures of earlier requests."""
     shown, settled = _of_user(history, before, user, now)
     tasks = range(len(history.tasks))
     if not shown:
@@ -72,16 +72,16 @@ def item_columns(
 
 
 def _of_user(history: Any, before: Sequence[Exposure], user: int, now: int) -> tuple[list[Exposure], list[Exposure]]:
-    """His exposures that count, in order, and those of them that are settled."""
+    """Return the exposures of a user that count, in order, and those of them that are settled."""
     kept = sorted((e for e in before if e.user == user), key=lambda e: (e.time, e.request, e.item))[-MOST_SHOWN:]
-    shown = [e for e in kept if e.time <= now - history.shown_after]
-    return shown, [e for e in shown if e.time <= now - history.feedback_after]
+    shown = [e for e in kept if e.time <= now - history.exposure_delay_ms]
+    return shown, [e for e in shown if e.time <= now - history.feedback_delay_ms]
 
 
 def _earned(history: Any, before: Sequence[Exposure], item: int, now: int) -> list[float]:
     """Return the columns of an item, whoever asks, of shape [2 T + 2]."""
     step = history.half_life // _STEPS
-    last = (now - history.feedback_after) // step - 1
+    last = (now - history.feedback_delay_ms) // step - 1
     settled = [e for e in before if e.item == item and e.time // step <= last]
     tasks = range(len(history.tasks))
     if not settled:

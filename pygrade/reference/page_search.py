@@ -67,7 +67,7 @@ class _Request:
         return self.caps[column] >= 0 and (self.cap_slots[column] < 0 or above < self.cap_slots[column])
 
     def admitted(self, page: list[int], above: int) -> Tensor:
-        """bool [N]: True where mask and caps admit a candidate below the page's items, of which ``above`` count."""
+        """Return where [N] mask and caps admit a candidate below the page's items, of which ``above`` count."""
         result = self.eligible.clone()
         taken = [(slot, item) for slot, item in enumerate([*page, *self.pins[len(page) :]]) if item >= 0]
         result[[item for _, item in taken]] = False

@@ -20,7 +20,7 @@ def concentration(
     total_concentration: float,
     factor: Tensor | None = None,
 ) -> Tensor:
-    """α [B, T] = factor · (floor + total · softmax(MLP(normalized inputs [B, D]))).
+    """Return α [B, T] = factor · (floor + total · softmax(MLP(normalized inputs [B, D]))).
 
     ``parameters``: weights [outputs, inputs] and bias [outputs] of each layer; SiLU follows all but the last. Inputs
     are normalized, cut to ±5, and 0 if NaN.

@@ -30,7 +30,7 @@ from pygrade.logs.history import History, without_columns
 from pygrade.logs.prediction_scale import complete_scales
 from pygrade.runs.result import DATASET, TrainingResult
 from pygrade.training.evaluate_policy import evaluate_policy, is_new
-from pygrade.training.evidence import clean, correct_log, drop_history, gather_evidence, reads_history, refuse_positives
+from pygrade.training.evidence import clean, correct_log, drop_history, prepare_log, reads_history, refuse_positives
 from pygrade.training.fit import OnStep, fit_policy
 from pygrade.training.folds import cross_fit, mix_folds
 from pygrade.training.guardrails import check_guardrails, guard
@@ -84,7 +84,7 @@ def fit(
         sample = dataset.sample(config.sample_requests)
         config = _complete(config, sample.read(), dataset.num_requests)
         refuse_positives(sample.read())
-        evidence = gather_evidence(dataset, sample, config, history)
+        evidence = prepare_log(dataset, sample, config, history)
         if history is not None and not reads_history(evidence):
             evidence = drop_history(evidence, history, directory / DATASET / "without-history")
             heldout, history = heldout and without_columns(heldout, history), None
@@ -115,8 +115,8 @@ def fit(
             served.mixture = cross_fitted.mixture(learned.baselines)
             mix_folds(directory, cross_fitted, served.mixture)
             summary["cross_fit"] = cross_fitted.to_dict()
-            if cross_fitted.better_form is not None and cross_fitted.proof is None:  # else it hardly matters
-                summary["warnings"].append(f"FORM: {cross_fitted.better_form.sentence(config.policy.transform)}")
+            if cross_fitted.better_transform is not None and cross_fitted.proof is None:  # else it hardly matters
+                summary["warnings"].append(f"FORM: {cross_fitted.better_transform.sentence(config.policy.transform)}")
         summary["cross_fit_seconds"] = time.perf_counter() - started - summary["seconds"]
         for arm in FOLDERS.keys() - policies.keys():  # of an earlier training
             shutil.rmtree(directory / FOLDERS[arm], ignore_errors=True)

@@ -164,7 +164,7 @@ def _feed(join: FeedbackJoin, events: Iterable[Event], tail: LogTail) -> None:
 
 
 def _hashes(ids: Array) -> NDArray[np.uint64]:
-    """[R]: 64 bits of each request's id."""
+    """Return 64 bits [R] of each request's id."""
     if ids.dtype == np.int64:
         return hash_ids(ids)
     return np.fromiter((text_hash(str(key)) for key in ids), np.uint64, len(ids))

@@ -158,7 +158,7 @@ def _fuse_in_core(scores: Tensor, weights: Tensor, fusion: Fusion) -> Tensor:
 
 
 def _fuse(scores: Tensor, weights: Tensor, fusion: Fusion) -> Tensor:
-    """[B, N] of scores [B, N, T] and weights [B, T]."""
+    """Return sums [B, N] of scores [B, N, T] by weights [B, T]."""
     transform, beta, epsilon, slope = fusion
     if transform in ("log", "zlog"):
         scores = torch.log(scores + beta)

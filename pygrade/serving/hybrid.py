@@ -78,7 +78,7 @@ def hybrid_weights(policy: FusionPolicy, form: str) -> HybridWeights:
     rankings = () if mixture is None else mixture.ranked_by
     if mixture is not None and 0.0 < mixture.mixture_weight < 1.0:
         raise ValueError(
-            "what is served mixes two rankings by z-scores; an engine adds up one: train --cross-fit.shares 1"
+            "what is served mixes two rankings by z-scores; an engine adds up one: train --cross-fit.mixture-weights 1"
         )
     if network:
         name, transform, priced, weights = "the policy", config.transform, config.value_tasks, policy.fallback_weights()

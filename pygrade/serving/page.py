@@ -78,7 +78,7 @@ class Page:
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """[B + 1]: request b has the rows offsets[b] … offsets[b + 1] - 1."""
+        """Return offsets [B + 1]: request b has the rows offsets[b] … offsets[b + 1] - 1."""
         if self.bounds is not None:
             return self.bounds
         batch, count = self.predictions.shape[:2]
@@ -86,14 +86,14 @@ class Page:
 
     @property
     def item_id(self) -> Array:
-        """[M]; without the caller's ids the place within the request."""
+        """Return ids [M]; without the caller's ids the place within the request."""
         if self.ids.item is not None:
             return self.ids.item
         return np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
     @property
     def items(self) -> Array | None:
-        """[B, k]: the caller's ids of the page's items, best first, padded with -1 or ""; None without ids."""
+        """Return the caller's ids [B, k] of the page's items, best first, padded with -1 or ""; None without ids."""
         if self.ids.item is None:
             return None
         filled = np.nonzero(self.indices >= 0)
@@ -169,7 +169,7 @@ class Page:
 
     @property
     def searched(self) -> NDArray[np.bool_]:
-        """[B]: page terms built the page, so that the items above counted; otherwise it is sorted by score.
+        """Return where [B] page terms built the page, so that the items above counted; otherwise it is sorted by score.
 
         A policy without page terms, drawn weights, and a request without categories and embeddings make a sorted page.
         """
@@ -177,8 +177,8 @@ class Page:
 
     @property
     def effects(self) -> NDArray[np.float32]:
-        """[B, k]: E of each page item. exp(E) multiplies the part of its score that needs the root task of the page
-        terms; 0 of what nothing above moves, and of pages that were not searched."""
+        """Return E [B, k] of each page item. exp(E) multiplies the part of its score that needs the root task of the
+        page terms; 0 of what nothing above moves, and of pages that were not searched."""
         return np.zeros(self.indices.shape, np.float32) if self.moves is None else self.moves[1]
 
     def explain_move(self, request: int, slot: int) -> str:
@@ -312,8 +312,8 @@ class Page:
 
     @cached_property
     def corrections(self) -> NDArray[np.float32] | None:
-        """[B, T]: by how much the correction multiplies each task's prediction, corrected ones of the page's items over
-        their predictions; 1 on an empty page. None if nothing reads corrected predictions.
+        """Return [B, T] factors of the correction: a task's corrected predictions of the page's items, summed, over the
+        predictions given; 1 on an empty page. None if nothing reads corrected predictions.
         """
         if (rows := self._parts[2]) is None:
             return None
@@ -342,14 +342,14 @@ class Page:
 
     @property
     def _item_rows(self) -> NDArray[np.float32] | None:
-        """[M, I]: the item columns; None if there are none."""
+        """Return the item columns [M, I]; None if there are none."""
         correction = self.policy.correction
         if self.item_columns is None or correction is None or not correction.items:
             return None
         return np.asarray(self.item_columns, np.float32).reshape(-1, len(correction.items))
 
     def _of_page(self, parts: Array) -> NDArray[np.float32]:
-        """[B, k, C] of parts [M, C] of the candidates; 0 in padding."""
+        """Return parts [B, k, C] of the page of parts [M, C] of the candidates; 0 in padding."""
         result = np.zeros((*self.indices.shape, parts.shape[1]), np.float32)
         filled = np.nonzero(self.indices >= 0)
         result[filled] = parts[self.offsets[filled[0]] + self.indices[filled]]

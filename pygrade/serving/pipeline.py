@@ -353,7 +353,7 @@ def _inputs(names: Sequence[str], read: Callable[[Sequence[str]], Floats32], mad
 
 
 def prices_in(batch: FeatureBatch) -> NDArray[np.float32] | None:
-    """[n] prices of the candidates by the feature `PRICE`, 0 if unknown; None if the schema does not have it."""
+    """Return prices [n] of the candidates by the feature `PRICE`, 0 if unknown; None if the schema does not have it."""
     if PRICE not in batch.names["item_dense"]:
         return None
     price = batch.column(PRICE)

@@ -42,7 +42,7 @@ class ItemLaunches:
         return self.config.on
 
     def _walk(self, rng: np.random.Generator, count: int, sd: float) -> Floats:
-        """[days, count]: z of a walk with this deviation; no days of 0."""
+        """Return z [days, count] of a walk with this deviation; no days of 0."""
         z = sd * rng.standard_normal((self.config.days if sd else 0, count))
         for day in range(1, len(z)):
             z[day] = self._keep * z[day - 1] + np.sqrt(1 - self._keep**2) * z[day]
@@ -94,7 +94,7 @@ class Exposures:
         self._doses: dict[tuple[int, int], tuple[float, float]] = {}  # at the hour of the last exposure
 
     def dose(self, user: Array, item: Array, hours: Floats) -> Floats:
-        """[n, C] of users [n] and items [n, C] at these hours [n]."""
+        """Return appeal [n, C] of users [n] and items [n, C] at these hours [n]."""
         return np.array(
             [
                 [self._dose((one, key), now) for key in keys]

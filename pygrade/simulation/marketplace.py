@@ -139,7 +139,7 @@ class Marketplace:
         self.population = {name: np.average(v, weights=self.frequency["log"]) for name, v in log.items()}
 
     def observe_items(self, noise: float) -> Float32:
-        """[items, 5]: ITEM_ATTRIBUTES with normal errors of sd ``noise``, permanent per item, as logs may have them."""
+        """Return ITEM_ATTRIBUTES [items, 5] with normal errors of sd ``noise``, permanent per item, as in logs."""
         if not 0 <= noise < np.inf:
             raise ValueError(f"noise is {noise}; expected a standard deviation ≥ 0")
         true = np.stack([getattr(self, name) for name in ITEM_ATTRIBUTES], 1)
@@ -328,7 +328,7 @@ class Marketplace:
         return Outcome(reached.sum(1), events, events @ np.array(TASK_VALUES))
 
     def _multipliers(self, requests: Requests, pages: Array) -> NDArray[np.float64]:
-        """[n, K]: of the click probability of each item of the pages, given that its slot is reached."""
+        """Return multipliers [n, K] of the click probability of the pages' items, given that a slot is reached."""
         item = np.take_along_axis(requests.item_id, pages, 1)
         click = np.take_along_axis(requests.p[..., 0], pages, 1)
         attention = self.attention(pages.shape[1])

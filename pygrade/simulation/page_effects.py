@@ -73,7 +73,7 @@ class WithinPageEffects:
         return np.asarray(np.exp((self.effects(item) * attended[:, :, None]).sum(1)), np.float32)
 
     def expected(self, item: Array, click: Array, attention: Float32) -> Floats:
-        """[n, K]: expected multipliers; click: [n, K] probabilities of clicks without effects, given attention."""
+        """Return expected multipliers [n, K]; click: click probabilities [n, K] without effects, given attention."""
         effects = self.effects(item).astype(np.float64)
         a, click = attention.astype(np.float64), click.astype(np.float64)
         result: Floats = np.prod(1 - a[:, None] * (1 - np.exp(effects)), 1)

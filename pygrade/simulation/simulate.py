@@ -135,7 +135,7 @@ def simulate(config: SimulateConfig | None = None, world: Marketplace | None = N
 
 
 def _moments(n: int, days: int, seed: int) -> Floats:
-    """[n]: rising hours of requests, spread evenly over the days, no two within a hundredth of their distance."""
+    """Return rising hours [n] of requests, spread evenly over the days, no two within a hundredth of their distance."""
     return (np.arange(n) + 0.99 * np.random.default_rng([seed, 13]).random(n)) * (24 * days / n)
 
 

@@ -39,8 +39,8 @@ FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
 
 
 def production_scores(logs: Logs, policy: FusionPolicy, production: Baseline | None = None) -> Array:
-    """[M]: scores of production's ranking: a given one's, else the log's own, else those of `known_production`, else by
-    the logged order. ValueError if the log tells none.
+    """Return scores [M] of production's ranking: a given one's, else the log's own, else those of `known_production`,
+    else by the logged order. ValueError if the log tells none.
     """
     if production is None and logs.production_score is not None:
         return logs.production_score
@@ -171,7 +171,7 @@ def calibration(logs: Logs, propensity: SlotPropensity, floor: float) -> tuple[K
 def baseline_scores(
     baseline: Baseline, logs: Logs, config: PolicyConfig, correction: Correction | None = None
 ) -> Floats32:
-    """float32 [M] of the log's candidates, in the formula of a policy's config.
+    """Return scores, float32 [M], of the log's candidates, in the formula of a policy's config.
 
     correction: of a baseline that takes corrected predictions.
     """

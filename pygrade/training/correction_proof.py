@@ -62,7 +62,7 @@ class CorrectionProof:
     z_page: float  # of the value given the page, by the order of corrected expected value
     replay: Interval  # lift of corrected expected value over expected value
     pages: PageGain | None = None  # of page terms beside it; None: none were fitted
-    page_line: str = ""  # what the page terms do, in words; "": none are served
+    page_line: str = ""  # the effect of the page terms, in words; "": none are served
 
     @property
     def claim(self) -> str:
@@ -71,7 +71,7 @@ class CorrectionProof:
 
     @property
     def orders(self) -> bool:
-        """It proves the order of its pages, too, which a replay of so many requests can only contradict."""
+        """Return whether it proves the order of its pages, too; such a short replay can only contradict that."""
         return bool(self.z_page >= NEEDED)
 
     @property
@@ -100,7 +100,8 @@ class AcceptedCorrection(NamedTuple):
     def without_page_effects(self, logs: Logs) -> Logs:
         """The log with the feedback that its items would have had with nothing like them above.
 
-        Else a replay blames an item, in any order, for what stood above it in the log's, and takes production's side.
+        Without that, a replay charges an item in any order with what stood above it in the log's order, which favors
+        production.
         """
         if self.page_terms is None or self.page_moves is None:
             return logs

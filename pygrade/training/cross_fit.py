@@ -4,20 +4,27 @@ Users are split into K folds. Policies and baselines learn from all folds but on
 that nothing is judged by requests that it learned from. A ranking is worth the debiased value of the logged page in its
 order, Σ_r D(r) · v / max(q(slot), floor), as in the posterior of the composite reward.
 
-*The baseline* is the strongest simple one: that with the highest lower bound of the lift over expected value, which is
-the baseline itself if no other is shown to be better. *The anchor* is chosen in the same way among what can be served,
-which includes the expected value of corrected predictions if the likelihood proves them better
-(`pygrade.training.correction_proof`): that counts as a bound just above 0. What is offered is the anchor, or a mixture
-of it with the policy after stage 1 or stage 2 or with another of these rankings, at the share λ that has the highest
-lower bound of the lift over the anchor if that is above 0.
+*The baseline* is the simple ranking with the highest lower bound of its lift over expected value; expected value itself
+if no bound is above 0.
 
-Lifts are paired by request and clustered (`pygrade.logs.clusters`), their intervals are widened for the number of
-rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities; those that decide have
-the confidence `verdict.SURE`. The verdict is *better* if the lower bound of what is offered over the baseline is above
-0, or the likelihood proves it, the later requests of the log do not show the contrary, and no estimate of it is below
-0, or by more than a standard error where that proves its order, too. Else expected value or a better simple
-ranking is served, or production's where that is known and they are not proven against it; if they are shown to be
-better than production, the verdict is *better*, too.
+*The anchor* is chosen by the same rule among all that can be served. If the likelihood proves corrected predictions
+better (`pygrade.training.correction_proof`), their expected value is one of them, with a bound just above 0.
+
+*The offer* is the anchor, or its mixture with a policy (after stage 1 or 2) or with another of these rankings: the one
+whose lift over the anchor has the highest lower bound, if that is above 0.
+
+Lifts are paired by request and clustered (`pygrade.logs.clusters`). Their intervals are widened for the number of
+rankings tried (`intervals.simultaneous`) and for the interval of the slot propensities. Those that decide have the
+confidence `verdict.SURE`.
+
+The verdict is *better* if all of this holds:
+
+- the lower bound of the offer over the baseline is above 0, or the likelihood proves the offer;
+- the later requests of the log do not show the contrary;
+- no estimate is below 0 (by more than a standard error, if the likelihood proves the order, too).
+
+Else a simple ranking is served: expected value or one that is better, or production's where that is known and nothing
+is proven against it. If what is served is shown to be better than production, the verdict is *better*, too.
 
 *Production* (`pygrade.training.production`) made the pages: the lift of the verdict is over it. A ranking is proven if
 neither whole pages nor the replay show it to be worse; what is served and not proven is marked (`Mixture.unproven`).
@@ -42,7 +49,7 @@ from pygrade.evaluation.arms import (
     PRODUCTION,
     PRODUCTION_SCORE,
 )
-from pygrade.evaluation.cautions import contradicted, one_user, winsorized
+from pygrade.evaluation.cautions import contradicted, dominant_user, winsor_factors
 from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.verdict import SURE, VerdictText, cost_of, percent, strongest, write_verdict
 from pygrade.logs import Logs
@@ -50,7 +57,7 @@ from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
 from pygrade.policy.mixture import Baseline, Mixture, mix_scores
 from pygrade.training.correction_proof import CorrectionProof, TriedCorrection
-from pygrade.training.form import FormChoice, choose_form
+from pygrade.training.form import TransformChoice, choose_transform
 from pygrade.training.page_replay import PageReplay, logged_order
 from pygrade.training.production import MARGIN, PageLift, Production, page_lift
 from pygrade.training.propensity import SlotPropensity
@@ -90,7 +97,7 @@ class CrossFitResult:
     pages: PageLift | None = None  # of what is served, over production
     proof: CorrectionProof | None = None  # of corrected predictions
     tried: tuple[TriedCorrection, ...] = ()  # corrections, until one was accepted
-    better_form: FormChoice | None = None  # in which static weights earn more than in the policy's
+    better_transform: TransformChoice | None = None  # in which static weights earn more than in the policy's
 
     @property
     def sentence(self) -> str:
@@ -129,18 +136,18 @@ class CrossFitResult:
 
 
 def fold_of_requests(cluster: Ints, folds: int, seed: int) -> Ints:
-    """[R]: the fold of each request's cluster [R]; folds have equally many clusters."""
+    """Return the fold [R] of each request's cluster [R]; folds have equally many clusters."""
     shuffled = np.random.default_rng([seed, 3]).permutation(int(cluster.max(initial=-1)) + 1)
     return np.asarray(shuffled[cluster] % folds)
 
 
-def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
+def insufficient_data(logs: Logs, fold: Ints, cluster: Ints) -> str:
     """The reason why the log is too small to cross-fit; empty if it is not."""
     has_value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
     users = len(np.unique(cluster[has_value]))
     if users < MIN_USERS:
         return f"{users} users gave feedback of value; expected {MIN_USERS}"
-    if reason := one_user(logs, cluster, MIN_USERS):
+    if reason := dominant_user(logs, cluster, MIN_USERS):
         return reason
     for number in np.unique(fold):
         if not has_value[fold != number].any():
@@ -178,7 +185,7 @@ def choose_mixture(
     policies = _joined(logs, fold, [ranking.policies for ranking in rankings])
     baseline_scores = _joined(logs, fold, [ranking.baselines for ranking in rankings])
     comparison = _BaselineComparison(logs, cluster, reward, propensity, baseline_scores, production, later)
-    baseline, anchor, arms = comparison.baseline, comparison.anchor, comparison.arms(policies, config.shares)
+    baseline, anchor, arms = comparison.baseline, comparison.anchor, comparison.arms(policies, config.mixture_weights)
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
     over_anchor = comparison.lifts(anchor, arms, SURE)
@@ -192,8 +199,8 @@ def choose_mixture(
     corrected = proof is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
     served, contrary, new = None, "", False
     if corrected or (offered and comparison.lifts(baseline, arms, SURE)[offered].low > 0):
-        served = comparison.standing(arms[offered], over_production[offered])
-        contrary = comparison.contradiction(served.arm, baseline) or served.doubt
+        served = comparison.compare_with_production(arms[offered], over_production[offered])
+        contrary = comparison.contradiction(served.arm, baseline) or served.page_warning
         claim = comparison.claim(served.arm, baseline, claims[offered])
         gains = min(claim.value, served.lift.value) > 0
         if proof is not None and served.proven:  # replays see no page terms, and noise where the order is proven
@@ -201,7 +208,7 @@ def choose_mixture(
             gains |= bool(proof.page_line) or small
         new = gains and not contrary
     if served is None or not new:
-        served = comparison.kept()
+        served = comparison.fallback()
 
     verdict, judged_name, control, lift = "better", served.arm.name, comparison.control, served.lift
     if not (new or comparison.beats_production(served)):
@@ -223,7 +230,7 @@ def choose_mixture(
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
         contrary=contrary,
         pages="" if served.pages is None else served.pages.text,
-        unproven="" if served.proven else cost_of("the new ranking" if new else served.arm.name, served.doubtful),
+        unproven="" if served.proven else cost_of("the new ranking" if new else served.arm.name, served.weaker_lift),
         requests=requests,
         slots=comparison.slots(control, served.arm) if verdict == "better" else None,
         exposure=None if propensity.source == "none" else propensity.curve(max(logs.num_slots, reward.page_size)),
@@ -245,7 +252,7 @@ def choose_mixture(
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
-        better_form=choose_form(comparison.worth, cluster),
+        better_transform=choose_transform(comparison.worth, cluster),
     )
 
 
@@ -278,14 +285,14 @@ class _ProductionComparison(NamedTuple):
         return self.pages.proven and not self.lift.value < -self.lift.standard_error
 
     @property
-    def doubt(self) -> str:
+    def page_warning(self) -> str:
         """A warning if the page lift is more than one standard error below production, else ""."""
         if self.pages is None or self.pages.proven or self.pages.lift.value >= -self.pages.lift.standard_error:
             return ""
         return f"with the items that it shows in place of yours, whole pages earn {percent(self.pages.lift)}"
 
     @property
-    def doubtful(self) -> Interval:
+    def weaker_lift(self) -> Interval:
         """The lift that proves it least."""
         return self.lift if self.pages is None or self.pages.proven else self.pages.lift
 
@@ -306,7 +313,7 @@ class _BaselineComparison:
         """scores: name → scores [M]."""
         self.logs, self.cluster, self.propensity, self.scores = logs, cluster, propensity, scores
         self.production, self.control, self.page_size = production, production.control, reward.page_size
-        self.share = winsorized(logs, cluster)
+        self.share = winsor_factors(logs, cluster)
         self.pages = PageReplay(logs, reward, self.share)
         self.later, self.is_later = later.baselines | later.policies, later_requests(logs)
         self.later_logs = logs.select(self.is_later)
@@ -331,10 +338,10 @@ class _BaselineComparison:
         mixed = _mix(scores, self.logs, anchor, challenger, share)
         return _Arm(anchor, challenger, share, mixed, self.pages.ranks(mixed[self.logs.shown]))
 
-    def arms(self, policies: Mapping[str, Floats32], shares: Sequence[float]) -> list[_Arm]:
+    def arms(self, policies: Mapping[str, Floats32], weights: Sequence[float]) -> list[_Arm]:
         """The anchor, and its mixtures with the policies and the challengers; policies also alone."""
         scores = {**self.scores, **policies}
-        pairs = [(name, share) for name in (*policies, *self._challengers()) for share in shares]
+        pairs = [(name, share) for name in (*policies, *self._challengers()) for share in weights]
         mixed = [self._arm(scores, self.anchor, *pair) for pair in pairs if pair[1] < 1 or pair[0] in policies]
         return [self.alone[self.anchor], *mixed]
 
@@ -348,9 +355,9 @@ class _BaselineComparison:
     def lifts(self, control: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
         """Lifts of the chosen arms over another, each with its widest interval over those of the propensities."""
         curves = []
-        for curve in (self.propensity, *self.propensity.bounds()):
-            base = self._values(control, curve)
-            lifts = [intervals.mean_lift(self.pages.values(arm.rank, curve), base) for arm in chosen]
+        for propensity in (self.propensity, *self.propensity.bounds()):
+            base = self._values(control, propensity)
+            lifts = [intervals.mean_lift(self.pages.values(arm.rank, propensity), base) for arm in chosen]
             by_influence = confidence == SURE
             curves.append(intervals.simultaneous(lifts, self.cluster, confidence=confidence, by_influence=by_influence))
         return [
@@ -358,13 +365,13 @@ class _BaselineComparison:
             for e in zip(*curves, strict=True)
         ]
 
-    def _values(self, name: str, curve: SlotPropensity) -> Floats:
+    def _values(self, name: str, propensity: SlotPropensity) -> Floats:
         """Return the values of the pages of a ranking, of shape [R]."""
-        own = logged_order(self.logs, self.pages, curve) if name == LOGGED_ORDER else None
-        return self.pages.values(self.judged[name], curve) if own is None else own
+        own = logged_order(self.logs, self.pages, propensity) if name == LOGGED_ORDER else None
+        return self.pages.values(self.judged[name], propensity) if own is None else own
 
     def slots(self, control: str, arm: _Arm) -> tuple[Ints, Ints] | None:
-        """[M] of the candidates on the pages of another ranking and of an arm; None if nothing tells the other's."""
+        """Return the slots [M] of candidates on pages of another ranking and an arm; None if unknown of the other."""
         new = ranks(arm.scores, self.logs.offsets)
         if control == LOGGED_ORDER:
             old = self.logs.position.astype(np.int64)
@@ -418,7 +425,7 @@ class _BaselineComparison:
         values = self.pages.values(arm.rank, self.propensity)
         return contradicted(self.logs, values, self.worth[control], self.cluster)
 
-    def standing(self, arm: _Arm, lift: Interval | None = None) -> _ProductionComparison:
+    def compare_with_production(self, arm: _Arm, lift: Interval | None = None) -> _ProductionComparison:
         """A ranking beside production; lift: over it, of one among several."""
         options = self.propensity, self.page_size, self.share
         pages = page_lift(self.logs, self.production, arm.scores, self.cluster, *options)
@@ -426,7 +433,7 @@ class _BaselineComparison:
             arm, self.claim(arm, self.control, lift or self.lifts(self.control, [arm])[0]), pages
         )
 
-    def kept(self) -> _ProductionComparison:
+    def fallback(self) -> _ProductionComparison:
         """The ranking to serve without anything new: expected value, or a simple ranking that is shown to be better; if
         it is not proven against production, production's own ranking where that is known.
         """
@@ -434,18 +441,18 @@ class _BaselineComparison:
         sure = best == EXPECTED_VALUE or self.lifts(EXPECTED_VALUE, [self.alone[best]], SURE)[0].low > 0
         if not sure or self.contradiction(self.alone[best], EXPECTED_VALUE):
             best = EXPECTED_VALUE
-        standing = self.standing(self.alone[best])
-        if standing.proven or PRODUCTION not in self.alone:
-            return standing
-        of_production = self.standing(self.alone[PRODUCTION])
-        return max((of_production, standing), key=lambda option: (option.proven, option.doubtful.low))
+        compared = self.compare_with_production(self.alone[best])
+        if compared.proven or PRODUCTION not in self.alone:
+            return compared
+        of_production = self.compare_with_production(self.alone[PRODUCTION])
+        return max((of_production, compared), key=lambda option: (option.proven, option.weaker_lift.low))
 
-    def beats_production(self, standing: _ProductionComparison) -> bool:
+    def beats_production(self, compared: _ProductionComparison) -> bool:
         """A simple ranking other than production's is shown to be better, later requests do not say the contrary."""
-        if standing.arm.name in (PRODUCTION, self.control) or not standing.proven:
+        if compared.arm.name in (PRODUCTION, self.control) or not compared.proven:
             return False
-        sure = self.lifts(self.control, [standing.arm], SURE)[0].low > 0
-        return sure and not self.contradiction(standing.arm, self.control)
+        sure = self.lifts(self.control, [compared.arm], SURE)[0].low > 0
+        return sure and not self.contradiction(compared.arm, self.control)
 
 
 def undecidable(

@@ -15,12 +15,12 @@ from pygrade.config.training import TrainConfig
 from pygrade.correction.fit import CorrectionCandidate, FittedCorrections, continue_fit, correct_by_fold, fit_correction
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.cautions import (
-    beyond_share,
     caution_of_heavy_users,
     caution_of_robots,
     limit_amounts,
+    overrepresented,
     robots,
-    winsorized,
+    winsor_factors,
 )
 from pygrade.evaluation.label_leaks import find_label_leaks
 from pygrade.logs import Logs
@@ -38,7 +38,7 @@ from pygrade.training.correction_proof import (
     misses_of,
     passing_permuted_control,
 )
-from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
+from pygrade.training.cross_fit import fold_of_requests, fold_workers, insufficient_data
 from pygrade.training.data import Corrected, estimate_propensity
 from pygrade.training.log_findings import headline, log_findings, positives_sentence
 from pygrade.training.page_replay import PageReplay
@@ -55,15 +55,15 @@ def clean(dataset: Dataset, limit: int, folder: Path, history: History | None = 
     requests; folder: of a mapped one; history: whose columns it has, of which nobody has to be warned.
     """
     logs = dataset.read()
-    if logs.incomplete:
+    if logs.num_incomplete:
         explanation = "requests list only a part of their candidates; expected logs.complete()"
-        raise ValueError(f"{logs.incomplete} of {logs.num_requests} {explanation}")
+        raise ValueError(f"{logs.num_incomplete} of {logs.num_requests} {explanation}")
     check_amounts(logs)
     cluster = clusters_of(logs)
     is_robot = robots(logs, cluster)
     without_bots = dataset.without(is_robot).contiguous(folder / "people")
     cluster = cluster[~is_robot]
-    heavy_requests = beyond_share(without_bots.read(), cluster)
+    heavy_requests = overrepresented(without_bots.read(), cluster)
     findings = log_findings(without_columns(dataset.sample(limit).read(), history))
     logger.info(headline(findings))
     for finding in findings:
@@ -84,7 +84,7 @@ def refuse_positives(log: Logs) -> None:
         raise ValueError(f"not an exposure log: {sentence}; to start without one, run pygrade doctor --cold-start")
 
 
-class Evidence(NamedTuple):
+class PreparedLog(NamedTuple):
     """A log with a sample of n requests, which judges; it is the log itself if that has no more."""
 
     dataset: Dataset
@@ -101,7 +101,7 @@ class Evidence(NamedTuple):
     misses: tuple[str, ...] = ()  # what the likelihood proves of the predictions where no correction is accepted
 
 
-def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, history: History | None = None) -> Evidence:
+def prepare_log(dataset: Dataset, sample: Dataset, config: TrainConfig, history: History | None = None) -> PreparedLog:
     """Accepts a correction by the sample's likelihood. The dataset has no requests that are left out, and the columns
     of the history.
     """
@@ -111,13 +111,13 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
     propensity = estimate_propensity(dataset, sample, config.reward)
     fold_and_cluster = fold[drawn], numbers_of(cluster[drawn])
     production = find_production(logs, config)
-    evidence = Evidence(dataset, sample, fold, *fold_and_cluster, propensity, production, history=history)
+    evidence = PreparedLog(dataset, sample, fold, *fold_and_cluster, propensity, production, history=history)
     reason = ""
     if not folds:
         reason = "cross_fit.folds is 0"
     elif propensity.source == "none":
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
-    elif shortage := too_little(logs, *fold_and_cluster):
+    elif shortage := insufficient_data(logs, *fold_and_cluster):
         reason = f"too little data: {shortage}"
     elif leaks := [leak.text for leak in find_label_leaks(without_columns(logs, history)) if leak.kind == "LEAK"]:
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
@@ -130,7 +130,7 @@ def gather_evidence(dataset: Dataset, sample: Dataset, config: TrainConfig, hist
         return fit_correction(some, theta, some_fold, some_cluster, config.correction, prior, history=history)
 
     fitted = fit_requests(logs, *fold_and_cluster)
-    pages = PageReplay(logs, config.reward, winsorized(logs, evidence.cluster))
+    pages = PageReplay(logs, config.reward, winsor_factors(logs, evidence.cluster))
     accepted, tried = accept_correction(logs, fitted, *fold_and_cluster, pages, propensity)
     if accepted and (control := passing_permuted_control(logs, *fold_and_cluster, fit_requests, config.seed)):
         reason = (
@@ -185,12 +185,12 @@ def add_trees(
     )
 
 
-def reads_history(evidence: Evidence) -> bool:
+def reads_history(evidence: PreparedLog) -> bool:
     """Return whether the accepted correction reads columns of the log's history."""
     return evidence.accepted is not None and evidence.accepted.candidate.reads_history
 
 
-def drop_history(evidence: Evidence, history: History, folder: Path) -> Evidence:
+def drop_history(evidence: PreparedLog, history: History, folder: Path) -> PreparedLog:
     """The evidence without the columns of a history that nothing reads; folder: of a mapped dataset."""
 
     def drop(logs: Logs) -> Logs:
@@ -202,7 +202,7 @@ def drop_history(evidence: Evidence, history: History, folder: Path) -> Evidence
     return evidence._replace(dataset=dataset, sample=sample, history=None)
 
 
-def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Corrected | None:
+def correct_log(evidence: PreparedLog, config: TrainConfig, workers: Workers) -> Corrected | None:
     """The accepted correction, fitted to all requests, which run as jobs of the workers; None if none is accepted."""
     if evidence.accepted is None:
         return None

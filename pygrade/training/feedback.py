@@ -221,7 +221,7 @@ class FeedbackJoin:
 
 
 def removed_pages(logs: Logs, users: Mapping[str, int]) -> Bools:
-    """[R]: the page was served up to the time (ms) at which its user was removed; users: by the texts of their ids."""
+    """Return whether each page [R] was served before its user was removed; users: times (ms) by the texts of ids."""
     assert logs.timestamp is not None
     ids = logs.user_id.astype(str)
     gone = np.isin(ids, list(users))

@@ -25,7 +25,7 @@ from pygrade.training.baselines import baseline_scores
 from pygrade.training.correction_proof import AcceptedCorrection, reasons_of
 from pygrade.training.cross_fit import CrossFitResult, FoldRankings, choose_mixture, fold_workers, undecidable
 from pygrade.training.data import Corrected
-from pygrade.training.evidence import Evidence
+from pygrade.training.evidence import PreparedLog
 from pygrade.training.fit import fit_policy
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.training_record import TrainingRecord
@@ -51,7 +51,7 @@ class FoldJob(NamedTuple):
 
 
 def cross_fit(
-    evidence: Evidence, config: TrainConfig, directory: Path, resume: bool, workers: Workers
+    evidence: PreparedLog, config: TrainConfig, directory: Path, resume: bool, workers: Workers
 ) -> CrossFitResult | None:
     """Fit without each fold, and judge; None if it is switched off."""
     folds, logs, accepted = config.cross_fit.folds, evidence.sample.read(), evidence.accepted

@@ -14,7 +14,7 @@ _NEEDED = 2.0  # standard errors of the paired difference
 
 
 @dataclass(frozen=True)
-class FormChoice:
+class TransformChoice:
     """A form in which static weights earn more than in the policy's."""
 
     transform: str  # of `PolicyConfig`
@@ -31,7 +31,7 @@ class FormChoice:
         )
 
 
-def choose_form(worth: Mapping[str, Floats], cluster: Array) -> FormChoice | None:
+def choose_transform(worth: Mapping[str, Floats], cluster: Array) -> TransformChoice | None:
     """The form of most value whose lift over the policy's is above 2 standard errors; None if there is none.
 
     worth: the value [R] of each page in the order of static weights, by the names of `fit_baselines`, which are
@@ -43,7 +43,7 @@ def choose_form(worth: Mapping[str, Floats], cluster: Array) -> FormChoice | Non
             estimate = intervals.mean_lift(worth[name], worth[STATIC])
             lift = intervals.interval(estimate.value, estimate.influence, cluster)
             if lift.value > _NEEDED * lift.standard_error > 0:
-                better.append(FormChoice(transform, lift))
+                better.append(TransformChoice(transform, lift))
     return max(better, key=lambda form: form.lift.value, default=None)
 
 

@@ -54,7 +54,7 @@ class HeldOut:
 
     @torch.no_grad()
     def _values(self, weights: Tensor) -> Floats:
-        """[R] of weights [R, T]."""
+        """Return rewards [R] of weights [R, T]."""
         every = torch.arange(self._data.num_requests, device=weights.device)
         parts = [self._data.rewards(rows, weights[rows][:, None])[:, 0, 0] for rows in torch.split(every, 1024)]
         return np.asarray(torch.cat(parts).double().cpu().numpy())

@@ -311,17 +311,17 @@ class OnlineLearner:
         return keep_limits(candidate, window.select(rows), self.limits, reward, propensity, self.served)
 
     def _held_out(self, window: Logs) -> Bools:
-        """[R]: requests that a hash of their id holds out."""
+        """Return the requests [R] that a hash of their id holds out."""
         low = [zlib.crc32(str(value).encode()) < self.config.holdout_fraction * 2**32 for value in window.request_id]
         return np.array(low, bool)
 
     def _judging(self, window: Logs) -> Bools:
-        """[R]: held-out requests with drawn weights."""
+        """Return the held-out requests [R] with drawn weights."""
         assert window.exploration is not None
         return np.asarray((window.exploration == "dirichlet") & self._held_out(window))
 
     def _learned(self, window: Logs) -> Bools:
-        """[R]: requests to learn from; limits are measured on held-out ones, whatever made their pages."""
+        """Return the requests [R] to learn from; limits are measured on held-out ones, whatever made their pages."""
         return ~(self._judging(window) if self.limits is None else self._held_out(window))
 
     def _judge(self, window: Logs, policy: FusionPolicy) -> _Judgment:

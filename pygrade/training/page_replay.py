@@ -13,7 +13,7 @@ class PageReplay:
     """The logged pages: what an order of their items is worth."""
 
     def __init__(self, logs: Logs, reward: RewardConfig, share: Floats | None = None) -> None:
-        """share [R]: of each request's value that counts, see `cautions.winsorized`."""
+        """share [R]: of each request's value that counts, see `cautions.winsor_factors`."""
         self.count = logs.num_requests
         self._logs, self._slot = logs, logs.position[logs.shown]
         self._request = logs.row_request[logs.shown]
@@ -24,7 +24,7 @@ class PageReplay:
         self._start = np.cumsum(sizes) - sizes
 
     def ranks(self, scores: Array) -> Ints:
-        """[S] of scores [S]: score descending, then the order of the log."""
+        """Return ranks [S] of scores [S]: score descending, then the order of the log."""
         order = np.lexsort((-scores, self._request))
         result = np.empty(len(order), np.int64)
         result[order] = np.arange(len(order)) - self._start[self._request[order]]
@@ -45,7 +45,7 @@ class PageReplay:
 
 
 def logged_order(logs: Logs, pages: PageReplay, propensity: SlotPropensity) -> Floats | None:
-    """[R]: the pages in production's own order, NaN where it explored; None if it always did, or nothing tells it."""
+    """Return the values [R] of pages in production's order, NaN if it explored; None if it always did, or unknown."""
     if not logs.slots_known:
         return None
     values = pages.values(pages.logged(), propensity)

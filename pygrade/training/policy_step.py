@@ -32,7 +32,7 @@ class TorchStep:
         self._alpha: Tensor | None = None
 
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
-        """α [B, T] of raw inputs [B, D] under exploration factors [B], without a graph; remembers the batch."""
+        """Return α [B, T] of raw inputs [B, D] under exploration factors [B], without a graph; remembers the batch."""
         with torch.enable_grad():
             self._alpha = self._policy.concentration(inputs, factor)
         return self._alpha.detach()
@@ -124,7 +124,7 @@ def policy_step(policy: FusionPolicy, rate: float, engine: Engine = "auto") -> P
 
 
 def concentrations(policy: FusionPolicy, engine: Engine = "auto") -> Concentrations:
-    """α [B, T] of raw inputs [B, D] and factors [B] (None: 1), with the bits of a `policy_step`."""
+    """Return α [B, T] of raw inputs [B, D] and factors [B] (None: 1), with the bits of a `policy_step`."""
     if is_fused(policy, engine):
         return FusedNetwork(policy).concentration
     return lambda inputs, factor: policy.concentration(inputs, factor).detach()

@@ -111,12 +111,12 @@ def agreement(logs: Logs, scores: Array) -> float:
 
 
 def own_pages(logs: Logs) -> Bools:
-    """[R]: pages in production's own order."""
+    """Return the pages [R] in production's own order."""
     return np.ones(logs.num_requests, bool) if logs.exploration is None else logs.exploration == "none"
 
 
 def _places(logs: Logs, scores: Array) -> Ints:
-    """[M]: ranks of production: shown items by slot, if it is known, then others, by scores [M]."""
+    """Return ranks [M] of production: shown items by slot, if it is known, then others, by scores [M]."""
     slot = np.where(logs.shown & logs.slots_known, logs.position, 0)
     order = np.lexsort((-scores, slot, ~logs.shown, logs.row_request))
     old_rank = np.empty(len(order), np.int64)
@@ -275,7 +275,7 @@ def _log_or_z(scores: Array, logs: Logs) -> Floats:
 
 
 def _covariance(fit: ConditionalFit, x: Floats, precision: Floats, cluster: Ints) -> Floats:
-    """[d, d] of the coefficients: a sandwich by cluster [n], with the prior."""
+    """Return the covariance [d, d] of the coefficients: a sandwich by cluster [n], with the prior."""
     scores, numbers = (x - fit.center) * fit.residual[:, None], numbers_of(cluster)
     sums = np.stack([np.bincount(numbers, column) for column in scores.T], 1)
     inverse = np.linalg.inv(fit.information)

@@ -105,7 +105,7 @@ class SlotPropensity:
         return propensity_curve(self.exponent, slots)
 
     def examine(self, logs: Logs) -> Floats:
-        """θ [M] of a log's rows, with what the events above tell; 0 where not shown."""
+        """Return θ [M] of a log's rows, with what the events above tell; 0 where not shown."""
         return examined(logs, self._known_curve(logs))
 
     def divisors(self, logs: Logs, floor: float) -> Floats:

@@ -9,14 +9,14 @@ from pygrade.config.training import CorrectionConfig, RewardConfig
 from pygrade.correction.fit import correct, fit_correction
 from pygrade.correction.gate import JointLikelihood, PageValues, zscore
 from pygrade.correction.inputs import MIN_EVENTS, amounts_of
-from pygrade.evaluation.cautions import winsorized
+from pygrade.evaluation.cautions import winsor_factors
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.training.correction_proof import accept_correction
-from pygrade.training.cross_fit import fold_of_requests, too_little
+from pygrade.training.cross_fit import fold_of_requests, insufficient_data
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import slot_propensity
 
@@ -37,12 +37,12 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     cluster = clusters_of(logs)
     fold = fold_of_requests(cluster, _FOLDS, seed)
     propensity = slot_propensity(logs, reward, warn=False)
-    if propensity.source == "none" or too_little(logs, fold, cluster) or not _shows(logs, old):
+    if propensity.source == "none" or insufficient_data(logs, fold, cluster) or not _shows(logs, old):
         return None
     theta = propensity.examine(logs)[logs.shown]
     options = CorrectionConfig(calibration=bool(old.form))
     fitted = fit_correction(logs, theta, fold, cluster, options, prior=old, parents=old.parents)
-    pages = PageReplay(logs, reward, winsorized(logs, cluster))
+    pages = PageReplay(logs, reward, winsor_factors(logs, cluster))
     accepted, _ = accept_correction(logs, fitted, fold, cluster, pages, propensity)
     if accepted is None:
         return None

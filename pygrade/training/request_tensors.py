@@ -95,7 +95,7 @@ class RequestTensors:
         return self.scores.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, -1)
 
     def rewarded(self) -> Tensor:
-        """[n]: requests whose logged page has feedback of positive value."""
+        """Return the requests [n] whose logged page has feedback of positive value."""
         worth = self.page_value if self.value_by_task is None else self.value_by_task.amax(-1)  # [R, P]
         return (worth > 0).any(1).nonzero()[:, 0]
 
@@ -148,5 +148,5 @@ class RequestTensors:
 
 
 def _share(values: Tensor) -> Tensor:
-    """u [B, T] over its mean, so that labels and rewards are of one size at all u."""
+    """Return u [B, T] over its mean, so that labels and rewards are of one size at all u."""
     return values / values.mean(1, keepdim=True)

@@ -46,7 +46,7 @@ def logged_weights(logs: Logs) -> Floats32 | None:
 
 
 def calibration_slopes(logs: Logs, propensity: Floats) -> Floats:
-    """[T]: the regression slope of feedback on prediction within pages.
+    """Return the regression slope [T] of feedback on prediction within pages.
 
     Σ (p - p̄) y / q over Σ (p - p̄)² of the shown rows, p̄ the mean of the row's page, q = propensity [M]; cut to 0 … 2.
     1: calibrated; less: the predictions overrate the event or their differences; 0: they don't predict the order.

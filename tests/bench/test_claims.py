@@ -48,9 +48,11 @@ def test_a_result_without_a_claim_is_refused():
 
 
 def test_the_row_and_the_badge_of_coverage_are_those_of_its_result():
-    sources = {**SOURCES, "coverage.json": {"cpp": {"percent": 88.0, "lines": 1_234}}}
+    ran = {"cpp": {"percent": 88.0, "lines": 1_234}, "python": {"percent": 77.0, "lines": 9}}
+    sources = {**SOURCES, "coverage.json": ran}
     page = page_text(sources, dates_of(SOURCES, TEXT) | {"coverage.json": ("2026-01-01", "c0ffee00")})
-    assert "| 88.0 % of 1,234 |" in page and badges(sources)["badge-coverage.svg"][1] == "88 %"
+    assert "88.0 % of 1,234; Python: 77.0 % of 9 |" in page
+    assert badges(sources)["badge-coverage.svg"][1] == "C++ 88 %, Python 77 %"
 
 
 def missing(readme: str, page: str) -> list[str]:

@@ -18,7 +18,7 @@ from tests.learning import tiny_logs
 from tests.training.test_trade_offs import FAMILY
 from tests.training.test_train import SMALL, replace
 
-FOLDS, OFF = CrossFitConfig(folds=2, shares=(0.5,)), CrossFitConfig(folds=0)
+FOLDS, OFF = CrossFitConfig(folds=2, mixture_weights=(0.5,)), CrossFitConfig(folds=0)
 
 
 @pytest.fixture(scope="module")

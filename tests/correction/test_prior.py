@@ -15,7 +15,9 @@ from tests.correction.test_fit import fitted, world
 from tests.corrections import random_correction
 
 TINY = "--policy.hidden 8 --reward.propensity 0.5 --static.iterations 2 --static.population 8 --static.elite 4"
-TINY += " --stage1.steps 2 --stage2.steps 2 --cross-fit.folds 2 --cross-fit.shares 0.5 --no-tensorboard --quiet"
+TINY += (
+    " --quiet --stage1.steps 2 --stage2.steps 2 --cross-fit.folds 2 --cross-fit.mixture-weights 0.5 --no-tensorboard"
+)
 
 
 def policy_of(correction, tasks=("click", "order"), features=("taste", "noise", "other")):

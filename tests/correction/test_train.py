@@ -22,7 +22,7 @@ from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
 from pygrade.training.correction_proof import accept_pages, misses_of, page_line, permute_feedback
 from pygrade.training.cross_fit import fold_of_requests
-from pygrade.training.evidence import correct_log, gather_evidence
+from pygrade.training.evidence import correct_log, prepare_log
 from pygrade.training.online import OnlineLearner
 from pygrade.workers import LOCAL
 from tests.correction.test_fit import fitted, world
@@ -147,7 +147,7 @@ def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
     logs = log_of(1.5)
     plain = replace(FAST, correction=CorrectionConfig(calibration=False, item_effects=False))
     dataset = Dataset(logs)
-    evidence = gather_evidence(dataset, dataset, plain)
+    evidence = prepare_log(dataset, dataset, plain)
     found = evidence.accepted
     assert found is not None and found.proof.pages.passes
     assert found.proof.page_line.startswith("whole pages: click 0.")
@@ -158,7 +158,7 @@ def test_page_terms_are_part_of_the_correction_that_is_served(monkeypatch):
     assert found.of_fold(1).page_terms == found.fold_terms[1] != found.page_terms
     assert not corrected_expected_value(logs, served).logarithm  # of which page terms move a part
     assert corrected_expected_value(logs, replace(served, page_terms=None)).logarithm
-    without = gather_evidence(dataset, dataset, off).accepted
+    without = prepare_log(dataset, dataset, off).accepted
     assert without.page_terms is None and without.proof.pages is None and without.proof.page_line == ""
 
 

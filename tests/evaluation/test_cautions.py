@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pygrade.evaluation.cautions import (
-    beyond_share,
     caution_of_heavy_users,
     caution_of_logged_order,
     caution_of_predicted_value,
@@ -14,10 +13,11 @@ from pygrade.evaluation.cautions import (
     caution_of_value,
     cautions_of_predictions,
     contradicted,
+    dominant_user,
     limit_amounts,
-    one_user,
+    overrepresented,
     robots,
-    winsorized,
+    winsor_factors,
 )
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs.clusters import clusters_of
@@ -91,8 +91,8 @@ def test_one_user_with_most_requests_or_feedback_counts_as_one(logs):
         (logs, np.arange(400) % 12, "the requests count as 12 users; expected 30"),
         (replace(logs, feedback=0 * quiet), some, "the requests with feedback of value count as 0 users; expected 30"),
     ):
-        assert one_user(log, users, 30).startswith(reason) and bool(one_user(log, users, 30)) == bool(reason)
-    reason = one_user(replace(logs, feedback=quiet, user_id=some), some, 30)
+        assert dominant_user(log, users, 30).startswith(reason) and bool(dominant_user(log, users, 30)) == bool(reason)
+    reason = dominant_user(replace(logs, feedback=quiet, user_id=some), some, 30)
     assert reason.startswith("one user has") and "of the requests with feedback of value, which count as" in reason
 
 
@@ -110,11 +110,11 @@ def value_of(logs):
 
 def test_no_cluster_counts_for_more_than_a_tenth_of_the_value(logs):
     users = np.arange(400) % 200
-    assert (winsorized(logs, users) == 1).all() and caution_of_value(logs, users) == []
+    assert (winsor_factors(logs, users) == 1).all() and caution_of_value(logs, users) == []
     bot, request = with_bot(logs, 10_000)
     for bots, most in ((bot, 1), (with_bot(bot.select(np.arange(400)[::-1]), 3_000)[0], 2)):
         chosen = np.arange(400) % 200
-        share = winsorized(bots, chosen)
+        share = winsor_factors(bots, chosen)
         counted = np.bincount(chosen, share * value_of(bots))
         assert counted.max() / counted.sum() == pytest.approx(0.1)
         assert (np.bincount(chosen, share < 1) > 0).sum() == most
@@ -141,16 +141,16 @@ def test_value_is_of_many_requests_and_of_harm_and_has_no_limit_of_few_users(log
     users = np.where(np.arange(400) < 80, 500, np.arange(400))
     (sentence,) = caution_of_value(replace(logs, user_id=users), users)
     assert "user 500 alone has" in sentence
-    share = winsorized(logs, users)
+    share = winsor_factors(logs, users)
     assert np.ptp(share[:80]) == 0 and share[0] < 1 and (share[80:] == 1).all()
     bot, request = with_bot(replace(logs, task_values=(1.0, -2.0)), 10_000)
-    assert winsorized(bot, np.arange(400))[request] < 0.1
+    assert winsor_factors(bot, np.arange(400))[request] < 0.1
     bot, _ = with_bot(logs, 10_000)
     (sentence,) = caution_of_value(bot, np.arange(400) % 9)
     assert "Fewer than ten users" in sentence
-    assert (winsorized(bot, np.arange(400) % 9) == 1).all()
+    assert (winsor_factors(bot, np.arange(400) % 9) == 1).all()
     nothing = replace(logs, feedback=np.zeros_like(logs.feedback))
-    assert (winsorized(nothing, np.arange(400)) == 1).all() and caution_of_value(nothing, np.arange(400)) == []
+    assert (winsor_factors(nothing, np.arange(400)) == 1).all() and caution_of_value(nothing, np.arange(400)) == []
 
 
 @pytest.mark.parametrize("turn", [0.7, 0.85])
@@ -201,16 +201,17 @@ def test_a_heavy_user_counts_for_two_percent() -> None:
     user = np.arange(count) % 400
     user[: count // 4] = 1000  # a quarter of the requests
     logs = replace(logs, user_id=user)
-    left_out = beyond_share(logs, clusters_of(logs))
+    left_out = overrepresented(logs, clusters_of(logs))
     kept = user[~left_out]
     assert 0.018 < (kept == 1000).mean() <= 0.0201 and set(user[left_out]) == {1000}
     gaps = np.diff(np.flatnonzero(~left_out[: count // 4]))
     assert gaps.max() <= gaps.min() + 1  # evenly spaced
     assert "HEAVY USERS: 1 user has" in caution_of_heavy_users(logs, left_out)[0]
     even = replace(logs, user_id=np.arange(count) % 60)
-    assert not beyond_share(even, clusters_of(even)).any() and caution_of_heavy_users(even, np.zeros(count, bool)) == []
+    assert not overrepresented(even, clusters_of(even)).any()
+    assert caution_of_heavy_users(even, np.zeros(count, bool)) == []
     few = replace(logs, user_id=np.arange(count) % 3)
-    assert not beyond_share(few, clusters_of(few)).any()  # nobody could stay below it
+    assert not overrepresented(few, clusters_of(few)).any()  # nobody could stay below it
 
 
 def test_crawlers_under_ever_new_users_are_robots_by_their_pages():

@@ -83,7 +83,7 @@ def test_a_feature_that_adds_up_amounts_of_every_page_and_one_that_is_a_time(log
 
 @pytest.mark.parametrize(("share", "how"), [(1.0, "AUC 1.000"), (0.6, ".* % of the events above all other rows")])
 def test_an_item_column_that_tells_the_feedback_or_is_there_only_with_it(logs, share, how):
-    """The seconds that somebody looked at what he clicked, of a table that lists shown rows alone."""
+    """The seconds that somebody looked at what they clicked, of a table that lists shown rows alone."""
     column = np.where(logs.feedback[:, 1] > 0, 1 + logs.value, 0)
     (sentence,) = leaks_of(with_item(logs, column))
     assert sentence.startswith("item column ctr tells the feedback of order (AUC 1.000)")

@@ -106,7 +106,7 @@ def test_columns_know_nothing_of_what_is_not_settled() -> None:
     logs = make_log()
     history = fit(logs)
     cut = 200
-    later = logs.timestamp > logs.timestamp[cut] - history.feedback_after
+    later = logs.timestamp > logs.timestamp[cut] - history.feedback_delay_ms
     feedback = np.where(later[logs.row_request][:, None], 1 - logs.feedback, logs.feedback)
     feedback *= logs.shown[:, None]
     changed = replace(logs, feedback=feedback.astype(np.float32))
@@ -145,8 +145,8 @@ def test_arguments_are_refused_by_name() -> None:
             fit(replace(logs, **change))
     with pytest.raises(ValueError, match="user_shown"):
         fit(logs).columns().add(replace(logs, features=("user_shown",)))
-    with pytest.raises(ValueError, match="feedback_seconds"):
-        HistoryConfig(feedback_seconds=1.0)
+    with pytest.raises(ValueError, match="feedback_delay_seconds"):
+        HistoryConfig(feedback_delay_seconds=1.0)
     with pytest.raises(ValueError, match="user"):
         History.from_dict({**vars(fit(logs)), "user": [1.0, 1.0, 1.0]})
 

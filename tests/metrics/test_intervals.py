@@ -75,8 +75,8 @@ def test_a_lift_over_itself_is_zero_and_what_the_data_cannot_say_nan():
     nothing = intervals.ratio_lift((np.zeros(3), np.ones(3)), (np.ones(3), np.ones(3)), np.arange(3))
     assert math.isnan(nothing.value)
     assert set(nothing.to_dict().values()) == {None}
-    one_user = intervals.mean([1.0, 2.0], np.zeros(2))
-    assert one_user.value == 1.5 and math.isnan(one_user.standard_error)
+    dominant_user = intervals.mean([1.0, 2.0], np.zeros(2))
+    assert dominant_user.value == 1.5 and math.isnan(dominant_user.standard_error)
     assert math.isnan(intervals.mean([], np.empty(0)).value)
     assert math.isnan(intervals.ratio([1.0], [0.0], np.zeros(1)).value)
 

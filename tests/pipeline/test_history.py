@@ -32,7 +32,7 @@ HISTORY_COLUMNS = CFUNCTYPE(
     c_int, c_void_p, POINTER(c_int64), c_size_t, POINTER(c_float), c_size_t, POINTER(c_float), c_size_t
 )
 START, MINUTE, REQUESTS = 1_700_000_000_000, 60_000, 5_000
-HISTORY = HistoryConfig(enabled=True, feedback_seconds=120.0)
+HISTORY = HistoryConfig(enabled=True, feedback_delay_seconds=120.0)
 TRAIN = replace(CONFIG.train, grade=False, history=HISTORY, cross_fit=CrossFitConfig())
 REMEMBER = replace(CONFIG, policy_requests=0, leak_checks=0, train=TRAIN)
 
@@ -176,5 +176,5 @@ def test_without_a_proof_the_policy_has_the_same_bytes(run, tmp_path, monkeypatc
 
 def test_feedback_of_another_delay_is_refused(tmp_path):
     write_logs(replace(named_log(), feedback_delays=(60_000,)), tmp_path / "log")
-    message = "joined with feedback_delay_ms = 60000; expected history.feedback_seconds = 60"
+    message = "joined with feedback_delay_ms = 60000; expected history.feedback_delay_seconds = 60"
     refuses(ValueError, message, run_pipeline, f"logs:{tmp_path / 'log'}", tmp_path / "run", REMEMBER)

@@ -23,7 +23,7 @@ CONFIG = replace(
     grade=False,
     stage1=Stage1Config(),
     stage2=Stage2Config(),
-    history=HistoryConfig(enabled=True, feedback_seconds=120.0),
+    history=HistoryConfig(enabled=True, feedback_delay_seconds=120.0),
 )
 
 

@@ -106,7 +106,7 @@ def figure(server: Server, name: str) -> float:
 
 def replayed(folder: Path, history: History = HISTORY, of_run: str = "") -> tuple[Logs, Logs]:
     """The log that was served, and its columns made anew from all of it."""
-    config = JoinConfig(feedback_delay_ms=history.feedback_after)
+    config = JoinConfig(feedback_delay_ms=history.feedback_delay_ms)
     joined = folder / "joined" / of_run
     join_logs(folder / "logs" / of_run, [folder / "feedback" / of_run], joined, config, 1 << 60)
     served = read_logs(joined)
@@ -328,7 +328,7 @@ def test_a_user_is_forgotten(run, tmp_path):
 
 def test_pages_of_a_removed_user_leave_the_joined_log(run, tmp_path):
     """Whatever was joined before; killed before it is answered, the removal is sent again."""
-    rng, config, times = np.random.default_rng(4), JoinConfig(feedback_delay_ms=HISTORY.feedback_after), []
+    rng, config, times = np.random.default_rng(4), JoinConfig(feedback_delay_ms=HISTORY.feedback_delay_ms), []
     folders = run / "logs", [run / "feedback"]
     before: list[dict] = []
     with serve(run, tmp_path / "first") as server:

@@ -156,7 +156,7 @@ REFUSED = {
         {"context_only": False},
         "nobody has before the search; expected train --policy.con",
     ),
-    "a mixture": ("vespa:min_max", {"mixture": Mixture(0.5, STATIC)}, "mixes two rankings.*train --cross-fit.shares 1"),
+    "a mixture": ("vespa:min_max", {"mixture": Mixture(0.5, STATIC)}, "mixes two.*--cross-fit.mixture-weights 1"),
     "harm": (
         "vespa:min_max",
         {"mixture": Mixture(0.0, replace(STATIC, weights=(1.0, -1.0, 1.0)))},

@@ -225,7 +225,7 @@ def test_without_grade_no_network_is_learned_or_judged(tmp_path):
     record = result.summary["cross_fit"]
     assert list(result.policies) == [ALONE] == [record["policy"]] and record["mixture_weight"] in (
         0.0,
-        *FAST.cross_fit.shares,
+        *FAST.cross_fit.mixture_weights,
     )
     assert not any(STAGE1 in name or GRADE in name for name in record["mixtures"])
     assert not [name for name in ("stage1", "stage2") if (tmp_path / name).exists() or name in result.summary]
@@ -317,7 +317,7 @@ def test_processes_change_nothing(tmp_path, monkeypatch):
     assert one.summary["cross_fit"] == two.summary["cross_fit"] and one.policy.version == two.policy.version
 
 
-@pytest.mark.parametrize("options", [{"folds": 1}, {"shares": ()}])
+@pytest.mark.parametrize("options", [{"folds": 1}, {"mixture_weights": ()}])
 def test_one_fold_and_no_share_are_refused(options):
-    with pytest.raises(ValueError, match="expected 0, or 2 or more folds, and shares"):
+    with pytest.raises(ValueError, match="expected 0, or 2 or more folds, and mixture_weights"):
         CrossFitConfig(**options)

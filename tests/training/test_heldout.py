@@ -121,7 +121,7 @@ def test_a_policy_of_corrected_predictions_is_judged_by_corrected_ones(tmp_path,
 
     monkeypatch.setattr(fit_module, "HeldOut", Watched)
     late = world(100, seed=8)
-    config = replace(SMALL, cross_fit=CrossFitConfig(folds=2, shares=(0.5,)))
+    config = replace(SMALL, cross_fit=CrossFitConfig(folds=2, mixture_weights=(0.5,)))
     result = fit(world(1500, effect=1.2), config, tmp_path, heldout=late)
     assert result.policies[GRADE].config.corrected
     corrected = result.policy.correct(late.context, late.predictions, late.offsets)

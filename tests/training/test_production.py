@@ -32,7 +32,7 @@ FAST = TrainConfig(
     stage1=Stage1Config(steps=6, batch_size=32),
     stage2=Stage2Config(steps=4, batch_size=32),
     correction=CorrectionConfig(enabled=False),
-    cross_fit=CrossFitConfig(folds=2, shares=(1.0,), processes=1),
+    cross_fit=CrossFitConfig(folds=2, mixture_weights=(1.0,), processes=1),
     tensorboard=False,
 )
 HAND_TUNED = (1.0, 5.0)

@@ -42,7 +42,7 @@ def gathered(logs, monkeypatch):
     monkeypatch.setattr(evidence, "estimate_propensity", lambda *_: GIVEN)
     config = TrainConfig(reward=RewardConfig(propensity=0.5), correction=CorrectionConfig(trees=True, page_terms=False))
     dataset = Dataset(logs)
-    return evidence.gather_evidence(dataset, dataset, config)
+    return evidence.prepare_log(dataset, dataset, config)
 
 
 def test_the_core_sums_the_leaves_of_lightgbm():

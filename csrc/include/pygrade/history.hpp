@@ -4,10 +4,10 @@
 //
 // Nothing depends on the order in which exposures and feedback arrive, but for what comes too late to count:
 //
-// - An exposure counts `shown_after` ms after it, its feedback `feedback_after` ms after it; what happens later
-//   than that never counts.
-// - A user's history is his last `max_shown` exposures. What he did with an item, with a category and at all is counted
-//   in these.
+// - An exposure counts from `exposure_delay_ms` after it on, its feedback from `feedback_delay_ms` on. Feedback that
+//   comes later than that never counts.
+// - A user's history is their last `max_shown` exposures: in these the events with an item, with a category and in all
+//   are counted.
 // - An item's history is sums of whole numbers by steps of an eighth of the half-life. A step counts when the feedback
 //   of all of it does, so an item's columns change once a step.
 #pragma once
@@ -36,7 +36,7 @@ class PYGRADE_API History {
   struct Spec {
     std::vector<std::string> tasks;  // [T]
     bool categories = false;         // counts what a user did with categories, too
-    std::int64_t shown_after = 60'000, feedback_after = 3'600'000, half_life = 86'400'000;  // ms
+    std::int64_t exposure_delay_ms = 60'000, feedback_delay_ms = 3'600'000, half_life = 86'400'000;  // ms
     std::vector<float> expected;              // [groups, T] events for each predicted one, by group of slots
     std::vector<float> user, item, category;  // [T] events that the prior weighs
   };

@@ -72,7 +72,7 @@ struct PYGRADE_API Baseline {
   }
 
   // Whether it is an expected value, which holds for other values of the tasks: no other baseline has weights below 0.
-  bool expects() const {
+  bool is_expected_value() const {
     return transform == Transform::identity &&
            (logarithm || corrected || std::ranges::any_of(weights, [](float weight) { return weight < 0.0f; }));
   }
@@ -102,9 +102,8 @@ struct PYGRADE_API Mixture {
   const Baseline* counted_baseline() const { return mixture_weight < 1.0 ? &baseline : nullptr; }
   // Whether the scores of the policy's network count.
   bool uses_network() const { return !challenger && mixture_weight > 0.0; }
-  // Baseline, of those that count, that alone ranks a request with values of its own if the policy has no trade-offs:
-  // an expected value, of corrected predictions rather than others, the challenger's rather than the baseline's. Null:
-  // there is none.
+  // The expected value among the baselines that count. It alone ranks a request with values of its own if the policy
+  // has no trade-offs. Of two, the one of corrected predictions, else the challenger. Null: there is none.
   const Baseline* expected_value() const;
 
   double mixture_weight = 1.0;  // 0: the baseline alone, 1: the policy, or the challenger, alone

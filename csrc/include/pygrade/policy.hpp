@@ -79,16 +79,16 @@ class PYGRADE_API Policy {
   bool corrected() const { return corrected_; }        // network and scores take corrected predictions
   // [T] tasks whose prediction the item's value multiplies in the policy's scores; empty: none.
   const std::vector<bool>& priced() const { return priced_; }
-  // Places of the features of which it is an input that they are missing.
+  // Places of the features that have an indicator, an input that is 1 where the feature is missing.
   const std::vector<std::size_t>& indicators() const { return indicators_; }
-  const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
-  // Correction of predictions, for what takes corrected ones; nothing: none does.
+  const std::optional<Mixture>& mixture() const { return mixture_; }  // nullopt: the policy is served alone
+  // Correction of predictions, for what takes corrected ones; nullopt: nothing does.
   const std::optional<Correction>& correction() const { return correction_; }
   std::span<const std::string> items() const;      // names of the correction's item columns
   std::span<const std::string> own_items() const;  // without levels of items, its last columns: what a log holds
-  // Page terms of the correction; nothing: what stands above an item does not count.
+  // Page terms of the correction; nullopt: what stands above an item does not count.
   const std::optional<PageTerms>& page_terms() const { return page_terms_; }
-  // Columns that a log holds of itself, which serving makes as training did; nothing: the policy reads none.
+  // Columns that a log holds of itself, which serving makes as training did; nullopt: the policy reads none.
   const std::optional<History>& history() const { return history_; }
   // Its columns among the features, and among the item columns, that the policy reads.
   struct HistoryColumn {

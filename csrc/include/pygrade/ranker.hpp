@@ -3,10 +3,10 @@
 // `Ranker` corrects the predictions, evaluates the policy, falls back to static weights if features are missing,
 // explores on request, mixes the scores with the baseline's, and ranks. Where the correction has page terms, one
 // expected value of corrected predictions makes the scores (no mixture), and the weights are not drawn, it searches the
-// page: each place takes the item that is worth most below the items above it. BlendedRanker of the Python package
-// calls this code. Any number of threads may call `rank` at once, also while another thread swaps the policy. It takes
-// no lock. After the first requests of a size it allocates nothing, except for the memory of large ones, which it gives
-// back. A forked child may use the rankers of its parent.
+// page: each place takes the item that is worth most below the items above it. `BlendedRanker` in Python calls this.
+//
+// `rank` takes no lock. Any number of threads may call it, also while another one swaps the policy. Requests of a size
+// that it has met allocate nothing; the memory of large ones is given back. A forked child may use the rankers.
 #pragma once
 
 #include <array>

@@ -22,13 +22,13 @@ struct ServiceRequest {
   std::string_view content_type = {};  // "application/safetensors": tensors; anything else is read as JSON
   std::string_view accept = {};        // "application/safetensors": a page as tensors, else JSON
   std::string_view request_id = {};    // of the header X-Request-Id: used if the body names none
-  // A deadline counts from here, so that waiting counts, too; absent: from the call on.
+  // When the request arrived: its deadline counts from here, waiting included. nullopt: from the call.
   std::optional<std::chrono::steady_clock::time_point> arrival = {};
 };
 
 struct Response {
   int status = 200;
-  std::string_view content_type = {};  // lives for ever
+  std::string_view content_type = {};  // never freed
   std::string body = {};
   std::string request_id = {};  // of the page, or the header's; "": neither
 };
@@ -77,11 +77,11 @@ class PYGRADE_API Service {
   // named in the body of /readyz. Call it every few seconds and on a signal. It throws nothing.
   bool refresh() noexcept;
 
-  // From now on /readyz answers 503; other requests are served on. Flushes the logs.
+  // From now on /readyz answers 503; other requests are still served. Flushes the logs.
   void drain() noexcept;
 
-  // `read` appends figures to those of /metrics and /v1/status. It is called by one thread at a time, and no more once
-  // another one, or {}, is set.
+  // `read` appends figures to those of /metrics and /v1/status. It is called by one thread at a time, and no longer
+  // once another function, or {}, is set.
   void set_gauges(std::function<void(std::vector<Gauge>&)> read);
 
  private:

@@ -139,8 +139,8 @@ PYGRADE_API std::span<const StoreKind> store_kinds();
 // std::invalid_argument for an address that cannot be one.
 //
 // Stores of one LMDB file share it in a process; one that forks opens its stores afterwards. The file grows and never
-// shrinks, but the room of dropped versions is used again. A commit is on the disk when the call returns, the last one
-// perhaps not yet when the power fails. A damaged record is a StoreError, a file that was cut off too; a file
-// whose own structure is damaged otherwise may end the process, since LMDB trusts it.
+// shrinks, but the room of dropped versions is used again. A commit is written when the call returns; a power failure
+// may lose the last one. A damaged record and a file that was cut off raise StoreError. LMDB trusts the structure of
+// its file: other damage to it may end the process.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
 }  // namespace pygrade::inline v0_2

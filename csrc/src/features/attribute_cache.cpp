@@ -5,13 +5,14 @@
 namespace pygrade::inline v0_2::detail {
 namespace {
 constexpr std::size_t first_rows = 1 << 12;
+constexpr std::size_t first_words = 1 << 23;  // 64 MiB: rows of long embeddings begin with fewer
 }  // namespace
 
 AttributeCache::AttributeCache(std::size_t user_width, std::size_t item_width, std::size_t limit)
     : user_width_(user_width),
       item_width_(item_width),
       limit_(limit),
-      rows_(std::min(limit, first_rows)),
+      rows_(std::min({limit, first_rows, first_words / (1 + std::max(user_width, item_width))})),
       version_(make("", false)) {}
 
 std::shared_ptr<AttributeVersion> AttributeCache::version() {

@@ -238,7 +238,7 @@ void Plan::add_history(const Feature& f, std::int64_t column) {
   plan.features.push_back(made);
 }
 
-// The mean over all events, then over the user's if the feature's key crosses him with something.
+// The mean over all events, then over the user's if the feature's key crosses the user with something.
 std::int64_t Plan::prior_of(const Feature& f) {
   std::int64_t prior = -1;
   for (const auto& key : parent_keys(f)) {

@@ -31,7 +31,7 @@ class Reader : FeatureMaker {
   FeatureCenter::Impl& center_;
   const Deadline& deadline_;
 
-  bool user_unknown_ = false;  // his attributes are to be read, as are those of work_.unknown
+  bool user_unknown_ = false;  // the user's attributes are to be read, as are those of work_.unknown
   bool learned_user_ = false;  // now read, to be remembered; so are the candidates work_.learned
   std::shared_ptr<AttributeVersion> seen_;
 };

@@ -112,7 +112,7 @@ const std::string* plain_ranking(const Policy& policy) {
   if (mixture->challenger) rankings.push_back(&*mixture->challenger);
   for (const Baseline& other : mixture->baselines) rankings.push_back(&other);
   std::erase_if(rankings, &Baseline::corrected);
-  const auto best = std::ranges::find_if(rankings, &Baseline::expects);
+  const auto best = std::ranges::find_if(rankings, &Baseline::is_expected_value);
   return best != rankings.end() ? &(*best)->name : rankings.empty() ? nullptr : &rankings.front()->name;
 }
 }  // namespace

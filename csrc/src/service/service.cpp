@@ -173,7 +173,7 @@ void Service::Impl::publish(std::shared_ptr<const Release> next) {
 
 // Keeps what happened: "" if the models that are served now were loaded.
 void Service::Impl::tell(const std::string& error) {
-  Reload reload{now_ms(), "", error, {}};
+  Reload reload{static_cast<std::int64_t>(now_ms()), "", error, {}};
   const auto served = release();
   reload.artifact = served->artifact;
   for (const Served& arm : served->arms) reload.policies.push_back(arm.policy->version());

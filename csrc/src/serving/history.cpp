@@ -95,9 +95,9 @@ History::History(Spec spec) : spec_(std::move(spec)) {
     if (!std::ranges::all_of(values, [](float v) { return v > 0.0f && std::isfinite(v); }))
       fail(std::string(name) + " holds a number that is not positive");
   }
-  if (spec_.shown_after < 1 || spec_.feedback_after < spec_.shown_after)
-    fail("shown_after is " + std::to_string(spec_.shown_after) + " and feedback_after " +
-         std::to_string(spec_.feedback_after) + " ms; expected 1 ≤ shown_after ≤ feedback_after");
+  if (spec_.exposure_delay_ms < 1 || spec_.feedback_delay_ms < spec_.exposure_delay_ms)
+    fail("exposure_delay_ms is " + std::to_string(spec_.exposure_delay_ms) + " and feedback_delay_ms " +
+         std::to_string(spec_.feedback_delay_ms) + " ms; expected 1 ≤ exposure_delay_ms ≤ feedback_delay_ms");
   if (spec_.half_life < steps_of_half)
     fail("half_life is " + std::to_string(spec_.half_life) + " ms; expected 8 or more");
   for (std::size_t g = 0; g < groups; ++g) std::copy_n(spec_.expected.data() + g * tasks, tasks, expected_[g].data());
@@ -118,8 +118,10 @@ History::History(Spec spec) : spec_(std::move(spec)) {
 
 std::int64_t History::step_of(std::int64_t time) const { return floor_divide(time, step_); }
 
-// (step + 1) · step_ms + feedback_after ≤ now
-std::int64_t History::last_step(std::int64_t now) const { return floor_divide(now - spec_.feedback_after, step_) - 1; }
+// (step + 1) · step_ms + feedback_delay_ms ≤ now
+std::int64_t History::last_step(std::int64_t now) const {
+  return floor_divide(now - spec_.feedback_delay_ms, step_) - 1;
+}
 
 History::Exposure History::exposure(std::int64_t time, std::int64_t request, std::int64_t item, std::int64_t category,
                                     std::int32_t slot, std::span<const float> predictions) const {
@@ -167,7 +169,7 @@ bool History::add_feedback(User& user, std::int64_t request, std::int64_t item, 
                            Exposure& found) const {
   for (auto& exposure : user.shown) {
     if (exposure.request != request || exposure.item != item) continue;
-    if (exposure.events >> task & 1u || exposure.time + spec_.feedback_after < now) return false;
+    if (exposure.events >> task & 1u || exposure.time + spec_.feedback_delay_ms < now) return false;
     exposure.events |= 1u << task;
     found = exposure;
     return true;
@@ -242,7 +244,7 @@ void History::read(const User* user, std::int64_t now, std::span<const std::int6
   Table &seen = workspace.items, &known = workspace.categories;
   std::span<const Exposure> shown;
   if (user != nullptr) shown = user->shown;
-  while (!shown.empty() && shown.back().time > now - spec_.shown_after) shown = shown.first(shown.size() - 1);
+  while (!shown.empty() && shown.back().time > now - spec_.exposure_delay_ms) shown = shown.first(shown.size() - 1);
   for (Table* table : {&seen, &known}) table->numbers.fill(0), table->used = 0;
   workspace.columns.resize((1 + max_shown) * stride);
   workspace.has_columns.fill(false);
@@ -255,7 +257,7 @@ void History::read(const User* user, std::int64_t now, std::span<const std::int6
     if (of_category.shown == 0) expected.fill(0);
     ++of_item.shown, ++of_category.shown;
     of_item.last = exposure.time;
-    if (exposure.time > now - spec_.feedback_after) continue;
+    if (exposure.time > now - spec_.feedback_delay_ms) continue;
     for (std::uint32_t left = exposure.events & ((1u << tasks) - 1); left != 0; left &= left - 1) {
       const auto t = static_cast<std::size_t>(std::countr_zero(left));
       ++of_item.events[t];

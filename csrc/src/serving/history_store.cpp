@@ -40,7 +40,7 @@ constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t layout_key = 0;
 
 std::string layout_of(const History::Spec& spec) {
-  std::string text = std::to_string(spec.half_life) + "," + std::to_string(spec.feedback_after);
+  std::string text = std::to_string(spec.half_life) + "," + std::to_string(spec.feedback_delay_ms);
   text += spec.categories ? ",categories" : ",";
   for (const std::string& task : spec.tasks) text.append(1, '\0').append(task);
   const std::uint64_t bits = digest_bits(text);
@@ -262,7 +262,7 @@ void HistoryStore::Impl::await(std::int64_t until, std::optional<Clock::time_poi
                                 (error.empty() ? "" : ": " + error));
 }
 
-// Pages of a user that are not written. They count not yet, but push old ones out of his record.
+// Pages of a user that are not written. They do not count yet, but push old ones out of the user's record.
 void HistoryStore::Impl::find_unwritten(const StoredHistory& history, std::int64_t user,
                                         std::vector<std::vector<History::Exposure>>& found) const {
   found.clear();
@@ -557,7 +557,7 @@ void HistoryStore::read(StoredHistory& stored, std::int64_t user, std::int64_t n
   work.missing.clear();
   work.missing_keys.clear();
   try {
-    impl_->await(now - history.spec().shown_after, deadline);
+    impl_->await(now - history.spec().exposure_delay_ms, deadline);
     impl_->prepare();
     known.recall(items, step, buffer.columns.data(), work.missing);
     for (const std::size_t i : work.missing) work.missing_keys.push_back(items[i]);

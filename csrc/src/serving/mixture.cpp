@@ -75,7 +75,7 @@ void Baseline::scores(std::span<const float> predictions, const WeightChange& ch
 const Baseline* Mixture::expected_value() const {
   const Baseline* found = nullptr;
   for (const Baseline* entry : {counted_challenger(), counted_baseline()})
-    if (entry != nullptr && entry->expects() && (found == nullptr || (entry->corrected && !found->corrected)))
+    if (entry != nullptr && entry->is_expected_value() && (found == nullptr || (entry->corrected && !found->corrected)))
       found = entry;
   return found;
 }

@@ -263,15 +263,16 @@ class PolicyReader {
   }
 
   void history(const Json& record) {
-    check_keys(
-        record, "history",
-        {"tasks", "categories", "shown_after", "feedback_after", "half_life", "expected", "user", "item", "category"});
+    check_keys(record, "history",
+               {"tasks", "categories", "exposure_delay_ms", "feedback_delay_ms", "half_life", "expected", "user",
+                "item", "category"});
     Policy& p = *policy_;
     History::Spec spec;
     spec.tasks = record.strings_at("tasks");
     spec.categories = record.boolean_at("categories");
-    const std::pair<const char*, std::int64_t&> times[] = {
-        {"shown_after", spec.shown_after}, {"feedback_after", spec.feedback_after}, {"half_life", spec.half_life}};
+    const std::pair<const char*, std::int64_t&> times[] = {{"exposure_delay_ms", spec.exposure_delay_ms},
+                                                           {"feedback_delay_ms", spec.feedback_delay_ms},
+                                                           {"half_life", spec.half_life}};
     for (const auto& [key, value] : times) {
       const Json& stated = record.at(key);
       if (stated.type != Json::Type::number || !stated.whole) wrong(key, "is no whole number of ms");

@@ -61,7 +61,7 @@ def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
 
 
 def _served_pages(policy: FusionPolicy, world: Marketplace, requests: Requests, size: int) -> NDArray[np.int64]:
-    """[n, K]: what a ranker serves, by page terms where the policy has them and the world's items act on each other."""
+    """Return the pages [n, K] of a ranker, with page terms if the policy has them and the world's items interact."""
     page_inputs: dict[str, Any] = {}
     if world.page_effects and policy.correction is not None and policy.correction.page_terms is not None:
         item = world.page_effects.columns(requests.item_id.ravel())
