@@ -173,7 +173,7 @@ def test_training_takes_the_complete_requests(policy, tmp_path):
     with pytest.raises(ValueError, match=r"logs\.complete"):
         fit(log, SMALL, tmp_path / "run")
     summary = fit(log.complete(), SMALL, tmp_path / "run").summary
-    assert summary["requests"] == log.num_requests - log.incomplete
+    assert summary["requests"] == log.num_requests - log.num_incomplete
     with pytest.raises(ValueError, match="all of its candidates"):
         log.select(np.diff(log.offsets) == 5).complete()
 
