@@ -274,8 +274,7 @@ asio::awaitable<bool> Connection::read_head() {
         co_return refuse(400, "", "the request is no HTTP/1.1: a line ends without CR LF");
     if (phase_ == idle && !bytes.empty()) enter(head);
     searched = bytes.size() < 3 ? 0 : bytes.size() - 3;
-    const bool more = co_await fill(small_read);
-    if (!more) {
+    if (!co_await fill(small_read)) {
       if (buffer_.size() == 0) co_return false;
       co_return ended_ ? refuse(400, "", "the request ends within its head")
                        : refuse(408, "", "the request's head did not arrive in time");
@@ -376,8 +375,7 @@ asio::awaitable<bool> Connection::read_body() {
       if (buffer_.size() > max_line)
         co_return refuse(400, "body", "the line of a chunk, or the trailers, are too long");
     }
-    const bool more = co_await fill(large_read);
-    if (!more)
+    if (!co_await fill(large_read))
       co_return ended_ ? refuse(400, "body", "the request ends within its body")
                        : refuse(408, "body", "the request's body did not arrive in time");
   }
@@ -460,8 +458,7 @@ asio::awaitable<void> Connection::linger() {
   for (std::size_t discarded = 0; discarded < max_discarded; discarded += buffer_.size()) {
     buffer_.clear();
     if (ended_) break;
-    const bool more = co_await fill(large_read);
-    if (!more) break;
+    if (!co_await fill(large_read)) break;
   }
 }
 

@@ -82,12 +82,12 @@ struct PYGRADE_API Baseline {
 
   std::string name;
   Transform transform = Transform::identity;
-  std::vector<float> weights;                // [T]
-  bool logarithm = false;                    // of the score
-  std::vector<bool> priced;                  // [T] whether the item's value multiplies the prediction; empty: none
-  std::vector<PiecewiseLinear> calibration;  // [T], or empty
-  bool corrected = false;                    // takes predictions that the policy's correction corrected
-  bool given = false;                        // its scores are Request::production_scores
+  std::vector<float> weights;                  // [T]
+  bool logarithm = false;                      // of the score
+  std::vector<bool> priced{};                  // [T] whether the item's value multiplies the prediction; empty: none
+  std::vector<PiecewiseLinear> calibration{};  // [T], or empty
+  bool corrected = false;                      // takes predictions that the policy's correction corrected
+  bool given = false;                          // its scores are Request::production_scores
 };
 
 struct PYGRADE_API Mixture {

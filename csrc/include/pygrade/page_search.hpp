@@ -36,12 +36,12 @@ struct PageCandidates {
 };
 
 struct PageSearch {
-  std::int64_t k = 1;                  // slots
-  std::span<const float> attention;    // [k] >= 0; empty: 1; page_value alone
-  std::span<const float> examination;  // [k] >= 0; empty: 1; read by a beam
-  std::span<const float> pairs;        // [C, C]: category above × category below; empty: no term
-  std::int64_t category_count = 0;     // C
-  float cosine = 0.0f;                 // κ
+  std::int64_t k = 1;                    // slots
+  std::span<const float> attention{};    // [k] >= 0; empty: 1; page_value alone
+  std::span<const float> examination{};  // [k] >= 0; empty: 1; read by a beam
+  std::span<const float> pairs{};        // [C, C]: category above × category below; empty: no term
+  std::int64_t category_count = 0;       // C
+  float cosine = 0.0f;                   // κ
   PageObjective objective = PageObjective::page_value;
   std::int64_t beam = 1;   // prefixes that are kept, 1 (greedy) to 64; more than 1 for page_value alone
   float trade_off = 0.5f;  // λ in [0, 1] of mmr and log_det

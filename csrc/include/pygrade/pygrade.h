@@ -35,10 +35,11 @@ extern "C" {
 #define PYGRADE_ABI_VERSION 1
 
 /* A struct of zeros with its size: pygrade_request request = PYGRADE_INIT(pygrade_request); */
+#ifdef __cplusplus
 #define PYGRADE_INIT(type) {sizeof(type)}
-#define PYGRADE_RANKER_OPTIONS_INIT PYGRADE_INIT(pygrade_ranker_options)
-#define PYGRADE_REQUEST_INIT PYGRADE_INIT(pygrade_request)
-#define PYGRADE_PAGE_INIT PYGRADE_INIT(pygrade_page)
+#else
+#define PYGRADE_INIT(type) {.size = sizeof(type)} /* positional, -Wextra of C would warn */
+#endif
 /* The coordinates of a draw, for pygrade_request.draw: both below 2^31. */
 #define PYGRADE_DRAW(seed, offset) ((uint64_t)(seed) << 32 | (uint64_t)(offset))
 

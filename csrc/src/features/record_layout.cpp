@@ -36,12 +36,12 @@ void clear_stale(std::int64_t* slots, std::size_t width, std::int64_t newest) {
 }
 
 // One event to a count and the sums after it.
-void add_sums(const Table::Fields& sums, const EventColumns& events, std::size_t event, std::int64_t* fields) {
-  add_to(fields[0], 1);
+void add_sums(const Table::Fields& sums, const EventColumns& events, std::size_t event, std::int64_t* cells) {
+  add_to(cells[0], 1);
   for (const Table::Field& sum : sums) {
     const auto outcome = static_cast<std::size_t>(sum.outcome);
-    if (sum.measure) add_to(fields[sum.place - 1], events.known[outcome][event]);
-    add_to(fields[sum.place], events.values[outcome][event]);
+    if (sum.measure) add_to(cells[sum.place - 1], events.known[outcome][event]);
+    add_to(cells[sum.place], events.values[outcome][event]);
   }
 }
 

@@ -24,9 +24,9 @@ Columns::Columns(std::span<const std::string> names) : names_(names.begin(), nam
 
 std::size_t Columns::Column::level_of(std::string_view text) const {
   if (text.find_first_not_of(" \t\n\v\f\r") == text.npos) return blank;
-  const auto place = [&](std::string_view name) {
+  const auto place = [&](std::string_view sought) {
     return static_cast<std::size_t>(
-        std::ranges::find(levels, name, [](const auto& level) -> std::string_view { return level.first; }) -
+        std::ranges::find(levels, sought, [](const auto& level) -> std::string_view { return level.first; }) -
         levels.begin());
   };
   const std::size_t own = place(text);

@@ -125,20 +125,20 @@ std::optional<Page> Service::Impl::rank_by(std::size_t place, const Ranked& rank
 
 // Pages of all arms of a test. An arm that served a degraded page has none: that is not how it ranks.
 void Service::Impl::rank_arms(const Ranked& ranked, Context& context, const ServiceRequest& given, bool shown) {
-  auto& pages = context.arm_pages;
-  pages.assign(config.test ? config.arms.size() : 0, {});
-  context.arm_columns.resize(pages.size());
-  for (std::size_t a = 0; a < pages.size(); ++a) pages[a].policy = ranked.release->arms[a].policy.get();
+  auto& arm_pages = context.arm_pages;
+  arm_pages.assign(config.test ? config.arms.size() : 0, {});
+  context.arm_columns.resize(arm_pages.size());
+  for (std::size_t a = 0; a < arm_pages.size(); ++a) arm_pages[a].policy = ranked.release->arms[a].policy.get();
   const std::size_t k = context.items.size();
-  context.arm_indices.resize(pages.size() * k);
+  context.arm_indices.resize(arm_pages.size() * k);
   context.other_scores.resize(std::max(k, context.other_scores.size()));
   const Degraded degraded = ranked.page.degraded;
   const bool ready = degraded == Degraded::none || degraded == Degraded::version || degraded == Degraded::history;
-  for (std::size_t a = 0; ready && a < pages.size(); ++a) {
+  for (std::size_t a = 0; ready && a < arm_pages.size(); ++a) {
     const auto indices = std::span(context.arm_indices).subspan(a * k, k);
     if (a == ranked.arm && degraded == Degraded::history) continue;
     if (a == ranked.arm && !ranked.page.page.explored && !ranked.page.page.shuffled) {
-      pages[a].indices = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
+      arm_pages[a].indices = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
       continue;
     }
     Request request = ranked.request;
@@ -152,13 +152,14 @@ void Service::Impl::rank_arms(const Ranked& ranked, Context& context, const Serv
                               {.values = std::span(context.other_scores).first(k), .indices = indices});
     if (!page) continue;
     context.arm_columns[a].swap(context.other_columns);
-    pages[a].indices = indices.first(static_cast<std::size_t>(page->filled));
-    pages[a].items = context.arm_columns[a];
+    arm_pages[a].indices = indices.first(static_cast<std::size_t>(page->filled));
+    arm_pages[a].items = context.arm_columns[a];
   }
-  for (std::size_t a = 0; shown && a < pages.size(); ++a) {
-    const bool known = pages[a].indices.data() != nullptr;
+  for (std::size_t a = 0; shown && a < arm_pages.size(); ++a) {
+    const bool known = arm_pages[a].indices.data() != nullptr;
     (known ? metrics.arms[a].ranked : metrics.arms[a].unranked).add();
-    if (known && pages[0].indices.data() != nullptr && !std::ranges::equal(pages[0].indices, pages[a].indices))
+    if (known && arm_pages[0].indices.data() != nullptr &&
+        !std::ranges::equal(arm_pages[0].indices, arm_pages[a].indices))
       metrics.arms[a].different.add();
   }
 }

@@ -413,12 +413,12 @@ void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config
 void RankInput::ignore_tensor(const Reading& reading, const TensorView& tensor) {
   unknown_keys.add(tensor.name);
   if (!reading.config.strict) return;
-  std::string names = joined(api::tensor_names) + ", groups.NAME";
+  std::string known = joined(api::tensor_names) + ", groups.NAME";
 #define PYGRADE_COLUMN(type, name, rows, width, json, text) \
-  if (is_tensor(api::json)) names += ", " #name;
+  if (is_tensor(api::json)) known += ", " #name;
 #define PYGRADE_RULE PYGRADE_COLUMN
 #include "pygrade/request.def"
-  refuse_unknown(tensor.name, names);
+  refuse_unknown(tensor.name, known);
 }
 
 template <class T>

@@ -150,8 +150,8 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
     if (const double index = drift_of(window, release, t); std::isfinite(index))
       figures.set("pygrade_prediction_psi", index, {{"task", release.tasks[t]}});
   for (std::size_t a = 0; config.test && a < release.arms.size(); ++a)
-    if (const double pages = window.gained(metrics.arms[a].ranked); pages > 0.0)
-      figures.set("pygrade_test_different_share", window.gained(metrics.arms[a].different) / pages,
+    if (const double ranked = window.gained(metrics.arms[a].ranked); ranked > 0.0)
+      figures.set("pygrade_test_different_share", window.gained(metrics.arms[a].different) / ranked,
                   {{"arm", release.arms[a].name}});
   for (std::size_t a = 0; a < release.arms.size(); ++a)
     for (std::size_t target = 0; target <= release.shadows.size(); ++target)

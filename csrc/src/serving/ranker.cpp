@@ -169,20 +169,21 @@ struct Ranker::Memory {
 
   // Keeps no more than 4 MiB of each after a large request.
   void trim() {
-    for (auto* values : {&workspace.logs, &present, &leveled, &items, &corrected, &priced, &transformed, &prices,
+    for (auto* buffer : {&workspace.logs, &present, &leveled, &items, &corrected, &priced, &transformed, &prices,
                          &scores, &baseline.predictions, &correction.columns, &page.value, &page.root, &page.embeddings,
                          &part, &reading.predictions})
-      if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
+      if (buffer->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*buffer);
     if (draws.capacity() > std::size_t{1} << 18) decltype(draws)().swap(draws);
   }
 
-  std::span<const float> of_present(const Request& request, std::span<const float> values, std::size_t width,
+  std::span<const float> of_present(const Request& request, std::span<const float> all, std::size_t width,
                                     std::vector<float>& kept) const;
   std::span<const float> prices_of(const ScoreSources& sources, const Policy& used, const Request& request, bool gaps);
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows);
-  std::span<const float> network_rows(const Policy& used, std::span<const float> rows, std::span<const float> values);
-  std::span<const float> transform_rows(const Policy& used, std::span<const float> rows, std::span<const float> values,
-                                        FusionOptions& options);
+  std::span<const float> network_rows(const Policy& used, std::span<const float> rows,
+                                      std::span<const float> item_values);
+  std::span<const float> transform_rows(const Policy& used, std::span<const float> rows,
+                                        std::span<const float> item_values, FusionOptions& options);
   void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
   void make_scores(const ScoreSources& sources, const Policy& used, const Request& request, std::span<const float> rows,
@@ -260,16 +261,16 @@ void spread(const Request& request, std::size_t tasks, std::size_t width, std::v
   }
 }
 
-// The rows of `width` values of the candidates without a missing prediction.
-std::span<const float> Ranker::Memory::of_present(const Request& request, std::span<const float> values,
-                                                  std::size_t width, std::vector<float>& kept) const {
+// Of the rows of `width` values of all candidates, those of the candidates without a missing prediction.
+std::span<const float> Ranker::Memory::of_present(const Request& request, std::span<const float> all, std::size_t width,
+                                                  std::vector<float>& kept) const {
   const std::size_t tasks = weights.size(), rows = request.predictions.size() / tasks;
-  if (values.empty()) return values;
+  if (all.empty()) return all;
   kept.clear();
   for (std::size_t i = 0; i < rows; ++i)
     if (!any_missing(request.predictions.subspan(i * tasks, tasks)))
-      kept.insert(kept.end(), values.begin() + static_cast<std::ptrdiff_t>(i * width),
-                  values.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+      kept.insert(kept.end(), all.begin() + static_cast<std::ptrdiff_t>(i * width),
+                  all.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
   return kept;
 }
 
@@ -282,21 +283,21 @@ std::span<const float> Ranker::Memory::prices_of(const ScoreSources& sources, co
 
 // Rows that the policy's weights fuse: the rows, with priced tasks times the prices of the rows.
 std::span<const float> Ranker::Memory::network_rows(const Policy& used, std::span<const float> rows,
-                                                    std::span<const float> values) {
+                                                    std::span<const float> item_values) {
   if (used.priced().empty()) return rows;
   const std::size_t tasks = weights.size();
   priced.assign(rows.begin(), rows.end());
   for (std::size_t t = 0; t < tasks; ++t)
-    for (std::size_t i = 0; used.priced()[t] && i < values.size(); ++i) priced[i * tasks + t] *= values[i];
+    for (std::size_t i = 0; used.priced()[t] && i < item_values.size(); ++i) priced[i * tasks + t] *= item_values[i];
   return priced;
 }
 
 // Rows, transformed as far as the logarithms of the network's inputs do it; `options` then has what is left.
 std::span<const float> Ranker::Memory::transform_rows(const Policy& used, std::span<const float> rows,
-                                                      std::span<const float> values, FusionOptions& options) {
+                                                      std::span<const float> item_values, FusionOptions& options) {
   const bool z = options.transform == Transform::zlog;
   if (!has_logs || !used.priced().empty() || !(z || options.transform == Transform::log))
-    return network_rows(used, rows, values);
+    return network_rows(used, rows, item_values);
   const std::size_t tasks = weights.size();
   options.transform = Transform::identity;
   if (z)

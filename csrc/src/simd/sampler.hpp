@@ -22,7 +22,7 @@ struct SamplerRow {
   alignas(64) float shape[max_tasks];      // d = α - ⅓, or α + ⅔ if α < 1
   alignas(64) float scale[max_tasks];      // c = 1 / (3 √d)
   alignas(64) float log_shape[max_tasks];  // log(d / max d)
-  float poison;                            // NaN if the row is invalid, else 0
+  float poison = 0.0f;                     // NaN if the row is invalid, else 0
 };
 
 inline void prepare(const float* concentration, std::int64_t tasks, SamplerRow& row) {

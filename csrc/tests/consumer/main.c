@@ -14,8 +14,8 @@ int main(int argc, char** argv) {
   char text[2048];
   size_t length = 0;
   pygrade_ranker* ranker = NULL;
-  pygrade_request request = PYGRADE_REQUEST_INIT;
-  pygrade_page page = PYGRADE_PAGE_INIT;
+  pygrade_request request = PYGRADE_INIT(pygrade_request);
+  pygrade_page page = PYGRADE_INIT(pygrade_page);
   pygrade_log_ids ids = PYGRADE_INIT(pygrade_log_ids);
   pygrade_counters counters = PYGRADE_INIT(pygrade_counters);
 
