@@ -261,7 +261,7 @@ void spread(const Request& request, std::size_t tasks, std::size_t width, std::v
   }
 }
 
-// Of the rows of `width` values of all candidates, those of the candidates without a missing prediction.
+// Returns the rows, each of `width` values, of the candidates without a missing prediction.
 std::span<const float> Ranker::Memory::of_present(const Request& request, std::span<const float> all, std::size_t width,
                                                   std::vector<float>& kept) const {
   const std::size_t tasks = weights.size(), rows = request.predictions.size() / tasks;
