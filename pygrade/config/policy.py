@@ -27,7 +27,7 @@ class PolicyConfig(Options):
     concentration_floor: float | None = option(None, "α_min > 0; None: 0.3 / T", gt=0, lt=math.inf)
     total_concentration: float = option(
         10.0,
-        "κ > 0, the width of exploration. Above about 60 small logit changes make large probability "
+        "κ > 0: the larger, the less draws explore. Above about 60 small logit changes make large probability "
         "ratios (× 22 at 300).",
         gt=0,
         lt=math.inf,

@@ -138,7 +138,7 @@ class CorrectionConfig(Options):
     PYTHON_ONLY: ClassVar = ("policy",)  # not on the command line
 
     enabled: bool = option(True, "learn a correction, and let the gate decide whether it is served")
-    calibration: bool = option(True, "let each prediction bend first, where the log shows that it has to")
+    calibration: bool = option(True, "recalibrate each prediction first, if held-out feedback prefers it")
     item_effects: bool = option(True, "item effects, where their own held-out likelihood supports them")
     page_terms: bool = option(
         True, "page terms: what stands above an item, by category and embedding, where the gate lets them pass"
@@ -152,7 +152,7 @@ class CorrectionConfig(Options):
 
 @dataclass(frozen=True)
 class HistoryConfig(Options):
-    """Inputs that a log holds of itself: what a user was shown before and did, what an item earned."""
+    """Inputs from earlier exposures and feedback of the same log: of the user, the item, and both."""
 
     PYTHON_ONLY: ClassVar = ("exposure_delay_seconds",)  # not on the command line
 
@@ -190,7 +190,7 @@ class TrainConfig(Options):
     stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
     cross_fit: CrossFitConfig = option(CrossFitConfig(), "cross-fitting, which decides what is served")
     correction: CorrectionConfig = option(CorrectionConfig(), "correction of the predictions, before they are weighed")
-    history: HistoryConfig = option(HistoryConfig(), "inputs that the log holds of itself")
+    history: HistoryConfig = option(HistoryConfig(), "inputs from earlier exposures and feedback of the log")
     guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")
     production: dict[str, float] = option(
         {},

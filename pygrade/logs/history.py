@@ -278,9 +278,9 @@ def _rounded(values: Any) -> tuple[float, ...]:
 
 
 def repeat_exposure_sentence(logs: Logs) -> Iterator[str]:
-    """Say how far a log depends on its past: "32 % of the rows were shown to this user before; they get 0.56 (0.48 to
-    0.64) times the click of the others, beside its prediction". Nothing without timestamps, if it is less than 1 % of
-    the rows, or if the factor is less than `_SURE` standard errors from 1.
+    """Say how far a log depends on its past: "32% of the shown items were shown to the same user before. Relative to
+    the prediction, click is 0.56 (0.48 to 0.64) times as frequent there". Nothing without timestamps, if these are
+    less than 1 % of the rows, or if the factor is less than `_SURE` standard errors from 1.
     """
     if logs.timestamp is None:
         return
@@ -304,7 +304,7 @@ def repeat_exposure_sentence(logs: Logs) -> Iterator[str]:
     if not abs(lift.value) >= _SURE * lift.standard_error:
         return
     yield (
-        f"{again.mean():.0%} of the rows were shown to this user before; they get {1 + lift.value:.2f} "
-        f"({1 + lift.low:.2f} to {1 + lift.high:.2f}) times the {logs.tasks[root]} of the others, beside its "
-        "prediction: pygrade train --history.enabled reads it"
+        f"{again.mean():.0%} of the shown items were shown to the same user before. Relative to the prediction, "
+        f"{logs.tasks[root]} is {1 + lift.value:.2f} ({1 + lift.low:.2f} to {1 + lift.high:.2f}) times as frequent "
+        "there as elsewhere: pygrade train --history.enabled learns it"
     )

@@ -264,7 +264,7 @@ class Page:
 
     @property
     def ranked_by(self) -> tuple[Baseline, ...]:
-        """The rankings that need no network and make the scores, beside the network or without it."""
+        """Rankings that make the scores, other than the network: challenger, then baseline; () if there are none."""
         mixture = self.policy.mixture
         if mixture is None:
             return ()
@@ -273,13 +273,13 @@ class Page:
 
     @property
     def uses_network(self) -> bool:
-        """The weights count."""
+        """The fusion weights affect the scores."""
         mixture = self.policy.mixture
         return mixture is None or (mixture.uses_network and not self.by_values)
 
     @property
     def by_values(self) -> bool:
-        """Values of a policy without trade-offs: an expected value alone ranks by them."""
+        """The request's values made an expected value rank alone, because the policy has no trade-offs."""
         return self.request_values is not None and not self.policy.config.trade_offs
 
     @cached_property

@@ -150,17 +150,17 @@ class BlendedRanker:
         scores alone. ``mask`` bool, ``boost_mul``, ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with
         ``caps``, ``cap_slots`` and ``decay`` [A]: see `pygrade.rank`. ``pins`` int [B, k]: the candidate of a place,
         -1: none; ``demoted`` bool [B, N] or [M]: after all others, unless pinned.
-        ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
-        correction has item effects, which it looks up by them. ``values``: what an event of each
-        task is worth, below 0: it costs; for a policy with an expected value, which then ranks alone, or with
-        ``trade_offs``, whose network knows no values of another sign than in its training: a mapping from task to
-        number, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's own (``task_values``).
+        ``request_id``, ``user_id`` [B], ``item_id`` [B, N] or [M]: written to the log; a correction with item effects
+        looks them up by ``item_id``. ``values``: the value of one event of each task, below 0 for harm: a mapping from
+        task to number, one mapping a request, or an array [T] or [B, T]; NaN or left out: the policy's ``task_values``.
+        Values need a policy with an expected value, which then ranks alone, or one trained with ``trade_offs``, where
+        the sign of each must be that of the training.
         ``item_values`` [B, N] or [M]: prices, for a policy that needs them. ``items`` [B, N, I] or [M, I]: item columns
         in the order of ``policy.correction.items``, NaN or left out: unknown; a policy without a correction ignores
         them. ``categories`` [B, N] or [M], names, None or "": unknown; ``embeddings`` [B, N, d] or [M, d], a row that
         is not finite or 0: unknown. The page terms of ``policy.correction`` read them: each place of the page takes the
-        item that is worth most below the items above it (`PageTerms`). With neither of them, of drawn weights, of a
-        policy without page terms, and without ``page_terms``, the page is in the order of the scores.
+        item that is worth most below the items above it (`PageTerms`). The page is in the order of the scores if both
+        are left out, if the weights are drawn, if the policy has no page terms, or with ``page_terms=False``.
 
         ``explore`` serves a draw of Dirichlet(concentration) instead of its mean, unprojected so that its logged
         density is exact; fallback requests never explore. The draw of a request, with the ``seed`` of its log row:

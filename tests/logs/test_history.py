@@ -127,7 +127,7 @@ def test_fatigue_is_said_with_its_interval_and_only_if_there_is_any() -> None:
     logs = replace(logs, feedback=feedback)
     sentence = next(repeat_exposure_sentence(logs))
     value, low, high = map(
-        float, re.findall(r"they get ([\d.]+) \(([\d.]+) to ([\d.]+)\) times the click", sentence)[0]
+        float, re.findall(r"click is ([\d.]+) \(([\d.]+) to ([\d.]+)\) times as frequent", sentence)[0]
     )
     assert low < 0.4 < high < 1 and low < value < high
     assert not list(repeat_exposure_sentence(replace(logs, user_id=logs.request_id)))
