@@ -18,7 +18,7 @@ from devtools.option_pages import groups_of, options_page, own_fields, service_p
 from devtools.pictures import in_file, pictures
 from pygrade.cli import main as cli
 from pygrade.cli.commands import docs
-from pygrade.cli.option_list import fields_of, options_class, typed
+from pygrade.cli.option_list import fields_of, options_class, table_of, typed
 from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, CrossFitConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.runs.fit import fit
@@ -95,18 +95,18 @@ def test_every_option_of_every_command_has_one_row():
         }
     rows = re.findall(r"^\| `(--[\w.-]+)` \| .+ \| .+ \|$", page, re.M)
     assert len(rows) > 150 and rows.count("--page-size") == 2  # of the reward, and of the simulated world
+    assert not re.findall(r"^\| `--[\w.-]+` \| .+ \|  \|$", page, re.M), "an option without a comment beside its field"
 
 
-def test_every_option_is_explained():
-    page = options_page()
-    bare = re.findall(r"^\| `(--[\w.-]+)` \| .+ \|  \|$", page, re.M)
-    assert not bare, "an option without a comment beside its field"
+def test_options_that_pages_and_messages_name_exist():
+    known = {flag for name in cli.COMMANDS for option in table_of(name) for flag in (option.flag, option.negative)}
+    texts = [path.read_text(encoding="utf-8") for path in [*PAGES, *(ROOT / "pygrade").rglob("*.py")]]
+    assert {flag for text in texts for flag in re.findall(r"--[a-z][\w-]*\.[\w.-]*\w", text)} <= known
 
 
 def test_links_of_the_options_page_have_their_targets():
     page = options_page()
-    places = set(re.findall(r"\{#([\w-]+)\}", page))
-    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) <= places
+    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) <= set(re.findall(r"\{#([\w-]+)\}", page))
 
 
 def test_comments_are_those_beside_a_field_or_above_it():

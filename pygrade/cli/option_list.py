@@ -58,7 +58,7 @@ class Option(NamedTuple):
 
     @property
     def negative(self) -> str:
-        """The word that turns a flag off: ``--no-stage2.leave-one-out``; "" for other options."""
+        """The word that turns a flag off: ``--no-correction.enabled``; "" for other options."""
         return f"--no-{self.flag.removeprefix('--')}" if self.hint is bool else ""
 
     @property
