@@ -45,7 +45,7 @@ def help_text(command: str, full: bool = False, width: int | None = None) -> str
         shown.pop()
     lines += [line for option_lines in shown for line in option_lines]
     if left := len(options) - len(COMMON) - len(shown):
-        also = ", ".join(f"--{group.name}.…" for group in groups if not group.group)
+        also = ", ".join(f"{group.flag}.…" for group in groups if not group.group)
         more = f"  {left} more{also and f', also {also}'}: pygrade {typed(command)} --help-all"
         lines += _wrapped(more, width, 2)
     return "\n".join(lines + footer)
